@@ -1,0 +1,60 @@
+/**
+ * The three address spaces a mapping travels through, as branded numbers.
+ *
+ * All addresses are float64 integers, exact to 2^53; the widest one the emulator handles is a 48-bit IOVA.
+ * The brands exist so that a guest physical address can never be handed to code that wants a host one.
+ */
+
+declare const brand: unique symbol;
+type Branded<Name extends string> = number & { readonly [brand]: Name };
+
+/** Guest physical address: what the guest's CPU sees as RAM. */
+export type Gpa = Branded<'Gpa'>;
+/** I/O virtual address: what a device puts on the bus. Without translation it equals a GPA. */
+export type Iova = Branded<'Iova'>;
+/** (Emulated) host physical address. Never equal to the GPA it backs. */
+export type Hpa = Branded<'Hpa'>;
+
+export const PAGE_SHIFT = 12;
+export const PAGE_SIZE = 4096;
+export const PAGE_2M = 2 ** 21;
+export const PAGE_1G = 2 ** 30;
+export const FOUR_GIB = 2 ** 32;
+
+/** Page access permission bits, as in VFIO_DMA_MAP_FLAG_READ / _WRITE. */
+export const PERM_READ = 1;
+export const PERM_WRITE = 2;
+export const PERM_RW = 3;
+
+/** Thrown for an address that is not an integer in [0, 2^53). */
+export class AddressError extends RangeError {
+  constructor(what: string, value: number) {
+    super(`${what} ${value} is not an integer in [0, 2^53)`);
+    this.name = 'AddressError';
+  }
+}
+
+function checked(what: string, value: number): number {
+  if (!Number.isSafeInteger(value) || value < 0) throw new AddressError(what, value);
+  return value;
+}
+
+/** @throws AddressError */
+export const gpa = (value: number): Gpa => checked('GPA', value) as Gpa;
+/** @throws AddressError */
+export const iova = (value: number): Iova => checked('IOVA', value) as Iova;
+/** @throws AddressError */
+export const hpa = (value: number): Hpa => checked('HPA', value) as Hpa;
+
+/** `base` moved by `bytes`, in the same address space. */
+export const advance = <A extends Gpa | Iova | Hpa>(base: A, bytes: number): A => (base + bytes) as A;
+
+/** True if `value` is a multiple of `alignment` (any positive integer, also beyond 2^32). */
+export const isAligned = (value: number, alignment: number): boolean => value % alignment === 0;
+
+export const alignDown = (value: number, alignment: number): number => value - (value % alignment);
+export const alignUp = (value: number, alignment: number): number =>
+  alignDown(value + alignment - 1, alignment);
+
+/** `0x…` in lower case, the way the kernel and QEMU print addresses. */
+export const hex = (value: number): string => `0x${value.toString(16)}`;

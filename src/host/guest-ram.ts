@@ -1,0 +1,207 @@
+/**
+ * A VM's RAM: guest physical addresses backed by shuffled host frames, below and above the MMIO hole.
+ */
+import * as mem from '#mem';
+import type { Prng } from '#host';
+import { FOUR_GIB, type Gpa, type Hpa, hex } from '../address/address.ts';
+import { FRAME_SIZE, HostMemory, type HostMemoryHandle } from './host-memory.ts';
+
+const { rd, wr, st, add, wake, waitEqAsync, copyIn, copyOut, equals } = mem;
+
+/** Where guest RAM ends below 4 GiB at the latest; the space from here to 4 GiB is for MMIO (q35's choice). */
+export const MMIO_HOLE_START = 2 ** 31;
+
+/** One contiguous piece of guest RAM. */
+export interface RamRegion {
+  readonly gpa: Gpa;
+  readonly size: number;
+}
+
+/** A contiguous piece of host memory behind a guest range. */
+export interface HostExtent {
+  readonly hpa: Hpa;
+  readonly size: number;
+}
+
+/** What another thread needs to open the same RAM. */
+export interface GuestRamHandle {
+  readonly memory: HostMemoryHandle;
+  readonly below4g: number;
+  readonly above4g: number;
+  /** Host frame number, from the slab's start, of each 2 MiB of RAM in GPA order. */
+  readonly frames: Int32Array;
+}
+
+/** Thrown when an access touches a GPA that is not RAM. */
+export class GuestAddressError extends RangeError {
+  readonly gpa: number;
+  constructor(gpa: number, length: number, regions: readonly RamRegion[]) {
+    const ranges = regions.map((r) => `${hex(r.gpa)}..${hex(r.gpa + r.size - 1)}`).join(', ');
+    super(`guest address ${hex(Math.max(0, gpa))} +${length} is not guest RAM (${ranges})`);
+    this.name = 'GuestAddressError';
+    this.gpa = gpa;
+  }
+}
+
+/** Guest RAM as the guest's CPU and the vIOMMU's table walker see it: by GPA. */
+export class GuestRam {
+  readonly handle: GuestRamHandle;
+  readonly regions: readonly RamRegion[];
+  readonly host: HostMemory;
+  readonly #words: mem.SharedWords;
+  readonly #below4g: number;
+  readonly #end: number;
+  readonly #frames: Int32Array;
+
+  constructor(handle: GuestRamHandle) {
+    this.handle = handle;
+    this.host = new HostMemory(handle.memory);
+    this.#words = this.host.words;
+    this.#below4g = handle.below4g;
+    this.#end = FOUR_GIB + handle.above4g;
+    this.#frames = handle.frames;
+    const regions: RamRegion[] = [{ gpa: 0 as Gpa, size: handle.below4g }];
+    if (handle.above4g > 0) regions.push({ gpa: FOUR_GIB as Gpa, size: handle.above4g });
+    this.regions = regions;
+  }
+
+  /**
+   * Allocates RAM of `below4g` + `above4g` bytes (multiples of 2 MiB, the first at most 2 GiB) on a new slab at
+   * `base`, its frames shuffled by `prng`.
+   * @throws RangeError
+   */
+  static allocate(base: Hpa, below4g: number, above4g: number, prng: Prng): GuestRam {
+    for (const size of [below4g, above4g])
+      if (!Number.isSafeInteger(size) || size < 0 || size % FRAME_SIZE !== 0)
+        throw new RangeError(`guest RAM size ${size} is not a multiple of 2 MiB`);
+    if (below4g < FRAME_SIZE || below4g > MMIO_HOLE_START)
+      throw new RangeError(`guest RAM below 4 GiB is ${below4g} bytes; accepted: 2 MiB to 2 GiB`);
+    const memory = HostMemory.allocate(base, below4g + above4g);
+    const frames = prng.shuffle(Int32Array.from({ length: (below4g + above4g) / FRAME_SIZE }, (_, i) => i));
+    return new GuestRam({ memory: memory.handle, below4g, above4g, frames });
+  }
+
+  get size(): number {
+    return this.#below4g + this.handle.above4g;
+  }
+
+  /** True if all of [gpa, gpa + length) is RAM (it may not span the MMIO hole). */
+  contains(gpa: number, length: number): boolean {
+    return (
+      length >= 0 &&
+      ((gpa >= 0 && gpa + length <= this.#below4g) || (gpa >= FOUR_GIB && gpa + length <= this.#end))
+    );
+  }
+
+  /** HPA behind `gpa`, or undefined if it is not RAM. */
+  hpaOf(gpa: number): Hpa | undefined {
+    const offset = this.#offset(gpa);
+    return offset < 0 ? undefined : ((this.host.base + offset) as Hpa);
+  }
+
+  /**
+   * The host memory behind [gpa, gpa + size), in order, contiguous frames merged.
+   * @throws GuestAddressError if any of it is not RAM
+   */
+  extents(gpa: Gpa, size: number): HostExtent[] {
+    this.#check(gpa, size);
+    const extents: HostExtent[] = [];
+    for (let at: number = gpa, left = size; left > 0; ) {
+      const length = Math.min(left, FRAME_SIZE - (at % FRAME_SIZE));
+      const hpa = (this.host.base + this.#offset(at)) as Hpa;
+      const last = extents.at(-1);
+      if (last && last.hpa + last.size === hpa)
+        extents[extents.length - 1] = { hpa: last.hpa, size: last.size + length };
+      else extents.push({ hpa, size: length });
+      at += length;
+      left -= length;
+    }
+    return extents;
+  }
+
+  /** Low word of a naturally aligned value. @throws GuestAddressError */
+  read32(gpa: number): number {
+    return rd(this.#words, this.#wordIndex(gpa), 'ram.word') >>> 0;
+  }
+
+  /** @throws GuestAddressError */
+  write32(gpa: number, value: number): void {
+    wr(this.#words, this.#wordIndex(gpa), value, 'ram.word');
+  }
+
+  /** Stores the word and wakes who waits on it: a wait descriptor's status, a fence. @throws GuestAddressError */
+  publish32(gpa: number, value: number): void {
+    const index = this.#wordIndex(gpa);
+    st(this.#words, index, value, 'ram.word');
+    wake(this.#words, index, 'ram.wait');
+  }
+
+  /** As {@link publish32}, adding instead of storing. */
+  publishAdd32(gpa: number, value: number): void {
+    const index = this.#wordIndex(gpa);
+    add(this.#words, index, value, 'ram.word');
+    wake(this.#words, index, 'ram.wait');
+  }
+
+  /** Undefined if the word already differs from `value`; else a promise, false on time-out. */
+  waitWhile32(gpa: number, value: number, timeoutMs: number): Promise<boolean> | undefined {
+    return waitEqAsync(this.#words, this.#wordIndex(gpa), value | 0, timeoutMs, 'ram.wait');
+  }
+
+  /** @throws GuestAddressError */
+  read(gpa: number, length: number): Uint8Array {
+    this.#check(gpa, length);
+    const bytes = new Uint8Array(length);
+    this.#pieces(gpa, length, (offset, at, piece) =>
+      copyOut(bytes, at, this.host.bytes, offset, piece, 'ram.copy'),
+    );
+    return bytes;
+  }
+
+  /** @throws GuestAddressError */
+  write(gpa: number, bytes: Uint8Array): void {
+    this.#check(gpa, bytes.length);
+    this.#pieces(gpa, bytes.length, (offset, at, piece) =>
+      copyIn(this.host.bytes, offset, bytes, at, piece, 'ram.copy'),
+    );
+  }
+
+  /** True if RAM at `gpa` holds exactly `expected`. @throws GuestAddressError */
+  equals(gpa: number, expected: Uint8Array): boolean {
+    this.#check(gpa, expected.length);
+    let same = true;
+    this.#pieces(gpa, expected.length, (offset, at, piece) => {
+      same &&= equals(this.host.bytes, offset, expected.subarray(at, at + piece), 'ram.copy');
+    });
+    return same;
+  }
+
+  #pieces(gpa: number, length: number, visit: (offset: number, at: number, piece: number) => void): void {
+    for (let at = 0; at < length; ) {
+      const piece = Math.min(length - at, FRAME_SIZE - ((gpa + at) % FRAME_SIZE));
+      visit(this.#offset(gpa + at), at, piece);
+      at += piece;
+    }
+  }
+
+  #check(gpa: number, length: number): void {
+    if (!this.contains(gpa, length)) throw new GuestAddressError(gpa, length, this.regions);
+  }
+
+  /** Byte offset in the slab, or -1 if `gpa` is not RAM. */
+  #offset(gpa: number): number {
+    let linear = gpa;
+    if (gpa >= FOUR_GIB) {
+      if (gpa >= this.#end) return -1;
+      linear = gpa - FOUR_GIB + this.#below4g;
+    } else if (!(gpa >= 0 && gpa < this.#below4g)) return -1;
+    const section = Math.floor(linear / FRAME_SIZE);
+    return (this.#frames[section] as number) * FRAME_SIZE + (linear - section * FRAME_SIZE);
+  }
+
+  #wordIndex(gpa: number): number {
+    const offset = this.#offset(gpa);
+    if (offset < 0 || gpa % 4 !== 0) throw new GuestAddressError(gpa, 4, this.regions);
+    return offset / 4;
+  }
+}

@@ -1,0 +1,78 @@
+/**
+ * The one module that asks the machine for time, timers and randomness (`#host`).
+ *
+ * Nothing else in `src/` or `workers/` may: a run must be explainable from its seed, and a scheduled build swaps
+ * this module for one that owns the clock.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { randomInt } from 'node:crypto';
+import { uniformInt } from 'pure-rand/distribution/uniformInt';
+import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus';
+import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
+
+/** Microseconds since this process started; monotonic, shared by all its threads. */
+export const nowUs = (): number =>
+  (performance.timeOrigin + performance.now() - processOriginMs()) * 1000;
+
+/** Milliseconds since 1970, for trace files that several processes write. */
+export const wallMs = (): number => performance.timeOrigin + performance.now();
+
+/** Waits `ms` milliseconds. */
+export const sleep = (ms: number): Promise<void> => delay(ms);
+
+/** Lets everything that is ready on the event loop run. */
+export const yieldTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Calls `action` once after `ms`; the returned function cancels it. The timer keeps no process alive. */
+export const after = (ms: number, action: () => void): (() => void) => {
+  const timer = setTimeout(action, ms);
+  timer.unref();
+  return () => clearTimeout(timer);
+};
+
+/** Calls `action` every `ms`; the returned function stops it. The timer keeps no process alive. */
+export const every = (ms: number, action: () => void): (() => void) => {
+  const timer = setInterval(action, ms);
+  timer.unref();
+  return () => clearInterval(timer);
+};
+
+/** A seed for a run that was not given one. The only draw that is not reproducible; every run prints it. */
+export const drawSeed = (): number => randomInt(1, 2 ** 31);
+
+/** Seeded pseudo-random numbers: one per VM, so that a run's draws do not depend on its neighbours'. */
+export class Prng {
+  readonly #generator: RandomGenerator;
+
+  constructor(seed: number) {
+    this.#generator = xoroshiro128plus(seed | 0);
+  }
+
+  /** An integer in [0, bound). */
+  below(bound: number): number {
+    return uniformInt(this.#generator, 0, bound - 1);
+  }
+
+  /** 32 random bits as a non-negative number. */
+  next32(): number {
+    return this.below(2 ** 32);
+  }
+
+  /** Shuffles in place (Fisher–Yates) and returns the array. */
+  shuffle<T extends { [index: number]: number; length: number }>(items: T): T {
+    for (let i = items.length - 1; i > 0; i--) {
+      const j = this.below(i + 1);
+      const held = items[i] as number;
+      items[i] = items[j] as number;
+      items[j] = held;
+    }
+    return items;
+  }
+}
+
+let originMs: number | undefined;
+function processOriginMs(): number {
+  // Each thread has its own timeOrigin; the process's start is the same for all of them.
+  originMs ??= performance.timeOrigin + performance.now() - process.uptime() * 1000;
+  return originMs;
+}

@@ -1,0 +1,61 @@
+/**
+ * The checked union of schedule points: every access to a shared word names the protocol step it is.
+ *
+ * The production build ignores the names; a scheduled build can stop a thread at any of them. They are also the
+ * step names of the protocol's description in docs/ARCHITECTURE.md.
+ */
+export type Site =
+  // short DMA: the reader's epoch
+  | 'dma.enter.publish'
+  | 'dma.enter.confirm'
+  | 'dma.exit.publish'
+  | 'dma.exit.waiting'
+  | 'dma.exit.wake'
+  // walking the radix
+  | 'walk.root'
+  | 'walk.mid'
+  | 'walk.leaf'
+  | 'walk.frame'
+  | 'walk.switching'
+  // long pins
+  | 'pin.inc'
+  | 'pin.undo'
+  | 'pin.undo.wake'
+  | 'unpin.dec'
+  | 'unpin.wake'
+  // the writer: map
+  | 'map.frame'
+  | 'map.link'
+  | 'map.valid'
+  // the writer: unmap
+  | 'unmap.invalidate'
+  | 'unmap.pincount'
+  | 'unmap.pinwait'
+  | 'unmap.clear'
+  | 'unmap.bump'
+  | 'unmap.waiting'
+  | 'unmap.epoch'
+  | 'unmap.epochwait'
+  | 'unmap.unlink'
+  | 'unmap.force'
+  // the writer: switching an address space
+  | 'switch.mark'
+  | 'table.init'
+  | 'table.audit'
+  // rings, doorbells and the words of a device's link
+  | 'ring.slot'
+  | 'ring.head'
+  | 'ring.tail'
+  | 'ring.wait'
+  | 'doorbell.pending'
+  | 'doorbell.sequence'
+  | 'doorbell.wait'
+  | 'link.word'
+  | 'link.wait'
+  | 'registers.mirror'
+  // bytes of guest RAM
+  | 'ram.word'
+  | 'ram.copy'
+  | 'ram.fill'
+  | 'ram.checksum'
+  | 'ram.wait';

@@ -1,0 +1,158 @@
+/**
+ * Register files that are declared, not coded: a table of offset, size, reset value and write masks.
+ *
+ * Partial and overlapping accesses are handled here, once: values are kept as little-endian bytes, each with its
+ * writable and write-1-to-clear bits, so a 2-byte write into the middle of an 8-byte register just works.
+ */
+
+/** One declared register. Masks and values are BigInt because VT-d's registers are up to 64 bits wide. */
+export interface RegisterSpec<Name extends string = string> {
+  readonly name: Name;
+  /** Byte offset in the file. */
+  readonly offset: number;
+  readonly size: 1 | 2 | 4 | 8;
+  readonly reset?: bigint;
+  /** Bits that a write stores. */
+  readonly rw?: bigint;
+  /** Bits that a write of 1 clears. */
+  readonly w1c?: bigint;
+  /** Where the register is specified. */
+  readonly spec?: string;
+}
+
+/** Called after a write has been merged; `written` is the register's new value. */
+export type WriteAction = (written: bigint) => void;
+
+/** Accesses to offsets that nothing implements, for the report; bounded to this many offsets. */
+export const UNIMPLEMENTED_OFFSETS_LIMIT = 256;
+
+/** Thrown at construction when a table contradicts itself. */
+export class RegisterTableError extends Error {
+  override name = 'RegisterTableError';
+}
+
+interface Placed<Name extends string> extends RegisterSpec<Name> {
+  action?: WriteAction;
+}
+
+/** The state of one register file. */
+export class RegisterFile<Name extends string> {
+  readonly size: number;
+  /** offset → number of accesses, of reads and writes that touched no declared register. */
+  readonly unimplemented = new Map<number, number>();
+  readonly #bytes: DataView;
+  readonly #rw: Uint8Array;
+  readonly #w1c: Uint8Array;
+  readonly #owner: (Placed<Name> | undefined)[];
+  readonly #byName = new Map<Name, Placed<Name>>();
+
+  /** @throws RegisterTableError for registers that overlap, repeat or do not fit `size` bytes */
+  constructor(size: number, table: readonly RegisterSpec<Name>[]) {
+    this.size = size;
+    this.#bytes = new DataView(new ArrayBuffer(size));
+    this.#rw = new Uint8Array(size);
+    this.#w1c = new Uint8Array(size);
+    this.#owner = new Array(size);
+    for (const spec of table) this.#place(spec);
+    this.reset();
+  }
+
+  /** Sets every register to its reset value. Actions are not called. */
+  reset(): void {
+    for (const spec of this.#byName.values()) this.set(spec.name, spec.reset ?? 0n);
+  }
+
+  /** Calls `action` once per write access that touches any byte of the register. */
+  onWrite(name: Name, action: WriteAction): void {
+    this.#spec(name).action = action;
+  }
+
+  get(name: Name): bigint {
+    const { offset, size } = this.#spec(name);
+    return this.#load(offset, size);
+  }
+
+  /** The low 32 bits as a non-negative number. */
+  get32(name: Name): number {
+    const { offset, size } = this.#spec(name);
+    if (size >= 4) return this.#bytes.getUint32(offset, true);
+    return size === 2 ? this.#bytes.getUint16(offset, true) : this.#bytes.getUint8(offset);
+  }
+
+  /** Stores `value` as the device does: no masks, no action. */
+  set(name: Name, value: bigint): void {
+    const { offset, size } = this.#spec(name);
+    for (let i = 0; i < size; i++) this.#bytes.setUint8(offset + i, Number((value >> BigInt(8 * i)) & 0xffn));
+  }
+
+  /** A software read of 1, 2, 4 or 8 bytes. Offsets outside the file read as all ones, undeclared ones as 0. */
+  read(offset: number, size: number): bigint {
+    if (!this.#inside(offset, size)) return (1n << BigInt(8 * size)) - 1n;
+    this.#countUnimplemented(offset, size);
+    return this.#load(offset, size);
+  }
+
+  /** A software write of 1, 2, 4 or 8 bytes through the masks, then the actions of the registers it touched. */
+  write(offset: number, size: number, value: bigint): void {
+    if (!this.#inside(offset, size)) return;
+    this.#countUnimplemented(offset, size);
+    for (let i = 0; i < size; i++) {
+      const at = offset + i;
+      const incoming = Number((value >> BigInt(8 * i)) & 0xffn);
+      const rw = this.#rw[at] as number;
+      const kept = this.#bytes.getUint8(at) & ~rw & ~(incoming & (this.#w1c[at] as number));
+      this.#bytes.setUint8(at, kept | (incoming & rw));
+    }
+    let previous: Placed<Name> | undefined;
+    for (let at = offset; at < offset + size; at++) {
+      const spec = this.#owner[at];
+      if (spec && spec !== previous) spec.action?.(this.#load(spec.offset, spec.size));
+      previous = spec;
+    }
+  }
+
+  /** The registers and their values, in table order: for dumps and shared mirrors. */
+  *entries(): Iterable<{ readonly spec: RegisterSpec<Name>; readonly value: bigint }> {
+    for (const spec of this.#byName.values()) yield { spec, value: this.#load(spec.offset, spec.size) };
+  }
+
+  #place(spec: RegisterSpec<Name>): void {
+    if (spec.offset + spec.size > this.size)
+      throw new RegisterTableError(`register ${spec.name} does not fit a file of ${this.size} bytes`);
+    if (this.#byName.has(spec.name)) throw new RegisterTableError(`register ${spec.name} is declared twice`);
+    const placed: Placed<Name> = { ...spec };
+    this.#byName.set(spec.name, placed);
+    for (let i = 0; i < spec.size; i++) {
+      const at = spec.offset + i;
+      if (this.#owner[at])
+        throw new RegisterTableError(`register ${spec.name} overlaps ${this.#owner[at]?.name}`);
+      this.#owner[at] = placed;
+      this.#rw[at] = Number(((spec.rw ?? 0n) >> BigInt(8 * i)) & 0xffn);
+      this.#w1c[at] = Number(((spec.w1c ?? 0n) >> BigInt(8 * i)) & 0xffn);
+    }
+  }
+
+  #spec(name: Name): Placed<Name> {
+    const spec = this.#byName.get(name);
+    if (!spec) throw new RegisterTableError(`no register ${name}`);
+    return spec;
+  }
+
+  #inside(offset: number, size: number): boolean {
+    return Number.isInteger(offset) && offset >= 0 && offset + size <= this.size;
+  }
+
+  #load(offset: number, size: number): bigint {
+    if (size === 8) return this.#bytes.getBigUint64(offset, true);
+    if (size === 4) return BigInt(this.#bytes.getUint32(offset, true));
+    if (size === 2) return BigInt(this.#bytes.getUint16(offset, true));
+    return BigInt(this.#bytes.getUint8(offset));
+  }
+
+  #countUnimplemented(offset: number, size: number): void {
+    for (let at = offset; at < offset + size; at++) if (this.#owner[at]) return;
+    const seen = this.unimplemented.get(offset);
+    if (seen !== undefined || this.unimplemented.size < UNIMPLEMENTED_OFFSETS_LIMIT)
+      this.unimplemented.set(offset, (seen ?? 0) + 1);
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * A device's DMA address space and its switching (R1–R4, R6): either system memory (identity) or the IOMMU's
+ * translations, never both.
+ */
+import type { Gpa, Iova } from '../address/address.ts';
+import { PERM_RW } from '../address/address.ts';
+import type { RamRegion } from '../host/guest-ram.ts';
+import type { Completion, IovaRange, MapNotifier, TranslationSource } from './notifier.ts';
+
+/** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
+export type AddressSpaceKind = 'system' | 'iommu' | 'blocked';
+
+/** No IOVA reaches this far: the widest guest address width is 48 bits. */
+export const IOVA_LIMIT = 2 ** 48;
+
+/** A difference between a container and the guest's tables, as {@link DeviceAddressSpace.audit} finds it. */
+export interface Divergence {
+  readonly iova: Iova;
+  readonly size: number;
+  /** GPA the container maps, or undefined if it maps nothing there. */
+  readonly held: Gpa | undefined;
+  /** GPA the tables say, or undefined if they map nothing there. */
+  readonly expected: Gpa | undefined;
+}
+
+/** An audit names at most this many differences. */
+export const DIVERGENCE_LIMIT = 16;
+
+export interface SwitchCounters {
+  switches: number;
+  syncs: number;
+  mapEvents: number;
+  unmapEvents: number;
+  /** Translations that could not be mapped: not RAM, or no room. */
+  refused: number;
+}
+
+/** One device's address space: its kind, its notifier, and the order in which the two change. */
+export class DeviceAddressSpace {
+  readonly requesterId: number;
+  readonly counters: SwitchCounters = { switches: 0, syncs: 0, mapEvents: 0, unmapEvents: 0, refused: 0 };
+  readonly #notifier: MapNotifier;
+  readonly #ram: readonly RamRegion[];
+  #kind: AddressSpaceKind = 'blocked';
+  #source: TranslationSource | undefined;
+
+  constructor(requesterId: number, notifier: MapNotifier, ram: readonly RamRegion[]) {
+    this.requesterId = requesterId;
+    this.#notifier = notifier;
+    this.#ram = ram;
+  }
+
+  get kind(): AddressSpaceKind {
+    return this.#kind;
+  }
+
+  /** Makes the device see identity-mapped guest RAM. */
+  enterSystem(): Completion {
+    if (this.#kind === 'system') return undefined;
+    return this.#replaceAll('system', undefined, () => {
+      for (const region of this.#ram)
+        this.#map(region.gpa as number as Iova, region.gpa, region.size, PERM_RW);
+    });
+  }
+
+  /** Makes the device see nothing: its context entry is absent or broken. */
+  enterBlocked(): Completion {
+    if (this.#kind === 'blocked') return undefined;
+    return this.#replaceAll('blocked', undefined, () => {});
+  }
+
+  /**
+   * Makes the device see the translations of `source`. From another kind everything is removed and replayed; from
+   * other tables (a domain change) only what differs changes.
+   */
+  enterIommu(source: TranslationSource): Completion {
+    if (this.#kind !== 'iommu')
+      return this.#replaceAll('iommu', source, () =>
+        source.walk(0, IOVA_LIMIT, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm)),
+      );
+    this.#source = source;
+    this.counters.switches++;
+    this.#notifier.switchBegin();
+    return after(this.#sync(source, 0, IOVA_LIMIT), () => this.#notifier.switchEnd());
+  }
+
+  /**
+   * Brings the container in line with the tables for [start, end): unmaps what the tables no longer say, then maps
+   * what is new. Sends no event for a translation that did not change. Does nothing unless translating.
+   */
+  sync(start: number, end: number): Completion {
+    if (this.#kind !== 'iommu' || !this.#source) return undefined;
+    return this.#sync(this.#source, start, end);
+  }
+
+  /** Compares the container with a full walk of the tables (or of RAM, in system memory). */
+  audit(): Divergence[] {
+    const found: Divergence[] = [];
+    const source = this.#expectation();
+    const report = (divergence: Divergence) => {
+      if (found.length < DIVERGENCE_LIMIT) found.push(divergence);
+    };
+    this.#notifier.forEachMapping(0, IOVA_LIMIT, (iova, gpa, size, perm) => {
+      const leaf = source.leafAt(iova);
+      if (leaf?.iova === iova && leaf.gpa === gpa && leaf.size === size && leaf.perm === perm) return;
+      report({ iova, size, held: gpa, expected: leaf && ((leaf.gpa + (iova - leaf.iova)) as Gpa) });
+    });
+    source.walk(0, IOVA_LIMIT, (iova, gpa, size) => {
+      if (!this.#notifier.mappingAt(iova) && this.#inRam(gpa, size))
+        report({ iova, size, held: undefined, expected: gpa });
+    });
+    return found;
+  }
+
+  #replaceAll(kind: AddressSpaceKind, source: TranslationSource | undefined, replay: () => void): Completion {
+    this.counters.switches++;
+    this.#notifier.switchBegin();
+    // R2: the new kind's mappings appear only after the old kind's are gone for every device.
+    return after(this.#notifier.unmapAll(), () => {
+      this.#kind = kind;
+      this.#source = source;
+      replay();
+      this.#notifier.switchEnd();
+    });
+  }
+
+  #sync(source: TranslationSource, start: number, end: number): Completion {
+    this.counters.syncs++;
+    const [from, to] = this.#hull(source, start, end);
+    const stale: IovaRange[] = [];
+    this.#notifier.forEachMapping(from, to, (iova, gpa, size, perm) => {
+      const leaf = source.leafAt(iova);
+      if (leaf?.iova !== iova || leaf.gpa !== gpa || leaf.size !== size || leaf.perm !== perm)
+        stale.push({ iova, size });
+    });
+    const mapNew = () =>
+      source.walk(from, to, (iova, gpa, size, perm) => {
+        if (!this.#notifier.has(iova, gpa, size, perm)) this.#map(iova, gpa, size, perm);
+      });
+    if (stale.length === 0) {
+      mapNew();
+      return undefined;
+    }
+    this.counters.unmapEvents += stale.length;
+    return after(this.#notifier.unmap(stale), mapNew);
+  }
+
+  /** Widens [start, end) until no mapping and no translation straddles its ends: superpages go and come whole. */
+  #hull(source: TranslationSource, start: number, end: number): [number, number] {
+    let [from, to] = [start, Math.min(end, IOVA_LIMIT)];
+    for (let grown = true; grown; ) {
+      grown = false;
+      for (const edge of [from, to - 1])
+        for (const cover of [source.leafAt(edge), this.#notifier.mappingAt(edge)]) {
+          if (!cover) continue;
+          if (cover.iova < from) [from, grown] = [cover.iova, true];
+          if (cover.iova + cover.size > to) [to, grown] = [cover.iova + cover.size, true];
+        }
+    }
+    return [from, to];
+  }
+
+  #map(iova: Iova, gpa: Gpa, size: number, perm: number): void {
+    this.counters.mapEvents++;
+    if (!this.#notifier.map(iova, gpa, size, perm)) this.counters.refused++;
+  }
+
+  #inRam(gpa: number, size: number): boolean {
+    return this.#ram.some((region) => gpa >= region.gpa && gpa + size <= region.gpa + region.size);
+  }
+
+  /** What the container should hold now. */
+  #expectation(): TranslationSource {
+    if (this.#kind === 'iommu' && this.#source) return this.#source;
+    return identity(this.#kind === 'system' ? this.#ram : []);
+  }
+}
+
+/** System memory as a translation source: each RAM region maps to itself. */
+function identity(ram: readonly RamRegion[]): TranslationSource {
+  return {
+    walk(start, end, visit) {
+      for (const { gpa, size } of ram)
+        if (gpa < end && gpa + size > start) visit(gpa as number as Iova, gpa, size, PERM_RW);
+    },
+    leafAt(iova) {
+      const region = ram.find(({ gpa, size }) => iova >= gpa && iova < gpa + size);
+      return region && { iova: region.gpa as number as Iova, ...region, perm: PERM_RW };
+    },
+  };
+}
+
+/** Runs `next` when `work` is complete: at once if it already is. */
+function after(work: Completion, next: () => void): Completion {
+  if (work) return work.then(next);
+  next();
+  return undefined;
+}

@@ -1,0 +1,49 @@
+/**
+ * What a vIOMMU knows of the world behind it: a map/unmap notifier per device, never the container itself.
+ */
+import type { Gpa, Iova } from '../address/address.ts';
+
+/** Undefined when the work is already done; otherwise a promise of its end. Saves a turn on the usual path. */
+export type Completion = Promise<void> | undefined;
+
+/** One live translation of a device's address space; sizes are bytes, `perm` is PERM_READ | PERM_WRITE. */
+export interface Translation {
+  readonly iova: Iova;
+  readonly gpa: Gpa;
+  readonly size: number;
+  readonly perm: number;
+}
+
+export interface IovaRange {
+  readonly iova: Iova;
+  readonly size: number;
+}
+
+/** Called for each translation in ascending IOVA order; plain arguments, because a replay visits millions. */
+export type TranslationVisitor = (iova: Iova, gpa: Gpa, size: number, perm: number) => void;
+
+/** The tables of one domain: where translations come from. */
+export interface TranslationSource {
+  /** Visits every translation that intersects [start, end), each with its whole extent. */
+  walk(start: number, end: number, visit: TranslationVisitor): void;
+  /** The translation that covers `iova`, without recording a fault. */
+  leafAt(iova: number): Translation | undefined;
+}
+
+/** The receiving end of a device's map events: a container behind guest RAM. */
+export interface MapNotifier {
+  /** Adds one mapping. Returns false if it cannot be had (not RAM, overlap, no room): the device will fault. */
+  map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean;
+  /** Removes whole mappings; complete (R6) only when no device can use them any more. */
+  unmap(ranges: readonly IovaRange[]): Completion;
+  unmapAll(): Completion;
+  /** True if exactly this mapping is live. */
+  has(iova: Iova, gpa: Gpa, size: number, perm: number): boolean;
+  /** The live mapping that covers `iova`. */
+  mappingAt(iova: number): Translation | undefined;
+  /** Visits the live mappings that intersect [start, end) in ascending order. */
+  forEachMapping(start: number, end: number, visit: TranslationVisitor): void;
+  /** Until `switchEnd`, a device that finds no mapping waits instead of faulting. */
+  switchBegin(): void;
+  switchEnd(): void;
+}
