@@ -1,8 +1,9 @@
 /**
  * A VM's RAM: guest physical addresses backed by shuffled host frames, below and above the MMIO hole.
  */
-import * as mem from '#mem';
+
 import type { Prng } from '#host';
+import * as mem from '#mem';
 import { FOUR_GIB, type Gpa, type Hpa, hex } from '../address/address.ts';
 import { FRAME_SIZE, HostMemory, type HostMemoryHandle } from './host-memory.ts';
 

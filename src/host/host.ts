@@ -4,15 +4,15 @@
  * Nothing else in `src/` or `workers/` may: a run must be explainable from its seed, and a scheduled build swaps
  * this module for one that owns the clock.
  */
-import { setTimeout as delay } from 'node:timers/promises';
+
 import { randomInt } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { uniformInt } from 'pure-rand/distribution/uniformInt';
 import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 
 /** Microseconds since this process started; monotonic, shared by all its threads. */
-export const nowUs = (): number =>
-  (performance.timeOrigin + performance.now() - processOriginMs()) * 1000;
+export const nowUs = (): number => (performance.timeOrigin + performance.now() - processOriginMs()) * 1000;
 
 /** Milliseconds since 1970, for trace files that several processes write. */
 export const wallMs = (): number => performance.timeOrigin + performance.now();

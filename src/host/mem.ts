@@ -45,8 +45,7 @@ export const wr = (words: SharedWords, index: number, value: number, _site: Site
 };
 
 /** Sequentially consistent load. */
-export const ld = (words: SharedWords, index: number, _site: Site): number =>
-  Atomics.load(raw(words), index);
+export const ld = (words: SharedWords, index: number, _site: Site): number => Atomics.load(raw(words), index);
 
 /** Sequentially consistent store. */
 export const st = (words: SharedWords, index: number, value: number, _site: Site): void => {
@@ -166,9 +165,7 @@ export const crc32 = (
 ): number => zlibCrc32(rawBytes(bytes).subarray(offset, offset + length), seed);
 
 /** True if `length` shared bytes equal the private ones. */
-export const equals = (
-  bytes: SharedBytes,
-  offset: number,
-  expected: Uint8Array,
-  _site: Site,
-): boolean => rawBytes(bytes).subarray(offset, offset + expected.length).equals(expected);
+export const equals = (bytes: SharedBytes, offset: number, expected: Uint8Array, _site: Site): boolean =>
+  rawBytes(bytes)
+    .subarray(offset, offset + expected.length)
+    .equals(expected);

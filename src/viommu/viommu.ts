@@ -7,7 +7,7 @@ import type { Completion } from './notifier.ts';
 
 /** The answer to a device's request. `reason` is the model's own fault code (VT-d's are in hex in its spec). */
 export type TranslateResult =
-  | { readonly ok: true; readonly gpa: Gpa; /** PERM_READ | PERM_WRITE granted */ readonly perm: number }
+  | { readonly ok: true; readonly gpa: Gpa /** PERM_READ | PERM_WRITE granted */; readonly perm: number }
   | { readonly ok: false; readonly reason: number; readonly text: string };
 
 /** A fault as the vIOMMU saw it, for counters, trace and report. */

@@ -1,0 +1,99 @@
+/**
+ * The shared block between a device, its guest and the coordinator: doorbell, MMIO, control frames, interrupts,
+ * state. One SharedArrayBuffer per device.
+ */
+import * as mem from '#mem';
+import { Doorbell, doorbellWords } from './doorbell.ts';
+import { FrameRing, frameRingBytes } from './frame-ring.ts';
+import { MMIO_CHANNEL_BYTES, MmioPort, MmioServer } from './mmio-channel.ts';
+
+const { ld, st, add, wake, waitEqAsync, wordsOf } = mem;
+
+/** Who rings a device's doorbell. */
+export const RING_MMIO = 0;
+export const RING_CONTROL = 1;
+const SENDERS = 2;
+
+/** Interrupt vectors a device may have (MSI's limit). */
+export const MAX_VECTORS = 32;
+/** Bytes of control frames in flight, each way. */
+export const CONTROL_RING_BYTES = 16384;
+
+export const DeviceState = { starting: 0, ready: 1, stopped: 2, failed: 3 } as const;
+export type DeviceState = (typeof DeviceState)[keyof typeof DeviceState];
+
+const OFFSET_DOORBELL = 0;
+const OFFSET_STATE = OFFSET_DOORBELL + doorbellWords(SENDERS) * 4;
+/** Bumped by each interrupt and by each change of state: a guest waits on this one word. */
+const OFFSET_EVENTS = OFFSET_STATE + 4;
+const OFFSET_VECTORS = OFFSET_EVENTS + 4;
+const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
+const OFFSET_TO_DEVICE = OFFSET_MMIO + MMIO_CHANNEL_BYTES;
+const OFFSET_FROM_DEVICE = OFFSET_TO_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
+export const DEVICE_LINK_BYTES = OFFSET_FROM_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
+
+const EVENTS = 0;
+const VECTORS = 1;
+
+/** All ends of a link; each thread uses the ones that are its own. */
+export class DeviceLink {
+  readonly sab: SharedArrayBuffer;
+  readonly doorbell: Doorbell;
+  readonly toDevice: FrameRing;
+  readonly fromDevice: FrameRing;
+  readonly #state: mem.SharedWords;
+  readonly #events: mem.SharedWords;
+
+  constructor(sab: SharedArrayBuffer = new SharedArrayBuffer(DEVICE_LINK_BYTES)) {
+    this.sab = sab;
+    this.doorbell = new Doorbell(sab, OFFSET_DOORBELL, SENDERS);
+    this.toDevice = new FrameRing(sab, OFFSET_TO_DEVICE, CONTROL_RING_BYTES);
+    this.fromDevice = new FrameRing(sab, OFFSET_FROM_DEVICE, CONTROL_RING_BYTES);
+    this.#state = wordsOf(sab, OFFSET_STATE, 1);
+    this.#events = wordsOf(sab, OFFSET_EVENTS, 1 + MAX_VECTORS);
+  }
+
+  /** The guest's MMIO end. */
+  mmioPort(): MmioPort {
+    return new MmioPort(this.sab, OFFSET_MMIO, () => this.doorbell.ring(RING_MMIO));
+  }
+
+  /** The device's MMIO end (the supervisor closes it when the device is gone). */
+  mmioServer(): MmioServer {
+    return new MmioServer(this.sab, OFFSET_MMIO);
+  }
+
+  get state(): DeviceState {
+    return ld(this.#state, 0, 'link.word') as DeviceState;
+  }
+
+  setState(state: DeviceState): void {
+    st(this.#state, 0, state, 'link.word');
+    this.#bumpEvents();
+  }
+
+  /** Raises an interrupt: counts it, then wakes the guest. */
+  interrupt(vector: number): void {
+    add(this.#events, VECTORS + (vector & (MAX_VECTORS - 1)), 1, 'link.word');
+    this.#bumpEvents();
+  }
+
+  /** Interrupts raised on `vector` so far, modulo 2^32. */
+  interrupts(vector: number): number {
+    return ld(this.#events, VECTORS + vector, 'link.word') >>> 0;
+  }
+
+  get events(): number {
+    return ld(this.#events, EVENTS, 'link.word');
+  }
+
+  /** Waits until there is an event after `events` was read. Undefined if there is one already. */
+  waitEvents(events: number, timeoutMs: number): Promise<boolean> | undefined {
+    return waitEqAsync(this.#events, EVENTS, events, timeoutMs, 'link.wait');
+  }
+
+  #bumpEvents(): void {
+    add(this.#events, EVENTS, 1, 'link.word');
+    wake(this.#events, EVENTS, 'link.wait');
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * MMIO between a guest and the thread that owns the registers: posted writes and non-posted reads as entries of a
+ * shared-memory ring, in order, no messages.
+ */
+import * as mem from '#mem';
+
+const { ld, st, rd, wr, wake, waitEqAsync, wordsOf } = mem;
+
+/** Entries a guest may have posted and not yet had taken; a full ring makes the guest wait. */
+export const MMIO_RING_ENTRIES = 256;
+/** How long a guest waits for an answer or for room before it takes the owner for dead (all ones). */
+export const MMIO_TIMEOUT_MS = 10_000;
+
+const WORD_TAIL = 0;
+const WORD_HEAD = 1;
+const WORD_REPLY_SEQUENCE = 2;
+const WORD_REPLY_LOW = 3;
+const WORD_REPLY_HIGH = 4;
+const WORD_CLOSED = 5;
+const WORD_ENTRIES = 8;
+
+const ENTRY_WORDS = 8;
+const OP_READ = 1;
+const OP_WRITE = 2;
+
+export const MMIO_CHANNEL_BYTES = (WORD_ENTRIES + MMIO_RING_ENTRIES * ENTRY_WORDS) * 4;
+
+/** Access sizes in bytes. */
+export type AccessSize = 1 | 2 | 4 | 8;
+
+/** Register space numbers: PCI BARs are 0–5 as in VFIO_PCI_BAR*_REGION_INDEX, 7 is config space. */
+export const REGION_BAR0 = 0;
+export const REGION_CONFIG = 7;
+
+/** The guest's end. One thread uses it; its reads are answered one at a time, in the order they were made. */
+export class MmioPort {
+  readonly #words: mem.SharedWords;
+  readonly #notify: () => void;
+  #reads: Promise<unknown> = Promise.resolve();
+  #sequence = 0;
+  /** Set when an answer did not come in time: a late one must not be taken for the next. */
+  #dead = false;
+
+  constructor(sab: SharedArrayBuffer, byteOffset: number, notify: () => void) {
+    this.#words = wordsOf(sab, byteOffset, MMIO_CHANNEL_BYTES / 4);
+    this.#notify = notify;
+  }
+
+  /** Posts a write. Resolves when it has been put in the ring: at once, unless the ring is full. */
+  write(region: number, offset: number, size: AccessSize, value: bigint): void | Promise<void> {
+    if (this.#tryPush(OP_WRITE, region, offset, size, value)) return undefined;
+    return this.#pushSoon(OP_WRITE, region, offset, size, value).then(() => {});
+  }
+
+  /** Reads; all ones if the owner is gone. Every write made before is taken first. */
+  read(region: number, offset: number, size: AccessSize): Promise<bigint> {
+    const result = this.#reads.then(() => this.#read(region, offset, size));
+    this.#reads = result;
+    return result;
+  }
+
+  async #read(region: number, offset: number, size: AccessSize): Promise<bigint> {
+    const ones = (1n << BigInt(8 * size)) - 1n;
+    if (this.#dead) return ones;
+    const before = ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word');
+    this.#sequence = (before + 1) | 0;
+    if (!(await this.#pushSoon(OP_READ, region, offset, size, 0n))) return ones;
+    for (;;) {
+      if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return ones;
+      const waiting = waitEqAsync(this.#words, WORD_REPLY_SEQUENCE, before, MMIO_TIMEOUT_MS, 'link.wait');
+      if (waiting && !(await waiting)) {
+        this.#dead = true;
+        return ones;
+      }
+      if (ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word') === this.#sequence) break;
+    }
+    const low = BigInt(rd(this.#words, WORD_REPLY_LOW, 'link.word') >>> 0);
+    const high = BigInt(rd(this.#words, WORD_REPLY_HIGH, 'link.word') >>> 0);
+    return ((high << 32n) | low) & ones;
+  }
+
+  async #pushSoon(op: number, region: number, offset: number, size: number, value: bigint): Promise<boolean> {
+    while (!this.#tryPush(op, region, offset, size, value)) {
+      if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return false;
+      const head = ld(this.#words, WORD_HEAD, 'ring.head');
+      const waiting = waitEqAsync(this.#words, WORD_HEAD, head, MMIO_TIMEOUT_MS, 'ring.wait');
+      if (waiting && !(await waiting)) return false;
+    }
+    return true;
+  }
+
+  #tryPush(op: number, region: number, offset: number, size: number, value: bigint): boolean {
+    const tail = rd(this.#words, WORD_TAIL, 'ring.tail');
+    if ((tail - ld(this.#words, WORD_HEAD, 'ring.head')) >>> 0 >= MMIO_RING_ENTRIES) return false;
+    const at = WORD_ENTRIES + ((tail >>> 0) % MMIO_RING_ENTRIES) * ENTRY_WORDS;
+    wr(this.#words, at, op, 'ring.slot');
+    wr(this.#words, at + 1, region, 'ring.slot');
+    wr(this.#words, at + 2, offset, 'ring.slot');
+    wr(this.#words, at + 3, size, 'ring.slot');
+    wr(this.#words, at + 4, Number(BigInt.asIntN(32, value)), 'ring.slot');
+    wr(this.#words, at + 5, Number(BigInt.asIntN(32, value >> 32n)), 'ring.slot');
+    wr(this.#words, at + 6, this.#sequence, 'ring.slot');
+    st(this.#words, WORD_TAIL, (tail + 1) | 0, 'ring.tail');
+    this.#notify();
+    return true;
+  }
+}
+
+/** What owns the registers behind a channel. */
+export interface MmioTarget {
+  read(region: number, offset: number, size: AccessSize): bigint;
+  write(region: number, offset: number, size: AccessSize, value: bigint): void;
+}
+
+/** The owner's end. */
+export class MmioServer {
+  readonly #words: mem.SharedWords;
+
+  constructor(sab: SharedArrayBuffer, byteOffset: number) {
+    this.#words = wordsOf(sab, byteOffset, MMIO_CHANNEL_BYTES / 4);
+  }
+
+  /** Serves at most `limit` entries. True if more are waiting. */
+  serve(target: MmioTarget, limit: number): boolean {
+    for (let served = 0; served < limit; served++) {
+      const head = rd(this.#words, WORD_HEAD, 'ring.head');
+      if (head === ld(this.#words, WORD_TAIL, 'ring.tail')) return false;
+      this.#serveOne(target, WORD_ENTRIES + ((head >>> 0) % MMIO_RING_ENTRIES) * ENTRY_WORDS);
+      st(this.#words, WORD_HEAD, (head + 1) | 0, 'ring.head');
+      wake(this.#words, WORD_HEAD, 'ring.wait');
+    }
+    return rd(this.#words, WORD_HEAD, 'ring.head') !== ld(this.#words, WORD_TAIL, 'ring.tail');
+  }
+
+  /** Says that nobody serves any more: reads answer all ones, writes are dropped. */
+  close(): void {
+    st(this.#words, WORD_CLOSED, 1, 'link.word');
+    wake(this.#words, WORD_REPLY_SEQUENCE, 'link.wait');
+    wake(this.#words, WORD_HEAD, 'ring.wait');
+  }
+
+  #serveOne(target: MmioTarget, at: number): void {
+    const region = rd(this.#words, at + 1, 'ring.slot');
+    const offset = rd(this.#words, at + 2, 'ring.slot');
+    const size = rd(this.#words, at + 3, 'ring.slot') as AccessSize;
+    if (rd(this.#words, at, 'ring.slot') === OP_WRITE) {
+      const low = BigInt(rd(this.#words, at + 4, 'ring.slot') >>> 0);
+      const high = BigInt(rd(this.#words, at + 5, 'ring.slot') >>> 0);
+      target.write(region, offset, size, (high << 32n) | low);
+      return;
+    }
+    const value = target.read(region, offset, size);
+    wr(this.#words, WORD_REPLY_LOW, Number(BigInt.asIntN(32, value)), 'link.word');
+    wr(this.#words, WORD_REPLY_HIGH, Number(BigInt.asIntN(32, value >> 32n)), 'link.word');
+    st(this.#words, WORD_REPLY_SEQUENCE, rd(this.#words, at + 6, 'ring.slot'), 'link.word');
+    wake(this.#words, WORD_REPLY_SEQUENCE, 'link.wait');
+  }
+}

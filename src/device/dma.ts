@@ -1,0 +1,213 @@
+/**
+ * How a device model reaches memory: short DMA in sections, and long pins. No messages on either (R9).
+ */
+import {
+  type Hpa,
+  hex,
+  type Iova,
+  PAGE_SHIFT,
+  PAGE_SIZE,
+  PERM_READ,
+  PERM_WRITE,
+} from '../address/address.ts';
+import type { HostMemory } from '../host/host-memory.ts';
+import { framePerm, framePfn, PIN_DENIED, type PinTableReader } from '../pin-table/reader.ts';
+
+/** The access was done. */
+export const DMA_OK = 0;
+/** No mapping or no permission: the vIOMMU has been told. */
+export const DMA_FAULT = 1;
+/** The address space is being switched right now: try again later, nothing was recorded. */
+export const DMA_RETRY = 2;
+export type DmaStatus = typeof DMA_OK | typeof DMA_FAULT | typeof DMA_RETRY;
+
+/** Pages moved in one section: unmap waits for sections, so they stay short. */
+export const SECTION_PAGES = 16;
+
+/** What the runtime does with a fault and with a broken contract. */
+export interface DmaObserver {
+  fault(iova: Iova, write: boolean, denied: boolean): void;
+  violation(kind: string, detail: string): void;
+}
+
+export interface DmaCounters {
+  pins: number;
+  unpins: number;
+  faults: number;
+}
+
+/**
+ * One device's DMA. Long-pinned pages are used by HPA; a ledger of this device's own pins catches the model that
+ * uses an HPA it no longer holds. The access is still done: the bytes then show what a real device would destroy.
+ */
+export class DeviceDma {
+  readonly counters: DmaCounters = { pins: 0, unpins: 0, faults: 0 };
+  readonly #table: PinTableReader;
+  readonly #memory: HostMemory;
+  readonly #observer: DmaObserver;
+  /** Host PFN → pins this device holds on it. */
+  readonly #held = new Map<number, number>();
+  /** IOVA page number → pins and host PFN. */
+  readonly #pinned = new Map<number, { count: number; readonly pfn: number }>();
+  readonly #scratch = new Uint8Array(8);
+  readonly #scratchView = new DataView(this.#scratch.buffer);
+
+  constructor(table: PinTableReader, memory: HostMemory, observer: DmaObserver) {
+    this.#table = table;
+    this.#memory = memory;
+    this.#observer = observer;
+  }
+
+  /** Pins held now, over all pages. */
+  get heldPins(): number {
+    let pins = 0;
+    for (const count of this.#held.values()) pins += count;
+    return pins;
+  }
+
+  /** Reads guest memory at `iova` into `target`. On DMA_FAULT the pages before the fault have been read. */
+  read(iova: Iova, target: Uint8Array): DmaStatus {
+    return this.#transfer(iova, target.length, PERM_READ, (hpa, at, length) =>
+      this.#memory.read(hpa, target, at, length),
+    );
+  }
+
+  /** Writes `source` to guest memory. On DMA_FAULT the pages before the fault have been written. */
+  write(iova: Iova, source: Uint8Array): DmaStatus {
+    return this.#transfer(iova, source.length, PERM_WRITE, (hpa, at, length) =>
+      this.#memory.write(hpa, source, at, length),
+    );
+  }
+
+  /** A naturally aligned little-endian 64-bit write, such as a completion record. */
+  write64(iova: Iova, low: number, high: number): DmaStatus {
+    this.#scratchView.setUint32(0, low, true);
+    this.#scratchView.setUint32(4, high, true);
+    return this.write(iova, this.#scratch);
+  }
+
+  /**
+   * Pins the page at `iova` for `perm` until {@link unpin}. Returns its host PFN, or -DMA_FAULT or -DMA_RETRY.
+   * The same page may be pinned more than once.
+   */
+  pin(iova: Iova, perm: number): number {
+    let pfn = this.#table.pin(iova, perm);
+    if (pfn < 0) {
+      const before = this.#table.switchSequence;
+      pfn = this.#table.pin(iova, perm);
+      if (pfn < 0) {
+        if (this.#switched(before)) return -DMA_RETRY;
+        return -this.#fault(iova, (perm & PERM_WRITE) !== 0, pfn === PIN_DENIED);
+      }
+    }
+    this.counters.pins++;
+    this.#held.set(pfn, (this.#held.get(pfn) ?? 0) + 1);
+    const page = Math.floor(iova / PAGE_SIZE);
+    const record = this.#pinned.get(page);
+    if (record) record.count++;
+    else this.#pinned.set(page, { count: 1, pfn });
+    return pfn;
+  }
+
+  /** Drops one pin of the page at `iova`. A pin that was never had is a violation. */
+  unpin(iova: Iova): void {
+    const page = Math.floor(iova / PAGE_SIZE);
+    const record = this.#pinned.get(page);
+    if (!record || !this.#table.unpin(iova)) {
+      this.#observer.violation('unbalanced-unpin', `unpins IOVA ${hex(iova)}, which it has not pinned`);
+      return;
+    }
+    this.counters.unpins++;
+    if (--record.count === 0) this.#pinned.delete(page);
+    const held = (this.#held.get(record.pfn) ?? 0) - 1;
+    if (held > 0) this.#held.set(record.pfn, held);
+    else this.#held.delete(record.pfn);
+  }
+
+  /** Copies inside pinned pages; neither range crosses a page end. */
+  copyPinned(target: Hpa, source: Hpa, length: number): void {
+    this.#checkHeld(target, 'writes to');
+    this.#checkHeld(source, 'reads from');
+    this.#memory.copy(target, source, length);
+  }
+
+  /** Fills inside a pinned page with a 32-bit value; address and length are multiples of 4. */
+  fillPinned(target: Hpa, length: number, value: number): void {
+    this.#checkHeld(target, 'writes to');
+    this.#memory.fill32(target, length, value);
+  }
+
+  /** CRC-32 of bytes inside a pinned page, continued from `seed`. */
+  crc32Pinned(source: Hpa, length: number, seed: number): number {
+    this.#checkHeld(source, 'reads from');
+    return this.#memory.crc32(source, length, seed);
+  }
+
+  #transfer(
+    iova: Iova,
+    length: number,
+    perm: number,
+    move: (hpa: Hpa, at: number, length: number) => void,
+  ): DmaStatus {
+    for (let at = 0; at < length; ) {
+      const moved = this.#section(iova, at, length, perm, move);
+      if (moved > 0) {
+        at += moved;
+        continue;
+      }
+      const before = this.#table.switchSequence;
+      const again = this.#section(iova, at, length, perm, move);
+      if (again > 0) at += again;
+      else if (this.#switched(before)) return DMA_RETRY;
+      else return this.#fault((iova + at) as Iova, perm === PERM_WRITE, again < 0);
+    }
+    return DMA_OK;
+  }
+
+  /** Moves up to SECTION_PAGES pages in one section. Bytes moved; 0 if the first is unmapped, -1 if denied. */
+  #section(
+    iova: Iova,
+    from: number,
+    length: number,
+    perm: number,
+    move: (hpa: Hpa, at: number, length: number) => void,
+  ): number {
+    let at = from;
+    let refusal = 0;
+    this.#table.enter();
+    try {
+      for (let pages = 0; at < length && pages < SECTION_PAGES; pages++) {
+        const address = iova + at;
+        const inPage = address % PAGE_SIZE;
+        const leaf = this.#table.lookup(address);
+        if ((framePerm(leaf) & perm) !== perm) {
+          refusal = leaf === 0 ? 0 : -1;
+          break;
+        }
+        const piece = Math.min(PAGE_SIZE - inPage, length - at);
+        move((framePfn(leaf) * PAGE_SIZE + inPage) as Hpa, at, piece);
+        at += piece;
+      }
+    } finally {
+      this.#table.exit();
+    }
+    return at > from ? at - from : refusal;
+  }
+
+  /** True if a switch may have hidden the mapping: one was running, or one has run, during the second look. */
+  #switched(before: number): boolean {
+    return (before & 1) !== 0 || this.#table.switchSequence !== before;
+  }
+
+  #fault(iova: Iova, write: boolean, denied: boolean): typeof DMA_FAULT {
+    this.counters.faults++;
+    this.#observer.fault(iova, write, denied);
+    return DMA_FAULT;
+  }
+
+  #checkHeld(address: Hpa, does: string): void {
+    const pfn = Math.floor(address / 2 ** PAGE_SHIFT);
+    if (!this.#held.has(pfn))
+      this.#observer.violation('use-after-unpin', `${does} HPA ${hex(address)}, which it holds no pin on`);
+  }
+}

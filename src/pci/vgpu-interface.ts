@@ -1,0 +1,101 @@
+/**
+ * The programming interface of the `vgpu` device: what its model implements and its guest driver uses.
+ */
+import type { PciIdentity } from './config-space.ts';
+import type { RegisterSpec } from './registers.ts';
+
+export const VGPU_IDENTITY: PciIdentity = {
+  vendorId: 0x1234,
+  deviceId: 0x6d64,
+  subsystemVendorId: 0x1234,
+  subsystemId: 0x0001,
+  revision: 1,
+  classCode: 0x03_02_00, // 3D controller
+  bar0Bytes: 0x1000,
+};
+
+export const VGPU_ID = 0x4756_444d; // 'MDVG'
+export const VGPU_VERSION = 1;
+
+export const CONTROL_ENABLE = 1;
+export const CONTROL_RESET = 2;
+export const STATUS_RUNNING = 1;
+/** The engine stopped because its ring or its completions could not be reached; a reset clears it. */
+export const STATUS_HALTED = 2;
+export const INTERRUPT_COMPLETION = 1;
+export const INTERRUPT_FAULT = 2;
+export const INTERRUPT_HALTED = 4;
+
+export type VgpuRegister =
+  | 'Id'
+  | 'Version'
+  | 'Status'
+  | 'Control'
+  | 'RingBase'
+  | 'RingEntries'
+  | 'RingHead'
+  | 'RingTail'
+  | 'CompletionBase'
+  | 'PageTableBase'
+  | 'TlbInvalidate'
+  | 'InterruptStatus'
+  | 'InterruptMask'
+  | 'FaultAddress'
+  | 'FaultIova';
+
+const ALL32 = 0xffff_ffffn;
+const ALL64 = 0xffff_ffff_ffff_ffffn;
+
+/** BAR 0. All addresses that the device is given are IOVAs (R1). */
+export const VGPU_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
+  { name: 'Id', offset: 0x00, size: 4, reset: BigInt(VGPU_ID) },
+  { name: 'Version', offset: 0x04, size: 4, reset: BigInt(VGPU_VERSION) },
+  { name: 'Status', offset: 0x08, size: 4 },
+  { name: 'Control', offset: 0x0c, size: 4, rw: 3n },
+  { name: 'RingBase', offset: 0x10, size: 8, rw: ALL64 },
+  { name: 'RingEntries', offset: 0x18, size: 4, rw: ALL32 },
+  { name: 'RingHead', offset: 0x1c, size: 4 },
+  { name: 'RingTail', offset: 0x20, size: 4, rw: ALL32 },
+  { name: 'CompletionBase', offset: 0x28, size: 8, rw: ALL64 },
+  { name: 'PageTableBase', offset: 0x30, size: 8, rw: ALL64 },
+  { name: 'TlbInvalidate', offset: 0x38, size: 4, rw: ALL32 },
+  { name: 'InterruptStatus', offset: 0x40, size: 4, w1c: 7n },
+  { name: 'InterruptMask', offset: 0x44, size: 4, rw: 7n },
+  { name: 'FaultAddress', offset: 0x48, size: 4 },
+  { name: 'FaultIova', offset: 0x50, size: 8 },
+];
+
+/** BAR 0 offset of each register. */
+export const VGPU_OFFSET = Object.fromEntries(
+  VGPU_REGISTERS.map((spec) => [spec.name, spec.offset]),
+) as Readonly<Record<VgpuRegister, number>>;
+
+/** A ring has a power of two entries in this range; head and tail are indices modulo that number. */
+export const RING_ENTRIES_MIN = 2;
+export const RING_ENTRIES_MAX = 4096;
+
+/** A ring entry: 16 little-endian words. */
+export const COMMAND_BYTES = 64;
+export const CommandWord = { opcode: 0, sequence: 1, target: 4, source: 5, length: 6, value: 7 } as const;
+
+export const Opcode = { nop: 0, fill: 1, copy: 2, checksum: 3 } as const;
+export type Opcode = (typeof Opcode)[keyof typeof Opcode];
+
+/** Most bytes one command may move. */
+export const COMMAND_LENGTH_LIMIT = 16 * 1024 * 1024;
+
+/**
+ * A completion record per ring slot: words status, result (a checksum's CRC-32), 0, sequence. The sequence is
+ * written last, after the rest is visible.
+ */
+export const COMPLETION_BYTES = 16;
+export const CompletionWord = { status: 0, result: 1, sequence: 3 } as const;
+export const CompletionStatus = { ok: 0, fault: 1, badCommand: 2 } as const;
+
+/**
+ * GPU virtual addresses have 30 bits, translated by two levels of 512 little-endian 64-bit entries in guest memory:
+ * present (bit 0), writable (bit 1, lower level only), IOVA of the next page (bits 12–47).
+ */
+export const GPU_VA_LIMIT = 2 ** 30;
+export const GPU_PTE_PRESENT = 1;
+export const GPU_PTE_WRITABLE = 2;

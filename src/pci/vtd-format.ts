@@ -1,0 +1,249 @@
+/**
+ * Formats of Intel VT-d (Virtualization Technology for Directed I/O, architecture specification rev. 4.1), under the
+ * specification's own names: shared by the model and by the guest's driver.
+ *
+ * Registers are BigInt (they are up to 64 bits wide); entries of in-memory tables and descriptors are pairs of
+ * 32-bit words, because the emulator walks tables by words.
+ */
+
+/** Register offsets, section 11.4. */
+export const VER_REG = 0x00;
+export const CAP_REG = 0x08;
+export const ECAP_REG = 0x10;
+export const GCMD_REG = 0x18;
+export const GSTS_REG = 0x1c;
+export const RTADDR_REG = 0x20;
+export const CCMD_REG = 0x28;
+export const FSTS_REG = 0x34;
+export const FECTL_REG = 0x38;
+export const FEDATA_REG = 0x3c;
+export const FEADDR_REG = 0x40;
+export const FEUADDR_REG = 0x44;
+export const AFLOG_REG = 0x58;
+export const PMEN_REG = 0x64;
+export const PLMBASE_REG = 0x68;
+export const PLMLIMIT_REG = 0x6c;
+export const PHMBASE_REG = 0x70;
+export const PHMLIMIT_REG = 0x78;
+export const IQH_REG = 0x80;
+export const IQT_REG = 0x88;
+export const IQA_REG = 0x90;
+export const ICS_REG = 0x9c;
+export const IECTL_REG = 0xa0;
+export const IEDATA_REG = 0xa4;
+export const IEADDR_REG = 0xa8;
+export const IEUADDR_REG = 0xac;
+export const IQERCD_REG = 0xb0;
+export const IRTA_REG = 0xb8;
+/** The IOTLB registers' place is ECAP.IRO × 16, the fault recording registers' CAP.FRO × 16; this is where QEMU has them. */
+export const IVA_REG = 0xf0;
+export const IOTLB_REG = 0xf8;
+export const FRCD_LO_REG = 0x220;
+export const FRCD_HI_REG = 0x228;
+
+/** Architecture version 1.0, section 11.4.1. */
+export const VER_1_0 = 0x10n;
+
+/** Capability Register, section 11.4.2: bits, and shifts of its multi-bit fields. */
+export const CAP = {
+  /** Number of domains: 6 means 16-bit domain ids. */
+  ND_16BIT: 6n,
+  CM: 1n << 7n,
+  SAGAW_SHIFT: 8n,
+  SAGAW_39: 1n << 9n,
+  SAGAW_48: 1n << 10n,
+  MGAW_SHIFT: 16n,
+  MGAW_MASK: 0x3fn,
+  FRO_SHIFT: 24n,
+  FRO_MASK: 0x3ffn,
+  SLLPS_2M: 1n << 34n,
+  SLLPS_1G: 1n << 35n,
+  PSI: 1n << 39n,
+  NFR_SHIFT: 40n,
+  MAMV_SHIFT: 48n,
+  MAMV_MASK: 0x3fn,
+  DWD: 1n << 54n,
+  DRD: 1n << 55n,
+  ESRTPS: 1n << 63n,
+} as const;
+
+/** Extended Capability Register, section 11.4.3. */
+export const ECAP = {
+  QI: 1n << 1n,
+  DT: 1n << 2n,
+  IR: 1n << 3n,
+  PT: 1n << 6n,
+  SC: 1n << 7n,
+  IRO_SHIFT: 8n,
+  IRO_MASK: 0x3ffn,
+  MHMV_SHIFT: 20n,
+} as const;
+
+/** Global Command and Status Registers, section 11.4.4: a status bit stands where its command bit does. */
+export const GCMD_TE = 0x80000000;
+export const GCMD_SRTP = 0x40000000;
+export const GCMD_QIE = 0x04000000;
+export const GCMD_IRE = 0x02000000;
+export const GCMD_SIRTP = 0x01000000;
+/** Status bits of the commands that are one-shot: software masks them when it writes GSTS back to GCMD. */
+export const GSTS_ONE_SHOT = 0x69000000;
+
+/** Context Command Register, section 11.4.6.1. */
+export const CCMD = {
+  ICC: 1n << 63n,
+  CIRG_SHIFT: 61n,
+  CAIG_SHIFT: 59n,
+  FM_SHIFT: 32n,
+  SID_SHIFT: 16n,
+} as const;
+
+/** IOTLB Invalidate Register, section 11.4.6.2, and the Invalidate Address Register, 11.4.6.3. */
+export const IOTLB = {
+  IVT: 1n << 63n,
+  IIRG_SHIFT: 60n,
+  IAIG_SHIFT: 57n,
+  DID_SHIFT: 32n,
+} as const;
+export const IVA_IH = 1n << 6n;
+export const IVA_AM_MASK = 0x3fn;
+
+/** Granularities of a context-cache invalidation: CCMD.CIRG and the descriptor's G. */
+export const CC_GLOBAL = 1;
+export const CC_DOMAIN = 2;
+export const CC_DEVICE = 3;
+
+/** Granularities of an IOTLB invalidation: IOTLB.IIRG and the descriptor's G. */
+export const IOTLB_GLOBAL = 1;
+export const IOTLB_DOMAIN = 2;
+export const IOTLB_PAGE = 3;
+
+/** Function numbers' bits that FM = 0…3 leaves out of the comparison, section 6.5.2.1. */
+export const FUNCTION_MASKS: readonly number[] = [0, 4, 6, 7];
+
+/** Fault Status Register, section 11.4.7.1. */
+export const FSTS_PFO = 0x01;
+export const FSTS_PPF = 0x02;
+export const FSTS_IQE = 0x10;
+export const FSTS_FRI_SHIFT = 8;
+
+/** Fault and invalidation event control, sections 11.4.7.2 and 11.4.9.7: the same two bits. */
+export const EVENT_IM = 0x80000000;
+export const EVENT_IP = 0x40000000;
+
+/** Invalidation Completion Status Register, section 11.4.9.6. */
+export const ICS_IWC = 1;
+
+/** Fault Recording Register, section 11.4.7.6: bits of the upper quadword. */
+export const FRCD = {
+  F: 1n << 63n,
+  /** 1: the faulting request was a read. */
+  T: 1n << 62n,
+  REASON_SHIFT: 32n,
+  REASON_MASK: 0xffn,
+  SID_MASK: 0xffffn,
+} as const;
+/** FRCD.F as software clears it, in the uppermost doubleword. */
+export const FRCD_F_DWORD = 0x80000000;
+
+/** Invalidation Queue Address Register, section 11.4.9.3. */
+export const IQA_QS_MASK = 0x7n;
+export const IQA_ADDRESS_MASK = ~0xfffn & 0xffff_ffff_ffff_ffffn;
+/** IQH and IQT count bytes of 128-bit descriptors, sections 11.4.9.1 and 11.4.9.2. */
+export const QI_DESCRIPTOR_BYTES = 16;
+export const IQT_MASK = 0x7fff0n;
+/** A queue of QS = 0 has 256 descriptors: one page. */
+export const QI_MIN_ORDER = 8;
+
+/** Descriptor types, section 6.5.2: bits 3:0, with bits 11:9 as the type's upper bits. */
+export const QI_CONTEXT_CACHE = 1;
+export const QI_IOTLB = 2;
+export const QI_DEVICE_TLB = 3;
+export const QI_INTERRUPT_ENTRY_CACHE = 4;
+export const QI_WAIT = 5;
+
+/** Invalidation Wait Descriptor, section 6.5.2.8: flags in its first word. */
+export const WAIT_IF = 0x10;
+export const WAIT_SW = 0x20;
+export const WAIT_FN = 0x40;
+/** IOTLB Invalidate Descriptor, section 6.5.2.3: drain writes and reads. */
+export const QI_IOTLB_DW = 0x40;
+export const QI_IOTLB_DR = 0x80;
+
+/** Root entry, section 9.1: the present bit; the context-table pointer is bits HAW-1:12. */
+export const ROOT_P = 0x1;
+export const ROOT_ENTRY_BYTES = 16;
+
+/** Context entry, section 9.3: word 0 … */
+export const CONTEXT_P = 0x1;
+export const CONTEXT_FPD = 0x2;
+export const CONTEXT_TT_SHIFT = 2;
+/** … and word 2: AW in bits 2:0, DID in bits 23:8. */
+export const CONTEXT_AW_MASK = 0x7;
+export const CONTEXT_DID_SHIFT = 8;
+export const CONTEXT_ENTRY_BYTES = 16;
+
+/** Translation types, section 9.3. */
+export const TT_MULTI_LEVEL = 0;
+export const TT_DEVICE_IOTLB = 1;
+export const TT_PASS_THROUGH = 2;
+
+/** Second-stage paging entries, section 9.8. */
+export const SL_R = 0x1;
+export const SL_W = 0x2;
+/** Page size: a leaf at levels 2 and 3. */
+export const SL_PS = 0x80;
+export const SL_ENTRY_BYTES = 8;
+export const SL_ENTRIES = 512;
+
+/** Levels of the tables for a context's AW: AW 1 is 39 bits and 3 levels, AW 2 is 48 bits and 4. */
+export const levelsOfAw = (aw: number): number => aw + 2;
+/** Address width of `levels` levels of tables. */
+export const widthOfLevels = (levels: number): number => 12 + 9 * levels;
+/** Bytes that one entry of a table at `level` (1 = lowest) covers. */
+export const spanOfLevel = (level: number): number => 2 ** (12 + 9 * (level - 1));
+
+/** The interrupt address range, section 3.14: DMA writes to it are interrupt requests and never translated. */
+export const INTERRUPT_RANGE_START = 0xfee00000;
+export const INTERRUPT_RANGE_END = 0xfef00000;
+
+/** Fault reasons of legacy mode, section 7.1.3. */
+export const FAULT = {
+  ROOT_NOT_PRESENT: 0x1,
+  CONTEXT_NOT_PRESENT: 0x2,
+  CONTEXT_INVALID: 0x3,
+  ADDRESS_BEYOND_MGAW: 0x4,
+  WRITE: 0x5,
+  READ: 0x6,
+  PAGE_TABLE_UNREADABLE: 0x7,
+  ROOT_UNREADABLE: 0x8,
+  CONTEXT_UNREADABLE: 0x9,
+  ROOT_RESERVED: 0xa,
+  CONTEXT_RESERVED: 0xb,
+  PAGE_TABLE_RESERVED: 0xc,
+  INTERRUPT_RANGE: 0xe,
+} as const;
+
+const FAULT_TEXTS: Readonly<Record<number, string>> = {
+  [FAULT.ROOT_NOT_PRESENT]: 'root entry not present',
+  [FAULT.CONTEXT_NOT_PRESENT]: 'context entry not present',
+  [FAULT.CONTEXT_INVALID]: 'context entry invalid: address width, translation type or table pointer',
+  [FAULT.ADDRESS_BEYOND_MGAW]: 'address beyond the guest address width',
+  [FAULT.WRITE]: 'no write permission',
+  [FAULT.READ]: 'no read permission, or not mapped',
+  [FAULT.PAGE_TABLE_UNREADABLE]: 'page table unreadable',
+  [FAULT.ROOT_UNREADABLE]: 'root table unreadable',
+  [FAULT.CONTEXT_UNREADABLE]: 'context table unreadable',
+  [FAULT.ROOT_RESERVED]: 'reserved bit set in root entry',
+  [FAULT.CONTEXT_RESERVED]: 'reserved bit set in context entry',
+  [FAULT.PAGE_TABLE_RESERVED]: 'reserved bit set in page-table entry',
+  [FAULT.INTERRUPT_RANGE]: 'translated into the interrupt address range',
+};
+
+/** What a fault reason means, in words. */
+export const faultText = (reason: number): string => FAULT_TEXTS[reason] ?? `fault reason ${reason}`;
+
+/** Reasons that the context entry's FPD bit keeps from being recorded ("qualified" faults, section 7.1.3). */
+export const isQualifiedFault = (reason: number): boolean =>
+  (reason >= FAULT.CONTEXT_NOT_PRESENT && reason <= FAULT.PAGE_TABLE_UNREADABLE) ||
+  reason === FAULT.PAGE_TABLE_RESERVED ||
+  reason === FAULT.INTERRUPT_RANGE;

@@ -1,0 +1,279 @@
+/**
+ * The VFIO container: one device address space's IOVA → host map, kept in a pin table that its devices read.
+ *
+ * Semantics follow the kernel's type1 v2 container for mediated devices: mappings never overlap, are removed whole,
+ * and an unmap of pinned pages asks the devices to unpin and waits (R6), then insists (R7).
+ */
+import BTreeModule from 'sorted-btree';
+import { hex, type Iova, PAGE_SIZE } from '../address/address.ts';
+import type { HostExtent } from '../host/guest-ram.ts';
+import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
+import { VfioError } from './errors.ts';
+
+// The package is CommonJS: under Node its class is the default export's `default`.
+const BTree = BTreeModule.default;
+
+/** Live mappings a container takes: the kernel's dma_entry_limit. */
+export const DMA_ENTRY_LIMIT = 65535;
+/** How often an unmap asks a device that keeps its pins, and how long it waits after each time. */
+export const DMA_UNMAP_ATTEMPTS = 10;
+export const DMA_UNMAP_WAIT_MS = 400;
+/** How long an unmap waits for a device to leave a short-DMA section before it is taken for stuck. */
+export const DRAIN_LIMIT_MS = 4000;
+
+/** One mapping as VFIO_IOMMU_MAP_DMA made it. `vaddr` is the owner's address of the memory (for a VM: the GPA). */
+export interface DmaMapping {
+  readonly iova: Iova;
+  readonly vaddr: number;
+  readonly size: number;
+  readonly perm: number;
+}
+
+/** The memory behind `vaddr`s: what get_user_pages is to the kernel. */
+export interface Backing {
+  /** @throws RangeError if any of the range is not memory */
+  extents(vaddr: number, size: number): readonly HostExtent[];
+}
+
+/** A device that uses the container, as the container sees it. */
+export interface DmaUser {
+  readonly name: string;
+  /** Its reader slot in the pin table. */
+  readonly slot: number;
+  /** Asks it to unpin everything in the range. Does not wait. */
+  dmaUnmap(iova: Iova, size: number): void;
+  /** Ends it for breaking the contract; resolves when its thread cannot touch memory any more. */
+  quarantine(reason: string): Promise<void>;
+}
+
+export interface ContainerCounters {
+  maps: number;
+  unmaps: number;
+  /** Leaves written to the pin table. */
+  leaves: number;
+  /** Mappings removed while pinned: the devices were asked. */
+  pinnedUnmaps: number;
+  /** Pins dropped by force from devices that had ended. */
+  forcedPins: number;
+}
+
+export interface ContainerOptions {
+  readonly entryLimit?: number;
+  /** How long one attempt waits; a test may shorten it. */
+  readonly unmapWaitMs?: number;
+  readonly drainLimitMs?: number;
+}
+
+type Completion = Promise<void> | undefined;
+
+/** One container. All methods are called from the pin table's writing thread (R5), one mutation at a time. */
+export class Container {
+  readonly counters: ContainerCounters = { maps: 0, unmaps: 0, leaves: 0, pinnedUnmaps: 0, forcedPins: 0 };
+  readonly #table: PinTableWriter;
+  readonly #backing: Backing;
+  readonly #mappings = new BTree<number, DmaMapping>();
+  readonly #users = new Set<DmaUser>();
+  readonly #entryLimit: number;
+  readonly #unmapWaitMs: number;
+  readonly #drainLimitMs: number;
+
+  constructor(table: PinTableWriter, backing: Backing, options: ContainerOptions = {}) {
+    this.#table = table;
+    this.#backing = backing;
+    this.#entryLimit = options.entryLimit ?? DMA_ENTRY_LIMIT;
+    this.#unmapWaitMs = options.unmapWaitMs ?? DMA_UNMAP_WAIT_MS;
+    this.#drainLimitMs = options.drainLimitMs ?? DRAIN_LIMIT_MS;
+  }
+
+  get liveMappings(): number {
+    return this.#mappings.size;
+  }
+
+  addUser(user: DmaUser): void {
+    this.#users.add(user);
+  }
+
+  /** Forgets a user whose thread has ended: its epoch and its pins no longer block anybody. */
+  releaseUser(user: DmaUser): void {
+    if (!this.#users.delete(user)) return;
+    this.#table.forceOutside(user.slot);
+    if (this.#users.size === 0)
+      for (const { iova, size } of this.#mappings.values())
+        this.counters.forcedPins += this.#table.forcePins(iova, size);
+  }
+
+  /** Pins held in the whole container now. */
+  pins(): number {
+    let pins = 0;
+    for (const { iova, size } of this.#mappings.values()) pins += this.#table.pins(iova, size);
+    return pins;
+  }
+
+  /**
+   * Maps [iova, iova + size) to the memory at `vaddr`. All or nothing.
+   * @throws VfioError EINVAL (size 0, unaligned, no permission), EOVERFLOW (wraps 2^64), EEXIST (any overlap),
+   *   ENOSPC (entry limit, pin table full), EFAULT (no memory at vaddr)
+   */
+  map(iova: Iova, vaddr: number, size: number, perm: number): void {
+    this.#checkRange('map', iova, size);
+    if (perm < 1 || perm > 3) throw new VfioError('EINVAL', `permission ${perm}; accepted: 1 to 3`);
+    if (vaddr % PAGE_SIZE !== 0) throw new VfioError('EINVAL', `vaddr ${hex(vaddr)} is not page-aligned`);
+    const below = this.#mappings.nextLowerPair(iova + size)?.[1];
+    if (below && below.iova + below.size > iova)
+      throw new VfioError('EEXIST', `${rangeText(iova, size)} overlaps ${rangeText(below.iova, below.size)}`);
+    if (this.#mappings.size >= this.#entryLimit)
+      throw new VfioError('ENOSPC', `${this.#entryLimit} mappings are live, the limit`);
+    this.#mapExtents(iova, this.#extents(vaddr, size), perm);
+    this.#mappings.set(iova, { iova, vaddr, size, perm });
+    this.counters.maps++;
+  }
+
+  /**
+   * Removes the mappings that lie wholly in [iova, iova + size); resolves to their number. One that straddles an
+   * end refuses the whole call, as type1 v2 does, or with `straddling: 'keep'` stays, as a vfio-user client expects.
+   * @throws VfioError EINVAL
+   */
+  async unmapRange(iova: Iova, size: number, straddling: 'refuse' | 'keep' = 'refuse'): Promise<number> {
+    this.#checkRange('unmap', iova, size);
+    const inside: DmaMapping[] = [];
+    this.forEach(iova, iova + size, (mapping) => {
+      if (mapping.iova >= iova && mapping.iova + mapping.size <= iova + size) inside.push(mapping);
+      else if (straddling === 'refuse')
+        throw new VfioError(
+          'EINVAL',
+          `unmap of ${rangeText(iova, size)} would split the mapping ${rangeText(mapping.iova, mapping.size)}`,
+        );
+    });
+    await this.unmapMappings(inside);
+    return inside.length;
+  }
+
+  /** Removes every mapping. */
+  unmapAll(): Completion {
+    return this.unmapMappings([...this.#mappings.values()]);
+  }
+
+  /**
+   * Removes whole mappings, all in one generation. Complete only when no device can use them: pins dropped, running
+   * short DMA drained.
+   */
+  unmapMappings(mappings: readonly { readonly iova: Iova; readonly size: number }[]): Completion {
+    if (mappings.length === 0) return undefined;
+    const pinned = mappings.filter(({ iova, size }) => this.#table.invalidate(iova, size) > 0);
+    this.counters.unmaps += mappings.length;
+    this.counters.pinnedUnmaps += pinned.length;
+    if (pinned.length > 0)
+      return this.#awaitUnpinned(pinned).then(() => this.#remove(mappings) ?? Promise.resolve());
+    return this.#remove(mappings);
+  }
+
+  /** The live mapping that covers `iova`. */
+  mappingAt(iova: number): DmaMapping | undefined {
+    const below = this.#mappings.getPairOrNextLower(iova)?.[1];
+    return below && below.iova + below.size > iova ? below : undefined;
+  }
+
+  /** Visits the mappings that intersect [start, end) in ascending order. The visitor must not change the map. */
+  forEach(start: number, end: number, visit: (mapping: DmaMapping) => void): void {
+    const first = this.mappingAt(start);
+    this.#mappings.forRange(first?.iova ?? start, end, false, (_iova, mapping) => visit(mapping));
+  }
+
+  /** Between begin and end, a device that finds no mapping waits for the end instead of faulting. */
+  setSwitching(on: boolean): void {
+    this.#table.setSwitching(on);
+  }
+
+  #extents(vaddr: number, size: number): readonly HostExtent[] {
+    try {
+      return this.#backing.extents(vaddr, size);
+    } catch (error) {
+      throw new VfioError('EFAULT', error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #mapExtents(iova: Iova, extents: readonly HostExtent[], perm: number): void {
+    let at: number = iova;
+    try {
+      for (const { hpa, size } of extents) {
+        this.counters.leaves += this.#table.map(at as Iova, hpa, size, perm);
+        at += size;
+      }
+    } catch (error) {
+      if (!(error instanceof PinTableFullError)) throw error;
+      // What was published may have been looked up already: it leaves through the ordinary door.
+      if (at > iova) void this.unmapMappings([{ iova, size: at - iova }]);
+      throw new VfioError('ENOSPC', error.message);
+    }
+  }
+
+  /** Frames, then the generation, then the drain, then the nodes. */
+  #remove(mappings: readonly { readonly iova: Iova; readonly size: number }[]): Completion {
+    for (const { iova, size } of mappings) {
+      this.#table.clear(iova, size);
+      this.#mappings.delete(iova);
+    }
+    this.#table.bump();
+    const waiting = this.#table.waitDrained(this.#drainLimitMs);
+    if (waiting === undefined) {
+      this.#table.reclaim();
+      return undefined;
+    }
+    return this.#awaitDrained(waiting);
+  }
+
+  async #awaitDrained(first: Promise<boolean>): Promise<void> {
+    for (let waiting: Promise<boolean> | undefined = first; waiting; ) {
+      if (!(await waiting)) {
+        // Sections last microseconds. A thread that has not left one by now is stuck or dead.
+        for (const user of [...this.#users])
+          await this.#expel(user, `did not leave a DMA section within ${this.#drainLimitMs} ms`);
+      }
+      waiting = this.#table.waitDrained(this.#drainLimitMs);
+    }
+    this.#table.reclaim();
+  }
+
+  /** R7: asks every device for each pinned mapping, a bounded number of times; then insists. */
+  async #awaitUnpinned(pinned: readonly { readonly iova: Iova; readonly size: number }[]): Promise<void> {
+    for (let attempt = 0; attempt < DMA_UNMAP_ATTEMPTS; attempt++) {
+      for (const { iova, size } of pinned)
+        if (this.#table.pins(iova, size) > 0) for (const user of this.#users) user.dmaUnmap(iova, size);
+      if (await this.#unpinnedInTime(pinned)) return;
+    }
+    const { iova, size } = pinned.find((range) => this.#table.pins(range.iova, range.size) > 0) ?? pinned[0]!;
+    const left = this.#table.pins(iova, size);
+    for (const user of [...this.#users])
+      await this.#expel(
+        user,
+        `keeps ${left} pins on ${rangeText(iova, size)} after ${DMA_UNMAP_ATTEMPTS} requests to unpin`,
+      );
+    for (const range of pinned) this.counters.forcedPins += this.#table.forcePins(range.iova, range.size);
+  }
+
+  /** True once no pin is held on any of the ranges; false if none is dropped for one attempt's time. */
+  async #unpinnedInTime(pinned: readonly { readonly iova: Iova; readonly size: number }[]): Promise<boolean> {
+    for (const { iova, size } of pinned)
+      while (this.#table.pins(iova, size) > 0) {
+        const waiting = this.#table.waitPins(iova, size, this.#unmapWaitMs);
+        if (waiting && !(await waiting)) return false;
+      }
+    return true;
+  }
+
+  async #expel(user: DmaUser, reason: string): Promise<void> {
+    await user.quarantine(reason);
+    this.releaseUser(user);
+  }
+
+  #checkRange(what: string, iova: number, size: number): void {
+    if (size <= 0 || size % PAGE_SIZE !== 0 || iova % PAGE_SIZE !== 0)
+      throw new VfioError(
+        'EINVAL',
+        `${what} of ${rangeText(iova, size)}: both must be multiples of 4096, size > 0`,
+      );
+    if (iova + size > 2 ** 64) throw new VfioError('EOVERFLOW', `${what} of ${rangeText(iova, size)} wraps`);
+  }
+}
+
+const rangeText = (iova: number, size: number): string => `${hex(iova)} +${hex(size)}`;

@@ -1,0 +1,12 @@
+/** The errno names of the calls that the container refuses, with the kernel's meaning. */
+export type Errno = 'EINVAL' | 'EEXIST' | 'ENOSPC' | 'EOVERFLOW' | 'EFAULT';
+
+/** Thrown by a refused call: the kernel's errno name and a message with the numbers. */
+export class VfioError extends Error {
+  readonly errno: Errno;
+  constructor(errno: Errno, message: string) {
+    super(`${errno}: ${message}`);
+    this.name = 'VfioError';
+    this.errno = errno;
+  }
+}

@@ -1,0 +1,191 @@
+/**
+ * The command engine: fetches ring entries, runs fill, copy and checksum a bounded piece at a time, and writes
+ * completions. A command survives a switch of the address space: it stalls, and goes on where it was.
+ */
+import { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../src/address/address.ts';
+import { DMA_FAULT, DMA_OK, DMA_RETRY, type DeviceDma } from '../../../src/device/dma.ts';
+import type { ModelCounters, StepResult } from '../../../src/device/model.ts';
+import {
+  COMMAND_BYTES,
+  COMMAND_LENGTH_LIMIT,
+  COMPLETION_BYTES,
+  CommandWord,
+  CompletionStatus,
+  GPU_VA_LIMIT,
+  Opcode,
+} from '../../../src/pci/vgpu-interface.ts';
+import type { ShadowPageTable } from './shadow.ts';
+
+/** Pages one step touches at most: about 20 µs of copying. */
+export const STEP_PAGES = 16;
+
+interface Command {
+  readonly opcode: number;
+  readonly sequence: number;
+  readonly target: number;
+  readonly source: number;
+  readonly length: number;
+  readonly value: number;
+  done: number;
+  crc: number;
+  status: number | undefined;
+}
+
+/** Ring and completion area as the guest has programmed them; addresses are IOVAs. */
+export interface RingSetup {
+  readonly base: number;
+  readonly entries: number;
+  readonly completions: number;
+}
+
+/** What the engine tells the registers. */
+export interface EngineEvents {
+  completed(head: number): void;
+  faulted(va: number, iova: number): void;
+  halted(): void;
+}
+
+type Outcome = 'progress' | 'stalled';
+
+export class Engine {
+  readonly counters: ModelCounters = { commands: 0, bytesFilled: 0, bytesCopied: 0, bytesSummed: 0 };
+  readonly #dma: DeviceDma;
+  readonly #shadow: ShadowPageTable;
+  readonly #events: EngineEvents;
+  readonly #entry = new Uint8Array(COMMAND_BYTES);
+  readonly #entryView = new DataView(this.#entry.buffer);
+  #current: Command | undefined;
+  #head = 0;
+
+  constructor(dma: DeviceDma, shadow: ShadowPageTable, events: EngineEvents) {
+    this.#dma = dma;
+    this.#shadow = shadow;
+    this.#events = events;
+  }
+
+  reset(): void {
+    this.#current = undefined;
+    this.#head = 0;
+  }
+
+  /** One bounded piece of work towards `tail`. */
+  step(ring: RingSetup, tail: number): StepResult {
+    if (!this.#current && this.#head === tail) return 'idle';
+    this.#shadow.reserve(2 * STEP_PAGES);
+    const outcome = this.#current ? this.#advance(this.#current, ring) : this.#fetch(ring);
+    if (outcome === 'stalled') return 'stalled';
+    return !this.#current && this.#head === tail ? 'idle' : 'more';
+  }
+
+  /** Runs once per piece of a command, before it; a faulty model overrides what it does. */
+  protected beforePiece(_done: number): void {}
+
+  #fetch(ring: RingSetup): Outcome {
+    const status = this.#dma.read((ring.base + this.#head * COMMAND_BYTES) as Iova, this.#entry);
+    if (status === DMA_RETRY) return 'stalled';
+    if (status === DMA_FAULT) {
+      this.#events.halted();
+      return 'progress';
+    }
+    const word = (index: number) => this.#entryView.getUint32(index * 4, true);
+    const command: Command = {
+      opcode: word(CommandWord.opcode),
+      sequence: word(CommandWord.sequence),
+      target: word(CommandWord.target),
+      source: word(CommandWord.source),
+      length: word(CommandWord.length),
+      value: word(CommandWord.value),
+      done: 0,
+      crc: 0,
+      status: undefined,
+    };
+    if (!isSound(command)) command.status = CompletionStatus.badCommand;
+    else if (command.opcode === Opcode.nop || command.length === 0) command.status = CompletionStatus.ok;
+    this.#current = command;
+    return 'progress';
+  }
+
+  #advance(command: Command, ring: RingSetup): Outcome {
+    for (let pages = 0; command.status === undefined && pages < STEP_PAGES; pages++) {
+      this.beforePiece(command.done);
+      const moved = this.#piece(command);
+      if (moved === -DMA_RETRY) return 'stalled';
+      if (moved === -DMA_FAULT) {
+        command.status = CompletionStatus.fault;
+        this.#events.faulted(this.#shadow.lastFault.va, this.#shadow.lastFault.iova);
+        break;
+      }
+      command.done += moved;
+      if (command.done === command.length) command.status = CompletionStatus.ok;
+    }
+    return command.status === undefined ? 'progress' : this.#complete(command, command.status, ring);
+  }
+
+  /** Bytes moved, or minus a DMA status. */
+  #piece(command: Command): number {
+    const target = command.target + command.done;
+    const source = command.source + command.done;
+    const left = command.length - command.done;
+    if (command.opcode === Opcode.fill) return this.#fill(target, left, command.value);
+    if (command.opcode === Opcode.copy) return this.#copy(target, source, left);
+    return this.#checksum(command, source, left);
+  }
+
+  #fill(target: number, left: number, value: number): number {
+    const pfn = this.#shadow.translate(target, PERM_WRITE);
+    if (pfn < 0) return pfn;
+    const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE));
+    this.#dma.fillPinned(hostAddress(pfn, target), length, value | 0);
+    this.counters.bytesFilled += length;
+    return length;
+  }
+
+  #copy(target: number, source: number, left: number): number {
+    const from = this.#shadow.translate(source, PERM_READ);
+    if (from < 0) return from;
+    const to = this.#shadow.translate(target, PERM_WRITE);
+    if (to < 0) return to;
+    const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE), PAGE_SIZE - (source % PAGE_SIZE));
+    this.#dma.copyPinned(hostAddress(to, target), hostAddress(from, source), length);
+    this.counters.bytesCopied += length;
+    return length;
+  }
+
+  #checksum(command: Command, source: number, left: number): number {
+    const pfn = this.#shadow.translate(source, PERM_READ);
+    if (pfn < 0) return pfn;
+    const length = Math.min(left, PAGE_SIZE - (source % PAGE_SIZE));
+    command.crc = this.#dma.crc32Pinned(hostAddress(pfn, source), length, command.crc);
+    this.counters.bytesSummed += length;
+    return length;
+  }
+
+  #complete(command: Command, status: number, ring: RingSetup): Outcome {
+    const record = ring.completions + this.#head * COMPLETION_BYTES;
+    // The section's end orders the first half before the second: who sees the sequence sees the rest.
+    let written = this.#dma.write64(record as Iova, status, command.crc);
+    if (written === DMA_OK) written = this.#dma.write64((record + 8) as Iova, 0, command.sequence);
+    if (written === DMA_RETRY) return 'stalled';
+    if (written === DMA_FAULT) {
+      this.#events.halted();
+      return 'progress';
+    }
+    this.#current = undefined;
+    this.#head = (this.#head + 1) % ring.entries;
+    this.counters.commands++;
+    this.#events.completed(this.#head);
+    return 'progress';
+  }
+}
+
+const hostAddress = (pfn: number, va: number): Hpa => (pfn * PAGE_SIZE + (va % PAGE_SIZE)) as Hpa;
+
+function isSound({ opcode, target, source, length }: Command): boolean {
+  if (opcode === Opcode.nop) return true;
+  if (length > COMMAND_LENGTH_LIMIT) return false;
+  const targetFits = target + length <= GPU_VA_LIMIT;
+  const sourceFits = source + length <= GPU_VA_LIMIT;
+  if (opcode === Opcode.fill) return targetFits && target % 4 === 0 && length % 4 === 0;
+  if (opcode === Opcode.copy) return targetFits && sourceFits;
+  return opcode === Opcode.checksum && sourceFits;
+}

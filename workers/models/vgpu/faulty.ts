@@ -1,0 +1,57 @@
+/**
+ * Deliberately broken variants of `vgpu`: they prove that the verifier can see (`--inject`).
+ */
+import { type Iova, PAGE_SIZE } from '../../../src/address/address.ts';
+import type { DeviceContext } from '../../../src/device/model.ts';
+import { Engine, type EngineEvents } from './engine.ts';
+import { type ShadowEntry, ShadowPageTable } from './shadow.ts';
+import { SOUND_PARTS, type VgpuParts } from './vgpu.ts';
+
+/** Commands that a crashing device completes first, so that it dies under load. */
+const COMMANDS_BEFORE_CRASH = 12;
+
+/** Unpins as told, but goes on using the translation. */
+class StaleShadow extends ShadowPageTable {
+  readonly #unpinned = new Set<ShadowEntry>();
+
+  override dropIova(iova: Iova, size: number): void {
+    for (const entry of this.entries.values()) {
+      if (entry.iova < iova || entry.iova + PAGE_SIZE > iova + size || this.#unpinned.has(entry)) continue;
+      this.#unpinned.add(entry);
+      this.dma.unpin(entry.iova);
+    }
+  }
+
+  protected override drop(entry: ShadowEntry): void {
+    if (this.#unpinned.delete(entry)) this.forget(entry);
+    else super.drop(entry);
+  }
+}
+
+/** Ignores every request to unpin. */
+class StubbornShadow extends ShadowPageTable {
+  override dropIova(): void {}
+}
+
+/** Ends its thread with half a command's bytes written and its pins held. */
+class CrashingEngine extends Engine {
+  protected override beforePiece(done: number): void {
+    if (done > 0 && this.counters.commands >= COMMANDS_BEFORE_CRASH) process.exit(1);
+  }
+}
+
+export const FAULTY_PARTS: Readonly<Record<string, VgpuParts>> = {
+  'stale-translation': {
+    ...SOUND_PARTS,
+    shadow: (context: DeviceContext) => new StaleShadow(context.dma),
+  },
+  'never-unpin': {
+    ...SOUND_PARTS,
+    shadow: (context: DeviceContext) => new StubbornShadow(context.dma),
+  },
+  'worker-crash': {
+    ...SOUND_PARTS,
+    engine: (context: DeviceContext, shadow: ShadowPageTable, events: EngineEvents) =>
+      new CrashingEngine(context.dma, shadow, events),
+  },
+};

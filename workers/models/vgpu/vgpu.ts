@@ -1,0 +1,138 @@
+/**
+ * The `vgpu` model: registers in BAR 0, one command ring, GPU page tables shadowed to pinned host pages.
+ */
+import type { Iova } from '../../../src/address/address.ts';
+import type { DeviceContext, DeviceModel, StepResult } from '../../../src/device/model.ts';
+import { ConfigSpace } from '../../../src/pci/config-space.ts';
+import { RegisterFile } from '../../../src/pci/registers.ts';
+import {
+  CONTROL_ENABLE,
+  CONTROL_RESET,
+  INTERRUPT_COMPLETION,
+  INTERRUPT_FAULT,
+  INTERRUPT_HALTED,
+  RING_ENTRIES_MAX,
+  RING_ENTRIES_MIN,
+  STATUS_HALTED,
+  STATUS_RUNNING,
+  VGPU_IDENTITY,
+  VGPU_REGISTERS,
+  type VgpuRegister,
+} from '../../../src/pci/vgpu-interface.ts';
+import { Engine, type EngineEvents, type RingSetup } from './engine.ts';
+import { ShadowPageTable } from './shadow.ts';
+
+const ADDRESS_MASK = (1n << 48n) - 1n;
+
+/** The parts that a faulty variant replaces. */
+export interface VgpuParts {
+  shadow(context: DeviceContext): ShadowPageTable;
+  engine(context: DeviceContext, shadow: ShadowPageTable, events: EngineEvents): Engine;
+}
+
+export const SOUND_PARTS: VgpuParts = {
+  shadow: (context) => new ShadowPageTable(context.dma),
+  engine: (context, shadow, events) => new Engine(context.dma, shadow, events),
+};
+
+export class Vgpu implements DeviceModel {
+  readonly config = new ConfigSpace(VGPU_IDENTITY);
+  readonly bar0: RegisterFile<string>;
+  readonly #registers: RegisterFile<VgpuRegister>;
+  readonly #context: DeviceContext;
+  readonly #shadow: ShadowPageTable;
+  readonly #engine: Engine;
+  #ring: RingSetup | undefined;
+
+  constructor(context: DeviceContext, parts: VgpuParts = SOUND_PARTS) {
+    this.#context = context;
+    this.#registers = new RegisterFile(VGPU_IDENTITY.bar0Bytes, VGPU_REGISTERS);
+    this.bar0 = this.#registers as RegisterFile<string>;
+    this.#shadow = parts.shadow(context);
+    this.#engine = parts.engine(context, this.#shadow, {
+      completed: (head) => this.#completed(head),
+      faulted: (va, iova) => this.#faulted(va, iova),
+      halted: () => this.#halt(),
+    });
+    this.#registers.onWrite('Control', (value) => this.#control(Number(value)));
+    this.#registers.onWrite('PageTableBase', () => this.#shadow.setRoot(this.#address('PageTableBase')));
+    this.#registers.onWrite('TlbInvalidate', () => this.#shadow.dropAll());
+  }
+
+  get counters() {
+    return this.#engine.counters;
+  }
+
+  step(): StepResult {
+    if (!this.#ring || !this.config.busMaster) return 'idle';
+    return this.#engine.step(this.#ring, this.#registers.get32('RingTail') % this.#ring.entries);
+  }
+
+  dmaUnmap(iova: Iova, size: number): void {
+    this.#shadow.dropIova(iova, size);
+  }
+
+  close(): void {
+    this.#ring = undefined;
+    this.#shadow.dropAll();
+  }
+
+  #control(value: number): void {
+    if (value & CONTROL_RESET) {
+      this.#shadow.setRoot(0 as Iova);
+      this.#engine.reset();
+      this.#ring = undefined;
+      this.#registers.reset();
+      return;
+    }
+    if ((value & CONTROL_ENABLE) === 0) {
+      this.#ring = undefined;
+      this.#setStatus(0);
+      return;
+    }
+    const entries = this.#registers.get32('RingEntries');
+    const isPowerOfTwo = (entries & (entries - 1)) === 0;
+    if (!isPowerOfTwo || entries < RING_ENTRIES_MIN || entries > RING_ENTRIES_MAX) {
+      this.#halt();
+      return;
+    }
+    this.#ring = {
+      base: this.#address('RingBase'),
+      entries,
+      completions: this.#address('CompletionBase'),
+    };
+    this.#setStatus(STATUS_RUNNING);
+  }
+
+  #completed(head: number): void {
+    this.#registers.set('RingHead', BigInt(head));
+    this.#interrupt(INTERRUPT_COMPLETION);
+  }
+
+  #faulted(va: number, iova: number): void {
+    this.#registers.set('FaultAddress', BigInt(va));
+    this.#registers.set('FaultIova', BigInt(iova));
+    this.#interrupt(INTERRUPT_FAULT);
+  }
+
+  /** Neither the ring nor the completions can tell the guest: the status register and the interrupt do. */
+  #halt(): void {
+    this.#ring = undefined;
+    this.#engine.reset();
+    this.#setStatus(STATUS_HALTED);
+    this.#interrupt(INTERRUPT_HALTED);
+  }
+
+  #setStatus(status: number): void {
+    this.#registers.set('Status', BigInt(status));
+  }
+
+  #interrupt(cause: number): void {
+    this.#registers.set('InterruptStatus', this.#registers.get('InterruptStatus') | BigInt(cause));
+    if ((this.#registers.get32('InterruptMask') & cause) === 0) this.#context.interrupt(0);
+  }
+
+  #address(name: VgpuRegister): Iova {
+    return Number(this.#registers.get(name) & ADDRESS_MASK) as Iova;
+  }
+}
