@@ -57,11 +57,15 @@ export class FaultLog {
   readonly #registers: VtdRegisterFile;
   readonly #event: EventControl;
 
-  constructor(registers: VtdRegisterFile, raiseMsi: RaiseMsi) {
+  /** @param onStatusWrite called after software wrote FSTS: with IQE clear the queue may go on */
+  constructor(registers: VtdRegisterFile, raiseMsi: RaiseMsi, onStatusWrite: () => void) {
     this.#registers = registers;
     this.#event = new EventControl(registers, 'FECTL', raiseMsi);
     registers.onWrite('FRCD_HI', () => this.#update());
-    registers.onWrite('FSTS', () => this.#update());
+    registers.onWrite('FSTS', () => {
+      this.#update();
+      onStatusWrite();
+    });
   }
 
   /**

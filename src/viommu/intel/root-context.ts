@@ -54,7 +54,10 @@ export function lookUpContext(
   const high = ram.read32(entry + 4);
   if ((low & vtd.ROOT_P) === 0) return blocked(vtd.FAULT.ROOT_NOT_PRESENT);
   const reserved =
-    (low & ROOT_RESERVED_LOW) | (high & aboveWidth(format.awBits)) | ram.read32(entry + 8) | ram.read32(entry + 12);
+    (low & ROOT_RESERVED_LOW) |
+    (high & aboveWidth(format.awBits)) |
+    ram.read32(entry + 8) |
+    ram.read32(entry + 12);
   if (reserved !== 0) return blocked(vtd.FAULT.ROOT_RESERVED);
   return readContext(ram, tablePointer(low, high) + (requesterId & 0xff) * vtd.CONTEXT_ENTRY_BYTES, format);
 }

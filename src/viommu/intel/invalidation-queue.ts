@@ -1,0 +1,121 @@
+/**
+ * The invalidation queue: 128-bit descriptors in guest RAM between IQH and IQT. Specification section 6.5.2.
+ *
+ * A descriptor is complete, and IQH moves past it, only when the work it asked for is (R6); so a wait descriptor's
+ * status write comes after the completions of everything before it.
+ */
+import type { GuestRam } from '../../host/guest-ram.ts';
+import * as vtd from '../../pci/vtd-format.ts';
+import type { Completion } from '../notifier.ts';
+import { decodeDescriptor, type Invalidation } from './invalidation.ts';
+import type { VtdRegisterFile } from './registers.ts';
+
+export interface InvalidationQueueEvents {
+  /** Does what a descriptor asks. */
+  readonly apply: (request: Invalidation) => Completion;
+  /** A wait descriptor with IF is complete. */
+  readonly waitInterrupt: () => void;
+  /** The descriptor at IQH cannot be taken: FSTS.IQE is to be set. */
+  readonly error: () => void;
+}
+
+/** What the next descriptor came to. */
+const STOPPED = 'stopped';
+
+export class InvalidationQueue {
+  readonly #ram: GuestRam;
+  readonly #registers: VtdRegisterFile;
+  readonly #events: InvalidationQueueEvents;
+  #enabled = false;
+  #iqa = 0n;
+  #base = 0;
+  #bytes = 0;
+
+  constructor(ram: GuestRam, registers: VtdRegisterFile, events: InvalidationQueueEvents) {
+    this.#ram = ram;
+    this.#registers = registers;
+    this.#events = events;
+    // Software must not move the queue while it is enabled (11.4.9.3): such a write is undone.
+    registers.onWrite('IQA', () => {
+      if (this.#enabled) registers.set('IQA', this.#iqa);
+    });
+  }
+
+  get enabled(): boolean {
+    return this.#enabled;
+  }
+
+  /** True if there is a descriptor to fetch, or a tail that cannot be. */
+  get ready(): boolean {
+    if (!this.#enabled || (this.#registers.get32('FSTS') & vtd.FSTS_IQE) !== 0) return false;
+    return this.#registers.get32('IQH') !== this.#registers.get32('IQT');
+  }
+
+  /** Latches IQA; IQH becomes 0. */
+  enable(): void {
+    this.#iqa = this.#registers.get('IQA');
+    this.#base = Number(this.#iqa & vtd.IQA_ADDRESS_MASK);
+    this.#bytes = 2 ** (vtd.QI_MIN_ORDER + Number(this.#iqa & vtd.IQA_QS_MASK)) * vtd.QI_DESCRIPTOR_BYTES;
+    this.#registers.set('IQH', 0n);
+    this.#enabled = true;
+  }
+
+  disable(): void {
+    this.#enabled = false;
+    this.#registers.set('IQH', 0n);
+  }
+
+  /** Handles descriptors up to the tail, at most as many as the queue holds. Never run twice at a time. */
+  run(): Completion {
+    for (let left = this.#entries(); left > 0 && this.ready; left--) {
+      const work = this.#next();
+      if (work === STOPPED) return undefined;
+      if (work) return this.#runPending(work, left - 1);
+      this.#advance();
+    }
+    return undefined;
+  }
+
+  async #runPending(first: Promise<void>, left: number): Promise<void> {
+    await first;
+    this.#advance();
+    for (; left > 0 && this.ready; left--) {
+      const work = this.#next();
+      if (work === STOPPED) return;
+      if (work) await work;
+      this.#advance();
+    }
+  }
+
+  #entries(): number {
+    return this.#bytes / vtd.QI_DESCRIPTOR_BYTES;
+  }
+
+  #next(): Completion | typeof STOPPED {
+    const done = this.#execute(this.#registers.get32('IQH'));
+    if (done === STOPPED) this.#events.error();
+    return done;
+  }
+
+  #execute(head: number): Completion | typeof STOPPED {
+    const at = this.#base + head;
+    if (this.#registers.get32('IQT') >= this.#bytes) return STOPPED;
+    if (!this.#ram.contains(at, vtd.QI_DESCRIPTOR_BYTES)) return STOPPED;
+    const word = (i: number) => this.#ram.read32(at + 4 * i);
+    const request = decodeDescriptor(word(0), word(1), word(2), word(3));
+    if (!request) return STOPPED;
+    if (request.kind !== 'wait') return this.#events.apply(request);
+    const { status } = request;
+    if (status) {
+      if (status.gpa % 4 !== 0 || !this.#ram.contains(status.gpa, 4)) return STOPPED;
+      this.#ram.publish32(status.gpa, status.data);
+    }
+    if (request.interrupt) this.#events.waitInterrupt();
+    return undefined;
+  }
+
+  #advance(): void {
+    const next = (this.#registers.get32('IQH') + vtd.QI_DESCRIPTOR_BYTES) % this.#bytes;
+    this.#registers.set('IQH', BigInt(next));
+  }
+}
