@@ -1,0 +1,93 @@
+/**
+ * The guest's own memory for tables and buffers: zeroed pages out of one range of guest RAM.
+ */
+import { alignDown, hex, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
+import type { GuestRam } from '../host/guest-ram.ts';
+
+/** Thrown when the range has no free page or block left. */
+export class PageAllocatorExhausted extends Error {
+  constructor(what: string, base: number, size: number, live: number) {
+    super(`no free ${what} in guest pages ${hex(base)} +${size} (${live} allocated)`);
+    this.name = 'PageAllocatorExhausted';
+  }
+}
+
+/** Thrown when a page is freed that is not allocated. */
+export class PageNotAllocated extends Error {
+  constructor(gpa: number) {
+    super(`guest page ${hex(gpa)} is not allocated`);
+    this.name = 'PageNotAllocated';
+  }
+}
+
+/**
+ * 4 KiB pages from the range's start, 2 MiB blocks from its end. What is freed is handed out again first (LIFO), so
+ * that a device which still uses it shows.
+ */
+export class PageAllocator {
+  readonly #ram: GuestRam;
+  readonly #base: number;
+  readonly #size: number;
+  readonly #free: number[] = [];
+  readonly #freeBlocks: number[] = [];
+  readonly #live = new Map<number, number>();
+  #low: number;
+  #high: number;
+
+  /**
+   * @param base GPA, a multiple of 4 KiB
+   * @param size bytes, a multiple of 4 KiB; the whole range is guest RAM
+   * @throws RangeError
+   */
+  constructor(ram: GuestRam, base: number, size: number) {
+    if (base % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0 || size <= 0 || !ram.contains(base, size))
+      throw new RangeError(`${hex(base)} +${size} is not a page-aligned range of guest RAM`);
+    this.#ram = ram;
+    this.#base = base;
+    this.#size = size;
+    this.#low = base;
+    this.#high = base + size;
+  }
+
+  /** Pages and blocks in use. */
+  get live(): number {
+    return this.#live.size;
+  }
+
+  /** GPA of a zeroed 4 KiB page. @throws PageAllocatorExhausted */
+  allocate(): number {
+    const reused = this.#free.pop();
+    if (reused === undefined && this.#low + PAGE_SIZE > this.#high) throw this.#exhausted('4 KiB page');
+    const gpa = reused ?? this.#low;
+    if (reused === undefined) this.#low += PAGE_SIZE;
+    return this.#hand(gpa, PAGE_SIZE);
+  }
+
+  /** GPA of a zeroed, aligned 2 MiB block. @throws PageAllocatorExhausted */
+  allocateBlock(): number {
+    const reused = this.#freeBlocks.pop();
+    const lowered = alignDown(this.#high, PAGE_2M) - PAGE_2M;
+    if (reused === undefined && lowered < this.#low) throw this.#exhausted('2 MiB block');
+    const gpa = reused ?? lowered;
+    if (reused === undefined) this.#high = gpa;
+    return this.#hand(gpa, PAGE_2M);
+  }
+
+  /** Frees a page or block. @throws PageNotAllocated */
+  free(gpa: number): void {
+    const size = this.#live.get(gpa);
+    if (size === undefined) throw new PageNotAllocated(gpa);
+    this.#live.delete(gpa);
+    (size === PAGE_2M ? this.#freeBlocks : this.#free).push(gpa);
+  }
+
+  #hand(gpa: number, size: number): number {
+    this.#ram.write(gpa, new Uint8Array(size));
+    this.#live.set(gpa, size);
+    return gpa;
+  }
+
+  #exhausted(what: string): PageAllocatorExhausted {
+    return new PageAllocatorExhausted(what, this.#base, this.#size, this.#live.size);
+  }
+}

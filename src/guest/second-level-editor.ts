@@ -1,0 +1,219 @@
+/**
+ * The guest's side of VT-d second-level tables: edits them in guest RAM, entry by entry (specification section 9.8).
+ */
+import { hex, PAGE_SIZE } from '../address/address.ts';
+import type { GuestRam } from '../host/guest-ram.ts';
+import * as vtd from '../pci/vtd-format.ts';
+import type { PageAllocator } from './page-allocator.ts';
+
+/** Thrown for a range that is not page-aligned, empty, or beyond the domain's address width. */
+export class MappingRangeError extends RangeError {
+  override name = 'MappingRangeError';
+}
+
+/** Thrown when part of the range to map is mapped already. Nothing was changed. */
+export class IovaInUse extends Error {
+  constructor(iova: number) {
+    super(`IOVA ${hex(iova)} is already mapped`);
+    this.name = 'IovaInUse';
+  }
+}
+
+/** Thrown when a range to unmap covers only part of a large page. Nothing was changed. */
+export class PartialUnmap extends Error {
+  constructor(iova: number, size: number) {
+    super(`the range covers only part of the ${size}-byte page mapped at IOVA ${hex(iova)}`);
+    this.name = 'PartialUnmap';
+  }
+}
+
+interface Leaf {
+  readonly iova: number;
+  readonly level: number;
+}
+
+export class SecondLevelEditor {
+  /** GPA of the top table. */
+  readonly root: number;
+  readonly #ram: GuestRam;
+  readonly #pages: PageAllocator;
+  readonly #levels: number;
+  readonly #largestLeaf: number;
+  /** Present entries of each table below the root. */
+  readonly #live = new Map<number, number>();
+  #retired: number[] = [];
+
+  /**
+   * @param levels 3 or 4
+   * @param largestLeaf level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB
+   */
+  constructor(ram: GuestRam, pages: PageAllocator, levels: number, largestLeaf: number) {
+    this.#ram = ram;
+    this.#pages = pages;
+    this.#levels = levels;
+    this.#largestLeaf = largestLeaf;
+    this.root = pages.allocate();
+  }
+
+  /**
+   * Maps [iova, iova + size) to [gpa, gpa + size) with the largest leaves that alignment allows.
+   * @throws MappingRangeError, IovaInUse, PageAllocatorExhausted (nothing stays mapped)
+   */
+  map(iova: number, gpa: number, size: number, perm: number): void {
+    this.#checkRange(iova, size);
+    if (gpa % PAGE_SIZE !== 0) throw new MappingRangeError(`GPA ${hex(gpa)} is not page-aligned`);
+    const taken = this.#firstLeaf(iova, iova + size);
+    if (taken) throw new IovaInUse(taken.iova);
+    let done = 0;
+    try {
+      while (done < size) {
+        const level = this.#leafLevel(iova + done, gpa + done, size - done);
+        this.#setLeaf(iova + done, gpa + done, level, perm);
+        done += vtd.spanOfLevel(level);
+      }
+    } catch (error) {
+      if (done > 0) this.unmap(iova, done);
+      throw error;
+    }
+  }
+
+  /**
+   * Removes every mapping in the range; holes are skipped. Tables that became empty are unlinked and retired.
+   * @returns bytes that were mapped
+   * @throws MappingRangeError, PartialUnmap
+   */
+  unmap(iova: number, size: number): number {
+    this.#checkRange(iova, size);
+    const end = iova + size;
+    const leaves: Leaf[] = [];
+    this.#visitLeaves(this.root, this.#levels, 0, iova, end, (leaf) => {
+      const span = vtd.spanOfLevel(leaf.level);
+      if (leaf.iova < iova || leaf.iova + span > end) throw new PartialUnmap(leaf.iova, span);
+      leaves.push(leaf);
+    });
+    let bytes = 0;
+    for (const leaf of leaves) {
+      this.#clearLeaf(leaf);
+      bytes += vtd.spanOfLevel(leaf.level);
+    }
+    return bytes;
+  }
+
+  /** Tables no longer linked, to be freed once an invalidation that started after this call is complete. */
+  takeRetired(): number[] {
+    const retired = this.#retired;
+    this.#retired = [];
+    return retired;
+  }
+
+  /** Every table, the root included: for a domain that no device uses any more. */
+  dismantle(): number[] {
+    const tables = [this.root, ...this.#live.keys(), ...this.takeRetired()];
+    this.#live.clear();
+    return tables;
+  }
+
+  #checkRange(iova: number, size: number): void {
+    const limit = 2 ** vtd.widthOfLevels(this.#levels);
+    const aligned = iova % PAGE_SIZE === 0 && size % PAGE_SIZE === 0;
+    if (!aligned || !(iova >= 0) || !(size > 0) || iova + size > limit)
+      throw new MappingRangeError(
+        `IOVA ${hex(Math.max(0, iova))} +${size} is no page range below ${hex(limit)}`,
+      );
+  }
+
+  #leafLevel(iova: number, gpa: number, left: number): number {
+    let level = this.#largestLeaf;
+    for (; level > 1; level--) {
+      const span = vtd.spanOfLevel(level);
+      if (iova % span === 0 && gpa % span === 0 && left >= span) break;
+    }
+    return level;
+  }
+
+  #setLeaf(iova: number, gpa: number, level: number, perm: number): void {
+    let table = this.root;
+    for (let at = this.#levels; at > level; at--) {
+      const entry = entryOf(table, iova, at);
+      let next = this.#target(entry);
+      if (next === undefined) {
+        next = this.#pages.allocate();
+        this.#live.set(next, 0);
+        this.#write(entry, next, vtd.SL_R | vtd.SL_W);
+        this.#count(table, 1);
+      }
+      table = next;
+    }
+    this.#write(entryOf(table, iova, level), gpa, perm | (level > 1 ? vtd.SL_PS : 0));
+    this.#count(table, 1);
+  }
+
+  #clearLeaf({ iova, level }: Leaf): void {
+    const path: number[] = [this.root];
+    for (let at = this.#levels; at > level; at--)
+      path.push(this.#target(entryOf(path.at(-1) as number, iova, at)) as number);
+    for (let at = level; at <= this.#levels; at++) {
+      const table = path[this.#levels - at] as number;
+      this.#clear(entryOf(table, iova, at));
+      if (this.#count(table, -1) > 0 || table === this.root) return;
+      this.#live.delete(table);
+      this.#retired.push(table);
+    }
+  }
+
+  #firstLeaf(start: number, end: number): Leaf | undefined {
+    let first: Leaf | undefined;
+    this.#visitLeaves(this.root, this.#levels, 0, start, end, (leaf) => {
+      first ??= leaf;
+    });
+    return first;
+  }
+
+  #visitLeaves(
+    table: number,
+    level: number,
+    base: number,
+    start: number,
+    end: number,
+    visit: (leaf: Leaf) => void,
+  ): void {
+    const span = vtd.spanOfLevel(level);
+    const first = Math.max(0, Math.floor((start - base) / span));
+    const last = Math.min(vtd.SL_ENTRIES, Math.ceil((end - base) / span));
+    for (let i = first; i < last; i++) {
+      const entry = table + i * vtd.SL_ENTRY_BYTES;
+      const low = this.#ram.read32(entry);
+      if ((low & (vtd.SL_R | vtd.SL_W)) === 0) continue;
+      const iova = base + i * span;
+      if (level === 1 || (low & vtd.SL_PS) !== 0) visit({ iova, level });
+      else this.#visitLeaves(this.#target(entry) as number, level - 1, iova, start, end, visit);
+    }
+  }
+
+  #count(table: number, by: number): number {
+    const count = (this.#live.get(table) ?? 0) + by;
+    if (table !== this.root) this.#live.set(table, count);
+    return count;
+  }
+
+  #target(entry: number): number | undefined {
+    const low = this.#ram.read32(entry);
+    if ((low & (vtd.SL_R | vtd.SL_W)) === 0) return undefined;
+    return this.#ram.read32(entry + 4) * 2 ** 32 + (low - (low % PAGE_SIZE));
+  }
+
+  /** The word with the present bits goes last, so that hardware never sees half an entry as present. */
+  #write(entry: number, gpa: number, bits: number): void {
+    this.#ram.write32(entry + 4, Math.floor(gpa / 2 ** 32));
+    this.#ram.write32(entry, (gpa % 2 ** 32) + bits);
+  }
+
+  /** … and first when an entry goes. */
+  #clear(entry: number): void {
+    this.#ram.write32(entry, 0);
+    this.#ram.write32(entry + 4, 0);
+  }
+}
+
+const entryOf = (table: number, iova: number, level: number): number =>
+  table + (Math.floor(iova / vtd.spanOfLevel(level)) % vtd.SL_ENTRIES) * vtd.SL_ENTRY_BYTES;

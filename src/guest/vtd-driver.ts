@@ -1,0 +1,361 @@
+/**
+ * A guest's driver for VT-d in legacy mode, as scenario scripts use it. It knows the hardware from the specification
+ * alone: registers through a port, tables and queue in guest RAM.
+ */
+import { nowUs, sleep, yieldTurn } from '#host';
+import type { GuestRam } from '../host/guest-ram.ts';
+import * as vtd from '../pci/vtd-format.ts';
+import { Mutex } from './mutex.ts';
+import type { PageAllocator } from './page-allocator.ts';
+import type { RegisterPort } from './register-port.ts';
+import { type UnmapRange, VtdDomain } from './vtd-domain.ts';
+import { type Descriptor, VtdQueue } from './vtd-queue.ts';
+
+/** How long an invalidation or a command may take. */
+export const DEFAULT_TIMEOUT_MS = 10_000;
+/** Above this many page-selective descriptors one domain-selective descriptor is cheaper. */
+export const PAGE_SELECTIVE_LIMIT = 16;
+/** Domain id of every pass-through device; 0 is reserved under caching mode. */
+export const PASS_THROUGH_DOMAIN = 1;
+const FIRST_DOMAIN = 2;
+const DOMAIN_LIMIT = 2 ** 16;
+/** Polls of a status register that yield only; later ones sleep. */
+const QUICK_POLLS = 64;
+
+/** Thrown when a global command's status bit does not follow. */
+export class CommandTimeout extends Error {
+  constructor(what: string, timeoutMs: number, status: number) {
+    super(`${what} not completed within ${timeoutMs} ms (GSTS 0x${status.toString(16)})`);
+    this.name = 'CommandTimeout';
+  }
+}
+
+/** Thrown by the driver for a request it or the hardware cannot serve. */
+export class VtdDriverError extends Error {
+  override name = 'VtdDriverError';
+}
+
+export interface VtdDriverOptions {
+  readonly timeoutMs?: number;
+  /** Levels of the domains' tables; default: the most the hardware has. */
+  readonly levels?: 3 | 4;
+}
+
+export interface VtdCapabilities {
+  readonly cachingMode: boolean;
+  readonly passThrough: boolean;
+  readonly levels: number;
+  /** Level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB. */
+  readonly largestLeaf: number;
+  /** Largest address mask of a page-selective invalidation, or -1 if there is none. */
+  readonly maxAddressMask: number;
+  readonly faultOffset: number;
+}
+
+/** A recorded fault. */
+export interface GuestFault {
+  readonly requesterId: number;
+  readonly iova: number;
+  readonly write: boolean;
+  readonly reason: number;
+}
+
+interface Attachment {
+  readonly domainId: number;
+  readonly domain: VtdDomain | undefined;
+}
+
+export class VtdDriver {
+  readonly #port: RegisterPort;
+  readonly #ram: GuestRam;
+  readonly #pages: PageAllocator;
+  readonly #options: VtdDriverOptions;
+  readonly #timeoutMs: number;
+  readonly #queue: VtdQueue;
+  readonly #root: number;
+  readonly #contextTables = new Map<number, number>();
+  readonly #attachments = new Map<number, Attachment>();
+  readonly #commands = new Mutex();
+  readonly #contexts = new Mutex();
+  readonly #freeIds: number[] = [];
+  #nextId = FIRST_DOMAIN;
+  #capabilities: VtdCapabilities | undefined;
+
+  /** Takes three pages; {@link start} makes it usable. @throws PageAllocatorExhausted */
+  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, options: VtdDriverOptions = {}) {
+    this.#port = port;
+    this.#ram = ram;
+    this.#pages = pages;
+    this.#options = options;
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#root = pages.allocate();
+    this.#queue = new VtdQueue(port, ram, pages, this.#timeoutMs);
+  }
+
+  /** A started driver; translation is still disabled. @throws as {@link start} */
+  static async create(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    options: VtdDriverOptions = {},
+  ): Promise<VtdDriver> {
+    const driver = new VtdDriver(port, ram, pages, options);
+    await driver.start();
+    return driver;
+  }
+
+  /**
+   * Reads the capabilities, takes over the unit (what an earlier driver left on is turned off), sets the root table,
+   * enables the invalidation queue and invalidates everything.
+   * @throws VtdDriverError, CommandTimeout, InvalidationTimeout
+   */
+  async start(): Promise<void> {
+    this.#capabilities = await this.#readCapabilities();
+    await this.disableTranslation();
+    await this.#command('disabling queued invalidation', vtd.GCMD_QIE, false);
+    await this.#port.write(vtd.RTADDR_REG, 8, BigInt(this.#root));
+    await this.#command('setting the root table', vtd.GCMD_SRTP, true);
+    await this.#queue.install();
+    await this.#command('enabling queued invalidation', vtd.GCMD_QIE, true);
+    await this.#queue.submit([CONTEXT_GLOBAL], 'global context-cache invalidation');
+    await this.#queue.submit([IOTLB_GLOBAL], 'global IOTLB invalidation');
+  }
+
+  /** @throws VtdDriverError before {@link start} */
+  get capabilities(): VtdCapabilities {
+    if (!this.#capabilities) throw new VtdDriverError('the VT-d driver was not started');
+    return this.#capabilities;
+  }
+
+  /** An empty domain. @throws VtdDriverError when all domain ids are in use, PageAllocatorExhausted */
+  createDomain(): VtdDomain {
+    const { levels, largestLeaf, cachingMode } = this.capabilities;
+    const reused = this.#freeIds.at(-1);
+    const id = reused ?? this.#nextId;
+    if (id >= DOMAIN_LIMIT) throw new VtdDriverError(`all ${DOMAIN_LIMIT} domain ids are in use`);
+    const domain = new VtdDomain(id, {
+      ram: this.#ram,
+      pages: this.#pages,
+      levels,
+      largestLeaf,
+      cachingMode,
+      invalidate: (changed, ranges) => this.submitInvalidation(changed, ranges),
+    });
+    if (reused === undefined) this.#nextId++;
+    else this.#freeIds.pop();
+    return domain;
+  }
+
+  /** Frees a domain that no device is attached to. @throws VtdDriverError, InvalidationTimeout */
+  destroyDomain(domain: VtdDomain): Promise<void> {
+    return this.#contexts.run(async () => {
+      for (const [requesterId, { domain: used }] of this.#attachments)
+        if (used === domain) throw new VtdDriverError(`domain ${domain.id} is used by ${bdf(requesterId)}`);
+      await this.#queue.submit([iotlbDomain(domain.id)], `IOTLB invalidation of domain ${domain.id}`);
+      domain.dismantle();
+      this.#freeIds.push(domain.id);
+    });
+  }
+
+  /**
+   * Puts a device into a domain, out of any other. Resolves when the device uses the new tables.
+   * @param requesterId bus << 8 | device << 3 | function
+   * @throws InvalidationTimeout, PageAllocatorExhausted
+   */
+  attach(requesterId: number, domain: VtdDomain): Promise<void> {
+    const low = contextLow(vtd.TT_MULTI_LEVEL, domain.root);
+    return this.#setContext(requesterId, { domainId: domain.id, domain }, low, domain.root);
+  }
+
+  /** Lets a device see system memory while others are translated. @throws VtdDriverError, InvalidationTimeout */
+  async setPassThrough(requesterId: number): Promise<void> {
+    if (!this.capabilities.passThrough)
+      throw new VtdDriverError('the hardware has no pass-through (ECAP.PT)');
+    const attachment = { domainId: PASS_THROUGH_DOMAIN, domain: undefined };
+    await this.#setContext(requesterId, attachment, contextLow(vtd.TT_PASS_THROUGH, 0), 0);
+  }
+
+  /** Blocks a device. Resolves when it can reach nothing any more. @throws InvalidationTimeout */
+  detach(requesterId: number): Promise<void> {
+    return this.#contexts.run(() => this.#clearContext(requesterId));
+  }
+
+  /** Resolves when every device is behind its domain's tables. @throws CommandTimeout */
+  enableTranslation(): Promise<void> {
+    return this.#command('enabling translation', vtd.GCMD_TE, true);
+  }
+
+  /** Resolves when every device sees system memory. @throws CommandTimeout */
+  disableTranslation(): Promise<void> {
+    return this.#command('disabling translation', vtd.GCMD_TE, false);
+  }
+
+  /** Reads and clears the recorded fault and the fault status; undefined if none is recorded. */
+  async readFaults(): Promise<GuestFault | undefined> {
+    const { FRCD } = vtd;
+    const at = this.capabilities.faultOffset;
+    const high = await this.#port.read(at + 8, 8);
+    let fault: GuestFault | undefined;
+    if ((high & FRCD.F) !== 0n) {
+      fault = {
+        requesterId: Number(high & FRCD.SID_MASK),
+        iova: Number(await this.#port.read(at, 8)),
+        write: (high & FRCD.T) === 0n,
+        reason: Number((high >> FRCD.REASON_SHIFT) & FRCD.REASON_MASK),
+      };
+      await this.#port.write(at + 12, 4, BigInt(vtd.FRCD_F_DWORD));
+    }
+    await this.#port.write(vtd.FSTS_REG, 4, BigInt(vtd.FSTS_PFO));
+    return fault;
+  }
+
+  /**
+   * Every page invalidation, after map and after unmap, passes here and nowhere else: a driver that is to forget some
+   * overrides it. Resolves when the hardware has completed it.
+   * @throws InvalidationTimeout
+   */
+  protected submitInvalidation(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void> {
+    const descriptors = this.#pageDescriptors(domain.id, ranges) ?? [iotlbDomain(domain.id)];
+    return this.#queue.submit(descriptors, `IOTLB invalidation of domain ${domain.id}`);
+  }
+
+  /** Undefined if it takes too many of them. Each covers a naturally aligned power of two of pages. */
+  #pageDescriptors(domainId: number, ranges: readonly UnmapRange[]): Descriptor[] | undefined {
+    const { maxAddressMask } = this.capabilities;
+    if (maxAddressMask < 0) return undefined;
+    const descriptors: Descriptor[] = [];
+    for (const { iova, size } of ranges)
+      for (let at = iova; at < iova + size; ) {
+        if (descriptors.length === PAGE_SELECTIVE_LIMIT) return undefined;
+        let mask = 0;
+        while (mask < maxAddressMask && fits(at, mask + 1, iova + size)) mask++;
+        descriptors.push(iotlbPages(domainId, at, mask));
+        at += 2 ** (12 + mask);
+      }
+    return descriptors;
+  }
+
+  #setContext(requesterId: number, attachment: Attachment, low: number, tables: number): Promise<void> {
+    const { levels } = this.capabilities;
+    return this.#contexts.run(async () => {
+      await this.#clearContext(requesterId);
+      const entry = this.#contextEntry(requesterId);
+      this.#ram.write32(entry + 12, 0);
+      this.#ram.write32(entry + 8, (levels - 2) | (attachment.domainId << vtd.CONTEXT_DID_SHIFT));
+      this.#ram.write32(entry + 4, Math.floor(tables / 2 ** 32));
+      this.#ram.write32(entry, low);
+      this.#attachments.set(requesterId, attachment);
+      // A cached "not present" entry is tagged with domain 0 (section 6.1, caching mode).
+      await this.#invalidateContext(requesterId, 0, attachment.domainId);
+    });
+  }
+
+  async #clearContext(requesterId: number): Promise<void> {
+    const attachment = this.#attachments.get(requesterId);
+    if (!attachment) return;
+    this.#ram.write32(this.#contextEntry(requesterId), 0);
+    await this.#invalidateContext(requesterId, attachment.domainId, attachment.domainId);
+    this.#attachments.delete(requesterId);
+  }
+
+  async #invalidateContext(requesterId: number, cachedDomain: number, domainId: number): Promise<void> {
+    const descriptors = [contextDevice(cachedDomain, requesterId), iotlbDomain(domainId)];
+    await this.#queue.submit(descriptors, `context-cache invalidation of ${bdf(requesterId)}`);
+  }
+
+  /** GPA of a device's context entry; makes the bus's context table if there is none. */
+  #contextEntry(requesterId: number): number {
+    const bus = requesterId >>> 8;
+    let table = this.#contextTables.get(bus);
+    if (table === undefined) {
+      table = this.#pages.allocate();
+      this.#contextTables.set(bus, table);
+      const entry = this.#root + bus * vtd.ROOT_ENTRY_BYTES;
+      this.#ram.write32(entry + 4, Math.floor(table / 2 ** 32));
+      this.#ram.write32(entry, (table % 2 ** 32) + vtd.ROOT_P);
+    }
+    return table + (requesterId & 0xff) * vtd.CONTEXT_ENTRY_BYTES;
+  }
+
+  /** Sets or clears one bit of GCMD and polls GSTS until it follows. */
+  #command(what: string, bit: number, on: boolean): Promise<void> {
+    return this.#commands.run(async () => {
+      const status = (await this.#status()) & ~vtd.GSTS_ONE_SHOT;
+      const command = (on ? status | bit : status & ~bit) >>> 0;
+      await this.#port.write(vtd.GCMD_REG, 4, BigInt(command));
+      const deadline = nowUs() + this.#timeoutMs * 1000;
+      for (let polls = 0; ; polls++) {
+        const now = await this.#status();
+        if (((now & bit) !== 0) === on) return;
+        if (nowUs() > deadline) throw new CommandTimeout(what, this.#timeoutMs, now);
+        await (polls < QUICK_POLLS ? yieldTurn() : sleep(1));
+      }
+    });
+  }
+
+  async #status(): Promise<number> {
+    return Number(await this.#port.read(vtd.GSTS_REG, 4));
+  }
+
+  async #readCapabilities(): Promise<VtdCapabilities> {
+    const { CAP, ECAP } = vtd;
+    const cap = await this.#port.read(vtd.CAP_REG, 8);
+    const ecap = await this.#port.read(vtd.ECAP_REG, 8);
+    const widest = (cap & CAP.SAGAW_48) !== 0n ? 4 : (cap & CAP.SAGAW_39) !== 0n ? 3 : 0;
+    const levels = this.#options.levels ?? widest;
+    if (widest === 0) throw new VtdDriverError('the hardware does not translate DMA (CAP.SAGAW is 0)');
+    if (levels > widest)
+      throw new VtdDriverError(`the hardware has ${widest} levels of tables, not ${levels}`);
+    if ((ecap & ECAP.QI) === 0n)
+      throw new VtdDriverError('the hardware has no queued invalidation (ECAP.QI)');
+    return {
+      cachingMode: (cap & CAP.CM) !== 0n,
+      passThrough: (ecap & ECAP.PT) !== 0n,
+      levels,
+      largestLeaf: (cap & CAP.SLLPS_1G) !== 0n ? 3 : (cap & CAP.SLLPS_2M) !== 0n ? 2 : 1,
+      maxAddressMask: (cap & CAP.PSI) !== 0n ? Number((cap >> CAP.MAMV_SHIFT) & CAP.MAMV_MASK) : -1,
+      faultOffset: Number((cap >> CAP.FRO_SHIFT) & CAP.FRO_MASK) * 16,
+    };
+  }
+}
+
+/** `bb:dd.f`, as lspci prints it. */
+const bdf = (requesterId: number): string => {
+  const two = (value: number) => value.toString(16).padStart(2, '0');
+  return `${two(requesterId >>> 8)}:${two((requesterId >>> 3) & 0x1f)}.${requesterId & 7}`;
+};
+
+const contextLow = (type: number, tables: number): number =>
+  (tables % 2 ** 32) + ((type << vtd.CONTEXT_TT_SHIFT) | vtd.CONTEXT_P);
+
+/** True if 2^`mask` pages at `at` are naturally aligned and end by `end`. */
+const fits = (at: number, mask: number, end: number): boolean => {
+  const size = 2 ** (12 + mask);
+  return at % size === 0 && at + size <= end;
+};
+
+// Descriptors, section 6.5.2.1 and 6.5.2.3. IOTLB invalidations drain reads and writes, and paging-structure caches.
+const DRAIN = vtd.QI_IOTLB_DW | vtd.QI_IOTLB_DR;
+const CONTEXT_GLOBAL: Descriptor = [vtd.QI_CONTEXT_CACHE | (vtd.CC_GLOBAL << 4), 0, 0, 0];
+const IOTLB_GLOBAL: Descriptor = [vtd.QI_IOTLB | (vtd.IOTLB_GLOBAL << 4) | DRAIN, 0, 0, 0];
+
+const contextDevice = (domainId: number, requesterId: number): Descriptor => [
+  vtd.QI_CONTEXT_CACHE | (vtd.CC_DEVICE << 4) | (domainId << 16),
+  requesterId,
+  0,
+  0,
+];
+
+const iotlbDomain = (domainId: number): Descriptor => [
+  vtd.QI_IOTLB | (vtd.IOTLB_DOMAIN << 4) | DRAIN | (domainId << 16),
+  0,
+  0,
+  0,
+];
+
+const iotlbPages = (domainId: number, iova: number, mask: number): Descriptor => [
+  vtd.QI_IOTLB | (vtd.IOTLB_PAGE << 4) | DRAIN | (domainId << 16),
+  0,
+  (iova % 2 ** 32) + mask,
+  Math.floor(iova / 2 ** 32),
+];

@@ -1,0 +1,152 @@
+/**
+ * The guest's end of VT-d's invalidation queue (specification section 6.5.2): descriptors in, completion out.
+ *
+ * Several flows of one guest may submit at once: each submission owns a contiguous run of descriptor slots and a
+ * status word that its own wait descriptor writes.
+ */
+import { nowUs } from '#host';
+import type { GuestRam } from '../host/guest-ram.ts';
+import * as vtd from '../pci/vtd-format.ts';
+import type { PageAllocator } from './page-allocator.ts';
+import type { RegisterPort } from './register-port.ts';
+
+/** Descriptors of a queue of one page (IQA.QS = 0). */
+export const QUEUE_ENTRIES = 256;
+/** Two slots stay empty: a full ring must not look empty, and hardware may publish a wait before IQH passes it. */
+const QUEUE_CAPACITY = QUEUE_ENTRIES - 2;
+/** Descriptors of one submission, its wait descriptor not counted. */
+export const SUBMISSION_LIMIT = 64;
+
+/** One 128-bit descriptor as 32-bit words, lowest first. */
+export type Descriptor = readonly [number, number, number, number];
+
+/** Thrown when the hardware does not complete a submission in time; its tables must not be reused. */
+export class InvalidationTimeout extends Error {
+  readonly what: string;
+  readonly timeoutMs: number;
+  constructor(what: string, timeoutMs: number, state: string) {
+    super(`${what} not completed within ${timeoutMs} ms (${state})`);
+    this.name = 'InvalidationTimeout';
+    this.what = what;
+    this.timeoutMs = timeoutMs;
+  }
+}
+
+interface Submission {
+  readonly slots: number;
+  readonly statusGpa: number;
+  readonly value: number;
+  done: boolean;
+}
+
+export class VtdQueue {
+  readonly #port: RegisterPort;
+  readonly #ram: GuestRam;
+  readonly #timeoutMs: number;
+  readonly #ring: number;
+  readonly #freeStatus: number[] = [];
+  /** In ring order, from the oldest that is not known to be complete. */
+  readonly #inFlight: Submission[] = [];
+  #tail = 0;
+  #used = 0;
+  #value = 0;
+
+  /** Takes two pages: the ring and the status words. @throws PageAllocatorExhausted */
+  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, timeoutMs: number) {
+    this.#port = port;
+    this.#ram = ram;
+    this.#timeoutMs = timeoutMs;
+    this.#ring = pages.allocate();
+    const status = pages.allocate();
+    for (let i = QUEUE_ENTRIES - 1; i >= 0; i--) this.#freeStatus.push(status + 4 * i);
+  }
+
+  /** Tells the hardware where the queue is; enabling it (GCMD.QIE) is the caller's. */
+  async install(): Promise<void> {
+    await this.#port.write(vtd.IQT_REG, 8, 0n);
+    await this.#port.write(vtd.IQA_REG, 8, BigInt(this.#ring));
+  }
+
+  /**
+   * Submits descriptors followed by a wait descriptor and waits until the hardware has completed them all.
+   * @param what names the request in errors
+   * @throws InvalidationTimeout, RangeError for more than SUBMISSION_LIMIT descriptors
+   */
+  async submit(descriptors: readonly Descriptor[], what: string): Promise<void> {
+    if (descriptors.length > SUBMISSION_LIMIT)
+      throw new RangeError(
+        `${descriptors.length} descriptors in one submission; accepted: ${SUBMISSION_LIMIT}`,
+      );
+    const slots = descriptors.length + 1;
+    const deadline = nowUs() + this.#timeoutMs * 1000;
+    while (!this.#fits(slots)) await this.#waitForRoom(deadline, what);
+    // From the check above to the tail write nothing awaits, so that submissions neither interleave nor overrun.
+    const submission = this.#begin(slots);
+    for (const descriptor of descriptors) this.#push(descriptor);
+    const flags = vtd.QI_WAIT | vtd.WAIT_SW | vtd.WAIT_FN;
+    const { statusGpa, value } = submission;
+    this.#push([flags, value, statusGpa % 2 ** 32, Math.floor(statusGpa / 2 ** 32)]);
+    await this.#port.write(vtd.IQT_REG, 8, BigInt(this.#tail * vtd.QI_DESCRIPTOR_BYTES));
+    await this.#settled(submission, this.#timeoutMs);
+    if (!submission.done) throw await this.#timeout(what);
+  }
+
+  #fits(slots: number): boolean {
+    this.#reap();
+    return this.#used + slots <= QUEUE_CAPACITY;
+  }
+
+  /** Slots become free when the oldest submission is complete. */
+  async #waitForRoom(deadline: number, what: string): Promise<void> {
+    const leftMs = Math.ceil((deadline - nowUs()) / 1000);
+    if (leftMs <= 0) throw await this.#timeout(`room in the queue for ${what}`);
+    await this.#settled(this.#inFlight[0] as Submission, leftMs);
+  }
+
+  async #settled(submission: Submission, timeoutMs: number): Promise<void> {
+    this.#reap();
+    if (submission.done) return;
+    await this.#ram.waitWhile32(submission.statusGpa, 0, timeoutMs);
+    this.#reap();
+  }
+
+  #begin(slots: number): Submission {
+    // Every submission has at least one slot, so there are more status words than submissions can be in flight.
+    const statusGpa = this.#freeStatus.pop() as number;
+    this.#value = (this.#value % 0xffffffff) + 1;
+    const submission = { slots, statusGpa, value: this.#value, done: false };
+    this.#ram.write32(statusGpa, 0);
+    this.#inFlight.push(submission);
+    this.#used += slots;
+    return submission;
+  }
+
+  #push(descriptor: Descriptor): void {
+    const at = this.#ring + this.#tail * vtd.QI_DESCRIPTOR_BYTES;
+    for (const [i, word] of descriptor.entries()) this.#ram.write32(at + 4 * i, word);
+    this.#tail = (this.#tail + 1) % QUEUE_ENTRIES;
+  }
+
+  /** Frees what the hardware has completed, in ring order. */
+  #reap(): void {
+    for (;;) {
+      const oldest = this.#inFlight[0];
+      if (!oldest || this.#ram.read32(oldest.statusGpa) !== oldest.value) return;
+      oldest.done = true;
+      this.#inFlight.shift();
+      this.#used -= oldest.slots;
+      this.#freeStatus.push(oldest.statusGpa);
+    }
+  }
+
+  async #timeout(what: string): Promise<InvalidationTimeout> {
+    const read = async (name: string, offset: number, size: 4 | 8) =>
+      `${name} 0x${(await this.#port.read(offset, size)).toString(16)}`;
+    const state = [
+      await read('IQH', vtd.IQH_REG, 8),
+      await read('IQT', vtd.IQT_REG, 8),
+      await read('FSTS', vtd.FSTS_REG, 4),
+    ];
+    return new InvalidationTimeout(what, this.#timeoutMs, state.join(', '));
+  }
+}

@@ -1,0 +1,331 @@
+/**
+ * The guest's VT-d driver against the model, in one process.
+ */
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { yieldTurn } from '#host';
+import type { Iova } from '../../src/address/address.ts';
+import { hex, PAGE_1G, PAGE_2M, PERM_READ, PERM_RW } from '../../src/address/address.ts';
+import { PageAllocator, PageAllocatorExhausted, PageNotAllocated } from '../../src/guest/page-allocator.ts';
+import type { RegisterPort } from '../../src/guest/register-port.ts';
+import { IovaInUse, MappingRangeError, PartialUnmap } from '../../src/guest/second-level-editor.ts';
+import type { UnmapRange, VtdDomain } from '../../src/guest/vtd-domain.ts';
+import {
+  CommandTimeout,
+  VtdDriver,
+  VtdDriverError,
+  type VtdDriverOptions,
+} from '../../src/guest/vtd-driver.ts';
+import { InvalidationTimeout, QUEUE_ENTRIES } from '../../src/guest/vtd-queue.ts';
+import type { GuestRam } from '../../src/host/guest-ram.ts';
+import * as vtd from '../../src/pci/vtd-format.ts';
+import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
+import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/intel/iommu.ts';
+import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
+
+const DEVICE = 0x0108;
+
+/** A port as fast as the model; `delayed` lets each write arrive a turn later, as a ring would. */
+class LocalPort implements RegisterPort {
+  readonly writes: string[] = [];
+  readonly #iommu: IntelIommu;
+  readonly #delayed: boolean;
+
+  constructor(iommu: IntelIommu, delayed: boolean) {
+    this.#iommu = iommu;
+    this.#delayed = delayed;
+  }
+
+  async write(offset: number, size: 4 | 8, value: bigint): Promise<void> {
+    if (this.#delayed) await yieldTurn();
+    this.writes.push(`${hex(offset)}=${value.toString(16)}`);
+    this.#iommu.writeRegister(offset, size, value);
+  }
+
+  async read(offset: number, size: 4 | 8): Promise<bigint> {
+    return this.#iommu.readRegister(offset, size);
+  }
+}
+
+interface Setup {
+  readonly ram: GuestRam;
+  readonly iommu: IntelIommu;
+  readonly port: LocalPort;
+  readonly pages: PageAllocator;
+  readonly notifier: RecordingNotifier;
+  readonly space: DeviceAddressSpace;
+  readonly driver: VtdDriver;
+  attach(requesterId: number): RecordingNotifier;
+}
+
+interface SetupOptions extends Partial<IntelIommuOptions> {
+  readonly driver?: VtdDriverOptions;
+  readonly delayed?: boolean;
+  readonly ram?: GuestRam;
+  readonly Driver?: typeof VtdDriver;
+}
+
+async function setUp(options: SetupOptions = {}): Promise<Setup> {
+  const ram = options.ram ?? smallRam();
+  const iommu = new IntelIommu({ awBits: 48, cachingMode: true, ...options, ram });
+  const port = new LocalPort(iommu, options.delayed ?? false);
+  const pages = new PageAllocator(ram, MIB, 4 * MIB);
+  const attach = (requesterId: number): [RecordingNotifier, DeviceAddressSpace] => {
+    const notifier = new RecordingNotifier(ram);
+    const space = new DeviceAddressSpace(requesterId, notifier, ram.regions);
+    iommu.attach(space);
+    return [notifier, space];
+  };
+  const [notifier, space] = attach(DEVICE);
+  const driver = new (options.Driver ?? VtdDriver)(port, ram, pages, { timeoutMs: 2000, ...options.driver });
+  await driver.start();
+  return { ram, iommu, port, pages, notifier, space, driver, attach: (id) => attach(id)[0] };
+}
+
+const held = (notifier: RecordingNotifier): string[] =>
+  notifier.mappings.map((m) => `${hex(m.iova)}>${hex(m.gpa)}+${hex(m.size)}/${m.perm}`);
+
+/** Resolves with the error `work` fails with. */
+const failure = (work: Promise<unknown>): Promise<unknown> =>
+  work.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+
+describe('VT-d driver', () => {
+  it('takes a device into a domain, maps, unmaps and gives it back', async () => {
+    const { driver, notifier, space, pages } = await setUp();
+    const before = pages.live;
+    const domain = driver.createDomain();
+    await driver.attach(DEVICE, domain);
+    expect(space.kind).to.equal('system');
+    await driver.enableTranslation();
+    expect(space.kind).to.equal('iommu');
+    await domain.map(0x1000, 0x800000, 0x3000, PERM_READ);
+    expect(held(notifier)).to.deep.equal([
+      '0x1000>0x800000+0x1000/1',
+      '0x2000>0x801000+0x1000/1',
+      '0x3000>0x802000+0x1000/1',
+    ]);
+    expect(await domain.unmap(0, 0x2000)).to.equal(0x1000);
+    expect(await domain.unmap(0, 0x10000)).to.equal(0x2000);
+    expect(held(notifier)).to.deep.equal([]);
+    await driver.detach(DEVICE);
+    expect(space.kind).to.equal('blocked');
+    await driver.destroyDomain(domain);
+    // The bus's context table stays.
+    expect(pages.live).to.equal(before + 1);
+    await driver.disableTranslation();
+    expect(held(notifier)).to.deep.equal(['0x0>0x0+0x2000000/3']);
+  });
+
+  it('switches pass-through and domains live, with the containers following', async () => {
+    const { driver, iommu, space, notifier } = await setUp();
+    const [one, two] = [driver.createDomain(), driver.createDomain()];
+    await one.map(0x1000, 0x800000, 0x1000, PERM_RW);
+    await two.map(0x1000, 0x900000, 0x1000, PERM_RW);
+    await driver.enableTranslation();
+    await driver.attach(DEVICE, one);
+    expect(held(notifier)).to.deep.equal(['0x1000>0x800000+0x1000/3']);
+    await driver.setPassThrough(DEVICE);
+    expect(space.kind).to.equal('system');
+    await driver.attach(DEVICE, two);
+    expect(held(notifier)).to.deep.equal(['0x1000>0x900000+0x1000/3']);
+    expect(iommu.domainOf(DEVICE)).to.equal(two.id);
+    expect(space.audit()).to.deep.equal([]);
+    expect(await failure(driver.destroyDomain(two))).to.be.instanceOf(VtdDriverError);
+  });
+
+  it('uses the largest leaves that alignment allows', async () => {
+    const { driver, iommu } = await setUp({ ram: smallRam(2048 * MIB) });
+    const domain = driver.createDomain();
+    await driver.attach(DEVICE, domain);
+    await driver.enableTranslation();
+    await domain.map(
+      PAGE_1G - PAGE_2M - 0x1000,
+      PAGE_1G - PAGE_2M - 0x1000,
+      PAGE_1G + PAGE_2M + 0x1000,
+      PERM_RW,
+    );
+    for (const iova of [PAGE_1G - PAGE_2M - 0x1000, PAGE_1G - PAGE_2M, PAGE_1G, 2 * PAGE_1G - 1])
+      expect(iommu.translate(DEVICE, iova as Iova, true)).to.include({ ok: true, gpa: iova });
+    expect(await failure(domain.unmap(PAGE_1G, PAGE_2M))).to.be.instanceOf(PartialUnmap);
+    expect(await domain.unmap(0, 4 * PAGE_1G)).to.equal(PAGE_1G + PAGE_2M + 0x1000);
+  });
+
+  it('needs no invalidation after map without caching mode', async () => {
+    const { driver, iommu, port } = await setUp({ cachingMode: false });
+    const domain = driver.createDomain();
+    await driver.attach(DEVICE, domain);
+    await driver.enableTranslation();
+    const writes = port.writes.length;
+    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+    expect(port.writes.length).to.equal(writes);
+    expect(iommu.translate(DEVICE, 0x1000 as Iova, true)).to.include({ ok: true });
+  });
+
+  it('refuses bad requests without changing anything', async () => {
+    const { driver, pages } = await setUp();
+    const domain = driver.createDomain();
+    await domain.map(0x4000, 0x800000, 0x1000, PERM_RW);
+    const live = pages.live;
+    expect(await failure(domain.map(0x1000, 0x800000, 0x8000, PERM_RW))).to.be.instanceOf(IovaInUse);
+    for (const [iova, size] of [
+      [0x800, 0x1000],
+      [0x1000, 0],
+      [2 ** 48 - 0x1000, 0x2000],
+    ] as const)
+      expect(await failure(domain.map(iova, 0x800000, size, PERM_RW))).to.be.instanceOf(MappingRangeError);
+    expect(pages.live).to.equal(live);
+  });
+
+  it('frees a table page only after the invalidation is complete', async () => {
+    const { driver, notifier, pages } = await setUp();
+    const domain = driver.createDomain();
+    await driver.attach(DEVICE, domain);
+    await driver.enableTranslation();
+    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+    const live = pages.live;
+    notifier.hold();
+    const unmapped = domain.unmap(0x1000, 0x1000);
+    await yieldTurn();
+    expect(pages.live).to.equal(live);
+    notifier.release();
+    await unmapped;
+    expect(pages.live).to.equal(live - 3);
+  });
+
+  it('serves many flows at once, through a ring that fills up', async () => {
+    const { driver, notifier, space, pages } = await setUp({ delayed: true });
+    const domain = driver.createDomain();
+    await driver.attach(DEVICE, domain);
+    await driver.enableTranslation();
+    const live = pages.live;
+    const flow = async (i: number) => {
+      const base = i * 64 * MIB;
+      for (let round = 0; round < 3; round++) {
+        await domain.map(base, 0x800000, 0x5000, PERM_RW);
+        if (!notifier.mappingAt(base)) throw new Error(`flow ${i}: not mapped`);
+        await domain.unmap(base, 0x5000);
+        if (notifier.mappingAt(base)) throw new Error(`flow ${i}: still mapped`);
+      }
+    };
+    await Promise.all(Array.from({ length: QUEUE_ENTRIES }, (_, i) => flow(i)));
+    expect(held(notifier)).to.deep.equal([]);
+    expect(space.audit()).to.deep.equal([]);
+    expect(pages.live).to.equal(live);
+  });
+
+  it('keeps several devices of one domain in step', async () => {
+    const { driver, notifier, attach } = await setUp();
+    const other = attach(DEVICE + 1);
+    const domain = driver.createDomain();
+    await Promise.all([driver.attach(DEVICE, domain), driver.attach(DEVICE + 1, domain)]);
+    await driver.enableTranslation();
+    await domain.mapAll(
+      Array.from({ length: 40 }, (_, i) => ({
+        iova: i * 0x10000,
+        gpa: 0x800000,
+        size: 0x1000,
+        perm: PERM_RW,
+      })),
+    );
+    expect(held(other)).to.deep.equal(held(notifier));
+    expect(held(other)).to.have.length(40);
+  });
+
+  it('names an invalidation that does not complete, and leaks its tables', async () => {
+    const { driver, notifier, pages } = await setUp({ driver: { timeoutMs: 30 } });
+    const domain = driver.createDomain();
+    await driver.attach(DEVICE, domain);
+    await driver.enableTranslation();
+    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+    const live = pages.live;
+    notifier.hold();
+    const error = await failure(domain.unmap(0x1000, 0x1000));
+    expect(error).to.be.instanceOf(InvalidationTimeout);
+    expect((error as Error).message).to.match(
+      /IOTLB invalidation of domain 2 not completed within 30 ms \(IQH/,
+    );
+    expect(pages.live).to.equal(live);
+    expect(await failure(driver.disableTranslation())).to.be.instanceOf(CommandTimeout);
+    notifier.release();
+    await yieldTurn();
+    await driver.enableTranslation();
+    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+    expect(notifier.mappings).to.have.length(1);
+  });
+
+  it('reads and clears the recorded fault', async () => {
+    const { driver, iommu } = await setUp();
+    await driver.attach(DEVICE, driver.createDomain());
+    await driver.enableTranslation();
+    expect(await driver.readFaults()).to.equal(undefined);
+    iommu.translate(DEVICE, 0x7123 as Iova, true);
+    expect(await driver.readFaults()).to.deep.equal({
+      requesterId: DEVICE,
+      iova: 0x7000,
+      write: true,
+      reason: vtd.FAULT.WRITE,
+    });
+    expect(await driver.readFaults()).to.equal(undefined);
+    expect(iommu.readRegister(vtd.FSTS_REG, 4)).to.equal(0n);
+  });
+
+  it('shows up as stale when a subclass forgets an invalidation', async () => {
+    class Forgetful extends VtdDriver {
+      forget = false;
+      protected override submitInvalidation(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void> {
+        return this.forget ? Promise.resolve() : super.submitInvalidation(domain, ranges);
+      }
+    }
+    const { driver, space } = await setUp({ Driver: Forgetful });
+    const domain = driver.createDomain();
+    await driver.attach(DEVICE, domain);
+    await driver.enableTranslation();
+    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+    (driver as Forgetful).forget = true;
+    await domain.unmap(0x1000, 0x1000);
+    expect(space.audit()).to.have.length(1);
+  });
+
+  it('takes over a unit that an earlier driver left translating', async () => {
+    const { driver, iommu, ram, space } = await setUp();
+    await driver.attach(DEVICE, driver.createDomain());
+    await driver.enableTranslation();
+    const next = await VtdDriver.create(
+      new LocalPort(iommu, false),
+      ram,
+      new PageAllocator(ram, 8 * MIB, MIB),
+    );
+    expect(space.kind).to.equal('system');
+    await next.enableTranslation();
+    expect(space.kind).to.equal('blocked');
+  });
+});
+
+describe('guest page allocator', () => {
+  it('hands out zeroed pages, the last freed first, and says when none is left', () => {
+    const ram = smallRam();
+    const pages = new PageAllocator(ram, 0x1000, 0x3000);
+    const [a, b] = [pages.allocate(), pages.allocate()];
+    ram.write32(a, 7);
+    pages.free(b);
+    pages.free(a);
+    expect(pages.allocate()).to.equal(a);
+    expect(ram.read32(a)).to.equal(0);
+    expect(() => pages.free(b)).to.throw(PageNotAllocated);
+    pages.allocate();
+    pages.allocate();
+    expect(() => pages.allocate()).to.throw(PageAllocatorExhausted, '4 KiB page');
+    expect(() => pages.allocateBlock()).to.throw(PageAllocatorExhausted, '2 MiB block');
+  });
+
+  it('keeps blocks aligned and apart from pages', () => {
+    const pages = new PageAllocator(smallRam(), 0x1000, 5 * MIB);
+    const page = pages.allocate();
+    expect(pages.allocateBlock()).to.equal(2 * MIB);
+    expect(page).to.equal(0x1000);
+    expect(() => pages.allocateBlock()).to.throw(PageAllocatorExhausted);
+  });
+});
