@@ -27,7 +27,7 @@ export const WORD_READERS = 64;
 export const READER_STRIDE = 16;
 /** Most threads that may attach to one table. */
 export const MAX_READERS = 32;
-/** A reader's epoch word when it is in no DMA section. Generations never take this value. */
+/** A reader's epoch word when it is in no DMA section. Generations are odd and never take this value. */
 export const OUTSIDE = 0;
 
 export const WORD_ROOT = 1024;

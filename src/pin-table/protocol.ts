@@ -18,6 +18,7 @@
 import * as mem from '#mem';
 import {
   OUTSIDE,
+  PIN_LIMIT,
   PIN_ONE,
   PIN_VALID,
   readerEpoch,
@@ -53,10 +54,10 @@ export function dmaExit(table: mem.SharedWords, slot: number): void {
   if (ld(table, WORD_WRITER_WAITING, 'dma.exit.waiting') !== 0) wake(table, epoch, 'dma.exit.wake');
 }
 
-/** Adds a pin to the leaf at `entry`. False if the leaf is no longer valid; the pin is then undone. */
+/** Adds a pin to the leaf at `entry`. False if it is no longer valid or has PIN_LIMIT pins; the pin is then undone. */
 export function pinAcquire(table: mem.SharedWords, entry: number): boolean {
   const before = add(table, entry + 1, PIN_ONE, 'pin.inc');
-  if ((before & PIN_VALID) !== 0) return true;
+  if ((before & PIN_VALID) !== 0 && before < PIN_LIMIT * PIN_ONE) return true;
   // The writer may have seen this failed pin and be waiting for it.
   if (add(table, entry + 1, -PIN_ONE, 'pin.undo') === PIN_ONE) wake(table, entry + 1, 'pin.undo.wake');
   return false;
@@ -90,9 +91,9 @@ export function leafClear(table: mem.SharedWords, entry: number): void {
 
 /** Third step: from here on a confirmed section sees the cleared entries. Returns the new generation. */
 export function generationBump(table: mem.SharedWords): number {
-  const next = add(table, WORD_GENERATION, 1, 'unmap.bump') + 1;
-  if ((next | 0) !== OUTSIDE) return next | 0;
-  return (add(table, WORD_GENERATION, 1, 'unmap.bump') + 1) | 0; // the counter wrapped onto OUTSIDE
+  // Generations start at 1 and stay odd, so that not even the wrap steps on OUTSIDE: a section opened there would
+  // be one that the writer cannot see.
+  return (add(table, WORD_GENERATION, 2, 'unmap.bump') + 2) | 0;
 }
 
 /** Last step: the epoch that still blocks reader `slot`'s drain, or OUTSIDE if it is drained. */

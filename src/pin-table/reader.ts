@@ -9,7 +9,7 @@ import { findEntry, leafShift, lookup } from './walk.ts';
 
 const { rd } = mem;
 
-/** Answers of {@link PinTableReader.pin} that are not a host PFN. */
+/** Answers of {@link PinTableReader.pin} that are not a host PFN: no mapping (or PIN_LIMIT reached), no permission. */
 export const PIN_UNMAPPED = -1;
 export const PIN_DENIED = -2;
 

@@ -6,6 +6,7 @@
  */
 import * as mem from '#mem';
 import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } from '../address/address.ts';
+import type { HostExtent } from '../host/guest-ram.ts';
 import {
   ENTRY_WORDS,
   MAGIC,
@@ -92,17 +93,24 @@ export class PinTableWriter {
     if (((now & 1) !== 0) !== on) st(this.#table, WORD_SWITCHING, (now + 1) | 0, 'switch.mark');
   }
 
+  /** Maps one extent; see {@link mapExtents}. */
+  map(iova: Iova, hpa: Hpa, size: number, perm: number): number {
+    return this.mapExtents(iova, [{ hpa, size }], perm);
+  }
+
   /**
-   * Maps [iova, iova + size) to host memory at `hpa` with the largest leaves alignment allows. The range must be
-   * page-aligned and unmapped: the container has checked it. Returns the number of leaves.
+   * Maps `extents` one behind the other from `iova` on, with the largest leaves alignment allows: all or nothing.
+   * The range must be page-aligned and unmapped: the container has checked it. Returns the number of leaves.
    * @throws PinTableFullError, PinTableError
    */
-  map(iova: Iova, hpa: Hpa, size: number, perm: number): number {
-    if (iova + size > TABLE_IOVA_LIMIT) throw new PinTableError(`IOVA ${hex(iova)} +${size} beyond 48 bits`);
-    if ((hpa + size) / PAGE_SIZE > PFN_LIMIT) throw new PinTableError(`HPA ${hex(hpa)} beyond 42 bits`);
-    if (this.nodes - this.nodesInUse < nodesNeeded(iova, hpa, size)) throw new PinTableFullError(this.nodes);
-    let leaves = 0;
-    for (let at = 0; at < size; leaves++) at += this.#mapLeaf(iova + at, hpa + at, size - at, perm);
+  mapExtents(iova: Iova, extents: readonly HostExtent[], perm: number): number {
+    if (this.nodes - this.nodesInUse < this.#nodesNeeded(iova, extents))
+      throw new PinTableFullError(this.nodes);
+    let [leaves, base]: [number, number] = [0, iova];
+    for (const { hpa, size } of extents) {
+      for (let at = 0; at < size; leaves++) at += this.#mapLeaf(base + at, hpa + at, size - at, perm);
+      base += size;
+    }
     return leaves;
   }
 
@@ -215,6 +223,46 @@ export class PinTableWriter {
     return this.#publish(leaf, frame, PAGE_SIZE);
   }
 
+  /**
+   * Nodes that mapping these extents takes: known before the first leaf is written. Follows {@link #mapLeaf}'s
+   * choices a node at a time.
+   * @throws PinTableError
+   */
+  #nodesNeeded(iova: number, extents: readonly HostExtent[]): number {
+    let nodes = 0;
+    let [countedMid, countedLeaf, base] = [-1, -1, iova];
+    for (const { hpa, size } of extents) {
+      if (base + size > TABLE_IOVA_LIMIT)
+        throw new PinTableError(`IOVA ${hex(base)} +${size} beyond 48 bits`);
+      if ((hpa + size) / PAGE_SIZE > PFN_LIMIT) throw new PinTableError(`HPA ${hex(hpa)} beyond 42 bits`);
+      const end = base + size;
+      for (let at = base; at < end; ) {
+        const gib = Math.floor(at / PAGE_1G);
+        const offset = hpa - base;
+        const mid = rd(this.#table, WORD_ROOT + gib * ENTRY_WORDS, 'map.link');
+        if ((mid & PERM_MASK) !== 0) throw new PinTableError(`IOVA ${hex(at)} is mapped already`);
+        if (mid === 0 && end - at >= PAGE_1G && at % PAGE_1G === 0 && (at + offset) % PAGE_1G === 0) {
+          at += PAGE_1G;
+          continue;
+        }
+        if (mid === 0 && countedMid !== gib) {
+          countedMid = gib;
+          nodes++;
+        }
+        const large = Math.floor(at / PAGE_2M);
+        const linked = mid !== 0 && !this.#isEmpty(mid + (large % NODE_ENTRIES) * ENTRY_WORDS);
+        const isLeaf = end - at >= PAGE_2M && at % PAGE_2M === 0 && (at + offset) % PAGE_2M === 0;
+        if (!linked && !isLeaf && countedLeaf !== large) {
+          countedLeaf = large;
+          nodes++;
+        }
+        at = (large + 1) * PAGE_2M;
+      }
+      base = end;
+    }
+    return nodes;
+  }
+
   #isEmpty(entry: number): boolean {
     return rd(this.#table, entry, 'map.link') === 0;
   }
@@ -295,11 +343,4 @@ export class PinTableWriter {
       at += span - (at % span);
     }
   }
-}
-
-/** Most nodes that mapping this range can take: known before the first leaf is written, so that map is all or nothing. */
-function nodesNeeded(iova: number, hpa: number, size: number): number {
-  const mids = Math.ceil(size / PAGE_1G) + 1;
-  const largeLeaves = (iova - hpa) % PAGE_2M === 0;
-  return mids + (largeLeaves ? 2 : Math.ceil(size / PAGE_2M) + 1);
 }

@@ -7,6 +7,7 @@
 import BTreeModule from 'sorted-btree';
 import { hex, type Iova, PAGE_SIZE } from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
+import { TABLE_IOVA_LIMIT } from '../pin-table/layout.ts';
 import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
 import { VfioError } from './errors.ts';
 
@@ -18,6 +19,11 @@ export const DMA_ENTRY_LIMIT = 65535;
 /** How often an unmap asks a device that keeps its pins, and how long it waits after each time. */
 export const DMA_UNMAP_ATTEMPTS = 10;
 export const DMA_UNMAP_WAIT_MS = 400;
+/**
+ * Ranges that one attempt names to a device. An unmap with more pinned mappings names the one range that spans them:
+ * the device's control ring must hold the whole request.
+ */
+export const DMA_UNMAP_RANGES = 64;
 /** How long an unmap waits for a device to leave a short-DMA section before it is taken for stuck. */
 export const DRAIN_LIMIT_MS = 4000;
 
@@ -42,8 +48,13 @@ export interface DmaUser {
   readonly slot: number;
   /** Asks it to unpin everything in the range. Does not wait. */
   dmaUnmap(iova: Iova, size: number): void;
-  /** Ends it for breaking the contract; resolves when its thread cannot touch memory any more. */
-  quarantine(reason: string): Promise<void>;
+  /** Looks again at what it stalled on: a switch of the address space has ended. */
+  wake(): void;
+  /**
+   * Ends it for breaking the contract; resolves when its thread cannot touch memory any more. `kind` is a short
+   * fixed word for the report.
+   */
+  quarantine(kind: string, detail: string): Promise<void>;
 }
 
 export interface ContainerCounters {
@@ -111,11 +122,13 @@ export class Container {
 
   /**
    * Maps [iova, iova + size) to the memory at `vaddr`. All or nothing.
-   * @throws VfioError EINVAL (size 0, unaligned, no permission), EOVERFLOW (wraps 2^64), EEXIST (any overlap),
-   *   ENOSPC (entry limit, pin table full), EFAULT (no memory at vaddr)
+   * @throws VfioError EINVAL (size 0, unaligned, no permission, beyond 48 bits), EOVERFLOW (wraps 2^64), EEXIST (any
+   *   overlap), ENOSPC (entry limit, pin table full), EFAULT (no memory at vaddr)
    */
   map(iova: Iova, vaddr: number, size: number, perm: number): void {
     this.#checkRange('map', iova, size);
+    if (iova + size > TABLE_IOVA_LIMIT)
+      throw new VfioError('EINVAL', `map of ${rangeText(iova, size)}: IOVAs have 48 bits`);
     if (perm < 1 || perm > 3) throw new VfioError('EINVAL', `permission ${perm}; accepted: 1 to 3`);
     if (vaddr % PAGE_SIZE !== 0) throw new VfioError('EINVAL', `vaddr ${hex(vaddr)} is not page-aligned`);
     const below = this.#mappings.nextLowerPair(iova + size)?.[1];
@@ -182,6 +195,7 @@ export class Container {
   /** Between begin and end, a device that finds no mapping waits for the end instead of faulting. */
   setSwitching(on: boolean): void {
     this.#table.setSwitching(on);
+    if (!on) for (const user of this.#users) user.wake();
   }
 
   #extents(vaddr: number, size: number): readonly HostExtent[] {
@@ -193,17 +207,11 @@ export class Container {
   }
 
   #mapExtents(iova: Iova, extents: readonly HostExtent[], perm: number): void {
-    let at: number = iova;
     try {
-      for (const { hpa, size } of extents) {
-        this.counters.leaves += this.#table.map(at as Iova, hpa, size, perm);
-        at += size;
-      }
+      this.counters.leaves += this.#table.mapExtents(iova, extents, perm);
     } catch (error) {
-      if (!(error instanceof PinTableFullError)) throw error;
-      // What was published may have been looked up already: it leaves through the ordinary door.
-      if (at > iova) void this.unmapMappings([{ iova, size: at - iova }]);
-      throw new VfioError('ENOSPC', error.message);
+      if (error instanceof PinTableFullError) throw new VfioError('ENOSPC', error.message);
+      throw error;
     }
   }
 
@@ -227,7 +235,11 @@ export class Container {
       if (!(await waiting)) {
         // Sections last microseconds. A thread that has not left one by now is stuck or dead.
         for (const user of [...this.#users])
-          await this.#expel(user, `did not leave a DMA section within ${this.#drainLimitMs} ms`);
+          await this.#expel(
+            user,
+            'stuck-in-dma',
+            `did not leave a DMA section within ${this.#drainLimitMs} ms`,
+          );
       }
       waiting = this.#table.waitDrained(this.#drainLimitMs);
     }
@@ -237,8 +249,9 @@ export class Container {
   /** R7: asks every device for each pinned mapping, a bounded number of times; then insists. */
   async #awaitUnpinned(pinned: readonly { readonly iova: Iova; readonly size: number }[]): Promise<void> {
     for (let attempt = 0; attempt < DMA_UNMAP_ATTEMPTS; attempt++) {
-      for (const { iova, size } of pinned)
-        if (this.#table.pins(iova, size) > 0) for (const user of this.#users) user.dmaUnmap(iova, size);
+      const ranges = pinned.filter(({ iova, size }) => this.#table.pins(iova, size) > 0);
+      for (const { iova, size } of ranges.length > DMA_UNMAP_RANGES ? [spanOf(ranges)] : ranges)
+        for (const user of this.#users) user.dmaUnmap(iova, size);
       if (await this.#unpinnedInTime(pinned)) return;
     }
     const { iova, size } = pinned.find((range) => this.#table.pins(range.iova, range.size) > 0) ?? pinned[0]!;
@@ -246,6 +259,7 @@ export class Container {
     for (const user of [...this.#users])
       await this.#expel(
         user,
+        'never-unpins',
         `keeps ${left} pins on ${rangeText(iova, size)} after ${DMA_UNMAP_ATTEMPTS} requests to unpin`,
       );
     for (const range of pinned) this.counters.forcedPins += this.#table.forcePins(range.iova, range.size);
@@ -261,13 +275,13 @@ export class Container {
     return true;
   }
 
-  async #expel(user: DmaUser, reason: string): Promise<void> {
-    await user.quarantine(reason);
+  async #expel(user: DmaUser, kind: string, detail: string): Promise<void> {
+    await user.quarantine(kind, detail);
     this.releaseUser(user);
   }
 
   #checkRange(what: string, iova: number, size: number): void {
-    if (size <= 0 || size % PAGE_SIZE !== 0 || iova % PAGE_SIZE !== 0)
+    if (iova < 0 || size <= 0 || size % PAGE_SIZE !== 0 || iova % PAGE_SIZE !== 0)
       throw new VfioError(
         'EINVAL',
         `${what} of ${rangeText(iova, size)}: both must be multiples of 4096, size > 0`,
@@ -277,3 +291,13 @@ export class Container {
 }
 
 const rangeText = (iova: number, size: number): string => `${hex(iova)} +${hex(size)}`;
+
+/** The smallest range that covers all of `ranges`. */
+function spanOf(ranges: readonly { readonly iova: Iova; readonly size: number }[]) {
+  let [start, end] = [Number.POSITIVE_INFINITY, 0];
+  for (const { iova, size } of ranges) {
+    start = Math.min(start, iova);
+    end = Math.max(end, iova + size);
+  }
+  return { iova: start as Iova, size: end - start };
+}
