@@ -134,7 +134,7 @@ function allOf(tables: SecondLevelTables, start = 0, end = 2 ** 48): Translation
 }
 
 describe('VT-d second-level tables, random', () => {
-  const runs = { numRuns: 100 };
+  const runs = { numRuns: 200 };
 
   it('walk, leafAt and partial walks agree with a naive walk', () => {
     const ram = smallRam();
@@ -227,7 +227,7 @@ describe('VT-d second-level tables, random', () => {
           }
         },
       ),
-      { numRuns: 40 },
+      { numRuns: 100 },
     );
   });
 });

@@ -238,22 +238,18 @@ describe('VT-d model: faults', () => {
 });
 
 describe('VT-d model: tables', () => {
-  const tables = (ram: GuestRam, root: number, onTruncated = () => {}) =>
-    new SecondLevelTables(
-      ram,
-      root,
-      4,
-      new SecondLevelFormat({ awBits: 48, cachingMode: true }),
-      onTruncated,
-    );
+  const tables = (ram: GuestRam, root: number, onWalked = (_entries: number) => {}) =>
+    new SecondLevelTables(ram, root, 4, new SecondLevelFormat({ awBits: 48, cachingMode: true }), onWalked);
 
   it('ends a walk of a table that points at itself, within the limit', () => {
     const ram = smallRam();
     for (let i = 0; i < 512; i++) write64(ram, TOP + i * 8, TOP + 3);
     let leaves = 0;
-    let truncated = 0;
-    tables(ram, TOP, () => truncated++).walk(0, 2 ** 48, () => leaves++);
-    expect(truncated).to.equal(1);
+    let visited = 0;
+    tables(ram, TOP, (entries) => {
+      visited += entries;
+    }).walk(0, 2 ** 48, () => leaves++);
+    expect(visited).to.equal(WALK_ENTRY_LIMIT + 1);
     expect(leaves).to.be.within(1, WALK_ENTRY_LIMIT);
   });
 
@@ -316,6 +312,21 @@ describe('VT-d model: invalidation queue', () => {
     expect(bench.held()).to.deep.equal(TRANSLATED);
     bench.submit([0x22 + 7 * 65536, 0, 0, 0]);
     expect(bench.held()).to.deep.equal([]);
+  });
+
+  it('gives way to others after much work', async () => {
+    const bench = new Bench();
+    bench.enableQueue();
+    // Every walk is as long as walks can be, and finds nothing: the lowest entries have a reserved bit.
+    for (const table of [TOP, MIDDLE, LOWER])
+      for (let i = 0; i < 512; i++) write64(bench.ram, table + i * 8, table + 4096 + 3);
+    for (let i = 0; i < 512; i++) write64(bench.ram, LOWEST + i * 8, 0x800 + 3);
+    const global = [0x12, 0, 0, 0];
+    const done = bench.submit(global, global, wait(1));
+    expect(bench.read(vtd.IQH_REG, 8)).to.equal(0x10n);
+    await done;
+    expect(bench.ram.read32(STATUS)).to.equal(1);
+    expect(bench.iommu.counters.truncatedWalks).to.equal(2);
   });
 
   it('stops at a bad descriptor with IQE and goes on when software clears it', () => {

@@ -13,6 +13,8 @@ import type { VtdRegisterFile } from './registers.ts';
 export interface InvalidationQueueEvents {
   /** Does what a descriptor asks. */
   readonly apply: (request: Invalidation) => Completion;
+  /** Asked before each descriptor: pends when others should have a turn first. */
+  readonly pause: () => Completion;
   /** A wait descriptor with IF is complete. */
   readonly waitInterrupt: () => void;
   /** The descriptor at IQH cannot be taken: FSTS.IQE is to be set. */
@@ -68,9 +70,15 @@ export class InvalidationQueue {
   /** Handles descriptors up to the tail, at most as many as the queue holds. Never run twice at a time. */
   run(): Completion {
     for (let left = this.#entries(); left > 0 && this.ready; left--) {
+      const pause = this.#events.pause();
+      if (pause) return this.#runPending(pause, left);
       const work = this.#next();
       if (work === STOPPED) return undefined;
-      if (work) return this.#runPending(work, left - 1);
+      if (work)
+        return this.#runPending(
+          work.then(() => this.#advance()),
+          left - 1,
+        );
       this.#advance();
     }
     return undefined;
@@ -78,8 +86,9 @@ export class InvalidationQueue {
 
   async #runPending(first: Promise<void>, left: number): Promise<void> {
     await first;
-    this.#advance();
     for (; left > 0 && this.ready; left--) {
+      const pause = this.#events.pause();
+      if (pause) await pause;
       const work = this.#next();
       if (work === STOPPED) return;
       if (work) await work;

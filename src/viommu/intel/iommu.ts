@@ -6,6 +6,7 @@
  * specification asks for none when an entry becomes present, so a container would miss it: a device that does its
  * DMA through a container needs caching mode, as in QEMU, which refuses VFIO devices without it.
  */
+import { yieldTurn } from '#host';
 import { type Gpa, type Iova, PERM_RW } from '../../address/address.ts';
 import type { GuestRam } from '../../host/guest-ram.ts';
 import * as vtd from '../../pci/vtd-format.ts';
@@ -25,7 +26,12 @@ import {
   type VtdRegisterFile,
 } from './registers.ts';
 import { type ContextFormat, lookUpContext } from './root-context.ts';
-import { SecondLevelFormat, SecondLevelTables } from './second-level.ts';
+import { SecondLevelFormat, SecondLevelTables, WALK_ENTRY_LIMIT } from './second-level.ts';
+
+/** A guest's queue gives way to others after this much work: table entries looked at … */
+export const TURN_WORK_LIMIT = 2 ** 20;
+/** … each descriptor counting as this many. */
+const DESCRIPTOR_WORK = 512;
 
 export interface IntelIommuOptions extends IntelCapabilities {
   readonly ram: GuestRam;
@@ -63,6 +69,8 @@ export class IntelIommu implements VIommu {
   #root = 0;
   #queueScheduled = false;
   #scheduledRun: Completion;
+  /** Since the queue last gave way. */
+  #work = 0;
   /** What the register write in progress has caused. */
   #caused: Completion;
 
@@ -79,6 +87,7 @@ export class IntelIommu implements VIommu {
     const completion = new CompletionEvent(this.#registers, raiseMsi);
     this.#queue = new InvalidationQueue(this.#ram, this.#registers, {
       apply: (request) => this.#apply(request),
+      pause: () => this.#pause(),
       waitInterrupt: () => completion.signal(),
       error: () => this.#faults.invalidationQueueError(),
     });
@@ -139,8 +148,9 @@ export class IntelIommu implements VIommu {
   }
 
   #tables(root: number, levels: number): SecondLevelTables {
-    return new SecondLevelTables(this.#ram, root, levels, this.#tableFormat, () => {
-      this.counters.truncatedWalks++;
+    return new SecondLevelTables(this.#ram, root, levels, this.#tableFormat, (entries) => {
+      this.#work += entries;
+      if (entries > WALK_ENTRY_LIMIT) this.counters.truncatedWalks++;
     });
   }
 
@@ -260,7 +270,15 @@ export class IntelIommu implements VIommu {
     this.#caused = this.#scheduledRun;
   }
 
+  #pause(): Completion {
+    this.#work += DESCRIPTOR_WORK;
+    if (this.#work < TURN_WORK_LIMIT) return undefined;
+    this.#work = 0;
+    return yieldTurn();
+  }
+
   #runQueue(): Completion {
+    this.#work = 0;
     // One run is bounded by the queue's size; a guest that kept adding gets another turn behind other commands.
     return after(this.#queue.run(), () => {
       this.#scheduleQueue();

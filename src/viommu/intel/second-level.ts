@@ -64,26 +64,26 @@ export class SecondLevelTables implements TranslationSource {
   readonly #ram: GuestRam;
   readonly #format: SecondLevelFormat;
   readonly #limit: number;
-  readonly #onTruncated: () => void;
+  readonly #onWalked: (entries: number) => void;
 
   /**
    * @param root GPA of the top table
    * @param levels 3 or 4
-   * @param onTruncated called when a walk hits {@link WALK_ENTRY_LIMIT}
+   * @param onWalked called after each walk with the entries it looked at; above {@link WALK_ENTRY_LIMIT} it was cut
    */
   constructor(
     ram: GuestRam,
     root: number,
     levels: number,
     format: SecondLevelFormat,
-    onTruncated: () => void = () => {},
+    onWalked: (entries: number) => void = () => {},
   ) {
     this.root = root;
     this.levels = levels;
     this.#ram = ram;
     this.#format = format;
     this.#limit = 2 ** Math.min(vtd.widthOfLevels(levels), format.awBits);
-    this.#onTruncated = onTruncated;
+    this.#onWalked = onWalked;
   }
 
   /** The leaf that serves one access, or the fault reason (section 7.1.3). */
@@ -105,7 +105,7 @@ export class SecondLevelTables implements TranslationSource {
   walk(start: number, end: number, visit: TranslationVisitor): void {
     const walk = { start, end: Math.min(end, this.#limit), visit, entriesLeft: WALK_ENTRY_LIMIT };
     if (start < walk.end) this.#walkTable(walk, this.root, this.levels, 0, PERM_RW);
-    if (walk.entriesLeft < 0) this.#onTruncated();
+    this.#onWalked(WALK_ENTRY_LIMIT - walk.entriesLeft);
   }
 
   /** `need`: the permission asked at each level, or 0 for "any that remains". */
@@ -141,7 +141,8 @@ export class SecondLevelTables implements TranslationSource {
     const first = Math.max(0, Math.floor((walk.start - base) / span));
     const last = Math.min(vtd.SL_ENTRIES, Math.ceil((walk.end - base) / span));
     for (let i = first; i < last; i++) {
-      if (--walk.entriesLeft < 0) return;
+      // Below 0 for every level, so that the whole walk unwinds.
+      if (walk.entriesLeft < 0 || --walk.entriesLeft < 0) return;
       const entry = table + i * vtd.SL_ENTRY_BYTES;
       const low = this.#ram.read32(entry);
       const granted = perm & low;
