@@ -4,7 +4,7 @@
  */
 import * as mem from '#mem';
 
-const { ld, st, rd, wr, wake, waitEqAsync, wordsOf } = mem;
+const { ld, st, rd, wr, add, wake, waitEqAsync, wordsOf } = mem;
 
 /** Entries a guest may have posted and not yet had taken; a full ring makes the guest wait. */
 export const MMIO_RING_ENTRIES = 256;
@@ -32,13 +32,16 @@ export type AccessSize = 1 | 2 | 4 | 8;
 export const REGION_BAR0 = 0;
 export const REGION_CONFIG = 7;
 
-/** The guest's end. One thread uses it; its reads are answered one at a time, in the order they were made. */
+/** The guest's end. One thread uses it; entries enter the ring in the order they were made, also past a full ring. */
 export class MmioPort {
   readonly #words: mem.SharedWords;
   readonly #notify: () => void;
   #reads: Promise<unknown> = Promise.resolve();
+  /** Entries that found the ring full: the rest queue behind them. */
+  #queue: Promise<unknown> = Promise.resolve();
+  #queued = 0;
   #sequence = 0;
-  /** Set when an answer did not come in time: a late one must not be taken for the next. */
+  /** Set when an answer, or room, did not come in time: a late answer must not be taken for the next. */
   #dead = false;
 
   constructor(sab: SharedArrayBuffer, byteOffset: number, notify: () => void) {
@@ -48,8 +51,7 @@ export class MmioPort {
 
   /** Posts a write. Resolves when it has been put in the ring: at once, unless the ring is full. */
   write(region: number, offset: number, size: AccessSize, value: bigint): void | Promise<void> {
-    if (this.#tryPush(OP_WRITE, region, offset, size, value)) return undefined;
-    return this.#pushSoon(OP_WRITE, region, offset, size, value).then(() => {});
+    return this.#push(OP_WRITE, region, offset, size, value)?.then(() => {});
   }
 
   /** Reads; all ones if the owner is gone. Every write made before is taken first. */
@@ -63,15 +65,18 @@ export class MmioPort {
     const ones = (1n << BigInt(8 * size)) - 1n;
     if (this.#dead) return ones;
     const before = ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word');
+    if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return ones;
     this.#sequence = (before + 1) | 0;
-    if (!(await this.#pushSoon(OP_READ, region, offset, size, 0n))) return ones;
+    const pushed = this.#push(OP_READ, region, offset, size, 0n);
+    if (pushed && !(await pushed)) return ones;
     for (;;) {
-      if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return ones;
       const waiting = waitEqAsync(this.#words, WORD_REPLY_SEQUENCE, before, MMIO_TIMEOUT_MS, 'link.wait');
       if (waiting && !(await waiting)) {
         this.#dead = true;
         return ones;
       }
+      // Closing raises the flag, then changes the sequence: whoever read the sequence before is not left waiting.
+      if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return ones;
       if (ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word') === this.#sequence) break;
     }
     const low = BigInt(rd(this.#words, WORD_REPLY_LOW, 'link.word') >>> 0);
@@ -79,14 +84,28 @@ export class MmioPort {
     return ((high << 32n) | low) & ones;
   }
 
+  /** Undefined if the entry is in the ring; else a promise, false if it never will be. */
+  #push(op: number, region: number, offset: number, size: number, value: bigint) {
+    if (this.#queued === 0 && this.#tryPush(op, region, offset, size, value)) return undefined;
+    this.#queued++;
+    const pushed = this.#queue.then(() => this.#pushSoon(op, region, offset, size, value));
+    this.#queue = pushed;
+    return pushed;
+  }
+
   async #pushSoon(op: number, region: number, offset: number, size: number, value: bigint): Promise<boolean> {
-    while (!this.#tryPush(op, region, offset, size, value)) {
-      if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return false;
-      const head = ld(this.#words, WORD_HEAD, 'ring.head');
-      const waiting = waitEqAsync(this.#words, WORD_HEAD, head, MMIO_TIMEOUT_MS, 'ring.wait');
-      if (waiting && !(await waiting)) return false;
+    try {
+      while (!this.#dead) {
+        const head = ld(this.#words, WORD_HEAD, 'ring.head');
+        if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return false;
+        if (this.#tryPush(op, region, offset, size, value)) return true;
+        const waiting = waitEqAsync(this.#words, WORD_HEAD, head, MMIO_TIMEOUT_MS, 'ring.wait');
+        if (waiting && !(await waiting)) this.#dead = true;
+      }
+      return false;
+    } finally {
+      this.#queued--;
     }
-    return true;
   }
 
   #tryPush(op: number, region: number, offset: number, size: number, value: bigint): boolean {
@@ -135,7 +154,10 @@ export class MmioServer {
   /** Says that nobody serves any more: reads answer all ones, writes are dropped. */
   close(): void {
     st(this.#words, WORD_CLOSED, 1, 'link.word');
+    // Both words that a guest waits on change: one that looked at the flag just before does not fall asleep.
+    add(this.#words, WORD_REPLY_SEQUENCE, 1, 'link.word');
     wake(this.#words, WORD_REPLY_SEQUENCE, 'link.wait');
+    st(this.#words, WORD_HEAD, ld(this.#words, WORD_TAIL, 'ring.tail'), 'ring.head');
     wake(this.#words, WORD_HEAD, 'ring.wait');
   }
 

@@ -1,0 +1,393 @@
+import { readFileSync } from 'node:fs';
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { describe, it } from 'mocha';
+import { yieldTurn } from '#host';
+import { generateSchema, TARGET } from '../../proto/generate.ts';
+import {
+  bodyToJson,
+  decodeFrame,
+  encodeFrame,
+  FRAME_BYTES_LIMIT,
+  type Frame,
+  FrameError,
+} from '../../src/channel/codec.ts';
+import { DeviceLink, DeviceState, MAX_VECTORS, RING_MMIO } from '../../src/channel/device-link.ts';
+import { Doorbell, doorbellWords } from '../../src/channel/doorbell.ts';
+import { FrameRing, frameRingBytes } from '../../src/channel/frame-ring.ts';
+import {
+  type AccessSize,
+  MMIO_CHANNEL_BYTES,
+  MMIO_RING_ENTRIES,
+  MmioPort,
+  MmioServer,
+  type MmioTarget,
+} from '../../src/channel/mmio-channel.ts';
+import { DESCRIPTOR } from '../../src/channel/schema.ts';
+import { interposed } from '../fixtures/interleave.ts';
+
+describe('Doorbell', () => {
+  it('hands over each sender that rang once, whatever the order and the number of rings', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(99), { maxLength: 200 }), (rings) => {
+        const sab = new SharedArrayBuffer(doorbellWords(100) * 4);
+        const [sender, waiter] = [new Doorbell(sab, 0, 100), new Doorbell(sab, 0, 100)];
+        for (const ring of rings) sender.ring(ring);
+        const seen: number[] = [];
+        expect(waiter.take((who) => seen.push(who))).to.equal(seen.length);
+        expect(seen).to.deep.equal([...new Set(rings)].sort((a, b) => a - b));
+        expect(waiter.take(() => {})).to.equal(0);
+      }),
+    );
+  });
+
+  it('does not put a waiter to sleep that somebody rang for after it read the sequence', () => {
+    const bell = new Doorbell(new SharedArrayBuffer(doorbellWords(1) * 4), 0, 1);
+    const before = bell.sequence;
+    bell.ring(0);
+    expect(bell.waitAsync(before, 10_000)).to.equal(undefined);
+    bell.wait(before, 10_000);
+  });
+
+  it('wakes the waiter', async () => {
+    const bell = new Doorbell(new SharedArrayBuffer(doorbellWords(33) * 4), 0, 33);
+    const waiting = bell.waitAsync(bell.sequence, 10_000);
+    bell.ring(32);
+    expect(await waiting).to.equal(true);
+    expect(bell.take((who) => expect(who).to.equal(32))).to.equal(1);
+  });
+
+  it('says false when nobody rang in time', async () => {
+    const bell = new Doorbell(new SharedArrayBuffer(doorbellWords(1) * 4), 0, 1);
+    expect(await bell.waitAsync(bell.sequence, 1)).to.equal(false);
+  });
+});
+
+describe('FrameRing', () => {
+  const CAPACITY = 64;
+  /** A ring whose two counters stand at `start`, so that runs cross the wrap of both ring and counter. */
+  const ringAt = (start: number) => {
+    const sab = new SharedArrayBuffer(frameRingBytes(CAPACITY));
+    new Int32Array(sab, 0, 2).fill(start);
+    return [new FrameRing(sab, 0, CAPACITY), new FrameRing(sab, 0, CAPACITY)] as const;
+  };
+
+  it('is a bounded queue of byte strings, also where ring and counters wrap', () => {
+    const operation = fc.option(fc.uint8Array({ maxLength: 70 }), { freq: 3 });
+    const start = fc.constantFrom(0, 60, 2 ** 31 - 32, -32);
+    fc.assert(
+      fc.property(start, fc.array(operation, { maxLength: 120, size: 'max' }), (at, operations) => {
+        const [producer, consumer] = ringAt(at);
+        const queue: Uint8Array[] = [];
+        const room = () => CAPACITY - queue.reduce((sum, f) => sum + 4 + Math.ceil(f.length / 4) * 4, 0);
+        let refused = 0;
+        for (const frame of operations) {
+          if (frame === null) {
+            expect(consumer.shift()).to.deep.equal(queue.shift());
+            continue;
+          }
+          const fits = 4 + Math.ceil(frame.length / 4) * 4 <= room();
+          expect(producer.push(frame)).to.equal(fits);
+          if (fits) queue.push(frame);
+          else refused++;
+        }
+        expect(producer.refused).to.equal(refused);
+        for (const frame of queue) expect(consumer.shift()).to.deep.equal(frame);
+        expect(consumer.shift()).to.equal(undefined);
+      }),
+    );
+  });
+
+  it('takes a frame that fills it exactly, and refuses the smallest one more', () => {
+    const [ring] = ringAt(0);
+    expect(ring.push(new Uint8Array(CAPACITY - 4))).to.equal(true);
+    expect(ring.push(new Uint8Array(0))).to.equal(false);
+    expect(ring.refused).to.equal(1);
+    expect(ring.shift()).to.have.length(CAPACITY - 4);
+    expect(ring.push(new Uint8Array(CAPACITY - 3))).to.equal(false);
+  });
+});
+
+/** A register space that notes its accesses and answers reads with what the test says. */
+class Recorder implements MmioTarget {
+  readonly log: string[] = [];
+  answer = 0n;
+  read(region: number, offset: number, size: AccessSize): bigint {
+    this.log.push(`r${region}:${offset}/${size}`);
+    return this.answer;
+  }
+  write(region: number, offset: number, size: AccessSize, value: bigint): void {
+    this.log.push(`w${region}:${offset}/${size}=${value.toString(16)}`);
+  }
+}
+
+function mmio() {
+  const sab = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
+  let rings = 0;
+  const port = new MmioPort(sab, 0, () => rings++);
+  return { port, server: new MmioServer(sab, 0), target: new Recorder(), rings: () => rings };
+}
+
+/** Serves until the promise is kept. */
+async function serving<T>(work: Promise<T>, server: MmioServer, target: MmioTarget, limit = 16): Promise<T> {
+  let done = false;
+  void work.finally(() => {
+    done = true;
+  });
+  while (!done) {
+    server.serve(target, limit);
+    await yieldTurn();
+  }
+  return work;
+}
+
+describe('MMIO channel', () => {
+  it('keeps writes and reads in the order they were made, and rings for each', async () => {
+    const { port, server, target, rings } = mmio();
+    port.write(0, 0x10, 8, 0xfedc_ba98_7654_3210n);
+    target.answer = 0x8000_0000_1234_5678n;
+    expect(await serving(port.read(7, 4, 8), server, target)).to.equal(0x8000_0000_1234_5678n);
+    port.write(0, 0x20, 4, 0xffff_ffffn);
+    expect(await serving(port.read(0, 0x24, 2), server, target), 'cut to its size').to.equal(0x5678n);
+    expect(target.log).to.deep.equal(['w0:16/8=fedcba9876543210', 'r7:4/8', 'w0:32/4=ffffffff', 'r0:36/2']);
+    expect(rings()).to.equal(4);
+  });
+
+  it('answers reads that were made together each with its own value', async () => {
+    const { port, server } = mmio();
+    const echo: MmioTarget = { read: (_region, offset) => BigInt(offset), write: () => {} };
+    const reads = Promise.all([1, 2, 3, 4, 5].map((offset) => port.read(0, offset, 4)));
+    expect(await serving(reads, server, echo, 1)).to.deep.equal([1n, 2n, 3n, 4n, 5n]);
+  });
+
+  it(`takes ${MMIO_RING_ENTRIES} writes at once; more wait for room and stay in order`, async () => {
+    const { port, server, target } = mmio();
+    for (let i = 0; i < MMIO_RING_ENTRIES; i++) expect(port.write(0, i, 4, 0n)).to.equal(undefined);
+    const late = [port.write(0, 1000, 4, 0n), port.write(0, 1001, 4, 0n)];
+    for (const write of late) expect(write).to.be.instanceOf(Promise);
+    const read = port.read(0, 1002, 4);
+    await yieldTurn();
+    server.serve(target, 1);
+    // There is room now, but two entries were here before this one.
+    late.push(port.write(0, 1003, 4, 0n));
+    await serving(Promise.all([...late, read]), server, target, 1);
+    server.serve(target, 10);
+    const tail = target.log.slice(MMIO_RING_ENTRIES).map((entry) => Number(/:(\d+)/.exec(entry)?.[1]));
+    expect(tail.filter((offset) => offset !== 1002)).to.deep.equal([1000, 1001, 1003]);
+    expect(tail.indexOf(1002), 'the read comes after the writes made before it').to.be.greaterThan(1);
+  });
+
+  it('serves at most the given number of entries and says whether more wait', () => {
+    const { port, server, target } = mmio();
+    for (let i = 0; i < 3; i++) port.write(0, i, 1, 0n);
+    expect(server.serve(target, 2)).to.equal(true);
+    expect(target.log).to.have.length(2);
+    expect(server.serve(target, 2)).to.equal(false);
+    expect(server.serve(target, 2)).to.equal(false);
+  });
+
+  it('reads all ones of the access size once the owner is gone', async () => {
+    const { port, server } = mmio();
+    server.close();
+    expect(await port.read(0, 0, 1)).to.equal(0xffn);
+    expect(await port.read(0, 0, 8)).to.equal(0xffff_ffff_ffff_ffffn);
+  });
+
+  it('frees a read that is waiting when the owner goes', async () => {
+    const { port, server } = mmio();
+    const read = port.read(0, 0, 4);
+    await yieldTurn();
+    server.close();
+    expect(await read).to.equal(0xffff_ffffn);
+  });
+
+  it('does not let a reader fall asleep that looked just before the owner went', async () => {
+    const { port, server } = mmio();
+    const { result, outcomes } = await interposed(
+      'waitAsync',
+      () => server.close(),
+      () => port.read(0, 0, 4),
+    );
+    expect(result).to.equal(0xffff_ffffn);
+    expect(outcomes).to.deep.equal([{ async: false, value: 'not-equal' }]);
+  });
+
+  it('does not let a writer at a full ring fall asleep that looked just before the owner went', async () => {
+    const { port, server } = mmio();
+    for (let i = 0; i < MMIO_RING_ENTRIES; i++) port.write(0, i, 4, 0n);
+    const { outcomes } = await interposed(
+      'waitAsync',
+      () => server.close(),
+      () => port.write(0, 0, 4, 0n),
+    );
+    expect(outcomes).to.deep.equal([{ async: false, value: 'not-equal' }]);
+  });
+
+  it('drops writes past a full ring once the owner is gone, instead of waiting', async () => {
+    const { port, server } = mmio();
+    server.close();
+    const { outcomes } = await interposed(
+      'waitAsync',
+      () => {},
+      async () => {
+        for (let i = 0; i < 2 * MMIO_RING_ENTRIES; i++) await port.write(0, i, 4, 0n);
+      },
+    );
+    expect(outcomes).to.deep.equal([]);
+  });
+});
+
+describe('DeviceLink', () => {
+  it('counts interrupts per vector and wakes who waits for events', async () => {
+    const device = new DeviceLink();
+    const guest = new DeviceLink(device.sab);
+    const before = guest.events;
+    const waiting = guest.waitEvents(before, 10_000);
+    device.interrupt(0);
+    device.interrupt(0);
+    device.interrupt(MAX_VECTORS - 1);
+    expect(await waiting).to.equal(true);
+    expect([0, 1, MAX_VECTORS - 1].map((v) => guest.interrupts(v))).to.deep.equal([2, 0, 1]);
+    expect(guest.waitEvents(before, 10_000), 'there were events already').to.equal(undefined);
+  });
+
+  it('shows a change of state to the other end, as an event', () => {
+    const device = new DeviceLink();
+    const guest = new DeviceLink(device.sab);
+    expect(guest.state).to.equal(DeviceState.starting);
+    const before = guest.events;
+    device.setState(DeviceState.ready);
+    expect(guest.state).to.equal(DeviceState.ready);
+    expect(guest.events).to.not.equal(before);
+  });
+
+  it('keeps its parts apart: filling one leaves the others as they were', async () => {
+    const link = new DeviceLink();
+    while (link.toDevice.push(new Uint8Array(1000).fill(0xee)));
+    while (link.fromDevice.push(new Uint8Array(1000).fill(0xdd)));
+    const port = link.mmioPort();
+    for (let i = 0; i < MMIO_RING_ENTRIES; i++) port.write(0, -1, 8, -1n);
+    for (let vector = 0; vector < MAX_VECTORS; vector++) link.interrupt(vector);
+    expect(link.state).to.equal(DeviceState.starting);
+    const rang: number[] = [];
+    link.doorbell.take((who) => rang.push(who));
+    expect(rang).to.deep.equal([RING_MMIO]);
+    for (let bytes = link.toDevice.shift(); bytes; bytes = link.toDevice.shift())
+      expect(bytes.every((byte) => byte === 0xee)).to.equal(true);
+    for (let bytes = link.fromDevice.shift(); bytes; bytes = link.fromDevice.shift())
+      expect(bytes.every((byte) => byte === 0xdd)).to.equal(true);
+    const target = new Recorder();
+    link.mmioServer().serve(target, MMIO_RING_ENTRIES);
+    expect(new Set(target.log)).to.deep.equal(new Set(['w0:-1/8=ffffffffffffffff']));
+  });
+});
+
+describe('frame codec', () => {
+  const header = fc.record({
+    timeUs: fc.maxSafeNat(),
+    process: fc.nat(0xffff),
+    vm: fc.nat(0xffff),
+    device: fc.integer({ min: -1, max: 0xffff }),
+  });
+
+  it('brings every frame back as it was, addresses exact to 2^53', () => {
+    fc.assert(
+      fc.property(
+        header,
+        fc.maxSafeNat(),
+        fc.maxSafeNat(),
+        fc.string(),
+        fc.boolean(),
+        (head, iova, size, text, flag) => {
+          const frames: [Uint8Array, string, Record<string, unknown>][] = [
+            [encodeFrame(head, 'dmaUnmap', { iova, size }), 'dmaUnmap', { iova, size }],
+            [encodeFrame(head, 'guestPhase', { name: text }), 'guestPhase', { name: text }],
+            [
+              encodeFrame(head, 'dmaFault', { iova, write: flag, denied: !flag }),
+              'dmaFault',
+              { iova, write: flag, denied: !flag },
+            ],
+            [encodeFrame(head, 'deviceStop', {}), 'deviceStop', {}],
+          ];
+          for (const [bytes, kind, body] of frames) {
+            const frame = decodeFrame(bytes);
+            expect(frame.header).to.deep.equal(head);
+            expect(frame.kind).to.equal(kind);
+            expect(bodyToJson(frame)).to.deep.equal(body);
+          }
+        },
+      ),
+    );
+  });
+
+  it('carries nested and repeated messages', () => {
+    const counts = { commands: 1, bytesFilled: 2, bytesCopied: 3, bytesSummed: 4, pins: 5, unpins: 6 };
+    const rest = { faults: 7, faultsDropped: 8, stalls: 9, interrupts: 10 };
+    const body = {
+      ...counts,
+      ...rest,
+      unimplemented: [
+        { offset: 0x80, count: 2 },
+        { offset: 0x84, count: 1 },
+      ],
+    };
+    const bytes = encodeFrame({ timeUs: 1, process: 0, vm: 0, device: 3 }, 'deviceReport', body);
+    expect(bodyToJson(decodeFrame(bytes))).to.deep.equal(body);
+  });
+
+  /** A frame of any bytes, or nothing: the only error that may come out is FrameError. */
+  const tryDecode = (bytes: Uint8Array): Frame | undefined => {
+    try {
+      return decodeFrame(bytes);
+    } catch (error) {
+      expect(error).to.be.instanceOf(FrameError);
+      return undefined;
+    }
+  };
+
+  it('answers garbage with FrameError and nothing else', () => {
+    const sound = encodeFrame({ timeUs: 1e15, process: 1, vm: 2, device: 3 }, 'violation', {
+      kind: 'use-after-unpin',
+      detail: 'HPA 0x1',
+      repeats: 1,
+    });
+    const damaged = fc
+      .tuple(fc.nat(sound.length - 1), fc.nat(255), fc.nat(sound.length))
+      .map(([at, byte, end]) => {
+        const bytes = sound.slice(0, end);
+        if (at < end) bytes[at] = byte;
+        return bytes;
+      });
+    fc.assert(
+      fc.property(fc.oneof(fc.uint8Array({ maxLength: 200 }), damaged), (bytes) => void tryDecode(bytes)),
+      {
+        numRuns: 5000,
+      },
+    );
+  });
+
+  it('answers endless nesting, an empty frame and an oversized one with FrameError', () => {
+    for (const bytes of [
+      new Uint8Array(1 << 20).fill(0x0b),
+      new Uint8Array(0),
+      new Uint8Array(FRAME_BYTES_LIMIT + 1),
+    ])
+      expect(() => decodeFrame(bytes)).to.throw(FrameError);
+    expect(() => decodeFrame(new Uint8Array(FRAME_BYTES_LIMIT + 1))).to.throw(`up to ${FRAME_BYTES_LIMIT}`);
+  });
+});
+
+describe('schema.ts', () => {
+  const declarations = (text: string) =>
+    text
+      .slice(0, text.indexOf('export const DESCRIPTOR'))
+      .replace(/\/\*.*?\*\/|\/\/.*$/gms, '')
+      .replace(/\s+/g, ' ');
+
+  it('is what npm run proto makes of the .proto file', () => {
+    const generated = generateSchema();
+    const descriptor = /DESCRIPTOR: string =\s*'(.*)';/.exec(generated)?.[1];
+    expect(JSON.parse(DESCRIPTOR)).to.deep.equal(JSON.parse(descriptor as string));
+    expect(declarations(readFileSync(TARGET, 'utf8'))).to.equal(declarations(generated));
+  });
+});
