@@ -93,9 +93,9 @@ export class DeviceRuntime {
     const sequence = this.#link.doorbell.sequence;
     this.#link.doorbell.take(() => {});
     const moreMmio = this.#mmio.serve(this.#target, BURST);
-    this.#serveControl();
+    const moreControl = this.#serveControl();
     const result = this.#stopping ? 'more' : this.#model.step();
-    if (result === 'more' || moreMmio) return;
+    if (result === 'more' || moreMmio || moreControl) return;
     if (result === 'stalled') this.#counts.stalls++;
     this.#link.doorbell.wait(sequence, result === 'stalled' ? Math.min(STALL_WAIT_MS, idleMs) : idleMs);
   }
@@ -113,10 +113,11 @@ export class DeviceRuntime {
     return region === REGION_BAR0 && this.#model.config.memorySpace ? this.#model.bar0 : undefined;
   }
 
-  #serveControl(): void {
+  /** Serves at most BURST frames. True if more may be waiting. */
+  #serveControl(): boolean {
     for (let served = 0; served < BURST; served++) {
       const bytes = this.#link.toDevice.shift();
-      if (!bytes) return;
+      if (!bytes) return false;
       const frame = decodeFrame(bytes);
       if (frame.kind === 'deviceStop') this.#stopping = true;
       else if (frame.kind === 'dmaUnmap') {
@@ -126,6 +127,7 @@ export class DeviceRuntime {
         this.#send('dmaUnmapDone', { iova, size, released: this.#dma.counters.unpins - before });
       }
     }
+    return true;
   }
 
   #interrupt(vector: number): void {
@@ -165,4 +167,3 @@ export class DeviceRuntime {
     return sent;
   }
 }
-

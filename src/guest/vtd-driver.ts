@@ -235,18 +235,22 @@ export class VtdDriver {
     return descriptors;
   }
 
+  /**
+   * Writes the entry in place, also over a live one: the device goes from the old tables to the new ones without a
+   * moment in which it may reach nothing. What was cached carries the old domain id (0 for "not present", section
+   * 6.1), so that is the one the invalidation names.
+   */
   #setContext(requesterId: number, attachment: Attachment, low: number, tables: number): Promise<void> {
     const { levels } = this.capabilities;
     return this.#contexts.run(async () => {
-      await this.#clearContext(requesterId);
+      const cached = this.#attachments.get(requesterId)?.domainId ?? 0;
       const entry = this.#contextEntry(requesterId);
       this.#ram.write32(entry + 12, 0);
       this.#ram.write32(entry + 8, (levels - 2) | (attachment.domainId << vtd.CONTEXT_DID_SHIFT));
       this.#ram.write32(entry + 4, Math.floor(tables / 2 ** 32));
       this.#ram.write32(entry, low);
       this.#attachments.set(requesterId, attachment);
-      // A cached "not present" entry is tagged with domain 0 (section 6.1, caching mode).
-      await this.#invalidateContext(requesterId, 0, attachment.domainId);
+      await this.#invalidateContext(requesterId, cached, [cached, attachment.domainId]);
     });
   }
 
@@ -254,12 +258,18 @@ export class VtdDriver {
     const attachment = this.#attachments.get(requesterId);
     if (!attachment) return;
     this.#ram.write32(this.#contextEntry(requesterId), 0);
-    await this.#invalidateContext(requesterId, attachment.domainId, attachment.domainId);
+    await this.#invalidateContext(requesterId, attachment.domainId, [attachment.domainId]);
     this.#attachments.delete(requesterId);
   }
 
-  async #invalidateContext(requesterId: number, cachedDomain: number, domainId: number): Promise<void> {
-    const descriptors = [contextDevice(cachedDomain, requesterId), iotlbDomain(domainId)];
+  /** A device's context entry was cached under `cachedDomain`; the IOTLB of each domain in `domains` goes with it. */
+  async #invalidateContext(
+    requesterId: number,
+    cachedDomain: number,
+    domains: readonly number[],
+  ): Promise<void> {
+    const used = [...new Set(domains)].filter((id) => id !== 0);
+    const descriptors = [contextDevice(cachedDomain, requesterId), ...used.map((id) => iotlbDomain(id))];
     await this.#queue.submit(descriptors, `context-cache invalidation of ${bdf(requesterId)}`);
   }
 

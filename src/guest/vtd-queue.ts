@@ -131,7 +131,7 @@ export class VtdQueue {
   #reap(): void {
     for (;;) {
       const oldest = this.#inFlight[0];
-      if (!oldest || this.#ram.read32(oldest.statusGpa) !== oldest.value) return;
+      if (!oldest || this.#ram.load32(oldest.statusGpa) !== oldest.value) return;
       oldest.done = true;
       this.#inFlight.shift();
       this.#used -= oldest.slots;

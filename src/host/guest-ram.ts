@@ -7,7 +7,7 @@ import * as mem from '#mem';
 import { FOUR_GIB, type Gpa, type Hpa, hex } from '../address/address.ts';
 import { FRAME_SIZE, HostMemory, type HostMemoryHandle } from './host-memory.ts';
 
-const { rd, wr, st, add, wake, waitEqAsync, copyIn, copyOut, equals } = mem;
+const { rd, wr, ld, st, wake, waitEqAsync, copyIn, copyOut, equals } = mem;
 
 /** Where guest RAM ends below 4 GiB at the latest; the space from here to 4 GiB is for MMIO (q35's choice). */
 export const MMIO_HOLE_START = 2 ** 31;
@@ -130,17 +130,15 @@ export class GuestRam {
     wr(this.#words, this.#wordIndex(gpa), value, 'ram.word');
   }
 
+  /** As {@link read32}, ordered: what was written before the value it sees is visible. @throws GuestAddressError */
+  load32(gpa: number): number {
+    return ld(this.#words, this.#wordIndex(gpa), 'ram.word') >>> 0;
+  }
+
   /** Stores the word and wakes who waits on it: a wait descriptor's status, a fence. @throws GuestAddressError */
   publish32(gpa: number, value: number): void {
     const index = this.#wordIndex(gpa);
     st(this.#words, index, value, 'ram.word');
-    wake(this.#words, index, 'ram.wait');
-  }
-
-  /** As {@link publish32}, adding instead of storing. */
-  publishAdd32(gpa: number, value: number): void {
-    const index = this.#wordIndex(gpa);
-    add(this.#words, index, value, 'ram.word');
     wake(this.#words, index, 'ram.wait');
   }
 

@@ -3,7 +3,7 @@
  * completions. A command survives a switch of the address space: it stalls, and goes on where it was.
  */
 import { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../src/address/address.ts';
-import { DMA_FAULT, DMA_OK, DMA_RETRY, type DeviceDma } from '../../../src/device/dma.ts';
+import { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY } from '../../../src/device/dma.ts';
 import type { ModelCounters, StepResult } from '../../../src/device/model.ts';
 import {
   COMMAND_BYTES,
@@ -61,6 +61,11 @@ export class Engine {
     this.#dma = dma;
     this.#shadow = shadow;
     this.#events = events;
+  }
+
+  /** Index of the next entry to fetch. */
+  get head(): number {
+    return this.#head;
   }
 
   reset(): void {
@@ -141,10 +146,11 @@ export class Engine {
   }
 
   #copy(target: number, source: number, left: number): number {
-    const from = this.#shadow.translate(source, PERM_READ);
-    if (from < 0) return from;
+    // The target first: if both are one page, raising its permission pins it anew, maybe elsewhere.
     const to = this.#shadow.translate(target, PERM_WRITE);
     if (to < 0) return to;
+    const from = this.#shadow.translate(source, PERM_READ);
+    if (from < 0) return from;
     const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE), PAGE_SIZE - (source % PAGE_SIZE));
     this.#dma.copyPinned(hostAddress(to, target), hostAddress(from, source), length);
     this.counters.bytesCopied += length;

@@ -5,7 +5,7 @@
  * its page is pinned.
  */
 import { type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../src/address/address.ts';
-import { DMA_FAULT, DMA_OK, type DeviceDma, type DmaStatus } from '../../../src/device/dma.ts';
+import { type DeviceDma, DMA_FAULT, DMA_OK, type DmaStatus } from '../../../src/device/dma.ts';
 import { GPU_PTE_PRESENT, GPU_PTE_WRITABLE, GPU_VA_LIMIT } from '../../../src/pci/vgpu-interface.ts';
 
 /** Shadow entries, and with them pins, that one vGPU holds at most: 256 MiB of memory. */

@@ -92,7 +92,9 @@ export class Vgpu implements DeviceModel {
     }
     const entries = this.#registers.get32('RingEntries');
     const isPowerOfTwo = (entries & (entries - 1)) === 0;
-    if (!isPowerOfTwo || entries < RING_ENTRIES_MIN || entries > RING_ENTRIES_MAX) {
+    const isUsable = isPowerOfTwo && entries >= RING_ENTRIES_MIN && entries <= RING_ENTRIES_MAX;
+    // A ring re-enabled without a reset goes on at its head, which a smaller ring may not have.
+    if (!isUsable || this.#engine.head >= entries) {
       this.#halt();
       return;
     }

@@ -1,0 +1,108 @@
+/**
+ * Trace files: every control frame, length-delimited as protobuf does it (a varint before each message).
+ */
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import protobuf from 'protobufjs/light.js';
+import { decodeFrame, FRAME_BYTES_LIMIT, type Frame, FrameError } from './codec.ts';
+
+/** A trace file grows to this and no further; what does not fit is counted. */
+export const TRACE_BYTES_LIMIT = 1024 * 1024 * 1024;
+const BUFFER_BYTES = 256 * 1024;
+
+/** Appends frames to a file through a buffer. */
+export class TraceWriter {
+  frames = 0;
+  /** Frames left out because the file is full. */
+  dropped = 0;
+  readonly #file: number;
+  readonly #limit: number;
+  readonly #buffer = Buffer.alloc(BUFFER_BYTES);
+  #used = 0;
+  #written = 0;
+
+  /** Truncates `path`. @throws the error of `open` */
+  constructor(path: string, limit = TRACE_BYTES_LIMIT) {
+    this.#file = openSync(path, 'w');
+    this.#limit = limit;
+  }
+
+  append(frame: Uint8Array): void {
+    const prefix = protobuf.Writer.create().uint32(frame.length).finish();
+    const size = prefix.length + frame.length;
+    if (this.#written + size > this.#limit) {
+      this.dropped++;
+      return;
+    }
+    this.frames++;
+    this.#written += size;
+    if (this.#used + size > BUFFER_BYTES) this.flush();
+    if (size > BUFFER_BYTES) {
+      writeSync(this.#file, prefix);
+      writeSync(this.#file, frame);
+      return;
+    }
+    this.#buffer.set(prefix, this.#used);
+    this.#buffer.set(frame, this.#used + prefix.length);
+    this.#used += size;
+  }
+
+  flush(): void {
+    if (this.#used > 0) writeSync(this.#file, this.#buffer, 0, this.#used);
+    this.#used = 0;
+  }
+
+  close(): void {
+    this.flush();
+    closeSync(this.#file);
+  }
+}
+
+/** Yields the frames of a trace file in order. @throws FrameError naming the byte offset of what is broken */
+export function* readTrace(path: string): Generator<Frame> {
+  const file = openSync(path, 'r');
+  try {
+    let pending: Buffer = Buffer.alloc(0);
+    let offset = 0;
+    const chunk = Buffer.alloc(BUFFER_BYTES);
+    for (;;) {
+      const got = readSync(file, chunk);
+      pending = Buffer.concat([pending, chunk.subarray(0, got)]);
+      for (;;) {
+        const length = delimited(pending, offset);
+        if (!length) break;
+        yield decodeAt(pending.subarray(length.prefix, length.prefix + length.size), offset);
+        pending = pending.subarray(length.prefix + length.size);
+        offset += length.prefix + length.size;
+      }
+      if (got > 0) continue;
+      if (pending.length > 0)
+        throw new FrameError(`trace ends inside a frame: ${pending.length} bytes left at offset ${offset}`);
+      return;
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Length of the frame at the start of `bytes`, if it is there whole. @throws FrameError */
+function delimited(bytes: Buffer, offset: number): { prefix: number; size: number } | undefined {
+  let size = 0;
+  for (let prefix = 0; prefix < bytes.length; prefix++) {
+    const byte = bytes[prefix] as number;
+    size += (byte & 0x7f) * 2 ** (7 * prefix);
+    if (size > FRAME_BYTES_LIMIT)
+      throw new FrameError(
+        `frame of ${size} bytes at offset ${offset}; accepted: up to ${FRAME_BYTES_LIMIT}`,
+      );
+    if (byte < 0x80) return prefix + 1 + size <= bytes.length ? { prefix: prefix + 1, size } : undefined;
+  }
+  return undefined;
+}
+
+function decodeAt(bytes: Uint8Array, offset: number): Frame {
+  try {
+    return decodeFrame(bytes);
+  } catch (error) {
+    throw new FrameError(`at offset ${offset}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}

@@ -1,0 +1,70 @@
+/**
+ * The commands: parse, call, print.
+ */
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { FrameError } from '../channel/codec.ts';
+import { CapacityError } from '../coordinator/limits.ts';
+import { ExitCode } from '../report/summary.ts';
+import { INJECTIONS, PROCESSES_LIMIT } from '../scenario/run.ts';
+import { RAM_MIB_MAX, RAM_MIB_MIN, ScenarioError, VGPUS_LIMIT, VMS_LIMIT } from '../scenario/scenario.ts';
+import { runCommand } from './run.ts';
+import { traceCommand } from './trace.ts';
+
+/** An option's parser that names the accepted range. */
+const integer = (min: number, max: number) => (text: string) => {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < min || value > max)
+    throw new InvalidArgumentError(`accepted: ${min} to ${max}`);
+  return value;
+};
+
+function program(): Command {
+  const command = new Command('mdevsim')
+    .description('Load and concurrency testing of many vGPUs: VFIO mediated devices behind virtual IOMMUs')
+    .exitOverride()
+    .showHelpAfterError('(mdevsim --help lists the commands)');
+  command
+    .command('run <scenario>')
+    .description('run a scenario file and verify every byte')
+    .option('--vms <n>', 'virtual machines', integer(1, VMS_LIMIT))
+    .option('--vgpus <n>', 'vGPUs per VM, each in its own worker', integer(1, VGPUS_LIMIT))
+    .option('--ram <MiB>', 'RAM of each VM', integer(RAM_MIB_MIN, RAM_MIB_MAX))
+    .option('--processes <n>', 'host processes to divide the VMs over', integer(1, PROCESSES_LIMIT), 1)
+    .option('--seed <n>', 'seed of everything random (default: drawn, and printed)', integer(0, 2 ** 31 - 1))
+    .option('--timeout <ms>', 'time limit of each guest script', integer(1, 86_400_000))
+    .option('--inject <fault>', `plant a deliberate fault: ${INJECTIONS.join(', ')}`, '')
+    .option('--trace <file>', 'write every control message there', '')
+    .option('--json', 'print the summary as JSON')
+    .action(async (path, options) => {
+      process.exitCode = await runCommand(path, options);
+    });
+  command
+    .command('trace <files...>')
+    .description('print a trace, or the traces of one run merged by time')
+    .option('--json', 'one JSON object per line')
+    .action((files, options) => {
+      traceCommand(files, options);
+    });
+  return command;
+}
+
+/** Errors that are the user's to mend: one line, no stack. */
+const isUsers = (error: unknown): error is Error =>
+  error instanceof ScenarioError ||
+  error instanceof CapacityError ||
+  error instanceof FrameError ||
+  (error instanceof Error && 'code' in error && 'syscall' in error);
+
+/** Runs the command line; sets the exit code. */
+export async function main(argv: readonly string[]): Promise<void> {
+  try {
+    await program().parseAsync([...argv]);
+  } catch (error) {
+    if (error instanceof CommanderError)
+      process.exitCode = error.exitCode === 0 ? 0 : ExitCode.badConfiguration;
+    else if (isUsers(error)) {
+      process.stderr.write(`mdevsim: ${error.message}\n`);
+      process.exitCode = ExitCode.badConfiguration;
+    } else throw error;
+  }
+}

@@ -1,0 +1,66 @@
+/**
+ * Joins a vIOMMU's map events to a VFIO container: the notifier's GPAs are the container's vaddrs.
+ */
+import type { Gpa, Iova } from '../address/address.ts';
+import type { Container } from '../vfio/container.ts';
+import { VfioError } from '../vfio/errors.ts';
+import type {
+  Completion,
+  IovaRange,
+  MapNotifier,
+  Translation,
+  TranslationVisitor,
+} from '../viommu/notifier.ts';
+
+export class ContainerNotifier implements MapNotifier {
+  readonly #container: Container;
+  /** The last refusal, for the report: the guest only sees its device fault. */
+  lastRefusal = '';
+
+  constructor(container: Container) {
+    this.#container = container;
+  }
+
+  map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
+    try {
+      this.#container.map(iova, gpa, size, perm);
+      return true;
+    } catch (error) {
+      if (!(error instanceof VfioError)) throw error;
+      this.lastRefusal = error.message;
+      return false;
+    }
+  }
+
+  unmap(ranges: readonly IovaRange[]): Completion {
+    return this.#container.unmapMappings(ranges);
+  }
+
+  unmapAll(): Completion {
+    return this.#container.unmapAll();
+  }
+
+  has(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
+    const held = this.#container.mappingAt(iova);
+    return held?.iova === iova && held.vaddr === gpa && held.size === size && held.perm === perm;
+  }
+
+  mappingAt(iova: number): Translation | undefined {
+    const held = this.#container.mappingAt(iova);
+    return held && { iova: held.iova, gpa: held.vaddr as Gpa, size: held.size, perm: held.perm };
+  }
+
+  forEachMapping(start: number, end: number, visit: TranslationVisitor): void {
+    this.#container.forEach(start, end, ({ iova, vaddr, size, perm }) =>
+      visit(iova, vaddr as Gpa, size, perm),
+    );
+  }
+
+  switchBegin(): void {
+    this.#container.setSwitching(true);
+  }
+
+  switchEnd(): void {
+    this.#container.setSwitching(false);
+  }
+}

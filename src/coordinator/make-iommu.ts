@@ -1,0 +1,22 @@
+/**
+ * The vIOMMU of a VM, by the word a scenario uses.
+ */
+import type { GuestRam } from '../host/guest-ram.ts';
+import { IntelIommu } from '../viommu/intel/iommu.ts';
+import { NoIommu } from '../viommu/none/none.ts';
+import type { VIommu } from '../viommu/viommu.ts';
+
+const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
+  none: (ram) => new NoIommu(ram),
+  // Caching mode, as QEMU demands for VFIO devices: the guest announces new mappings too.
+  intel: (ram) => new IntelIommu({ ram, awBits: 48, cachingMode: true }),
+};
+
+export const IOMMU_NAMES: readonly string[] = Object.keys(MAKERS);
+
+/** @throws RangeError naming the accepted words */
+export function makeIommu(name: string, ram: GuestRam): VIommu {
+  const make = MAKERS[name];
+  if (!make) throw new RangeError(`no vIOMMU '${name}'; accepted: ${IOMMU_NAMES.join(', ')}`);
+  return make(ram);
+}

@@ -1,0 +1,95 @@
+/**
+ * One mediated device of a VM, as the coordinator holds it: link, container, address space, worker.
+ */
+
+import type { Iova } from '../address/address.ts';
+import { encodeFrame, type FrameHeader, type FrameKind } from '../channel/codec.ts';
+import { DeviceLink, DeviceState, RING_CONTROL } from '../channel/device-link.ts';
+import type { FrameBodies } from '../channel/schema.ts';
+import type { GuestRam } from '../host/guest-ram.ts';
+import { PinTableWriter } from '../pin-table/writer.ts';
+import { Container, type DmaUser } from '../vfio/container.ts';
+import { DeviceAddressSpace } from '../viommu/address-space.ts';
+import { ContainerNotifier } from './container-notifier.ts';
+import type { DeviceRun } from './supervisor.ts';
+
+/** What a device tells its VM. */
+export interface DeviceOwner {
+  header(device: number): FrameHeader;
+  /** Sees every frame sent to the device. */
+  sent(bytes: Uint8Array): void;
+  /** The device broke the contract; resolves when its thread is gone. */
+  quarantine(device: VmDevice, kind: string, detail: string): Promise<void>;
+}
+
+/** Table nodes per device: 1024 × 512 pages, 2 GiB mapped as 4 KiB pages. Untouched ones cost nothing. */
+const PIN_TABLE_NODES = 1024;
+
+export class VmDevice implements DmaUser {
+  readonly index: number;
+  readonly name: string;
+  readonly requesterId: number;
+  readonly link = new DeviceLink();
+  readonly table = new PinTableWriter(PIN_TABLE_NODES);
+  readonly container: Container;
+  readonly notifier: ContainerNotifier;
+  readonly space: DeviceAddressSpace;
+  readonly slot: number;
+  /** Set when the worker has been given its task. */
+  run: DeviceRun | undefined;
+  report: FrameBodies['deviceReport'] | undefined;
+  /** Why the device failed, or empty. */
+  failure = '';
+  readonly #owner: DeviceOwner;
+
+  constructor(index: number, name: string, requesterId: number, ram: GuestRam, owner: DeviceOwner) {
+    this.index = index;
+    this.name = name;
+    this.requesterId = requesterId;
+    this.#owner = owner;
+    this.slot = this.table.addReader();
+    this.container = new Container(this.table, ram);
+    this.container.addUser(this);
+    this.notifier = new ContainerNotifier(this.container);
+    this.space = new DeviceAddressSpace(requesterId, this.notifier, ram.regions);
+  }
+
+  get isReady(): boolean {
+    return this.link.state === DeviceState.ready;
+  }
+
+  get alive(): boolean {
+    return this.failure === '' && this.link.state !== DeviceState.stopped;
+  }
+
+  dmaUnmap(iova: Iova, size: number): void {
+    this.send('dmaUnmap', { iova, size });
+  }
+
+  wake(): void {
+    this.link.doorbell.ring(RING_CONTROL);
+  }
+
+  quarantine(kind: string, detail: string): Promise<void> {
+    return this.#owner.quarantine(this, kind, detail);
+  }
+
+  /** Sends a control frame. A full ring refuses it: who must be heard asks again. */
+  send<K extends FrameKind>(kind: K, body: FrameBodies[K]): boolean {
+    const bytes = encodeFrame(this.#owner.header(this.index), kind, body);
+    const sent = this.link.toDevice.push(bytes);
+    if (sent) this.#owner.sent(bytes);
+    this.link.doorbell.ring(RING_CONTROL);
+    return sent;
+  }
+
+  /** Marks the device as lost and frees what its thread held. The thread must have ended. */
+  fail(reason: string): number {
+    this.failure = reason;
+    const before = this.container.counters.forcedPins;
+    this.container.releaseUser(this);
+    this.link.mmioServer().close();
+    this.link.setState(DeviceState.failed);
+    return this.container.counters.forcedPins - before;
+  }
+}

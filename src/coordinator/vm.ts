@@ -1,0 +1,355 @@
+/**
+ * One VM: guest RAM, vIOMMU, devices and guest, and the order in which they start, fail and end.
+ */
+import { nowUs, Prng, sleep, wallMs } from '#host';
+import { type Hpa, hex, type Iova } from '../address/address.ts';
+import { decodeFrame, encodeFrame, type Frame, type FrameHeader, type FrameKind } from '../channel/codec.ts';
+import { MMIO_CHANNEL_BYTES, MmioServer } from '../channel/mmio-channel.ts';
+import type { FrameBodies } from '../channel/schema.ts';
+import type { DeviceTask } from '../device/runtime.ts';
+import type { GuestReport, GuestTask, VmControl } from '../guest/protocol.ts';
+import { GuestRam } from '../host/guest-ram.ts';
+import { requesterId } from '../pci/config-space.ts';
+import { sumReports } from '../report/summary.ts';
+import type { Completion } from '../viommu/notifier.ts';
+import type { VIommu } from '../viommu/viommu.ts';
+import { runGuest } from './guest-host.ts';
+import { VmLedger } from './ledger.ts';
+import { makeIommu } from './make-iommu.ts';
+import type { DeviceSupervisor } from './supervisor.ts';
+import { type DeviceOwner, VmDevice } from './vm-device.ts';
+
+/** What a VM is made of. */
+export interface VmConfig {
+  readonly process: number;
+  readonly vm: number;
+  readonly vgpus: number;
+  readonly seed: number;
+  readonly hpaBase: Hpa;
+  readonly ramBytes: number;
+  readonly viommu: string;
+  readonly scenario: string;
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly timeoutMs: number;
+  /** Deliberate fault for this VM, or empty. */
+  readonly inject: string;
+}
+
+/** What the VM needs of the coordinator around it. */
+export interface VmSurroundings {
+  readonly doorbell: SharedArrayBuffer;
+  readonly doorbellSenders: number;
+  /** This VM's first number on the doorbell: its vIOMMU's, then one per device. */
+  readonly firstBit: number;
+  readonly supervisor: DeviceSupervisor;
+  readonly workers: { readonly guest: URL };
+  trace(frame: Uint8Array): void;
+  /** Something waits to be served outside the doorbell's turn. */
+  again(bit: number): void;
+}
+
+/** MMIO entries, or frames, served per turn: one guest must not starve the others. */
+const BURST = 64;
+/** Register writes whose work is under way; beyond it the guest's ring fills and the guest waits. */
+const PENDING_WRITES_LIMIT = 32;
+/** How long devices may take to stop. */
+const STOP_TIMEOUT_MS = 5_000;
+const STOP_POLL_MS = 5;
+/** How long the end of a VM waits for register writes still under way. */
+const SETTLE_TIMEOUT_MS = 30_000;
+
+export class Vm implements DeviceOwner {
+  readonly config: VmConfig;
+  readonly ram: GuestRam;
+  readonly devices: VmDevice[];
+  readonly ledger = new VmLedger();
+  readonly #around: VmSurroundings;
+  readonly #iommu: VIommu;
+  readonly #iommuMmio = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
+  readonly #iommuServer = new MmioServer(this.#iommuMmio, 0);
+  #pendingWrites = 0;
+  #audits = 0;
+  #phase = 'start';
+  #operations = 0;
+  #bytesVerified = 0;
+
+  constructor(config: VmConfig, around: VmSurroundings) {
+    this.config = config;
+    this.#around = around;
+    const half = config.ramBytes / 2;
+    this.ram = GuestRam.allocate(config.hpaBase, half, half, new Prng(config.seed));
+    this.#iommu = makeIommu(config.viommu, this.ram);
+    this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index));
+  }
+
+  get progress() {
+    return { phase: this.#phase, operations: this.#operations, bytesVerified: this.#bytesVerified };
+  }
+
+  /** Puts every device behind the vIOMMU and starts its worker; resolves when all are ready or have failed. */
+  async startDevices(): Promise<void> {
+    await Promise.all(this.devices.map((device) => this.#startDevice(device)));
+  }
+
+  /** Runs the guest's script to its end, stops the devices, and sums up. */
+  async runGuest(): Promise<FrameBodies['vmResult']> {
+    const report = await runGuest({
+      entry: this.#around.workers.guest,
+      task: this.#guestTask(),
+      control: this.#control(),
+      timeoutMs: this.config.timeoutMs,
+    });
+    this.#record('guestDone', -1, { error: report.error });
+    await this.#settle();
+    if (report.error === '') this.#audit();
+    await this.#stopDevices();
+    return this.#result(report);
+  }
+
+  /** Serves the vIOMMU's register ring. */
+  serveIommu(): void {
+    if (this.#pendingWrites >= PENDING_WRITES_LIMIT) return;
+    const more = this.#iommuServer.serve(
+      {
+        read: (_region, offset, size) => this.#iommu.readRegister(offset, size),
+        write: (_region, offset, size, value) => this.#track(this.#iommu.writeRegister(offset, size, value)),
+      },
+      BURST,
+    );
+    if (more && this.#pendingWrites < PENDING_WRITES_LIMIT) this.#around.again(this.#around.firstBit);
+  }
+
+  /** Serves the control frames of one device. */
+  serveDevice(index: number): void {
+    const device = this.devices[index];
+    for (let served = 0; served < BURST; served++) {
+      const bytes = device?.link.fromDevice.shift();
+      if (!device || !bytes) return;
+      this.#around.trace(bytes);
+      this.#handle(device, decodeFrame(bytes));
+    }
+    this.#around.again(this.#around.firstBit + 1 + index);
+  }
+
+  header(device: number): FrameHeader {
+    return { timeUs: wallMs() * 1000, process: this.config.process, vm: this.config.vm, device };
+  }
+
+  sent(bytes: Uint8Array): void {
+    this.#around.trace(bytes);
+  }
+
+  async quarantine(device: VmDevice, kind: string, detail: string): Promise<void> {
+    if (device.failure !== '') return;
+    this.#violation(device.index, kind, `${device.name} ${detail}: quarantined`);
+    device.failure = `quarantined: ${detail}`;
+    await device.run?.terminate();
+    this.#failed(device, device.failure);
+  }
+
+  #makeDevice(index: number): VmDevice {
+    const { vm } = this.config;
+    return new VmDevice(index, `vm${vm}/gpu${index}`, requesterId(0, index + 1, 0), this.ram, this);
+  }
+
+  async #startDevice(device: VmDevice): Promise<void> {
+    await this.#iommu.attach(device.space);
+    const ready = new Promise<void>((resolve) => this.#whenReady.set(device.index, resolve));
+    const run = await this.#around.supervisor.start(this.#deviceTask(device));
+    device.run = run;
+    run.ended.then(
+      () => this.#whenReady.get(device.index)?.(),
+      (error: Error) => {
+        if (device.failure === '') this.#failed(device, `worker ended: ${error.message}`);
+        this.#whenReady.get(device.index)?.();
+      },
+    );
+    await ready;
+  }
+
+  readonly #whenReady = new Map<number, () => void>();
+
+  #handle(device: VmDevice, frame: Frame): void {
+    if (frame.kind === 'deviceReady') {
+      device.run?.ready(frame.body.threadId);
+      this.#whenReady.get(device.index)?.();
+    } else if (frame.kind === 'dmaFault') this.#fault(device, frame.body);
+    else if (frame.kind === 'violation')
+      this.ledger.violation(frame.body.kind, `${device.name} ${frame.body.detail}`, frame.body.repeats);
+    else if (frame.kind === 'deviceReport') device.report = frame.body;
+  }
+
+  /** A device's DMA found no mapping: the vIOMMU says why, and records it (R8). */
+  #fault(device: VmDevice, { iova, write }: FrameBodies['dmaFault']): void {
+    const answer = this.#iommu.translate(device.requesterId, iova as Iova, write);
+    const { reason, text } = answer.ok
+      ? { reason: 0, text: this.#whyUnmapped(answer.gpa) }
+      : { reason: answer.reason, text: answer.text };
+    const record = { requesterId: device.requesterId, iova: iova as Iova, write, reason, text };
+    const expected = this.ledger.fault(device.index, record);
+    this.#record('faultRecorded', device.index, { ...record, expected });
+  }
+
+  #whyUnmapped(gpa: number): string {
+    if (!this.ram.contains(gpa, 1)) return `(${hex(gpa)} is not guest RAM)`;
+    return '(the tables translate it, but no invalidation has announced that)';
+  }
+
+  #track(work: Completion): void {
+    if (!work) return;
+    this.#pendingWrites++;
+    const done = () => {
+      this.#pendingWrites--;
+      this.#around.again(this.#around.firstBit);
+    };
+    work.then(done, (error: Error) => {
+      this.#violation(-1, 'coordinator-error', `register write failed: ${error.message}`);
+      done();
+    });
+  }
+
+  #failed(device: VmDevice, reason: string): void {
+    const pinsReleased = device.fail(reason);
+    this.#record('deviceFailed', device.index, { reason, pinsReleased });
+  }
+
+  #audit(): number {
+    this.#audits++;
+    let differences = 0;
+    for (const device of this.devices) {
+      if (!device.alive) continue;
+      for (const { iova, size, held, expected } of device.space.audit()) {
+        differences++;
+        const text = (gpa: number | undefined) => (gpa === undefined ? 'nothing' : hex(gpa));
+        this.#violation(
+          device.index,
+          'missed-invalidation',
+          `${device.name} IOVA ${hex(iova)} +${hex(size)}: container maps ${text(held)}, ` +
+            `the guest's tables say ${text(expected)}`,
+        );
+      }
+    }
+    return differences;
+  }
+
+  /** Lets register writes that are under way come to their end. */
+  async #settle(): Promise<void> {
+    const deadline = nowUs() + SETTLE_TIMEOUT_MS * 1000;
+    while (this.#pendingWrites > 0 && nowUs() < deadline) await sleep(STOP_POLL_MS);
+    if (this.#pendingWrites > 0)
+      this.#violation(-1, 'stuck-register-write', `${this.#pendingWrites} register writes did not complete`);
+  }
+
+  async #stopDevices(): Promise<void> {
+    const running = this.devices.filter((device) => device.run && device.failure === '');
+    for (const device of running) device.send('deviceStop', {});
+    const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;
+    while (running.some((device) => device.alive && !device.report) && nowUs() < deadline)
+      await sleep(STOP_POLL_MS);
+    for (const device of running) {
+      if (!device.report && device.failure === '')
+        await this.quarantine(device, 'did-not-stop', `was still running ${STOP_TIMEOUT_MS} ms after stop`);
+      const pins = device.failure === '' ? device.container.pins() : 0;
+      if (pins > 0)
+        this.#violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);
+    }
+  }
+
+  #violation(device: number, kind: string, detail: string): void {
+    this.ledger.violation(kind, detail);
+    this.#record('violation', device, { kind, detail, repeats: 0 });
+  }
+
+  /** Traces something that the coordinator itself has to say. */
+  #record<K extends FrameKind>(kind: K, device: number, body: FrameBodies[K]): void {
+    this.#around.trace(encodeFrame(this.header(device), kind, body));
+  }
+
+  #control(): VmControl {
+    return {
+      phase: (name) => {
+        this.#phase = name;
+        this.#record('guestPhase', -1, { name });
+      },
+      progress: (operations, bytesVerified) => {
+        this.#operations = operations;
+        this.#bytesVerified = bytesVerified;
+      },
+      expectFault: (device, iova) => this.ledger.expectFault(device, iova),
+      audit: () => this.#audit(),
+    };
+  }
+
+  #deviceTask(device: VmDevice): DeviceTask {
+    const { process, vm, inject } = this.config;
+    const { doorbell, doorbellSenders, firstBit } = this.#around;
+    return {
+      process,
+      vm,
+      device: device.index,
+      name: device.name,
+      model: 'vgpu',
+      // One device of the chosen VM is broken; its neighbours are the witnesses.
+      options: { fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '' },
+      link: device.link.sab,
+      pinTable: device.table.sab,
+      readerSlot: device.slot,
+      memory: this.ram.host.handle,
+      coordinatorDoorbell: doorbell,
+      coordinatorSenders: doorbellSenders,
+      coordinatorBit: firstBit + 1 + device.index,
+    };
+  }
+
+  #guestTask(): GuestTask {
+    const { vm, seed, scenario, params, viommu, inject } = this.config;
+    const { doorbell, doorbellSenders, firstBit } = this.#around;
+    return {
+      vm,
+      seed,
+      scenario,
+      params,
+      ram: this.ram.handle,
+      devices: this.devices.map(({ name, requesterId, link }) => ({ name, requesterId, link: link.sab })),
+      viommu,
+      iommuMmio: this.#iommuMmio,
+      coordinatorDoorbell: doorbell,
+      coordinatorSenders: doorbellSenders,
+      coordinatorBit: firstBit,
+      fault: inject === 'skip-invalidation' ? inject : '',
+    };
+  }
+
+  #result(report: GuestReport): FrameBodies['vmResult'] {
+    const { ledger } = this;
+    if (ledger.missingFaults > 0)
+      ledger.violation('missing-fault', `${ledger.missingFaults} announced DMA faults did not come`);
+    const counters = this.devices.map((device) => device.container.counters);
+    const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
+    return {
+      operations: report.operations,
+      bytesVerified: report.bytesVerified,
+      mismatches: report.mismatches,
+      failures: [...report.failures, ...ledger.unexpectedFaults],
+      faultsExpected: ledger.faultsExpected,
+      faultsUnexpected: ledger.faultsUnexpected,
+      violations: ledger.violations(),
+      histograms: report.histograms,
+      failedDevices: this.devices.filter((d) => d.failure !== '').map((d) => `${d.name} ${d.failure}`),
+      scriptError: report.error,
+      maps: sum(counters.map((c) => c.maps)),
+      unmaps: sum(counters.map((c) => c.unmaps)),
+      switches: sum(this.devices.map((device) => device.space.counters.switches)),
+      audits: this.#audits,
+      devices: sumReports(this.devices.flatMap((device) => device.report ?? [])),
+      notes: report.notes,
+    };
+  }
+}
+
+/** Faults that `--inject` plants in a device model. */
+export const MODEL_FAULTS: ReadonlySet<string> = new Set([
+  'stale-translation',
+  'never-unpin',
+  'worker-crash',
+]);

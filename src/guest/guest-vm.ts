@@ -1,0 +1,194 @@
+/**
+ * A VM as its script sees it: RAM, devices, vIOMMU, and the means to check and to report.
+ */
+import { nowUs, Prng, sleep } from '#host';
+import { FOUR_GIB, type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../address/address.ts';
+import { Doorbell } from '../channel/doorbell.ts';
+import { MmioPort, REGION_BAR0 } from '../channel/mmio-channel.ts';
+import { GuestRam } from '../host/guest-ram.ts';
+import { Latencies } from '../report/histograms.ts';
+import { DmaApi } from './dma-api.ts';
+import { ForgetfulVtdDriver } from './faulty.ts';
+import { DeviceLostError, GpuDriver } from './gpu-driver.ts';
+import { IovaAllocator } from './iova-allocator.ts';
+import { PageAllocator } from './page-allocator.ts';
+import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
+import type { RegisterPort } from './register-port.ts';
+import { Verifier } from './verifier.ts';
+import type { VtdDomain } from './vtd-domain.ts';
+import { VtdDriver } from './vtd-driver.ts';
+
+/** IOVAs handed out by the DMA API: above every GPA, so that they are never identity by chance. */
+const IOVA_BASE = 2 ** 34;
+const IOVA_BYTES = 2 ** 34;
+/** The first pages of RAM are left alone, as a guest's firmware would. */
+const FIRST_PAGE = 0x10_0000;
+const NOTE_LIMIT = 32;
+
+/** A vGPU of this VM: its driver and its DMA API. */
+export interface GuestGpu {
+  readonly name: string;
+  readonly index: number;
+  readonly requesterId: number;
+  readonly driver: GpuDriver;
+  readonly dma: DmaApi;
+}
+
+export class GuestVm {
+  readonly id: number;
+  readonly seed: number;
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly prng: Prng;
+  readonly ram: GuestRam;
+  /** Pages above 4 GiB, shuffled host frames behind them like everywhere. */
+  readonly pages: PageAllocator;
+  /** Pages below 4 GiB. */
+  readonly lowPages: PageAllocator;
+  readonly gpus: readonly GuestGpu[];
+  readonly verify: Verifier;
+  readonly latencies = new Latencies();
+  /** Commands that completed. */
+  operations = 0;
+  readonly #task: GuestTask;
+  readonly #control: VmControl;
+  readonly #notes: string[] = [];
+  readonly #iovas = new IovaAllocator(IOVA_BASE, IOVA_BYTES);
+  #iommu: VtdDriver | undefined;
+
+  constructor(task: GuestTask, control: VmControl) {
+    this.#task = task;
+    this.#control = control;
+    this.id = task.vm;
+    this.seed = task.seed;
+    this.params = task.params;
+    this.prng = new Prng(task.seed ^ 0x5eed);
+    this.ram = new GuestRam(task.ram);
+    const { below4g, above4g } = task.ram;
+    this.lowPages = new PageAllocator(this.ram, FIRST_PAGE, below4g - FIRST_PAGE);
+    this.pages = new PageAllocator(this.ram, FOUR_GIB, above4g);
+    this.verify = new Verifier(this.ram);
+    this.gpus = task.devices.map((device, index) => ({
+      name: device.name,
+      index,
+      requesterId: device.requesterId,
+      driver: new GpuDriver(device, index, this.ram, this.lowPages),
+      dma: new DmaApi(this.latencies, this.#iovas),
+    }));
+  }
+
+  /** `none` or the vIOMMU's name. */
+  get viommu(): string {
+    return this.#task.viommu;
+  }
+
+  /** Starts a device's driver. A device that is lost already is noted: the script finds it not alive. */
+  async startGpu(gpu: GuestGpu): Promise<void> {
+    try {
+      await gpu.driver.start();
+    } catch (error) {
+      if (!(error instanceof DeviceLostError)) throw error;
+      this.note(`VM ${this.id}: ${error.message} before its driver started`);
+    }
+  }
+
+  /** The guest's VT-d driver, started on first use. @throws Error if this VM has no such vIOMMU */
+  async iommu(): Promise<VtdDriver> {
+    if (this.#task.viommu !== 'intel')
+      throw new Error(`VM ${this.id} has vIOMMU '${this.#task.viommu}', not 'intel'`);
+    if (!this.#iommu) {
+      const driver = this.#task.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
+      this.#iommu = await driver.create(this.iommuRegisters(), this.ram, this.lowPages);
+    }
+    return this.#iommu;
+  }
+
+  /** The vIOMMU's registers, bare: for scripts that are their own driver, or a bad one. */
+  iommuRegisters(): RegisterPort {
+    const { coordinatorDoorbell, coordinatorSenders, coordinatorBit, iommuMmio } = this.#task;
+    const doorbell = new Doorbell(coordinatorDoorbell, 0, coordinatorSenders);
+    const port = new MmioPort(iommuMmio, 0, () => doorbell.ring(coordinatorBit));
+    return {
+      write: (offset, size, value) => port.write(REGION_BAR0, offset, size, value),
+      read: (offset, size) => port.read(REGION_BAR0, offset, size),
+    };
+  }
+
+  /** Names what happens now: shown as progress, written to the trace. */
+  async phase(name: string): Promise<void> {
+    await this.#control.phase(name);
+  }
+
+  /** Tells the run how far this VM is. */
+  async progress(): Promise<void> {
+    await this.#control.progress(this.operations, this.verify.bytesVerified);
+  }
+
+  /** A line for the report. */
+  note(text: string): void {
+    if (this.#notes.length < NOTE_LIMIT) this.#notes.push(text);
+  }
+
+  /** Announces a DMA fault of this device in the page of `iova`. Unannounced faults fail the run. */
+  async expectFault(gpu: GuestGpu, iova: Iova): Promise<void> {
+    await this.#control.expectFault(gpu.index, iova);
+  }
+
+  /** Has every container compared with the tables; differences are violations. Resolves to their number. */
+  audit(): Promise<number> {
+    return Promise.resolve(this.#control.audit());
+  }
+
+  /**
+   * Runs `work` for every device that is alive, at the same time. A device that is lost meanwhile is noted and left
+   * behind; any other error is the script's.
+   */
+  async eachGpu(work: (gpu: GuestGpu) => Promise<void>): Promise<void> {
+    const live = this.gpus.filter((gpu) => gpu.driver.alive);
+    await Promise.all(
+      live.map(async (gpu) => {
+        try {
+          await work(gpu);
+        } catch (error) {
+          if (!(error instanceof DeviceLostError)) throw error;
+          this.note(`VM ${this.id}: ${error.message}, the others go on`);
+        }
+      }),
+    );
+  }
+
+  /** Times a switch of address spaces, as the guest sees it. */
+  async timedSwitch(work: () => Promise<void>): Promise<void> {
+    const since = nowUs();
+    await work();
+    this.latencies.recordUs('switch', nowUs() - since);
+  }
+
+  /** Maps what the device reaches on its own, and `extra`, at IOVA = GPA: it then works through a switch. */
+  async mapIdentity(domain: VtdDomain, gpu: GuestGpu, extra: readonly Gpa[] = []): Promise<void> {
+    await domain.mapAll(
+      [...gpu.driver.staticPages, ...extra].map((gpa) => ({
+        iova: gpa,
+        gpa,
+        size: PAGE_SIZE,
+        perm: PERM_RW,
+      })),
+    );
+  }
+
+  sleep(ms: number): Promise<void> {
+    return sleep(ms);
+  }
+
+  /** The report of the script's end. */
+  report(error: string): GuestReport {
+    return {
+      operations: this.operations,
+      bytesVerified: this.verify.bytesVerified,
+      mismatches: this.verify.mismatches,
+      failures: this.verify.failures.map((text) => `VM ${this.id}: ${text}`),
+      notes: this.#notes,
+      histograms: this.latencies.encode(),
+      error,
+    };
+  }
+}

@@ -1,0 +1,70 @@
+/**
+ * What passes between a VM's coordinator and its guest worker: the task, the two Comlink interfaces, the report.
+ */
+import type { GuestRamHandle } from '../host/guest-ram.ts';
+
+/** One device as the guest finds it on its bus. */
+export interface GuestDevice {
+  readonly name: string;
+  readonly requesterId: number;
+  readonly link: SharedArrayBuffer;
+}
+
+/** Everything a guest worker is given: shared memory and numbers. */
+export interface GuestTask {
+  readonly vm: number;
+  readonly seed: number;
+  /** The scenario's file, as a URL. */
+  readonly scenario: string;
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly ram: GuestRamHandle;
+  readonly devices: readonly GuestDevice[];
+  /** `none` or `intel`. */
+  readonly viommu: string;
+  /** The vIOMMU's MMIO channel. */
+  readonly iommuMmio: SharedArrayBuffer;
+  readonly coordinatorDoorbell: SharedArrayBuffer;
+  readonly coordinatorSenders: number;
+  readonly coordinatorBit: number;
+  /** A deliberate fault of the guest's own driver, by name; empty for a sound one. */
+  readonly fault: string;
+}
+
+/** An HdrHistogram, compressed V2 encoding; values in nanoseconds. */
+export interface EncodedHistogram {
+  readonly name: string;
+  readonly data: Uint8Array;
+}
+
+/** The end of a guest's script. */
+export interface GuestReport {
+  readonly operations: number;
+  readonly bytesVerified: number;
+  readonly mismatches: number;
+  /** Failed checks, the first of them in words. */
+  readonly failures: readonly string[];
+  readonly notes: readonly string[];
+  readonly histograms: readonly EncodedHistogram[];
+  /** Message and place of what the script threw, or empty. */
+  readonly error: string;
+}
+
+/** The guest worker, as the coordinator calls it (Comlink). */
+export interface GuestApi {
+  /** Loads the script and runs it to its end. Never rejects for the script's own errors. */
+  run(control: VmControl): Promise<GuestReport>;
+}
+
+/** The machine, as the guest worker calls it (Comlink): control plane only. */
+export interface VmControl {
+  /** Names what the script is doing now, for progress and trace. */
+  phase(name: string): void | Promise<void>;
+  progress(operations: number, bytesVerified: number): void | Promise<void>;
+  /** The next fault of this device in the page of `iova` is meant: it is counted as expected. */
+  expectFault(device: number, iova: number): void | Promise<void>;
+  /**
+   * Compares every device's container with a full walk of the guest's tables. Differences are violations; resolves
+   * to their number.
+   */
+  audit(): number | Promise<number>;
+}

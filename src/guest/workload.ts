@@ -1,0 +1,159 @@
+/**
+ * Work for a vGPU whose every byte is known: fill, copy, checksum, and the comparison of all of it.
+ */
+import { crc32 } from 'node:zlib';
+import { type Gpa, hex, type Iova, PAGE_SIZE } from '../address/address.ts';
+import { CompletionStatus, Opcode } from '../pci/vgpu-interface.ts';
+import type { DmaBuffer } from './dma-api.ts';
+import type { GpuCommand, GpuCompletion } from './gpu-driver.ts';
+import type { GuestGpu, GuestVm } from './guest-vm.ts';
+
+/** Submits, counts, and records the latency from doorbell to completion. */
+export async function submit(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): Promise<GpuCompletion> {
+  const completion = await gpu.driver.submit(command);
+  vm.latencies.recordUs('interrupt', completion.latencyUs);
+  vm.operations++;
+  return completion;
+}
+
+/** `pages` pages full of one 32-bit value. */
+export function filled(pages: number, value: number): Uint8Array {
+  const bytes = new Uint8Array(pages * PAGE_SIZE);
+  new Uint32Array(bytes.buffer).fill(value);
+  return bytes;
+}
+
+export const allocatePages = (vm: GuestVm, count: number, low = false): Gpa[] =>
+  Array.from({ length: count }, () => (low ? vm.lowPages : vm.pages).allocate() as Gpa);
+
+/**
+ * One round on two buffers that are mapped for the device, `source` at GPU address `va` and `target` right behind
+ * it: fill the first, copy it to the second, checksum that, compare everything. Fails the run on any difference.
+ */
+export async function verifiedRound(
+  vm: GuestVm,
+  gpu: GuestGpu,
+  va: number,
+  source: readonly Gpa[],
+  target: readonly Gpa[],
+): Promise<void> {
+  const length = source.length * PAGE_SIZE;
+  const value = vm.prng.next32();
+  const expected = filled(source.length, value);
+  const [fill, copy, checksum] = await Promise.all([
+    submit(vm, gpu, { opcode: Opcode.fill, target: va, length, value }),
+    submit(vm, gpu, { opcode: Opcode.copy, target: va + length, source: va, length }),
+    submit(vm, gpu, { opcode: Opcode.checksum, source: va + length, length }),
+  ]);
+  for (const [name, { status }] of Object.entries({ fill, copy, checksum }))
+    vm.verify.check(status === CompletionStatus.ok, `${gpu.name} ${name} at ${hex(va)} ended with ${status}`);
+  vm.verify.check(
+    checksum.result === crc32(expected),
+    `${gpu.name} checksum ${hex(checksum.result)}, expected ${hex(crc32(expected))}`,
+  );
+  vm.verify.pages(source, expected, `${gpu.name} fill`);
+  vm.verify.pages(target, expected, `${gpu.name} copy`);
+}
+
+/** A load that runs on one pair of buffers until stopped; it never pauses for a switch of address spaces. */
+export class SteadyLoad {
+  rounds = 0;
+  readonly pages: readonly Gpa[];
+  readonly #vm: GuestVm;
+  readonly #gpu: GuestGpu;
+  readonly #va: number;
+  readonly #half: number;
+  #stopping = false;
+  #done: Promise<void> = Promise.resolve();
+
+  /** Takes 2 × `half` pages below 4 GiB, used at IOVA = GPA and at GPU address `va`. */
+  constructor(vm: GuestVm, gpu: GuestGpu, va: number, half: number) {
+    this.#vm = vm;
+    this.#gpu = gpu;
+    this.#va = va;
+    this.#half = half;
+    this.pages = allocatePages(vm, 2 * half, true);
+  }
+
+  async start(): Promise<void> {
+    await this.#gpu.driver.map(
+      this.#va,
+      this.pages.map((page) => page as number as Iova),
+    );
+    this.#stopping = false;
+    this.#done = this.#run();
+    this.#done.catch(() => {}); // reported by stop
+  }
+
+  /** Ends the load after its current round. @throws what the load threw */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await this.#done;
+  }
+
+  /** Resolves after `count` more rounds, or when the load has ended. */
+  async atLeast(count: number): Promise<void> {
+    const goal = this.rounds + count;
+    let ended = false;
+    const end = this.#done.then(
+      () => {
+        ended = true;
+      },
+      () => {
+        ended = true;
+      },
+    );
+    while (this.rounds < goal && !ended) await Promise.race([end, this.#vm.sleep(1)]);
+  }
+
+  async #run(): Promise<void> {
+    const [source, target] = [this.pages.slice(0, this.#half), this.pages.slice(this.#half)];
+    while (!this.#stopping) {
+      await verifiedRound(this.#vm, this.#gpu, this.#va, source, target);
+      this.rounds++;
+    }
+  }
+}
+
+/**
+ * Strict churn, one turn: map fresh pages, work on them, unmap, then prove that the device cannot reach them any
+ * more: a fill through the old IOVA must fault and change nothing.
+ */
+export async function churnRound(
+  vm: GuestVm,
+  gpu: GuestGpu,
+  va: number,
+  half: number,
+  probe: boolean,
+): Promise<void> {
+  const pages = allocatePages(vm, 2 * half);
+  const buffer = await gpu.dma.map(pages);
+  await gpu.driver.map(va, buffer.iovas);
+  await verifiedRound(vm, gpu, va, pages.slice(0, half), pages.slice(half));
+  await gpu.dma.unmap(buffer);
+  if (probe && buffer.domain) await probeUnmapped(vm, gpu, va, buffer);
+  await gpu.driver.unmap(va, buffer.iovas.length);
+  for (const page of pages) vm.pages.free(page);
+}
+
+/** The device must fault on the buffer it had, and the bytes must stay. */
+export async function probeUnmapped(
+  vm: GuestVm,
+  gpu: GuestGpu,
+  va: number,
+  { pages, iovas }: DmaBuffer,
+): Promise<void> {
+  const before = vm.ram.read(pages[0] as Gpa, PAGE_SIZE);
+  await vm.expectFault(gpu, iovas[0] as Iova);
+  const { status } = await submit(vm, gpu, {
+    opcode: Opcode.fill,
+    target: va,
+    length: PAGE_SIZE,
+    value: ~vm.prng.next32() >>> 0,
+  });
+  vm.verify.check(
+    status === CompletionStatus.fault,
+    `${gpu.name} reached unmapped IOVA ${hex(iovas[0] as Iova)} (status ${status}): stale translation`,
+  );
+  vm.verify.pages([pages[0] as Gpa], before, `${gpu.name} write after unmap`);
+}

@@ -1,0 +1,24 @@
+/**
+ * What a scenario file imports from `mdevsim`.
+ */
+
+export type { Gpa, Hpa, Iova } from './address/address.ts';
+export { PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from './address/address.ts';
+export type { DmaBuffer } from './guest/dma-api.ts';
+export type { GpuCommand, GpuCompletion } from './guest/gpu-driver.ts';
+export { CommandTimeoutError, DeviceHaltedError, DeviceLostError } from './guest/gpu-driver.ts';
+export type { GuestGpu, GuestVm } from './guest/guest-vm.ts';
+export type { VtdDomain } from './guest/vtd-domain.ts';
+export type { GuestFault, VtdDriver } from './guest/vtd-driver.ts';
+export {
+  allocatePages,
+  churnRound,
+  filled,
+  probeUnmapped,
+  SteadyLoad,
+  submit,
+  verifiedRound,
+} from './guest/workload.ts';
+export { CompletionStatus, Opcode } from './pci/vgpu-interface.ts';
+export * as vtd from './pci/vtd-format.ts';
+export { type Scenario, scenario } from './scenario/scenario.ts';

@@ -1,0 +1,122 @@
+/**
+ * A run's host processes: forked, fed, listened to, and their ends told apart.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { after, wallMs } from '#host';
+import { decodeFrame, encodeFrame } from '../channel/codec.ts';
+import type { FrameBodies } from '../channel/schema.ts';
+import { workerEntry } from '../coordinator/entries.ts';
+import type { LostVm } from '../report/summary.ts';
+
+type RunRequest = FrameBodies['runRequest'];
+
+/** Beyond the scripts' own time limit: starting, stopping and summing up. */
+const GRACE_MS = 90_000;
+
+/** Sum of what all host processes report while they run. */
+export interface FleetProgress {
+  readonly devicesReady: number;
+  readonly vmsDone: number;
+  readonly operations: number;
+  readonly bytesVerified: number;
+  readonly phase: string;
+}
+
+export interface FleetResult {
+  readonly results: ReadonlyMap<number, FrameBodies['vmResult']>;
+  readonly lost: readonly LostVm[];
+  readonly hosts: readonly FrameBodies['hostResult'][];
+}
+
+export interface FleetOptions {
+  readonly requests: readonly RunRequest[];
+  onProgress(progress: FleetProgress): void;
+  /** Kills the last host process once its VMs have done this many operations: the `host-kill` fault. */
+  readonly killAfterOperations: number | undefined;
+}
+
+/** The host processes of one run. */
+export class Fleet {
+  readonly #options: FleetOptions;
+  readonly #children = new Map<number, ChildProcess>();
+  readonly #progress = new Map<number, FrameBodies['progress']>();
+  readonly #results = new Map<number, FrameBodies['vmResult']>();
+  readonly #hosts: FrameBodies['hostResult'][] = [];
+  readonly #lost: LostVm[] = [];
+
+  constructor(options: FleetOptions) {
+    this.#options = options;
+  }
+
+  /** Runs every request in a process of its own. Never rejects: a process that dies loses its VMs. */
+  async run(): Promise<FleetResult> {
+    await Promise.all(this.#options.requests.map((request) => this.#runOne(request)));
+    return { results: this.#results, lost: this.#lost, hosts: this.#hosts };
+  }
+
+  /** Ends every host process now. */
+  kill(): void {
+    for (const child of this.#children.values()) child.kill('SIGKILL');
+  }
+
+  async #runOne(request: RunRequest): Promise<void> {
+    const child = fork(workerEntry('host'), [], {
+      serialization: 'advanced',
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    this.#children.set(request.process, child);
+    let overdue = false;
+    const cancel = after(request.timeoutMs + GRACE_MS, () => {
+      overdue = true;
+      child.kill('SIGKILL');
+    });
+    const ended = new Promise<string>((resolve) => {
+      child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`));
+      child.once('error', (error) => resolve(error.message));
+    });
+    child.on('message', (bytes: Uint8Array) => this.#handle(request, bytes));
+    child.send(
+      encodeFrame(
+        { timeUs: wallMs() * 1000, process: request.process, vm: 0, device: -1 },
+        'runRequest',
+        request,
+      ),
+    );
+    const why = await ended;
+    cancel();
+    this.#children.delete(request.process);
+    const reason = overdue ? 'it did not finish in time' : `it died (${why})`;
+    for (const vm of request.vms)
+      if (!this.#results.has(vm))
+        this.#lost.push({ vm, reason: `host process ${request.process}: ${reason}` });
+  }
+
+  #handle(request: RunRequest, bytes: Uint8Array): void {
+    const frame = decodeFrame(bytes);
+    if (frame.kind === 'vmResult') this.#results.set(frame.header.vm, frame.body);
+    else if (frame.kind === 'hostResult') this.#hosts.push(frame.body);
+    else if (frame.kind === 'progress') {
+      this.#progress.set(request.process, frame.body);
+      this.#options.onProgress(this.#sum());
+      this.#maybeKill(request, frame.body);
+    }
+  }
+
+  #maybeKill(request: RunRequest, { operations }: FrameBodies['progress']): void {
+    const { killAfterOperations, requests } = this.#options;
+    if (killAfterOperations === undefined || request !== requests.at(-1)) return;
+    if (operations >= killAfterOperations) this.#children.get(request.process)?.kill('SIGKILL');
+  }
+
+  #sum(): FleetProgress {
+    const all = [...this.#progress.values()];
+    const total = (pick: (p: FrameBodies['progress']) => number) => all.reduce((sum, p) => sum + pick(p), 0);
+    return {
+      devicesReady: total((p) => p.devicesReady),
+      vmsDone: total((p) => p.vmsDone),
+      operations: total((p) => p.operations),
+      bytesVerified: total((p) => p.bytesVerified),
+      phase: all.at(-1)?.phase ?? '',
+    };
+  }
+}

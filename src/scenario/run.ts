@@ -1,0 +1,101 @@
+/**
+ * One run from settings to summary: capacity check, sharding over host processes, merge, verdict.
+ */
+import { drawSeed, nowUs } from '#host';
+import type { FrameBodies } from '../channel/schema.ts';
+import { checkCapacity } from '../coordinator/limits.ts';
+import { MODEL_FAULTS } from '../coordinator/vm.ts';
+import { type RunSummary, summarize } from '../report/summary.ts';
+import { Fleet, type FleetProgress } from './fleet.ts';
+import { scenarioUrl } from './load.ts';
+import { ScenarioError, type ScenarioSettings } from './scenario.ts';
+
+type RunRequest = FrameBodies['runRequest'];
+
+/** Every deliberate fault that `--inject` knows. */
+export const INJECTIONS: readonly string[] = [...MODEL_FAULTS, 'skip-invalidation', 'host-kill'];
+
+export const PROCESSES_LIMIT = 64;
+
+/** Operations of the doomed host process before `host-kill` strikes: it is then under load. */
+const KILL_AFTER_OPERATIONS = 50;
+
+export interface RunOptions {
+  readonly path: string;
+  readonly settings: ScenarioSettings;
+  readonly processes: number;
+  /** Undefined: one is drawn, and printed. */
+  readonly seed: number | undefined;
+  readonly inject: string;
+  /** Trace file; with several processes, `.0`, `.1`, … is appended. */
+  readonly trace: string;
+  onProgress(progress: FleetProgress): void;
+  /** Given a function that ends the run at once. */
+  onStart(kill: () => void): void;
+}
+
+/** @throws ScenarioError, CapacityError before anything is started */
+export async function runScenario(options: RunOptions): Promise<RunSummary> {
+  const { settings, inject } = options;
+  if (inject !== '' && !INJECTIONS.includes(inject))
+    throw new ScenarioError(`no injection '${inject}'; accepted: ${INJECTIONS.join(', ')}`);
+  if (inject === 'skip-invalidation' && settings.viommu === 'none')
+    throw new ScenarioError('skip-invalidation needs a vIOMMU; this scenario has none');
+  // Killing the only host process would leave nobody to show that the others are unharmed.
+  const wanted = inject === 'host-kill' ? Math.max(2, options.processes) : options.processes;
+  const processes = Math.min(wanted, settings.vms);
+  checkCapacity({ ...settings, processes, ramBytes: settings.ramMiB * 2 ** 20 });
+  const seed = options.seed ?? drawSeed();
+  const since = nowUs();
+  const requests = shard(options, processes, seed);
+  const bare = settings.bareWorkers > 0 ? await runBare(options, requests[0] as RunRequest) : [];
+  const fleet = new Fleet({
+    requests,
+    onProgress: options.onProgress,
+    killAfterOperations: inject === 'host-kill' ? KILL_AFTER_OPERATIONS : undefined,
+  });
+  options.onStart(() => fleet.kill());
+  const { results, lost, hosts } = await fleet.run();
+  const facts = {
+    scenario: settings.name,
+    vms: settings.vms,
+    vgpus: settings.vgpus,
+    processes,
+    seed,
+    inject,
+    wallSeconds: (nowUs() - since) / 1e6,
+  };
+  return summarize(facts, results, lost, [...hosts, ...bare]);
+}
+
+/** The baseline of bare workers, in a process of its own that has started nothing else. */
+async function runBare(options: RunOptions, like: RunRequest): Promise<FrameBodies['hostResult'][]> {
+  const request = { ...like, vms: [], bareWorkers: options.settings.bareWorkers, trace: '' };
+  const fleet = new Fleet({ requests: [request], onProgress: () => {}, killAfterOperations: undefined });
+  options.onStart(() => fleet.kill());
+  return [...(await fleet.run()).hosts];
+}
+
+/** Divides the VMs over the processes, contiguous and as even as can be. */
+function shard(options: RunOptions, processes: number, seed: number): RunRequest[] {
+  const { settings } = options;
+  const scenario = scenarioUrl(options.path);
+  return Array.from({ length: processes }, (_, process) => {
+    const first = Math.floor((process * settings.vms) / processes);
+    const end = Math.floor(((process + 1) * settings.vms) / processes);
+    return {
+      scenario,
+      process,
+      vms: Array.from({ length: end - first }, (_, i) => first + i),
+      vgpus: settings.vgpus,
+      seed,
+      ramMib: settings.ramMiB,
+      timeoutMs: settings.timeoutMs,
+      inject: options.inject,
+      trace: options.trace === '' || processes === 1 ? options.trace : `${options.trace}.${process}`,
+      viommu: settings.viommu,
+      bareWorkers: 0,
+      params: JSON.stringify(settings.params),
+    };
+  });
+}

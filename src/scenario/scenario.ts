@@ -1,0 +1,68 @@
+/**
+ * What a scenario file exports: how large the run is, and what each guest does.
+ */
+import { z } from 'zod';
+import type { GuestVm } from '../guest/guest-vm.ts';
+
+/** Limits of a run; more than a machine of any size would start. */
+export const VMS_LIMIT = 1024;
+export const VGPUS_LIMIT = 31; // one bus: device numbers 1 to 31
+export const RAM_MIB_MIN = 8;
+export const RAM_MIB_MAX = 4096;
+
+/** The numbers of a scenario; every one can be overridden on the command line. */
+export const scenarioShape = z.strictObject({
+  name: z.string().min(1).max(64),
+  /** The question a run answers, for lists and reports. */
+  question: z.string().max(400).default(''),
+  vms: z.int().min(1).max(VMS_LIMIT).default(1),
+  vgpus: z.int().min(1).max(VGPUS_LIMIT).default(1),
+  /** RAM of each VM, half of it below 4 GiB. */
+  ramMiB: z.int().min(RAM_MIB_MIN).max(RAM_MIB_MAX).multipleOf(4).default(64),
+  viommu: z.enum(['none', 'intel']).default('intel'),
+  /** Time limit of each guest's script. */
+  timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
+  /** Bare workers to measure beside the devices; 0 for none. */
+  bareWorkers: z.int().min(0).max(256).default(0),
+  /** Handed to the guests as `vm.params`. */
+  params: z.record(z.string(), z.unknown()).default({}),
+});
+
+export type ScenarioSettings = z.infer<typeof scenarioShape>;
+
+/** A scenario: settings and the script that runs as each VM's guest, in a worker of its own. */
+export type Scenario = z.input<typeof scenarioShape> & {
+  /** Rejecting, or throwing, fails the run. */
+  guest(vm: GuestVm): Promise<void>;
+};
+
+/** Types a scenario file's default export. Checked when the file is loaded. */
+export const scenario = (definition: Scenario): Scenario => definition;
+
+/** Thrown for a scenario that cannot be used, with what is wrong and what is accepted. */
+export class ScenarioError extends Error {
+  override name = 'ScenarioError';
+}
+
+/** Checks a loaded module's default export. @throws ScenarioError */
+export function checkScenario(module: { readonly default?: unknown }): {
+  settings: ScenarioSettings;
+  guest: Scenario['guest'];
+} {
+  const exported = module.default;
+  if (typeof exported !== 'object' || exported === null)
+    throw new ScenarioError('the file has no default export: it must be scenario({ … })');
+  const { guest, ...settings } = exported as Record<string, unknown>;
+  if (typeof guest !== 'function') throw new ScenarioError('guest is not a function');
+  return { settings: parseSettings(settings), guest: guest as Scenario['guest'] };
+}
+
+/** @throws ScenarioError naming every setting that is wrong and its accepted range */
+export function parseSettings(settings: unknown): ScenarioSettings {
+  const parsed = scenarioShape.safeParse(settings);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(
+    ({ path, message }) => `${path.join('.') || 'scenario'}: ${message}`,
+  );
+  throw new ScenarioError(problems.join('; '));
+}
