@@ -111,7 +111,7 @@ async function checkFaultRecord(vm: GuestVm, iommu: VtdDriver, { gpu }: Station)
   const fault = await iommu.readFaults();
   vm.verify.check(
     fault?.requesterId === gpu.requesterId && fault.iova === buffer.iovas[0],
-    `${gpu.name} VT-d recorded ${JSON.stringify(fault)}, expected a fault at ${buffer.iovas[0]}`,
+    `${gpu.name} VT-d recorded ${JSON.stringify(fault)}, expected one by ${gpu.requesterId} at ${buffer.iovas[0]}`,
   );
 }
 

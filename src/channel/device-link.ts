@@ -7,7 +7,7 @@ import { Doorbell, doorbellWords } from './doorbell.ts';
 import { FrameRing, frameRingBytes } from './frame-ring.ts';
 import { MMIO_CHANNEL_BYTES, MmioPort, MmioServer } from './mmio-channel.ts';
 
-const { ld, st, add, wake, waitEqAsync, wordsOf } = mem;
+const { ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
 
 /** Who rings a device's doorbell. */
 export const RING_MMIO = 0;
@@ -25,13 +25,15 @@ export type DeviceState = (typeof DeviceState)[keyof typeof DeviceState];
 const OFFSET_DOORBELL = 0;
 const OFFSET_STATE = OFFSET_DOORBELL + doorbellWords(SENDERS) * 4;
 /** Bumped by each interrupt and by each change of state: a guest waits on this one word. */
-const OFFSET_EVENTS = OFFSET_STATE + 4;
+const OFFSET_EVENTS = OFFSET_STATE + 8;
 const OFFSET_VECTORS = OFFSET_EVENTS + 4;
 const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
 const OFFSET_TO_DEVICE = OFFSET_MMIO + MMIO_CHANNEL_BYTES;
 const OFFSET_FROM_DEVICE = OFFSET_TO_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
 export const DEVICE_LINK_BYTES = OFFSET_FROM_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
 
+const STATE = 0;
+const FAULTS_RECORDED = 1;
 const EVENTS = 0;
 const VECTORS = 1;
 
@@ -49,7 +51,7 @@ export class DeviceLink {
     this.doorbell = new Doorbell(sab, OFFSET_DOORBELL, SENDERS);
     this.toDevice = new FrameRing(sab, OFFSET_TO_DEVICE, CONTROL_RING_BYTES);
     this.fromDevice = new FrameRing(sab, OFFSET_FROM_DEVICE, CONTROL_RING_BYTES);
-    this.#state = wordsOf(sab, OFFSET_STATE, 1);
+    this.#state = wordsOf(sab, OFFSET_STATE, 2);
     this.#events = wordsOf(sab, OFFSET_EVENTS, 1 + MAX_VECTORS);
   }
 
@@ -64,12 +66,30 @@ export class DeviceLink {
   }
 
   get state(): DeviceState {
-    return ld(this.#state, 0, 'link.word') as DeviceState;
+    return ld(this.#state, STATE, 'link.word') as DeviceState;
   }
 
   setState(state: DeviceState): void {
-    st(this.#state, 0, state, 'link.word');
+    st(this.#state, STATE, state, 'link.word');
     this.#bumpEvents();
+  }
+
+  /** The coordinator's: one more of this device's faults is recorded at the vIOMMU. */
+  acknowledgeFault(): void {
+    add(this.#state, FAULTS_RECORDED, 1, 'link.word');
+    wake(this.#state, FAULTS_RECORDED, 'link.wait');
+  }
+
+  /**
+   * The device's: waits until `count` of its faults are recorded, so that a guest which sees the failed command also
+   * finds the fault. False on time-out.
+   */
+  waitFaults(count: number, timeoutMs: number): boolean {
+    for (;;) {
+      const recorded = ld(this.#state, FAULTS_RECORDED, 'link.word');
+      if (recorded >= count) return true;
+      if (!waitEq(this.#state, FAULTS_RECORDED, recorded, timeoutMs, 'link.wait')) return false;
+    }
   }
 
   /** Raises an interrupt: counts it, then wakes the guest. */

@@ -186,6 +186,7 @@ export class Vm implements DeviceOwner {
       ? { reason: 0, text: this.#whyUnmapped(answer.gpa) }
       : { reason: answer.reason, text: answer.text };
     const record = { requesterId: device.requesterId, iova: iova as Iova, write, reason, text };
+    device.link.acknowledgeFault();
     const expected = this.ledger.fault(device.index, record);
     this.#record('faultRecorded', device.index, { ...record, expected });
   }
@@ -244,7 +245,7 @@ export class Vm implements DeviceOwner {
     const running = this.devices.filter((device) => device.run && device.failure === '');
     for (const device of running) device.send('deviceStop', {});
     const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;
-    while (running.some((device) => device.alive && !device.report) && nowUs() < deadline)
+    while (running.some((device) => device.failure === '' && !device.report) && nowUs() < deadline)
       await sleep(STOP_POLL_MS);
     for (const device of running) {
       if (!device.report && device.failure === '')

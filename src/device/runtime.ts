@@ -42,6 +42,8 @@ const BURST = 64;
 const IDLE_WAIT_MS = 1000;
 /** How long a stalled device waits for the switch to end before it looks again. */
 const STALL_WAIT_MS = 5;
+/** How long a device waits for its fault to be recorded. */
+const FAULT_WAIT_MS = 1000;
 /** Violations sent one by one; the rest are only counted. */
 const VIOLATION_LIMIT = 8;
 
@@ -55,6 +57,7 @@ export class DeviceRuntime {
   readonly #counts = { stalls: 0, interrupts: 0, faultsDropped: 0 };
   readonly #violations = new Map<string, number>();
   #stopping = false;
+  #faultsSent = 0;
 
   constructor(task: DeviceTask, coordinator: Ringer, factory: ModelFactory) {
     this.#task = task;
@@ -137,8 +140,11 @@ export class DeviceRuntime {
   }
 
   #sendFault(iova: Iova, write: boolean, denied: boolean): void {
-    // A full ring means the coordinator is behind on this device's faults: it hears of the first ones.
-    if (!this.#send('dmaFault', { iova, write, denied })) this.#counts.faultsDropped++;
+    // Waiting also keeps a device that faults without end at the coordinator's pace. The coordinator never waits for
+    // a device without serving the others, so this cannot be a circle.
+    if (this.#send('dmaFault', { iova, write, denied })) this.#faultsSent++;
+    else this.#counts.faultsDropped++;
+    this.#link.waitFaults(this.#faultsSent, FAULT_WAIT_MS);
   }
 
   #sendViolation(kind: string, detail: string): void {

@@ -96,8 +96,9 @@ export class GuestVm {
     if (this.#task.viommu !== 'intel')
       throw new Error(`VM ${this.id} has vIOMMU '${this.#task.viommu}', not 'intel'`);
     if (!this.#iommu) {
-      const driver = this.#task.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
-      this.#iommu = await driver.create(this.iommuRegisters(), this.ram, this.lowPages);
+      const Driver = this.#task.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
+      this.#iommu = new Driver(this.iommuRegisters(), this.ram, this.lowPages);
+      await this.#iommu.start();
     }
     return this.#iommu;
   }

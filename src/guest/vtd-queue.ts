@@ -103,11 +103,17 @@ export class VtdQueue {
     await this.#settled(this.#inFlight[0] as Submission, leftMs);
   }
 
+  /**
+   * Waits until the submission is complete or the time is up. Woken is not done: the status word may be a reused one,
+   * whose former user was seen complete before the hardware's wake-up for it came.
+   */
   async #settled(submission: Submission, timeoutMs: number): Promise<void> {
-    this.#reap();
-    if (submission.done) return;
-    await this.#ram.waitWhile32(submission.statusGpa, 0, timeoutMs);
-    this.#reap();
+    const deadline = nowUs() + timeoutMs * 1000;
+    for (this.#reap(); !submission.done; this.#reap()) {
+      const leftMs = Math.ceil((deadline - nowUs()) / 1000);
+      if (leftMs <= 0) return;
+      await this.#ram.waitWhile32(submission.statusGpa, 0, leftMs);
+    }
   }
 
   #begin(slots: number): Submission {
