@@ -1,0 +1,139 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { type Hpa, type Iova, PAGE_SIZE } from '../../src/address/address.ts';
+import { bodyToJson, decodeFrame, encodeFrame, type Frame } from '../../src/channel/codec.ts';
+import { DeviceLink, RING_CONTROL } from '../../src/channel/device-link.ts';
+import type { DeviceContext, DeviceModel } from '../../src/device/model.ts';
+import { DeviceRuntime } from '../../src/device/runtime.ts';
+import { HostMemory, HPA_BASE } from '../../src/host/host-memory.ts';
+import {
+  COMMAND_MEMORY_SPACE,
+  ConfigSpace,
+  MSI_CAPABILITY,
+  MSI_CONTROL_ENABLE,
+} from '../../src/pci/config-space.ts';
+import { RegisterFile } from '../../src/pci/registers.ts';
+import { VGPU_IDENTITY } from '../../src/pci/vgpu-interface.ts';
+import { PinTableWriter } from '../../src/pin-table/writer.ts';
+import { interposed } from '../fixtures/interleave.ts';
+
+const HEADER = { timeUs: 0, process: 0, vm: 0, device: 0 };
+
+/** A model that does nothing but note what it is asked to unpin. */
+class Idle implements DeviceModel {
+  readonly config = new ConfigSpace(VGPU_IDENTITY);
+  readonly bar0 = new RegisterFile<string>(64, [{ name: 'Scratch', offset: 0, size: 4, rw: 0xffff_ffffn }]);
+  readonly counters = { commands: 0, bytesFilled: 0, bytesCopied: 0, bytesSummed: 0 };
+  readonly asked: number[] = [];
+  closed = false;
+  step() {
+    return 'idle' as const;
+  }
+  dmaUnmap(iova: Iova): void {
+    this.asked.push(iova);
+  }
+  close(): void {
+    this.closed = true;
+  }
+}
+
+function rig() {
+  const link = new DeviceLink();
+  const writer = new PinTableWriter(4);
+  const model = new Idle();
+  let context: DeviceContext | undefined;
+  const task = {
+    ...HEADER,
+    name: 'vm0/gpu0',
+    model: 'idle',
+    options: { fault: '' },
+    link: link.sab,
+    pinTable: writer.sab,
+    readerSlot: writer.addReader(),
+    memory: HostMemory.allocate(HPA_BASE as Hpa, 2 ** 21).handle,
+    coordinatorDoorbell: new SharedArrayBuffer(8),
+    coordinatorSenders: 1,
+    coordinatorBit: 0,
+  };
+  const runtime = new DeviceRuntime(task, { ring: () => {} }, (given) => {
+    context = given;
+    return model;
+  });
+  const frames = (): Frame[] => {
+    const list: Frame[] = [];
+    for (let bytes = link.fromDevice.shift(); bytes; bytes = link.fromDevice.shift())
+      list.push(decodeFrame(bytes));
+    return list;
+  };
+  return { link, runtime, model, frames, context: () => context as DeviceContext };
+}
+
+/** Runs turns until one goes to sleep. */
+async function turnsUntilSleep(runtime: DeviceRuntime): Promise<void> {
+  let slept = false;
+  await interposed(
+    'wait',
+    () => {
+      slept = true;
+    },
+    () => {
+      for (let turn = 0; turn < 100 && !slept; turn++) runtime.turn(0);
+    },
+  );
+  expect(slept, 'an idle device sleeps').to.equal(true);
+}
+
+describe('DeviceRuntime', () => {
+  it('serves every control frame it was rung for before it sleeps', async () => {
+    const { link, runtime, model, frames } = rig();
+    const asked = Array.from({ length: 150 }, (_, i) => i * PAGE_SIZE);
+    for (const iova of asked) {
+      expect(link.toDevice.push(encodeFrame(HEADER, 'dmaUnmap', { iova, size: PAGE_SIZE }))).to.equal(true);
+      link.doorbell.ring(RING_CONTROL);
+    }
+    await turnsUntilSleep(runtime);
+    expect(model.asked).to.deep.equal(asked);
+    expect(frames().filter((frame) => frame.kind === 'dmaUnmapDone')).to.have.length(150);
+  });
+
+  it('serves every posted write before it sleeps', async () => {
+    const { link, runtime, model } = rig();
+    model.config.registers.write(4, 2, BigInt(COMMAND_MEMORY_SPACE));
+    const port = link.mmioPort();
+    for (let i = 1; i <= 200; i++) port.write(0, 0, 4, BigInt(i));
+    await turnsUntilSleep(runtime);
+    expect(model.bar0.get32('Scratch')).to.equal(200);
+  });
+
+  it('lets nobody reach BAR 0 before memory space is enabled', async () => {
+    const { link, runtime, model } = rig();
+    const port = link.mmioPort();
+    port.write(0, 0, 4, 7n);
+    const read = port.read(0, 0, 4);
+    await Promise.resolve();
+    await turnsUntilSleep(runtime);
+    expect(await read).to.equal(0xffff_ffffn);
+    expect(model.bar0.get32('Scratch')).to.equal(0);
+  });
+
+  it('delivers interrupts only while MSI is enabled', () => {
+    const { link, model, context } = rig();
+    context().interrupt(0);
+    expect(link.interrupts(0)).to.equal(0);
+    model.config.registers.write(MSI_CAPABILITY + 2, 2, BigInt(MSI_CONTROL_ENABLE));
+    context().interrupt(0);
+    expect(link.interrupts(0)).to.equal(1);
+  });
+
+  it('reports faults as they come, and ends with a report when it is stopped', () => {
+    const { link, runtime, model, frames, context } = rig();
+    expect(context().dma.read(0x5000 as Iova, new Uint8Array(4))).to.not.equal(0);
+    link.toDevice.push(encodeFrame(HEADER, 'deviceStop', {}));
+    runtime.run(3);
+    const seen = frames();
+    expect(seen.map((frame) => frame.kind)).to.deep.equal(['dmaFault', 'deviceReady', 'deviceReport']);
+    expect(bodyToJson(seen[0] as Frame)).to.deep.equal({ iova: 0x5000, write: false, denied: false });
+    expect(bodyToJson(seen[2] as Frame)).to.include({ faults: 1, stalls: 0, pins: 0 });
+    expect(model.closed).to.equal(true);
+  });
+});
