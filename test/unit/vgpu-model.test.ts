@@ -260,6 +260,14 @@ describe('vgpu and its pins', () => {
     expect([gpu.ram.read32(DATA[0] as number), gpu.ram.read32(0x140000)]).to.deep.equal([2, 3]);
   });
 
+  it('holds one pin on a page that it first read and then wrote', () => {
+    const gpu = rig();
+    gpu.run({ opcode: Opcode.checksum, length: 4 });
+    gpu.run({ opcode: Opcode.fill, length: 4 });
+    expect(gpu.dma.heldPins).to.equal(1);
+    expect(gpu.container.pins()).to.equal(1);
+  });
+
   it('never uses a page it let go while it raised the permission of a copy inside one page', () => {
     const gpu = rig();
     gpu.run({ opcode: Opcode.checksum, length: 4 });
