@@ -72,15 +72,9 @@ class Rig {
   /** Waits until each reader's word has reached `value`. */
   async readers(first: number, value: number): Promise<void> {
     for (const { slot } of this.users)
-      while (this.word(first + slot) < value) {
+      for (let now = this.word(first + slot); now < value; now = this.word(first + slot)) {
         if (this.failure) throw this.failure;
-        const waiting = mem.waitEqAsync(
-          this.words,
-          first + slot,
-          this.word(first + slot),
-          WAIT_MS,
-          'link.wait',
-        );
+        const waiting = mem.waitEqAsync(this.words, first + slot, now, WAIT_MS, 'link.wait');
         if (waiting && !(await waiting)) throw this.failure ?? new Error('a reader does not answer');
       }
   }
