@@ -2,33 +2,39 @@
  * Joins a vIOMMU's map events to a VFIO container: the notifier's GPAs are the container's vaddrs.
  */
 import type { Gpa, Iova } from '../address/address.ts';
+import type { GuestRam } from '../host/guest-ram.ts';
 import type { Container } from '../vfio/container.ts';
 import { VfioError } from '../vfio/errors.ts';
 import type {
   Completion,
   IovaRange,
   MapNotifier,
+  MapOutcome,
   Translation,
   TranslationVisitor,
 } from '../viommu/notifier.ts';
 
 export class ContainerNotifier implements MapNotifier {
   readonly #container: Container;
+  readonly #ram: GuestRam;
   /** The last refusal, for the report: the guest only sees its device fault. */
   lastRefusal = '';
 
-  constructor(container: Container) {
+  constructor(container: Container, ram: GuestRam) {
     this.#container = container;
+    this.#ram = ram;
   }
 
-  map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
+  map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
+    // Asked first, because garbage tables come with millions of these and an error costs microseconds.
+    if (!this.#ram.contains(gpa, size)) return 'refused';
     try {
       this.#container.map(iova, gpa, size, perm);
-      return true;
+      return 'mapped';
     } catch (error) {
       if (!(error instanceof VfioError)) throw error;
       this.lastRefusal = error.message;
-      return false;
+      return error.errno === 'ENOSPC' ? 'full' : 'refused';
     }
   }
 

@@ -3,7 +3,7 @@
  */
 import { MessageChannel, Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
-import { after } from '#host';
+import { after, sleep } from '#host';
 import type { GuestApi, GuestReport, GuestTask, VmControl } from '../guest/protocol.ts';
 
 export interface GuestRun {
@@ -15,6 +15,9 @@ export interface GuestRun {
 
 /** V8 limits of a guest worker: scripts may keep what they expect in memory. */
 const GUEST_LIMITS = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 8, stackSizeMb: 2 };
+
+/** How long an ended guest worker may take to be gone. */
+const TERMINATE_TIMEOUT_MS = 2_000;
 
 /** Runs a guest's script to its end, its time-out or its worker's death: always a report, never a rejection. */
 export async function runGuest({ entry, task, control, timeoutMs }: GuestRun): Promise<GuestReport> {
@@ -38,7 +41,8 @@ export async function runGuest({ entry, task, control, timeoutMs }: GuestRun): P
   cancel();
   guest[Comlink.releaseProxy]();
   channel.port1.close();
-  await worker.terminate();
+  // A worker at its heap limit may not answer even this; the process's own end takes it along.
+  await Promise.race([worker.terminate(), sleep(TERMINATE_TIMEOUT_MS)]);
   return report;
 }
 

@@ -50,7 +50,7 @@ export class VmDevice implements DmaUser {
     this.slot = this.table.addReader();
     this.container = new Container(this.table, ram);
     this.container.addUser(this);
-    this.notifier = new ContainerNotifier(this.container);
+    this.notifier = new ContainerNotifier(this.container, ram);
     this.space = new DeviceAddressSpace(requesterId, this.notifier, ram.regions);
   }
 

@@ -10,7 +10,7 @@ import type { DeviceTask } from '../device/runtime.ts';
 import type { GuestReport, GuestTask, VmControl } from '../guest/protocol.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { requesterId } from '../pci/config-space.ts';
-import { sumReports } from '../report/summary.ts';
+import { sumReports } from '../report/device-report.ts';
 import type { Completion } from '../viommu/notifier.ts';
 import type { VIommu } from '../viommu/viommu.ts';
 import { runGuest } from './guest-host.ts';
@@ -250,6 +250,7 @@ export class Vm implements DeviceOwner {
     for (const device of running) {
       if (!device.report && device.failure === '')
         await this.quarantine(device, 'did-not-stop', `was still running ${STOP_TIMEOUT_MS} ms after stop`);
+      device.link.mmioServer().close();
       const pins = device.failure === '' ? device.container.pins() : 0;
       if (pins > 0)
         this.#violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);

@@ -53,6 +53,7 @@ export class GuestVm {
   readonly #control: VmControl;
   readonly #notes: string[] = [];
   readonly #iovas = new IovaAllocator(IOVA_BASE, IOVA_BYTES);
+  readonly #lost = new Set<GuestGpu>();
   #iommu: VtdDriver | undefined;
 
   constructor(task: GuestTask, control: VmControl) {
@@ -87,7 +88,7 @@ export class GuestVm {
       await gpu.driver.start();
     } catch (error) {
       if (!(error instanceof DeviceLostError)) throw error;
-      this.note(`VM ${this.id}: ${error.message} before its driver started`);
+      this.#noteLost(gpu);
     }
   }
 
@@ -144,15 +145,14 @@ export class GuestVm {
    * behind; any other error is the script's.
    */
   async eachGpu(work: (gpu: GuestGpu) => Promise<void>): Promise<void> {
-    const live = this.gpus.filter((gpu) => gpu.driver.alive);
     await Promise.all(
-      live.map(async (gpu) => {
+      this.gpus.map(async (gpu) => {
         try {
-          await work(gpu);
+          if (gpu.driver.alive) await work(gpu);
         } catch (error) {
           if (!(error instanceof DeviceLostError)) throw error;
-          this.note(`VM ${this.id}: ${error.message}, the others go on`);
         }
+        if (!gpu.driver.alive) this.#noteLost(gpu);
       }),
     );
   }
@@ -178,6 +178,12 @@ export class GuestVm {
 
   sleep(ms: number): Promise<void> {
     return sleep(ms);
+  }
+
+  #noteLost(gpu: GuestGpu): void {
+    if (this.#lost.has(gpu)) return;
+    this.#lost.add(gpu);
+    this.note(`VM ${this.id}: ${gpu.name} is lost, the others go on`);
   }
 
   /** The report of the script's end. */

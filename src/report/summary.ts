@@ -3,6 +3,7 @@
  */
 import pc from 'picocolors';
 import type { FrameBodies } from '../channel/schema.ts';
+import { sumReports } from './device-report.ts';
 import { Latencies, type LatencySummary } from './histograms.ts';
 
 type VmResult = FrameBodies['vmResult'];
@@ -59,6 +60,8 @@ export interface RunSummary extends RunFacts {
   readonly hosts: readonly HostResult[];
 }
 
+/** Violations of one kind and VM shown in words. */
+const VIOLATIONS_SHOWN = 3;
 /** Problems printed; the rest are counted. */
 export const PROBLEM_LIMIT = 20;
 
@@ -101,34 +104,10 @@ export function summarize(
   };
 }
 
-/** Adds up the counters of several devices. */
-export function sumReports(reports: readonly FrameBodies['deviceReport'][]): FrameBodies['deviceReport'] {
-  const sum = (name: Exclude<keyof FrameBodies['deviceReport'], 'unimplemented'>) =>
-    reports.reduce((total, report) => total + report[name], 0);
-  const accesses = new Map<number, number>();
-  for (const report of reports)
-    for (const { offset, count } of report.unimplemented)
-      accesses.set(offset, (accesses.get(offset) ?? 0) + count);
-  return {
-    commands: sum('commands'),
-    bytesFilled: sum('bytesFilled'),
-    bytesCopied: sum('bytesCopied'),
-    bytesSummed: sum('bytesSummed'),
-    pins: sum('pins'),
-    unpins: sum('unpins'),
-    faults: sum('faults'),
-    faultsDropped: sum('faultsDropped'),
-    stalls: sum('stalls'),
-    interrupts: sum('interrupts'),
-    unimplemented: [...accesses].map(([offset, count]) => ({ offset, count })),
-  };
-}
-
 function problemsOf(results: ReadonlyMap<number, VmResult>, lost: readonly LostVm[]): string[] {
   const problems: string[] = lost.map(({ vm, reason }) => `VM ${vm} lost: ${reason}`);
   for (const [vm, result] of results) {
-    for (const { kind, detail, repeats } of result.violations)
-      problems.push(`violation ${kind}: ${detail}${repeats > 0 ? ` (${repeats} more)` : ''}`);
+    problems.push(...violationLines(result.violations));
     for (const device of result.failedDevices) problems.push(`device failed: ${device}`);
     for (const failure of result.failures)
       problems.push(failure.startsWith('VM ') ? failure : `VM ${vm}: ${failure}`);
@@ -138,6 +117,17 @@ function problemsOf(results: ReadonlyMap<number, VmResult>, lost: readonly LostV
   for (const [vm, { scriptError }] of results)
     if (scriptError !== '') problems.push(`VM ${vm} script: ${scriptError}`);
   return problems;
+}
+
+/** The first few of each kind in words, the rest as a number. */
+function violationLines(violations: VmResult['violations']): string[] {
+  const byKind = Map.groupBy(violations, ({ kind }) => kind);
+  return [...byKind].flatMap(([kind, all]) => {
+    const lines = all.slice(0, VIOLATIONS_SHOWN).map(({ detail }) => `violation ${kind}: ${detail}`);
+    const more = all.length - lines.length + all.reduce((sum, { repeats }) => sum + repeats, 0);
+    if (more > 0) lines[lines.length - 1] += ` (and ${more} more of this kind)`;
+    return lines;
+  });
 }
 
 const MIB = 1024 * 1024;

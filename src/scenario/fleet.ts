@@ -13,6 +13,9 @@ type RunRequest = FrameBodies['runRequest'];
 /** Beyond the scripts' own time limit: starting, stopping and summing up. */
 const GRACE_MS = 90_000;
 
+/** How long a host process may take to end after its last message. */
+const EXIT_TIMEOUT_MS = 3_000;
+
 /** Sum of what all host processes report while they run. */
 export interface FleetProgress {
   readonly devicesReady: number;
@@ -94,8 +97,11 @@ export class Fleet {
   #handle(request: RunRequest, bytes: Uint8Array): void {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'vmResult') this.#results.set(frame.header.vm, frame.body);
-    else if (frame.kind === 'hostResult') this.#hosts.push(frame.body);
-    else if (frame.kind === 'progress') {
+    else if (frame.kind === 'hostResult') {
+      this.#hosts.push(frame.body);
+      // All is said; a worker that cannot be ended must not keep the process.
+      after(EXIT_TIMEOUT_MS, () => this.#children.get(request.process)?.kill('SIGKILL'));
+    } else if (frame.kind === 'progress') {
       this.#progress.set(request.process, frame.body);
       this.#options.onProgress(this.#sum());
       this.#maybeKill(request, frame.body);

@@ -160,9 +160,12 @@ export class DeviceAddressSpace {
     return [from, to];
   }
 
-  #map(iova: Iova, gpa: Gpa, size: number, perm: number): void {
+  /** False when no further mapping can be had: a walk of garbage tables then ends. */
+  #map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
     this.counters.mapEvents++;
-    if (!this.#notifier.map(iova, gpa, size, perm)) this.counters.refused++;
+    const outcome = this.#notifier.map(iova, gpa, size, perm);
+    if (outcome !== 'mapped') this.counters.refused++;
+    return outcome !== 'full';
   }
 
   #inRam(gpa: number, size: number): boolean {

@@ -19,8 +19,15 @@ export interface IovaRange {
   readonly size: number;
 }
 
-/** Called for each translation in ascending IOVA order; plain arguments, because a replay visits millions. */
-export type TranslationVisitor = (iova: Iova, gpa: Gpa, size: number, perm: number) => void;
+/**
+ * Called for each translation in ascending IOVA order; plain arguments, because a replay visits millions. Returning
+ * false ends the walk.
+ */
+// biome-ignore lint/suspicious/noConfusingVoidType: most visitors want to see everything and return nothing
+export type TranslationVisitor = (iova: Iova, gpa: Gpa, size: number, perm: number) => boolean | void;
+
+/** What became of a map event: `refused` concerns this range alone (not RAM, overlap), `full` every further one. */
+export type MapOutcome = 'mapped' | 'refused' | 'full';
 
 /** The tables of one domain: where translations come from. */
 export interface TranslationSource {
@@ -32,8 +39,8 @@ export interface TranslationSource {
 
 /** The receiving end of a device's map events: a container behind guest RAM. */
 export interface MapNotifier {
-  /** Adds one mapping. Returns false if it cannot be had (not RAM, overlap, no room): the device will fault. */
-  map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean;
+  /** Adds one mapping. What is not mapped, the device will fault on. */
+  map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome;
   /** Removes whole mappings; complete (R6) only when no device can use them any more. */
   unmap(ranges: readonly IovaRange[]): Completion;
   unmapAll(): Completion;

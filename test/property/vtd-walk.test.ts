@@ -129,7 +129,9 @@ function add(iova: bigint, gpa: bigint, size: bigint, perm: bigint, found: Trans
 
 function allOf(tables: SecondLevelTables, start = 0, end = 2 ** 48): Translation[] {
   const found: Translation[] = [];
-  tables.walk(start, end, (iova, gpa, size, perm) => found.push({ iova, gpa, size, perm }));
+  tables.walk(start, end, (iova, gpa, size, perm) => {
+    found.push({ iova, gpa, size, perm });
+  });
   return found;
 }
 

@@ -9,6 +9,7 @@ import type {
   Completion,
   IovaRange,
   MapNotifier,
+  MapOutcome,
   Translation,
   TranslationSource,
   TranslationVisitor,
@@ -52,16 +53,16 @@ class Recorder implements MapNotifier {
   pending: (() => void)[] = [];
   afterEvent: (live: readonly Translation[]) => void = () => {};
 
-  map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
+  map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
     this.log.push(`map ${iova.toString(16)}`);
     expect(this.pending, 'a map before the unmap is complete').to.deep.equal([]);
     const inRam = RAM.some((r) => gpa >= r.gpa && gpa + size <= r.gpa + r.size);
     const overlaps = this.live.some((m) => iova < m.iova + m.size && m.iova < iova + size);
     if (inRam) expect(overlaps, `overlap at ${iova.toString(16)}`).to.equal(false);
-    if (!inRam || overlaps) return false;
+    if (!inRam || overlaps) return 'refused';
     this.live.push(translation(iova, gpa, size, perm));
     this.afterEvent(this.live);
-    return true;
+    return 'mapped';
   }
 
   unmap(ranges: readonly IovaRange[]): Completion {

@@ -9,6 +9,7 @@ import type {
   Completion,
   IovaRange,
   MapNotifier,
+  MapOutcome,
   Translation,
   TranslationVisitor,
 } from '../../src/viommu/notifier.ts';
@@ -47,14 +48,14 @@ export class RecordingNotifier implements MapNotifier {
     this.#gate = undefined;
   }
 
-  map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
-    if (!this.#regions.some((r) => gpa >= r.gpa && gpa + size <= r.gpa + r.size)) return false;
+  map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
+    if (!this.#regions.some((r) => gpa >= r.gpa && gpa + size <= r.gpa + r.size)) return 'refused';
     const at = this.#firstEndingAfter(iova);
     const next = this.#held[at];
     if (next && next.iova < iova + size) throw new Error(`overlap at ${iova.toString(16)} +${size}`);
     this.#held.splice(at, 0, { iova, gpa, size, perm });
     this.log.push(`map ${iova.toString(16)} ${size}`);
-    return true;
+    return 'mapped';
   }
 
   unmap(ranges: readonly IovaRange[]): Completion {

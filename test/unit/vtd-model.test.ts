@@ -248,7 +248,9 @@ describe('VT-d model: tables', () => {
     let visited = 0;
     tables(ram, TOP, (entries) => {
       visited += entries;
-    }).walk(0, 2 ** 48, () => leaves++);
+    }).walk(0, 2 ** 48, () => {
+      leaves++;
+    });
     expect(visited).to.equal(WALK_ENTRY_LIMIT + 1);
     expect(leaves).to.be.within(1, WALK_ENTRY_LIMIT);
   });
@@ -259,9 +261,9 @@ describe('VT-d model: tables', () => {
     write64(ram, MIDDLE + 3 * 8, LOWER + 3);
     write64(ram, LOWER + 0x1f7 * 8, 0x200000 + 0x83);
     const seen: string[] = [];
-    tables(ram, TOP).walk(0, 2 ** 48, (iova, target, size) =>
-      seen.push(`${hex(iova)}>${hex(target)}+${hex(size)}`),
-    );
+    tables(ram, TOP).walk(0, 2 ** 48, (iova, target, size) => {
+      seen.push(`${hex(iova)}>${hex(target)}+${hex(size)}`);
+    });
     expect(seen).to.deep.equal(['0xfef00000>0x300000+0x100000']);
     expect(tables(ram, TOP).leafAt(0xfee00000)).to.equal(undefined);
     expect(tables(ram, TOP).leafAt(0xfef01000)).to.deep.equal({

@@ -158,7 +158,8 @@ export class SecondLevelTables implements TranslationSource {
 
   #emit(walk: Walk, at: number, gpa: number, size: number, perm: number): void {
     clipped(at as Iova, gpa as Gpa, size, perm, (iova, target, bytes, granted) => {
-      if (iova < walk.end && iova + bytes > walk.start) walk.visit(iova, target, bytes, granted);
+      if (iova >= walk.end || iova + bytes <= walk.start) return;
+      if (walk.visit(iova, target, bytes, granted) === false) walk.entriesLeft = -1;
     });
   }
 }

@@ -85,6 +85,7 @@ export class Vgpu implements DeviceModel {
       this.#registers.reset();
       return;
     }
+    if (this.#registers.get32('Status') & STATUS_HALTED) return;
     if ((value & CONTROL_ENABLE) === 0) {
       this.#ring = undefined;
       this.#setStatus(0);
@@ -117,10 +118,12 @@ export class Vgpu implements DeviceModel {
     this.#interrupt(INTERRUPT_FAULT);
   }
 
-  /** Neither the ring nor the completions can tell the guest: the status register and the interrupt do. */
+  /**
+   * Neither the ring nor the completions can tell the guest: the status register and the interrupt do. The head stays
+   * where it was, for the guest to see; only a reset goes on from here.
+   */
   #halt(): void {
     this.#ring = undefined;
-    this.#engine.reset();
     this.#setStatus(STATUS_HALTED);
     this.#interrupt(INTERRUPT_HALTED);
   }

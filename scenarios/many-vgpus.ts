@@ -1,0 +1,61 @@
+/**
+ * Many vGPUs: what does each cost in memory and start-up time, and do they all work at once?
+ *
+ * Every vGPU runs in its own worker. Each VM: identity work → enable translation → strict churn → disable →
+ * identity work. Bare workers measured in the same run are the baseline.
+ */
+import { churnRound, type GuestGpu, type GuestVm, SteadyLoad, scenario, type VtdDomain } from 'mdevsim';
+
+const LOAD_VA = 0x00_0000;
+const CHURN_VA = 0x20_0000;
+const LOAD_PAGES = 2;
+const LOADED_ROUNDS = 3;
+const CHURN_ROUNDS = 4;
+
+export default scenario({
+  name: 'many-vgpus',
+  question: 'What does a vGPU cost, and do many of them work at once?',
+  vms: 8,
+  vgpus: 4,
+  ramMiB: 32,
+  timeoutMs: 300_000,
+  bareWorkers: 32,
+
+  async guest(vm: GuestVm): Promise<void> {
+    const loads = new Map<GuestGpu, SteadyLoad>();
+    for (const gpu of vm.gpus) loads.set(gpu, new SteadyLoad(vm, gpu, LOAD_VA, LOAD_PAGES));
+    const everyLoad = (work: (load: SteadyLoad, gpu: GuestGpu) => Promise<void>) =>
+      vm.eachGpu((gpu) => work(loads.get(gpu) as SteadyLoad, gpu));
+    const work = () => everyLoad((load) => load.atLeast(LOADED_ROUNDS));
+
+    await vm.phase('identity');
+    await everyLoad((load) => load.start());
+    await work();
+
+    await vm.phase('enable translation');
+    const iommu = await vm.iommu();
+    const domains = new Map<GuestGpu, VtdDomain>();
+    await everyLoad(async (load, gpu) => {
+      const domain = iommu.createDomain();
+      domains.set(gpu, domain);
+      await vm.mapIdentity(domain, gpu, load.pages);
+      await iommu.attach(gpu.requesterId, domain);
+    });
+    await vm.timedSwitch(() => iommu.enableTranslation());
+    await work();
+
+    await vm.phase('strict churn');
+    await vm.eachGpu(async (gpu) => {
+      gpu.dma.setDomain(domains.get(gpu));
+      for (let round = 0; round < CHURN_ROUNDS; round++) await churnRound(vm, gpu, CHURN_VA, 2, round === 0);
+    });
+    await vm.audit();
+
+    await vm.phase('disable translation');
+    await vm.timedSwitch(() => iommu.disableTranslation());
+    for (const gpu of vm.gpus) gpu.dma.setDomain(undefined);
+    await work();
+    await everyLoad((load) => load.stop());
+    await vm.progress();
+  },
+});
