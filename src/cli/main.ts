@@ -7,6 +7,8 @@ import { CapacityError } from '../coordinator/limits.ts';
 import { ExitCode } from '../report/summary.ts';
 import { INJECTIONS, PROCESSES_LIMIT } from '../scenario/run.ts';
 import { RAM_MIB_MAX, RAM_MIB_MIN, ScenarioError, VGPUS_LIMIT, VMS_LIMIT } from '../scenario/scenario.ts';
+import { CaptureError } from '../vfio-user/capture.ts';
+import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
 import { traceCommand } from './trace.ts';
 
@@ -45,6 +47,15 @@ function program(): Command {
     .action((files, options) => {
       traceCommand(files, options);
     });
+  command
+    .command('replay <files...>')
+    .description(
+      "replay captures of real guests' DMA maps (.jsonl, .jsonl.gz) and compare with the recording",
+    )
+    .option('--json', 'print the figures as JSON')
+    .action(async (files, options) => {
+      process.exitCode = await replayCommand(files, options);
+    });
   return command;
 }
 
@@ -53,6 +64,7 @@ const isUsers = (error: unknown): error is Error =>
   error instanceof ScenarioError ||
   error instanceof CapacityError ||
   error instanceof FrameError ||
+  error instanceof CaptureError ||
   (error instanceof Error && 'code' in error && 'syscall' in error);
 
 /** Runs the command line; sets the exit code. */
