@@ -13,21 +13,35 @@ export function traceCommand(files: readonly string[], { json }: { readonly json
     process.stdout.write(`${json ? frameJson(frame) : frameText(frame)}\n`);
 }
 
-/** Merges generators that are each in order; holds one frame of each in memory. */
+/**
+ * How far apart in a file two frames may be in the wrong order: a device's frame bears the time of its sending and is
+ * written when the coordinator has come to it.
+ */
+export const REORDER_WINDOW = 4096;
+
+/** Merges traces and puts their frames in order of time; holds REORDER_WINDOW frames in memory. */
 export function* mergeByTime(sources: readonly Generator<Frame>[]): Generator<Frame> {
-  const heads = sources.map((source) => ({ source, next: source.next() }));
-  for (;;) {
-    let first: (typeof heads)[number] | undefined;
-    for (const head of heads)
-      if (
-        !head.next.done &&
-        (!first || head.next.value.header.timeUs < (first.next.value as Frame).header.timeUs)
-      )
-        first = head;
-    if (!first) return;
-    yield first.next.value as Frame;
-    first.next = first.source.next();
+  const window: Frame[] = [];
+  const live = new Set(sources);
+  while (live.size > 0)
+    for (const source of live) {
+      const { done, value } = source.next();
+      if (done) live.delete(source);
+      else window.splice(firstLater(window, value.header.timeUs), 0, value);
+      if (window.length > REORDER_WINDOW * sources.length) yield window.shift() as Frame;
+    }
+  yield* window;
+}
+
+/** Index of the first frame later than `timeUs`. */
+function firstLater(frames: readonly Frame[], timeUs: number): number {
+  let [low, high] = [0, frames.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((frames[middle] as Frame).header.timeUs <= timeUs) low = middle + 1;
+    else high = middle;
   }
+  return low;
 }
 
 function frameText(frame: Frame): string {

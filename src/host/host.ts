@@ -11,8 +11,12 @@ import { uniformInt } from 'pure-rand/distribution/uniformInt';
 import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 
-/** Microseconds since this process started; monotonic, shared by all its threads. */
-export const nowUs = (): number => (performance.timeOrigin + performance.now() - processOriginMs()) * 1000;
+/** Microseconds since this process started; monotonic, the same in all its threads, finer than a microsecond. */
+export const nowUs = (): number => {
+  // The two large times are subtracted first: their difference keeps the digits that a sum would lose.
+  threadStartMs ??= performance.timeOrigin - processStartMs();
+  return (threadStartMs + performance.now()) * 1000;
+};
 
 /** Milliseconds since 1970, for trace files that several processes write. */
 export const wallMs = (): number => performance.timeOrigin + performance.now();
@@ -70,9 +74,7 @@ export class Prng {
   }
 }
 
-let originMs: number | undefined;
-function processOriginMs(): number {
-  // Each thread has its own timeOrigin; the process's start is the same for all of them.
-  originMs ??= performance.timeOrigin + performance.now() - process.uptime() * 1000;
-  return originMs;
-}
+let threadStartMs: number | undefined;
+
+/** When the process started, in milliseconds since 1970: its threads each have a timeOrigin of their own. */
+const processStartMs = (): number => performance.timeOrigin + performance.now() - process.uptime() * 1000;

@@ -1,0 +1,75 @@
+/**
+ * The built command, as the README shows it.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { after, before, describe, it } from 'mocha';
+import { mdevsim } from './run-command.ts';
+
+const SMALL = ['run', 'scenarios/first-light.ts', '--vms', '2', '--vgpus', '2', '--ram', '32'];
+
+describe('the command', function () {
+  this.timeout(90_000);
+  let folder = '';
+
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'mdevsim-test-'));
+  });
+
+  after(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  it('runs first light, says so first, and repeats the seed', async () => {
+    const { code, stdout } = await mdevsim(...SMALL, '--seed', '42');
+    expect(code, stdout).to.equal(0);
+    expect(stdout).to.match(/^PASSED {2}first-light: 2 VMs × 2 vGPUs in 1 host process, .* seed 42\n/);
+    expect(stdout).to.match(/violations +0 .*VMs lost 0/);
+    for (const name of ['map', 'unmap', 'switch', 'doorbell→interrupt'])
+      expect(stdout).to.match(new RegExp(`\\b${name} +\\d+( +[\\d.]+ (µs|ms|s)){4}`));
+  });
+
+  it('divides the VMs over processes; one that is killed loses its own and no other', async () => {
+    const { code, stdout } = await mdevsim(...SMALL, '--processes', '2', '--inject', 'host-kill', '--json');
+    expect(code).to.equal(1);
+    const summary = JSON.parse(stdout) as { vmsLost: number; problems: string[]; mismatches: number };
+    expect(summary.vmsLost).to.equal(1);
+    expect(summary.problems).to.deep.equal(['VM 1 lost: host process 1: it died (SIGKILL)']);
+    expect(summary.mismatches).to.equal(0);
+  });
+
+  it('traces every control message, and prints them in order of time', async () => {
+    const file = join(folder, 'run.trace');
+    const run = await mdevsim(...SMALL, '--processes', '2', '--trace', file);
+    expect(run.code, run.stdout).to.equal(0);
+    const { code, stdout } = await mdevsim('trace', `${file}.0`, `${file}.1`);
+    expect(code).to.equal(0);
+    const lines = stdout.trimEnd().split('\n');
+    const times = lines.map((line) => line.slice(0, 15));
+    expect(times).to.deep.equal([...times].sort());
+    for (const vm of ['vm0', 'vm1'])
+      for (const kind of [
+        'deviceReady',
+        'dmaUnmap',
+        'dmaUnmapDone',
+        'dmaFault',
+        'faultRecorded',
+        'guestPhase',
+      ])
+        expect(
+          lines.some((line) => line.includes(vm) && line.includes(` ${kind} `)),
+          `${vm} ${kind}`,
+        ).to.equal(true);
+    expect(stdout).to.match(/guestPhase +name="pass-through and back"/);
+  });
+
+  it('runs many vGPUs, each in its own worker, beside bare workers', async () => {
+    const args = ['run', 'scenarios/many-vgpus.ts', '--vms', '4', '--vgpus', '2', '--processes', '2'];
+    const { code, stdout } = await mdevsim(...args);
+    expect(code, stdout).to.equal(0);
+    expect(stdout).to.match(/vGPU start +8 in .* MiB each/);
+    expect(stdout).to.match(/bare workers +32 in .* × the memory, .* × the time/);
+  });
+});
