@@ -4,7 +4,7 @@
 import { fileURLToPath } from 'node:url';
 import { type MessagePort, workerData } from 'node:worker_threads';
 import * as Comlink from 'comlink';
-import { every } from '#host';
+import { every, yieldToOthers } from '#host';
 import { GuestVm } from '../src/guest/guest-vm.ts';
 import type { GuestApi, GuestReport, GuestTask, VmControl } from '../src/guest/protocol.ts';
 import { importScenario } from '../src/scenario/load.ts';
@@ -21,6 +21,8 @@ function errorText(error: unknown): string {
   const at = place ? ` (${place.trim().replace('file://', '')})` : '';
   return `${error.name}: ${error.message.split('\n')[0]}${at}`;
 }
+
+yieldToOthers();
 
 const api: GuestApi = {
   async run(control: VmControl): Promise<GuestReport> {

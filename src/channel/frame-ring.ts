@@ -51,6 +51,8 @@ export class FrameRing {
     const read = rd(this.#words, WORD_READ, 'ring.tail');
     if (read === ld(this.#words, WORD_WRITTEN, 'ring.head')) return undefined;
     const length = rd(this.#words, HEADER_BYTES / 4 + this.#at(read) / 4, 'ring.slot');
+    if (length < 0 || length > this.#capacity - LENGTH_BYTES)
+      throw new RangeError(`frame of ${length} bytes in a ring of ${this.#capacity}`);
     const frame = new Uint8Array(length);
     this.#wrapped(read + LENGTH_BYTES, length, (at, from, piece) =>
       copyOut(frame, from, this.#bytes, at, piece, 'ring.slot'),

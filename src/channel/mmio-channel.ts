@@ -9,7 +9,7 @@ const { ld, st, rd, wr, add, wake, waitEqAsync, wordsOf } = mem;
 /** Entries a guest may have posted and not yet had taken; a full ring makes the guest wait. */
 export const MMIO_RING_ENTRIES = 256;
 /** How long a guest waits for an answer or for room before it takes the owner for dead (all ones). */
-export const MMIO_TIMEOUT_MS = 10_000;
+export const MMIO_TIMEOUT_MS = 60_000;
 
 const WORD_TAIL = 0;
 const WORD_HEAD = 1;

@@ -122,13 +122,20 @@ export class Vm implements DeviceOwner {
   /** Serves the control frames of one device. */
   serveDevice(index: number): void {
     const device = this.devices[index];
-    for (let served = 0; served < BURST; served++) {
-      const bytes = device?.link.fromDevice.shift();
-      if (!device || !bytes) return;
-      this.#around.trace(bytes);
-      this.#handle(device, decodeFrame(bytes));
+    if (device?.failure !== '') return;
+    try {
+      for (let served = 0; served < BURST; served++) {
+        const bytes = device.link.fromDevice.shift();
+        if (!bytes) return;
+        this.#around.trace(bytes);
+        this.#handle(device, decodeFrame(bytes));
+      }
+      this.#around.again(this.#around.firstBit + 1 + index);
+    } catch (error) {
+      // A device that writes garbage into its ring is lost; the coordinator and the others are not.
+      const detail = error instanceof Error ? error.message : String(error);
+      void this.quarantine(device, 'bad-frame', `sent garbage (${detail})`);
     }
-    this.#around.again(this.#around.firstBit + 1 + index);
   }
 
   header(device: number): FrameHeader {

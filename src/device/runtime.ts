@@ -43,7 +43,7 @@ const IDLE_WAIT_MS = 1000;
 /** How long a stalled device waits for the switch to end before it looks again. */
 const STALL_WAIT_MS = 5;
 /** How long a device waits for its fault to be recorded. */
-const FAULT_WAIT_MS = 1000;
+const FAULT_WAIT_MS = 5000;
 /** Violations sent one by one; the rest are only counted. */
 const VIOLATION_LIMIT = 8;
 

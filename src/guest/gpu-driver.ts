@@ -25,7 +25,7 @@ const GPU_PAGE_TABLES = 4;
 /** First GPU virtual address beyond what the driver's tables cover. */
 export const GPU_VA_END: number = GPU_PAGE_TABLES * PAGE_2M;
 /** A command that has no completion by then is lost. */
-const COMMAND_TIMEOUT_MS = 30_000;
+const COMMAND_TIMEOUT_MS = 60_000;
 /** The pump looks around this often even without an interrupt. */
 const PUMP_WAIT_MS = 1000;
 /** Where BARs are put: in the MMIO hole. */

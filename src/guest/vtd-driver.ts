@@ -12,7 +12,7 @@ import { type UnmapRange, VtdDomain } from './vtd-domain.ts';
 import { type Descriptor, VtdQueue } from './vtd-queue.ts';
 
 /** How long an invalidation or a command may take. */
-export const DEFAULT_TIMEOUT_MS = 10_000;
+export const DEFAULT_TIMEOUT_MS = 60_000;
 /** Above this many page-selective descriptors one domain-selective descriptor is cheaper. */
 export const PAGE_SELECTIVE_LIMIT = 16;
 /** Domain id of every pass-through device; 0 is reserved under caching mode. */

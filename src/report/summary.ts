@@ -181,10 +181,10 @@ function countLines(s: RunSummary): string[] {
 function latencyLines(latencies: readonly LatencySummary[]): string[] {
   if (latencies.length === 0) return [];
   const cell = (text: string) => text.padStart(10);
-  const head = `  latency        ${'count'.padStart(9)}${cell('p50')}${cell('p95')}${cell('p99')}${cell('max')}`;
+  const head = `${'  latency'.padEnd(23)}${'count'.padStart(8)}${['p50', 'p95', 'p99', 'max'].map(cell).join('')}`;
   const rows = latencies.map(
     ({ name, count, p50Us, p95Us, p99Us, maxUs }) =>
-      `    ${(LATENCY_TITLES[name] ?? name).padEnd(19)}${String(count).padStart(3 + 2)}` +
+      `    ${(LATENCY_TITLES[name] ?? name).padEnd(19)}${String(count).padStart(8)}` +
       [p50Us, p95Us, p99Us, maxUs].map((us) => cell(timeText(us))).join(''),
   );
   return [head, ...rows];

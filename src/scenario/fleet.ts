@@ -46,6 +46,7 @@ export class Fleet {
   readonly #results = new Map<number, FrameBodies['vmResult']>();
   readonly #hosts: FrameBodies['hostResult'][] = [];
   readonly #lost: LostVm[] = [];
+  #killed = false;
 
   constructor(options: FleetOptions) {
     this.#options = options;
@@ -57,12 +58,17 @@ export class Fleet {
     return { results: this.#results, lost: this.#lost, hosts: this.#hosts };
   }
 
-  /** Ends every host process now. */
+  /** Ends every host process now, and starts no other. */
   kill(): void {
+    this.#killed = true;
     for (const child of this.#children.values()) child.kill('SIGKILL');
   }
 
   async #runOne(request: RunRequest): Promise<void> {
+    if (this.#killed) {
+      this.#lose(request, 'interrupted before it started');
+      return;
+    }
     const child = fork(workerEntry('host'), [], {
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
@@ -88,7 +94,11 @@ export class Fleet {
     const why = await ended;
     cancel();
     this.#children.delete(request.process);
-    const reason = overdue ? 'it did not finish in time' : `it died (${why})`;
+    const reason = this.#killed ? 'interrupted' : overdue ? 'did not finish in time' : `it died (${why})`;
+    this.#lose(request, reason);
+  }
+
+  #lose(request: RunRequest, reason: string): void {
     for (const vm of request.vms)
       if (!this.#results.has(vm))
         this.#lost.push({ vm, reason: `host process ${request.process}: ${reason}` });

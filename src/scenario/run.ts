@@ -1,6 +1,7 @@
 /**
  * One run from settings to summary: capacity check, sharding over host processes, merge, verdict.
  */
+import { closeSync, openSync } from 'node:fs';
 import { drawSeed, nowUs } from '#host';
 import type { FrameBodies } from '../channel/schema.ts';
 import { checkCapacity } from '../coordinator/limits.ts';
@@ -34,7 +35,7 @@ export interface RunOptions {
   onStart(kill: () => void): void;
 }
 
-/** @throws ScenarioError, CapacityError before anything is started */
+/** @throws ScenarioError, CapacityError, the error of `open` (trace) before anything is started */
 export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const { settings, inject } = options;
   if (inject !== '' && !INJECTIONS.includes(inject))
@@ -48,13 +49,23 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const seed = options.seed ?? drawSeed();
   const since = nowUs();
   const requests = shard(options, processes, seed);
-  const bare = settings.bareWorkers > 0 ? await runBare(options, requests[0] as RunRequest) : [];
+  for (const { trace } of requests) if (trace !== '') closeSync(openSync(trace, 'w')); // better told now than later
+  const bare = new Fleet({
+    requests: settings.bareWorkers > 0 ? [bareRequest(requests[0] as RunRequest, settings.bareWorkers)] : [],
+    onProgress: () => {},
+    killAfterOperations: undefined,
+  });
   const fleet = new Fleet({
     requests,
     onProgress: options.onProgress,
     killAfterOperations: inject === 'host-kill' ? KILL_AFTER_OPERATIONS : undefined,
   });
-  options.onStart(() => fleet.kill());
+  options.onStart(() => {
+    bare.kill();
+    fleet.kill();
+  });
+  // In a process of its own that has started nothing else, and before the others, for the machine to be quiet.
+  const { hosts: bareHosts } = await bare.run();
   const { results, lost, hosts } = await fleet.run();
   const facts = {
     scenario: settings.name,
@@ -65,16 +76,15 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
     inject,
     wallSeconds: (nowUs() - since) / 1e6,
   };
-  return summarize(facts, results, lost, [...hosts, ...bare]);
+  return summarize(facts, results, lost, [...hosts, ...bareHosts]);
 }
 
-/** The baseline of bare workers, in a process of its own that has started nothing else. */
-async function runBare(options: RunOptions, like: RunRequest): Promise<FrameBodies['hostResult'][]> {
-  const request = { ...like, vms: [], bareWorkers: options.settings.bareWorkers, trace: '' };
-  const fleet = new Fleet({ requests: [request], onProgress: () => {}, killAfterOperations: undefined });
-  options.onStart(() => fleet.kill());
-  return [...(await fleet.run()).hosts];
-}
+const bareRequest = (like: RunRequest, bareWorkers: number): RunRequest => ({
+  ...like,
+  vms: [],
+  bareWorkers,
+  trace: '',
+});
 
 /** Divides the VMs over the processes, contiguous and as even as can be. */
 function shard(options: RunOptions, processes: number, seed: number): RunRequest[] {

@@ -18,14 +18,14 @@ const BTree = BTreeModule.default;
 export const DMA_ENTRY_LIMIT = 65535;
 /** How often an unmap asks a device that keeps its pins, and how long it waits after each time. */
 export const DMA_UNMAP_ATTEMPTS = 10;
-export const DMA_UNMAP_WAIT_MS = 400;
+export const DMA_UNMAP_WAIT_MS = 1000;
 /**
  * Ranges that one attempt names to a device. An unmap with more pinned mappings names the one range that spans them:
  * the device's control ring must hold the whole request.
  */
 export const DMA_UNMAP_RANGES = 64;
 /** How long an unmap waits for a device to leave a short-DMA section before it is taken for stuck. */
-export const DRAIN_LIMIT_MS = 4000;
+export const DRAIN_LIMIT_MS = 10_000;
 
 /** One mapping as VFIO_IOMMU_MAP_DMA made it. `vaddr` is the owner's address of the memory (for a VM: the GPA). */
 export interface DmaMapping {

@@ -1,0 +1,83 @@
+/**
+ * The coordinator with real device workers and no guest: what a device can do to it.
+ */
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { sleep } from '#host';
+import type { Hpa } from '../../src/address/address.ts';
+import { DeviceState } from '../../src/channel/device-link.ts';
+import { REGION_CONFIG } from '../../src/channel/mmio-channel.ts';
+import { Coordinator } from '../../src/coordinator/coordinator.ts';
+import { workerEntry } from '../../src/coordinator/entries.ts';
+import type { Vm } from '../../src/coordinator/vm.ts';
+import { HPA_BASE } from '../../src/host/host-memory.ts';
+
+const POLL_MS = 5;
+const POLLS = 2000;
+
+/** One VM with two devices, started; closed when `test` is done. */
+async function withVm(test: (vm: Vm) => Promise<void>): Promise<void> {
+  const coordinator = new Coordinator({
+    vms: [
+      {
+        process: 0,
+        vm: 0,
+        vgpus: 2,
+        seed: 1,
+        hpaBase: HPA_BASE as Hpa,
+        ramBytes: 16 * 2 ** 20,
+        viommu: 'intel',
+        scenario: '',
+        params: {},
+        timeoutMs: 1000,
+        inject: '',
+      },
+    ],
+    workers: { device: workerEntry('device'), guest: workerEntry('guest') },
+    trace: '',
+  });
+  coordinator.start();
+  await coordinator.startDevices();
+  try {
+    await test(coordinator.vms[0] as Vm);
+  } finally {
+    for (const device of (coordinator.vms[0] as Vm).devices) await device.run?.terminate();
+    await coordinator.close();
+  }
+}
+
+async function until(holds: () => boolean, what: string): Promise<void> {
+  for (let polls = 0; polls < POLLS; polls++) {
+    if (holds()) return;
+    await sleep(POLL_MS);
+  }
+  throw new Error(`${what} did not come about`);
+}
+
+describe('the coordinator', function () {
+  this.timeout(30_000);
+
+  it('starts every device behind its vIOMMU, RAM mapped at identity', () =>
+    withVm(async (vm) => {
+      for (const device of vm.devices) {
+        expect(device.link.state).to.equal(DeviceState.ready);
+        expect(device.space.kind).to.equal('system');
+        expect(device.container.liveMappings).to.equal(2);
+        expect(device.space.audit()).to.deep.equal([]);
+      }
+    }));
+
+  it('ends a device that sends garbage, names it, and serves its neighbour', () =>
+    withVm(async (vm) => {
+      const [bad, good] = vm.devices;
+      bad?.link.fromDevice.push(Uint8Array.of(0xff, 0xff, 0xff));
+      vm.serveDevice(0);
+      await until(() => bad?.link.state === DeviceState.failed, 'the failure');
+      expect(vm.ledger.violations().map(({ kind }) => kind)).to.deep.equal(['bad-frame']);
+      expect(bad?.failure).to.match(/^quarantined: sent garbage \(/);
+      expect(await bad?.link.mmioPort().read(REGION_CONFIG, 0, 4), 'a lost device reads all ones').to.equal(
+        0xffff_ffffn,
+      );
+      expect(await good?.link.mmioPort().read(REGION_CONFIG, 0, 2)).to.equal(0x1234n);
+    }));
+});
