@@ -1,7 +1,7 @@
 /**
  * `mdevsim replay`: captures through the real container; verdict first, then a line for each.
  */
-import pc from 'picocolors';
+import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
 import { type MessageCost, type ReplayResult, replayCapture } from '../vfio-user/replay.ts';
 
@@ -42,7 +42,7 @@ const costText = ({ meanUs, p50Us, p99Us }: MessageCost): string =>
 function replayText(results: readonly ReplayResult[]): string {
   const failed = results.filter(({ holds }) => !holds).length;
   const messages = results.reduce((sum, { maps, unmaps }) => sum + maps + unmaps, 0);
-  const verdict = failed === 0 ? pc.green('PASSED') : pc.red('FAILED');
+  const verdict = failed === 0 ? colours.green('PASSED') : colours.red('FAILED');
   const what = failed === 0 ? 'all as recorded' : `${failed} not as recorded`;
   const lines = [
     `${verdict}  ${results.length} capture${results.length === 1 ? '' : 's'}, ${messages} messages: ${what}`,
@@ -60,9 +60,9 @@ function replayText(results: readonly ReplayResult[]): string {
 }
 
 function problemLines(result: ReplayResult): string[] {
-  const lines = result.problems.map((problem) => `  ${pc.red('✗')} ${problem}`);
+  const lines = result.problems.map((problem) => `  ${colours.red('✗')} ${problem}`);
   const { refused, countsDiffering, exclusiveBroken, lookupsWrong, stale } = result;
   const more = refused + countsDiffering + exclusiveBroken + lookupsWrong + stale - lines.length;
-  if (more > 0) lines.push(`  ${pc.red('✗')} ${result.file}: and ${more} more`);
+  if (more > 0) lines.push(`  ${colours.red('✗')} ${result.file}: and ${more} more`);
   return lines;
 }

@@ -1,7 +1,7 @@
 /**
  * `mdevsim run`: settings from the file and the command line, progress on stderr, the summary on stdout.
  */
-import pc from 'picocolors';
+import { progressColours } from '../report/colours.ts';
 import { ExitCode, summaryText } from '../report/summary.ts';
 import type { FleetProgress } from '../scenario/fleet.ts';
 import { loadSettings } from '../scenario/load.ts';
@@ -78,7 +78,7 @@ class ProgressLine {
       operations === 0 && devicesReady < vms * vgpus
         ? `starting: ${devicesReady}/${vms * vgpus} vGPUs ready`
         : `${phase}: ${vmsDone}/${vms} VMs done, ${operations} operations, ${(bytesVerified / 2 ** 20).toFixed(0)} MiB verified`;
-    if (this.#live) process.stderr.write(`\r\u001b[K${pc.dim(state)}`);
+    if (this.#live) process.stderr.write(`\r\u001b[K${progressColours.dim(state)}`);
     else if (phase !== this.#phase) process.stderr.write(`${state}\n`);
     this.#phase = phase;
   }

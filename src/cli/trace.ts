@@ -54,14 +54,14 @@ function frameText(frame: Frame): string {
   return `${time}  ${where.padEnd(12)} ${frame.kind.padEnd(20)} ${fields.join(' ')}`.trimEnd();
 }
 
-const fieldText = (name: string, value: unknown): string => {
-  if (typeof value === 'number' && HEX_FIELDS.has(name)) return `0x${value.toString(16)}`;
-  return typeof value === 'string'
-    ? JSON.stringify(value)
-    : Array.isArray(value)
-      ? JSON.stringify(value)
-      : String(value);
-};
+/** Longer values, such as histograms, are cut in text; `--json` has them whole. */
+const FIELD_CHARACTERS = 100;
+
+function fieldText(name: string, value: unknown): string {
+  if (typeof value === 'number') return HEX_FIELDS.has(name) ? `0x${value.toString(16)}` : String(value);
+  const text = JSON.stringify(value);
+  return text.length > FIELD_CHARACTERS ? `${text.slice(0, FIELD_CHARACTERS)}…` : text;
+}
 
 const frameJson = (frame: Frame): string =>
   JSON.stringify({ ...frame.header, kind: frame.kind, body: bodyToJson(frame) });

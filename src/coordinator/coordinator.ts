@@ -47,7 +47,7 @@ export class Coordinator {
         firstBit: this.#serve.length,
         supervisor: this.#supervisor,
         workers,
-        trace: (frame) => this.#trace?.append(frame),
+        trace: (frame) => this.trace(frame),
         again: (bit) => this.#doorbell.ring(bit),
       });
       this.vms.push(vm);
@@ -58,6 +58,11 @@ export class Coordinator {
 
   get traceFrames(): { written: number; dropped: number } {
     return { written: this.#trace?.frames ?? 0, dropped: this.#trace?.dropped ?? 0 };
+  }
+
+  /** Adds a frame to the trace, if there is one. */
+  trace(frame: Uint8Array): void {
+    this.#trace?.append(frame);
   }
 
   /** Starts serving. */

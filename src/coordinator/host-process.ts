@@ -26,27 +26,34 @@ export interface HostChannel {
 
 /** Runs one request to its end. Rejects only for the emulator's own mistakes. */
 export async function runRequest(request: RunRequest, channel: HostChannel): Promise<void> {
-  const send = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K]) =>
-    channel.send(
-      encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device: -1 }, kind, body),
-    );
+  const frame: Encode = (kind, vm, body) =>
+    encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device: -1 }, kind, body);
+  const send: Send = (kind, vm, body) => channel.send(frame(kind, vm, body));
   send('hostReady', 0, { pid: process.pid });
   if (request.bareWorkers > 0) {
     const { workers, startUs, rss } = await measureBareWorkers(request.bareWorkers);
     send('hostResult', 0, { ...NO_FIGURES, bareWorkers: workers, bareStartUs: startUs, bareRss: rss });
     return;
   }
-  await runVms(request, send);
+  await runVms(request, frame, channel);
 }
 
+type Encode = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K]) => Uint8Array;
 type Send = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K]) => void;
 
-async function runVms(request: RunRequest, send: Send): Promise<void> {
+async function runVms(request: RunRequest, frame: Encode, channel: HostChannel): Promise<void> {
   const coordinator = new Coordinator({
     vms: request.vms.map((vm) => vmConfig(request, vm)),
     workers: { device: workerEntry('device'), guest: workerEntry('guest') },
     trace: request.trace,
   });
+  // What passes between the processes belongs to the trace as well.
+  const send: Send = (kind, vm, body) => {
+    const bytes = frame(kind, vm, body);
+    coordinator.trace(bytes);
+    channel.send(bytes);
+  };
+  coordinator.trace(frame('runRequest', 0, request));
   let done = 0;
   const stopProgress = every(PROGRESS_INTERVAL_MS, () => send('progress', 0, progressOf(coordinator, done)));
   coordinator.start();
@@ -65,7 +72,7 @@ async function runVms(request: RunRequest, send: Send): Promise<void> {
   stopProgress();
   await coordinator.close();
   const { written, dropped } = coordinator.traceFrames;
-  send('hostResult', 0, {
+  const figures = {
     ...NO_FIGURES,
     rssBefore,
     rssReady,
@@ -75,7 +82,8 @@ async function runVms(request: RunRequest, send: Send): Promise<void> {
     devicesRss: Math.max(0, rssReady - rssBefore),
     traceFrames: written,
     traceDropped: dropped,
-  });
+  };
+  channel.send(frame('hostResult', 0, figures));
 }
 
 const NO_FIGURES: FrameBodies['hostResult'] = {

@@ -18,6 +18,8 @@ export interface DeviceOwner {
   header(device: number): FrameHeader;
   /** Sees every frame sent to the device. */
   sent(bytes: Uint8Array): void;
+  /** Its address space has been switched. */
+  switched(device: VmDevice, what: FrameBodies['addressSpaceSwitch']): void;
   /** The device broke the contract; resolves when its thread is gone. */
   quarantine(device: VmDevice, kind: string, detail: string): Promise<void>;
 }
@@ -51,7 +53,14 @@ export class VmDevice implements DmaUser {
     this.container = new Container(this.table, ram);
     this.container.addUser(this);
     this.notifier = new ContainerNotifier(this.container, ram);
-    this.space = new DeviceAddressSpace(requesterId, this.notifier, ram.regions);
+    this.space = new DeviceAddressSpace(requesterId, this.notifier, ram.regions, (from, to, tookUs) =>
+      owner.switched(this, {
+        from,
+        to,
+        liveMappings: this.container.liveMappings,
+        tookUs: Math.round(tookUs),
+      }),
+    );
   }
 
   get isReady(): boolean {

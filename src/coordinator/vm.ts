@@ -146,6 +146,10 @@ export class Vm implements DeviceOwner {
     this.#around.trace(bytes);
   }
 
+  switched(device: VmDevice, what: FrameBodies['addressSpaceSwitch']): void {
+    this.#record('addressSpaceSwitch', device.index, what);
+  }
+
   async quarantine(device: VmDevice, kind: string, detail: string): Promise<void> {
     if (device.failure !== '') return;
     this.#violation(device.index, kind, `${device.name} ${detail}: quarantined`);

@@ -1,8 +1,9 @@
 /**
  * A run's result: merged from its VMs, judged, and put into words. Verdict first.
  */
-import pc from 'picocolors';
+
 import type { FrameBodies } from '../channel/schema.ts';
+import { colours } from './colours.ts';
 import { sumReports } from './device-report.ts';
 import { Latencies, type LatencySummary } from './histograms.ts';
 
@@ -153,16 +154,17 @@ const LATENCY_TITLES: Readonly<Record<string, string>> = {
 /** The summary for people. */
 export function summaryText(summary: RunSummary): string {
   const passed = summary.verdict === 'passed';
-  const verdict = passed ? pc.green('PASSED') : pc.red(summary.verdict.toUpperCase());
+  const verdict = passed ? colours.green('PASSED') : colours.red(summary.verdict.toUpperCase());
   const run = `${summary.vms} VMs × ${summary.vgpus} vGPUs in ${summary.processes} host process${summary.processes === 1 ? '' : 'es'}`;
   const lines = [
     `${verdict}  ${summary.scenario}: ${run}, ${summary.wallSeconds.toFixed(1)} s, seed ${summary.seed}`,
   ];
   if (summary.inject !== '') lines.push(`  injected       ${summary.inject}`);
-  for (const problem of summary.problems.slice(0, PROBLEM_LIMIT)) lines.push(`  ${pc.red('✗')} ${problem}`);
+  for (const problem of summary.problems.slice(0, PROBLEM_LIMIT))
+    lines.push(`  ${colours.red('✗')} ${problem}`);
   if (summary.problems.length > PROBLEM_LIMIT)
-    lines.push(`  ${pc.red('✗')} and ${summary.problems.length - PROBLEM_LIMIT} more`);
-  for (const note of summary.notes.slice(0, PROBLEM_LIMIT)) lines.push(`  ${pc.dim('·')} ${note}`);
+    lines.push(`  ${colours.red('✗')} and ${summary.problems.length - PROBLEM_LIMIT} more`);
+  for (const note of summary.notes.slice(0, PROBLEM_LIMIT)) lines.push(`  ${colours.dim('·')} ${note}`);
   lines.push(...countLines(summary), ...latencyLines(summary.latencies), ...hostLines(summary));
   return `${lines.join('\n')}\n`;
 }

@@ -2,6 +2,7 @@
  * A device's DMA address space and its switching (R1–R4, R6): either system memory (identity) or the IOMMU's
  * translations, never both.
  */
+import { nowUs } from '#host';
 import type { Gpa, Iova } from '../address/address.ts';
 import { PERM_RW } from '../address/address.ts';
 import type { RamRegion } from '../host/guest-ram.ts';
@@ -35,19 +36,29 @@ export interface SwitchCounters {
   refused: number;
 }
 
+/** Told of each switch when it is complete: a change of kind, or of the tables within `iommu`. */
+export type SwitchObserver = (from: AddressSpaceKind, to: AddressSpaceKind, tookUs: number) => void;
+
 /** One device's address space: its kind, its notifier, and the order in which the two change. */
 export class DeviceAddressSpace {
   readonly requesterId: number;
   readonly counters: SwitchCounters = { switches: 0, syncs: 0, mapEvents: 0, unmapEvents: 0, refused: 0 };
   readonly #notifier: MapNotifier;
   readonly #ram: readonly RamRegion[];
+  readonly #switched: SwitchObserver;
   #kind: AddressSpaceKind = 'blocked';
   #source: TranslationSource | undefined;
 
-  constructor(requesterId: number, notifier: MapNotifier, ram: readonly RamRegion[]) {
+  constructor(
+    requesterId: number,
+    notifier: MapNotifier,
+    ram: readonly RamRegion[],
+    switched: SwitchObserver = () => {},
+  ) {
     this.requesterId = requesterId;
     this.#notifier = notifier;
     this.#ram = ram;
+    this.#switched = switched;
   }
 
   get kind(): AddressSpaceKind {
@@ -79,9 +90,8 @@ export class DeviceAddressSpace {
         source.walk(0, IOVA_LIMIT, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm)),
       );
     this.#source = source;
-    this.counters.switches++;
-    this.#notifier.switchBegin();
-    return after(this.#sync(source, 0, IOVA_LIMIT), () => this.#notifier.switchEnd());
+    const since = this.#begin();
+    return after(this.#sync(source, 0, IOVA_LIMIT), () => this.#end('iommu', since));
   }
 
   /**
@@ -113,15 +123,26 @@ export class DeviceAddressSpace {
   }
 
   #replaceAll(kind: AddressSpaceKind, source: TranslationSource | undefined, replay: () => void): Completion {
-    this.counters.switches++;
-    this.#notifier.switchBegin();
+    const from = this.#kind;
+    const since = this.#begin();
     // R2: the new kind's mappings appear only after the old kind's are gone for every device.
     return after(this.#notifier.unmapAll(), () => {
       this.#kind = kind;
       this.#source = source;
       replay();
-      this.#notifier.switchEnd();
+      this.#end(from, since);
     });
+  }
+
+  #begin(): number {
+    this.counters.switches++;
+    this.#notifier.switchBegin();
+    return nowUs();
+  }
+
+  #end(from: AddressSpaceKind, since: number): void {
+    this.#notifier.switchEnd();
+    this.#switched(from, this.#kind, nowUs() - since);
   }
 
   #sync(source: TranslationSource, start: number, end: number): Completion {

@@ -57,6 +57,8 @@ describe('the command', function () {
         'dmaFault',
         'faultRecorded',
         'guestPhase',
+        'addressSpaceSwitch',
+        'vmResult',
       ])
         expect(
           lines.some((line) => line.includes(vm) && line.includes(` ${kind} `)),
