@@ -222,6 +222,7 @@ export class Vm implements DeviceOwner {
 
   #failed(device: VmDevice, reason: string): void {
     const pinsReleased = device.fail(reason);
+    if (pinsReleased > 0) device.failure = `${reason} (${pinsReleased} pins released)`;
     this.#record('deviceFailed', device.index, { reason, pinsReleased });
   }
 
