@@ -1,0 +1,74 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { after, before, describe, it } from 'mocha';
+import { encodeFrame, FRAME_BYTES_LIMIT, FrameError } from '../../src/channel/codec.ts';
+import { readTrace, TraceWriter } from '../../src/channel/trace.ts';
+import { mergeByTime } from '../../src/cli/trace.ts';
+
+const phase = (timeUs: number, name: string): Uint8Array =>
+  encodeFrame({ timeUs, process: 0, vm: 1, device: -1 }, 'guestPhase', { name });
+
+describe('a trace file', () => {
+  let folder = '';
+  const file = (name: string) => join(folder, name);
+
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'mdevsim-trace-'));
+  });
+  after(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  function write(name: string, frames: readonly Uint8Array[], limit?: number): TraceWriter {
+    const writer = new TraceWriter(file(name), limit);
+    for (const frame of frames) writer.append(frame);
+    writer.close();
+    return writer;
+  }
+
+  it('gives back every frame, also those larger than its buffer', () => {
+    const names = Array.from({ length: 5000 }, (_, i) => `phase ${i}`);
+    names.push('x'.repeat(600_000), 'last');
+    write(
+      'all',
+      names.map((name, i) => phase(i, name)),
+    );
+    const read = [...readTrace(file('all'))].map(({ kind, body }) => kind === 'guestPhase' && body.name);
+    expect(read).to.deep.equal(names);
+  });
+
+  it('stops growing at its limit and counts what it left out', () => {
+    const frames = Array.from({ length: 100 }, () => phase(1, 'p'));
+    const size = (frames[0] as Uint8Array).length + 1;
+    const writer = write('limited', frames, 10 * size);
+    expect([writer.frames, writer.dropped]).to.deep.equal([10, 90]);
+    expect([...readTrace(file('limited'))]).to.have.length(10);
+  });
+
+  it('names the offset where it is cut or broken', () => {
+    write('cut', [phase(1, 'one'), phase(2, 'two')]);
+    const bytes = readFileSync(file('cut'));
+    writeFileSync(file('cut'), bytes.subarray(0, bytes.length - 2));
+    const second = phase(1, 'one').length + 1;
+    expect(() => [...readTrace(file('cut'))]).to.throw(
+      FrameError,
+      new RegExp(`trace ends inside a frame: \\d+ bytes left at offset ${second}`),
+    );
+    writeFileSync(file('huge'), Buffer.from([0xff, 0xff, 0xff, 0xff, 0x7f]));
+    expect(() => [...readTrace(file('huge'))]).to.throw(
+      FrameError,
+      new RegExp(`accepted: up to ${FRAME_BYTES_LIMIT}`),
+    );
+    writeFileSync(file('broken'), Buffer.from([3, 0xff, 0xff, 0xff]));
+    expect(() => [...readTrace(file('broken'))]).to.throw(FrameError, /^at offset 0: /);
+  });
+
+  it('is printed in order of time, several files merged', () => {
+    write('a', [phase(10, 'a10'), phase(40, 'a40'), phase(30, 'a30')]);
+    write('b', [phase(20, 'b20'), phase(50, 'b50')]);
+    const merged = mergeByTime(['a', 'b'].map((name) => readTrace(file(name))));
+    expect([...merged].map(({ header }) => header.timeUs)).to.deep.equal([10, 20, 30, 40, 50]);
+  });
+});
