@@ -1,6 +1,9 @@
 /**
- * Writes src/channel/schema.ts from mdevsim.proto: TypeScript interfaces for every message, and the descriptor that
- * the codec loads without parsing. `npm run proto`; a test fails when the file is out of date.
+ * Writes src/channel/schema.ts from mdevsim.proto: an interface for every message, and the code that reads and
+ * writes it through protobufjs's minimal runtime. `npm run proto`; a test fails when the file is out of date.
+ *
+ * Static code, because every device worker starts with it: building the same from a descriptor at run time costs a
+ * worker about 35 ms of processor time, more than an empty worker's whole start.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -9,40 +12,152 @@ import protobuf from 'protobufjs';
 const SOURCE = new URL('mdevsim.proto', import.meta.url);
 export const TARGET: string = fileURLToPath(new URL('../src/channel/schema.ts', import.meta.url));
 
-const SCALARS: Readonly<Record<string, string>> = { string: 'string', bool: 'boolean', bytes: 'Uint8Array' };
+/** What a scalar is in TypeScript, its default, and its wire type. */
+const SCALARS: Readonly<
+  Record<string, { readonly type: string; readonly none: string; readonly wire: number }>
+> = {
+  uint32: { type: 'number', none: '0', wire: 0 },
+  uint64: { type: 'number', none: '0', wire: 0 },
+  bool: { type: 'boolean', none: 'false', wire: 0 },
+  string: { type: 'string', none: "''", wire: 2 },
+  bytes: { type: 'Uint8Array', none: 'NO_BYTES', wire: 2 },
+};
+const WIRE_DELIMITED = 2;
 
-function fieldType(field: protobuf.Field): string {
-  const base =
-    field.resolvedType instanceof protobuf.Type ? field.resolvedType.name : (SCALARS[field.type] ?? 'number');
-  return field.repeated ? `readonly ${base}[]` : base;
+const messageOf = (field: protobuf.Field): string | undefined =>
+  field.resolvedType instanceof protobuf.Type ? field.resolvedType.name : undefined;
+
+function scalarOf(field: protobuf.Field) {
+  const scalar = SCALARS[field.type];
+  if (!scalar)
+    throw new Error(
+      `${field.fullName}: type ${field.type} is not generated; there are ${Object.keys(SCALARS)}`,
+    );
+  return scalar;
 }
+
+/** A number packed with its neighbours: proto3's form of repeated numbers. */
+const isPacked = (field: protobuf.Field): boolean =>
+  field.repeated && !messageOf(field) && scalarOf(field).wire === 0;
+
+const tagOf = (field: protobuf.Field): number =>
+  field.id * 8 + (messageOf(field) || isPacked(field) ? WIRE_DELIMITED : scalarOf(field).wire);
 
 function interfaceOf(type: protobuf.Type): string {
   const fields = type.fieldsArray.map((field) => {
-    const optional = field.resolvedType && !field.repeated ? '?' : '';
-    return `  readonly ${field.name}${optional}: ${fieldType(field)};`;
+    const base = messageOf(field) ?? scalarOf(field).type;
+    const optional = messageOf(field) && !field.repeated ? '?' : '';
+    return `  readonly ${field.name}${optional}: ${field.repeated ? `readonly ${base}[]` : base};`;
   });
-  return fields.length === 0
-    ? `export type ${type.name} = Record<string, never>;`
-    : `export interface ${type.name} {\n${fields.join('\n')}\n}`;
+  if (fields.length === 0) return `export type ${type.name} = Record<string, never>;`;
+  return `export interface ${type.name} {\n${fields.join('\n')}\n}`;
 }
 
-/** The text of schema.ts. */
+function writeField(field: protobuf.Field): string {
+  const { name } = field;
+  const tag = `w.uint32(${tagOf(field)})`;
+  const message = messageOf(field);
+  const one = (value: string) =>
+    message ? `write${message}(${value}, ${tag}.fork()).ldelim();` : `${tag}.${field.type}(${value});`;
+  if (isPacked(field))
+    return `  if (m.${name}.length > 0) {\n    ${tag}.fork();\n    for (const value of m.${name}) w.${field.type}(value);\n    w.ldelim();\n  }`;
+  if (field.repeated) return `  for (const value of m.${name}) ${one('value')}`;
+  if (message) return `  if (m.${name} !== undefined) ${one(`m.${name}`)}`;
+  const { none } = scalarOf(field);
+  return `  if (${none === 'NO_BYTES' ? `m.${name}.length > 0` : `m.${name} !== ${none}`}) ${one(`m.${name}`)}`;
+}
+
+function readField(field: protobuf.Field): string {
+  const { name } = field;
+  const message = messageOf(field);
+  const value = message ? `read${message}(r, r.uint32() + r.pos)` : readScalar(field.type);
+  if (isPacked(field))
+    return `      case ${tagOf(field)}:\n        for (const last = r.uint32() + r.pos; r.pos < last; ) ${name}.push(${value});\n        break;`;
+  const store = field.repeated ? `${name}.push(${value})` : `m.${name} = ${value}`;
+  return `      case ${tagOf(field)}:\n        ${store};\n        break;`;
+}
+
+/** Without its Long helper the library reads 64 bits as a number; its types do not know. */
+const readScalar = (type: string): string => (type === 'uint64' ? 'Number(r.uint64())' : `r.${type}()`);
+
+function codecOf(type: protobuf.Type): string {
+  const { name, fieldsArray: fields } = type;
+  const lists = fields.filter((field) => field.repeated);
+  const initial = fields
+    .filter((field) => field.repeated || !messageOf(field))
+    .map((field) => (field.repeated ? field.name : `${field.name}: ${scalarOf(field).none}`));
+  const declared = lists.map(
+    (field) => `  const ${field.name}: ${messageOf(field) ?? scalarOf(field).type}[] = [];`,
+  );
+  const unused = fields.length === 0 ? '_' : '';
+  return [
+    `export function write${name}(${unused}m: ${name}, w: Writer): Writer {`,
+    ...fields.map(writeField),
+    '  return w;',
+    '}',
+    '',
+    `export function read${name}(r: Reader, end: number): ${name} {`,
+    ...declared,
+    `  const m: Draft<${name}> = { ${initial.join(', ')} };`,
+    '  while (r.pos < end) {',
+    '    const tag = r.uint32();',
+    '    switch (tag) {',
+    ...fields.map(readField),
+    '      default:',
+    '        r.skipType(tag & 7);',
+    '    }',
+    '  }',
+    '  return m;',
+    '}',
+  ].join('\n');
+}
+
+/** The frame's messages by the name of their field, and the tag and the codec of each. */
+function bodiesOf(frame: protobuf.Type): string {
+  const bodies = frame.oneofs.body?.fieldsArray ?? [];
+  const row = (field: protobuf.Field) =>
+    `  ${field.name}: { tag: ${tagOf(field)}, write: write${messageOf(field)}, read: read${messageOf(field)} },`;
+  return [
+    '/** The messages a frame can carry, by the name of their field. */',
+    `export interface FrameBodies {\n${bodies.map((f) => `  ${f.name}: ${messageOf(f)};`).join('\n')}\n}`,
+    '',
+    '/** The fields of a frame besides its message: their tags. */',
+    `export const FRAME_TAGS = { ${frame.fieldsArray
+      .filter((field) => !field.partOf)
+      .map((field) => `${field.name}: ${tagOf(field)}`)
+      .join(', ')} } as const;`,
+    '',
+    '/** How each message is written and read. */',
+    `export const BODY_CODECS: {\n  readonly [K in keyof FrameBodies]: BodyCodec<FrameBodies[K]>;\n} = {\n${bodies.map(row).join('\n')}\n};`,
+  ].join('\n');
+}
+
+const PREAMBLE = `// Generated from proto/mdevsim.proto by \`npm run proto\`; do not edit.
+import type { Reader, Writer } from 'protobufjs/minimal.js';
+
+type Draft<T> = { -readonly [K in keyof T]: T[K] };
+const NO_BYTES = new Uint8Array();
+
+/** One message's tag within the frame, and its code. \`end\` is the reader's position behind the message. */
+export interface BodyCodec<Body> {
+  readonly tag: number;
+  write(body: Body, w: Writer): Writer;
+  read(r: Reader, end: number): Body;
+}
+`;
+
+/** The text of schema.ts, before formatting. */
 export function generateSchema(): string {
   const { root } = protobuf.parse(readFileSync(SOURCE, 'utf8'), { keepCase: false });
   root.resolveAll();
   const namespace = root.lookup('mdevsim') as protobuf.Namespace;
-  const types = namespace.nestedArray.filter((nested) => nested instanceof protobuf.Type);
   const frame = namespace.lookupType('Frame');
-  const bodies = frame.oneofs.body!.fieldsArray;
+  const types = namespace.nestedArray.filter((nested) => nested instanceof protobuf.Type && nested !== frame);
   return [
-    '// Generated from proto/mdevsim.proto by `npm run proto`; do not edit.',
-    '',
-    ...types.filter((type) => type !== frame).map((type) => `${interfaceOf(type)}\n`),
-    '/** The messages a frame can carry, by the name of their field. */',
-    `export interface FrameBodies {\n${bodies.map((f) => `  ${f.name}: ${fieldType(f)};`).join('\n')}\n}`,
-    '',
-    `export const DESCRIPTOR: string =\n  '${JSON.stringify(root.toJSON())}';`,
+    PREAMBLE,
+    ...types.map((type) => `${interfaceOf(type as protobuf.Type)}\n`),
+    ...types.map((type) => `${codecOf(type as protobuf.Type)}\n`),
+    bodiesOf(frame),
     '',
   ].join('\n');
 }

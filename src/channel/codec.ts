@@ -1,8 +1,8 @@
 /**
  * Protobuf frames: the one form of every control message, in rings, between processes and in trace files.
  */
-import protobuf from 'protobufjs/light.js';
-import { DESCRIPTOR, type FrameBodies } from './schema.ts';
+import protobuf from 'protobufjs/minimal.js';
+import { BODY_CODECS, type BodyCodec, FRAME_TAGS, type FrameBodies } from './schema.ts';
 
 /** Where a frame comes from; `device` is -1 if it concerns none. */
 export interface FrameHeader {
@@ -31,47 +31,64 @@ export class FrameError extends Error {
 protobuf.util.Long = undefined as unknown as typeof protobuf.util.Long;
 protobuf.configure();
 
-const frameType = protobuf.Root.fromJSON(JSON.parse(DESCRIPTOR)).lookupType('mdevsim.Frame');
+const kindOfTag: ReadonlyMap<number, FrameKind> = new Map(
+  (Object.keys(BODY_CODECS) as FrameKind[]).map((kind) => [BODY_CODECS[kind].tag, kind]),
+);
 
 export function encodeFrame<K extends FrameKind>(
   header: FrameHeader,
   kind: K,
   body: FrameBodies[K],
 ): Uint8Array {
-  return frameType
-    .encode({
-      timeUs: Math.round(header.timeUs),
-      process: header.process,
-      vm: header.vm,
-      device: header.device + 1,
-      [kind]: body,
-    } as object)
-    .finish();
+  const codec: BodyCodec<FrameBodies[K]> = BODY_CODECS[kind];
+  const w = protobuf.Writer.create();
+  w.uint32(FRAME_TAGS.timeUs).uint64(Math.round(header.timeUs));
+  w.uint32(FRAME_TAGS.process).uint32(header.process);
+  w.uint32(FRAME_TAGS.vm).uint32(header.vm);
+  w.uint32(FRAME_TAGS.device).uint32(header.device + 1);
+  return codec.write(body, w.uint32(codec.tag).fork()).ldelim().finish();
 }
 
 /** @throws FrameError */
 export function decodeFrame(bytes: Uint8Array): Frame {
   if (bytes.length > FRAME_BYTES_LIMIT)
     throw new FrameError(`frame of ${bytes.length} bytes; accepted: up to ${FRAME_BYTES_LIMIT}`);
-  let message: Record<string, unknown>;
   try {
-    message = frameType.decode(bytes) as unknown as Record<string, unknown>;
+    return readFrame(protobuf.Reader.create(bytes));
   } catch (error) {
+    if (error instanceof FrameError) throw error;
     throw new FrameError(`not a frame: ${error instanceof Error ? error.message : String(error)}`);
   }
-  const kind = message.body as FrameKind | undefined;
-  if (!kind) throw new FrameError('frame carries no known message');
-  const header: FrameHeader = {
-    timeUs: message.timeUs as number,
-    process: message.process as number,
-    vm: message.vm as number,
-    device: (message.device as number) - 1,
-  };
-  return { header, kind, body: message[kind] } as Frame;
 }
 
-/** A frame's body as plain JSON, all fields present: for printing. */
+function readFrame(r: protobuf.Reader): Frame {
+  const header = { timeUs: 0, process: 0, vm: 0, device: -1 };
+  let found: Pick<Frame, 'kind' | 'body'> | undefined;
+  while (r.pos < r.len) {
+    const tag = r.uint32();
+    const kind = kindOfTag.get(tag);
+    if (kind) {
+      const end = r.uint32() + r.pos;
+      if (end > r.len) throw new FrameError(`${kind} reaches ${end - r.len} bytes beyond its frame`);
+      found = { kind, body: BODY_CODECS[kind].read(r, end) };
+    } else if (tag === FRAME_TAGS.timeUs) header.timeUs = Number(r.uint64());
+    else if (tag === FRAME_TAGS.process) header.process = r.uint32();
+    else if (tag === FRAME_TAGS.vm) header.vm = r.uint32();
+    else if (tag === FRAME_TAGS.device) header.device = r.uint32() - 1;
+    else r.skipType(tag & 7);
+  }
+  if (!found) throw new FrameError('frame carries no known message');
+  return { header, ...found } as Frame;
+}
+
+/** A frame's body as JSON can carry it: bytes as base64. */
 export function bodyToJson(frame: Frame): Record<string, unknown> {
-  const type = frameType.fields[frame.kind]?.resolvedType as protobuf.Type;
-  return type.toObject(frame.body as unknown as protobuf.Message, { defaults: true, bytes: String });
+  return toJson(frame.body) as Record<string, unknown>;
+}
+
+function toJson(value: unknown): unknown {
+  if (value instanceof Uint8Array) return Buffer.from(value).toString('base64');
+  if (Array.isArray(value)) return value.map(toJson);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, toJson(field)]));
 }

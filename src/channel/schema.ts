@@ -1,4 +1,15 @@
 // Generated from proto/mdevsim.proto by `npm run proto`; do not edit.
+import type { Reader, Writer } from 'protobufjs/minimal.js';
+
+type Draft<T> = { -readonly [K in keyof T]: T[K] };
+const NO_BYTES = new Uint8Array();
+
+/** One message's tag within the frame, and its code. `end` is the reader's position behind the message. */
+export interface BodyCodec<Body> {
+  readonly tag: number;
+  write(body: Body, w: Writer): Writer;
+  read(r: Reader, end: number): Body;
+}
 
 export interface DeviceReady {
   readonly threadId: number;
@@ -147,6 +158,749 @@ export interface RunAbort {
   readonly reason: string;
 }
 
+export function writeDeviceReady(m: DeviceReady, w: Writer): Writer {
+  if (m.threadId !== 0) w.uint32(8).uint32(m.threadId);
+  if (m.model !== '') w.uint32(18).string(m.model);
+  return w;
+}
+
+export function readDeviceReady(r: Reader, end: number): DeviceReady {
+  const m: Draft<DeviceReady> = { threadId: 0, model: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.threadId = r.uint32();
+        break;
+      case 18:
+        m.model = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDmaUnmap(m: DmaUnmap, w: Writer): Writer {
+  if (m.iova !== 0) w.uint32(8).uint64(m.iova);
+  if (m.size !== 0) w.uint32(16).uint64(m.size);
+  return w;
+}
+
+export function readDmaUnmap(r: Reader, end: number): DmaUnmap {
+  const m: Draft<DmaUnmap> = { iova: 0, size: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.iova = Number(r.uint64());
+        break;
+      case 16:
+        m.size = Number(r.uint64());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDmaUnmapDone(m: DmaUnmapDone, w: Writer): Writer {
+  if (m.iova !== 0) w.uint32(8).uint64(m.iova);
+  if (m.size !== 0) w.uint32(16).uint64(m.size);
+  if (m.released !== 0) w.uint32(24).uint32(m.released);
+  return w;
+}
+
+export function readDmaUnmapDone(r: Reader, end: number): DmaUnmapDone {
+  const m: Draft<DmaUnmapDone> = { iova: 0, size: 0, released: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.iova = Number(r.uint64());
+        break;
+      case 16:
+        m.size = Number(r.uint64());
+        break;
+      case 24:
+        m.released = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDmaFault(m: DmaFault, w: Writer): Writer {
+  if (m.iova !== 0) w.uint32(8).uint64(m.iova);
+  if (m.write !== false) w.uint32(16).bool(m.write);
+  if (m.denied !== false) w.uint32(24).bool(m.denied);
+  return w;
+}
+
+export function readDmaFault(r: Reader, end: number): DmaFault {
+  const m: Draft<DmaFault> = { iova: 0, write: false, denied: false };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.iova = Number(r.uint64());
+        break;
+      case 16:
+        m.write = r.bool();
+        break;
+      case 24:
+        m.denied = r.bool();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceStop(_m: DeviceStop, w: Writer): Writer {
+  return w;
+}
+
+export function readDeviceStop(r: Reader, end: number): DeviceStop {
+  const m: Draft<DeviceStop> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceReport(m: DeviceReport, w: Writer): Writer {
+  if (m.commands !== 0) w.uint32(8).uint64(m.commands);
+  if (m.bytesFilled !== 0) w.uint32(16).uint64(m.bytesFilled);
+  if (m.bytesCopied !== 0) w.uint32(24).uint64(m.bytesCopied);
+  if (m.bytesSummed !== 0) w.uint32(32).uint64(m.bytesSummed);
+  if (m.pins !== 0) w.uint32(40).uint64(m.pins);
+  if (m.unpins !== 0) w.uint32(48).uint64(m.unpins);
+  if (m.faults !== 0) w.uint32(56).uint64(m.faults);
+  if (m.faultsDropped !== 0) w.uint32(64).uint64(m.faultsDropped);
+  if (m.stalls !== 0) w.uint32(72).uint64(m.stalls);
+  if (m.interrupts !== 0) w.uint32(80).uint64(m.interrupts);
+  for (const value of m.unimplemented) writeUnimplementedAccess(value, w.uint32(90).fork()).ldelim();
+  return w;
+}
+
+export function readDeviceReport(r: Reader, end: number): DeviceReport {
+  const unimplemented: UnimplementedAccess[] = [];
+  const m: Draft<DeviceReport> = {
+    commands: 0,
+    bytesFilled: 0,
+    bytesCopied: 0,
+    bytesSummed: 0,
+    pins: 0,
+    unpins: 0,
+    faults: 0,
+    faultsDropped: 0,
+    stalls: 0,
+    interrupts: 0,
+    unimplemented,
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.commands = Number(r.uint64());
+        break;
+      case 16:
+        m.bytesFilled = Number(r.uint64());
+        break;
+      case 24:
+        m.bytesCopied = Number(r.uint64());
+        break;
+      case 32:
+        m.bytesSummed = Number(r.uint64());
+        break;
+      case 40:
+        m.pins = Number(r.uint64());
+        break;
+      case 48:
+        m.unpins = Number(r.uint64());
+        break;
+      case 56:
+        m.faults = Number(r.uint64());
+        break;
+      case 64:
+        m.faultsDropped = Number(r.uint64());
+        break;
+      case 72:
+        m.stalls = Number(r.uint64());
+        break;
+      case 80:
+        m.interrupts = Number(r.uint64());
+        break;
+      case 90:
+        unimplemented.push(readUnimplementedAccess(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeUnimplementedAccess(m: UnimplementedAccess, w: Writer): Writer {
+  if (m.offset !== 0) w.uint32(8).uint32(m.offset);
+  if (m.count !== 0) w.uint32(16).uint32(m.count);
+  return w;
+}
+
+export function readUnimplementedAccess(r: Reader, end: number): UnimplementedAccess {
+  const m: Draft<UnimplementedAccess> = { offset: 0, count: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.offset = r.uint32();
+        break;
+      case 16:
+        m.count = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceFailed(m: DeviceFailed, w: Writer): Writer {
+  if (m.reason !== '') w.uint32(10).string(m.reason);
+  if (m.pinsReleased !== 0) w.uint32(16).uint32(m.pinsReleased);
+  return w;
+}
+
+export function readDeviceFailed(r: Reader, end: number): DeviceFailed {
+  const m: Draft<DeviceFailed> = { reason: '', pinsReleased: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.reason = r.string();
+        break;
+      case 16:
+        m.pinsReleased = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeViolation(m: Violation, w: Writer): Writer {
+  if (m.kind !== '') w.uint32(10).string(m.kind);
+  if (m.detail !== '') w.uint32(18).string(m.detail);
+  if (m.repeats !== 0) w.uint32(24).uint32(m.repeats);
+  return w;
+}
+
+export function readViolation(r: Reader, end: number): Violation {
+  const m: Draft<Violation> = { kind: '', detail: '', repeats: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.kind = r.string();
+        break;
+      case 18:
+        m.detail = r.string();
+        break;
+      case 24:
+        m.repeats = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeAddressSpaceSwitch(m: AddressSpaceSwitch, w: Writer): Writer {
+  if (m.from !== '') w.uint32(10).string(m.from);
+  if (m.to !== '') w.uint32(18).string(m.to);
+  if (m.liveMappings !== 0) w.uint32(24).uint32(m.liveMappings);
+  if (m.tookUs !== 0) w.uint32(32).uint64(m.tookUs);
+  return w;
+}
+
+export function readAddressSpaceSwitch(r: Reader, end: number): AddressSpaceSwitch {
+  const m: Draft<AddressSpaceSwitch> = { from: '', to: '', liveMappings: 0, tookUs: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.from = r.string();
+        break;
+      case 18:
+        m.to = r.string();
+        break;
+      case 24:
+        m.liveMappings = r.uint32();
+        break;
+      case 32:
+        m.tookUs = Number(r.uint64());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeFaultRecorded(m: FaultRecorded, w: Writer): Writer {
+  if (m.requesterId !== 0) w.uint32(8).uint32(m.requesterId);
+  if (m.iova !== 0) w.uint32(16).uint64(m.iova);
+  if (m.write !== false) w.uint32(24).bool(m.write);
+  if (m.reason !== 0) w.uint32(32).uint32(m.reason);
+  if (m.text !== '') w.uint32(42).string(m.text);
+  if (m.expected !== false) w.uint32(48).bool(m.expected);
+  return w;
+}
+
+export function readFaultRecorded(r: Reader, end: number): FaultRecorded {
+  const m: Draft<FaultRecorded> = {
+    requesterId: 0,
+    iova: 0,
+    write: false,
+    reason: 0,
+    text: '',
+    expected: false,
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.requesterId = r.uint32();
+        break;
+      case 16:
+        m.iova = Number(r.uint64());
+        break;
+      case 24:
+        m.write = r.bool();
+        break;
+      case 32:
+        m.reason = r.uint32();
+        break;
+      case 42:
+        m.text = r.string();
+        break;
+      case 48:
+        m.expected = r.bool();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeGuestPhase(m: GuestPhase, w: Writer): Writer {
+  if (m.name !== '') w.uint32(10).string(m.name);
+  return w;
+}
+
+export function readGuestPhase(r: Reader, end: number): GuestPhase {
+  const m: Draft<GuestPhase> = { name: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.name = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeGuestDone(m: GuestDone, w: Writer): Writer {
+  if (m.error !== '') w.uint32(10).string(m.error);
+  return w;
+}
+
+export function readGuestDone(r: Reader, end: number): GuestDone {
+  const m: Draft<GuestDone> = { error: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.error = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeRunRequest(m: RunRequest, w: Writer): Writer {
+  if (m.scenario !== '') w.uint32(10).string(m.scenario);
+  if (m.process !== 0) w.uint32(16).uint32(m.process);
+  if (m.vms.length > 0) {
+    w.uint32(26).fork();
+    for (const value of m.vms) w.uint32(value);
+    w.ldelim();
+  }
+  if (m.vgpus !== 0) w.uint32(32).uint32(m.vgpus);
+  if (m.seed !== 0) w.uint32(40).uint32(m.seed);
+  if (m.ramMib !== 0) w.uint32(48).uint32(m.ramMib);
+  if (m.timeoutMs !== 0) w.uint32(56).uint32(m.timeoutMs);
+  if (m.inject !== '') w.uint32(66).string(m.inject);
+  if (m.trace !== '') w.uint32(74).string(m.trace);
+  if (m.viommu !== '') w.uint32(82).string(m.viommu);
+  if (m.bareWorkers !== 0) w.uint32(88).uint32(m.bareWorkers);
+  if (m.params !== '') w.uint32(98).string(m.params);
+  return w;
+}
+
+export function readRunRequest(r: Reader, end: number): RunRequest {
+  const vms: number[] = [];
+  const m: Draft<RunRequest> = {
+    scenario: '',
+    process: 0,
+    vms,
+    vgpus: 0,
+    seed: 0,
+    ramMib: 0,
+    timeoutMs: 0,
+    inject: '',
+    trace: '',
+    viommu: '',
+    bareWorkers: 0,
+    params: '',
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.scenario = r.string();
+        break;
+      case 16:
+        m.process = r.uint32();
+        break;
+      case 26:
+        for (const last = r.uint32() + r.pos; r.pos < last; ) vms.push(r.uint32());
+        break;
+      case 32:
+        m.vgpus = r.uint32();
+        break;
+      case 40:
+        m.seed = r.uint32();
+        break;
+      case 48:
+        m.ramMib = r.uint32();
+        break;
+      case 56:
+        m.timeoutMs = r.uint32();
+        break;
+      case 66:
+        m.inject = r.string();
+        break;
+      case 74:
+        m.trace = r.string();
+        break;
+      case 82:
+        m.viommu = r.string();
+        break;
+      case 88:
+        m.bareWorkers = r.uint32();
+        break;
+      case 98:
+        m.params = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeHostReady(m: HostReady, w: Writer): Writer {
+  if (m.pid !== 0) w.uint32(8).uint32(m.pid);
+  return w;
+}
+
+export function readHostReady(r: Reader, end: number): HostReady {
+  const m: Draft<HostReady> = { pid: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.pid = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeProgress(m: Progress, w: Writer): Writer {
+  if (m.devicesReady !== 0) w.uint32(8).uint32(m.devicesReady);
+  if (m.vmsDone !== 0) w.uint32(16).uint32(m.vmsDone);
+  if (m.operations !== 0) w.uint32(24).uint64(m.operations);
+  if (m.bytesVerified !== 0) w.uint32(32).uint64(m.bytesVerified);
+  if (m.phase !== '') w.uint32(42).string(m.phase);
+  return w;
+}
+
+export function readProgress(r: Reader, end: number): Progress {
+  const m: Draft<Progress> = { devicesReady: 0, vmsDone: 0, operations: 0, bytesVerified: 0, phase: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.devicesReady = r.uint32();
+        break;
+      case 16:
+        m.vmsDone = r.uint32();
+        break;
+      case 24:
+        m.operations = Number(r.uint64());
+        break;
+      case 32:
+        m.bytesVerified = Number(r.uint64());
+        break;
+      case 42:
+        m.phase = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeHistogram(m: Histogram, w: Writer): Writer {
+  if (m.name !== '') w.uint32(10).string(m.name);
+  if (m.data.length > 0) w.uint32(18).bytes(m.data);
+  return w;
+}
+
+export function readHistogram(r: Reader, end: number): Histogram {
+  const m: Draft<Histogram> = { name: '', data: NO_BYTES };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.name = r.string();
+        break;
+      case 18:
+        m.data = r.bytes();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeVmResult(m: VmResult, w: Writer): Writer {
+  if (m.operations !== 0) w.uint32(8).uint64(m.operations);
+  if (m.bytesVerified !== 0) w.uint32(16).uint64(m.bytesVerified);
+  if (m.mismatches !== 0) w.uint32(24).uint64(m.mismatches);
+  for (const value of m.failures) w.uint32(34).string(value);
+  if (m.faultsExpected !== 0) w.uint32(40).uint32(m.faultsExpected);
+  if (m.faultsUnexpected !== 0) w.uint32(48).uint32(m.faultsUnexpected);
+  for (const value of m.violations) writeViolation(value, w.uint32(58).fork()).ldelim();
+  for (const value of m.histograms) writeHistogram(value, w.uint32(66).fork()).ldelim();
+  for (const value of m.failedDevices) w.uint32(74).string(value);
+  if (m.scriptError !== '') w.uint32(82).string(m.scriptError);
+  if (m.maps !== 0) w.uint32(88).uint64(m.maps);
+  if (m.unmaps !== 0) w.uint32(96).uint64(m.unmaps);
+  if (m.switches !== 0) w.uint32(104).uint32(m.switches);
+  if (m.audits !== 0) w.uint32(112).uint32(m.audits);
+  if (m.devices !== undefined) writeDeviceReport(m.devices, w.uint32(122).fork()).ldelim();
+  for (const value of m.notes) w.uint32(130).string(value);
+  return w;
+}
+
+export function readVmResult(r: Reader, end: number): VmResult {
+  const failures: string[] = [];
+  const violations: Violation[] = [];
+  const histograms: Histogram[] = [];
+  const failedDevices: string[] = [];
+  const notes: string[] = [];
+  const m: Draft<VmResult> = {
+    operations: 0,
+    bytesVerified: 0,
+    mismatches: 0,
+    failures,
+    faultsExpected: 0,
+    faultsUnexpected: 0,
+    violations,
+    histograms,
+    failedDevices,
+    scriptError: '',
+    maps: 0,
+    unmaps: 0,
+    switches: 0,
+    audits: 0,
+    notes,
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.operations = Number(r.uint64());
+        break;
+      case 16:
+        m.bytesVerified = Number(r.uint64());
+        break;
+      case 24:
+        m.mismatches = Number(r.uint64());
+        break;
+      case 34:
+        failures.push(r.string());
+        break;
+      case 40:
+        m.faultsExpected = r.uint32();
+        break;
+      case 48:
+        m.faultsUnexpected = r.uint32();
+        break;
+      case 58:
+        violations.push(readViolation(r, r.uint32() + r.pos));
+        break;
+      case 66:
+        histograms.push(readHistogram(r, r.uint32() + r.pos));
+        break;
+      case 74:
+        failedDevices.push(r.string());
+        break;
+      case 82:
+        m.scriptError = r.string();
+        break;
+      case 88:
+        m.maps = Number(r.uint64());
+        break;
+      case 96:
+        m.unmaps = Number(r.uint64());
+        break;
+      case 104:
+        m.switches = r.uint32();
+        break;
+      case 112:
+        m.audits = r.uint32();
+        break;
+      case 122:
+        m.devices = readDeviceReport(r, r.uint32() + r.pos);
+        break;
+      case 130:
+        notes.push(r.string());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeHostResult(m: HostResult, w: Writer): Writer {
+  if (m.rssBefore !== 0) w.uint32(8).uint64(m.rssBefore);
+  if (m.rssReady !== 0) w.uint32(16).uint64(m.rssReady);
+  if (m.devices !== 0) w.uint32(24).uint32(m.devices);
+  if (m.guests !== 0) w.uint32(32).uint32(m.guests);
+  if (m.devicesStartUs !== 0) w.uint32(40).uint64(m.devicesStartUs);
+  if (m.devicesRss !== 0) w.uint32(48).uint64(m.devicesRss);
+  if (m.bareWorkers !== 0) w.uint32(56).uint32(m.bareWorkers);
+  if (m.bareStartUs !== 0) w.uint32(64).uint64(m.bareStartUs);
+  if (m.bareRss !== 0) w.uint32(72).uint64(m.bareRss);
+  if (m.traceFrames !== 0) w.uint32(80).uint64(m.traceFrames);
+  if (m.traceDropped !== 0) w.uint32(88).uint64(m.traceDropped);
+  return w;
+}
+
+export function readHostResult(r: Reader, end: number): HostResult {
+  const m: Draft<HostResult> = {
+    rssBefore: 0,
+    rssReady: 0,
+    devices: 0,
+    guests: 0,
+    devicesStartUs: 0,
+    devicesRss: 0,
+    bareWorkers: 0,
+    bareStartUs: 0,
+    bareRss: 0,
+    traceFrames: 0,
+    traceDropped: 0,
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.rssBefore = Number(r.uint64());
+        break;
+      case 16:
+        m.rssReady = Number(r.uint64());
+        break;
+      case 24:
+        m.devices = r.uint32();
+        break;
+      case 32:
+        m.guests = r.uint32();
+        break;
+      case 40:
+        m.devicesStartUs = Number(r.uint64());
+        break;
+      case 48:
+        m.devicesRss = Number(r.uint64());
+        break;
+      case 56:
+        m.bareWorkers = r.uint32();
+        break;
+      case 64:
+        m.bareStartUs = Number(r.uint64());
+        break;
+      case 72:
+        m.bareRss = Number(r.uint64());
+        break;
+      case 80:
+        m.traceFrames = Number(r.uint64());
+        break;
+      case 88:
+        m.traceDropped = Number(r.uint64());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeRunAbort(m: RunAbort, w: Writer): Writer {
+  if (m.reason !== '') w.uint32(10).string(m.reason);
+  return w;
+}
+
+export function readRunAbort(r: Reader, end: number): RunAbort {
+  const m: Draft<RunAbort> = { reason: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.reason = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
 /** The messages a frame can carry, by the name of their field. */
 export interface FrameBodies {
   deviceReady: DeviceReady;
@@ -169,5 +923,29 @@ export interface FrameBodies {
   runAbort: RunAbort;
 }
 
-export const DESCRIPTOR: string =
-  '{"nested":{"mdevsim":{"nested":{"Frame":{"oneofs":{"body":{"oneof":["deviceReady","dmaUnmap","dmaUnmapDone","dmaFault","deviceStop","deviceReport","deviceFailed","violation","addressSpaceSwitch","faultRecorded","guestPhase","guestDone","runRequest","hostReady","progress","vmResult","hostResult","runAbort"]}},"fields":{"timeUs":{"type":"uint64","id":1,"protoName":"time_us"},"process":{"type":"uint32","id":2},"vm":{"type":"uint32","id":3},"device":{"type":"uint32","id":4},"deviceReady":{"type":"DeviceReady","id":10,"protoName":"device_ready"},"dmaUnmap":{"type":"DmaUnmap","id":11,"protoName":"dma_unmap"},"dmaUnmapDone":{"type":"DmaUnmapDone","id":12,"protoName":"dma_unmap_done"},"dmaFault":{"type":"DmaFault","id":13,"protoName":"dma_fault"},"deviceStop":{"type":"DeviceStop","id":14,"protoName":"device_stop"},"deviceReport":{"type":"DeviceReport","id":15,"protoName":"device_report"},"deviceFailed":{"type":"DeviceFailed","id":16,"protoName":"device_failed"},"violation":{"type":"Violation","id":17},"addressSpaceSwitch":{"type":"AddressSpaceSwitch","id":18,"protoName":"address_space_switch"},"faultRecorded":{"type":"FaultRecorded","id":19,"protoName":"fault_recorded"},"guestPhase":{"type":"GuestPhase","id":20,"protoName":"guest_phase"},"guestDone":{"type":"GuestDone","id":21,"protoName":"guest_done"},"runRequest":{"type":"RunRequest","id":40,"protoName":"run_request"},"hostReady":{"type":"HostReady","id":41,"protoName":"host_ready"},"progress":{"type":"Progress","id":42},"vmResult":{"type":"VmResult","id":43,"protoName":"vm_result"},"hostResult":{"type":"HostResult","id":44,"protoName":"host_result"},"runAbort":{"type":"RunAbort","id":45,"protoName":"run_abort"}}},"DeviceReady":{"fields":{"threadId":{"type":"uint32","id":1,"protoName":"thread_id"},"model":{"type":"string","id":2}}},"DmaUnmap":{"fields":{"iova":{"type":"uint64","id":1},"size":{"type":"uint64","id":2}}},"DmaUnmapDone":{"fields":{"iova":{"type":"uint64","id":1},"size":{"type":"uint64","id":2},"released":{"type":"uint32","id":3}}},"DmaFault":{"fields":{"iova":{"type":"uint64","id":1},"write":{"type":"bool","id":2},"denied":{"type":"bool","id":3}}},"DeviceStop":{"fields":{}},"DeviceReport":{"fields":{"commands":{"type":"uint64","id":1},"bytesFilled":{"type":"uint64","id":2,"protoName":"bytes_filled"},"bytesCopied":{"type":"uint64","id":3,"protoName":"bytes_copied"},"bytesSummed":{"type":"uint64","id":4,"protoName":"bytes_summed"},"pins":{"type":"uint64","id":5},"unpins":{"type":"uint64","id":6},"faults":{"type":"uint64","id":7},"faultsDropped":{"type":"uint64","id":8,"protoName":"faults_dropped"},"stalls":{"type":"uint64","id":9},"interrupts":{"type":"uint64","id":10},"unimplemented":{"rule":"repeated","type":"UnimplementedAccess","id":11}}},"UnimplementedAccess":{"fields":{"offset":{"type":"uint32","id":1},"count":{"type":"uint32","id":2}}},"DeviceFailed":{"fields":{"reason":{"type":"string","id":1},"pinsReleased":{"type":"uint32","id":2,"protoName":"pins_released"}}},"Violation":{"fields":{"kind":{"type":"string","id":1},"detail":{"type":"string","id":2},"repeats":{"type":"uint32","id":3}}},"AddressSpaceSwitch":{"fields":{"from":{"type":"string","id":1},"to":{"type":"string","id":2},"liveMappings":{"type":"uint32","id":3,"protoName":"live_mappings"},"tookUs":{"type":"uint64","id":4,"protoName":"took_us"}}},"FaultRecorded":{"fields":{"requesterId":{"type":"uint32","id":1,"protoName":"requester_id"},"iova":{"type":"uint64","id":2},"write":{"type":"bool","id":3},"reason":{"type":"uint32","id":4},"text":{"type":"string","id":5},"expected":{"type":"bool","id":6}}},"GuestPhase":{"fields":{"name":{"type":"string","id":1}}},"GuestDone":{"fields":{"error":{"type":"string","id":1}}},"RunRequest":{"fields":{"scenario":{"type":"string","id":1},"process":{"type":"uint32","id":2},"vms":{"rule":"repeated","type":"uint32","id":3},"vgpus":{"type":"uint32","id":4},"seed":{"type":"uint32","id":5},"ramMib":{"type":"uint32","id":6,"protoName":"ram_mib"},"timeoutMs":{"type":"uint32","id":7,"protoName":"timeout_ms"},"inject":{"type":"string","id":8},"trace":{"type":"string","id":9},"viommu":{"type":"string","id":10},"bareWorkers":{"type":"uint32","id":11,"protoName":"bare_workers"},"params":{"type":"string","id":12}}},"HostReady":{"fields":{"pid":{"type":"uint32","id":1}}},"Progress":{"fields":{"devicesReady":{"type":"uint32","id":1,"protoName":"devices_ready"},"vmsDone":{"type":"uint32","id":2,"protoName":"vms_done"},"operations":{"type":"uint64","id":3},"bytesVerified":{"type":"uint64","id":4,"protoName":"bytes_verified"},"phase":{"type":"string","id":5}}},"Histogram":{"fields":{"name":{"type":"string","id":1},"data":{"type":"bytes","id":2}}},"VmResult":{"fields":{"operations":{"type":"uint64","id":1},"bytesVerified":{"type":"uint64","id":2,"protoName":"bytes_verified"},"mismatches":{"type":"uint64","id":3},"failures":{"rule":"repeated","type":"string","id":4},"faultsExpected":{"type":"uint32","id":5,"protoName":"faults_expected"},"faultsUnexpected":{"type":"uint32","id":6,"protoName":"faults_unexpected"},"violations":{"rule":"repeated","type":"Violation","id":7},"histograms":{"rule":"repeated","type":"Histogram","id":8},"failedDevices":{"rule":"repeated","type":"string","id":9,"protoName":"failed_devices"},"scriptError":{"type":"string","id":10,"protoName":"script_error"},"maps":{"type":"uint64","id":11},"unmaps":{"type":"uint64","id":12},"switches":{"type":"uint32","id":13},"audits":{"type":"uint32","id":14},"devices":{"type":"DeviceReport","id":15},"notes":{"rule":"repeated","type":"string","id":16}}},"HostResult":{"fields":{"rssBefore":{"type":"uint64","id":1,"protoName":"rss_before"},"rssReady":{"type":"uint64","id":2,"protoName":"rss_ready"},"devices":{"type":"uint32","id":3},"guests":{"type":"uint32","id":4},"devicesStartUs":{"type":"uint64","id":5,"protoName":"devices_start_us"},"devicesRss":{"type":"uint64","id":6,"protoName":"devices_rss"},"bareWorkers":{"type":"uint32","id":7,"protoName":"bare_workers"},"bareStartUs":{"type":"uint64","id":8,"protoName":"bare_start_us"},"bareRss":{"type":"uint64","id":9,"protoName":"bare_rss"},"traceFrames":{"type":"uint64","id":10,"protoName":"trace_frames"},"traceDropped":{"type":"uint64","id":11,"protoName":"trace_dropped"}}},"RunAbort":{"fields":{"reason":{"type":"string","id":1}}}}}}}';
+/** The fields of a frame besides its message: their tags. */
+export const FRAME_TAGS = { timeUs: 8, process: 16, vm: 24, device: 32 } as const;
+
+/** How each message is written and read. */
+export const BODY_CODECS: {
+  readonly [K in keyof FrameBodies]: BodyCodec<FrameBodies[K]>;
+} = {
+  deviceReady: { tag: 82, write: writeDeviceReady, read: readDeviceReady },
+  dmaUnmap: { tag: 90, write: writeDmaUnmap, read: readDmaUnmap },
+  dmaUnmapDone: { tag: 98, write: writeDmaUnmapDone, read: readDmaUnmapDone },
+  dmaFault: { tag: 106, write: writeDmaFault, read: readDmaFault },
+  deviceStop: { tag: 114, write: writeDeviceStop, read: readDeviceStop },
+  deviceReport: { tag: 122, write: writeDeviceReport, read: readDeviceReport },
+  deviceFailed: { tag: 130, write: writeDeviceFailed, read: readDeviceFailed },
+  violation: { tag: 138, write: writeViolation, read: readViolation },
+  addressSpaceSwitch: { tag: 146, write: writeAddressSpaceSwitch, read: readAddressSpaceSwitch },
+  faultRecorded: { tag: 154, write: writeFaultRecorded, read: readFaultRecorded },
+  guestPhase: { tag: 162, write: writeGuestPhase, read: readGuestPhase },
+  guestDone: { tag: 170, write: writeGuestDone, read: readGuestDone },
+  runRequest: { tag: 322, write: writeRunRequest, read: readRunRequest },
+  hostReady: { tag: 330, write: writeHostReady, read: readHostReady },
+  progress: { tag: 338, write: writeProgress, read: readProgress },
+  vmResult: { tag: 346, write: writeVmResult, read: readVmResult },
+  hostResult: { tag: 354, write: writeHostResult, read: readHostResult },
+  runAbort: { tag: 362, write: writeRunAbort, read: readRunAbort },
+};

@@ -2,7 +2,7 @@
  * Trace files: every control frame, length-delimited as protobuf does it (a varint before each message).
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
-import protobuf from 'protobufjs/light.js';
+import protobuf from 'protobufjs/minimal.js';
 import { decodeFrame, FRAME_BYTES_LIMIT, type Frame, FrameError } from './codec.ts';
 
 /** A trace file grows to this and no further; what does not fit is counted. */
