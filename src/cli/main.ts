@@ -20,6 +20,17 @@ const integer = (min: number, max: number) => (text: string) => {
   return value;
 };
 
+/** Adds one `name=value` to those before it. */
+const parameter = (text: string, before: Readonly<Record<string, unknown>>): Record<string, unknown> => {
+  const [, name, value] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
+  if (name === undefined || value === undefined) throw new InvalidArgumentError('accepted: name=value');
+  try {
+    return { ...before, [name]: JSON.parse(value) as unknown };
+  } catch {
+    return { ...before, [name]: value };
+  }
+};
+
 function program(): Command {
   const command = new Command('mdevsim')
     .description('Load and concurrency testing of many vGPUs: VFIO mediated devices behind virtual IOMMUs')
@@ -34,6 +45,12 @@ function program(): Command {
     .option('--processes <n>', 'host processes to divide the VMs over', integer(1, PROCESSES_LIMIT), 1)
     .option('--seed <n>', 'seed of everything random (default: drawn, and printed)', integer(0, 2 ** 31 - 1))
     .option('--timeout <ms>', 'time limit of each guest script', integer(1, 86_400_000))
+    .option(
+      '-p, --param <name=value>',
+      'a parameter of the scenario, as JSON or text; repeatable',
+      parameter,
+      {},
+    )
     .option('--inject <fault>', `plant a deliberate fault: ${INJECTIONS.join(', ')}`, '')
     .option('--trace <file>', 'write every control message there', '')
     .option('--json', 'print the summary as JSON')

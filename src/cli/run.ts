@@ -16,6 +16,7 @@ export interface RunFlags {
   readonly processes: number;
   readonly seed?: number;
   readonly timeout?: number;
+  readonly param: Readonly<Record<string, unknown>>;
   readonly inject: string;
   readonly trace: string;
   readonly json?: boolean;
@@ -59,6 +60,7 @@ function override(settings: ScenarioSettings, flags: RunFlags): ScenarioSettings
     vgpus: flags.vgpus ?? settings.vgpus,
     ramMiB: flags.ram ?? settings.ramMiB,
     timeoutMs: flags.timeout ?? settings.timeoutMs,
+    params: { ...settings.params, ...flags.param },
   });
 }
 

@@ -341,8 +341,9 @@ export class Vm implements DeviceOwner {
     const counters = this.devices.map((device) => device.container.counters);
     const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
     return {
-      operations: report.operations,
-      bytesVerified: report.bytesVerified,
+      // A guest that could not report is known by what it last said of its progress.
+      operations: Math.max(report.operations, this.#operations),
+      bytesVerified: Math.max(report.bytesVerified, this.#bytesVerified),
       mismatches: report.mismatches,
       failures: [...report.failures, ...ledger.unexpectedFaults],
       faultsExpected: ledger.faultsExpected,

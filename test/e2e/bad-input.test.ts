@@ -47,6 +47,12 @@ const CONFIGURATION: readonly Case[] = [
     says: /accepted: 1 to 1024/,
   },
   {
+    title: 'a parameter that is none',
+    args: ['run', 'scenarios/first-light.ts', '--param', 'speed'],
+    code: 104,
+    says: /accepted: name=value/,
+  },
+  {
     title: 'an unknown injection',
     args: ['run', 'scenarios/first-light.ts', '--inject', 'gremlins'],
     code: 104,

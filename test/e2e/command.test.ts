@@ -40,6 +40,16 @@ describe('the command', function () {
     expect(summary.mismatches).to.equal(0);
   });
 
+  it("hands the command line's parameters to the guests", async () => {
+    const { code, stdout } = await mdevsim(
+      'run',
+      'test/fixtures/scenarios/parameters.ts',
+      ...['--param', 'rounds=40', '-p', 'name=two words'],
+    );
+    expect(code, stdout).to.equal(0);
+    expect(stdout).to.include('{"rounds":40,"kind":"default","name":"two words"}');
+  });
+
   it('traces every control message, and prints them in order of time', async () => {
     const file = join(folder, 'run.trace');
     const run = await mdevsim(...SMALL, '--processes', '2', '--trace', file);
