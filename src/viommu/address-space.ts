@@ -91,7 +91,7 @@ export class DeviceAddressSpace {
       );
     this.#source = source;
     const since = this.#begin();
-    return after(this.#sync(source, 0, IOVA_LIMIT), () => this.#end('iommu', since));
+    return after(this.#sync(source, 0, IOVA_LIMIT, true), () => this.#end('iommu', since));
   }
 
   /**
@@ -145,14 +145,17 @@ export class DeviceAddressSpace {
     this.#switched(from, this.#kind, nowUs() - since);
   }
 
-  #sync(source: TranslationSource, start: number, end: number): Completion {
+  /** `switching`: a switch is under way already. */
+  #sync(source: TranslationSource, start: number, end: number, switching = false): Completion {
     this.counters.syncs++;
     const [from, to] = this.#hull(source, start, end);
     const stale: IovaRange[] = [];
+    let gap = false;
     this.#notifier.forEachMapping(from, to, (iova, gpa, size, perm) => {
       const leaf = source.leafAt(iova);
-      if (leaf?.iova !== iova || leaf.gpa !== gpa || leaf.size !== size || leaf.perm !== perm)
-        stale.push({ iova, size });
+      if (leaf?.iova === iova && leaf.gpa === gpa && leaf.size === size && leaf.perm === perm) return;
+      stale.push({ iova, size });
+      gap ||= leaf !== undefined && !switching;
     });
     const mapNew = () =>
       source.walk(from, to, (iova, gpa, size, perm) => {
@@ -163,7 +166,12 @@ export class DeviceAddressSpace {
       return undefined;
     }
     this.counters.unmapEvents += stale.length;
-    return after(this.#notifier.unmap(stale), mapNew);
+    // Hardware goes from the old entry to the new one in a step: a device must not fault on the gap between ours.
+    if (gap) this.#notifier.switchBegin();
+    return after(this.#notifier.unmap(stale), () => {
+      mapNew();
+      if (gap) this.#notifier.switchEnd();
+    });
   }
 
   /** Widens [start, end) until no mapping and no translation straddles its ends: superpages go and come whole. */

@@ -276,8 +276,32 @@ describe('sync after an invalidation', () => {
     container.log.length = 0;
     tables.list = [translation(0x1000, 0x1000), translation(0x2000, 0x4000)];
     space.sync(0x1000, 0x4000);
-    expect(container.log).to.deep.equal(['unmap 2000', 'map 2000']);
+    expect(container.log, 'a replacement leaves no gap to fault on').to.deep.equal([
+      'begin',
+      'unmap 2000',
+      'map 2000',
+      'end',
+    ]);
     expect(container.mappingAt(0x9000), 'not invalidated').to.not.equal(undefined);
+  });
+
+  it('lets a device wait while a translation is replaced, and fault when it is only removed', async () => {
+    const { container, space } = rig();
+    const tables = new Tables(translation(0x1000, 0x1000), translation(0x2000, 0x2000));
+    space.enterIommu(tables);
+    container.slow = true;
+    tables.list = [translation(0x1000, 0x7000), translation(0x2000, 0x2000)];
+    const replacing = space.sync(0x1000, 0x2000);
+    expect(container.switching).to.equal(true);
+    container.pending[0]?.();
+    await replacing;
+    expect(container.switching).to.equal(false);
+    tables.list = [translation(0x1000, 0x7000)];
+    const removing = space.sync(0x2000, 0x3000);
+    expect(container.switching, 'nothing will be there: a miss is a fault').to.equal(false);
+    container.pending[0]?.();
+    await removing;
+    expect(container.sorted()).to.deep.equal(tables.list);
   });
 
   it('maps anew when only the permission changed', () => {
