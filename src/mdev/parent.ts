@@ -1,0 +1,116 @@
+/**
+ * A device that instances are made of, and how many still fit.
+ */
+import { MdevError } from './errors.ts';
+import type { Instance } from './instance.ts';
+import type { ParentSpec, TypeSpec } from './spec.ts';
+
+/** Types of one parent. */
+export const TYPES_LIMIT = 256;
+
+/** A type and how many instances of it still fit. */
+export interface MdevType {
+  readonly spec: TypeSpec;
+  readonly availableInstances: number;
+}
+
+export class Parent {
+  readonly spec: ParentSpec;
+  readonly #types: ReadonlyMap<string, TypeSpec>;
+  readonly #instances = new Map<string, Instance>();
+  #units = 0;
+
+  /** @throws MdevError EINVAL for a spec that makes no sense */
+  constructor(spec: ParentSpec) {
+    this.spec = spec;
+    this.#types = new Map(spec.types.map((type) => [type.id, type]));
+    const wrong = problemOf(spec, this.#types.size);
+    if (wrong !== undefined) throw new MdevError('EINVAL', `parent ${spec.name}: ${wrong}`);
+  }
+
+  get name(): string {
+    return this.spec.name;
+  }
+
+  get driver(): string {
+    return this.spec.driver;
+  }
+
+  /** True if instances are made through `mdev_supported_types`; false if through virtual functions. */
+  get isMdev(): boolean {
+    return this.spec.virtualFunctions === undefined;
+  }
+
+  types(): Iterable<TypeSpec> {
+    return this.#types.values();
+  }
+
+  type(id: string): TypeSpec | undefined {
+    return this.#types.get(id);
+  }
+
+  /** How many more instances of the type fit now. */
+  available(type: TypeSpec): number {
+    const { kind, total } = this.spec.capacity;
+    if (kind === 'instances') return total - this.#instances.size;
+    return Math.floor((total - this.#units) / (type.share ?? 1));
+  }
+
+  /** Its instances, also those on their way out. */
+  instances(): Iterable<Instance> {
+    return this.#instances.values();
+  }
+
+  instance(uuid: string): Instance | undefined {
+    return this.#instances.get(uuid);
+  }
+
+  /** The checks of the mdev core and then of the driver. @throws MdevError EUSERS, ENOSPC, or the driver's own */
+  admit(type: TypeSpec): void {
+    const full = this.available(type) < 1;
+    const { kind, total } = this.spec.capacity;
+    if (full && kind === 'instances')
+      throw new MdevError('EUSERS', `${this.name} has its ${total} instances`);
+    if (type.probeErrno) throw new MdevError(type.probeErrno, `${this.driver} refuses ${type.id}`);
+    if (full)
+      throw new MdevError(
+        'ENOSPC',
+        `${type.id} needs ${type.share ?? 1} of ${this.name}'s ${total}, ${this.#units} are taken`,
+      );
+  }
+
+  add(instance: Instance): void {
+    this.#instances.set(instance.uuid, instance);
+    this.#units += instance.spec.share ?? 1;
+  }
+
+  delete(instance: Instance): void {
+    this.#instances.delete(instance.uuid);
+  }
+
+  releaseUnits(type: TypeSpec): void {
+    this.#units -= type.share ?? 1;
+  }
+}
+
+const ID = /^[^/\s\0]{1,255}$/;
+
+/** What is wrong with a spec, or undefined. */
+function problemOf(spec: ParentSpec, distinct: number): string | undefined {
+  const { types, capacity, device, subsystem, virtualFunctions } = spec;
+  const names = [spec.name, spec.driver, ...types.map(({ id }) => id), ...(virtualFunctions ?? [])];
+  const bad = names.find((name) => !ID.test(name) || name === '.' || name === '..');
+  if (bad !== undefined) return `${JSON.stringify(bad)} is no file name`;
+  if (types.length === 0 || types.length > TYPES_LIMIT) return `1 to ${TYPES_LIMIT} types`;
+  if (distinct !== types.length) return 'two types have one id';
+  if (!Number.isSafeInteger(capacity.total) || capacity.total < 0) return `a capacity of ${capacity.total}`;
+  const share = types
+    .map((type) => type.share ?? 1)
+    .find((units) => !Number.isSafeInteger(units) || units < 1);
+  if (share !== undefined) return `a share of ${share}`;
+  if (!/^\/sys\/devices(\/[^/]+)+$/.test(device)) return `the directory ${device}`;
+  if (!/^\/sys\/(class|bus)\/[^/]+$/.test(subsystem)) return `the subsystem ${subsystem}`;
+  if (virtualFunctions && types.some(({ id }) => !/^[1-9][0-9]{0,8}$/.test(id)))
+    return 'type ids that are no numbers';
+  return undefined;
+}

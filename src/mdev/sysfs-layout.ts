@@ -1,0 +1,311 @@
+/**
+ * What is where in the tree: built over the registry, always as it is now.
+ */
+
+import { MdevError } from './errors.ts';
+import type { Instance } from './instance.ts';
+import type { Parent } from './parent.ts';
+import { parseWord } from './parse.ts';
+import type { MdevRegistry } from './registry.ts';
+import type { TypeSpec } from './spec.ts';
+import { powerDir, ueventFile } from './sysfs-common.ts';
+import { instanceDir } from './sysfs-instance.ts';
+import {
+  type DirNode,
+  fixedDir,
+  link,
+  liveDir,
+  readOnly,
+  readWrite,
+  type SysfsNode,
+  unionDir,
+  writeOnly,
+} from './sysfs-node.ts';
+import { virtualFunctionDir, virtualFunctionLinks, virtualFunctionPaths } from './virtual-functions.ts';
+
+/** A directory of links, one for each item; the later of two of one name is not seen. */
+const linksDir = <T>(
+  items: () => Iterable<T>,
+  nameOf: (item: T) => string,
+  targetOf: (item: T) => string,
+): DirNode => {
+  const named = () => new Map([...items()].map((item) => [nameOf(item), targetOf(item)]));
+  return liveDir(
+    () => named().keys(),
+    (name) => {
+      const to = named().get(name);
+      return to === undefined ? undefined : link(to);
+    },
+  );
+};
+
+/** The tree from `/` down. */
+export function sysfsRoot(registry: MdevRegistry): DirNode {
+  const top = {
+    bus: busDir(registry),
+    class: classDir(registry),
+    devices: devicesDir(registry, '/sys/devices'),
+    kernel: fixedDir({ iommu_groups: groupsDir(registry) }),
+    module: moduleDir(registry),
+  };
+  return fixedDir({ sys: fixedDir(top) });
+}
+
+/** Instances that the mdev bus knows: those of mdev parents. */
+function* mdevs(registry: MdevRegistry): Generator<Instance> {
+  for (const parent of registry.parents()) if (parent.isMdev) yield* parent.instances();
+}
+
+const instancePath = (instance: Instance): string => `${instance.owner.spec.device}/${instance.uuid}`;
+
+const driverNames = (registry: MdevRegistry): Set<string> =>
+  new Set([...registry.parents()].filter(({ isMdev }) => isMdev).map(({ driver }) => driver));
+
+// ---- /sys/bus
+
+function busDir(registry: MdevRegistry): DirNode {
+  return unionDir(fixedDir({ mdev: mdevBusDir(registry) }), subsystemsDir(registry, '/sys/bus'));
+}
+
+function mdevBusDir(registry: MdevRegistry): DirNode {
+  // drivers_autoprobe is kept, and has nothing to act on: no mdev driver binds by itself.
+  let autoprobe = '1';
+  return fixedDir({
+    devices: {
+      ...linksDir(
+        () => [...mdevs(registry)].filter(({ active }) => active),
+        ({ uuid }) => uuid,
+        instancePath,
+      ),
+      child: (name) => mdevLink(registry, name),
+    },
+    drivers: liveDir(
+      () => driverNames(registry),
+      (name) => (driverNames(registry).has(name) ? driverDir(registry, name) : undefined),
+    ),
+    drivers_autoprobe: readWrite(
+      () => `${autoprobe}\n`,
+      (text) => {
+        autoprobe = text.startsWith('0') ? '0' : '1';
+        return undefined;
+      },
+    ),
+    drivers_probe: writeOnly((text) => {
+      const uuid = parseWord(text);
+      if (!mdevLink(registry, uuid)) throw new MdevError('EINVAL', `no device ${uuid} on the bus`);
+      return undefined;
+    }),
+    uevent: ueventFile(),
+  });
+}
+
+/** The bus's link of one instance, found without a look at the others. */
+function mdevLink(registry: MdevRegistry, uuid: string): SysfsNode | undefined {
+  const parent = registry.get(uuid)?.parent;
+  const owner = parent === undefined ? undefined : registry.parent(parent);
+  const instance = owner?.isMdev ? owner.instance(uuid) : undefined;
+  return instance?.active ? link(instancePath(instance)) : undefined;
+}
+
+function driverDir(registry: MdevRegistry, driver: string): DirNode {
+  const bound = linksDir(
+    () => [...mdevs(registry)].filter((i) => i.owner.driver === driver && i.active && i.bound),
+    ({ uuid }) => uuid,
+    instancePath,
+  );
+  const files = fixedDir({
+    // Nothing matches by itself on this bus (mdev_bus_match), and bind asks for a match.
+    bind: writeOnly((text) => {
+      throw new MdevError('ENODEV', `${driver} does not match ${parseWord(text)}`);
+    }),
+    module: link(`/sys/module/${driver}`),
+    uevent: ueventFile(),
+    unbind: writeOnly((text) => registry.unbind(driver, parseWord(text))),
+  });
+  return unionDir(files, bound);
+}
+
+// ---- /sys/class and other buses
+
+function classDir(registry: MdevRegistry): DirNode {
+  const mdevBus = linksDir(
+    () => [...registry.parents()].filter(({ isMdev }) => isMdev),
+    ({ name }) => name,
+    ({ spec }) => spec.device,
+  );
+  const vfioDev = linksDir(
+    () => [...mdevs(registry)].filter(({ iommuGroup }) => iommuGroup >= 0),
+    ({ iommuGroup }) => `vfio${iommuGroup}`,
+    (instance) => `${instancePath(instance)}/vfio-dev/vfio${instance.iommuGroup}`,
+  );
+  return unionDir(
+    fixedDir({ mdev_bus: mdevBus, 'vfio-dev': vfioDev }),
+    subsystemsDir(registry, '/sys/class'),
+  );
+}
+
+/** The parents' own classes or buses, with a link for every device of theirs. */
+function subsystemsDir(registry: MdevRegistry, base: '/sys/bus' | '/sys/class'): DirNode {
+  const names = () =>
+    new Set(
+      [...registry.parents()]
+        .map(({ spec }) => spec.subsystem)
+        .filter((subsystem) => subsystem.startsWith(`${base}/`))
+        .map((subsystem) => subsystem.slice(base.length + 1)),
+    );
+  const members = (subsystem: string) => {
+    const paths = () =>
+      [...registry.parents()]
+        .filter(({ spec }) => spec.subsystem === subsystem)
+        .flatMap((parent) => [parent.spec.device, ...virtualFunctionPaths(parent)]);
+    return linksDir(
+      paths,
+      (path) => path.slice(path.lastIndexOf('/') + 1),
+      (path) => path,
+    );
+  };
+  return liveDir(names, (name) => {
+    if (!names().has(name)) return undefined;
+    const links = members(`${base}/${name}`);
+    // A class links its devices at once, a bus in a directory of its own.
+    return base === '/sys/class' ? links : fixedDir({ devices: links });
+  });
+}
+
+// ---- /sys/devices
+
+/** Every place under /sys/devices that a parent has, with what is there. */
+function* places(registry: MdevRegistry): Generator<readonly [path: string, dir: () => DirNode]> {
+  for (const parent of registry.parents()) {
+    yield [parent.spec.device, () => parentDir(registry, parent)];
+    for (const path of virtualFunctionPaths(parent))
+      yield [path, () => virtualFunctionDir(registry, parent, path)];
+  }
+}
+
+function devicesDir(registry: MdevRegistry, base: string): DirNode {
+  const below = () => [...places(registry)].filter(([path]) => path.startsWith(`${base}/`));
+  return liveDir(
+    () => new Set(below().map(([path]) => path.slice(base.length + 1).split('/', 1)[0] as string)),
+    (name) => {
+      const path = `${base}/${name}`;
+      const here = below().find(([place]) => place === path);
+      if (here) return here[1]();
+      const through = below().some(([place]) => place.startsWith(`${path}/`));
+      return through ? devicesDir(registry, path) : undefined;
+    },
+  );
+}
+
+function parentDir(registry: MdevRegistry, parent: Parent): DirNode {
+  const { files, subsystem } = parent.spec;
+  const common = {
+    power: powerDir,
+    subsystem: link(subsystem),
+    uevent: ueventFile(),
+    ...Object.fromEntries(
+      Object.entries(files ?? {}).map(([name, text]) => [name, readOnly(() => `${text}\n`)]),
+    ),
+  };
+  if (!parent.isMdev) return unionDir(fixedDir(common), virtualFunctionLinks(parent));
+  const instances = liveDir(
+    () => [...parent.instances()].map(({ uuid }) => uuid),
+    (uuid) => {
+      const instance = parent.instance(uuid);
+      return instance && instanceDir(registry, instance);
+    },
+  );
+  return unionDir(fixedDir({ ...common, mdev_supported_types: typesDir(registry, parent) }), instances);
+}
+
+function typesDir(registry: MdevRegistry, parent: Parent): DirNode {
+  return liveDir(
+    () => [...parent.types()].map(({ id }) => id),
+    (id) => {
+      const type = parent.type(id);
+      return type && typeDir(registry, parent, type);
+    },
+  );
+}
+
+function typeDir(registry: MdevRegistry, parent: Parent, type: TypeSpec): DirNode {
+  const { description } = type;
+  return fixedDir({
+    available_instances: readOnly(() => `${parent.available(type)}\n`),
+    create: writeOnly((text) => {
+      registry.create(parent.name, type.id, text);
+      return undefined;
+    }),
+    ...(description === undefined ? {} : { description: readOnly(() => description) }),
+    device_api: readOnly(() => `${type.deviceApi}\n`),
+    devices: linksDir(
+      () => [...parent.instances()].filter((instance) => instance.spec === type && instance.active),
+      ({ uuid }) => uuid,
+      instancePath,
+    ),
+    name: readOnly(() => `${type.name}\n`),
+  });
+}
+
+// ---- /sys/kernel/iommu_groups
+
+function groupsDir(registry: MdevRegistry): DirNode {
+  const members = () =>
+    new Map(
+      [...mdevs(registry)].filter((i) => i.iommuGroup >= 0).map((i) => [String(i.iommuGroup), i] as const),
+    );
+  return liveDir(
+    () => members().keys(),
+    (number) => {
+      const member = members().get(number);
+      return member && groupDir(member);
+    },
+  );
+}
+
+const groupDir = (member: Instance): DirNode =>
+  fixedDir({
+    devices: fixedDir({ [member.uuid]: link(instancePath(member)) }),
+    name: readOnly(() => 'vfio-noiommu\n'),
+    reserved_regions: readOnly(() => ''),
+    type: readWrite(
+      () => 'unknown\n',
+      () => {
+        throw new MdevError('EINVAL', 'a group without an IOMMU has no domain type to change');
+      },
+    ),
+  });
+
+// ---- /sys/module
+
+/** What the recorded kernel's module says of itself. */
+const MDEV_MODULE: Readonly<Record<string, string>> = {
+  coresize: '20480\n',
+  initsize: '0\n',
+  initstate: 'live\n',
+  taint: '\n',
+  version: '0.1\n',
+};
+
+function moduleDir(registry: MdevRegistry): DirNode {
+  const mdev = fixedDir({
+    ...Object.fromEntries(Object.entries(MDEV_MODULE).map(([name, text]) => [name, readOnly(() => text)])),
+    holders: linksDir(
+      () => driverNames(registry),
+      (name) => name,
+      (name) => `/sys/module/${name}`,
+    ),
+    refcnt: readOnly(() => `${driverNames(registry).size}\n`),
+    uevent: ueventFile(),
+  });
+  const driver = (name: string) =>
+    fixedDir({
+      drivers: fixedDir({ [`mdev:${name}`]: link(`/sys/bus/mdev/drivers/${name}`) }),
+      holders: fixedDir({}),
+    });
+  const drivers = liveDir(
+    () => driverNames(registry),
+    (name) => (driverNames(registry).has(name) ? driver(name) : undefined),
+  );
+  return unionDir(fixedDir({ mdev }), drivers);
+}

@@ -1,0 +1,113 @@
+/**
+ * The sysfs tree of a registry: the same paths, modes, contents and errors as Linux's.
+ */
+import { MdevError } from './errors.ts';
+import type { MdevRegistry } from './registry.ts';
+import { sysfsRoot } from './sysfs-layout.ts';
+import {
+  DIR_MODE,
+  type DirNode,
+  LINK_MODE,
+  relativeTarget,
+  type SysfsNode,
+  segments,
+  walk,
+} from './sysfs-node.ts';
+
+/** Bytes that one write hands to an attribute: a page; the rest is not taken. */
+export const WRITE_BYTES = 4096;
+
+/** One path of the tree. */
+export type SysfsEntry =
+  | { readonly path: string; readonly type: 'dir'; readonly mode: number }
+  | { readonly path: string; readonly type: 'link'; readonly mode: number; readonly target: string }
+  | {
+      readonly path: string;
+      readonly type: 'file';
+      readonly mode: number;
+      /** What a read gives; undefined if it cannot be read. */
+      readonly content: string | undefined;
+      /** Why a read fails although the mode allows it. */
+      readonly readErrno?: string;
+    };
+
+export class SysfsTree {
+  readonly #root: DirNode;
+
+  constructor(registry: MdevRegistry) {
+    this.#root = sysfsRoot(registry);
+  }
+
+  /** @throws MdevError ENOENT, ENOTDIR, EISDIR, EACCES for a mode without read, or the attribute's own */
+  read(path: string): string {
+    const node = walk(this.#root, path);
+    if (node.kind === 'dir') throw new MdevError('EISDIR', `${path} is a directory`, 'open');
+    if (!node.read) throw new MdevError('EACCES', `${path} has mode 0${node.mode.toString(8)}`, 'open');
+    return node.read();
+  }
+
+  /**
+   * Writes as one `write` of the whole text by root; an empty one does nothing. The promise is a write that blocks:
+   * `remove` of an open device until its last close.
+   *
+   * @throws MdevError ENOENT, ENOTDIR, EISDIR, EACCES for a mode without write and for a new name in a directory that is
+   *   there (sysfs creates nothing), or the attribute's own
+   */
+  write(path: string, text: string): Promise<void> | undefined {
+    const node = this.#openToWrite(path);
+    if (text === '') return undefined;
+    return node(Buffer.from(text).subarray(0, WRITE_BYTES).toString());
+  }
+
+  /** The names in a directory, sorted. @throws MdevError ENOENT, ENOTDIR */
+  list(path: string): string[] {
+    const node = walk(this.#root, path);
+    if (node.kind === 'file') throw new MdevError('ENOTDIR', `${path} is a file`, 'open');
+    return [...node.names()].sort();
+  }
+
+  /** Every path from /sys down, a directory before what is in it; links are not followed. */
+  *entries(): Iterable<SysfsEntry> {
+    yield* entriesBelow('', this.#root);
+  }
+
+  #openToWrite(path: string): (text: string) => Promise<void> | undefined {
+    const node = walk(this.#root, this.#existing(path));
+    if (node.kind === 'dir') throw new MdevError('EISDIR', `${path} is a directory`, 'open');
+    if (!node.write) throw new MdevError('EACCES', `${path} has mode 0${node.mode.toString(8)}`, 'open');
+    return node.write;
+  }
+
+  /** `path`, unless its last part alone is missing. @throws MdevError EACCES */
+  #existing(path: string): string {
+    const parts = segments(path);
+    const dir = parts.length > 0 ? walk(this.#root, `/${parts.slice(0, -1).join('/')}`) : this.#root;
+    const name = parts.at(-1) ?? '';
+    if (dir.kind === 'dir' && name !== '..' && name !== '' && !dir.child(name))
+      throw new MdevError('EACCES', `sysfs creates no files: ${path}`, 'open');
+    return path;
+  }
+}
+
+function* entriesBelow(base: string, dir: DirNode): Generator<SysfsEntry> {
+  for (const name of [...dir.names()].sort()) {
+    const node = dir.child(name);
+    if (!node) continue;
+    const path = `${base}/${name}`;
+    yield entryOf(path, node);
+    if (node.kind === 'dir') yield* entriesBelow(path, node);
+  }
+}
+
+function entryOf(path: string, node: SysfsNode): SysfsEntry {
+  if (node.kind === 'dir') return { path, type: 'dir', mode: DIR_MODE };
+  if (node.kind === 'link')
+    return { path, type: 'link', mode: LINK_MODE, target: relativeTarget(path, node.to) };
+  const { mode } = node;
+  try {
+    return { path, type: 'file', mode, content: node.read?.() };
+  } catch (error) {
+    if (!(error instanceof MdevError)) throw error;
+    return { path, type: 'file', mode, content: undefined, readErrno: error.errno };
+  }
+}
