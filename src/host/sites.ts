@@ -12,6 +12,7 @@ export type Site =
   | 'dma.exit.waiting'
   | 'dma.exit.wake'
   // walking the radix
+  | 'walk.high'
   | 'walk.root'
   | 'walk.mid'
   | 'walk.leaf'
@@ -27,6 +28,7 @@ export type Site =
   | 'map.frame'
   | 'map.link'
   | 'map.valid'
+  | 'map.zero'
   // the writer: unmap
   | 'unmap.invalidate'
   | 'unmap.pincount'

@@ -2,14 +2,16 @@
  * Layout of a pin table: one SharedArrayBuffer of int32 words, written by one thread and read by many.
  *
  * ```
- * word 0     header: magic, generation, writer-waiting, switching, audit counters
+ * word 0     header: magic, generation, writer-waiting, switching, high root, audit counters
  * word 64    reader slots, 16 words (one cache line) each: the reader's epoch
  * word 1024  root: 2^18 entries of 1 GiB
- * then       nodes of 512 entries: 2 MiB entries (children of the root) or 4 KiB entries
+ * then       nodes of 512 entries: 1 GiB entries (children of the high root), 2 MiB entries or 4 KiB entries
+ * then       in a table of 57-bit IOVAs, the high root: 2^18 entries of 512 GiB, of which those from 2^48 on are used
  * ```
  * Every entry is two words. The *frame word* is 0 (nothing), a child node's word index (a multiple of 1024, so its
- * two low bits are 0), or a leaf: host PFN << 2 | PERM_READ | PERM_WRITE. The *pin word* belongs to leaves: bit 0
- * says valid, the rest counts pins (one pin = 2).
+ * two low bits are 0), or a leaf: host PFN << 2 | PERM_READ | PERM_WRITE. The *pin word* has the valid bit in bit 0,
+ * the rest counts pins (one pin = 2): a leaf's own, or, in the entry that links a leaf table (a node of 4 KiB
+ * entries), those of all leaves in it.
  */
 import { PAGE_SHIFT } from '../address/address.ts';
 
@@ -22,6 +24,8 @@ export const WORD_GENERATION = 1;
 export const WORD_WRITER_WAITING = 2;
 /** A sequence: odd while the address space is being switched, when a miss is not a fault yet. */
 export const WORD_SWITCHING = 3;
+/** Word index of the root for IOVAs from 2^48 on; 0 if the table has none. Written once, before anybody reads. */
+export const WORD_HIGH_ROOT = 4;
 
 export const WORD_READERS = 64;
 export const READER_STRIDE = 16;
@@ -39,8 +43,14 @@ export const NODE_ENTRIES = 2 ** NODE_BITS;
 export const NODE_WORDS = NODE_ENTRIES * ENTRY_WORDS;
 export const WORD_NODES = WORD_ROOT + ROOT_ENTRIES * ENTRY_WORDS;
 
-/** First IOVA beyond the table: 48-bit IOVAs. */
+/** First IOVA beyond a table of 48-bit IOVAs. */
 export const TABLE_IOVA_LIMIT = 2 ** (ROOT_BITS + NODE_BITS + NODE_BITS + PAGE_SHIFT);
+/** Bytes that one entry of the high root covers. */
+export const HIGH_SPAN = 2 ** (NODE_BITS + NODE_BITS + NODE_BITS + PAGE_SHIFT);
+/** First IOVA beyond a table of 57-bit IOVAs. */
+export const HIGH_IOVA_LIMIT = HIGH_SPAN * ROOT_ENTRIES;
+/** Most nodes of one table: 2 GiB of them, so that every byte address is a positive int32. */
+export const MAX_NODES = 2 ** 19 - 2048;
 
 export const PERM_MASK = 3;
 export const PFN_SHIFT = 2;
@@ -49,11 +59,15 @@ export const PFN_LIMIT = 2 ** 30;
 
 export const PIN_VALID = 1;
 export const PIN_ONE = 2;
-/** Most pins of one leaf; far below overflow of the 31-bit count. */
+/** Most pins of one leaf, and of all leaves of one leaf table; far below overflow of the 31-bit count. */
 export const PIN_LIMIT = 2 ** 24;
 
 /** Word index of reader `slot`'s epoch. */
 export const readerEpoch = (slot: number): number => WORD_READERS + slot * READER_STRIDE;
 
+/** IOVA widths a table may have. */
+export type IovaBits = 48 | 57;
+
 /** Bytes of a table with room for `nodes` nodes (each holds 512 pages or 512 children). */
-export const tableBytes = (nodes: number): number => (WORD_NODES + nodes * NODE_WORDS) * 4;
+export const tableBytes = (nodes: number, iovaBits: IovaBits = 48): number =>
+  (WORD_NODES + nodes * NODE_WORDS + (iovaBits === 57 ? ROOT_ENTRIES * ENTRY_WORDS : 0)) * 4;

@@ -11,13 +11,16 @@
  *
  * *Long pin.* `pinAcquire` adds a pin and reads the valid bit in one operation; the writer clears the valid bit and
  * reads the count in one operation. They are ordered: either the pin sees invalid and undoes itself, or the writer
- * sees the pin and waits for it. The frame word stays until the count is 0, so a pinned leaf can be read.
+ * sees the pin and waits for it. The frame word stays until the count is 0, so a pinned leaf can be read. The same
+ * three operations on the entry that links a leaf table decide about the whole table at once; see pins.ts.
  *
  * Plain free functions: no closures, no methods, no spinning.
  */
 import * as mem from '#mem';
 import {
+  ENTRY_WORDS,
   OUTSIDE,
+  PFN_SHIFT,
   PIN_LIMIT,
   PIN_ONE,
   PIN_VALID,
@@ -28,6 +31,9 @@ import {
 } from './layout.ts';
 
 const { ld, st, add, and, or, wr, wake } = mem;
+
+/** Difference of the frame words of two neighbouring host pages. */
+const FRAME_STEP = 1 << PFN_SHIFT;
 
 /**
  * Opens a short-DMA section; returns the generation to pass as `cached` next time. The confirming load is not
@@ -73,6 +79,25 @@ export function leafPublish(table: mem.SharedWords, entry: number, frame: number
   st(table, entry, frame, 'map.frame');
   // `or`, never `store`: a pin that failed on the previous mapping may sit between its +2 and its -2.
   or(table, entry + 1, PIN_VALID, 'map.valid');
+}
+
+/** {@link leafPublish} for the entry that links a leaf table: readers then find whatever leaves the node has. */
+export function linkPublish(table: mem.SharedWords, entry: number, node: number): void {
+  st(table, entry, node, 'map.link');
+  or(table, entry + 1, PIN_VALID, 'map.valid');
+}
+
+/**
+ * Writes `count` leaves of consecutive frames into a node that is not linked yet: plain stores, which the link's
+ * store then orders before itself. Nobody else can be at the node: it is new, or its last readers have drained.
+ */
+export function leavesFill(table: mem.SharedWords, entry: number, count: number, frame: number): void {
+  let word = frame;
+  for (let at = entry, end = entry + count * ENTRY_WORDS; at < end; at += ENTRY_WORDS) {
+    wr(table, at, word, 'map.frame');
+    wr(table, at + 1, PIN_VALID, 'map.valid');
+    word = (word + FRAME_STEP) | 0;
+  }
 }
 
 /** First step of an unmap: refuses new pins. Returns the pins that are held. */

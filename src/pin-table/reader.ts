@@ -2,16 +2,14 @@
  * A device thread's end of a pin table: sections, lookups, pins. No messages, no locks.
  */
 import * as mem from '#mem';
-import { PAGE_1G, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
 import { MAGIC, MAX_READERS, OUTSIDE, PERM_MASK, PFN_SHIFT, WORD_MAGIC } from './layout.ts';
-import { dmaEnter, dmaExit, pinAcquire, pinRelease, switchSequence } from './protocol.ts';
-import { findEntry, leafShift, lookup } from './walk.ts';
+import { pinPage, unpinPage } from './pins.ts';
+import { dmaEnter, dmaExit, switchSequence } from './protocol.ts';
+import { lookup } from './walk.ts';
 
 const { rd } = mem;
 
-/** Answers of {@link PinTableReader.pin} that are not a host PFN: no mapping (or PIN_LIMIT reached), no permission. */
-export const PIN_UNMAPPED = -1;
-export const PIN_DENIED = -2;
+export { PIN_DENIED, PIN_UNMAPPED } from './pins.ts';
 
 /** Thrown when a buffer is not a pin table or has no such reader slot: the emulator's own mistake. */
 export class PinTableError extends Error {
@@ -58,7 +56,7 @@ export class PinTableReader {
    */
   pin(iova: number, perm: number): number {
     this.enter();
-    const result = this.#pin(iova, perm);
+    const result = pinPage(this.#table, iova, perm);
     this.exit();
     return result;
   }
@@ -66,30 +64,10 @@ export class PinTableReader {
   /** Drops one pin of the page at `iova`. False if nothing is mapped there: the pin was never had. */
   unpin(iova: number): boolean {
     this.enter();
-    const entry = findEntry(this.#table, iova);
-    if (entry !== 0) pinRelease(this.#table, entry);
+    const had = unpinPage(this.#table, iova);
     this.exit();
-    return entry !== 0;
+    return had;
   }
-
-  #pin(iova: number, perm: number): number {
-    const entry = findEntry(this.#table, iova);
-    if (entry === 0) return PIN_UNMAPPED;
-    if (!pinAcquire(this.#table, entry)) return PIN_UNMAPPED;
-    // The pin holds the frame word, and with it the mapping: read it only now.
-    const frame = rd(this.#table, entry, 'walk.frame');
-    if ((frame & perm) !== perm) {
-      pinRelease(this.#table, entry);
-      return PIN_DENIED;
-    }
-    return (frame >>> PFN_SHIFT) + pageInLeaf(leafShift(this.#table, iova), iova);
-  }
-}
-
-/** Index of the 4 KiB page at `iova` inside its leaf. */
-function pageInLeaf(shift: number, iova: number): number {
-  if (shift === 21) return Math.floor((iova % PAGE_2M) / PAGE_SIZE);
-  return shift === 30 ? Math.floor((iova % PAGE_1G) / PAGE_SIZE) : 0;
 }
 
 /** Host PFN of a leaf word. */

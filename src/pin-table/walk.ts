@@ -1,21 +1,43 @@
 /**
  * The lookup: three plain loads down the radix, one int32 back. Readers call it inside a DMA section.
+ *
+ * The lower 2^48 of IOVAs have a root of their own, so that a table of 57 bits costs them nothing: only IOVAs that
+ * fail the first comparison look for the high root, and take one more load.
  */
 import * as mem from '#mem';
 import { PAGE_1G } from '../address/address.ts';
-import { PERM_MASK, PFN_SHIFT, TABLE_IOVA_LIMIT, WORD_ROOT } from './layout.ts';
+import {
+  HIGH_IOVA_LIMIT,
+  HIGH_SPAN,
+  PERM_MASK,
+  PFN_SHIFT,
+  TABLE_IOVA_LIMIT,
+  WORD_HIGH_ROOT,
+  WORD_ROOT,
+} from './layout.ts';
 
 const { rd } = mem;
 
-/**
- * Word index of the leaf entry that covers `iova`, or 0. Its size follows from its level; the caller that needs it
- * asks {@link leafShift}.
- */
+/** Word index of the 1 GiB entry for `iova`, or 0: it is out of range, or nothing is mapped near it. */
+export function gibEntry(table: mem.SharedWords, iova: number): number {
+  if (!(iova >= 0 && iova < TABLE_IOVA_LIMIT)) return highEntry(table, iova);
+  return WORD_ROOT + (((iova / PAGE_1G) | 0) << 1);
+}
+
+/** {@link gibEntry} for IOVAs from 2^48 on. */
+function highEntry(table: mem.SharedWords, iova: number): number {
+  const root = rd(table, WORD_HIGH_ROOT, 'walk.high');
+  if (root === 0 || !(iova >= TABLE_IOVA_LIMIT && iova < HIGH_IOVA_LIMIT)) return 0;
+  const span = (iova / HIGH_SPAN) | 0;
+  const node = rd(table, root + (span << 1), 'walk.high');
+  return node === 0 ? 0 : node + (((iova - span * HIGH_SPAN) / PAGE_1G) << 1);
+}
+
+/** Word index of the leaf entry that covers `iova`, or 0. */
 export function findEntry(table: mem.SharedWords, iova: number): number {
-  if (!(iova >= 0 && iova < TABLE_IOVA_LIMIT)) return 0;
-  const gib = (iova / PAGE_1G) | 0;
-  const low = (iova - gib * PAGE_1G) | 0;
-  let entry = WORD_ROOT + (gib << 1);
+  let entry = gibEntry(table, iova);
+  if (entry === 0) return 0;
+  const low = (iova % PAGE_1G) | 0;
   let word = rd(table, entry, 'walk.root');
   if ((word & PERM_MASK) !== 0) return entry;
   if (word === 0) return 0;
@@ -32,7 +54,7 @@ export function findEntry(table: mem.SharedWords, iova: number): number {
  * leaves the page's offset is already added.
  */
 export function lookup(table: mem.SharedWords, iova: number): number {
-  if (!(iova >= 0 && iova < TABLE_IOVA_LIMIT)) return 0;
+  if (!(iova >= 0 && iova < TABLE_IOVA_LIMIT)) return lookupHigh(table, iova);
   const gib = (iova / PAGE_1G) | 0;
   const low = (iova - gib * PAGE_1G) | 0;
   let word = rd(table, WORD_ROOT + (gib << 1), 'walk.root');
@@ -44,16 +66,15 @@ export function lookup(table: mem.SharedWords, iova: number): number {
   return rd(table, word + (((low >>> 12) & 511) << 1), 'walk.leaf');
 }
 
-/** log2 of the size of the leaf that covers `iova`: 30, 21 or 12; 0 if there is none. */
-export function leafShift(table: mem.SharedWords, iova: number): number {
-  if (!(iova >= 0 && iova < TABLE_IOVA_LIMIT)) return 0;
-  const gib = (iova / PAGE_1G) | 0;
-  const low = (iova - gib * PAGE_1G) | 0;
-  let word = rd(table, WORD_ROOT + (gib << 1), 'walk.root');
-  if ((word & PERM_MASK) !== 0) return 30;
+function lookupHigh(table: mem.SharedWords, iova: number): number {
+  const entry = highEntry(table, iova);
+  if (entry === 0) return 0;
+  const low = (iova % PAGE_1G) | 0;
+  let word = rd(table, entry, 'walk.root');
+  if ((word & PERM_MASK) !== 0) return (word + ((low >>> 12) << PFN_SHIFT)) | 0;
   if (word === 0) return 0;
   word = rd(table, word + ((low >>> 21) << 1), 'walk.mid');
-  if ((word & PERM_MASK) !== 0) return 21;
+  if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & 511) << PFN_SHIFT)) | 0;
   if (word === 0) return 0;
-  return (rd(table, word + (((low >>> 12) & 511) << 1), 'walk.leaf') & PERM_MASK) !== 0 ? 12 : 0;
+  return rd(table, word + (((low >>> 12) & 511) << 1), 'walk.leaf');
 }

@@ -9,73 +9,89 @@ import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } fro
 import type { HostExtent } from '../host/guest-ram.ts';
 import {
   ENTRY_WORDS,
+  HIGH_IOVA_LIMIT,
+  HIGH_SPAN,
+  type IovaBits,
   MAGIC,
+  MAX_NODES,
   MAX_READERS,
   NODE_ENTRIES,
   NODE_WORDS,
   OUTSIDE,
   PERM_MASK,
-  PFN_LIMIT,
   PFN_SHIFT,
+  PIN_ONE,
+  PIN_VALID,
   readerEpoch,
   TABLE_IOVA_LIMIT,
   tableBytes,
   WORD_GENERATION,
+  WORD_HIGH_ROOT,
   WORD_MAGIC,
   WORD_NODES,
-  WORD_ROOT,
   WORD_SWITCHING,
   WORD_WRITER_WAITING,
 } from './layout.ts';
+import { NodePool, PinTableFullError } from './nodes.ts';
 import {
   generationBump,
   leafClear,
   leafInvalidate,
   leafPins,
   leafPublish,
+  leavesFill,
+  linkPublish,
   readerBlocking,
 } from './protocol.ts';
+import { forEachEntry, isAligned, linkOf, nodesNeeded } from './ranges.ts';
 import { PinTableError } from './reader.ts';
+import { gibEntry } from './walk.ts';
 
 const { rd, wr, st, waitEqAsync, wake } = mem;
 
 /** Nodes a table holds unless told otherwise: 2048 × 512 pages = 4 GiB mapped as 4 KiB pages. */
 export const DEFAULT_NODES = 2048;
 
-/** Thrown by map when the table has no node left; nothing was mapped. */
-export class PinTableFullError extends Error {
-  constructor(nodes: number) {
-    super(`pin table is full: all ${nodes} nodes are in use`);
-    this.name = 'PinTableFullError';
-  }
+export { PinTableFullError } from './nodes.ts';
+
+export interface PinTableOptions {
+  /** Width of the IOVAs it takes; 48 unless told otherwise. The lower 2^48 cost the same in both. */
+  readonly iovaBits?: IovaBits;
 }
 
-/** The writer's private knowledge of its table: which nodes are used and how full each is. */
+/** The writer's end: its private knowledge of the table, and the steps of map and unmap. */
 export class PinTableWriter {
   readonly sab: SharedArrayBuffer;
   readonly nodes: number;
+  /** First IOVA that the table does not take. */
+  readonly iovaLimit: number;
   readonly #table: mem.SharedWords;
-  /** Used entries of each node; the writer alone counts them. */
-  readonly #used: Uint16Array;
-  readonly #free: number[] = [];
-  #fresh = 0;
-  /** Nodes that became empty: unlinked, reusable once readers have drained. */
-  #retired: number[] = [];
+  readonly #pool: NodePool;
+  /** Word index of the high root, or 0. */
+  readonly #highRoot: number;
   #readers = 0;
   #generation = 1;
   #waiting = 0;
+  /** Leaves written by the map that is running. */
+  #leaves = 0;
 
-  constructor(nodes = DEFAULT_NODES) {
+  /** A table with room for `nodes` nodes. @throws PinTableError */
+  constructor(nodes = DEFAULT_NODES, { iovaBits = 48 }: PinTableOptions = {}) {
+    if (!(Number.isInteger(nodes) && nodes >= 0 && nodes <= MAX_NODES))
+      throw new PinTableError(`${nodes} nodes; accepted: 0 to ${MAX_NODES}`);
     this.nodes = nodes;
-    this.sab = new SharedArrayBuffer(tableBytes(nodes));
+    this.iovaLimit = iovaBits === 57 ? HIGH_IOVA_LIMIT : TABLE_IOVA_LIMIT;
+    this.sab = new SharedArrayBuffer(tableBytes(nodes, iovaBits));
     this.#table = mem.wordsOf(this.sab);
-    this.#used = new Uint16Array(nodes);
+    this.#pool = new NodePool(this.#table, nodes);
+    this.#highRoot = iovaBits === 57 ? WORD_NODES + nodes * NODE_WORDS : 0;
+    st(this.#table, WORD_HIGH_ROOT, this.#highRoot, 'table.init');
     st(this.#table, WORD_GENERATION, 1, 'table.init');
     st(this.#table, WORD_MAGIC, MAGIC, 'table.init');
   }
 
   get nodesInUse(): number {
-    return this.#fresh - this.#free.length;
+    return this.#pool.inUse;
   }
 
   /** Gives out a reader slot. @throws PinTableError beyond MAX_READERS */
@@ -104,20 +120,24 @@ export class PinTableWriter {
    * @throws PinTableFullError, PinTableError
    */
   mapExtents(iova: Iova, extents: readonly HostExtent[], perm: number): number {
-    if (this.nodes - this.nodesInUse < this.#nodesNeeded(iova, extents))
+    if (this.nodes - this.nodesInUse < nodesNeeded(this.#table, this.iovaLimit, iova, extents))
       throw new PinTableFullError(this.nodes);
-    let [leaves, base]: [number, number] = [0, iova];
+    this.#leaves = 0;
+    let base: number = iova;
     for (const { hpa, size } of extents) {
-      for (let at = 0; at < size; leaves++) at += this.#mapLeaf(base + at, hpa + at, size - at, perm);
+      for (let at = 0; at < size; ) at += this.#mapPiece(base + at, hpa + at, size - at, perm);
       base += size;
     }
-    return leaves;
+    return this.#leaves;
   }
 
-  /** Step 1: no new pins on the range. Returns the number of pins held there. */
+  /**
+   * Step 1: no new pins on the range. Returns the number of pins held there. A leaf table that lies wholly in the
+   * range is invalidated at its link, in one operation (see pins.ts).
+   */
   invalidate(iova: Iova, size: number): number {
     let pins = 0;
-    this.#forEachLeaf(iova, size, (entry) => {
+    forEachEntry(this.#table, iova, size, (entry) => {
       pins += leafInvalidate(this.#table, entry);
     });
     return pins;
@@ -126,7 +146,7 @@ export class PinTableWriter {
   /** Pins held on the range now. */
   pins(iova: Iova, size: number): number {
     let pins = 0;
-    this.#forEachLeaf(iova, size, (entry) => {
+    forEachEntry(this.#table, iova, size, (entry) => {
       pins += leafPins(this.#table, entry);
     });
     return pins;
@@ -135,32 +155,34 @@ export class PinTableWriter {
   /** Waits until some pin of the (invalidated) range is dropped. Undefined if none is held; false on time-out. */
   waitPins(iova: Iova, size: number, timeoutMs: number): Promise<boolean> | undefined {
     let waiting: Promise<boolean> | undefined;
-    this.#forEachLeaf(iova, size, (entry) => {
+    forEachEntry(this.#table, iova, size, (entry) => {
       const word = rd(this.#table, entry + 1, 'unmap.pincount');
       if (word !== 0) waiting ??= waitEqAsync(this.#table, entry + 1, word, timeoutMs, 'unmap.pinwait');
     });
     return waiting;
   }
 
-  /** Drops pins by force; only for a device whose thread has ended. Returns how many there were. */
+  /** Drops pins by force; only when every device thread of the table has ended. Returns how many there were. */
   forcePins(iova: Iova, size: number): number {
     let dropped = 0;
-    this.#forEachLeaf(iova, size, (entry) => {
-      const pins = leafPins(this.#table, entry);
-      if (pins === 0) return;
-      dropped += pins;
-      const valid = rd(this.#table, entry + 1, 'unmap.force') & 1;
-      st(this.#table, entry + 1, valid, 'unmap.force');
-      wake(this.#table, entry + 1, 'unmap.force');
+    forEachEntry(this.#table, iova, size, (entry, isTable) => {
+      if (isTable) dropped += this.#forceTable(entry, true);
+      else dropped += this.#forceLeaf(entry);
     });
+    // The links of tables that the range covers in part: at its ends.
+    for (const at of [iova, iova + size - PAGE_SIZE]) {
+      const link = linkOf(this.#table, at);
+      if (link !== 0) this.#forceTable(link, false);
+    }
     return dropped;
   }
 
   /** Step 2: the frames go. No pins may be held. */
   clear(iova: Iova, size: number): void {
-    this.#forEachLeaf(iova, size, (entry) => {
+    forEachEntry(this.#table, iova, size, (entry, isTable) => {
+      if (isTable) this.#pool.drop(rd(this.#table, entry, 'unmap.unlink'));
       leafClear(this.#table, entry);
-      this.#count(entry, -1);
+      this.#pool.count(entry, -1);
     });
     this.#unlinkEmpty(iova, size);
   }
@@ -196,10 +218,9 @@ export class PinTableWriter {
     wake(this.#table, readerEpoch(slot), 'unmap.force');
   }
 
-  /** Step 4, once drained: emptied nodes may be used again. */
+  /** Step 4, once drained: nodes out of use may be used again. */
   reclaim(): void {
-    for (const node of this.#retired) this.#free.push(node);
-    this.#retired = [];
+    this.#pool.reclaim();
   }
 
   #raiseWaiting(flag: number): void {
@@ -208,59 +229,42 @@ export class PinTableWriter {
     st(this.#table, WORD_WRITER_WAITING, flag, 'unmap.waiting');
   }
 
-  #mapLeaf(iova: number, hpa: number, room: number, perm: number): number {
+  /** Maps one leaf, or as many pages as fit into one leaf table; returns the bytes. */
+  #mapPiece(iova: number, hpa: number, room: number, perm: number): number {
     const frame = ((hpa / PAGE_SIZE) << PFN_SHIFT) | perm | 0;
-    const gib = Math.floor(iova / PAGE_1G);
-    const rootEntry = WORD_ROOT + gib * ENTRY_WORDS;
-    if (room >= PAGE_1G && iova % PAGE_1G === 0 && hpa % PAGE_1G === 0)
-      if (this.#isEmpty(rootEntry)) return this.#publish(rootEntry, frame, PAGE_1G);
-    const low = iova - gib * PAGE_1G;
-    const mid = this.#child(rootEntry) + (low >>> 21) * ENTRY_WORDS;
-    if (room >= PAGE_2M && iova % PAGE_2M === 0 && hpa % PAGE_2M === 0)
+    const gib = this.#gibEntry(iova);
+    if (room >= PAGE_1G && isAligned(iova, PAGE_1G) && isAligned(hpa, PAGE_1G))
+      if (this.#isEmpty(gib)) return this.#publish(gib, frame, PAGE_1G);
+    const low = iova - Math.floor(iova / PAGE_1G) * PAGE_1G;
+    const mid = this.#child(gib) + (low >>> 21) * ENTRY_WORDS;
+    if (room >= PAGE_2M && isAligned(iova, PAGE_2M) && isAligned(hpa, PAGE_2M))
       if (this.#isEmpty(mid)) return this.#publish(mid, frame, PAGE_2M);
-    const leaf = this.#child(mid) + ((low >>> PAGE_SHIFT) & (NODE_ENTRIES - 1)) * ENTRY_WORDS;
-    if (!this.#isEmpty(leaf)) throw new PinTableError(`IOVA ${hex(iova)} is mapped already`);
-    return this.#publish(leaf, frame, PAGE_SIZE);
+    const first = (low >>> PAGE_SHIFT) & (NODE_ENTRIES - 1);
+    const count = Math.min(NODE_ENTRIES - first, room / PAGE_SIZE);
+    this.#mapPages(mid, first, count, frame, iova);
+    this.#leaves += count;
+    return count * PAGE_SIZE;
   }
 
-  /**
-   * Nodes that mapping these extents takes: known before the first leaf is written. Follows {@link #mapLeaf}'s
-   * choices a node at a time.
-   * @throws PinTableError
-   */
-  #nodesNeeded(iova: number, extents: readonly HostExtent[]): number {
-    let nodes = 0;
-    let [countedMid, countedLeaf, base] = [-1, -1, iova];
-    for (const { hpa, size } of extents) {
-      if (base + size > TABLE_IOVA_LIMIT)
-        throw new PinTableError(`IOVA ${hex(base)} +${size} beyond 48 bits`);
-      if ((hpa + size) / PAGE_SIZE > PFN_LIMIT) throw new PinTableError(`HPA ${hex(hpa)} beyond 42 bits`);
-      const end = base + size;
-      for (let at = base; at < end; ) {
-        const gib = Math.floor(at / PAGE_1G);
-        const offset = hpa - base;
-        const mid = rd(this.#table, WORD_ROOT + gib * ENTRY_WORDS, 'map.link');
-        if ((mid & PERM_MASK) !== 0) throw new PinTableError(`IOVA ${hex(at)} is mapped already`);
-        if (mid === 0 && end - at >= PAGE_1G && at % PAGE_1G === 0 && (at + offset) % PAGE_1G === 0) {
-          at += PAGE_1G;
-          continue;
-        }
-        if (mid === 0 && countedMid !== gib) {
-          countedMid = gib;
-          nodes++;
-        }
-        const large = Math.floor(at / PAGE_2M);
-        const linked = mid !== 0 && !this.#isEmpty(mid + (large % NODE_ENTRIES) * ENTRY_WORDS);
-        const isLeaf = end - at >= PAGE_2M && at % PAGE_2M === 0 && (at + offset) % PAGE_2M === 0;
-        if (!linked && !isLeaf && countedLeaf !== large) {
-          countedLeaf = large;
-          nodes++;
-        }
-        at = (large + 1) * PAGE_2M;
-      }
-      base = end;
+  /** Maps pages in the leaf table below `link`, which is made if absent: then it is filled before it is linked. */
+  #mapPages(link: number, first: number, count: number, frame: number, iova: number): void {
+    const word = rd(this.#table, link, 'map.link');
+    if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is mapped here already');
+    if (word === 0) {
+      const node = count === NODE_ENTRIES ? this.#pool.takeAny() : this.#pool.take();
+      leavesFill(this.#table, node + first * ENTRY_WORDS, count, frame);
+      this.#pool.count(link, 1);
+      this.#pool.count(node, count);
+      linkPublish(this.#table, link, node);
+      return;
     }
-    return nodes;
+    const start = word + first * ENTRY_WORDS;
+    for (let i = 0; i < count; i++)
+      if (!this.#isEmpty(start + i * ENTRY_WORDS))
+        throw new PinTableError(`IOVA ${hex(iova + i * PAGE_SIZE)} is mapped already`);
+    for (let i = 0; i < count; i++)
+      leafPublish(this.#table, start + i * ENTRY_WORDS, (frame + (i << PFN_SHIFT)) | 0);
+    this.#pool.count(start, count);
   }
 
   #isEmpty(entry: number): boolean {
@@ -268,9 +272,21 @@ export class PinTableWriter {
   }
 
   #publish(entry: number, frame: number, size: number): number {
-    this.#count(entry, 1);
+    this.#pool.count(entry, 1);
     leafPublish(this.#table, entry, frame);
+    this.#leaves++;
     return size;
+  }
+
+  /** The 1 GiB entry for `iova`; beyond 48 bits its node is linked if absent. @throws PinTableFullError */
+  #gibEntry(iova: number): number {
+    if (iova < TABLE_IOVA_LIMIT) return gibEntry(this.#table, iova);
+    const node = this.#child(this.#highEntry(iova));
+    return node + (Math.floor(iova / PAGE_1G) % NODE_ENTRIES) * ENTRY_WORDS;
+  }
+
+  #highEntry(iova: number): number {
+    return this.#highRoot + Math.floor(iova / HIGH_SPAN) * ENTRY_WORDS;
   }
 
   /** The child node below `entry`, linked if absent. @throws PinTableFullError, PinTableError */
@@ -278,69 +294,69 @@ export class PinTableWriter {
     const word = rd(this.#table, entry, 'map.link');
     if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is mapped here already');
     if (word !== 0) return word;
-    const node = this.#takeNode();
-    this.#count(entry, 1);
-    // A free node is all zeros, so that a reader who follows the link at once finds nothing.
+    const node = this.#pool.take();
+    this.#pool.count(entry, 1);
+    // All zeros, so that a reader who follows the link at once finds nothing.
     st(this.#table, entry, node, 'map.link');
     return node;
   }
 
-  #takeNode(): number {
-    const reused = this.#free.pop();
-    if (reused !== undefined) return reused;
-    if (this.#fresh >= this.nodes) throw new PinTableFullError(this.nodes);
-    return WORD_NODES + this.#fresh++ * NODE_WORDS;
-  }
-
-  #count(entry: number, by: number): void {
-    if (entry < WORD_NODES) return;
-    const node = Math.floor((entry - WORD_NODES) / NODE_WORDS);
-    this.#used[node] = (this.#used[node] as number) + by;
-  }
-
-  /** Unlinks the nodes of a cleared range that are now empty. They are zero already. */
+  /**
+   * Unlinks the nodes of a cleared range that are now empty. They are zero already. Leaf tables wholly in the range
+   * have been dropped: only those at its ends can be left.
+   */
   #unlinkEmpty(iova: number, size: number): void {
-    const end = iova + size;
-    for (let at = iova - (iova % PAGE_2M); at < end; at += PAGE_2M) {
-      const gib = Math.floor(at / PAGE_1G);
-      const rootEntry = WORD_ROOT + gib * ENTRY_WORDS;
-      const mid = rd(this.#table, rootEntry, 'unmap.unlink');
-      if (mid === 0 || (mid & PERM_MASK) !== 0) {
-        at += PAGE_1G - (at % PAGE_1G) - PAGE_2M;
-        continue;
-      }
-      const midEntry = mid + ((at - gib * PAGE_1G) >>> 21) * ENTRY_WORDS;
-      this.#unlinkIfEmpty(midEntry);
-      if (at + PAGE_2M >= end || (at + PAGE_2M) % PAGE_1G === 0) this.#unlinkIfEmpty(rootEntry);
+    const last = iova + size - PAGE_SIZE;
+    for (const at of [iova, last]) {
+      const link = linkOf(this.#table, at);
+      if (link !== 0) this.#unlinkIfEmpty(link);
     }
+    for (let at = Math.floor(iova / PAGE_1G) * PAGE_1G; at <= last; at += PAGE_1G) {
+      const entry = gibEntry(this.#table, at);
+      if (entry !== 0) this.#unlinkIfEmpty(entry);
+    }
+    if (last < TABLE_IOVA_LIMIT) return;
+    const first = Math.max(iova, TABLE_IOVA_LIMIT);
+    for (let at = Math.floor(first / HIGH_SPAN) * HIGH_SPAN; at <= last; at += HIGH_SPAN)
+      this.#unlinkIfEmpty(this.#highEntry(at));
   }
 
   #unlinkIfEmpty(entry: number): void {
     const node = rd(this.#table, entry, 'unmap.unlink');
-    if (node === 0 || (node & PERM_MASK) !== 0) return;
-    if (this.#used[Math.floor((node - WORD_NODES) / NODE_WORDS)] !== 0) return;
+    if (node === 0 || (node & PERM_MASK) !== 0 || !this.#pool.isEmpty(node)) return;
+    // The link of a leaf table is valid to the end: no pin may come through it to the next thing mapped here.
+    leafInvalidate(this.#table, entry);
     wr(this.#table, entry, 0, 'unmap.unlink');
-    this.#count(entry, -1);
-    this.#retired.push(node);
+    this.#pool.count(entry, -1);
+    this.#pool.retire(node);
   }
 
-  /** Visits the leaf entries inside the range; leaves belong to whole mappings, so none straddles its ends. */
-  #forEachLeaf(iova: number, size: number, visit: (entry: number) => void): void {
-    const end = iova + size;
-    for (let at = iova; at < end; ) {
-      const gib = Math.floor(at / PAGE_1G);
-      const low = at - gib * PAGE_1G;
-      let entry = WORD_ROOT + gib * ENTRY_WORDS;
-      let span = PAGE_1G;
-      let word = rd(this.#table, entry, 'walk.root');
-      for (let shift = 21; word !== 0 && (word & PERM_MASK) === 0; shift -= 9) {
-        entry = word + ((low >>> shift) & (NODE_ENTRIES - 1)) * ENTRY_WORDS;
-        span = shift === 21 ? PAGE_2M : PAGE_SIZE;
-        word = rd(this.#table, entry, 'walk.leaf');
-        if (shift === 12) break;
-      }
-      if (word !== 0) visit(entry);
-      at += span - (at % span);
+  #forceLeaf(entry: number): number {
+    const pins = leafPins(this.#table, entry);
+    if (pins > 0) this.#force(entry, 0);
+    return pins;
+  }
+
+  /**
+   * Counts the pins of the table below `link` anew, or drops those of all its `leaves` first: a thread may
+   * have ended between its two pins. Returns the pins dropped from leaves.
+   */
+  #forceTable(link: number, leaves: boolean): number {
+    if (leafPins(this.#table, link) === 0) return 0;
+    const node = rd(this.#table, link, 'walk.mid');
+    let [dropped, left] = [0, 0];
+    for (let i = 0; i < NODE_ENTRIES; i++) {
+      const leaf = node + i * ENTRY_WORDS;
+      if (leaves) dropped += this.#forceLeaf(leaf);
+      else left += leafPins(this.#table, leaf);
     }
+    this.#force(link, left);
+    return dropped;
+  }
+
+  #force(entry: number, pins: number): void {
+    const valid = rd(this.#table, entry + 1, 'unmap.force') & PIN_VALID;
+    st(this.#table, entry + 1, valid + pins * PIN_ONE, 'unmap.force');
+    wake(this.#table, entry + 1, 'unmap.force');
   }
 }
