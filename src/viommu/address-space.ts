@@ -4,14 +4,14 @@
  */
 import { nowUs } from '#host';
 import type { Gpa, Iova } from '../address/address.ts';
-import { PERM_RW } from '../address/address.ts';
+import { PAGE_SIZE, PERM_RW } from '../address/address.ts';
 import type { RamRegion } from '../host/guest-ram.ts';
 import type { Completion, IovaRange, MapNotifier, TranslationSource } from './notifier.ts';
 
 /** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
 export type AddressSpaceKind = 'system' | 'iommu' | 'blocked';
 
-/** No IOVA reaches this far: the widest guest address width is 48 bits. */
+/** No IOVA reaches this far unless its tables say so: the widest address width of page tables is 48 bits. */
 export const IOVA_LIMIT = 2 ** 48;
 
 /** A difference between a container and the guest's tables, as {@link DeviceAddressSpace.audit} finds it. */
@@ -87,11 +87,11 @@ export class DeviceAddressSpace {
   enterIommu(source: TranslationSource): Completion {
     if (this.#kind !== 'iommu')
       return this.#replaceAll('iommu', source, () =>
-        source.walk(0, IOVA_LIMIT, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm)),
+        source.walk(0, limitOf(source), (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm)),
       );
     this.#source = source;
     const since = this.#begin();
-    return after(this.#sync(source, 0, IOVA_LIMIT, true), () => this.#end('iommu', since));
+    return after(this.#sync(source, 0, limitOf(source), true), () => this.#end('iommu', since));
   }
 
   /**
@@ -110,12 +110,12 @@ export class DeviceAddressSpace {
     const report = (divergence: Divergence) => {
       if (found.length < DIVERGENCE_LIMIT) found.push(divergence);
     };
-    this.#notifier.forEachMapping(0, IOVA_LIMIT, (iova, gpa, size, perm) => {
+    this.#notifier.forEachMapping(0, limitOf(source), (iova, gpa, size, perm) => {
       const leaf = source.leafAt(iova);
       if (leaf?.iova === iova && leaf.gpa === gpa && leaf.size === size && leaf.perm === perm) return;
       report({ iova, size, held: gpa, expected: leaf && ((leaf.gpa + (iova - leaf.iova)) as Gpa) });
     });
-    source.walk(0, IOVA_LIMIT, (iova, gpa, size) => {
+    source.walk(0, limitOf(source), (iova, gpa, size) => {
       if (!this.#notifier.mappingAt(iova) && this.#inRam(gpa, size))
         report({ iova, size, held: undefined, expected: gpa });
     });
@@ -176,10 +176,10 @@ export class DeviceAddressSpace {
 
   /** Widens [start, end) until no mapping and no translation straddles its ends: superpages go and come whole. */
   #hull(source: TranslationSource, start: number, end: number): [number, number] {
-    let [from, to] = [start, Math.min(end, IOVA_LIMIT)];
+    let [from, to] = [start, Math.min(end, limitOf(source))];
     for (let grown = true; grown; ) {
       grown = false;
-      for (const edge of [from, to - 1])
+      for (const edge of [from, lastOf(to)])
         for (const cover of [source.leafAt(edge), this.#notifier.mappingAt(edge)]) {
           if (!cover) continue;
           if (cover.iova < from) [from, grown] = [cover.iova, true];
@@ -207,6 +207,11 @@ export class DeviceAddressSpace {
     return identity(this.#kind === 'system' ? this.#ram : []);
   }
 }
+
+const limitOf = (source: TranslationSource): number => source.limit ?? IOVA_LIMIT;
+
+/** An address in the last page below `end`. From 2^53 on, one less than a page's start is no float64 of its own. */
+const lastOf = (end: number): number => (end % PAGE_SIZE === 0 ? end - PAGE_SIZE : end - 1);
 
 /** System memory as a translation source: each RAM region maps to itself. */
 function identity(ram: readonly RamRegion[]): TranslationSource {

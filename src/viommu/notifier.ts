@@ -29,8 +29,13 @@ export type TranslationVisitor = (iova: Iova, gpa: Gpa, size: number, perm: numb
 /** What became of a map event: `refused` concerns this range alone (not RAM, overlap), `full` every further one. */
 export type MapOutcome = 'mapped' | 'refused' | 'full';
 
-/** The tables of one domain: where translations come from. */
+/**
+ * The tables of one domain: where translations come from. IOVAs from 2^53 on are float64 too: they are exact to the
+ * page, because every translation's ends are multiples of 4 KiB.
+ */
 export interface TranslationSource {
+  /** No translation reaches this far; undefined: IOVA_LIMIT, 2^48. */
+  readonly limit?: number;
   /** Visits every translation that intersects [start, end), each with its whole extent. */
   walk(start: number, end: number, visit: TranslationVisitor): void;
   /** The translation that covers `iova`, without recording a fault. */
