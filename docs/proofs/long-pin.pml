@@ -1,0 +1,323 @@
+/*
+ * Long pins: pinAcquire and pinRelease against invalidate, wait, clear, reuse (src/pin-table/protocol.ts, writer.ts).
+ *
+ * Labels are the site names of src/host/sites.ts with underscores for dots; test/unit/proofs.test.ts compares them.
+ * Runs are without bound, as in short-dma.pml. A pin is taken and dropped inside a short-DMA section, which is here
+ * what short-dma.pml proves it to be: a drain waits for every section that was open at the bump, and a section opened
+ * later sees what the bump published. A reader that holds a pin drops it sooner or later, in its own time: that is
+ * all that `dmaUnmap` asks of it.
+ *
+ * Mutants, one -D each: STORE_FOR_AND CHECK_BEFORE_ADD NO_UNDO LOST_NOTIFY LOST_UNDO_NOTIFY STORE_FOR_OR EARLY_CLEAR.
+ */
+#define READERS 2
+#define PAGES 2
+#define NODES 2
+#define FRAMES 2
+
+#define PIN_VALID 1
+#define PIN_ONE 2
+
+/* page -> leaf entry -> frame, 0 for nothing; entries and frames are numbered from 1. One entry per node. */
+byte link[PAGES];
+byte leaf[NODES + 1];
+short pins[NODES + 1];
+
+/* Whose bytes a frame holds: page + 1, or 0 for poison. */
+byte owner[FRAMES + 1];
+
+/* Entries cleared and unlinked, but with plain stores: a section from before the bump may find them still. */
+byte old_link[PAGES];
+bit bumped;
+bit inside[READERS];
+/* The section was open at the bump: the drain waits for it. */
+bit blocking[READERS];
+
+/* The one sleeper: the writer, on the pin word of `sleeping_on`. No time-outs: a lost wake-up is a deadlock. */
+bit asleep;
+byte sleeping_on;
+
+inline wake(entry) {
+  if
+  :: asleep && sleeping_on == entry -> asleep = 0; sleeping_on = 0
+  :: else
+  fi
+}
+
+proctype Reader(byte me) {
+  byte page, entry, frame;
+  /* The frame that this reader has pinned for each page, as PinTableReader.pin returned it. */
+  byte held[PAGES];
+  short before;
+
+idle:
+  do
+  :: atomic { held[0] == 0 -> page = 0; inside[me] = 1; goto walk_leaf }
+  :: atomic { held[1] == 0 -> page = 1; inside[me] = 1; goto walk_leaf }
+     /* A use, at any time while the pin is held and outside any section. */
+  :: atomic { held[0] != 0 -> assert(owner[held[0]] == 1) }
+  :: atomic { held[1] != 0 -> assert(owner[held[1]] == 2) }
+  :: atomic { held[0] != 0 -> page = 0; inside[me] = 1; goto find_again }
+  :: atomic { held[1] != 0 -> page = 1; inside[me] = 1; goto find_again }
+  :: held[0] == 0 && held[1] == 0 -> break
+  od;
+  goto stopped;
+
+walk_leaf:
+  /* findEntry: a stale link leads to an entry whose frame word may look stale, too. */
+  atomic {
+    if
+    :: link[page] != 0 && leaf[link[page]] != 0 -> entry = link[page]
+    :: link[page] == 0 || leaf[link[page]] == 0 -> goto leave
+    :: old_link[page] != 0 && (!bumped || blocking[me]) -> entry = old_link[page]
+    fi
+  }
+#ifdef CHECK_BEFORE_ADD
+  if
+  :: (pins[entry] & PIN_VALID) == 0 -> entry = 0; goto leave
+  :: else
+  fi;
+#endif
+pin_inc:
+  atomic {
+    before = pins[entry];
+    pins[entry] = pins[entry] + PIN_ONE;
+#ifdef CHECK_BEFORE_ADD
+    before = 0;
+    goto walk_frame;
+#endif
+    if
+    :: before & PIN_VALID -> before = 0; goto walk_frame
+    :: else -> before = 0
+    fi
+  }
+#ifdef NO_UNDO
+  entry = 0;
+  goto leave;
+#endif
+pin_undo:
+  atomic {
+    before = pins[entry];
+    assert(before >= PIN_ONE);
+    pins[entry] = pins[entry] - PIN_ONE;
+    if
+    :: before == PIN_ONE -> before = 0
+    :: else -> before = 0; entry = 0; goto leave
+    fi
+  }
+pin_undo_wake:
+  atomic {
+#ifndef LOST_UNDO_NOTIFY
+    wake(entry);
+#endif
+    entry = 0;
+    goto leave
+  }
+
+walk_frame:
+  /* Plain, but behind an atomic operation that saw the valid bit: not older than the map that set it. */
+  atomic {
+    frame = leaf[entry];
+    assert(frame != 0);
+    held[page] = frame;
+    frame = 0;
+    entry = 0;
+    goto leave
+  }
+
+find_again:
+  /* The unpin's own walk: the pin keeps the entry where it is. */
+  atomic {
+    entry = link[page];
+    assert(entry != 0 && leaf[entry] == held[page]);
+    held[page] = 0
+  }
+unpin_dec:
+  atomic {
+    before = pins[entry];
+    assert(before >= PIN_ONE);
+    pins[entry] = pins[entry] - PIN_ONE;
+    if
+    :: before == PIN_ONE -> before = 0
+    :: else -> before = 0; entry = 0; goto leave
+    fi
+  }
+unpin_wake:
+  atomic {
+#ifndef LOST_NOTIFY
+    wake(entry);
+#endif
+    entry = 0
+  }
+
+leave:
+  atomic { inside[me] = 0; blocking[me] = 0; page = 0; goto idle }
+stopped:
+  skip
+}
+
+proctype Writer() {
+  byte page, entry, frame;
+  byte pages; /* the pages of this unmap, one bit each */
+  byte todo; /* those that a step has still to visit */
+  byte pinned; /* those with pins when they were invalidated */
+  byte retired, freed; /* the entries and frames it gives back, one bit each */
+  bit used[NODES + 1];
+  short word;
+
+idle:
+  do
+  :: atomic { link[0] == 0 -> page = 0; goto map_link }
+  :: atomic { link[1] == 0 -> page = 1; goto map_link }
+  :: atomic { link[0] != 0 -> pages = 1; todo = 1; goto unmap_invalidate }
+  :: atomic { link[1] != 0 -> pages = 2; todo = 2; goto unmap_invalidate }
+  :: atomic { link[0] != 0 && link[1] != 0 -> pages = 3; todo = 3; goto unmap_invalidate }
+  :: break
+  od;
+  goto stopped;
+
+map_link:
+  /* An order of use that a free list may have: any free entry, any free frame. The tag is put on the frame first. */
+  atomic {
+    if
+    :: !used[1] -> entry = 1
+    :: !used[2] -> entry = 2
+    fi;
+    if
+    :: owner[1] == 0 -> frame = 1
+    :: owner[2] == 0 -> frame = 2
+    fi;
+    used[entry] = 1;
+    owner[frame] = page + 1;
+    link[page] = entry
+  }
+map_frame:
+  atomic { leaf[entry] = frame; frame = 0 }
+map_valid:
+  atomic {
+#ifdef STORE_FOR_OR
+    pins[entry] = PIN_VALID;
+#else
+    pins[entry] = pins[entry] | PIN_VALID;
+#endif
+    page = 0;
+    entry = 0;
+    goto idle
+  }
+
+unmap_invalidate:
+  atomic {
+    page = (todo & 1 -> 0 : 1);
+    entry = link[page];
+    word = pins[entry];
+#ifdef STORE_FOR_AND
+  }
+  atomic {
+    pins[entry] = word & ~PIN_VALID;
+#else
+    pins[entry] = pins[entry] & ~PIN_VALID;
+#endif
+    if
+    :: (word & ~PIN_VALID) != 0 -> pinned = pinned | (1 << page)
+    :: else
+    fi;
+    word = 0;
+    entry = 0;
+    todo = todo & ~(1 << page);
+    page = 0;
+    if
+    :: todo != 0 -> goto unmap_invalidate
+    :: else
+    fi
+  }
+#ifdef EARLY_CLEAR
+  atomic { todo = pages; goto unmap_clear };
+#endif
+
+  /* Mapping by mapping: while pins are held, sleep on the word as it was read. */
+unmap_pincount:
+  atomic {
+    if
+    :: pinned == 0 -> todo = pages; goto unmap_clear
+    :: else -> page = (pinned & 1 -> 0 : 1); entry = link[page]
+    fi;
+    word = pins[entry];
+    if
+    :: word == 0 -> pinned = pinned & ~(1 << page); page = 0; entry = 0; goto unmap_pincount
+    :: else
+    fi
+  }
+unmap_pinwait:
+  /* The comparison and the falling asleep are one operation, as a futex's are. */
+  atomic {
+    if
+    :: pins[entry] == word -> asleep = 1; sleeping_on = entry
+    :: else
+    fi;
+    word = 0;
+    entry = 0;
+    page = 0
+  }
+  atomic { !asleep -> goto unmap_pincount }
+
+unmap_clear:
+  atomic {
+    page = (todo & 1 -> 0 : 1);
+    entry = link[page];
+    old_link[page] = entry;
+    freed = freed | (1 << leaf[entry]);
+    leaf[entry] = 0
+  }
+unmap_unlink:
+  atomic {
+    retired = retired | (1 << entry);
+    link[page] = 0;
+    todo = todo & ~(1 << page);
+    page = 0;
+    entry = 0;
+    if
+    :: todo != 0 -> goto unmap_clear
+    :: else
+    fi
+  }
+unmap_bump:
+  atomic {
+    bumped = 1;
+    blocking[0] = inside[0];
+    blocking[1] = inside[1]
+  }
+  /* The drain, and the end of the unmap: entries may be used again, frames are poisoned at once. */
+  atomic {
+    !blocking[0] && !blocking[1];
+    /* What goes back to the free list must be all zeros. */
+    assert(!(retired & 2) || pins[1] == 0);
+    assert(!(retired & 4) || pins[2] == 0);
+    bumped = 0;
+    pinned = 0;
+    pages = 0;
+    old_link[0] = 0;
+    old_link[1] = 0;
+    used[1] = used[1] && !(retired & 2);
+    used[2] = used[2] && !(retired & 4);
+    if
+    :: freed & 2 -> owner[1] = 0
+    :: else
+    fi;
+    if
+    :: freed & 4 -> owner[2] = 0
+    :: else
+    fi;
+    retired = 0;
+    freed = 0;
+    goto idle
+  }
+stopped:
+  skip
+}
+
+init {
+  atomic {
+    run Reader(0);
+    run Reader(1);
+    run Writer()
+  }
+}
