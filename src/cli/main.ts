@@ -4,10 +4,12 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { FrameError } from '../channel/codec.ts';
 import { CapacityError } from '../coordinator/limits.ts';
+import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
 import { ExitCode } from '../report/summary.ts';
 import { INJECTIONS, PROCESSES_LIMIT } from '../scenario/run.ts';
 import { RAM_MIB_MAX, RAM_MIB_MIN, ScenarioError, VGPUS_LIMIT, VMS_LIMIT } from '../scenario/scenario.ts';
 import { CaptureError } from '../vfio-user/capture.ts';
+import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
 import { traceCommand } from './trace.ts';
@@ -73,6 +75,24 @@ function program(): Command {
     .action(async (files, options) => {
       process.exitCode = await replayCommand(files, options);
     });
+  command
+    .command('types')
+    .description('list the mediated device types of the default host, as mdevctl does')
+    .option('--dumpjson', "mdevctl's JSON")
+    .action(typesCommand);
+  command
+    .command('list')
+    .description('list the mediated devices that run on the default host, as mdevctl does')
+    .option('--dumpjson', "mdevctl's JSON")
+    .action(listCommand);
+  command
+    .command('sysfs <dir>')
+    .description("write the default host's sysfs tree below a directory and act on writes to it")
+    .option('--once', 'write the tree and end')
+    .option('--for <ms>', 'end after so long (default: at SIGINT or SIGTERM)', integer(1, 86_400_000))
+    .action(async (dir, options) => {
+      process.exitCode = await sysfsCommand(dir, options);
+    });
   return command;
 }
 
@@ -82,6 +102,7 @@ const isUsers = (error: unknown): error is Error =>
   error instanceof CapacityError ||
   error instanceof FrameError ||
   error instanceof CaptureError ||
+  error instanceof SysfsDiskError ||
   (error instanceof Error && 'code' in error && 'syscall' in error);
 
 /** Runs the command line; sets the exit code. */

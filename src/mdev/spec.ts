@@ -54,6 +54,8 @@ export interface ParentSpec {
   readonly subsystem: string;
   readonly capacity: CapacitySpec;
   readonly types: readonly TypeSpec[];
+  /** What the device's `uevent` holds; empty when left out. */
+  readonly uevent?: string;
   /** Read-only files of the device's own directory: name → content without the newline. */
   readonly files?: Readonly<Record<string, string>>;
   /**

@@ -198,11 +198,11 @@ function devicesDir(registry: MdevRegistry, base: string): DirNode {
 }
 
 function parentDir(registry: MdevRegistry, parent: Parent): DirNode {
-  const { files, subsystem } = parent.spec;
+  const { files, subsystem, uevent } = parent.spec;
   const common = {
     power: powerDir,
     subsystem: link(subsystem),
-    uevent: ueventFile(),
+    uevent: ueventFile(() => uevent ?? ''),
     ...Object.fromEntries(
       Object.entries(files ?? {}).map(([name, text]) => [name, readOnly(() => `${text}\n`)]),
     ),

@@ -1,0 +1,78 @@
+/**
+ * `mdevsim types`, `list` and `sysfs`: the mdev registry as users of sysfs and mdevctl know it.
+ */
+import { resolve } from 'node:path';
+import { nowUs, sleep } from '#host';
+import { defaultHost } from '../mdev/default-host.ts';
+import { listJson, listText, typesJson, typesText } from '../mdev/mdevctl-json.ts';
+import { SysfsTree } from '../mdev/sysfs.ts';
+import { type DiskWrite, SysfsDisk } from '../mdev/sysfs-disk.ts';
+import { ExitCode } from '../report/summary.ts';
+
+interface DumpOptions {
+  readonly dumpjson?: boolean;
+}
+
+/** Prints the default host's types as `mdevctl types` does. */
+export function typesCommand({ dumpjson }: DumpOptions): void {
+  const registry = defaultHost();
+  process.stdout.write(dumpjson ? jsonText(typesJson(registry)) : typesText(registry));
+}
+
+/** Prints the default host's running instances as `mdevctl list` does. */
+export function listCommand({ dumpjson }: DumpOptions): void {
+  const registry = defaultHost();
+  process.stdout.write(dumpjson ? jsonText(listJson(registry)) : listText(registry));
+}
+
+const jsonText = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
+
+/** How often the files are looked at. */
+const POLL_MS = 20;
+
+export interface SysfsOptions {
+  /** Writes the tree and ends. */
+  readonly once?: boolean;
+  /** Ends after so many milliseconds; otherwise at SIGINT or SIGTERM. */
+  readonly for?: number;
+}
+
+/**
+ * Writes the default host's tree below `dir` and acts on what is written to it; the tree stays when the command ends.
+ *
+ * @throws SysfsDiskError, the file system's own errors
+ */
+export async function sysfsCommand(dir: string, options: SysfsOptions): Promise<ExitCode> {
+  const disk = new SysfsDisk(dir, new SysfsTree(defaultHost()));
+  process.stdout.write(`${disk.entryCount} paths below ${resolve(dir, 'sys')}\n`);
+  if (options.once) return ExitCode.ok;
+  process.stdout.write(`MDEVCTL_ENV_ROOT=${resolve(dir)} mdevctl types\n`);
+  await serve(disk, options.for);
+  return ExitCode.ok;
+}
+
+/** Polls until a signal or the time limit. @throws SysfsDiskError, the file system's own errors */
+async function serve(disk: SysfsDisk, limitMs = Number.POSITIVE_INFINITY): Promise<void> {
+  let signalled = false;
+  const onSignal = () => {
+    signalled = true;
+  };
+  for (const signal of SIGNALS) process.on(signal, onSignal);
+  const end = nowUs() + limitMs * 1000;
+  while (!signalled && nowUs() < end) {
+    for (const write of disk.poll()) report(write);
+    await sleep(POLL_MS);
+  }
+  for (const signal of SIGNALS) process.off(signal, onSignal);
+}
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+/** Of a text that somebody wrote, so much is shown. */
+const SHOWN_CHARACTERS = 60;
+
+/** One line for what was done or refused: a plain file cannot return an errno. */
+function report({ path, text, error, blocks }: DiskWrite): void {
+  const shown = JSON.stringify(text.slice(0, SHOWN_CHARACTERS));
+  const outcome = error?.message ?? (blocks ? 'waits for the last close' : 'done');
+  process.stderr.write(`${shown} to ${path}: ${outcome}\n`);
+}
