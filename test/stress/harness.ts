@@ -1,0 +1,257 @@
+/**
+ * The stress run: one writer that maps and unmaps through a real container as fast as it can, and reader threads that
+ * use the pages. Run twice: with the protocol, and as the control without it.
+ */
+import { Worker } from 'node:worker_threads';
+import { after, nowUs, Prng, yieldTurn } from '#host';
+import * as mem from '#mem';
+import { type Hpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../../src/address/address.ts';
+import { HostMemory, HPA_BASE } from '../../src/host/host-memory.ts';
+import { PinTableWriter } from '../../src/pin-table/writer.ts';
+import { Container } from '../../src/vfio/container.ts';
+import { FakeUser } from '../fixtures/container-fakes.ts';
+import {
+  CONTROL_BYTES,
+  Control,
+  PAGE_OFFSETS,
+  POISON,
+  REGIONS,
+  regionIova,
+  STAMP_WORDS,
+  stampOf,
+} from './layout.ts';
+import type { StressCounts, StressTask } from './worker.ts';
+
+export interface StressOptions {
+  readonly seconds: number;
+  readonly seed: number;
+  readonly readers: number;
+}
+
+export interface StressReport extends StressCounts {
+  readonly seconds: number;
+  readonly unmaps: number;
+  /** Unmaps that met pins: the readers were asked. */
+  readonly pinnedUnmaps: number;
+  /** Frames that were written to while they were mapped nowhere; part of the violations. */
+  readonly lateWrites: number;
+  /** Readers that the container gave up on, and nodes that never came back: both part of the violations. */
+  readonly quarantines: readonly string[];
+  readonly lostNodes: number;
+}
+
+/** Frames of 2 MiB: fewer than regions, so that some must be mapped by pages. One more is divided into pages. */
+const LARGE_FRAMES = 8;
+/** Fewer than all regions take when mapped by pages: their nodes and frames are used again at once. */
+const TABLE_NODES = 32;
+/** Operations of the writer between two looks at the event loop, where its workers' errors arrive. */
+const TURN_EVERY = 64;
+/** One unmap in so many takes the whole address space. */
+const ALL_EVERY = 200;
+/** How long a reader may take to end. */
+const STOP_LIMIT_MS = 20_000;
+
+const { add, rd, st, fillWords, wake } = mem;
+
+/** A device as the container sees it: its requests are a counter that the reader looks at. */
+class StressUser extends FakeUser {
+  readonly #control: mem.SharedWords;
+  constructor(table: PinTableWriter, control: mem.SharedWords) {
+    super(table);
+    this.#control = control;
+  }
+  override dmaUnmap(): void {
+    add(this.#control, Control.asked + this.slot, 1, 'link.word');
+  }
+}
+
+/** A page of host memory that a spot may be mapped to, and the stamp it carries. */
+interface Frame {
+  /** Offset in the slab: the container's `vaddr`. */
+  readonly offset: number;
+  readonly size: number;
+}
+
+class Rig {
+  readonly #memory = HostMemory.allocate(HPA_BASE as Hpa, (LARGE_FRAMES + 1) * PAGE_2M);
+  readonly #table = new PinTableWriter(TABLE_NODES);
+  readonly #container = new Container(this.#table, {
+    extents: (vaddr, size) => [{ hpa: (HPA_BASE + vaddr) as Hpa, size }],
+  });
+  readonly #control = new SharedArrayBuffer(CONTROL_BYTES);
+  readonly #words = mem.wordsOf(this.#control);
+  readonly #users: readonly StressUser[];
+  readonly #prng: Prng;
+  readonly #large: Frame[];
+  readonly #small: Frame[];
+  /** The frames behind each region, or nothing. */
+  readonly #mapped: (readonly Frame[] | undefined)[] = new Array(REGIONS).fill(undefined);
+  #serial = 0;
+  #unmaps = 0;
+  #lateWrites = 0;
+  #failure: Error | undefined;
+
+  constructor(readers: number, seed: number) {
+    this.#prng = new Prng(seed);
+    this.#users = Array.from({ length: readers }, () => new StressUser(this.#table, this.#words));
+    for (const user of this.#users) this.#container.addUser(user);
+    this.#large = Array.from({ length: LARGE_FRAMES }, (_, i) => ({ offset: i * PAGE_2M, size: PAGE_2M }));
+    this.#small = Array.from({ length: PAGE_2M / PAGE_SIZE }, (_, i) => ({
+      offset: LARGE_FRAMES * PAGE_2M + i * PAGE_SIZE,
+      size: PAGE_SIZE,
+    }));
+    for (const frame of [...this.#large, ...this.#small]) this.#poison(frame);
+  }
+
+  async run(seconds: number, seed: number, protocol: boolean): Promise<StressReport> {
+    const started = nowUs();
+    const workers = this.#users.map(({ slot }) => this.#start(slot, seed, protocol));
+    const counts = Promise.all(workers.map(({ counts }) => counts));
+    // Looked at when the readers are to end; until then it must not count as unhandled.
+    counts.catch((error: unknown) => {
+      this.#failure ??= error instanceof Error ? error : new Error(String(error));
+    });
+    try {
+      await this.#churn(started + seconds * 1e6);
+      const lasted = (nowUs() - started) / 1e6;
+      st(this.#words, Control.stop, 1, 'link.word');
+      const perReader = await within(counts, STOP_LIMIT_MS, 'the readers do not end');
+      await this.#unmapAll();
+      const quarantines = this.#users.flatMap((user) => user.quarantines.map(([kind]) => kind));
+      const lostNodes = this.#table.nodesInUse;
+      const sum = (count: (reader: StressCounts) => number) =>
+        perReader.reduce((total, reader) => total + count(reader), 0);
+      return {
+        seconds: lasted,
+        lookups: sum(({ lookups }) => lookups),
+        pins: sum(({ pins }) => pins),
+        uses: sum(({ uses }) => uses),
+        violations: sum(({ violations }) => violations) + this.#lateWrites + quarantines.length + lostNodes,
+        unmaps: this.#unmaps,
+        pinnedUnmaps: this.#container.counters.pinnedUnmaps,
+        lateWrites: this.#lateWrites,
+        quarantines,
+        lostNodes,
+      };
+    } finally {
+      await Promise.all(workers.map(({ worker }) => worker.terminate()));
+    }
+  }
+
+  #start(slot: number, seed: number, protocol: boolean) {
+    const workerData: StressTask = {
+      table: this.#table.sab,
+      slot,
+      memory: this.#memory.handle,
+      control: this.#control,
+      seed: seed + slot + 1,
+      protocol,
+    };
+    const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData });
+    const counts = new Promise<StressCounts>((resolve, reject) => {
+      worker.once('message', resolve);
+      worker.once('error', reject);
+      worker.once('exit', () => reject(new Error('a reader ended without its counts')));
+    });
+    return { worker, counts };
+  }
+
+  /** Maps what is not mapped and unmaps what is, in no order, until the time is over. */
+  async #churn(untilUs: number): Promise<void> {
+    for (let i = 1; nowUs() < untilUs; i++) {
+      if (this.#failure) throw this.#failure;
+      const region = this.#prng.below(REGIONS);
+      if (this.#prng.below(ALL_EVERY) === 0) await this.#unmapAll();
+      else if (this.#mapped[region]) await this.#unmap(region);
+      else this.#map(region);
+      if (i % TURN_EVERY === 0) await yieldTurn();
+    }
+  }
+
+  #map(region: number): void {
+    const iova = regionIova(region);
+    this.#serial++;
+    const large = this.#prng.below(2) === 0 ? take(this.#large, this.#prng) : undefined;
+    const frames = large ? [large] : PAGE_OFFSETS.map(() => take(this.#small, this.#prng) as Frame);
+    for (const frame of frames) this.#expectPoison(frame);
+    for (const [i, page] of PAGE_OFFSETS.entries()) {
+      const offset = large ? large.offset + page * PAGE_SIZE : (frames[i] as Frame).offset;
+      this.#stamp(offset, stampOf(region * PAGE_OFFSETS.length + i, this.#serial));
+    }
+    if (large) this.#container.map(iova, large.offset, PAGE_2M, PERM_RW);
+    else
+      for (const [i, page] of PAGE_OFFSETS.entries())
+        this.#container.map(
+          (iova + page * PAGE_SIZE) as Iova,
+          (frames[i] as Frame).offset,
+          PAGE_SIZE,
+          PERM_RW,
+        );
+    this.#mapped[region] = frames;
+  }
+
+  async #unmap(region: number): Promise<void> {
+    await this.#container.unmapRange(regionIova(region), PAGE_2M);
+    this.#unmapped(region);
+    this.#announce();
+  }
+
+  async #unmapAll(): Promise<void> {
+    await this.#container.unmapAll();
+    for (let region = 0; region < REGIONS; region++) this.#unmapped(region);
+    this.#announce();
+  }
+
+  /** The unmap is complete: nobody may use the frames from here on. */
+  #unmapped(region: number): void {
+    for (const frame of this.#mapped[region] ?? []) {
+      this.#poison(frame);
+      (frame.size === PAGE_2M ? this.#large : this.#small).push(frame);
+    }
+    this.#mapped[region] = undefined;
+  }
+
+  #announce(): void {
+    this.#unmaps++;
+    add(this.#words, Control.unmaps, 1, 'link.word');
+    wake(this.#words, Control.unmaps, 'link.wait');
+  }
+
+  #stamp(offset: number, value: number): void {
+    fillWords(this.#memory.words, offset / 4, STAMP_WORDS, value, 'ram.fill');
+  }
+
+  #poison(frame: Frame): void {
+    for (const offset of usedPages(frame)) this.#stamp(offset, POISON);
+  }
+
+  /** A frame that nobody could reach holds what it was left with. */
+  #expectPoison(frame: Frame): void {
+    for (const offset of usedPages(frame))
+      for (let word = 0; word < STAMP_WORDS; word++)
+        if (rd(this.#memory.words, offset / 4 + word, 'ram.word') !== POISON) this.#lateWrites++;
+  }
+}
+
+/** Offsets of the frame's pages that readers use. */
+const usedPages = ({ offset, size }: Frame): readonly number[] =>
+  size === PAGE_2M ? PAGE_OFFSETS.map((page) => offset + page * PAGE_SIZE) : [offset];
+
+/** Takes any one; undefined if there is none. */
+function take(frames: Frame[], prng: Prng): Frame | undefined {
+  return frames.length === 0 ? undefined : frames.splice(prng.below(frames.length), 1)[0];
+}
+
+async function within<T>(promise: Promise<T>, ms: number, complaint: string): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const cancel = after(ms, () => reject(new Error(complaint)));
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    cancel();
+  }
+}
+
+/** One run of one kind, on a table and a memory of its own. */
+export const stress = ({ seconds, seed, readers }: StressOptions, protocol: boolean): Promise<StressReport> =>
+  new Rig(readers, seed).run(seconds, seed, protocol);
