@@ -7,7 +7,7 @@ import * as mem from '#mem';
 import { FOUR_GIB, type Gpa, type Hpa, hex } from '../address/address.ts';
 import { FRAME_SIZE, HostMemory, type HostMemoryHandle } from './host-memory.ts';
 
-const { rd, wr, ld, st, wake, waitEqAsync, copyIn, copyOut, equals } = mem;
+const { rd, wr, ld, st, or, wake, waitEqAsync, copyIn, copyOut, equals } = mem;
 
 /** Where guest RAM ends below 4 GiB at the latest; the space from here to 4 GiB is for MMIO (q35's choice). */
 export const MMIO_HOLE_START = 2 ** 31;
@@ -128,6 +128,11 @@ export class GuestRam {
   /** @throws GuestAddressError */
   write32(gpa: number, value: number): void {
     wr(this.#words, this.#wordIndex(gpa), value, 'ram.word');
+  }
+
+  /** Sets bits in one step, so that nothing another thread writes at the same time is lost. @throws GuestAddressError */
+  setBits32(gpa: number, bits: number): void {
+    or(this.#words, this.#wordIndex(gpa), bits, 'ram.word');
   }
 
   /** As {@link read32}, ordered: what was written before the value it sees is visible. @throws GuestAddressError */

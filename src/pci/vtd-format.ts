@@ -64,6 +64,8 @@ export const CAP = {
   MAMV_MASK: 0x3fn,
   DWD: 1n << 54n,
   DRD: 1n << 55n,
+  /** First-stage tables may have 1 GiB leaves. */
+  FS1GP: 1n << 56n,
   ESRTPS: 1n << 63n,
 } as const;
 
@@ -77,7 +79,20 @@ export const ECAP = {
   IRO_SHIFT: 8n,
   IRO_MASK: 0x3ffn,
   MHMV_SHIFT: 20n,
+  /** Supervisor requests. */
+  SRS: 1n << 31n,
+  PSS_SHIFT: 35n,
+  PASID: 1n << 40n,
+  /** Scalable mode. */
+  SMTS: 1n << 43n,
+  /** Second-stage and first-stage translation in scalable mode. */
+  SSTS: 1n << 46n,
+  FSTS: 1n << 47n,
 } as const;
+
+/** Root Table Address Register, section 11.4.5: bits 11:10 choose legacy mode (0) or scalable mode (1). */
+export const RTADDR_TTM_MASK = 0xc00n;
+export const RTADDR_TTM_SCALABLE = 0x400n;
 
 /** Global Command and Status Registers, section 11.4.4: a status bit stands where its command bit does. */
 export const GCMD_TE = 0x80000000;
@@ -148,11 +163,14 @@ export const FRCD_F_DWORD = 0x80000000;
 /** Invalidation Queue Address Register, section 11.4.9.3. */
 export const IQA_QS_MASK = 0x7n;
 export const IQA_ADDRESS_MASK = ~0xfffn & 0xffff_ffff_ffff_ffffn;
-/** IQH and IQT count bytes of 128-bit descriptors, sections 11.4.9.1 and 11.4.9.2. */
+/** DW: descriptors are 256 bits wide. */
+export const IQA_DW = 0x800n;
+/** IQH and IQT count bytes, sections 11.4.9.1 and 11.4.9.2. */
 export const QI_DESCRIPTOR_BYTES = 16;
+export const QI_WIDE_DESCRIPTOR_BYTES = 32;
 export const IQT_MASK = 0x7fff0n;
-/** A queue of QS = 0 has 256 descriptors: one page. */
-export const QI_MIN_ORDER = 8;
+/** A queue of QS = 0 is one page, whatever its descriptors' width. */
+export const QI_MIN_BYTES = 4096;
 
 /** Descriptor types, section 6.5.2: bits 3:0, with bits 11:9 as the type's upper bits. */
 export const QI_CONTEXT_CACHE = 1;
@@ -160,6 +178,17 @@ export const QI_IOTLB = 2;
 export const QI_DEVICE_TLB = 3;
 export const QI_INTERRUPT_ENTRY_CACHE = 4;
 export const QI_WAIT = 5;
+export const QI_PIOTLB = 6;
+export const QI_PASID_CACHE = 7;
+export const QI_DEVICE_PIOTLB = 8;
+
+/** Granularities of a PASID-cache invalidation, section 6.5.2.2 … */
+export const PASID_CACHE_DOMAIN = 0;
+export const PASID_CACHE_PASID = 1;
+export const PASID_CACHE_GLOBAL = 3;
+/** … and of a PASID-based IOTLB invalidation, section 6.5.2.4. */
+export const PIOTLB_PASID = 2;
+export const PIOTLB_PAGE = 3;
 
 /** Invalidation Wait Descriptor, section 6.5.2.8: flags in its first word. */
 export const WAIT_IF = 0x10;
@@ -187,6 +216,43 @@ export const TT_MULTI_LEVEL = 0;
 export const TT_DEVICE_IOTLB = 1;
 export const TT_PASS_THROUGH = 2;
 
+/** Scalable mode, section 9.2: the root entry's halves point to the context tables of devices 0–15 and 16–31. */
+export const SM_ROOT_HALF_BYTES = 8;
+/** Scalable-mode context entry, section 9.4: P and FPD as in legacy mode, PASID directory in word 0 and 1. */
+export const SM_CONTEXT_ENTRY_BYTES = 32;
+/** Entries of a context table in scalable mode: half a bus. */
+export const SM_CONTEXT_ENTRIES = 128;
+
+/** PASID directory entry, section 9.5. */
+export const PASID_DIR_P = 0x1;
+export const PASID_DIR_FPD = 0x2;
+export const PASID_DIR_ENTRY_BYTES = 8;
+/** PASID table entry, section 9.6: word 0 … */
+export const PASID_P = 0x1;
+export const PASID_FPD = 0x2;
+export const PASID_AW_SHIFT = 2;
+export const PASID_PGTT_SHIFT = 6;
+/** … and word 4. */
+export const PASID_FSPM_SHIFT = 2;
+export const PASID_ENTRY_BYTES = 64;
+export const PASID_TABLE_ENTRIES = 64;
+/** Without ECAP.RPS requests that carry no PASID use this one, and the context entry's RID_PASID is ignored. */
+export const RID_PASID = 0;
+
+/** PASID granular translation types, section 9.6. */
+export const PGTT_FIRST_STAGE = 1;
+export const PGTT_SECOND_STAGE = 2;
+export const PGTT_PASS_THROUGH = 4;
+
+/** First-stage paging entries, section 9.7. */
+export const FS_P = 0x1;
+export const FS_RW = 0x2;
+export const FS_US = 0x4;
+export const FS_A = 0x20;
+export const FS_D = 0x40;
+/** The only number of levels that this revision's model has: FSPM = 0. */
+export const FS_LEVELS = 4;
+
 /** Second-stage paging entries, section 9.8. */
 export const SL_R = 0x1;
 export const SL_W = 0x2;
@@ -199,6 +265,8 @@ export const SL_ENTRIES = 512;
 export const levelsOfAw = (aw: number): number => aw + 2;
 /** Address width of `levels` levels of tables. */
 export const widthOfLevels = (levels: number): number => 12 + 9 * levels;
+/** … and back. */
+export const levelsOfWidth = (width: number): number => (width - 12) / 9;
 /** Bytes that one entry of a table at `level` (1 = lowest) covers. */
 export const spanOfLevel = (level: number): number => 2 ** (12 + 9 * (level - 1));
 
@@ -206,7 +274,7 @@ export const spanOfLevel = (level: number): number => 2 ** (12 + 9 * (level - 1)
 export const INTERRUPT_RANGE_START = 0xfee00000;
 export const INTERRUPT_RANGE_END = 0xfef00000;
 
-/** Fault reasons of legacy mode, section 7.1.3. */
+/** Fault reasons of legacy mode, section 7.1.3; the second group is scalable mode's, section 7.1.4. */
 export const FAULT = {
   ROOT_NOT_PRESENT: 0x1,
   CONTEXT_NOT_PRESENT: 0x2,
@@ -221,29 +289,54 @@ export const FAULT = {
   CONTEXT_RESERVED: 0xb,
   PAGE_TABLE_RESERVED: 0xc,
   INTERRUPT_RANGE: 0xe,
+
+  PASID_DIR_UNREADABLE: 0x50,
+  PASID_DIR_NOT_PRESENT: 0x51,
+  PASID_TABLE_UNREADABLE: 0x58,
+  PASID_NOT_PRESENT: 0x59,
+  PASID_INVALID: 0x5b,
+  FS_TABLE_UNREADABLE: 0x70,
+  FS_NOT_PRESENT: 0x71,
+  FS_RESERVED: 0x72,
+  FS_TOP_UNREADABLE: 0x73,
+  FS_NON_CANONICAL: 0x80,
+  FS_SUPERVISOR: 0x81,
+  FS_WRITE: 0x85,
+  SM_INTERRUPT_RANGE: 0x87,
 } as const;
 
-const FAULT_TEXTS: Readonly<Record<number, string>> = {
-  [FAULT.ROOT_NOT_PRESENT]: 'root entry not present',
-  [FAULT.CONTEXT_NOT_PRESENT]: 'context entry not present',
-  [FAULT.CONTEXT_INVALID]: 'context entry invalid: address width, translation type or table pointer',
-  [FAULT.ADDRESS_BEYOND_MGAW]: 'address beyond the guest address width',
-  [FAULT.WRITE]: 'no write permission',
-  [FAULT.READ]: 'no read permission, or not mapped',
-  [FAULT.PAGE_TABLE_UNREADABLE]: 'page table unreadable',
-  [FAULT.ROOT_UNREADABLE]: 'root table unreadable',
-  [FAULT.CONTEXT_UNREADABLE]: 'context table unreadable',
-  [FAULT.ROOT_RESERVED]: 'reserved bit set in root entry',
-  [FAULT.CONTEXT_RESERVED]: 'reserved bit set in context entry',
-  [FAULT.PAGE_TABLE_RESERVED]: 'reserved bit set in page-table entry',
-  [FAULT.INTERRUPT_RANGE]: 'translated into the interrupt address range',
+/** A fault reason in words, and whether FPD keeps it from being recorded ("qualified", sections 7.1.3 and 7.1.4). */
+const FAULTS: Readonly<Record<number, readonly [text: string, qualified: boolean]>> = {
+  [FAULT.ROOT_NOT_PRESENT]: ['root entry not present', false],
+  [FAULT.CONTEXT_NOT_PRESENT]: ['context entry not present', true],
+  [FAULT.CONTEXT_INVALID]: ['context entry invalid: address width, translation type or table pointer', true],
+  [FAULT.ADDRESS_BEYOND_MGAW]: ['address beyond the guest address width', true],
+  [FAULT.WRITE]: ['no write permission', true],
+  [FAULT.READ]: ['no read permission, or not mapped', true],
+  [FAULT.PAGE_TABLE_UNREADABLE]: ['page table unreadable', true],
+  [FAULT.ROOT_UNREADABLE]: ['root table unreadable', false],
+  [FAULT.CONTEXT_UNREADABLE]: ['context table unreadable', false],
+  [FAULT.ROOT_RESERVED]: ['reserved bit set in root entry', false],
+  [FAULT.CONTEXT_RESERVED]: ['reserved bit set in context entry', false],
+  [FAULT.PAGE_TABLE_RESERVED]: ['reserved bit set in page-table entry', true],
+  [FAULT.INTERRUPT_RANGE]: ['translated into the interrupt address range', true],
+  [FAULT.PASID_DIR_UNREADABLE]: ['PASID directory unreadable', false],
+  [FAULT.PASID_DIR_NOT_PRESENT]: ['PASID directory entry not present', true],
+  [FAULT.PASID_TABLE_UNREADABLE]: ['PASID table unreadable', false],
+  [FAULT.PASID_NOT_PRESENT]: ['PASID table entry not present', true],
+  [FAULT.PASID_INVALID]: ['PASID table entry invalid: translation type, address width or paging mode', true],
+  [FAULT.FS_TABLE_UNREADABLE]: ['first-stage page table unreadable', true],
+  [FAULT.FS_NOT_PRESENT]: ['first-stage entry not present', true],
+  [FAULT.FS_RESERVED]: ['reserved bit set in first-stage entry', true],
+  [FAULT.FS_TOP_UNREADABLE]: ['top first-stage page table unreadable', true],
+  [FAULT.FS_NON_CANONICAL]: ['address not canonical', true],
+  [FAULT.FS_SUPERVISOR]: ['first-stage entry for supervisor requests only', true],
+  [FAULT.FS_WRITE]: ['no write permission in first-stage entry', true],
+  [FAULT.SM_INTERRUPT_RANGE]: ['translated into the interrupt address range', true],
 };
 
 /** What a fault reason means, in words. */
-export const faultText = (reason: number): string => FAULT_TEXTS[reason] ?? `fault reason ${reason}`;
+export const faultText = (reason: number): string => FAULTS[reason]?.[0] ?? `fault reason ${reason}`;
 
-/** Reasons that the context entry's FPD bit keeps from being recorded ("qualified" faults, section 7.1.3). */
-export const isQualifiedFault = (reason: number): boolean =>
-  (reason >= FAULT.CONTEXT_NOT_PRESENT && reason <= FAULT.PAGE_TABLE_UNREADABLE) ||
-  reason === FAULT.PAGE_TABLE_RESERVED ||
-  reason === FAULT.INTERRUPT_RANGE;
+/** Reasons that an FPD bit on the way keeps from being recorded. */
+export const isQualifiedFault = (reason: number): boolean => FAULTS[reason]?.[1] ?? false;

@@ -1,49 +1,80 @@
 /**
- * Recorded vectors of a real VT-d model, legacy mode. Their format is that of the folder test/data/vtd.
+ * Recorded vectors of a real VT-d model, in both modes: as the specification says, and as QEMU answers.
  */
+import { readdirSync, readFileSync } from 'node:fs';
+import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { after, describe, it } from 'mocha';
-import { Prng } from '#host';
-import type { Hpa } from '../../src/address/address.ts';
-import { GuestRam } from '../../src/host/guest-ram.ts';
-import { HPA_BASE } from '../../src/host/host-memory.ts';
-import { loadVectors, ReusableRam, type Vector, VectorRun } from './vtd-runner.ts';
+import { runVtdVectors } from '../../src/conformance/vtd.ts';
+import { VectorFormatError } from '../../src/conformance/vtd-vectors.ts';
 
-/** The recorded machine: [0, 2 GiB) and [4 GiB, 6 GiB). Only what a vector touches is ever committed. */
-const TWO_GIB = 2 ** 31;
+const FOLDER = new URL('../data/vtd/', import.meta.url);
+const FILES = readdirSync(FOLDER).filter((name) => name.endsWith('.json.gz'));
 
-/** Steps where this model answers otherwise on purpose: `vector/name: step index` → why. */
-const DEVIATIONS: ReadonlyMap<string, string> = new Map();
+const load = (name: string): unknown[] =>
+  JSON.parse(gunzipSync(readFileSync(new URL(name, FOLDER))).toString('utf8'));
 
-const legacy = ({ iommu }: Vector): boolean => !iommu.scalable;
+for (const quirks of ['spec', 'qemu'] as const)
+  describe(`VT-d vectors, quirks: ${quirks}`, () => {
+    let passed = 0;
+    for (const file of FILES.sort()) {
+      const vectors = load(file);
+      it(`${file}: ${vectors.length} vectors`, () => {
+        const outcomes = runVtdVectors(vectors, { quirks, file });
+        const failed = outcomes.filter(({ status }) => status !== 'passed');
+        passed += outcomes.length - failed.length;
+        expect(outcomes).to.have.length(vectors.length);
+        expect(failed).to.deep.equal([]);
+      });
+    }
+    after(() => console.log(`    ${passed} vectors passed`));
+  });
 
-describe('VT-d vectors, legacy mode', () => {
-  const files = loadVectors(new URL('../data/vtd/', import.meta.url));
-  const ram = new ReusableRam(GuestRam.allocate(HPA_BASE as Hpa, TWO_GIB, TWO_GIB, new Prng(1)).handle);
-  const totals = { vectors: 0, compared: 0, skipped: 0, scalable: 0 };
+describe('VT-d vectors that are malformed', () => {
+  const good = {
+    name: 'x/y',
+    iommu: { caching_mode: false, aw_bits: 48 },
+    device: { bdf: '00:04.0' },
+    steps: [{ op: 'reg_read', off: '0x0', size: 4, expect: '0x10' }],
+  };
+  const wrong: [string, unknown, RegExp][] = [
+    ['no array', {}, /^f\.json: not an array of vectors$/],
+    ['no vector', [7], /^f\.json: vector 0: /],
+    [
+      'a width',
+      [{ ...good, iommu: { caching_mode: true, aw_bits: 57 } }],
+      /x\/y, iommu\.aw_bits: expected 39 or 48/,
+    ],
+    ['an operation', [{ ...good, steps: [{ op: 'jump' }] }], /x\/y step 0, op: /],
+    [
+      'an offset',
+      [{ ...good, steps: [{ ...good.steps[0], off: '12' }] }],
+      /x\/y step 0, off: expected a hex number/,
+    ],
+    [
+      'a device',
+      [{ ...good, steps: [{ op: 'dma_read', dev: 1, iova: '0x0', len: 4, expect: 'ok' }] }],
+      /x\/y step 0, dev: the vector has 1 devices/,
+    ],
+  ];
 
-  for (const [file, vectors] of files) {
-    totals.scalable += vectors.filter((vector) => !legacy(vector)).length;
-    it(`${file}: ${vectors.filter(legacy).length} vectors`, () => {
-      const failures: string[] = [];
-      for (const vector of vectors.filter(legacy)) {
-        const outcome = new VectorRun(ram, vector).run();
-        ram.clear();
-        totals.vectors++;
-        totals.compared += outcome.compared;
-        totals.skipped += outcome.skipped;
-        for (const failure of outcome.failures)
-          if (!DEVIATIONS.has(`${vector.name}: ${failure.split(' ', 2).join(' ')}`))
-            failures.push(`${vector.name}: ${failure}`);
-      }
-      expect(failures).to.deep.equal([]);
+  for (const [what, vectors, message] of wrong)
+    it(`${what}: the error says where`, () => {
+      expect(() => runVtdVectors(vectors, { quirks: 'spec', file: 'f.json' })).to.throw(
+        VectorFormatError,
+        message,
+      );
     });
-  }
 
-  after(() => {
-    console.log(
-      `    ${totals.vectors} vectors, ${totals.compared} steps compared, ${totals.skipped} not compared ` +
-        `(implementation-defined or QEMU quirk); ${totals.scalable} vectors of these files not run: scalable mode is not modelled`,
-    );
+  it('reports what a step expected and got', () => {
+    const steps = [{ ...good.steps[0], expect: '0x11' }];
+    expect(runVtdVectors([{ ...good, steps }, good], { quirks: 'spec' })).to.deep.equal([
+      {
+        name: 'x/y',
+        status: 'failed',
+        failures: [{ step: 0, op: 'reg_read', expected: '11', got: '10' }],
+      },
+      { name: 'x/y', status: 'passed', failures: [] },
+    ]);
   });
 });

@@ -16,7 +16,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['vfio', 'device', 'guest', 'virtio'],
   ['vfio-user', 'viommu'],
   ['coordinator'],
-  ['scenario'],
+  ['scenario', 'conformance'],
   ['cli'],
 ];
 

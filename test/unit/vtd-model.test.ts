@@ -10,11 +10,8 @@ import * as vtd from '../../src/pci/vtd-format.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { PENDING_COMMAND_LIMIT } from '../../src/viommu/intel/command-serial.ts';
 import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/intel/iommu.ts';
-import {
-  SecondLevelFormat,
-  SecondLevelTables,
-  WALK_ENTRY_LIMIT,
-} from '../../src/viommu/intel/second-level.ts';
+import { WALK_ENTRY_LIMIT } from '../../src/viommu/intel/page-tables.ts';
+import { SecondLevelFormat, SecondLevelTables } from '../../src/viommu/intel/second-level.ts';
 import type { DmaFaultRecord } from '../../src/viommu/viommu.ts';
 import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
 

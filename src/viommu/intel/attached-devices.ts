@@ -1,17 +1,17 @@
 /**
  * The devices behind a unit, and what the context cache holds of each: which address space it is in, for which domain.
  */
-import { FUNCTION_MASKS } from '../../pci/vtd-format.ts';
+import { FUNCTION_MASKS, RID_PASID } from '../../pci/vtd-format.ts';
 import { type DeviceAddressSpace, IOVA_LIMIT } from '../address-space.ts';
 import type { Completion } from '../notifier.ts';
 import { all } from './command-serial.ts';
 import type { Invalidation } from './invalidation.ts';
-import type { SecondLevelTables } from './second-level.ts';
+import type { DomainTables } from './page-tables.ts';
 
 /** A device's context as last read. A context that is not present is cached, if at all, under domain 0 (CAP.CM). */
 export type Resolution =
   | { readonly kind: 'system' | 'blocked'; readonly domainId: number }
-  | { readonly kind: 'iommu'; readonly domainId: number; readonly tables: SecondLevelTables };
+  | { readonly kind: 'iommu'; readonly domainId: number; readonly tables: DomainTables };
 
 interface Device {
   readonly space: DeviceAddressSpace;
@@ -21,10 +21,15 @@ interface Device {
 export class AttachedDevices {
   readonly #devices = new Map<number, Device>();
   readonly #resolve: (requesterId: number) => Resolution;
+  readonly #contextsHaveDomains: () => boolean;
 
-  /** @param resolve reads a device's context entry now */
-  constructor(resolve: (requesterId: number) => Resolution) {
+  /**
+   * @param resolve reads a device's context entry now
+   * @param contextsHaveDomains whether context entries name a domain: in legacy mode, unless all are meant anyway
+   */
+  constructor(resolve: (requesterId: number) => Resolution, contextsHaveDomains: () => boolean) {
     this.#resolve = resolve;
+    this.#contextsHaveDomains = contextsHaveDomains;
   }
 
   attach(space: DeviceAddressSpace): Completion {
@@ -52,30 +57,31 @@ export class AttachedDevices {
 
   /** Complete when no affected device can use what was cached before. */
   apply(request: Invalidation): Completion {
+    const rereads = this.#rereadBy(request);
+    if (rereads) return this.#each(rereads, (device) => this.#refresh(device, false));
+    const { start, end } = 'start' in request ? request : { start: 0, end: IOVA_LIMIT };
+    if (start >= IOVA_LIMIT) return undefined;
+    return this.#each(flushedBy(request), ({ space }) => space.sync(start, end));
+  }
+
+  /** Whose context and PASID entry an invalidation has read again; undefined if it is not about these. */
+  #rereadBy(request: Invalidation): ((device: Device) => boolean) | undefined {
     switch (request.kind) {
       case 'context-global':
-        return this.refreshAll(false);
+      case 'pasid-global':
+        return () => true;
       case 'context-domain':
-        return this.#each(inDomain(request.domainId), (device) => this.#refresh(device, false));
+        // A scalable-mode context entry has no domain id: every one is meant.
+        return this.#contextsHaveDomains() ? inDomain(request.domainId) : () => true;
       case 'context-device': {
         const compared = ~(FUNCTION_MASKS[request.functionMask] as number);
-        return this.#each(
-          ({ space }) => ((space.requesterId ^ request.requesterId) & compared) === 0,
-          (device) => this.#refresh(device, false),
-        );
+        return ({ space }) => ((space.requesterId ^ request.requesterId) & compared) === 0;
       }
-      case 'iotlb-global':
-        return this.#each(
-          () => true,
-          ({ space }) => space.sync(0, IOVA_LIMIT),
-        );
-      case 'iotlb-domain':
-        return this.#each(inDomain(request.domainId), ({ space }) => space.sync(0, IOVA_LIMIT));
-      case 'iotlb-page':
-        return this.#each(inDomain(request.domainId), ({ space }) =>
-          request.start < IOVA_LIMIT ? space.sync(request.start, request.end) : undefined,
-        );
-      case 'none':
+      case 'pasid-domain':
+        return inDomain(request.domainId);
+      case 'pasid-one':
+        return request.pasid === RID_PASID ? inDomain(request.domainId) : () => false;
+      default:
         return undefined;
     }
   }
@@ -101,8 +107,24 @@ const inDomain =
   ({ cached }: Device): boolean =>
     cached.domainId === domainId;
 
-const sameTables = (a: SecondLevelTables, b: SecondLevelTables): boolean =>
-  a.root === b.root && a.levels === b.levels;
+/** Whose translations an invalidation concerns. Devices send requests without a PASID, which are RID_PASID's. */
+function flushedBy(request: Invalidation): (device: Device) => boolean {
+  switch (request.kind) {
+    case 'iotlb-global':
+      return () => true;
+    case 'iotlb-domain':
+    case 'iotlb-page':
+      return inDomain(request.domainId);
+    case 'piotlb-pasid':
+    case 'piotlb-page':
+      return request.pasid === RID_PASID ? inDomain(request.domainId) : () => false;
+    default:
+      return () => false;
+  }
+}
+
+const sameTables = (a: DomainTables, b: DomainTables): boolean =>
+  a.stage === b.stage && a.root === b.root && a.levels === b.levels && a.width === b.width;
 
 function enter(space: DeviceAddressSpace, resolution: Resolution): Completion {
   if (resolution.kind === 'iommu') return space.enterIommu(resolution.tables);

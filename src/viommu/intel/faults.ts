@@ -4,7 +4,7 @@
  * Specification sections 7.2 (recording), 7.3 (fault event) and 6.5.2.8 (completion event).
  */
 import * as vtd from '../../pci/vtd-format.ts';
-import { messageAddress, type VtdRegisterFile } from './registers.ts';
+import { messageAddress, type Quirks, type VtdRegisterFile } from './registers.ts';
 
 /** Sends a message-signalled interrupt: the guest's address and data as programmed. */
 export type RaiseMsi = (address: number, data: number) => void;
@@ -56,14 +56,17 @@ export class EventControl {
 export class FaultLog {
   readonly #registers: VtdRegisterFile;
   readonly #event: EventControl;
+  readonly #quirks: Quirks;
 
   /** @param onStatusWrite called after software wrote FSTS: with IQE clear the queue may go on */
-  constructor(registers: VtdRegisterFile, raiseMsi: RaiseMsi, onStatusWrite: () => void) {
+  constructor(registers: VtdRegisterFile, quirks: Quirks, raiseMsi: RaiseMsi, onStatusWrite: () => void) {
     this.#registers = registers;
+    this.#quirks = quirks;
     this.#event = new EventControl(registers, 'FECTL', raiseMsi);
-    registers.onWrite('FRCD_HI', () => this.#update());
+    // QEMU looks for a message to take back only when FSTS is written.
+    registers.onWrite('FRCD_HI', () => this.#update(this.#quirks === 'spec'));
     registers.onWrite('FSTS', () => {
-      this.#update();
+      this.#update(true);
       onStatusWrite();
     });
   }
@@ -102,12 +105,12 @@ export class FaultLog {
   }
 
   /** PPF follows the F bit; with all status clear nothing is left for a held message to tell. */
-  #update(): void {
+  #update(retract: boolean): void {
     const recorded = (this.#registers.get('FRCD_HI') & vtd.FRCD.F) !== 0n;
     const others = this.#registers.get32('FSTS') & ~vtd.FSTS_PPF;
     const status = others | (recorded ? vtd.FSTS_PPF : 0);
     this.#registers.set('FSTS', BigInt(status));
-    if (status === 0) this.#event.clearPending();
+    if (retract && status === 0) this.#event.clearPending();
   }
 }
 

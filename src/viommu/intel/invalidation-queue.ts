@@ -1,5 +1,5 @@
 /**
- * The invalidation queue: 128-bit descriptors in guest RAM between IQH and IQT. Specification section 6.5.2.
+ * The invalidation queue: descriptors of 128 or 256 bits in guest RAM between IQH and IQT. Specification section 6.5.2.
  *
  * A descriptor is complete, and IQH moves past it, only when the work it asked for is (R6); so a wait descriptor's
  * status write comes after the completions of everything before it.
@@ -8,7 +8,7 @@ import type { GuestRam } from '../../host/guest-ram.ts';
 import * as vtd from '../../pci/vtd-format.ts';
 import type { Completion } from '../notifier.ts';
 import { decodeDescriptor, type Invalidation } from './invalidation.ts';
-import type { VtdRegisterFile } from './registers.ts';
+import type { Quirks, VtdRegisterFile } from './registers.ts';
 
 export interface InvalidationQueueEvents {
   /** Does what a descriptor asks. */
@@ -32,10 +32,15 @@ export class InvalidationQueue {
   #iqa = 0n;
   #base = 0;
   #bytes = 0;
+  #descriptorBytes = vtd.QI_DESCRIPTOR_BYTES;
+  readonly #asQemu: boolean;
+  /** The last descriptor that was fetched is a wait. */
+  #lastWasWait = false;
 
-  constructor(ram: GuestRam, registers: VtdRegisterFile, events: InvalidationQueueEvents) {
+  constructor(ram: GuestRam, registers: VtdRegisterFile, quirks: Quirks, events: InvalidationQueueEvents) {
     this.#ram = ram;
     this.#registers = registers;
+    this.#asQemu = quirks === 'qemu';
     this.#events = events;
     // Software must not move the queue while it is enabled (11.4.9.3): such a write is undone.
     registers.onWrite('IQA', () => {
@@ -53,11 +58,28 @@ export class InvalidationQueue {
     return this.#registers.get32('IQH') !== this.#registers.get32('IQT');
   }
 
+  /** What IQA's address reads as: QEMU answers with the one in use, 0 before there was one. */
+  get latchedAddress(): bigint {
+    return this.#iqa & vtd.IQA_ADDRESS_MASK;
+  }
+
+  /** QEMU disables the queue only when it is empty and a wait descriptor came last. */
+  get disableRefused(): boolean {
+    if (!this.#asQemu) return false;
+    return !this.#lastWasWait || this.#registers.get32('IQH') !== this.#registers.get32('IQT');
+  }
+
+  /** A new tail. One that is not a multiple of the descriptors' size is an error at once, enabled or not. */
+  tailWritten(): void {
+    if (this.#registers.get32('IQT') % widthOf(this.#registers.get('IQA')) !== 0) this.#events.error();
+  }
+
   /** Latches IQA; IQH becomes 0. */
   enable(): void {
     this.#iqa = this.#registers.get('IQA');
     this.#base = Number(this.#iqa & vtd.IQA_ADDRESS_MASK);
-    this.#bytes = 2 ** (vtd.QI_MIN_ORDER + Number(this.#iqa & vtd.IQA_QS_MASK)) * vtd.QI_DESCRIPTOR_BYTES;
+    this.#bytes = vtd.QI_MIN_BYTES * 2 ** Number(this.#iqa & vtd.IQA_QS_MASK);
+    this.#descriptorBytes = widthOf(this.#iqa);
     this.#registers.set('IQH', 0n);
     this.#enabled = true;
   }
@@ -97,7 +119,7 @@ export class InvalidationQueue {
   }
 
   #entries(): number {
-    return this.#bytes / vtd.QI_DESCRIPTOR_BYTES;
+    return this.#bytes / this.#descriptorBytes;
   }
 
   #next(): Completion | typeof STOPPED {
@@ -108,10 +130,12 @@ export class InvalidationQueue {
 
   #execute(head: number): Completion | typeof STOPPED {
     const at = this.#base + head;
-    if (this.#registers.get32('IQT') >= this.#bytes) return STOPPED;
-    if (!this.#ram.contains(at, vtd.QI_DESCRIPTOR_BYTES)) return STOPPED;
-    const word = (i: number) => this.#ram.read32(at + 4 * i);
-    const request = decodeDescriptor(word(0), word(1), word(2), word(3));
+    const tail = this.#registers.get32('IQT');
+    const bytes = this.#descriptorBytes;
+    if (tail >= this.#bytes || tail % bytes !== 0 || !this.#ram.contains(at, bytes)) return STOPPED;
+    const words = Array.from({ length: bytes / 4 }, (_, i) => this.#ram.read32(at + 4 * i));
+    this.#lastWasWait = ((words[0] as number) & 0xf) === vtd.QI_WAIT;
+    const request = decodeDescriptor(words);
     if (!request) return STOPPED;
     if (request.kind !== 'wait') return this.#events.apply(request);
     const { status } = request;
@@ -124,7 +148,11 @@ export class InvalidationQueue {
   }
 
   #advance(): void {
-    const next = (this.#registers.get32('IQH') + vtd.QI_DESCRIPTOR_BYTES) % this.#bytes;
+    const next = (this.#registers.get32('IQH') + this.#descriptorBytes) % this.#bytes;
     this.#registers.set('IQH', BigInt(next));
   }
 }
+
+/** Bytes of a descriptor, by IQA.DW. */
+const widthOf = (iqa: bigint): number =>
+  (iqa & vtd.IQA_DW) === 0n ? vtd.QI_DESCRIPTOR_BYTES : vtd.QI_WIDE_DESCRIPTOR_BYTES;

@@ -1,13 +1,14 @@
 /**
- * Intel VT-d remapping unit, legacy mode: commands, and what a device's access comes to.
+ * Intel VT-d remapping unit in legacy and scalable mode: commands, and what a device's access comes to.
  *
  * There is no IOTLB: `translate` walks the guest's tables every time. What hardware would have cached is instead what
  * the devices' containers hold, and changes there only at the invalidations a driver must make. With CAP.CM = 0 the
  * specification asks for none when an entry becomes present, so a container would miss it: a device that does its
- * DMA through a container needs caching mode, as in QEMU, which refuses VFIO devices without it.
+ * DMA through a container needs caching mode, as in QEMU, which refuses VFIO devices without it. QEMU's own caches
+ * exist only with quirks: 'qemu' (qemu-caches.ts).
  */
 import { yieldTurn } from '#host';
-import { type Gpa, type Iova, PERM_RW } from '../../address/address.ts';
+import { type Gpa, type Iova, PERM_READ, PERM_RW, PERM_WRITE } from '../../address/address.ts';
 import type { GuestRam } from '../../host/guest-ram.ts';
 import * as vtd from '../../pci/vtd-format.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
@@ -18,15 +19,17 @@ import { after, CommandSerial, PENDING_COMMAND_LIMIT } from './command-serial.ts
 import { CompletionEvent, FaultLog, type RaiseMsi } from './faults.ts';
 import { contextInvalidation, type Invalidation, iotlbInvalidation } from './invalidation.ts';
 import { InvalidationQueue } from './invalidation-queue.ts';
+import { type DomainTables, WALK_ENTRY_LIMIT } from './page-tables.ts';
+import { QemuCaches } from './qemu-caches.ts';
 import {
   createRegisters,
   type IntelCapabilities,
+  type Quirks,
   REGISTER_BYTES,
   readVisible,
   type VtdRegisterFile,
 } from './registers.ts';
-import { type ContextFormat, lookUpContext } from './root-context.ts';
-import { SecondLevelFormat, SecondLevelTables, WALK_ENTRY_LIMIT } from './second-level.ts';
+import { type Route, Routes } from './routes.ts';
 
 /** A guest's queue gives way to others after this much work: table entries looked at … */
 export const TURN_WORK_LIMIT = 2 ** 20;
@@ -35,6 +38,8 @@ const DESCRIPTOR_WORK = 512;
 
 export interface IntelIommuOptions extends IntelCapabilities {
   readonly ram: GuestRam;
+  /** Whom to follow where QEMU and the specification differ; default `spec`. */
+  readonly quirks?: Quirks;
   /** Sends the unit's own interrupts: fault and invalidation completion. */
   readonly raiseMsi?: RaiseMsi;
   /** Called for every refused access, also when the register file has no room or FPD hides it. */
@@ -54,10 +59,10 @@ export class IntelIommu implements VIommu {
   readonly name = 'intel';
   readonly registerBytes = REGISTER_BYTES;
   readonly counters: IntelCounters = { faults: 0, invalidations: 0, truncatedWalks: 0, droppedCommands: 0 };
-  readonly #ram: GuestRam;
   readonly #registers: VtdRegisterFile;
-  readonly #contextFormat: ContextFormat;
-  readonly #tableFormat: SecondLevelFormat;
+  readonly #routes: Routes;
+  readonly #awBits: number;
+  readonly #caches: QemuCaches | undefined;
   readonly #dmaTranslation: boolean;
   readonly #intremap: boolean;
   readonly #onFault: (record: DmaFaultRecord) => void;
@@ -66,7 +71,6 @@ export class IntelIommu implements VIommu {
   readonly #devices: AttachedDevices;
   readonly #serial = new CommandSerial();
   #translating = false;
-  #root = 0;
   #queueScheduled = false;
   #scheduledRun: Completion;
   /** Since the queue last gave way. */
@@ -76,26 +80,39 @@ export class IntelIommu implements VIommu {
 
   constructor(options: IntelIommuOptions) {
     const raiseMsi = options.raiseMsi ?? (() => {});
-    this.#ram = options.ram;
     this.#registers = createRegisters(options);
-    this.#contextFormat = { awBits: options.awBits, deviceIotlb: options.deviceIotlb ?? false };
-    this.#tableFormat = new SecondLevelFormat(options);
+    const quirks = options.quirks ?? 'spec';
+    this.#caches = quirks === 'qemu' ? new QemuCaches() : undefined;
+    this.#awBits = options.awBits;
+    this.#routes = new Routes(options.ram, options, quirks, (entries) => {
+      this.#work += entries;
+      if (entries > WALK_ENTRY_LIMIT) this.counters.truncatedWalks++;
+    });
     this.#dmaTranslation = options.dmaTranslation ?? true;
     this.#intremap = options.intremap ?? true;
     this.#onFault = options.onFault ?? (() => {});
-    this.#faults = new FaultLog(this.#registers, raiseMsi, () => this.#scheduleQueue());
+    this.#faults = new FaultLog(this.#registers, quirks, raiseMsi, () => {
+      // QEMU fetches again only at the next write of the tail.
+      if (quirks === 'spec') this.#scheduleQueue();
+    });
     const completion = new CompletionEvent(this.#registers, raiseMsi);
-    this.#queue = new InvalidationQueue(this.#ram, this.#registers, {
+    this.#queue = new InvalidationQueue(options.ram, this.#registers, quirks, {
       apply: (request) => this.#apply(request),
       pause: () => this.#pause(),
       waitInterrupt: () => completion.signal(),
       error: () => this.#faults.invalidationQueueError(),
     });
-    this.#devices = new AttachedDevices((requesterId) => this.#resolve(requesterId));
+    this.#devices = new AttachedDevices(
+      (requesterId) => this.#resolve(requesterId),
+      () => quirks === 'spec' && !this.#routes.scalable,
+    );
     this.#registers.onWrite('GCMD', (value) => this.#globalCommand(Number(value)));
     this.#registers.onWrite('CCMD', (value) => this.#contextCommand(value));
     this.#registers.onWrite('IOTLB', (value) => this.#iotlbCommand(value));
-    this.#registers.onWrite('IQT', () => this.#scheduleQueue());
+    this.#registers.onWrite('IQT', () => {
+      this.#queue.tailWritten();
+      this.#scheduleQueue();
+    });
   }
 
   attach(space: DeviceAddressSpace): Completion {
@@ -112,7 +129,8 @@ export class IntelIommu implements VIommu {
   }
 
   readRegister(offset: number, size: number): bigint {
-    return readVisible(this.#registers, offset, size);
+    const latched = this.#caches ? this.#queue.latchedAddress : undefined;
+    return readVisible(this.#registers, offset, size, latched);
   }
 
   writeRegister(offset: number, size: number, value: bigint): Completion {
@@ -128,43 +146,56 @@ export class IntelIommu implements VIommu {
     // A write there is an interrupt request; what a read gives is undefined, QEMU returns zeros without a fault.
     const interrupt = iova >= vtd.INTERRUPT_RANGE_START && iova < vtd.INTERRUPT_RANGE_END;
     if (interrupt || !this.#translating) return identity(iova);
-    const context = lookUpContext(this.#ram, this.#root, requesterId, this.#contextFormat);
-    if (!context.ok) return this.#fault(requesterId, iova, write, context.reason, context.fpd);
-    if (context.passThrough) {
-      if (iova < 2 ** this.#contextFormat.awBits) return identity(iova);
-      return this.#fault(requesterId, iova, write, vtd.FAULT.ADDRESS_BEYOND_MGAW, context.fpd);
-    }
-    const leaf = this.#tables(context.tables, context.levels).translate(iova, write);
-    if (typeof leaf === 'number') return this.#fault(requesterId, iova, write, leaf, context.fpd);
+    if (this.#caches?.passesThrough(requesterId)) return identity(iova);
+    const route = this.#routes.lookUp(requesterId, this.#caches?.hasContext(requesterId));
+    if (!route.ok) return this.#fault(requesterId, iova, write, route.reason, route.fpd);
+    this.#caches?.rememberContext(requesterId);
+    return route.tables
+      ? this.#translateBy(route, requesterId, iova, write)
+      : this.#passThrough(route, requesterId, iova, write);
+  }
+
+  #translateBy(route: Route, requesterId: number, iova: Iova, write: boolean): TranslateResult {
+    const cached = this.#caches?.leafAt(requesterId, iova);
+    const leaf = cached ?? (route.tables as DomainTables).translate(iova, write);
+    if (typeof leaf === 'number') return this.#fault(requesterId, iova, write, leaf, route.fpd);
+    // QEMU refuses by what it has cached without a record.
+    if ((leaf.perm & (write ? PERM_WRITE : PERM_READ)) === 0)
+      return this.#refuse(requesterId, iova, write, write ? vtd.FAULT.WRITE : vtd.FAULT.READ);
+    if (!cached) this.#caches?.rememberLeaf(requesterId, route.domainId, leaf);
     return { ok: true, gpa: (leaf.gpa + (iova - leaf.iova)) as Gpa, perm: leaf.perm };
   }
 
+  /** QEMU, once it has put a device onto system memory, no longer sees the addresses that it uses. */
+  #passThrough(route: Route, requesterId: number, iova: Iova, write: boolean): TranslateResult {
+    this.#caches?.rememberPassThrough(requesterId);
+    if (this.#caches || iova < 2 ** this.#awBits) return identity(iova);
+    return this.#fault(requesterId, iova, write, vtd.FAULT.ADDRESS_BEYOND_MGAW, route.fpd);
+  }
+
   #fault(requesterId: number, iova: Iova, write: boolean, reason: number, fpd: boolean): TranslateResult {
+    if (!(fpd && vtd.isQualifiedFault(reason))) this.#faults.record(requesterId, iova, write, reason);
+    return this.#refuse(requesterId, iova, write, reason);
+  }
+
+  #refuse(requesterId: number, iova: Iova, write: boolean, reason: number): TranslateResult {
     const text = vtd.faultText(reason);
     this.counters.faults++;
-    if (!(fpd && vtd.isQualifiedFault(reason))) this.#faults.record(requesterId, iova, write, reason);
     this.#onFault({ requesterId, iova, write, reason, text });
     return { ok: false, reason, text };
   }
 
-  #tables(root: number, levels: number): SecondLevelTables {
-    return new SecondLevelTables(this.#ram, root, levels, this.#tableFormat, (entries) => {
-      this.#work += entries;
-      if (entries > WALK_ENTRY_LIMIT) this.counters.truncatedWalks++;
-    });
-  }
-
   #resolve(requesterId: number): Resolution {
     if (!this.#translating) return { kind: 'system', domainId: 0 };
-    const context = lookUpContext(this.#ram, this.#root, requesterId, this.#contextFormat);
-    if (!context.ok) return { kind: 'blocked', domainId: 0 };
-    const { domainId } = context;
-    if (context.passThrough) return { kind: 'system', domainId };
-    return { kind: 'iommu', domainId, tables: this.#tables(context.tables, context.levels) };
+    const route = this.#routes.lookUp(requesterId);
+    if (!route.ok) return { kind: 'blocked', domainId: 0 };
+    const { domainId, tables } = route;
+    return tables ? { kind: 'iommu', domainId, tables } : { kind: 'system', domainId };
   }
 
   #apply(request: Invalidation): Completion {
     this.counters.invalidations++;
+    this.#caches?.apply(request);
     return this.#devices.apply(request);
   }
 
@@ -176,15 +207,16 @@ export class IntelIommu implements VIommu {
 
   /** Section 11.4.4.1. Commands in one write take effect in the order SRTP, TE, QIE, interrupt remapping. */
   #globalCommand(command: number): void {
-    const root = Number(this.#registers.get('RTADDR') & ~0xfffn);
+    const root = this.#registers.get('RTADDR');
     // RTPS reads 0 until the new root is in use.
     if ((command & vtd.GCMD_SRTP) !== 0) this.#setStatus(vtd.GCMD_SRTP, false);
     this.#submit(() => {
       const enable = (command & vtd.GCMD_TE) !== 0 && this.#dmaTranslation;
       const setRoot = (command & vtd.GCMD_SRTP) !== 0;
       const changed = enable !== this.#translating;
-      if (setRoot) this.#root = root;
+      if (setRoot) this.#routes.setRoot(root);
       this.#translating = enable;
+      if (setRoot || changed) this.#caches?.clear();
       // CAP.ESRTPS: a new root also drops all that is cached below the old one.
       const switched = changed || (setRoot && enable) ? this.#devices.refreshAll(setRoot) : undefined;
       return after(switched, () => this.#finishGlobalCommand(command, enable));
@@ -199,7 +231,7 @@ export class IntelIommu implements VIommu {
       this.#setStatus(vtd.GCMD_IRE, (command & vtd.GCMD_IRE) !== 0);
     }
     const queued = (command & vtd.GCMD_QIE) !== 0;
-    if (queued === this.#queue.enabled) return undefined;
+    if (queued === this.#queue.enabled || (!queued && this.#queue.disableRefused)) return undefined;
     if (queued) this.#queue.enable();
     else this.#queue.disable();
     this.#setStatus(vtd.GCMD_QIE, queued);
@@ -251,7 +283,8 @@ export class IntelIommu implements VIommu {
     this.#submit(() => {
       const accepted = request !== undefined && !this.#queue.enabled;
       return after(accepted ? this.#apply(request) : undefined, () => {
-        finish(accepted);
+        // QEMU leaves ICC and IVT as they are when it refuses.
+        if (accepted || !this.#caches || !this.#queue.enabled) finish(accepted);
         return undefined;
       });
     });

@@ -10,6 +10,12 @@ export const REGISTER_BYTES = 0x1000;
 /** MAMV: the largest address mask of a page-selective invalidation, 2^18 pages. */
 export const MAX_ADDRESS_MASK = 18;
 
+/**
+ * Where QEMU and the specification differ: `spec` follows the specification, `qemu` QEMU 11.1.3. The differences are
+ * listed in docs/viommu-differences.md.
+ */
+export type Quirks = 'spec' | 'qemu';
+
 /** What decides the capability registers. */
 export interface IntelCapabilities {
   /** Guest and host address width: 39 bits is 3 levels of tables, 48 bits 3 or 4. */
@@ -26,6 +32,14 @@ export interface IntelCapabilities {
   readonly dmaTranslation?: boolean;
   /** With `deviceIotlb`: bit 62 of a leaf is TM, as in older revisions of the specification. */
   readonly staleTm?: boolean;
+  /** ECAP.SMTS: RTADDR.TTM may choose scalable mode, the queue may have 256-bit descriptors. */
+  readonly scalable?: boolean;
+  /** With `scalable`: PASID entries may have first-stage tables (ECAP.FSTS), otherwise second-stage ones (SSTS). */
+  readonly firstStage?: boolean;
+  /** CAP.FS1GP: first-stage tables may have 1 GiB leaves; default true. */
+  readonly firstStage1G?: boolean;
+  /** With `scalable`: ECAP.PASID and PSS, the size of a PASID in bits (1–20); default 0, none. */
+  readonly pasidBits?: number;
 }
 
 export type VtdRegister =
@@ -77,6 +91,7 @@ export function capRegister(options: IntelCapabilities): bigint {
     CAP.DRD |
     CAP.ESRTPS;
   if (options.cachingMode) cap |= CAP.CM;
+  if (options.scalable && options.firstStage && (options.firstStage1G ?? true)) cap |= CAP.FS1GP;
   if (options.dmaTranslation ?? true) {
     cap |= CAP.SAGAW_39;
     if (options.awBits === 48) cap |= CAP.SAGAW_48;
@@ -91,6 +106,9 @@ export function ecapRegister(options: IntelCapabilities): bigint {
   if (options.intremap ?? true) ecap |= ECAP.IR | (0xfn << ECAP.MHMV_SHIFT);
   if (options.snoopControl) ecap |= ECAP.SC;
   if (options.deviceIotlb) ecap |= ECAP.DT;
+  if (!options.scalable) return ecap;
+  ecap |= ECAP.SMTS | (options.firstStage ? ECAP.FSTS : ECAP.SSTS | ECAP.SRS);
+  if (options.pasidBits) ecap |= ECAP.PASID | (BigInt(options.pasidBits - 1) << ECAP.PSS_SHIFT);
   return ecap;
 }
 
@@ -123,7 +141,7 @@ function table(options: IntelCapabilities): RegisterSpec<VtdRegister>[] {
       name: 'IQA',
       offset: vtd.IQA_REG,
       size: 8,
-      rw: vtd.IQA_ADDRESS_MASK | vtd.IQA_QS_MASK,
+      rw: vtd.IQA_ADDRESS_MASK | vtd.IQA_QS_MASK | (options.scalable ? vtd.IQA_DW : 0n),
       spec: '11.4.9.3',
     },
     { name: 'ICS', offset: vtd.ICS_REG, size: 4, w1c: 1n, spec: '11.4.9.6' },
@@ -153,15 +171,28 @@ export type VtdRegisterFile = RegisterFile<VtdRegister>;
 export const createRegisters = (options: IntelCapabilities): VtdRegisterFile =>
   new RegisterFile(REGISTER_BYTES, table(options));
 
-/** A software read: the file's value without its write-only fields. */
-export function readVisible(registers: VtdRegisterFile, offset: number, size: number): bigint {
+/**
+ * A software read: the file's value without its write-only fields.
+ * @param latchedQueue what IQA's address bits read as; undefined: what was written
+ */
+export function readVisible(
+  registers: VtdRegisterFile,
+  offset: number,
+  size: number,
+  latchedQueue?: bigint,
+): bigint {
   let value = registers.read(offset, size);
-  for (const field of WRITE_ONLY) {
-    if (offset >= field.offset + field.size || offset + size <= field.offset) continue;
-    const shift = BigInt(8 * Math.abs(field.offset - offset));
-    value &= ~(field.offset >= offset ? field.mask << shift : field.mask >> shift);
-  }
-  return value;
+  for (const field of WRITE_ONLY) value &= ~partOf(field.offset, field.size, field.mask, offset, size);
+  if (latchedQueue === undefined) return value;
+  value &= ~partOf(vtd.IQA_REG, 8, vtd.IQA_ADDRESS_MASK, offset, size);
+  return value | partOf(vtd.IQA_REG, 8, latchedQueue, offset, size);
+}
+
+/** The bits of a field of `bytes` at `at` as they lie in an access of `size` at `offset`. */
+function partOf(at: number, bytes: number, bits: bigint, offset: number, size: number): bigint {
+  if (offset >= at + bytes || offset + size <= at) return 0n;
+  const shift = BigInt(8 * Math.abs(at - offset));
+  return BigInt.asUintN(8 * size, at >= offset ? bits << shift : bits >> shift);
 }
 
 /** The upper address word of an event's message, with its lower one. */

@@ -33,7 +33,7 @@ export interface ContextFormat {
   readonly deviceIotlb: boolean;
 }
 
-const blocked = (reason: number, fpd = false): Blocked => ({ ok: false, reason, fpd });
+export const blocked = (reason: number, fpd = false): Blocked => ({ ok: false, reason, fpd });
 
 /** Bits of a high word that lie at or above the host address width. */
 export const aboveWidth = (awBits: number): number => (0xffffffff << (awBits - 32)) >>> 0;
