@@ -10,8 +10,9 @@ describe('the stress run, for a moment', () => {
     const report = await stress({ seconds: 1.5, seed: SEED, readers: READERS }, true);
     expect(report.violations).to.equal(0);
     expect(report.quarantines).to.deep.equal([]);
-    for (const count of ['uses', 'lookups', 'pins', 'unmaps', 'pinnedUnmaps'] as const)
-      expect(report[count], count).to.be.greaterThan(100);
+    for (const count of ['uses', 'lookups', 'pins', 'unmaps'] as const)
+      expect(report[count], count).to.be.greaterThan(20);
+    expect(report.pinnedUnmaps).to.be.greaterThan(0);
   });
 
   it('sees violations when the same threads leave the protocol out', async () => {

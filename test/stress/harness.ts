@@ -48,10 +48,11 @@ const TABLE_NODES = 32;
 const TURN_EVERY = 64;
 /** One unmap in so many takes the whole address space. */
 const ALL_EVERY = 200;
-/** How long a reader may take to end. */
+/** How long readers may take to start, and to end. */
+const START_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 20_000;
 
-const { add, rd, st, fillWords, wake } = mem;
+const { add, ld, rd, st, fillWords, waitEqAsync, wake } = mem;
 
 /** A device as the container sees it: its requests are a counter that the reader looks at. */
 class StressUser extends FakeUser {
@@ -104,7 +105,6 @@ class Rig {
   }
 
   async run(seconds: number, seed: number, protocol: boolean): Promise<StressReport> {
-    const started = nowUs();
     const workers = this.#users.map(({ slot }) => this.#start(slot, seed, protocol));
     const counts = Promise.all(workers.map(({ counts }) => counts));
     // Looked at when the readers are to end; until then it must not count as unhandled.
@@ -112,6 +112,8 @@ class Rig {
       this.#failure ??= error instanceof Error ? error : new Error(String(error));
     });
     try {
+      await this.#ready(counts);
+      const started = nowUs();
       await this.#churn(started + seconds * 1e6);
       const lasted = (nowUs() - started) / 1e6;
       st(this.#words, Control.stop, 1, 'link.word');
@@ -154,6 +156,16 @@ class Rig {
       worker.once('exit', () => reject(new Error('a reader ended without its counts')));
     });
     return { worker, counts };
+  }
+
+  /** Waits until all readers run: their start is not part of the time. */
+  async #ready(counts: Promise<unknown>): Promise<void> {
+    const { length } = this.#users;
+    for (let now = 0; now < length; now = ld(this.#words, Control.ready, 'link.word')) {
+      const waiting = waitEqAsync(this.#words, Control.ready, now, START_LIMIT_MS, 'link.wait');
+      // The counts come first if a reader fails: they reject.
+      if (waiting && !(await Promise.race([waiting, counts]))) throw new Error('the readers do not start');
+    }
   }
 
   /** Maps what is not mapped and unmaps what is, in no order, until the time is over. */

@@ -4,7 +4,7 @@
 import { type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE } from '../../src/address/address.ts';
 
 /** Words of the control block. `asked` is one per reader: the container's requests to unpin so far. */
-export const Control = { stop: 0, unmaps: 1, asked: 16 } as const;
+export const Control = { stop: 0, unmaps: 1, ready: 2, asked: 16 } as const;
 export const CONTROL_BYTES = 256;
 
 /**

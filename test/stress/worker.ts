@@ -1,6 +1,6 @@
 /**
  * A device thread of the stress run: short DMA and long pins in one mix, on pages whose bytes say whose they are.
- * With the protocol, or as the control without it; the two differ in nothing else.
+ * With the protocol, or as the control without it.
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { nowUs, Prng } from '#host';
@@ -31,14 +31,17 @@ export interface StressCounts {
 const BATCH = 8;
 /** Most pins that a thread holds at a time. */
 const PINS_HELD = 6;
-/** One access in so many waits between lookup and use until so many unmaps are complete, or the time is over. */
-const PAUSE_EVERY = 4096;
+/**
+ * One access in so many waits between lookup and use until so many unmaps are complete, or the time is over. With the
+ * protocol an access holds the unmaps up while it waits, so it does so seldom; the control's window is made certain.
+ */
 const PAUSE_UNMAPS = 32;
-const PAUSE_MS = 2;
+const PROTOCOL_PAUSE = { every: 4096, ms: 2 } as const;
+const CONTROL_PAUSE = { every: 256, ms: 10 } as const;
 /** One operation in so many is a section; the others take, use or drop a pin. */
 const SECTION_EVERY = 4;
 
-const { ld, rd, wr, waitEq } = mem;
+const { add, ld, rd, wr, wake, waitEq } = mem;
 
 interface Pin {
   readonly spot: number;
@@ -70,6 +73,8 @@ class StressThread {
   }
 
   run(): StressCounts {
+    add(this.#control, Control.ready, 1, 'link.word');
+    wake(this.#control, Control.ready, 'link.wait');
     while (ld(this.#control, Control.stop, 'link.word') === 0) {
       if (this.#prng.below(SECTION_EVERY) === 0) this.#section();
       else if (this.#protocol) this.#pinned();
@@ -172,11 +177,12 @@ class StressThread {
 
   /** Now and then stretches the time between lookup and use over many unmaps. */
   #pause(): void {
-    if (this.#prng.below(PAUSE_EVERY) !== 0) return;
-    const until = nowUs() + PAUSE_MS * 1000;
+    const { every, ms } = this.#protocol ? PROTOCOL_PAUSE : CONTROL_PAUSE;
+    if (this.#prng.below(every) !== 0) return;
+    const until = nowUs() + ms * 1000;
     const first = ld(this.#control, Control.unmaps, 'link.word');
     for (let now = first; ((now - first) | 0) < PAUSE_UNMAPS; ) {
-      if (!waitEq(this.#control, Control.unmaps, now, PAUSE_MS, 'link.wait') || nowUs() > until) return;
+      if (!waitEq(this.#control, Control.unmaps, now, ms, 'link.wait') || nowUs() > until) return;
       now = ld(this.#control, Control.unmaps, 'link.word');
     }
   }
