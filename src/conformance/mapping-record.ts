@@ -1,0 +1,76 @@
+/**
+ * The receiving end of map events for a vector run: what a container without limits would hold, at any bus address.
+ */
+import BTreeModule from 'sorted-btree';
+import { type Gpa, hex, type Iova } from '../address/address.ts';
+import type { GuestRam } from '../host/guest-ram.ts';
+import type {
+  Completion,
+  IovaRange,
+  MapNotifier,
+  MapOutcome,
+  Translation,
+  TranslationVisitor,
+} from '../viommu/notifier.ts';
+
+// The package is CommonJS: under Node its class is the default export's `default`.
+const BTree = BTreeModule.default;
+
+export class MappingRecord implements MapNotifier {
+  readonly #ram: GuestRam;
+  readonly #held = new BTree<number, Translation>();
+
+  constructor(ram: GuestRam) {
+    this.#ram = ram;
+  }
+
+  get size(): number {
+    return this.#held.size;
+  }
+
+  /** @throws Error for an overlap: a vIOMMU must never ask for one */
+  map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
+    if (!this.#ram.contains(gpa, size)) return 'refused';
+    const next = this.#held.getPairOrNextHigher(iova)?.[1];
+    if (this.mappingAt(iova) || (next && next.iova < iova + size))
+      throw new Error(`map of ${hex(iova)} +${hex(size)} overlaps a live mapping`);
+    this.#held.set(iova, { iova, gpa, size, perm });
+    return 'mapped';
+  }
+
+  /** @throws Error for a range that is not one live mapping */
+  unmap(ranges: readonly IovaRange[]): Completion {
+    for (const { iova, size } of ranges) {
+      if (this.#held.get(iova)?.size !== size)
+        throw new Error(`unmap of ${hex(iova)} +${hex(size)}, which is no live mapping`);
+      this.#held.delete(iova);
+    }
+    return undefined;
+  }
+
+  unmapAll(): Completion {
+    this.#held.clear();
+    return undefined;
+  }
+
+  has(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
+    const held = this.#held.get(iova);
+    return held?.gpa === gpa && held.size === size && held.perm === perm;
+  }
+
+  mappingAt(iova: number): Translation | undefined {
+    const held = this.#held.getPairOrNextLower(iova)?.[1];
+    return held && iova < held.iova + held.size ? held : undefined;
+  }
+
+  forEachMapping(start: number, end: number, visit: TranslationVisitor): void {
+    const first = this.mappingAt(start)?.iova ?? start;
+    this.#held.forRange(first, end, false, (_, { iova, gpa, size, perm }) => {
+      visit(iova, gpa, size, perm);
+    });
+  }
+
+  switchBegin(): void {}
+
+  switchEnd(): void {}
+}

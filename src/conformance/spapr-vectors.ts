@@ -1,0 +1,152 @@
+/**
+ * The form of recorded sPAPR TCE vectors, and the errors of a file that is not in it.
+ */
+import { z } from 'zod';
+
+/** Problems that one error names at most. */
+const PROBLEM_LIMIT = 8;
+
+/** Thrown for vectors that are not in the form described here. The message names each place and what is accepted. */
+export class VectorFormatError extends Error {
+  override name = 'VectorFormatError';
+}
+
+/** "0x…", decimal digits or an integer: any 64-bit value. */
+const word = z
+  .union([
+    z
+      .string()
+      .regex(/^(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})$/, 'accepted: "0x…" or decimal digits, up to 64 bits'),
+    z.int(),
+  ])
+  .transform((value) => BigInt.asUintN(64, BigInt(value)));
+const length = z
+  .int()
+  .min(0)
+  .max(2 ** 24);
+const bytes = z.string().regex(/^([0-9a-fA-F]{2})*$/, 'accepted: an even number of hexadecimal digits');
+const verdict = z.enum(['ok', 'fault']);
+
+/** A part's verdict, alone or with its place. */
+const part = z.union([verdict, z.looseObject({ expect: verdict }).transform(({ expect }) => expect)]);
+
+const dmaExpectation = {
+  expect: verdict,
+  data: bytes.nullable(),
+  parts: z.array(part).nullable(),
+};
+
+const hcall = z.looseObject({
+  op: z.literal('hcall'),
+  name: z.enum(['H_GET_TCE', 'H_PUT_TCE', 'H_STUFF_TCE', 'H_PUT_TCE_INDIRECT']),
+  args: z.array(word).max(6),
+  ret: z.string().optional(),
+  out: z.array(word).optional(),
+  spec: z
+    .looseObject({ ret: z.string(), out: z.array(word) })
+    .partial()
+    .optional(),
+});
+
+const rtas = z.looseObject({
+  op: z.literal('rtas'),
+  name: z.string(),
+  args: z.array(word).max(16),
+  nret: z.int().min(1).max(16),
+  status: z.int().optional(),
+  rets: z.array(word).optional(),
+  h_rtas: z.union([word, z.bigint()]).optional(),
+  spec: z
+    .looseObject({ status: z.int(), rets: z.array(word) })
+    .partial()
+    .optional(),
+});
+
+const dmaRead = z.looseObject({
+  op: z.literal('dma_read'),
+  dev: z.int().min(0).default(0),
+  iova: word,
+  len: length,
+  ...z.looseObject(dmaExpectation).partial().shape,
+  spec: z.looseObject(dmaExpectation).partial().optional(),
+});
+
+const dmaWrite = z.looseObject({
+  op: z.literal('dma_write'),
+  dev: z.int().min(0).default(0),
+  iova: word,
+  len: length,
+  data: bytes,
+  expect: verdict.optional(),
+  parts: dmaExpectation.parts.optional(),
+  spec: z.looseObject(dmaExpectation).partial().optional(),
+});
+
+const step = z.discriminatedUnion('op', [
+  hcall,
+  rtas,
+  dmaRead,
+  dmaWrite,
+  z.looseObject({ op: z.literal('mem_write'), gpa: word, data: bytes }),
+  z.looseObject({
+    op: z.literal('mem_read'),
+    gpa: word,
+    len: length,
+    expect: bytes.optional(),
+    spec: z.looseObject({ expect: bytes }).partial().optional(),
+  }),
+  z.looseObject({ op: z.literal('mem_fill'), gpa: word, len: length }),
+  z.looseObject({
+    op: z.literal('mem_fill_tces'),
+    gpa: word,
+    first: word,
+    stride: word,
+    count: z
+      .int()
+      .min(0)
+      .max(2 ** 20),
+  }),
+]);
+
+const bridge = z.strictObject({
+  ddw: z.enum(['on', 'off']).optional(),
+  pgsz: word.optional(),
+  dma_win_addr: word.optional(),
+  dma_win_size: word.optional(),
+});
+
+const vector = z.looseObject({
+  name: z.string().min(1),
+  window: z.looseObject({ liobn: word, start: word, size: word, page_shift: z.int() }),
+  devices: z
+    .array(z.looseObject({ phb: z.int().min(0).max(30), slot: z.int().min(0).max(31) }))
+    .min(1)
+    .max(32)
+    .default([{ phb: 0, slot: 2 }]),
+  machine: z
+    .strictObject({
+      phbs: z.int().min(1).max(31).default(1),
+      phb0: bridge.optional(),
+      vio: z.array(z.string()).max(32).default([]),
+    })
+    .optional(),
+  overlapping_windows_from_step: z.int().min(0).optional(),
+  steps: z.array(step),
+});
+
+export type SpaprVector = z.infer<typeof vector>;
+export type SpaprStep = SpaprVector['steps'][number];
+export type SpaprMachine = NonNullable<SpaprVector['machine']>;
+
+/** @throws VectorFormatError */
+export function parseSpaprVectors(vectors: unknown): SpaprVector[] {
+  const parsed = z.array(vector).safeParse(vectors);
+  if (parsed.success) return parsed.data;
+  const { issues } = parsed.error;
+  const problems = issues.slice(0, PROBLEM_LIMIT).map(({ path, message }) => `${placeOf(path)}: ${message}`);
+  if (issues.length > PROBLEM_LIMIT) problems.push(`and ${issues.length - PROBLEM_LIMIT} more`);
+  throw new VectorFormatError(`not sPAPR vectors: ${problems.join('; ')}`);
+}
+
+const placeOf = (path: readonly PropertyKey[]): string =>
+  path.length === 0 ? 'the file' : path.map(String).join('.');

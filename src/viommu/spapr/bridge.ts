@@ -1,0 +1,243 @@
+/**
+ * A PCI host bridge: its two window slots, what its devices see through them, and the devices themselves.
+ */
+import { hex } from '../../address/address.ts';
+import type { RamRegion } from '../../host/guest-ram.ts';
+import {
+  DEFAULT_PAGE_SHIFT,
+  DEFAULT_PAGE_SHIFTS,
+  DEFAULT_WINDOW_SIZE,
+  DEFAULT_WINDOW_START,
+  DYNAMIC_WINDOW_START,
+  liobnOf,
+  PAGE_SHIFT_MASKS,
+  RTAS_HARDWARE_ERROR,
+  RTAS_PARAMETER_ERROR,
+  RTAS_SUCCESS,
+} from '../../pci/spapr-format.ts';
+import type { DeviceAddressSpace } from '../address-space.ts';
+import { all } from '../intel/command-serial.ts';
+import type { Completion, Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
+import { type TceBudget, TceWindow } from './tce-window.ts';
+
+/** `spec`: LoPAR's answers; `qemu`: those of QEMU's pseries machine where it differs. */
+export type SpaprQuirks = 'spec' | 'qemu';
+
+/** Windows of one bridge at the same time. */
+export const WINDOW_SLOTS = 2;
+/** Largest window, in TCEs, as ibm,query-pe-dma-window reports it. */
+export const WINDOW_ENTRY_LIMIT = 2 ** 31;
+/** No bus address reaches this far. */
+export const BUS_ADDRESS_LIMIT = 2 ** 64;
+
+export interface BridgeOptions {
+  /** False: the bridge has its default window only. Default true. */
+  readonly dynamicWindows?: boolean;
+  /** Page shifts of dynamic windows; see PAGE_SHIFT_MASKS. Default 12, 16, 21, 24. */
+  readonly pageShifts?: readonly number[];
+  /** Bytes, multiples of 4 KiB. Default: 1 GiB at 0. */
+  readonly defaultWindow?: { readonly start: number; readonly size: number };
+  /** Where a dynamic window goes while the default place is taken. Default 2^59, as in QEMU. */
+  readonly dynamicWindowStart?: number;
+  /** Windows end at or below it: for a container of fewer bits. Default 2^64. */
+  readonly busAddressLimit?: number;
+}
+
+/** What a window operation came to: an RTAS status, and the end of what it caused at the devices. */
+export interface WindowOutcome {
+  readonly status: number;
+  readonly window?: TceWindow;
+  readonly done: Completion;
+}
+
+const failed = (status: number): WindowOutcome => ({ status, done: undefined });
+
+export class SpaprBridge implements TranslationSource {
+  readonly index: number;
+  readonly limit: number;
+  readonly dynamicWindows: boolean;
+  readonly #pageShifts: ReadonlySet<number>;
+  readonly #defaultWindow: { readonly start: number; readonly size: number };
+  readonly #dynamicStart: number;
+  readonly #quirks: SpaprQuirks;
+  readonly #ram: readonly RamRegion[];
+  readonly #budget: TceBudget;
+  readonly #devices = new Map<number, DeviceAddressSpace>();
+  readonly #slots: (TceWindow | undefined)[];
+
+  /** @throws RangeError for a page shift that has no bit in the query's mask, or windows beyond the limit */
+  constructor(
+    index: number,
+    options: BridgeOptions,
+    quirks: SpaprQuirks,
+    ram: readonly RamRegion[],
+    budget: TceBudget,
+  ) {
+    const shifts = options.pageShifts ?? DEFAULT_PAGE_SHIFTS;
+    const odd = shifts.find((shift) => !PAGE_SHIFT_MASKS.has(shift));
+    if (odd !== undefined)
+      throw new RangeError(`page shift ${odd}; accepted: ${[...PAGE_SHIFT_MASKS.keys()].join(', ')}`);
+    this.index = index;
+    this.limit = options.busAddressLimit ?? BUS_ADDRESS_LIMIT;
+    this.dynamicWindows = options.dynamicWindows ?? true;
+    this.#pageShifts = new Set(shifts);
+    this.#defaultWindow = options.defaultWindow ?? { start: DEFAULT_WINDOW_START, size: DEFAULT_WINDOW_SIZE };
+    this.#dynamicStart = options.dynamicWindowStart ?? DYNAMIC_WINDOW_START;
+    this.#quirks = quirks;
+    this.#ram = ram;
+    this.#budget = budget;
+    const { start, size } = this.#defaultWindow;
+    if (start + size > this.#dynamicStart || this.#dynamicStart >= this.limit)
+      throw new RangeError(
+        `default window ${hex(start)} +${hex(size)}; accepted: below the dynamic one's place ${hex(this.#dynamicStart)}, ` +
+          `and that below ${hex(this.limit)}`,
+      );
+    this.#slots = [this.#makeDefault(), undefined];
+  }
+
+  /** The windows that are there now, slot 0 first. */
+  get windows(): TceWindow[] {
+    return this.#slots.filter((window) => window !== undefined);
+  }
+
+  /** The mask of ibm,query-pe-dma-window. */
+  get pageSizeMask(): number {
+    let mask = 0;
+    for (const shift of this.#pageShifts) mask |= PAGE_SHIFT_MASKS.get(shift) as number;
+    return mask;
+  }
+
+  windowOf(liobn: number): TceWindow | undefined {
+    return this.#slots.find((window) => window?.liobn === liobn);
+  }
+
+  attach(space: DeviceAddressSpace): Completion {
+    this.#devices.set(space.requesterId, space);
+    return space.enterIommu(this);
+  }
+
+  detach(requesterId: number): void {
+    this.#devices.delete(requesterId);
+  }
+
+  /** Brings every device in line with the TCEs of [start, end). */
+  sync(start: number, end: number): Completion {
+    return all([...this.#devices.values()].map((space) => space.sync(start, end)));
+  }
+
+  /**
+   * Makes an empty window of 2^windowShift bytes: LoPAR ibm,create-pe-dma-window.
+   * @param windowShift any 32-bit number: it is the guest's
+   */
+  create(pageShift: number, windowShift: number): WindowOutcome {
+    if (!this.#pageShifts.has(pageShift) || windowShift < pageShift) return failed(RTAS_PARAMETER_ERROR);
+    const refusal = failed(this.#quirks === 'qemu' ? RTAS_HARDWARE_ERROR : RTAS_PARAMETER_ERROR);
+    const slot = this.#slots.indexOf(undefined);
+    if (slot < 0) return refusal;
+    // QEMU shifts a 64-bit one, on a processor that takes the count modulo 64.
+    const bits = windowShift - pageShift;
+    const entries = 2 ** (this.#quirks === 'qemu' ? bits % 64 : bits);
+    if (entries > WINDOW_ENTRY_LIMIT) return refusal;
+    const start = this.#placeFor(entries * 2 ** pageShift);
+    if (start === undefined) return refusal;
+    const shape = { liobn: liobnOf(this.index, slot), start, pageShift, entries, isDefault: false };
+    const window = new TceWindow(shape, this.#budget);
+    this.#slots[slot] = window;
+    // Where QEMU lets windows overlap, the new one may hide the other.
+    return { status: RTAS_SUCCESS, window, done: this.sync(window.start, window.end) };
+  }
+
+  /** Removes a window, mapped or not: LoPAR ibm,remove-pe-dma-window. */
+  remove(window: TceWindow): WindowOutcome {
+    const slot = this.#slots.indexOf(window);
+    if (slot < 0) return failed(RTAS_PARAMETER_ERROR);
+    this.#slots[slot] = undefined;
+    window.clearAll();
+    // LoPAR: when no window is left, the default one comes back, unless that is the one removed. QEMU takes any
+    // window in slot 0 for the default one.
+    const wasDefault = this.#quirks === 'qemu' ? slot === 0 : window.isDefault;
+    if (this.windows.length === 0 && !wasDefault) this.#slots[0] = this.#makeDefault();
+    return { status: RTAS_SUCCESS, done: this.sync(window.start, window.end) };
+  }
+
+  /** Back to the default window alone, empty: LoPAR ibm,reset-pe-dma-window. */
+  reset(): WindowOutcome {
+    for (const window of this.windows) window.clearAll();
+    this.#slots[0] = this.#makeDefault();
+    this.#slots[1] = undefined;
+    return { status: RTAS_SUCCESS, done: this.sync(0, this.limit) };
+  }
+
+  /** The window that translates a bus address: of two that overlap, the one in slot 1. */
+  windowAt(iova: number): TceWindow | undefined {
+    return this.#slots.findLast((window) => window?.covers(iova));
+  }
+
+  walk(start: number, end: number, visit: TranslationVisitor): void {
+    const shown = this.windows.sort((a, b) => this.#hiddenUntil(a) - this.#hiddenUntil(b));
+    const tell = ({ iova, gpa, size, perm }: Translation) => visit(iova, gpa, size, perm) !== false;
+    for (const window of shown) {
+      const from = Math.max(start, this.#hiddenUntil(window));
+      if (!window.walk(from, end, this.#ram, (translation) => this.#tellShown(window, translation, tell)))
+        return;
+    }
+  }
+
+  leafAt(iova: number): Translation | undefined {
+    const window = this.windowAt(iova);
+    if (!window) return undefined;
+    const index = Math.floor((iova - window.start) / window.pageSize);
+    const whole = window.translationOf(index, this.#ram);
+    const leaf = whole && cutBelow(whole, this.#hiddenUntil(window));
+    return leaf && iova >= leaf.iova && iova < leaf.iova + leaf.size ? leaf : undefined;
+  }
+
+  /**
+   * Windows in slot 0 and slot 1 overlap only if both start at the same place (QEMU): the one in slot 1 then hides the
+   * other's beginning.
+   */
+  #hiddenUntil(window: TceWindow): number {
+    const above = this.#slots[1];
+    return above && above !== window && above.covers(window.start) ? above.end : window.start;
+  }
+
+  #tellShown(window: TceWindow, whole: Translation, tell: (shown: Translation) => boolean): boolean {
+    const shown = cutBelow(whole, this.#hiddenUntil(window));
+    return !shown || tell(shown);
+  }
+
+  /** Where a window of `size` bytes goes; undefined if it has no room. */
+  #placeFor(size: number): number | undefined {
+    const places = [this.#defaultWindow.start, this.#dynamicStart];
+    // A window at the lower place ends before the upper one, so that two overlap only by starting together.
+    const fits = (start: number) =>
+      start + size <= (start < this.#dynamicStart ? this.#dynamicStart : this.limit);
+    if (this.#quirks === 'qemu') return places.slice(Math.min(1, this.windows.length)).find(fits);
+    return places.find(
+      (start) =>
+        fits(start) && this.windows.every((window) => start >= window.end || start + size <= window.start),
+    );
+  }
+
+  #makeDefault(): TceWindow {
+    const { start, size } = this.#defaultWindow;
+    const entries = size / 2 ** DEFAULT_PAGE_SHIFT;
+    const shape = {
+      liobn: liobnOf(this.index, 0),
+      start,
+      pageShift: DEFAULT_PAGE_SHIFT,
+      entries,
+      isDefault: true,
+    };
+    return new TceWindow(shape, this.#budget);
+  }
+}
+
+/** What of a translation lies at or above `start`. */
+function cutBelow(whole: Translation, start: number): Translation | undefined {
+  const cut = start - whole.iova;
+  if (cut <= 0) return whole;
+  if (cut >= whole.size) return undefined;
+  const iova = start as Translation['iova'];
+  return { iova, gpa: (whole.gpa + cut) as Translation['gpa'], size: whole.size - cut, perm: whole.perm };
+}

@@ -1,0 +1,95 @@
+/**
+ * The call page: hypercalls through registers, for guests whose CPU does not trap. See pci/spapr-format.ts.
+ */
+import type { GuestRam } from '../../host/guest-ram.ts';
+import * as spapr from '../../pci/spapr-format.ts';
+import type { Completion } from '../notifier.ts';
+import type { HypercallResult } from './hypercalls.ts';
+
+/** Makes a call: see SpaprIommu.hypercall. */
+export type MakeCall = (
+  opcode: number,
+  args: readonly bigint[],
+) => HypercallResult | Promise<HypercallResult>;
+
+/** Registers of a slot that a guest may write. */
+const WRITABLE: ReadonlySet<number> = new Set([
+  spapr.CALL_OPCODE,
+  ...Array.from({ length: spapr.CALL_ARGS }, (_, i) => spapr.CALL_ARG0 + 8 * i),
+  spapr.CALL_RECORD,
+]);
+
+export class CallPage {
+  /** Doorbells ignored because their slot's call had not returned. */
+  ignored = 0;
+  readonly #ram: GuestRam;
+  readonly #call: MakeCall;
+  readonly #registers = new DataView(new ArrayBuffer(spapr.CALL_PAGE_BYTES));
+  readonly #busy = new Set<number>();
+
+  constructor(ram: GuestRam, call: MakeCall) {
+    this.#ram = ram;
+    this.#call = call;
+    this.#registers.setBigUint64(spapr.CALL_PAGE_ID_REG, spapr.CALL_PAGE_ID, true);
+    this.#registers.setBigUint64(spapr.CALL_SLOTS_REG, BigInt(spapr.CALL_SLOTS), true);
+  }
+
+  /** A register's value, or 0 where none is. `size` is 4 or 8. */
+  read(offset: number, size: number): bigint {
+    if (!isAccess(offset, size)) return 0n;
+    return size === 8
+      ? this.#registers.getBigUint64(offset, true)
+      : BigInt(this.#registers.getUint32(offset, true));
+  }
+
+  /** Writes a register; what is none, or not the guest's to write, ignores it. */
+  write(offset: number, size: number, value: bigint): Completion {
+    const slot = Math.floor((offset - spapr.CALL_SLOT_BASE) / spapr.CALL_SLOT_BYTES);
+    if (!isAccess(offset, size) || slot < 0 || slot >= spapr.CALL_SLOTS) return undefined;
+    const base = slotBase(slot);
+    if (offset - base === spapr.CALL_DOORBELL) return this.#ring(slot, BigInt.asUintN(64, value));
+    if (!WRITABLE.has(offset - base - (offset % 8))) return undefined;
+    if (size === 8) this.#registers.setBigUint64(offset, value, true);
+    else this.#registers.setUint32(offset, Number(BigInt.asUintN(32, value)), true);
+    return undefined;
+  }
+
+  #ring(slot: number, sequence: bigint): Completion {
+    if (this.#busy.has(slot)) {
+      this.ignored++;
+      return undefined;
+    }
+    const base = slotBase(slot);
+    const register = (at: number) => this.#registers.getBigUint64(base + at, true);
+    const args = Array.from({ length: spapr.CALL_ARGS }, (_, i) => register(spapr.CALL_ARG0 + 8 * i));
+    // Captured here: what the guest writes to the slot while the call runs is for the next one.
+    const record = register(spapr.CALL_RECORD);
+    const result = this.#call(Number(register(spapr.CALL_OPCODE)), args);
+    if (!(result instanceof Promise)) {
+      this.#finish(base, record, sequence, result);
+      return undefined;
+    }
+    this.#busy.add(slot);
+    return result
+      .then((returned) => this.#finish(base, record, sequence, returned))
+      .finally(() => this.#busy.delete(slot));
+  }
+
+  #finish(base: number, record: bigint, sequence: bigint, { ret, out }: HypercallResult): void {
+    this.#registers.setBigUint64(base + spapr.CALL_RET, BigInt.asUintN(64, ret), true);
+    this.#registers.setBigUint64(base + spapr.CALL_OUT, out[0] ?? 0n, true);
+    this.#registers.setBigUint64(base + spapr.CALL_DONE, sequence, true);
+    const gpa = Number(record);
+    if (record === 0n || gpa % 8 !== 0 || !this.#ram.contains(gpa, spapr.CALL_RECORD_BYTES)) return;
+    const bytes = new DataView(new ArrayBuffer(spapr.CALL_RECORD_SEQUENCE));
+    bytes.setBigUint64(spapr.CALL_RECORD_RET, BigInt.asUintN(64, ret), true);
+    bytes.setBigUint64(spapr.CALL_RECORD_OUT, out[0] ?? 0n, true);
+    this.#ram.write(gpa, new Uint8Array(bytes.buffer));
+    this.#ram.publish32(gpa + spapr.CALL_RECORD_SEQUENCE, Number(BigInt.asUintN(32, sequence)));
+  }
+}
+
+const slotBase = (slot: number): number => spapr.CALL_SLOT_BASE + slot * spapr.CALL_SLOT_BYTES;
+
+const isAccess = (offset: number, size: number): boolean =>
+  (size === 4 || size === 8) && offset >= 0 && offset % size === 0 && offset + size <= spapr.CALL_PAGE_BYTES;

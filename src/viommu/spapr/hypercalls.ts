@@ -1,0 +1,166 @@
+/**
+ * The four TCE hypercalls: LoPAR "Logical Partitioning Option", H_GET_TCE to H_PUT_TCE_INDIRECT.
+ *
+ * Each handler checks in the specification's order, changes the table, and gives the return code together with the
+ * end of what the change causes at the devices.
+ */
+import type { GuestRam } from '../../host/guest-ram.ts';
+import {
+  H_FUNCTION,
+  H_GET_TCE,
+  H_NOT_ENOUGH_RESOURCES,
+  H_P4,
+  H_PARAMETER,
+  H_PUT_TCE,
+  H_PUT_TCE_INDIRECT,
+  H_STUFF_TCE,
+  H_SUCCESS,
+  TCE_CALL_LIMIT,
+  TCE_LIST_BYTES,
+} from '../../pci/spapr-format.ts';
+import type { Completion } from '../notifier.ts';
+import type { SpaprQuirks } from './bridge.ts';
+import { decodeTce, type TceWindow } from './tce-window.ts';
+
+/** What a hypercall leaves in the registers: r3, and r4 on. `out` is empty where the call leaves them as they were. */
+export interface HypercallResult {
+  readonly ret: bigint;
+  readonly out: readonly bigint[];
+}
+
+/** A result, and the completion it waits for. */
+export interface HypercallOutcome extends HypercallResult {
+  readonly done: Completion;
+}
+
+/** What the handlers need of the unit. */
+export interface HypercallContext {
+  readonly ram: GuestRam;
+  readonly quirks: SpaprQuirks;
+  /** The window of a LIOBN as the guest gave it, all 64 bits. */
+  windowOf(liobn: bigint): TceWindow | undefined;
+  /** Tells the devices behind a window that `count` TCEs from `first` on have changed. */
+  changed(window: TceWindow, first: number, count: number): Completion;
+}
+
+/** r4 to r9, as unsigned 64-bit numbers. */
+export type HypercallArgs = readonly [bigint, bigint, bigint, bigint, bigint, bigint];
+
+type Handler = (context: HypercallContext, args: HypercallArgs) => HypercallOutcome;
+
+/** The entry that a call names. */
+interface Target {
+  readonly window: TceWindow;
+  readonly index: number;
+}
+
+const only = (ret: bigint): HypercallOutcome => ({ ret, out: [], done: undefined });
+
+/** Bit 63: the LIOBN parameter is negative, which means several tables at once (the MTT option, not implemented). */
+const isNegative = (value: bigint): boolean => value >> 63n !== 0n;
+
+export const HYPERCALLS: ReadonlyMap<number, Handler> = new Map<number, Handler>([
+  [H_GET_TCE, getTce],
+  [H_PUT_TCE, putTce],
+  [H_STUFF_TCE, stuffTce],
+  [H_PUT_TCE_INDIRECT, putTceIndirect],
+]);
+
+function target(context: HypercallContext, liobn: bigint, ioba: bigint): Target | undefined {
+  const window = context.windowOf(liobn);
+  const index = window?.indexOf(ioba);
+  return window && index !== undefined ? { window, index } : undefined;
+}
+
+/** LoPAR: a TCE other than "Page Fault" must mean memory of the partition. QEMU finds out at the DMA. */
+function acceptable(
+  { ram, quirks }: HypercallContext,
+  raw: bigint,
+  { pageShift, pageSize }: TceWindow,
+): boolean {
+  const { page, perm } = decodeTce(raw, pageShift);
+  return quirks === 'qemu' || perm === 0 || ram.contains(page, pageSize);
+}
+
+function getTce(context: HypercallContext, [liobn, ioba]: HypercallArgs): HypercallOutcome {
+  const at = target(context, liobn, ioba);
+  return at ? { ret: H_SUCCESS, out: [at.window.get(at.index)], done: undefined } : only(H_PARAMETER);
+}
+
+function putTce(context: HypercallContext, [liobn, ioba, tce]: HypercallArgs): HypercallOutcome {
+  const at = target(context, liobn, ioba);
+  if (!at || !acceptable(context, tce, at.window)) return only(H_PARAMETER);
+  return store(context, at, [tce], H_SUCCESS);
+}
+
+function stuffTce(context: HypercallContext, [liobn, ioba, tce, count]: HypercallArgs): HypercallOutcome {
+  const at = target(context, liobn, ioba);
+  if (!at) return only(H_PARAMETER);
+  const { window, index } = at;
+  const room = window.entries - index;
+  if (context.quirks === 'qemu') {
+    // No limit but the window's size; what reaches beyond its end is found there, after the rest is stored.
+    if (count === 0n || count > BigInt(window.entries)) return only(H_PARAMETER);
+    const fitting = Math.min(Number(count), room);
+    return fill(context, at, fitting, tce, Number(count) > room ? H_PARAMETER : H_SUCCESS);
+  }
+  if (count > BigInt(TCE_CALL_LIMIT)) return only(H_P4);
+  if (count > BigInt(room) || !acceptable(context, tce, window)) return only(H_PARAMETER);
+  return fill(context, at, Number(count), tce, H_SUCCESS);
+}
+
+function putTceIndirect(context: HypercallContext, args: HypercallArgs): HypercallOutcome {
+  const [liobn, ioba, list, count] = args;
+  const qemu = context.quirks === 'qemu';
+  if (!qemu && isNegative(liobn)) return only(H_FUNCTION);
+  const at = target(context, liobn, ioba);
+  if (!at || count > BigInt(TCE_CALL_LIMIT) || (qemu && count === 0n)) return only(H_PARAMETER);
+  if (list % BigInt(TCE_LIST_BYTES) !== 0n) return only(H_PARAMETER);
+  const tces = readList(context.ram, list, Number(count));
+  if (!tces && !qemu) return only(H_PARAMETER);
+  // QEMU does not see that the list is not memory: it reads zeros.
+  const values = tces ?? Array.from({ length: Number(count) }, () => 0n);
+  const room = at.window.entries - at.index;
+  if (qemu) return store(context, at, values.slice(0, room), values.length > room ? H_PARAMETER : H_SUCCESS);
+  if (values.length > room || !values.every((tce) => acceptable(context, tce, at.window)))
+    return only(H_PARAMETER);
+  return store(context, at, values, H_SUCCESS);
+}
+
+/** A copy of a page of big-endian TCEs: what the guest does to it meanwhile does not matter. */
+function readList(ram: GuestRam, list: bigint, count: number): bigint[] | undefined {
+  const gpa = Number(list);
+  if (!ram.contains(gpa, TCE_LIST_BYTES)) return undefined;
+  const bytes = ram.read(gpa, count * 8);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  return Array.from({ length: count }, (_, i) => view.getBigUint64(i * 8));
+}
+
+/** Stores TCEs one after the other and returns `ret`. */
+function store(
+  context: HypercallContext,
+  { window, index }: Target,
+  tces: readonly bigint[],
+  ret: bigint,
+): HypercallOutcome {
+  if (tces.some((tce) => tce !== 0n) && !window.roomFor(index, tces.length))
+    return only(H_NOT_ENOUGH_RESOURCES);
+  tces.forEach((tce, i) => {
+    window.set(index + i, tce);
+  });
+  return { ret, out: [], done: context.changed(window, index, tces.length) };
+}
+
+/** Stores one TCE `count` times and returns `ret`. */
+function fill(
+  context: HypercallContext,
+  { window, index }: Target,
+  count: number,
+  tce: bigint,
+  ret: bigint,
+): HypercallOutcome {
+  if (tce === 0n) window.clear(index, count);
+  else if (!window.roomFor(index, count)) return only(H_NOT_ENOUGH_RESOURCES);
+  else for (let i = 0; i < count; i++) window.set(index + i, tce);
+  return { ret, out: [], done: context.changed(window, index, count) };
+}

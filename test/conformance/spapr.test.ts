@@ -1,0 +1,71 @@
+/**
+ * Recorded vectors of QEMU's pseries machine, compared with LoPAR's answers and with QEMU's own.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { gunzipSync } from 'node:zlib';
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { runSpaprVectors, VectorFormatError } from '../../src/conformance/spapr.ts';
+
+const FOLDER = new URL('../data/spapr/', import.meta.url);
+
+const load = (name: string): unknown =>
+  JSON.parse(gunzipSync(readFileSync(new URL(name, FOLDER))).toString('utf8'));
+
+const FILES = readdirSync(FOLDER)
+  .filter((name) => name.endsWith('.json.gz'))
+  .sort();
+
+for (const quirks of ['spec', 'qemu'] as const)
+  describe(`sPAPR vectors, ${quirks === 'spec' ? "LoPAR's answers" : "QEMU's answers"}`, () => {
+    for (const file of FILES)
+      it(file.replace('.json.gz', ''), () => {
+        const outcomes = runSpaprVectors(load(file), { quirks });
+        expect(outcomes).to.have.length.above(0);
+        expect(outcomes.filter(({ status }) => status !== 'passed')).to.deep.equal([]);
+      });
+  });
+
+describe('sPAPR vector files', () => {
+  const window = { liobn: '0x80000000', start: '0x0', size: '0x40000000', page_shift: 12 };
+
+  it('report a step that differs, with what was expected', () => {
+    const steps = [{ op: 'hcall', name: 'H_GET_TCE', args: ['0x80000000', '0x0'], ret: 'H_P4', out: [] }];
+    const [outcome] = runSpaprVectors([{ name: 'wrong', window, steps }], { quirks: 'spec' });
+    expect(outcome).to.deep.include({ name: 'wrong', status: 'failed' });
+    expect(outcome?.failures).to.deep.equal([
+      { step: 0, op: 'hcall', expected: 'H_GET_TCE H_P4 []', got: 'H_GET_TCE H_SUCCESS [0x0]' },
+    ]);
+  });
+
+  it('take the answers of the mode that is asked for', () => {
+    const steps = [
+      {
+        op: 'hcall',
+        name: 'H_STUFF_TCE',
+        args: ['0x80000000', '0x0', '0x3', '0x0'],
+        ret: 'H_PARAMETER',
+        spec: { ret: 'H_SUCCESS' },
+      },
+    ];
+    for (const quirks of ['spec', 'qemu'] as const)
+      expect(runSpaprVectors([{ name: 'both', window, steps }], { quirks })[0]?.status).to.equal('passed');
+  });
+
+  it('are refused with the place and the reason when malformed', () => {
+    const run = (vectors: unknown) => () => runSpaprVectors(vectors, { quirks: 'spec' });
+    expect(run({})).to.throw(VectorFormatError, /not sPAPR vectors: the file: .*expected array/);
+    expect(run([{ window, steps: [] }])).to.throw(VectorFormatError, /0\.name: /);
+    expect(run([{ name: 'x', window, steps: [{ op: 'jump' }] }])).to.throw(
+      VectorFormatError,
+      /0\.steps\.0\.op/,
+    );
+    const read = { op: 'mem_read', gpa: 'here', len: 4 };
+    expect(run([{ name: 'x', window, steps: [read] }])).to.throw(VectorFormatError, /0\.steps\.0\.gpa/);
+    const machine = { phbs: 1, phb0: { numa: 3 } };
+    expect(run([{ name: 'x', window, machine, steps: [] }])).to.throw(
+      VectorFormatError,
+      /0\.machine\.phb0: .*numa/,
+    );
+  });
+});
