@@ -1,14 +1,16 @@
 /**
  * The commands: parse, call, print.
  */
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Argument, Command, CommanderError, InvalidArgumentError } from 'commander';
 import { FrameError } from '../channel/codec.ts';
+import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { CapacityError } from '../coordinator/limits.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
 import { ExitCode } from '../report/summary.ts';
 import { INJECTIONS, PROCESSES_LIMIT } from '../scenario/run.ts';
 import { RAM_MIB_MAX, RAM_MIB_MIN, ScenarioError, VGPUS_LIMIT, VMS_LIMIT } from '../scenario/scenario.ts';
 import { CaptureError } from '../vfio-user/capture.ts';
+import { CONFORMANCE_KINDS, conformanceCommand } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
@@ -76,6 +78,15 @@ function program(): Command {
       process.exitCode = await replayCommand(files, options);
     });
   command
+    .command('conformance')
+    .addArgument(new Argument('<kind>', 'what the vectors are about').choices(CONFORMANCE_KINDS))
+    .argument('<files...>')
+    .description('compare with vectors recorded on a real kernel (.json, .json.gz)')
+    .option('--json', 'print every difference as JSON')
+    .action((kind, files, options) => {
+      process.exitCode = conformanceCommand(kind, files, options);
+    });
+  command
     .command('types')
     .description('list the mediated device types of the default host, as mdevctl does')
     .option('--dumpjson', "mdevctl's JSON")
@@ -102,6 +113,7 @@ const isUsers = (error: unknown): error is Error =>
   error instanceof CapacityError ||
   error instanceof FrameError ||
   error instanceof CaptureError ||
+  error instanceof VectorFileError ||
   error instanceof SysfsDiskError ||
   (error instanceof Error && 'code' in error && 'syscall' in error);
 

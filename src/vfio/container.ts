@@ -4,18 +4,15 @@
  * Semantics follow the kernel's type1 v2 container for mediated devices: mappings never overlap, are removed whole,
  * and an unmap of pinned pages asks the devices to unpin and waits (R6), then insists (R7).
  */
-import BTreeModule from 'sorted-btree';
 import { hex, type Iova, PAGE_SIZE } from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
 import { TABLE_IOVA_LIMIT } from '../pin-table/layout.ts';
 import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
 import { VfioError } from './errors.ts';
+import { DMA_ENTRY_LIMIT, Mappings, spanText } from './mappings.ts';
 
-// The package is CommonJS: under Node its class is the default export's `default`.
-const BTree = BTreeModule.default;
+export { DMA_ENTRY_LIMIT } from './mappings.ts';
 
-/** Live mappings a container takes: the kernel's dma_entry_limit. */
-export const DMA_ENTRY_LIMIT = 65535;
 /** How often an unmap asks a device that keeps its pins, and how long it waits after each time. */
 export const DMA_UNMAP_ATTEMPTS = 10;
 export const DMA_UNMAP_WAIT_MS = 1000;
@@ -82,16 +79,15 @@ export class Container {
   readonly counters: ContainerCounters = { maps: 0, unmaps: 0, leaves: 0, pinnedUnmaps: 0, forcedPins: 0 };
   readonly #table: PinTableWriter;
   readonly #backing: Backing;
-  readonly #mappings = new BTree<number, DmaMapping>();
+  readonly #mappings: Mappings<DmaMapping>;
   readonly #users = new Set<DmaUser>();
-  readonly #entryLimit: number;
   readonly #unmapWaitMs: number;
   readonly #drainLimitMs: number;
 
   constructor(table: PinTableWriter, backing: Backing, options: ContainerOptions = {}) {
     this.#table = table;
     this.#backing = backing;
-    this.#entryLimit = options.entryLimit ?? DMA_ENTRY_LIMIT;
+    this.#mappings = new Mappings(options.entryLimit ?? DMA_ENTRY_LIMIT);
     this.#unmapWaitMs = options.unmapWaitMs ?? DMA_UNMAP_WAIT_MS;
     this.#drainLimitMs = options.drainLimitMs ?? DRAIN_LIMIT_MS;
   }
@@ -131,13 +127,9 @@ export class Container {
       throw new VfioError('EINVAL', `map of ${rangeText(iova, size)}: IOVAs have 48 bits`);
     if (perm < 1 || perm > 3) throw new VfioError('EINVAL', `permission ${perm}; accepted: 1 to 3`);
     if (vaddr % PAGE_SIZE !== 0) throw new VfioError('EINVAL', `vaddr ${hex(vaddr)} is not page-aligned`);
-    const below = this.#mappings.nextLowerPair(iova + size)?.[1];
-    if (below && below.iova + below.size > iova)
-      throw new VfioError('EEXIST', `${rangeText(iova, size)} overlaps ${rangeText(below.iova, below.size)}`);
-    if (this.#mappings.size >= this.#entryLimit)
-      throw new VfioError('ENOSPC', `${this.#entryLimit} mappings are live, the limit`);
+    this.#mappings.checkFree({ iova, size });
     this.#mapExtents(iova, this.#extents(vaddr, size), perm);
-    this.#mappings.set(iova, { iova, vaddr, size, perm });
+    this.#mappings.add({ iova, vaddr, size, perm });
     this.counters.maps++;
   }
 
@@ -148,15 +140,7 @@ export class Container {
    */
   async unmapRange(iova: Iova, size: number, straddling: 'refuse' | 'keep' = 'refuse'): Promise<number> {
     this.#checkRange('unmap', iova, size);
-    const inside: DmaMapping[] = [];
-    this.forEach(iova, iova + size, (mapping) => {
-      if (mapping.iova >= iova && mapping.iova + mapping.size <= iova + size) inside.push(mapping);
-      else if (straddling === 'refuse')
-        throw new VfioError(
-          'EINVAL',
-          `unmap of ${rangeText(iova, size)} would split the mapping ${rangeText(mapping.iova, mapping.size)}`,
-        );
-    });
+    const inside = this.#mappings.taken({ iova, size }, straddling);
     await this.unmapMappings(inside);
     return inside.length;
   }
@@ -182,14 +166,12 @@ export class Container {
 
   /** The live mapping that covers `iova`. */
   mappingAt(iova: number): DmaMapping | undefined {
-    const below = this.#mappings.getPairOrNextLower(iova)?.[1];
-    return below && below.iova + below.size > iova ? below : undefined;
+    return this.#mappings.at(iova);
   }
 
   /** Visits the mappings that intersect [start, end) in ascending order. The visitor must not change the map. */
   forEach(start: number, end: number, visit: (mapping: DmaMapping) => void): void {
-    const first = this.mappingAt(start);
-    this.#mappings.forRange(first?.iova ?? start, end, false, (_iova, mapping) => visit(mapping));
+    this.#mappings.forEach(start, end, visit);
   }
 
   /** Between begin and end, a device that finds no mapping waits for the end instead of faulting. */
@@ -217,9 +199,9 @@ export class Container {
 
   /** Frames, then the generation, then the drain, then the nodes. */
   #remove(mappings: readonly { readonly iova: Iova; readonly size: number }[]): Completion {
-    for (const { iova, size } of mappings) {
-      this.#table.clear(iova, size);
-      this.#mappings.delete(iova);
+    for (const mapping of mappings) {
+      this.#table.clear(mapping.iova, mapping.size);
+      this.#mappings.remove(mapping);
     }
     this.#table.bump();
     const waiting = this.#table.waitDrained(this.#drainLimitMs);
@@ -290,7 +272,7 @@ export class Container {
   }
 }
 
-const rangeText = (iova: number, size: number): string => `${hex(iova)} +${hex(size)}`;
+const rangeText = (iova: number, size: number): string => spanText({ iova, size });
 
 /** The smallest range that covers all of `ranges`. */
 function spanOf(ranges: readonly { readonly iova: Iova; readonly size: number }[]) {

@@ -1,0 +1,150 @@
+/**
+ * The memory of the recorder's process: a few buffers with a tag at the start of each page, and nothing between.
+ */
+import { PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../../address/address.ts';
+import { VfioError } from '../../vfio/errors.ts';
+import type { PageFrame, UserMemory } from '../../vfio/user-memory.ts';
+
+interface Buffer64 {
+  readonly tag: number;
+  readonly base: bigint;
+  readonly pages: number;
+  readonly perm: number;
+}
+
+/** Buffers by name; their addresses are ours, far enough apart that none runs into another. */
+const BUFFERS: Readonly<Record<string, Buffer64>> = {
+  buf: { tag: 0, base: 0x7f00_0000_0000n, pages: 1024, perm: PERM_RW },
+  buf2: { tag: 1, base: 0x7f00_4000_0000n, pages: 1024, perm: PERM_RW },
+  robuf: { tag: 2, base: 0x7f00_8000_0000n, pages: 64, perm: PERM_READ },
+  hole: { tag: 3, base: 0x7f00_c000_0000n, pages: 0, perm: 0 },
+  nonebuf: { tag: 4, base: 0x7f01_0000_0000n, pages: 64, perm: 0 },
+  shbuf: { tag: 5, base: 0x7f01_4000_0000n, pages: 64, perm: PERM_RW },
+};
+
+const TAG_MARK = 0x7a6n;
+const TAG_BUFFER_SHIFT = 40n;
+const TAG_MARK_SHIFT = 52n;
+const BITS_12 = 0xfffn;
+const BITS_40 = 0xff_ffff_ffffn;
+
+/** What a symbolic address means: `buf+0x1000`, `hole-0x4000`, `0x0`; undefined if it means nothing. */
+export function addressOfSymbol(text: string): bigint | undefined {
+  if (/^0x[0-9a-f]{1,16}$/i.test(text)) return BigInt(text);
+  const [, name = '', sign, offset = '0x0'] = /^(\w+?)(?:([+-])(0x[0-9a-f]+))?$/i.exec(text) ?? [];
+  const buffer = BUFFERS[name];
+  if (!buffer) return undefined;
+  return sign === '-' ? buffer.base - BigInt(offset) : buffer.base + BigInt(offset);
+}
+
+/** The name of a page from its first eight bytes: `buf+0x1000`, or `data:0x…` if they are no tag. */
+export function pageName({ bytes }: PageFrame): string {
+  const tag = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
+  const number = Number((tag >> TAG_BUFFER_SHIFT) & BITS_12);
+  const buffer = Object.entries(BUFFERS).find(([, candidate]) => candidate.tag === number);
+  if (tag >> TAG_MARK_SHIFT !== TAG_MARK || !buffer) return `data:0x${tag.toString(16)}`;
+  return `${buffer[0]}+0x${((tag & BITS_40) * BigInt(PAGE_SIZE)).toString(16)}`;
+}
+
+interface Page {
+  readonly perm: number;
+  frame: PageFrame;
+}
+
+/** One process. */
+export class ProcessMemory implements UserMemory {
+  alive = true;
+  locksFreely = true;
+  /** Pages it may lock without that right. */
+  lockLimit = Number.POSITIVE_INFINITY;
+  locked = 0;
+  readonly #pages = new Map<number, Page>();
+
+  /** A process with all buffers fresh. */
+  static fresh(): ProcessMemory {
+    const memory = new ProcessMemory();
+    for (const { tag, base, pages, perm } of Object.values(BUFFERS))
+      for (let page = 0; page < pages; page++)
+        memory.#pages.set(Number(base / BigInt(PAGE_SIZE)) + page, { perm, frame: taggedFrame(tag, page) });
+    return memory;
+  }
+
+  /** A child with a copy of everything; what it locks is its own. */
+  fork(): ProcessMemory {
+    const child = new ProcessMemory();
+    child.locksFreely = this.locksFreely;
+    child.lockLimit = this.lockLimit;
+    for (const [vpage, { perm, frame }] of this.#pages)
+      child.#pages.set(vpage, { perm, frame: { bytes: frame.bytes.slice() } });
+    return child;
+  }
+
+  pin(vpage: number, write: boolean): PageFrame {
+    const page = this.#page(vpage, write ? PERM_RW : PERM_READ);
+    if (!page) throw new VfioError('EFAULT', `virtual page 0x${vpage.toString(16)} cannot be pinned`);
+    return page.frame;
+  }
+
+  copyIn(vpage: number, offset: number, source: Uint8Array): number {
+    return this.#copy(vpage, offset, source.length, PERM_WRITE, (bytes, at) =>
+      bytes.set(source.subarray(at, at + bytes.length)),
+    );
+  }
+
+  copyOut(vpage: number, offset: number, target: Uint8Array): number {
+    return this.#copy(vpage, offset, target.length, PERM_READ, (bytes, at) => target.set(bytes, at));
+  }
+
+  lock(pages: number, freely: boolean): void {
+    if (pages > 0 && !freely && this.locked + pages > this.lockLimit)
+      throw new VfioError('ENOMEM', `${this.locked} pages are locked, ${this.lockLimit} may be`);
+    this.locked += pages;
+  }
+
+  unmap(vpage: number, pages: number): void {
+    for (let page = vpage; page < vpage + pages; page++) this.#pages.delete(page);
+  }
+
+  mapZeros(vpage: number, pages: number, perm: number): void {
+    for (let page = vpage; page < vpage + pages; page++)
+      this.#pages.set(page, { perm, frame: { bytes: new Uint8Array(PAGE_SIZE) } });
+  }
+
+  #page(vpage: number, perm: number): Page | undefined {
+    const page = this.#pages.get(vpage);
+    return page && (page.perm & perm) === perm ? page : undefined;
+  }
+
+  #copy(
+    vpage: number,
+    offset: number,
+    length: number,
+    perm: number,
+    move: (bytes: Uint8Array, at: number) => void,
+  ): number {
+    let at = 0;
+    for (let page = vpage, from = offset; at < length; page++, from = 0) {
+      const found = this.#page(page, perm);
+      if (!found) break;
+      const piece = Math.min(PAGE_SIZE - from, length - at);
+      move(found.frame.bytes.subarray(from, from + piece), at);
+      at += piece;
+    }
+    return at;
+  }
+}
+
+/** A page with its tag. The bytes are made when they are first looked at: few of a buffer's pages ever are. */
+function taggedFrame(tag: number, page: number): PageFrame {
+  let made: Uint8Array | undefined;
+  return {
+    get bytes(): Uint8Array {
+      if (!made) {
+        made = new Uint8Array(PAGE_SIZE);
+        const value = (TAG_MARK << TAG_MARK_SHIFT) | (BigInt(tag) << TAG_BUFFER_SHIFT) | BigInt(page);
+        new DataView(made.buffer).setBigUint64(0, value, true);
+      }
+      return made;
+    },
+  };
+}

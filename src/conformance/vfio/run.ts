@@ -1,0 +1,120 @@
+/**
+ * Runs recorded VFIO vectors, each on a fresh machine, and compares what every step gives with what the kernel gave.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import { MdevError } from '../../mdev/registry.ts';
+import { VfioError } from '../../vfio/errors.ts';
+import { hex64 } from '../../vfio/wire.ts';
+import { Machine } from './machine.ts';
+import { OPERATIONS, type Output, sysfsError } from './steps.ts';
+import type { Callback } from './test-driver.ts';
+import { type Step, StepInputs, type Vector, type VectorFile, VectorFileError } from './vector-file.ts';
+
+/** One field of one step that is not as recorded. */
+export interface Difference {
+  readonly step: number;
+  readonly op: string;
+  readonly field: string;
+  readonly expected: unknown;
+  readonly got: unknown;
+}
+
+export interface VectorResult {
+  readonly name: string;
+  readonly verdict: 'passed' | 'failed' | 'skipped';
+  /** Why it was skipped, or empty. */
+  readonly reason: string;
+  readonly steps: number;
+  readonly differences: readonly Difference[];
+}
+
+export interface FileResult {
+  readonly path: string;
+  readonly section: string;
+  readonly vectors: readonly VectorResult[];
+}
+
+/** Runs every vector of a file. @throws VectorFileError for a step that makes no sense */
+export function runVectorFile(file: VectorFile): FileResult {
+  const vectors = file.vectors.map((vector) => runVector(vector, file.path));
+  return { path: file.path, section: file.section, vectors };
+}
+
+/** Runs one vector. @throws VectorFileError */
+export function runVector(vector: Vector, path: string): VectorResult {
+  const { name, steps } = vector;
+  const foreign = steps.find(({ op }) => !OPERATIONS.has(op));
+  const reason = foreign ? `operation ${foreign.op} is not modelled` : '';
+  if (reason !== '') return { name, verdict: 'skipped', reason, steps: steps.length, differences: [] };
+  const machine = new Machine();
+  const differences: Difference[] = [];
+  for (const [index, step] of steps.entries()) {
+    const where = `${path}: vector ${name} step ${index} ${step.op}`;
+    for (const [field, expected, got] of runStep(machine, step, where))
+      differences.push({ step: index, op: step.op, field, expected, got });
+  }
+  const verdict = differences.length === 0 ? 'passed' : 'failed';
+  return { name, verdict, reason, steps: steps.length, differences };
+}
+
+type FieldDifference = readonly [field: string, expected: unknown, got: unknown];
+
+function runStep(machine: Machine, step: Step, where: string): FieldDifference[] {
+  machine.callbacks = [];
+  machine.violations = [];
+  const operation = OPERATIONS.get(step.op);
+  if (!operation) return [];
+  const got: Output = { ret: 0, errno: null };
+  try {
+    operation.run(new StepInputs(step, where), machine, got);
+  } catch (error) {
+    if (error instanceof VfioError) Object.assign(got, { ret: -1, errno: error.errno });
+    else if (error instanceof MdevError) Object.assign(got, sysfsError(error));
+    else if (error instanceof VectorFileError) throw new VectorFileError(where, error.message);
+    else throw error;
+  }
+  got.dma_unmap_cb = callbackList(machine.callbacks);
+  got.vmlck_kb = machine.process.locked * KB_PER_PAGE;
+  return [...compare(step, got, operation.gives), ...compareLog(step, machine)];
+}
+
+const KB_PER_PAGE = 4;
+const ALWAYS = ['ret', 'errno', 'vmlck_kb'];
+
+function compare(step: Step, got: Output, gives: readonly string[]): FieldDifference[] {
+  // The recorded kernel never came back from this call: only what it logged is comparable.
+  if (step._incomplete) return [];
+  const differences: FieldDifference[] = [];
+  for (const field of [...ALWAYS, ...gives]) {
+    const expected = expectedOf(step, field);
+    if (expected !== undefined && !isDeepStrictEqual(got[field], expected))
+      differences.push([field, expected, got[field]]);
+  }
+  return differences;
+}
+
+/** What must come out: of two bitmaps the one without pages that nobody touched; no callbacks where none are listed. */
+function expectedOf(step: Step, field: string): unknown {
+  if (field === 'bitmap') return step.bitmap_sane ?? step.bitmap;
+  if (field === 'dma_unmap_cb') return step.dma_unmap_cb ?? [];
+  return step[field];
+}
+
+/** Each WARN or BUG of the kernel's log is a violation here, and there are no others. */
+function compareLog({ klog }: Step, { violations }: Machine): FieldDifference[] {
+  const logged = Array.isArray(klog) ? klog : [];
+  if (logged.length === violations.length) return [];
+  return [['klog', logged, violations.map(({ kind, detail }) => `${kind}: ${detail}`)]];
+}
+
+/** As recorded: by device, in order for each of them. */
+function callbackList(callbacks: readonly Callback[]): Output[] {
+  const sorted = [...callbacks].sort((a, b) => (a.device < b.device ? -1 : a.device > b.device ? 1 : 0));
+  return sorted.map(({ device, iova, size, released, left }) => ({
+    device,
+    iova: hex64(iova),
+    size: hex64(size),
+    released,
+    left,
+  }));
+}

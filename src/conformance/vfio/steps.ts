@@ -1,0 +1,344 @@
+/**
+ * What each recorded operation means: a table from its name to what it does and which fields it gives.
+ */
+import type { MdevError } from '../../mdev/registry.ts';
+import type { UserBitmap } from '../../vfio/dirty.ts';
+import * as wire from '../../vfio/wire.ts';
+import { hex64, offsetOf, pageOf } from '../../vfio/wire.ts';
+import type { DeviceFile, Machine, Mdev } from './machine.ts';
+import { addressOfSymbol, pageName } from './process-memory.ts';
+import { POLICY_NAMES } from './test-driver.ts';
+import { type StepInputs, VectorFileError } from './vector-file.ts';
+
+/** Fields that a step gives. What was set before an error stays. */
+export type Output = Record<string, unknown>;
+
+/** One operation on the machine; a refused call throws VfioError or MdevError. */
+export type Handler = (input: StepInputs, machine: Machine, output: Output) => void;
+
+/** A name that the vector has not opened: the file is at fault. */
+const unknown = (what: string, name: string): never => {
+  throw new VectorFileError(what, `${JSON.stringify(name)} is not open`);
+};
+
+const containerOf = (input: StepInputs, { containers }: Machine) => {
+  const name = input.text('container');
+  return containers.get(name) ?? unknown('container', name);
+};
+const groupOf = (input: StepInputs, { groups }: Machine): Mdev => {
+  const name = input.text('group');
+  return groups.get(name) ?? unknown('group', name);
+};
+export const deviceOf = (input: StepInputs, { devices }: Machine): DeviceFile => {
+  const name = input.text('device');
+  return devices.get(name) ?? unknown('device', name);
+};
+
+function vaddrOf(input: StepInputs): bigint {
+  const text = input.text('vaddr');
+  const address = addressOfSymbol(text);
+  if (address === undefined) throw new VectorFileError('vaddr', `${JSON.stringify(text)} names no buffer`);
+  return address;
+}
+
+/** The recorder's byte patterns: one more each byte. */
+const pattern = (length: number, start: number): Uint8Array =>
+  Uint8Array.from({ length }, (_, i) => start + i);
+
+const bytesHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+
+/** Buffers of one step stay this small; the recorder's are up to a few pages. */
+const BUFFER_LIMIT = 2 ** 24;
+
+function lengthOf(input: StepInputs, key: string): number {
+  const length = input.number(key);
+  if (length < 0 || length > BUFFER_LIMIT)
+    throw new VectorFileError(key, `${length} bytes; ${BUFFER_LIMIT} at most`);
+  return length;
+}
+
+const MAP_FLAGS = { r: wire.MAP_READ, w: wire.MAP_WRITE, vaddr: wire.MAP_VADDR };
+const UNMAP_FLAGS = {
+  get_dirty_bitmap: wire.UNMAP_DIRTY_BITMAP,
+  all: wire.UNMAP_ALL,
+  vaddr: wire.UNMAP_VADDR,
+};
+const FLAG_NAMES = ['viable', 'container_set'];
+
+function bitmapOf(input: StepInputs, output: Output): UserBitmap {
+  const data = new Uint8Array(lengthOf(input, 'bitmap_size')).fill(input.number('bitmap_prefill', 0));
+  // Recorded also when the call fails: the caller's bytes are then as they were.
+  Object.defineProperty(output, 'bitmap', { get: () => bytesHex(data), enumerable: true });
+  return { pgsize: input.u64('bitmap_pgsize'), size: BigInt(data.length), data };
+}
+
+function mapDma(input: StepInputs, machine: Machine): void {
+  const map = {
+    argsz: input.number('argsz', wire.MAP_ARGSZ),
+    flags: input.flags('flags', MAP_FLAGS),
+    iova: input.u64('iova'),
+    size: input.u64('size'),
+    vaddr: vaddrOf(input),
+  };
+  containerOf(input, machine).requireIommu().map(map, machine.process);
+}
+
+function unmapDma(input: StepInputs, machine: Machine, output: Output): void {
+  const size = input.u64('size');
+  output.size_out = hex64(size);
+  const bitmap = input.has('bitmap_size') ? bitmapOf(input, output) : undefined;
+  const unmap = {
+    argsz: input.number('argsz', wire.UNMAP_ARGSZ),
+    flags: input.flags('flags', UNMAP_FLAGS),
+    iova: input.u64('iova'),
+    size,
+    ...(bitmap && { bitmap }),
+  };
+  output.size_out = hex64(containerOf(input, machine).requireIommu().unmap(unmap));
+}
+
+function mapRepeat(input: StepInputs, machine: Machine, output: Output): void {
+  const iommu = containerOf(input, machine).requireIommu();
+  const vaddr = vaddrOf(input);
+  let iova = input.u64('iova_start');
+  let succeeded = 0;
+  Object.defineProperty(output, 'succeeded', { get: () => succeeded, enumerable: true });
+  for (; succeeded < input.number('attempts'); succeeded++, iova += input.u64('stride'))
+    iommu.map({ flags: MAP_FLAGS.r | MAP_FLAGS.w, iova, size: input.u64('size'), vaddr }, machine.process);
+}
+
+function getInfo(input: StepInputs, machine: Machine, output: Output): void {
+  const { argsz, flags, pgsizes, capOffset, caps } = containerOf(input, machine)
+    .requireIommu()
+    .getInfo(input.number('argsz'));
+  Object.assign(output, {
+    argsz_out: argsz,
+    flags,
+    iova_pgsizes: hex64(pgsizes),
+    cap_offset: capOffset,
+    caps: caps
+      ? [
+          {
+            id: 2,
+            version: 1,
+            name: 'migration',
+            flags: 0,
+            pgsize_bitmap: hex64(caps.migration.pgsizes),
+            max_dirty_bitmap_size: hex64(caps.migration.maxBitmap),
+          },
+          { id: 3, version: 1, name: 'dma_avail', avail: caps.available },
+        ]
+      : [],
+  });
+}
+
+function dirtyBitmap(input: StepInputs, machine: Machine, output: Output): void {
+  const bitmap = bitmapOf(input, output);
+  const range = { iova: input.u64('iova'), size: input.u64('size'), bitmap };
+  containerOf(input, machine).requireIommu().dirtyPages({ flags: wire.DIRTY_GET_BITMAP, range });
+}
+
+const dirtyFlags: Handler = (input, machine) => {
+  const argsz = input.number('argsz', wire.DIRTY_ARGSZ);
+  containerOf(input, machine)
+    .requireIommu()
+    .dirtyPages({ argsz, flags: input.number('flags') });
+};
+
+function openGroup(input: StepInputs, machine: Machine, output: Output): void {
+  const name = input.text('mdev');
+  const mdev = machine.mdev(name) ?? unknown('mdev', name);
+  mdev.group.open();
+  machine.groups.set(input.text('group'), mdev);
+  output.ret = 'fd';
+}
+
+function setContainer(input: StepInputs, machine: Machine): void {
+  const name = input.text('container');
+  // `fd:-1` is no file at all, a path one that is no container.
+  const file = name.startsWith('fd:') ? undefined : (machine.containers.get(name) ?? name);
+  groupOf(input, machine).group.setContainer(file);
+}
+
+function pinPages(input: StepInputs, machine: Machine, output: Output): void {
+  output.pages_nonnull = 0;
+  const { driver } = deviceOf(input, machine).mdev;
+  const frames = driver.pin(input.u64('iova'), input.number('npage'), input.number('prot'));
+  Object.assign(output, { ret: frames.length, pages: frames.map(pageName), pages_nonnull: frames.length });
+}
+
+function unpinPages(input: StepInputs, machine: Machine, output: Output): void {
+  output.ret = null;
+  deviceOf(input, machine).mdev.driver.unpin(input.u64('iova'), input.number('npage'));
+}
+
+function dmaRw(input: StepInputs, machine: Machine, output: Output): void {
+  const length = lengthOf(input, 'len');
+  const write = input.number('write') === 1;
+  const data = write ? pattern(length, input.number('pattern_start', 0)) : new Uint8Array(length);
+  if (!write) Object.defineProperty(output, 'data', { get: () => bytesHex(data), enumerable: true });
+  const caller = input.number('from_kthread', 0) === 1 ? undefined : machine.process;
+  deviceOf(input, machine).mdev.driver.rw(input.u64('iova'), data, write, caller);
+}
+
+function setPolicy(input: StepInputs, machine: Machine): void {
+  const mode = input.text('mode');
+  if (!POLICY_NAMES.has(mode))
+    throw new VectorFileError('mode', `${mode}; known: ${[...POLICY_NAMES].join(', ')}`);
+  const { driver } = deviceOf(input, machine).mdev;
+  driver.setPolicy(mode, input.number('arg', 0), input.number('unpin_on_close', 1) === 1);
+}
+
+function close(input: StepInputs, machine: Machine): void {
+  const name = input.text('obj');
+  const device = machine.devices.get(name);
+  if (device) machine.closeDevice(name, device);
+  machine.groups.get(name)?.group.close();
+  // A closed container lives on for as long as a group is attached to it.
+  machine.groups.delete(name);
+  machine.containers.delete(name);
+}
+
+function unknownCall(input: StepInputs, machine: Machine): void {
+  const name = input.text('obj');
+  const target =
+    machine.containers.get(name) ?? machine.groups.get(name)?.group ?? machine.devices.get(name)?.device;
+  (target ?? unknown('obj', name)).unknownCall();
+}
+
+/** Where a pattern or a read of the process's own memory begins. */
+function place(input: StepInputs): readonly [vpage: number, offset: number] {
+  const vaddr = vaddrOf(input);
+  return [pageOf(vaddr), offsetOf(vaddr)];
+}
+
+function peek(input: StepInputs, { process }: Machine, output: Output): void {
+  const bytes = new Uint8Array(lengthOf(input, 'len'));
+  process.copyOut(...place(input), bytes);
+  output.data = bytesHex(bytes);
+}
+
+const REMOVE = /\/([^/]+)\/remove$/;
+
+function sysfsWrite(input: StepInputs, machine: Machine, output: Output): void {
+  const [path, text] = [input.text('path'), input.text('data')];
+  const uuid = REMOVE.exec(path)?.[1] ?? '';
+  const before = machine.registry.get(uuid) !== undefined;
+  const waiting = machine.sysfs.write(path, text);
+  const leaves = before && (waiting !== undefined || machine.registry.get(uuid) === undefined);
+  if (leaves) machine.removed(uuid);
+  output.ret = text.length;
+}
+
+/** Whether the write that removes has come back: it does when the device is gone. */
+const removalState = ({ registry, removing }: Machine): 'done' | 'blocked' =>
+  registry.get(removing) === undefined ? 'done' : 'blocked';
+
+function sysfsWriteAsync(input: StepInputs, machine: Machine, output: Output): void {
+  sysfsWrite(input, machine, output);
+  output.state_after_1500ms = removalState(machine);
+}
+
+/** The errno, and whether it was the open that failed. */
+export function sysfsError({ errno, stage }: MdevError): Output {
+  return { ret: -1, errno, stage };
+}
+
+interface Operation {
+  readonly run: Handler;
+  /** Fields of the step that it gives, besides `ret` and `errno`. */
+  readonly gives: readonly string[];
+}
+
+const operation = (run: Handler, ...gives: string[]): Operation => ({ run, gives });
+
+const INFO_FIELDS = ['argsz_out', 'flags', 'iova_pgsizes', 'cap_offset', 'caps'];
+const CALLBACKS = 'dma_unmap_cb';
+const NOTHING = operation(() => {});
+
+/** Every operation that is understood. */
+export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operation>([
+  [
+    'open_container',
+    operation((input, machine, output) => {
+      machine.openContainer(input.text('container'));
+      output.ret = 'fd';
+    }),
+  ],
+  ['get_api_version', operation((i, m, output) => (output.ret = containerOf(i, m).apiVersion()))],
+  [
+    'check_extension',
+    operation((i, m, output) => (output.ret = containerOf(i, m).checkExtension(i.number('ext')))),
+  ],
+  ['set_iommu', operation((i, m) => containerOf(i, m).setIommu(i.number('type')))],
+  ['iommu_get_info', operation(getInfo, ...INFO_FIELDS)],
+  ['map_dma', operation(mapDma)],
+  ['map_dma_repeat', operation(mapRepeat, 'succeeded')],
+  ['unmap_dma', operation(unmapDma, 'size_out', 'bitmap', CALLBACKS)],
+  ['dirty_start', operation(dirtyFlags)],
+  ['dirty_stop', operation(dirtyFlags)],
+  ['dirty_raw', operation(dirtyFlags)],
+  ['dirty_get_bitmap', operation(dirtyBitmap, 'bitmap')],
+  ['open_group', operation(openGroup)],
+  ['group_set_container', operation(setContainer)],
+  ['group_unset_container', operation((i, m) => groupOf(i, m).group.unsetContainer())],
+  [
+    'group_status',
+    operation((input, machine, output) => {
+      const status = groupOf(input, machine).group.status();
+      output.flags = FLAG_NAMES.filter((_, bit) => (status & (1 << bit)) !== 0);
+    }, 'flags'),
+  ],
+  [
+    'group_get_device_fd',
+    operation((input, machine, output) => {
+      machine.openDevice(input.text('device'), groupOf(input, machine), input.text('name'));
+      output.ret = 'fd';
+    }),
+  ],
+  ['pin_pages', operation(pinPages, 'pages', 'pages_nonnull')],
+  ['unpin_pages', operation(unpinPages)],
+  ['dma_rw', operation(dmaRw, 'data')],
+  ['cb_policy', operation(setPolicy)],
+  ['close', operation(close, CALLBACKS)],
+  ['raw_ioctl', operation(unknownCall)],
+  ['mem_peek', operation(peek, 'data')],
+  [
+    'mem_poke',
+    operation((i, { process }) => {
+      process.copyIn(...place(i), pattern(lengthOf(i, 'len'), i.number('pattern_start')));
+    }),
+  ],
+  ['mem_munmap', operation((i, { process }) => process.unmap(place(i)[0], pageOf(i.u64('size'))))],
+  [
+    'mem_mmap_fixed_zero',
+    operation((i, { process }) => process.mapZeros(place(i)[0], pageOf(i.u64('size')), i.number('prot'))),
+  ],
+  ['set_dma_entry_limit', operation((i, machine) => (machine.entryLimit = i.number('limit')))],
+  ['drop_cap_ipc_lock', operation((_, { process }) => (process.locksFreely = false))],
+  ['set_rlimit_memlock', operation((i, { process }) => (process.lockLimit = i.number('pages')))],
+  ['in_child', operation((_, machine) => machine.fork())],
+  ['child_exit', operation((_, machine) => machine.exitChild())],
+  ['vmlck', NOTHING],
+  ['note', NOTHING],
+  [
+    'sysfs_list',
+    operation((i, { sysfs }, output) => (output.entries = sysfs.list(i.text('path'))), 'entries'),
+  ],
+  [
+    'sysfs_read',
+    operation((input, { sysfs }, output) => {
+      const data = sysfs.read(input.text('path'));
+      Object.assign(output, { ret: data.length, data });
+    }, 'data'),
+  ],
+  ['sysfs_write', operation(sysfsWrite, 'stage')],
+  ['sysfs_write_async', operation(sysfsWriteAsync, 'state_after_1500ms')],
+  [
+    'sysfs_write_async_result',
+    operation((_, machine, output) => {
+      output.state = removalState(machine);
+      output.ret = output.state === 'done' ? 1 : null;
+    }, 'state'),
+  ],
+]);
