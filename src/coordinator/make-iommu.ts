@@ -10,6 +10,15 @@ const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
   none: (ram) => new NoIommu(ram),
   // Caching mode, as QEMU demands for VFIO devices: the guest announces new mappings too.
   intel: (ram) => new IntelIommu({ ram, awBits: 48, cachingMode: true }),
+  'intel-scalable': (ram) =>
+    new IntelIommu({
+      ram,
+      awBits: 48,
+      cachingMode: true,
+      scalable: true,
+      firstStage: true,
+      secondStage: true,
+    }),
 };
 
 export const IOMMU_NAMES: readonly string[] = Object.keys(MAKERS);

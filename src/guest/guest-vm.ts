@@ -16,7 +16,7 @@ import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
 import type { RegisterPort } from './register-port.ts';
 import { Verifier } from './verifier.ts';
 import type { VtdDomain } from './vtd-domain.ts';
-import { VtdDriver } from './vtd-driver.ts';
+import { VtdDriver, type VtdMode } from './vtd-driver.ts';
 
 /** IOVAs handed out by the DMA API: above every GPA, so that they are never identity by chance. */
 const IOVA_BASE = 2 ** 34;
@@ -24,6 +24,12 @@ const IOVA_BYTES = 2 ** 34;
 /** The first pages of RAM are left alone, as a guest's firmware would. */
 const FIRST_PAGE = 0x10_0000;
 const NOTE_LIMIT = 32;
+
+/** The driver's mode, by the vIOMMU's name and the parameter `stage`. */
+const VTD_MODES: Readonly<Record<string, Readonly<Record<string, VtdMode>>>> = {
+  intel: { second: 'legacy' },
+  'intel-scalable': { second: 'second-stage', first: 'first-stage' },
+};
 
 /** A vGPU of this VM: its driver and its DMA API. */
 export interface GuestGpu {
@@ -92,16 +98,29 @@ export class GuestVm {
     }
   }
 
-  /** The guest's VT-d driver, started on first use. @throws Error if this VM has no such vIOMMU */
+  /**
+   * The guest's VT-d driver, started on first use. On `intel-scalable` the parameter `stage`, `first` or `second`
+   * (the default), says which tables it uses.
+   * @throws Error if this VM has no VT-d, or for another `stage`
+   */
   async iommu(): Promise<VtdDriver> {
-    if (this.#task.viommu !== 'intel')
-      throw new Error(`VM ${this.id} has vIOMMU '${this.#task.viommu}', not 'intel'`);
+    const mode = this.#vtdMode();
     if (!this.#iommu) {
       const Driver = this.#task.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
-      this.#iommu = new Driver(this.iommuRegisters(), this.ram, this.lowPages);
+      this.#iommu = new Driver(this.iommuRegisters(), this.ram, this.lowPages, { mode });
       await this.#iommu.start();
     }
     return this.#iommu;
+  }
+
+  #vtdMode(): VtdMode {
+    const modes = VTD_MODES[this.#task.viommu];
+    if (!modes) throw new Error(`VM ${this.id} has vIOMMU '${this.#task.viommu}', not a VT-d`);
+    const stage = String(this.params.stage ?? 'second');
+    const mode = modes[stage];
+    if (!mode)
+      throw new Error(`no stage '${stage}' on '${this.#task.viommu}'; accepted: ${Object.keys(modes)}`);
+    return mode;
   }
 
   /** The vIOMMU's registers, bare: for scripts that are their own driver, or a bad one. */

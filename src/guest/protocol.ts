@@ -19,7 +19,7 @@ export interface GuestTask {
   readonly params: Readonly<Record<string, unknown>>;
   readonly ram: GuestRamHandle;
   readonly devices: readonly GuestDevice[];
-  /** `none` or `intel`. */
+  /** `none`, `intel`, `intel-scalable`. */
   readonly viommu: string;
   /** The vIOMMU's MMIO channel. */
   readonly iommuMmio: SharedArrayBuffer;

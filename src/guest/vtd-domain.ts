@@ -3,7 +3,7 @@
  */
 import type { GuestRam } from '../host/guest-ram.ts';
 import type { PageAllocator } from './page-allocator.ts';
-import { SecondLevelEditor } from './second-level-editor.ts';
+import { type EntryEncoding, PageTableEditor } from './page-table-editor.ts';
 
 export interface MapRange {
   readonly iova: number;
@@ -25,6 +25,8 @@ export interface DomainHost {
   readonly pages: PageAllocator;
   readonly levels: number;
   readonly largestLeaf: number;
+  /** First-stage or second-stage entries. */
+  readonly encoding: EntryEncoding;
   /** CAP.CM: an entry that becomes present must be invalidated too. */
   readonly cachingMode: boolean;
   /** Complete when no device uses what was cached for these ranges. */
@@ -34,16 +36,17 @@ export interface DomainHost {
 export class VtdDomain {
   readonly id: number;
   readonly #host: DomainHost;
-  readonly #tables: SecondLevelEditor;
+  readonly #tables: PageTableEditor;
 
   /** @throws PageAllocatorExhausted */
   constructor(id: number, host: DomainHost) {
     this.id = id;
     this.#host = host;
-    this.#tables = new SecondLevelEditor(host.ram, host.pages, host.levels, host.largestLeaf);
+    const { ram, pages, levels, largestLeaf, encoding } = host;
+    this.#tables = new PageTableEditor(ram, pages, levels, largestLeaf, encoding);
   }
 
-  /** GPA of the top table, for the context entry. */
+  /** GPA of the top table, for the context or PASID entry. */
   get root(): number {
     return this.#tables.root;
   }

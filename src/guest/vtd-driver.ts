@@ -1,13 +1,23 @@
 /**
- * A guest's driver for VT-d in legacy mode, as scenario scripts use it. It knows the hardware from the specification
- * alone: registers through a port, tables and queue in guest RAM.
+ * A guest's driver for VT-d in legacy or scalable mode, as scenario scripts use it. It knows the hardware from the
+ * specification alone: registers through a port, tables and queue in guest RAM.
  */
 import { nowUs, sleep, yieldTurn } from '#host';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as vtd from '../pci/vtd-format.ts';
 import { Mutex } from './mutex.ts';
 import type { PageAllocator } from './page-allocator.ts';
+import { type EntryEncoding, FIRST_STAGE_ENTRIES, SECOND_STAGE_ENTRIES } from './page-table-editor.ts';
 import type { RegisterPort } from './register-port.ts';
+import {
+  CONTEXT_GLOBAL,
+  FIRST_STAGE_IOTLB,
+  IOTLB_GLOBAL,
+  type IotlbDescriptors,
+  PASID_CACHE_GLOBAL,
+  SECOND_STAGE_IOTLB,
+} from './vtd-descriptors.ts';
+import { ContextTables, type DeviceTables, PasidTables } from './vtd-device-tables.ts';
 import { type UnmapRange, VtdDomain } from './vtd-domain.ts';
 import { type Descriptor, VtdQueue } from './vtd-queue.ts';
 
@@ -35,8 +45,13 @@ export class VtdDriverError extends Error {
   override name = 'VtdDriverError';
 }
 
+/** `legacy`: root and context tables; the others are scalable mode with tables of that stage. */
+export type VtdMode = 'legacy' | 'second-stage' | 'first-stage';
+
 export interface VtdDriverOptions {
   readonly timeoutMs?: number;
+  /** Default `legacy`. */
+  readonly mode?: VtdMode;
   /** Levels of the domains' tables; default: the most the hardware has. */
   readonly levels?: 3 | 4;
 }
@@ -60,6 +75,48 @@ export interface GuestFault {
   readonly reason: number;
 }
 
+/** What a mode is made of. */
+interface ModeParts {
+  readonly scalable: boolean;
+  readonly encoding: EntryEncoding;
+  readonly iotlb: IotlbDescriptors;
+  /** ECAP bits that the hardware must have. */
+  readonly needs: bigint;
+  tables(ram: GuestRam, pages: PageAllocator): DeviceTables;
+  /** Level of the largest leaf. */
+  largestLeaf(cap: bigint): number;
+}
+
+const secondStageLeaf = (cap: bigint): number =>
+  (cap & vtd.CAP.SLLPS_1G) !== 0n ? 3 : (cap & vtd.CAP.SLLPS_2M) !== 0n ? 2 : 1;
+
+const MODES: Readonly<Record<VtdMode, ModeParts>> = {
+  legacy: {
+    scalable: false,
+    encoding: SECOND_STAGE_ENTRIES,
+    iotlb: SECOND_STAGE_IOTLB,
+    needs: vtd.ECAP.QI,
+    tables: (ram, pages) => new ContextTables(ram, pages),
+    largestLeaf: secondStageLeaf,
+  },
+  'second-stage': {
+    scalable: true,
+    encoding: SECOND_STAGE_ENTRIES,
+    iotlb: SECOND_STAGE_IOTLB,
+    needs: vtd.ECAP.QI | vtd.ECAP.SMTS | vtd.ECAP.SSTS,
+    tables: (ram, pages) => new PasidTables(ram, pages, vtd.PGTT_SECOND_STAGE),
+    largestLeaf: secondStageLeaf,
+  },
+  'first-stage': {
+    scalable: true,
+    encoding: FIRST_STAGE_ENTRIES,
+    iotlb: FIRST_STAGE_IOTLB,
+    needs: vtd.ECAP.QI | vtd.ECAP.SMTS | vtd.ECAP.FSTS,
+    tables: (ram, pages) => new PasidTables(ram, pages, vtd.PGTT_FIRST_STAGE),
+    largestLeaf: (cap) => ((cap & vtd.CAP.FS1GP) !== 0n ? 3 : 2),
+  },
+};
+
 interface Attachment {
   readonly domainId: number;
   readonly domain: VtdDomain | undefined;
@@ -72,8 +129,8 @@ export class VtdDriver {
   readonly #options: VtdDriverOptions;
   readonly #timeoutMs: number;
   readonly #queue: VtdQueue;
-  readonly #root: number;
-  readonly #contextTables = new Map<number, number>();
+  readonly #mode: ModeParts;
+  readonly #tables: DeviceTables;
   readonly #attachments = new Map<number, Attachment>();
   readonly #commands = new Mutex();
   readonly #contexts = new Mutex();
@@ -88,8 +145,9 @@ export class VtdDriver {
     this.#pages = pages;
     this.#options = options;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    this.#root = pages.allocate();
-    this.#queue = new VtdQueue(port, ram, pages, this.#timeoutMs);
+    this.#mode = MODES[options.mode ?? 'legacy'];
+    this.#tables = this.#mode.tables(ram, pages);
+    this.#queue = new VtdQueue(port, ram, pages, this.#timeoutMs, this.#mode.scalable);
   }
 
   /** A started driver; translation is still disabled. @throws as {@link start} */
@@ -113,11 +171,13 @@ export class VtdDriver {
     this.#capabilities = await this.#readCapabilities();
     await this.disableTranslation();
     await this.#command('disabling queued invalidation', vtd.GCMD_QIE, false);
-    await this.#port.write(vtd.RTADDR_REG, 8, BigInt(this.#root));
+    await this.#port.write(vtd.RTADDR_REG, 8, this.#tables.rootPointer);
     await this.#command('setting the root table', vtd.GCMD_SRTP, true);
     await this.#queue.install();
     await this.#command('enabling queued invalidation', vtd.GCMD_QIE, true);
     await this.#queue.submit([CONTEXT_GLOBAL], 'global context-cache invalidation');
+    if (this.#mode.scalable)
+      await this.#queue.submit([PASID_CACHE_GLOBAL], 'global PASID-cache invalidation');
     await this.#queue.submit([IOTLB_GLOBAL], 'global IOTLB invalidation');
   }
 
@@ -138,6 +198,7 @@ export class VtdDriver {
       pages: this.#pages,
       levels,
       largestLeaf,
+      encoding: this.#mode.encoding,
       cachingMode,
       invalidate: (changed, ranges) => this.submitInvalidation(changed, ranges),
     });
@@ -151,7 +212,10 @@ export class VtdDriver {
     return this.#contexts.run(async () => {
       for (const [requesterId, { domain: used }] of this.#attachments)
         if (used === domain) throw new VtdDriverError(`domain ${domain.id} is used by ${bdf(requesterId)}`);
-      await this.#queue.submit([iotlbDomain(domain.id)], `IOTLB invalidation of domain ${domain.id}`);
+      await this.#queue.submit(
+        [this.#mode.iotlb.domain(domain.id)],
+        `IOTLB invalidation of domain ${domain.id}`,
+      );
       domain.dismantle();
       this.#freeIds.push(domain.id);
     });
@@ -163,21 +227,19 @@ export class VtdDriver {
    * @throws InvalidationTimeout, PageAllocatorExhausted
    */
   attach(requesterId: number, domain: VtdDomain): Promise<void> {
-    const low = contextLow(vtd.TT_MULTI_LEVEL, domain.root);
-    return this.#setContext(requesterId, { domainId: domain.id, domain }, low, domain.root);
+    return this.#setTables(requesterId, { domainId: domain.id, domain });
   }
 
   /** Lets a device see system memory while others are translated. @throws VtdDriverError, InvalidationTimeout */
   async setPassThrough(requesterId: number): Promise<void> {
     if (!this.capabilities.passThrough)
       throw new VtdDriverError('the hardware has no pass-through (ECAP.PT)');
-    const attachment = { domainId: PASS_THROUGH_DOMAIN, domain: undefined };
-    await this.#setContext(requesterId, attachment, contextLow(vtd.TT_PASS_THROUGH, 0), 0);
+    await this.#setTables(requesterId, { domainId: PASS_THROUGH_DOMAIN, domain: undefined });
   }
 
   /** Blocks a device. Resolves when it can reach nothing any more. @throws InvalidationTimeout */
   detach(requesterId: number): Promise<void> {
-    return this.#contexts.run(() => this.#clearContext(requesterId));
+    return this.#contexts.run(() => this.#clearTables(requesterId));
   }
 
   /** Resolves when every device is behind its domain's tables. @throws CommandTimeout */
@@ -215,7 +277,7 @@ export class VtdDriver {
    * @throws InvalidationTimeout
    */
   protected submitInvalidation(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void> {
-    const descriptors = this.#pageDescriptors(domain.id, ranges) ?? [iotlbDomain(domain.id)];
+    const descriptors = this.#pageDescriptors(domain.id, ranges) ?? [this.#mode.iotlb.domain(domain.id)];
     return this.#queue.submit(descriptors, `IOTLB invalidation of domain ${domain.id}`);
   }
 
@@ -229,62 +291,45 @@ export class VtdDriver {
         if (descriptors.length === PAGE_SELECTIVE_LIMIT) return undefined;
         let mask = 0;
         while (mask < maxAddressMask && fits(at, mask + 1, iova + size)) mask++;
-        descriptors.push(iotlbPages(domainId, at, mask));
+        descriptors.push(this.#mode.iotlb.pages(domainId, at, mask));
         at += 2 ** (12 + mask);
       }
     return descriptors;
   }
 
   /**
-   * Writes the entry in place, also over a live one: the device goes from the old tables to the new ones without a
-   * moment in which it may reach nothing. What was cached carries the old domain id (0 for "not present", section
-   * 6.1), so that is the one the invalidation names.
+   * What was cached carries the old domain id (0 for "not present", section 6.1), so that is the one the
+   * invalidation names.
    */
-  #setContext(requesterId: number, attachment: Attachment, low: number, tables: number): Promise<void> {
+  #setTables(requesterId: number, attachment: Attachment): Promise<void> {
     const { levels } = this.capabilities;
     return this.#contexts.run(async () => {
+      const { domainId, domain } = attachment;
       const cached = this.#attachments.get(requesterId)?.domainId ?? 0;
-      const entry = this.#contextEntry(requesterId);
-      this.#ram.write32(entry + 12, 0);
-      this.#ram.write32(entry + 8, (levels - 2) | (attachment.domainId << vtd.CONTEXT_DID_SHIFT));
-      this.#ram.write32(entry + 4, Math.floor(tables / 2 ** 32));
-      this.#ram.write32(entry, low);
+      const target = { domainId, levels, root: domain?.root };
+      const descriptors = this.#tables.set(requesterId, target, cached);
       this.#attachments.set(requesterId, attachment);
-      await this.#invalidateContext(requesterId, cached, [cached, attachment.domainId]);
+      await this.#invalidateDevice(requesterId, descriptors, [cached, domainId]);
     });
   }
 
-  async #clearContext(requesterId: number): Promise<void> {
+  async #clearTables(requesterId: number): Promise<void> {
     const attachment = this.#attachments.get(requesterId);
     if (!attachment) return;
-    this.#ram.write32(this.#contextEntry(requesterId), 0);
-    await this.#invalidateContext(requesterId, attachment.domainId, [attachment.domainId]);
+    const descriptors = this.#tables.clear(requesterId, attachment.domainId);
+    await this.#invalidateDevice(requesterId, descriptors, [attachment.domainId]);
     this.#attachments.delete(requesterId);
   }
 
-  /** A device's context entry was cached under `cachedDomain`; the IOTLB of each domain in `domains` goes with it. */
-  async #invalidateContext(
+  /** After a device's own entries the IOTLB of each domain in `domains`. */
+  async #invalidateDevice(
     requesterId: number,
-    cachedDomain: number,
+    descriptors: readonly Descriptor[],
     domains: readonly number[],
   ): Promise<void> {
     const used = [...new Set(domains)].filter((id) => id !== 0);
-    const descriptors = [contextDevice(cachedDomain, requesterId), ...used.map((id) => iotlbDomain(id))];
-    await this.#queue.submit(descriptors, `context-cache invalidation of ${bdf(requesterId)}`);
-  }
-
-  /** GPA of a device's context entry; makes the bus's context table if there is none. */
-  #contextEntry(requesterId: number): number {
-    const bus = requesterId >>> 8;
-    let table = this.#contextTables.get(bus);
-    if (table === undefined) {
-      table = this.#pages.allocate();
-      this.#contextTables.set(bus, table);
-      const entry = this.#root + bus * vtd.ROOT_ENTRY_BYTES;
-      this.#ram.write32(entry + 4, Math.floor(table / 2 ** 32));
-      this.#ram.write32(entry, (table % 2 ** 32) + vtd.ROOT_P);
-    }
-    return table + (requesterId & 0xff) * vtd.CONTEXT_ENTRY_BYTES;
+    const all = [...descriptors, ...used.map((id) => this.#mode.iotlb.domain(id))];
+    await this.#queue.submit(all, `context-cache invalidation of ${bdf(requesterId)}`);
   }
 
   /** Sets or clears one bit of GCMD and polls GSTS until it follows. */
@@ -316,18 +361,33 @@ export class VtdDriver {
     if (widest === 0) throw new VtdDriverError('the hardware does not translate DMA (CAP.SAGAW is 0)');
     if (levels > widest)
       throw new VtdDriverError(`the hardware has ${widest} levels of tables, not ${levels}`);
-    if ((ecap & ECAP.QI) === 0n)
-      throw new VtdDriverError('the hardware has no queued invalidation (ECAP.QI)');
+    this.#checkMode(ecap);
+    if (this.#options.mode === 'first-stage' && levels !== vtd.FS_LEVELS)
+      throw new VtdDriverError(`first-stage tables have ${vtd.FS_LEVELS} levels, not ${levels}`);
     return {
       cachingMode: (cap & CAP.CM) !== 0n,
       passThrough: (ecap & ECAP.PT) !== 0n,
       levels,
-      largestLeaf: (cap & CAP.SLLPS_1G) !== 0n ? 3 : (cap & CAP.SLLPS_2M) !== 0n ? 2 : 1,
+      largestLeaf: this.#mode.largestLeaf(cap),
       maxAddressMask: (cap & CAP.PSI) !== 0n ? Number((cap >> CAP.MAMV_SHIFT) & CAP.MAMV_MASK) : -1,
       faultOffset: Number((cap >> CAP.FRO_SHIFT) & CAP.FRO_MASK) * 16,
     };
   }
+
+  #checkMode(ecap: bigint): void {
+    const missing = NEEDED.filter(({ bit }) => (this.#mode.needs & bit & ~ecap) !== 0n);
+    if (missing.length > 0)
+      throw new VtdDriverError(`the hardware has no ${missing.map(({ what }) => what).join(', no ')}`);
+  }
 }
+
+/** What a mode may need of the hardware, in words. */
+const NEEDED: readonly { readonly bit: bigint; readonly what: string }[] = [
+  { bit: vtd.ECAP.QI, what: 'queued invalidation (ECAP.QI)' },
+  { bit: vtd.ECAP.SMTS, what: 'scalable mode (ECAP.SMTS)' },
+  { bit: vtd.ECAP.SSTS, what: 'second-stage translation in scalable mode (ECAP.SSTS)' },
+  { bit: vtd.ECAP.FSTS, what: 'first-stage translation (ECAP.FSTS)' },
+];
 
 /** `bb:dd.f`, as lspci prints it. */
 const bdf = (requesterId: number): string => {
@@ -335,37 +395,8 @@ const bdf = (requesterId: number): string => {
   return `${two(requesterId >>> 8)}:${two((requesterId >>> 3) & 0x1f)}.${requesterId & 7}`;
 };
 
-const contextLow = (type: number, tables: number): number =>
-  (tables % 2 ** 32) + ((type << vtd.CONTEXT_TT_SHIFT) | vtd.CONTEXT_P);
-
 /** True if 2^`mask` pages at `at` are naturally aligned and end by `end`. */
 const fits = (at: number, mask: number, end: number): boolean => {
   const size = 2 ** (12 + mask);
   return at % size === 0 && at + size <= end;
 };
-
-// Descriptors, section 6.5.2.1 and 6.5.2.3. IOTLB invalidations drain reads and writes, and paging-structure caches.
-const DRAIN = vtd.QI_IOTLB_DW | vtd.QI_IOTLB_DR;
-const CONTEXT_GLOBAL: Descriptor = [vtd.QI_CONTEXT_CACHE | (vtd.CC_GLOBAL << 4), 0, 0, 0];
-const IOTLB_GLOBAL: Descriptor = [vtd.QI_IOTLB | (vtd.IOTLB_GLOBAL << 4) | DRAIN, 0, 0, 0];
-
-const contextDevice = (domainId: number, requesterId: number): Descriptor => [
-  vtd.QI_CONTEXT_CACHE | (vtd.CC_DEVICE << 4) | (domainId << 16),
-  requesterId,
-  0,
-  0,
-];
-
-const iotlbDomain = (domainId: number): Descriptor => [
-  vtd.QI_IOTLB | (vtd.IOTLB_DOMAIN << 4) | DRAIN | (domainId << 16),
-  0,
-  0,
-  0,
-];
-
-const iotlbPages = (domainId: number, iova: number, mask: number): Descriptor => [
-  vtd.QI_IOTLB | (vtd.IOTLB_PAGE << 4) | DRAIN | (domainId << 16),
-  0,
-  (iova % 2 ** 32) + mask,
-  Math.floor(iova / 2 ** 32),
-];

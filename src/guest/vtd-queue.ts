@@ -10,14 +10,14 @@ import * as vtd from '../pci/vtd-format.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { RegisterPort } from './register-port.ts';
 
-/** Descriptors of a queue of one page (IQA.QS = 0). */
+/** 128-bit descriptors of a queue of one page (IQA.QS = 0); of 256-bit ones there are half as many. */
 export const QUEUE_ENTRIES = 256;
-/** Two slots stay empty: a full ring must not look empty, and hardware may publish a wait before IQH passes it. */
-const QUEUE_CAPACITY = QUEUE_ENTRIES - 2;
+/** This many slots stay empty: a full ring must not look empty, and a wait may be seen before IQH passes it. */
+const SPARE_SLOTS = 2;
 /** Descriptors of one submission, its wait descriptor not counted. */
 export const SUBMISSION_LIMIT = 64;
 
-/** One 128-bit descriptor as 32-bit words, lowest first. */
+/** A descriptor as 32-bit words, lowest first; the upper half of a 256-bit one is 0. */
 export type Descriptor = readonly [number, number, number, number];
 
 /** Thrown when the hardware does not complete a submission in time; its tables must not be reused. */
@@ -44,6 +44,9 @@ export class VtdQueue {
   readonly #ram: GuestRam;
   readonly #timeoutMs: number;
   readonly #ring: number;
+  readonly #wide: boolean;
+  readonly #entries: number;
+  readonly #descriptorBytes: number;
   readonly #freeStatus: number[] = [];
   /** In ring order, from the oldest that is not known to be complete. */
   readonly #inFlight: Submission[] = [];
@@ -51,20 +54,27 @@ export class VtdQueue {
   #used = 0;
   #value = 0;
 
-  /** Takes two pages: the ring and the status words. @throws PageAllocatorExhausted */
-  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, timeoutMs: number) {
+  /**
+   * Takes two pages: the ring and the status words.
+   * @param wide 256-bit descriptors (IQA.DW), which scalable mode needs
+   * @throws PageAllocatorExhausted
+   */
+  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, timeoutMs: number, wide: boolean) {
+    this.#wide = wide;
+    this.#entries = wide ? QUEUE_ENTRIES / 2 : QUEUE_ENTRIES;
+    this.#descriptorBytes = wide ? vtd.QI_WIDE_DESCRIPTOR_BYTES : vtd.QI_DESCRIPTOR_BYTES;
     this.#port = port;
     this.#ram = ram;
     this.#timeoutMs = timeoutMs;
     this.#ring = pages.allocate();
     const status = pages.allocate();
-    for (let i = QUEUE_ENTRIES - 1; i >= 0; i--) this.#freeStatus.push(status + 4 * i);
+    for (let i = this.#entries - 1; i >= 0; i--) this.#freeStatus.push(status + 4 * i);
   }
 
   /** Tells the hardware where the queue is; enabling it (GCMD.QIE) is the caller's. */
   async install(): Promise<void> {
     await this.#port.write(vtd.IQT_REG, 8, 0n);
-    await this.#port.write(vtd.IQA_REG, 8, BigInt(this.#ring));
+    await this.#port.write(vtd.IQA_REG, 8, BigInt(this.#ring) | (this.#wide ? vtd.IQA_DW : 0n));
   }
 
   /**
@@ -86,14 +96,14 @@ export class VtdQueue {
     const flags = vtd.QI_WAIT | vtd.WAIT_SW | vtd.WAIT_FN;
     const { statusGpa, value } = submission;
     this.#push([flags, value, statusGpa % 2 ** 32, Math.floor(statusGpa / 2 ** 32)]);
-    await this.#port.write(vtd.IQT_REG, 8, BigInt(this.#tail * vtd.QI_DESCRIPTOR_BYTES));
+    await this.#port.write(vtd.IQT_REG, 8, BigInt(this.#tail * this.#descriptorBytes));
     await this.#settled(submission, this.#timeoutMs);
     if (!submission.done) throw await this.#timeout(what);
   }
 
   #fits(slots: number): boolean {
     this.#reap();
-    return this.#used + slots <= QUEUE_CAPACITY;
+    return this.#used + slots <= this.#entries - SPARE_SLOTS;
   }
 
   /** Slots become free when the oldest submission is complete. */
@@ -128,9 +138,9 @@ export class VtdQueue {
   }
 
   #push(descriptor: Descriptor): void {
-    const at = this.#ring + this.#tail * vtd.QI_DESCRIPTOR_BYTES;
-    for (const [i, word] of descriptor.entries()) this.#ram.write32(at + 4 * i, word);
-    this.#tail = (this.#tail + 1) % QUEUE_ENTRIES;
+    const at = this.#ring + this.#tail * this.#descriptorBytes;
+    for (let i = 0; i < this.#descriptorBytes / 4; i++) this.#ram.write32(at + 4 * i, descriptor[i] ?? 0);
+    this.#tail = (this.#tail + 1) % this.#entries;
   }
 
   /** Frees what the hardware has completed, in ring order. */

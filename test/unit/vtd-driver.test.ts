@@ -5,16 +5,17 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { yieldTurn } from '#host';
 import type { Iova } from '../../src/address/address.ts';
-import { hex, PAGE_1G, PAGE_2M, PERM_READ, PERM_RW } from '../../src/address/address.ts';
+import { hex, PAGE_1G, PAGE_2M, PERM_READ, PERM_RW, PERM_WRITE } from '../../src/address/address.ts';
 import { PageAllocator, PageAllocatorExhausted, PageNotAllocated } from '../../src/guest/page-allocator.ts';
+import { IovaInUse, MappingRangeError, PartialUnmap } from '../../src/guest/page-table-editor.ts';
 import type { RegisterPort } from '../../src/guest/register-port.ts';
-import { IovaInUse, MappingRangeError, PartialUnmap } from '../../src/guest/second-level-editor.ts';
 import type { UnmapRange, VtdDomain } from '../../src/guest/vtd-domain.ts';
 import {
   CommandTimeout,
   VtdDriver,
   VtdDriverError,
   type VtdDriverOptions,
+  type VtdMode,
 } from '../../src/guest/vtd-driver.ts';
 import { InvalidationTimeout, QUEUE_ENTRIES } from '../../src/guest/vtd-queue.ts';
 import type { GuestRam } from '../../src/host/guest-ram.ts';
@@ -65,9 +66,18 @@ interface SetupOptions extends Partial<IntelIommuOptions> {
   readonly Driver?: typeof VtdDriver;
 }
 
-async function setUp(options: SetupOptions = {}): Promise<Setup> {
+/** A unit that can do every mode of the driver. */
+const EVERY_MODE = {
+  awBits: 48,
+  cachingMode: true,
+  scalable: true,
+  firstStage: true,
+  secondStage: true,
+} as const;
+
+async function setUpMode(mode: VtdMode, options: SetupOptions): Promise<Setup> {
   const ram = options.ram ?? smallRam();
-  const iommu = new IntelIommu({ awBits: 48, cachingMode: true, ...options, ram });
+  const iommu = new IntelIommu({ ...EVERY_MODE, ...options, ram });
   const port = new LocalPort(iommu, options.delayed ?? false);
   const pages = new PageAllocator(ram, MIB, 4 * MIB);
   const attach = (requesterId: number): [RecordingNotifier, DeviceAddressSpace] => {
@@ -77,7 +87,11 @@ async function setUp(options: SetupOptions = {}): Promise<Setup> {
     return [notifier, space];
   };
   const [notifier, space] = attach(DEVICE);
-  const driver = new (options.Driver ?? VtdDriver)(port, ram, pages, { timeoutMs: 2000, ...options.driver });
+  const driver = new (options.Driver ?? VtdDriver)(port, ram, pages, {
+    timeoutMs: 2000,
+    mode,
+    ...options.driver,
+  });
   await driver.start();
   return { ram, iommu, port, pages, notifier, space, driver, attach: (id) => attach(id)[0] };
 }
@@ -92,215 +106,269 @@ const failure = (work: Promise<unknown>): Promise<unknown> =>
     (error: unknown) => error,
   );
 
-describe('VT-d driver', () => {
-  it('takes a device into a domain, maps, unmaps and gives it back', async () => {
-    const { driver, notifier, space, pages } = await setUp();
-    const before = pages.live;
-    const domain = driver.createDomain();
-    await driver.attach(DEVICE, domain);
-    expect(space.kind).to.equal('system');
-    await driver.enableTranslation();
-    expect(space.kind).to.equal('iommu');
-    await domain.map(0x1000, 0x800000, 0x3000, PERM_READ);
-    expect(held(notifier)).to.deep.equal([
-      '0x1000>0x800000+0x1000/1',
-      '0x2000>0x801000+0x1000/1',
-      '0x3000>0x802000+0x1000/1',
-    ]);
-    expect(await domain.unmap(0, 0x2000)).to.equal(0x1000);
-    expect(await domain.unmap(0, 0x10000)).to.equal(0x2000);
-    expect(held(notifier)).to.deep.equal([]);
-    await driver.detach(DEVICE);
-    expect(space.kind).to.equal('blocked');
-    await driver.destroyDomain(domain);
-    // The bus's context table stays.
-    expect(pages.live).to.equal(before + 1);
-    await driver.disableTranslation();
-    expect(held(notifier)).to.deep.equal(['0x0>0x0+0x2000000/3']);
-  });
+for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
+  describe(`VT-d driver, ${mode}`, () => {
+    const setUp = (options: SetupOptions = {}) => setUpMode(mode, options);
 
-  it('switches pass-through and domains live, with the containers following', async () => {
-    const { driver, iommu, space, notifier } = await setUp();
-    const [one, two] = [driver.createDomain(), driver.createDomain()];
-    await one.map(0x1000, 0x800000, 0x1000, PERM_RW);
-    await two.map(0x1000, 0x900000, 0x1000, PERM_RW);
-    await driver.enableTranslation();
-    await driver.attach(DEVICE, one);
-    expect(held(notifier)).to.deep.equal(['0x1000>0x800000+0x1000/3']);
-    await driver.setPassThrough(DEVICE);
-    expect(space.kind).to.equal('system');
-    await driver.attach(DEVICE, two);
-    expect(held(notifier)).to.deep.equal(['0x1000>0x900000+0x1000/3']);
-    expect(iommu.domainOf(DEVICE)).to.equal(two.id);
-    expect(space.audit()).to.deep.equal([]);
-    expect(await failure(driver.destroyDomain(two))).to.be.instanceOf(VtdDriverError);
-  });
-
-  it('uses the largest leaves that alignment allows', async () => {
-    const { driver, iommu } = await setUp({ ram: smallRam(2048 * MIB) });
-    const domain = driver.createDomain();
-    await driver.attach(DEVICE, domain);
-    await driver.enableTranslation();
-    await domain.map(
-      PAGE_1G - PAGE_2M - 0x1000,
-      PAGE_1G - PAGE_2M - 0x1000,
-      PAGE_1G + PAGE_2M + 0x1000,
-      PERM_RW,
-    );
-    for (const iova of [PAGE_1G - PAGE_2M - 0x1000, PAGE_1G - PAGE_2M, PAGE_1G, 2 * PAGE_1G - 1])
-      expect(iommu.translate(DEVICE, iova as Iova, true)).to.include({ ok: true, gpa: iova });
-    expect(await failure(domain.unmap(PAGE_1G, PAGE_2M))).to.be.instanceOf(PartialUnmap);
-    expect(await domain.unmap(0, 4 * PAGE_1G)).to.equal(PAGE_1G + PAGE_2M + 0x1000);
-  });
-
-  it('needs no invalidation after map without caching mode', async () => {
-    const { driver, iommu, port } = await setUp({ cachingMode: false });
-    const domain = driver.createDomain();
-    await driver.attach(DEVICE, domain);
-    await driver.enableTranslation();
-    const writes = port.writes.length;
-    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
-    expect(port.writes.length).to.equal(writes);
-    expect(iommu.translate(DEVICE, 0x1000 as Iova, true)).to.include({ ok: true });
-  });
-
-  it('refuses bad requests without changing anything', async () => {
-    const { driver, pages } = await setUp();
-    const domain = driver.createDomain();
-    await domain.map(0x4000, 0x800000, 0x1000, PERM_RW);
-    const live = pages.live;
-    expect(await failure(domain.map(0x1000, 0x800000, 0x8000, PERM_RW))).to.be.instanceOf(IovaInUse);
-    for (const [iova, size] of [
-      [0x800, 0x1000],
-      [0x1000, 0],
-      [2 ** 48 - 0x1000, 0x2000],
-    ] as const)
-      expect(await failure(domain.map(iova, 0x800000, size, PERM_RW))).to.be.instanceOf(MappingRangeError);
-    expect(pages.live).to.equal(live);
-  });
-
-  it('frees a table page only after the invalidation is complete', async () => {
-    const { driver, notifier, pages } = await setUp();
-    const domain = driver.createDomain();
-    await driver.attach(DEVICE, domain);
-    await driver.enableTranslation();
-    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
-    const live = pages.live;
-    notifier.hold();
-    const unmapped = domain.unmap(0x1000, 0x1000);
-    await yieldTurn();
-    expect(pages.live).to.equal(live);
-    notifier.release();
-    await unmapped;
-    expect(pages.live).to.equal(live - 3);
-  });
-
-  it('serves many flows at once, through a ring that fills up', async () => {
-    const { driver, notifier, space, pages } = await setUp({ delayed: true });
-    const domain = driver.createDomain();
-    await driver.attach(DEVICE, domain);
-    await driver.enableTranslation();
-    const live = pages.live;
-    const flow = async (i: number) => {
-      const base = i * 64 * MIB;
-      for (let round = 0; round < 3; round++) {
-        await domain.map(base, 0x800000, 0x5000, PERM_RW);
-        if (!notifier.mappingAt(base)) throw new Error(`flow ${i}: not mapped`);
-        await domain.unmap(base, 0x5000);
-        if (notifier.mappingAt(base)) throw new Error(`flow ${i}: still mapped`);
-      }
-    };
-    await Promise.all(Array.from({ length: QUEUE_ENTRIES }, (_, i) => flow(i)));
-    expect(held(notifier)).to.deep.equal([]);
-    expect(space.audit()).to.deep.equal([]);
-    expect(pages.live).to.equal(live);
-  });
-
-  it('keeps several devices of one domain in step', async () => {
-    const { driver, notifier, attach } = await setUp();
-    const other = attach(DEVICE + 1);
-    const domain = driver.createDomain();
-    await Promise.all([driver.attach(DEVICE, domain), driver.attach(DEVICE + 1, domain)]);
-    await driver.enableTranslation();
-    await domain.mapAll(
-      Array.from({ length: 40 }, (_, i) => ({
-        iova: i * 0x10000,
-        gpa: 0x800000,
-        size: 0x1000,
-        perm: PERM_RW,
-      })),
-    );
-    expect(held(other)).to.deep.equal(held(notifier));
-    expect(held(other)).to.have.length(40);
-  });
-
-  it('names an invalidation that does not complete, and leaks its tables', async () => {
-    const { driver, notifier, pages } = await setUp({ driver: { timeoutMs: 30 } });
-    const domain = driver.createDomain();
-    await driver.attach(DEVICE, domain);
-    await driver.enableTranslation();
-    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
-    const live = pages.live;
-    notifier.hold();
-    const error = await failure(domain.unmap(0x1000, 0x1000));
-    expect(error).to.be.instanceOf(InvalidationTimeout);
-    expect((error as Error).message).to.match(
-      /IOTLB invalidation of domain 2 not completed within 30 ms \(IQH/,
-    );
-    expect(pages.live).to.equal(live);
-    expect(await failure(driver.disableTranslation())).to.be.instanceOf(CommandTimeout);
-    notifier.release();
-    await yieldTurn();
-    await driver.enableTranslation();
-    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
-    expect(notifier.mappings).to.have.length(1);
-  });
-
-  it('reads and clears the recorded fault', async () => {
-    const { driver, iommu } = await setUp();
-    await driver.attach(DEVICE, driver.createDomain());
-    await driver.enableTranslation();
-    expect(await driver.readFaults()).to.equal(undefined);
-    iommu.translate(DEVICE, 0x7123 as Iova, true);
-    expect(await driver.readFaults()).to.deep.equal({
-      requesterId: DEVICE,
-      iova: 0x7000,
-      write: true,
-      reason: vtd.FAULT.WRITE,
+    it('takes a device into a domain, maps, unmaps and gives it back', async () => {
+      const { driver, notifier, space, pages } = await setUp();
+      const before = pages.live;
+      const domain = driver.createDomain();
+      await driver.attach(DEVICE, domain);
+      expect(space.kind).to.equal('system');
+      await driver.enableTranslation();
+      expect(space.kind).to.equal('iommu');
+      await domain.map(0x1000, 0x800000, 0x3000, PERM_READ);
+      expect(held(notifier)).to.deep.equal([
+        '0x1000>0x800000+0x1000/1',
+        '0x2000>0x801000+0x1000/1',
+        '0x3000>0x802000+0x1000/1',
+      ]);
+      expect(await domain.unmap(0, 0x2000)).to.equal(0x1000);
+      expect(await domain.unmap(0, 0x10000)).to.equal(0x2000);
+      expect(held(notifier)).to.deep.equal([]);
+      await driver.detach(DEVICE);
+      expect(space.kind).to.equal('blocked');
+      await driver.destroyDomain(domain);
+      // The bus's context table stays, and in scalable mode the device's PASID directory and table.
+      expect(pages.live).to.equal(before + (mode === 'legacy' ? 1 : 3));
+      await driver.disableTranslation();
+      expect(held(notifier)).to.deep.equal(['0x0>0x0+0x2000000/3']);
     });
-    expect(await driver.readFaults()).to.equal(undefined);
-    expect(iommu.readRegister(vtd.FSTS_REG, 4)).to.equal(0n);
-  });
 
-  it('shows up as stale when a subclass forgets an invalidation', async () => {
-    class Forgetful extends VtdDriver {
-      forget = false;
-      protected override submitInvalidation(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void> {
-        return this.forget ? Promise.resolve() : super.submitInvalidation(domain, ranges);
+    it('switches pass-through and domains live, with the containers following', async () => {
+      const { driver, iommu, space, notifier } = await setUp();
+      const [one, two] = [driver.createDomain(), driver.createDomain()];
+      await one.map(0x1000, 0x800000, 0x1000, PERM_RW);
+      await two.map(0x1000, 0x900000, 0x1000, PERM_RW);
+      await driver.enableTranslation();
+      await driver.attach(DEVICE, one);
+      expect(held(notifier)).to.deep.equal(['0x1000>0x800000+0x1000/3']);
+      await driver.setPassThrough(DEVICE);
+      expect(space.kind).to.equal('system');
+      await driver.attach(DEVICE, two);
+      expect(held(notifier)).to.deep.equal(['0x1000>0x900000+0x1000/3']);
+      expect(iommu.domainOf(DEVICE)).to.equal(two.id);
+      expect(space.audit()).to.deep.equal([]);
+      expect(await failure(driver.destroyDomain(two))).to.be.instanceOf(VtdDriverError);
+    });
+
+    it('uses the largest leaves that alignment allows', async () => {
+      const { driver, iommu } = await setUp({ ram: smallRam(2048 * MIB) });
+      const domain = driver.createDomain();
+      await driver.attach(DEVICE, domain);
+      await driver.enableTranslation();
+      await domain.map(
+        PAGE_1G - PAGE_2M - 0x1000,
+        PAGE_1G - PAGE_2M - 0x1000,
+        PAGE_1G + PAGE_2M + 0x1000,
+        PERM_RW,
+      );
+      for (const iova of [PAGE_1G - PAGE_2M - 0x1000, PAGE_1G - PAGE_2M, PAGE_1G, 2 * PAGE_1G - 1])
+        expect(iommu.translate(DEVICE, iova as Iova, true)).to.include({ ok: true, gpa: iova });
+      expect(await failure(domain.unmap(PAGE_1G, PAGE_2M))).to.be.instanceOf(PartialUnmap);
+      expect(await domain.unmap(0, 4 * PAGE_1G)).to.equal(PAGE_1G + PAGE_2M + 0x1000);
+    });
+
+    it('needs no invalidation after map without caching mode', async () => {
+      const { driver, iommu, port } = await setUp({ cachingMode: false });
+      const domain = driver.createDomain();
+      await driver.attach(DEVICE, domain);
+      await driver.enableTranslation();
+      const writes = port.writes.length;
+      await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+      expect(port.writes.length).to.equal(writes);
+      expect(iommu.translate(DEVICE, 0x1000 as Iova, true)).to.include({ ok: true });
+    });
+
+    it('refuses bad requests without changing anything', async () => {
+      const { driver, pages } = await setUp();
+      const domain = driver.createDomain();
+      await domain.map(0x4000, 0x800000, 0x1000, PERM_RW);
+      const live = pages.live;
+      expect(await failure(domain.map(0x1000, 0x800000, 0x8000, PERM_RW))).to.be.instanceOf(IovaInUse);
+      for (const [iova, size] of [
+        [0x800, 0x1000],
+        [0x1000, 0],
+        [2 ** 48 - 0x1000, 0x2000],
+      ] as const)
+        expect(await failure(domain.map(iova, 0x800000, size, PERM_RW))).to.be.instanceOf(MappingRangeError);
+      expect(pages.live).to.equal(live);
+    });
+
+    it('frees a table page only after the invalidation is complete', async () => {
+      const { driver, notifier, pages } = await setUp();
+      const domain = driver.createDomain();
+      await driver.attach(DEVICE, domain);
+      await driver.enableTranslation();
+      await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+      const live = pages.live;
+      notifier.hold();
+      const unmapped = domain.unmap(0x1000, 0x1000);
+      await yieldTurn();
+      expect(pages.live).to.equal(live);
+      notifier.release();
+      await unmapped;
+      expect(pages.live).to.equal(live - 3);
+    });
+
+    it('serves many flows at once, through a ring that fills up', async () => {
+      const { driver, notifier, space, pages } = await setUp({ delayed: true });
+      const domain = driver.createDomain();
+      await driver.attach(DEVICE, domain);
+      await driver.enableTranslation();
+      const live = pages.live;
+      const flow = async (i: number) => {
+        const base = i * 64 * MIB;
+        for (let round = 0; round < 3; round++) {
+          await domain.map(base, 0x800000, 0x5000, PERM_RW);
+          if (!notifier.mappingAt(base)) throw new Error(`flow ${i}: not mapped`);
+          await domain.unmap(base, 0x5000);
+          if (notifier.mappingAt(base)) throw new Error(`flow ${i}: still mapped`);
+        }
+      };
+      await Promise.all(Array.from({ length: QUEUE_ENTRIES }, (_, i) => flow(i)));
+      expect(held(notifier)).to.deep.equal([]);
+      expect(space.audit()).to.deep.equal([]);
+      expect(pages.live).to.equal(live);
+    });
+
+    it('keeps several devices of one domain in step', async () => {
+      const { driver, notifier, attach } = await setUp();
+      const other = attach(DEVICE + 1);
+      const domain = driver.createDomain();
+      await Promise.all([driver.attach(DEVICE, domain), driver.attach(DEVICE + 1, domain)]);
+      await driver.enableTranslation();
+      await domain.mapAll(
+        Array.from({ length: 40 }, (_, i) => ({
+          iova: i * 0x10000,
+          gpa: 0x800000,
+          size: 0x1000,
+          perm: PERM_RW,
+        })),
+      );
+      expect(held(other)).to.deep.equal(held(notifier));
+      expect(held(other)).to.have.length(40);
+    });
+
+    it('names an invalidation that does not complete, and leaks its tables', async () => {
+      const { driver, notifier, pages } = await setUp({ driver: { timeoutMs: 30 } });
+      const domain = driver.createDomain();
+      await driver.attach(DEVICE, domain);
+      await driver.enableTranslation();
+      await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+      const live = pages.live;
+      notifier.hold();
+      const error = await failure(domain.unmap(0x1000, 0x1000));
+      expect(error).to.be.instanceOf(InvalidationTimeout);
+      expect((error as Error).message).to.match(
+        /IOTLB invalidation of domain 2 not completed within 30 ms \(IQH/,
+      );
+      expect(pages.live).to.equal(live);
+      expect(await failure(driver.disableTranslation())).to.be.instanceOf(CommandTimeout);
+      notifier.release();
+      await yieldTurn();
+      await driver.enableTranslation();
+      await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+      expect(notifier.mappings).to.have.length(1);
+    });
+
+    it('reads and clears the recorded fault', async () => {
+      const { driver, iommu } = await setUp();
+      await driver.attach(DEVICE, driver.createDomain());
+      await driver.enableTranslation();
+      expect(await driver.readFaults()).to.equal(undefined);
+      iommu.translate(DEVICE, 0x7123 as Iova, true);
+      expect(await driver.readFaults()).to.deep.equal({
+        requesterId: DEVICE,
+        iova: 0x7000,
+        write: true,
+        reason: mode === 'first-stage' ? vtd.FAULT.FS_NOT_PRESENT : vtd.FAULT.WRITE,
+      });
+      expect(await driver.readFaults()).to.equal(undefined);
+      expect(iommu.readRegister(vtd.FSTS_REG, 4)).to.equal(0n);
+    });
+
+    it('shows up as stale when a subclass forgets an invalidation', async () => {
+      class Forgetful extends VtdDriver {
+        forget = false;
+        protected override submitInvalidation(
+          domain: VtdDomain,
+          ranges: readonly UnmapRange[],
+        ): Promise<void> {
+          return this.forget ? Promise.resolve() : super.submitInvalidation(domain, ranges);
+        }
       }
-    }
-    const { driver, space } = await setUp({ Driver: Forgetful });
-    const domain = driver.createDomain();
-    await driver.attach(DEVICE, domain);
-    await driver.enableTranslation();
-    await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
-    (driver as Forgetful).forget = true;
-    await domain.unmap(0x1000, 0x1000);
-    expect(space.audit()).to.have.length(1);
+      const { driver, space } = await setUp({ Driver: Forgetful });
+      const domain = driver.createDomain();
+      await driver.attach(DEVICE, domain);
+      await driver.enableTranslation();
+      await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
+      (driver as Forgetful).forget = true;
+      await domain.unmap(0x1000, 0x1000);
+      expect(space.audit()).to.have.length(1);
+    });
+
+    it('takes over a unit that an earlier driver left translating', async () => {
+      const { driver, iommu, ram, space } = await setUp();
+      await driver.attach(DEVICE, driver.createDomain());
+      await driver.enableTranslation();
+      const next = await VtdDriver.create(
+        new LocalPort(iommu, false),
+        ram,
+        new PageAllocator(ram, 8 * MIB, MIB),
+      );
+      expect(space.kind).to.equal('system');
+      await next.enableTranslation();
+      expect(space.kind).to.equal('blocked');
+    });
   });
 
-  it('takes over a unit that an earlier driver left translating', async () => {
-    const { driver, iommu, ram, space } = await setUp();
-    await driver.attach(DEVICE, driver.createDomain());
-    await driver.enableTranslation();
-    const next = await VtdDriver.create(
-      new LocalPort(iommu, false),
-      ram,
-      new PageAllocator(ram, 8 * MIB, MIB),
+describe('VT-d driver, modes', () => {
+  it('says what the hardware lacks', async () => {
+    const unit = { scalable: false, firstStage: false, secondStage: false };
+    const errors = await Promise.all([
+      failure(setUpMode('second-stage', unit)),
+      failure(setUpMode('first-stage', { ...unit, scalable: true, secondStage: true })),
+      failure(setUpMode('first-stage', { driver: { levels: 3 } })),
+    ]);
+    for (const error of errors) expect(error).to.be.instanceOf(VtdDriverError);
+    expect(errors.map((error) => (error as Error).message)).to.deep.equal([
+      'the hardware has no scalable mode (ECAP.SMTS), no second-stage translation in scalable mode (ECAP.SSTS)',
+      'the hardware has no first-stage translation (ECAP.FSTS)',
+      'first-stage tables have 4 levels, not 3',
+    ]);
+  });
+
+  it('first-stage tables map the lower half, and nothing that may not be read', async () => {
+    const { driver } = await setUpMode('first-stage', {});
+    const domain = driver.createDomain();
+    await domain.map(2 ** 47 - 0x1000, 0x800000, 0x1000, PERM_RW);
+    expect(await failure(domain.map(2 ** 47, 0x800000, 0x1000, PERM_RW))).to.be.instanceOf(MappingRangeError);
+    expect(await failure(domain.map(0x1000, 0x800000, 0x1000, PERM_WRITE))).to.be.instanceOf(
+      MappingRangeError,
     );
-    expect(space.kind).to.equal('system');
-    await next.enableTranslation();
-    expect(space.kind).to.equal('blocked');
+  });
+
+  it('puts devices of both halves of a bus into tables of their own', async () => {
+    const { driver, attach, iommu } = await setUpMode('first-stage', {});
+    const domain = driver.createDomain();
+    const others = [0x0188, 0x0208].map((requesterId) => ({ requesterId, notifier: attach(requesterId) }));
+    await driver.enableTranslation();
+    for (const { requesterId, notifier } of others) {
+      expect(held(notifier)).to.deep.equal([]);
+      await driver.attach(requesterId, domain);
+    }
+    await domain.map(0x1000, 0x800000, 0x1000, PERM_READ);
+    for (const { requesterId, notifier } of others) {
+      expect(held(notifier)).to.deep.equal(['0x1000>0x800000+0x1000/1']);
+      expect(iommu.translate(requesterId, 0x1000 as Iova, true)).to.include({ reason: vtd.FAULT.FS_WRITE });
+    }
+    await driver.detach(0x0188);
+    expect(iommu.translate(0x0188, 0x1000 as Iova, false)).to.include({
+      reason: vtd.FAULT.PASID_NOT_PRESENT,
+    });
+    expect(held(others[0]?.notifier as RecordingNotifier)).to.deep.equal([]);
   });
 });
 

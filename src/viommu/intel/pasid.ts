@@ -11,8 +11,9 @@ import { type Blocked, blocked, tablePointer } from './root-context.ts';
 /** What a unit can do with a PASID entry. */
 export interface PasidFormat {
   readonly awBits: 39 | 48;
-  /** ECAP.FSTS; otherwise ECAP.SSTS: a unit has one of the two. */
+  /** ECAP.FSTS and ECAP.SSTS. */
   readonly firstStage: boolean;
+  readonly secondStage: boolean;
   /** QEMU looks at the translation type of an entry before it looks at P. */
   readonly typeBeforePresent: boolean;
 }
@@ -82,7 +83,7 @@ function isValid(type: number, width: number, pagingMode: number, format: PasidF
   if (type === vtd.PGTT_PASS_THROUGH) return true;
   if (type === vtd.PGTT_FIRST_STAGE) return format.firstStage && pagingMode === 0;
   const widthSupported = width === 39 || (width === 48 && format.awBits === 48);
-  return type === vtd.PGTT_SECOND_STAGE && !format.firstStage && widthSupported;
+  return type === vtd.PGTT_SECOND_STAGE && format.secondStage && widthSupported;
 }
 
 /** AW 1 is 39 bits, AW 2 is 48. */

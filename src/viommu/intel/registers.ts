@@ -34,8 +34,10 @@ export interface IntelCapabilities {
   readonly staleTm?: boolean;
   /** ECAP.SMTS: RTADDR.TTM may choose scalable mode, the queue may have 256-bit descriptors. */
   readonly scalable?: boolean;
-  /** With `scalable`: PASID entries may have first-stage tables (ECAP.FSTS), otherwise second-stage ones (SSTS). */
+  /** With `scalable`, ECAP.FSTS: PASID entries may have first-stage tables. */
   readonly firstStage?: boolean;
+  /** With `scalable`, ECAP.SSTS: PASID entries may have second-stage tables; default: those without first stage. */
+  readonly secondStage?: boolean;
   /** CAP.FS1GP: first-stage tables may have 1 GiB leaves; default true. */
   readonly firstStage1G?: boolean;
   /** With `scalable`: ECAP.PASID and PSS, the size of a PASID in bits (1–20); default 0, none. */
@@ -99,6 +101,10 @@ export function capRegister(options: IntelCapabilities): bigint {
   return cap;
 }
 
+/** Whether scalable mode has second-stage tables: QEMU's unit has one of the two stages. */
+export const hasSecondStage = (options: IntelCapabilities): boolean =>
+  options.secondStage ?? !(options.firstStage ?? false);
+
 /** Section 11.4.3. */
 export function ecapRegister(options: IntelCapabilities): bigint {
   const { ECAP } = vtd;
@@ -107,7 +113,9 @@ export function ecapRegister(options: IntelCapabilities): bigint {
   if (options.snoopControl) ecap |= ECAP.SC;
   if (options.deviceIotlb) ecap |= ECAP.DT;
   if (!options.scalable) return ecap;
-  ecap |= ECAP.SMTS | (options.firstStage ? ECAP.FSTS : ECAP.SSTS | ECAP.SRS);
+  ecap |= ECAP.SMTS;
+  if (options.firstStage) ecap |= ECAP.FSTS;
+  if (hasSecondStage(options)) ecap |= ECAP.SSTS | ECAP.SRS;
   if (options.pasidBits) ecap |= ECAP.PASID | (BigInt(options.pasidBits - 1) << ECAP.PSS_SHIFT);
   return ecap;
 }

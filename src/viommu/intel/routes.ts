@@ -6,7 +6,7 @@ import * as vtd from '../../pci/vtd-format.ts';
 import { FirstStageFormat, FirstStageTables } from './first-stage.ts';
 import type { DomainTables, OnWalked } from './page-tables.ts';
 import { lookUpPasid, type PasidEntry, type PasidFormat } from './pasid.ts';
-import type { IntelCapabilities, Quirks } from './registers.ts';
+import { hasSecondStage, type IntelCapabilities, type Quirks } from './registers.ts';
 import { type Blocked, blocked, type ContextFormat, lookUpContext } from './root-context.ts';
 import { lookUpScalableContext } from './scalable-context.ts';
 import { SecondLevelFormat, SecondLevelTables } from './second-level.ts';
@@ -36,7 +36,12 @@ export class Routes {
     const asQemu = quirks === 'qemu';
     this.#ram = ram;
     this.#context = { awBits, deviceIotlb: options.deviceIotlb ?? false };
-    this.#pasid = { awBits, firstStage: options.firstStage ?? false, typeBeforePresent: asQemu };
+    this.#pasid = {
+      awBits,
+      firstStage: options.firstStage ?? false,
+      secondStage: hasSecondStage(options),
+      typeBeforePresent: asQemu,
+    };
     this.#secondLevel = new SecondLevelFormat(options);
     this.#firstStage = new FirstStageFormat(options, asQemu);
     this.#scalableUnit = options.scalable ?? false;

@@ -1,7 +1,8 @@
 /**
- * The guest's side of VT-d second-level tables: edits them in guest RAM, entry by entry (specification section 9.8).
+ * The guest's side of VT-d page tables: edits them in guest RAM, entry by entry. Both stages' trees are the same
+ * (specification section 9.7 and 9.8); what differs is an {@link EntryEncoding}.
  */
-import { hex, PAGE_SIZE } from '../address/address.ts';
+import { hex, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../address/address.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as vtd from '../pci/vtd-format.ts';
 import type { PageAllocator } from './page-allocator.ts';
@@ -27,18 +28,51 @@ export class PartialUnmap extends Error {
   }
 }
 
+/** How one stage writes its entries: low-word bits. */
+export interface EntryEncoding {
+  /** An entry with none of these leads nowhere. */
+  readonly present: number;
+  /** Of an entry that points to a table. */
+  readonly table: number;
+  /** Bits of IOVA that `levels` levels of tables map. */
+  width(levels: number): number;
+  /** Of a 4 KiB leaf. @throws MappingRangeError for permissions it cannot express */
+  leaf(perm: number): number;
+}
+
+/** Second stage, section 9.8: R and W as PERM_READ and PERM_WRITE. */
+export const SECOND_STAGE_ENTRIES: EntryEncoding = {
+  present: vtd.SL_R | vtd.SL_W,
+  table: vtd.SL_R | vtd.SL_W,
+  width: vtd.widthOfLevels,
+  leaf: (perm) => perm,
+};
+
+/** First stage, section 9.7: user entries, in the lower half of canonical addresses. What is present is readable. */
+export const FIRST_STAGE_ENTRIES: EntryEncoding = {
+  present: vtd.FS_P,
+  table: vtd.FS_P | vtd.FS_RW | vtd.FS_US,
+  width: (levels) => vtd.widthOfLevels(levels) - 1,
+  leaf(perm) {
+    if ((perm & PERM_READ) === 0)
+      throw new MappingRangeError(`first-stage tables cannot refuse reads (permissions ${perm})`);
+    return vtd.FS_P | vtd.FS_US | ((perm & PERM_WRITE) !== 0 ? vtd.FS_RW : 0);
+  },
+};
+
 interface Leaf {
   readonly iova: number;
   readonly level: number;
 }
 
-export class SecondLevelEditor {
+export class PageTableEditor {
   /** GPA of the top table. */
   readonly root: number;
   readonly #ram: GuestRam;
   readonly #pages: PageAllocator;
   readonly #levels: number;
   readonly #largestLeaf: number;
+  readonly #encoding: EntryEncoding;
   /** Present entries of each table below the root. */
   readonly #live = new Map<number, number>();
   #retired: number[] = [];
@@ -47,7 +81,14 @@ export class SecondLevelEditor {
    * @param levels 3 or 4
    * @param largestLeaf level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB
    */
-  constructor(ram: GuestRam, pages: PageAllocator, levels: number, largestLeaf: number) {
+  constructor(
+    ram: GuestRam,
+    pages: PageAllocator,
+    levels: number,
+    largestLeaf: number,
+    encoding: EntryEncoding,
+  ) {
+    this.#encoding = encoding;
     this.#ram = ram;
     this.#pages = pages;
     this.#levels = levels;
@@ -62,13 +103,14 @@ export class SecondLevelEditor {
   map(iova: number, gpa: number, size: number, perm: number): void {
     this.#checkRange(iova, size);
     if (gpa % PAGE_SIZE !== 0) throw new MappingRangeError(`GPA ${hex(gpa)} is not page-aligned`);
+    const bits = this.#encoding.leaf(perm);
     const taken = this.#firstLeaf(iova, iova + size);
     if (taken) throw new IovaInUse(taken.iova);
     let done = 0;
     try {
       while (done < size) {
         const level = this.#leafLevel(iova + done, gpa + done, size - done);
-        this.#setLeaf(iova + done, gpa + done, level, perm);
+        this.#setLeaf(iova + done, gpa + done, level, bits);
         done += vtd.spanOfLevel(level);
       }
     } catch (error) {
@@ -114,7 +156,7 @@ export class SecondLevelEditor {
   }
 
   #checkRange(iova: number, size: number): void {
-    const limit = 2 ** vtd.widthOfLevels(this.#levels);
+    const limit = 2 ** this.#encoding.width(this.#levels);
     const aligned = iova % PAGE_SIZE === 0 && size % PAGE_SIZE === 0;
     if (!aligned || !(iova >= 0) || !(size > 0) || iova + size > limit)
       throw new MappingRangeError(
@@ -131,7 +173,7 @@ export class SecondLevelEditor {
     return level;
   }
 
-  #setLeaf(iova: number, gpa: number, level: number, perm: number): void {
+  #setLeaf(iova: number, gpa: number, level: number, bits: number): void {
     let table = this.root;
     for (let at = this.#levels; at > level; at--) {
       const entry = entryOf(table, iova, at);
@@ -139,12 +181,12 @@ export class SecondLevelEditor {
       if (next === undefined) {
         next = this.#pages.allocate();
         this.#live.set(next, 0);
-        this.#write(entry, next, vtd.SL_R | vtd.SL_W);
+        this.#write(entry, next, this.#encoding.table);
         this.#count(table, 1);
       }
       table = next;
     }
-    this.#write(entryOf(table, iova, level), gpa, perm | (level > 1 ? vtd.SL_PS : 0));
+    this.#write(entryOf(table, iova, level), gpa, bits | (level > 1 ? vtd.SL_PS : 0));
     this.#count(table, 1);
   }
 
@@ -183,7 +225,7 @@ export class SecondLevelEditor {
     for (let i = first; i < last; i++) {
       const entry = table + i * vtd.SL_ENTRY_BYTES;
       const low = this.#ram.read32(entry);
-      if ((low & (vtd.SL_R | vtd.SL_W)) === 0) continue;
+      if ((low & this.#encoding.present) === 0) continue;
       const iova = base + i * span;
       if (level === 1 || (low & vtd.SL_PS) !== 0) visit({ iova, level });
       else this.#visitLeaves(this.#target(entry) as number, level - 1, iova, start, end, visit);
@@ -198,7 +240,7 @@ export class SecondLevelEditor {
 
   #target(entry: number): number | undefined {
     const low = this.#ram.read32(entry);
-    if ((low & (vtd.SL_R | vtd.SL_W)) === 0) return undefined;
+    if ((low & this.#encoding.present) === 0) return undefined;
     return this.#ram.read32(entry + 4) * 2 ** 32 + (low - (low % PAGE_SIZE));
   }
 
