@@ -1,0 +1,201 @@
+/**
+ * The format of recorded virtio-iommu vectors; numbers may be JSON numbers or "0x…" strings and are BigInt here.
+ */
+import { z } from 'zod';
+
+/** Steps of one vector, and descriptors of one chain, that a file may hold. */
+export const STEP_LIMIT = 100_000;
+const DESCRIPTOR_LIMIT = 1024;
+
+const MAX = 2n ** 64n - 1n;
+
+const integer = z
+  .union([z.number().int().nonnegative(), z.string().regex(/^(0x[0-9a-f]+|\d+)$/i)])
+  .transform((value, context) => {
+    const wide = BigInt(value);
+    if (wide > MAX) context.addIssue({ code: 'custom', message: 'more than 64 bits' });
+    return wide;
+  });
+const hexBytes = z.string().regex(/^([0-9a-f]{2})*$/i, 'not an even number of hexadecimal digits');
+/** Bytes that a device wrote; the recorder cuts long ones with an ellipsis. */
+const written = z.string().regex(/^([0-9a-f]{2})*(\.\.\.)?$/i);
+const bdf = z.strictObject({ bdf: z.string().regex(/^[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i) });
+const small = integer.refine((value) => value <= 2n ** 20n, 'more than 1 MiB');
+
+const OPS = [
+  'config_read',
+  'config_write',
+  'features_read',
+  'common_read',
+  'queue_info',
+  'isr_read',
+  'device_status_write',
+  'request',
+  'raw_request',
+  'dma_read',
+  'dma_write',
+  'events',
+  'event_bufs',
+  'mem_write',
+  'mem_read',
+  'mem_fill',
+  'reset',
+  'init',
+  'system_reset',
+] as const;
+
+const eventShape = z.array(
+  z.object({
+    reason: z.enum(['UNKNOWN', 'DOMAIN', 'MAPPING']),
+    flags: z.array(z.enum(['read', 'write', 'exec', 'address'])).optional(),
+    endpoint: integer,
+    address: integer,
+  }),
+);
+
+/** Fault events as a vector names them. */
+export type RecordedEvents = z.infer<typeof eventShape>;
+
+const specShape = z.object({
+  status: z.union([z.string(), z.null(), z.array(z.string())]).optional(),
+  expect: z.unknown().optional(),
+  data: z.union([z.string(), z.array(z.string())]).optional(),
+  used_len: integer.optional(),
+});
+
+/** What the specification's model answers where QEMU differs. */
+export type Expected = z.infer<typeof specShape>;
+
+const stepShape = z.object({
+  op: z.enum(OPS),
+  field: z.string().optional(),
+  off: integer.optional(),
+  size: integer.optional(),
+  value: integer.optional(),
+  queue: integer.optional(),
+  expect: z.unknown().optional(),
+  expect_status: integer.optional(),
+  type: z.enum(['attach', 'detach', 'map', 'unmap', 'probe']).optional(),
+  domain: integer.optional(),
+  endpoint: integer.optional(),
+  virt_start: integer.optional(),
+  virt_end: integer.optional(),
+  phys_start: integer.optional(),
+  flags: z.union([integer, z.array(z.enum(['r', 'w', 'mmio']))]).optional(),
+  reserved: hexBytes.optional(),
+  head_reserved: hexBytes.optional(),
+  probe_size: small.optional(),
+  status: z.string().nullable().optional(),
+  properties: z
+    .array(z.object({ type: z.string(), subtype: z.string(), start: z.string(), end: z.string() }))
+    .optional(),
+  bytes: hexBytes.optional(),
+  writable_len: small.optional(),
+  descs: z
+    .array(
+      z.object({
+        data: hexBytes.optional(),
+        len: integer.optional(),
+        w: integer.optional(),
+        next: integer.optional(),
+        gpa: integer.optional(),
+      }),
+    )
+    .max(DESCRIPTOR_LIMIT)
+    .optional(),
+  indirect: z.boolean().optional(),
+  head: integer.optional(),
+  avail_skip: integer.optional(),
+  completed: z.boolean().optional(),
+  used_len: integer.optional(),
+  written: written.optional(),
+  dev: integer.optional(),
+  iova: integer.optional(),
+  gpa: integer.optional(),
+  len: small.optional(),
+  data: hexBytes.optional(),
+  parts: z.array(z.object({ iova: integer, len: small, expect: z.enum(['ok', 'fault']) })).optional(),
+  recycle: z.boolean().optional(),
+  count: integer.optional(),
+  reinit: z.boolean().optional(),
+  features: integer.optional(),
+  features_ok: z.boolean().optional(),
+  upto: integer.optional(),
+  event_len: integer.optional(),
+  event_bufs: integer.optional(),
+  needs_reset: z.boolean().optional(),
+  impl_defined: z.boolean().optional(),
+  spec: specShape.optional(),
+});
+
+export type Step = z.infer<typeof stepShape>;
+
+/** What a step of each kind must have. */
+const REQUIRED: Readonly<Partial<Record<Step['op'], readonly (keyof Step)[]>>> = {
+  config_read: ['expect'],
+  config_write: ['value'],
+  features_read: ['expect'],
+  common_read: ['field', 'expect'],
+  queue_info: ['queue', 'expect'],
+  isr_read: ['expect'],
+  device_status_write: ['value'],
+  request: ['type', 'status'],
+  dma_read: ['iova', 'len', 'expect'],
+  dma_write: ['iova', 'data', 'expect'],
+  events: ['expect'],
+  event_bufs: ['count'],
+  mem_write: ['gpa', 'data'],
+  mem_read: ['gpa', 'len', 'expect'],
+  mem_fill: ['gpa', 'len'],
+};
+
+/** The form of `expect`, also inside `spec`, by the kind of step. */
+const EXPECT: Readonly<Partial<Record<Step['op'], z.ZodType>>> = {
+  config_read: integer,
+  features_read: integer,
+  common_read: integer,
+  isr_read: integer,
+  queue_info: z.object({ size: integer, enabled: z.union([z.boolean(), integer]) }),
+  dma_read: z.enum(['ok', 'fault', 'partial']),
+  dma_write: z.enum(['ok', 'fault', 'partial']),
+  events: eventShape,
+  mem_read: hexBytes,
+};
+
+const checkedStep = stepShape.superRefine((step, context) => {
+  for (const name of REQUIRED[step.op] ?? [])
+    if (step[name] === undefined)
+      context.addIssue({ code: 'custom', path: [name], message: `${step.op} has no ${name}` });
+  for (const [path, given] of [
+    [['expect'], step.expect],
+    [['spec', 'expect'], step.spec?.expect],
+  ] as const) {
+    const form = EXPECT[step.op];
+    for (const one of form && given !== undefined ? choices(step.op, given) : []) {
+      const result = (form as z.ZodType).safeParse(one);
+      if (!result.success)
+        context.addIssue({ code: 'custom', path: [...path], message: result.error.issues[0]?.message ?? '' });
+    }
+  }
+});
+
+/** A list is a choice, except where the answer itself is one. */
+const choices = (op: Step['op'], given: unknown): unknown[] =>
+  Array.isArray(given) && op !== 'events' ? given : [given];
+
+export const vectorShape = z.object({
+  name: z.string(),
+  iommu: z.object({
+    granule: z.enum(['4k', '8k', '16k', '64k']),
+    aw_bits: z.number().int().min(32).max(64),
+    boot_bypass: z.boolean(),
+  }),
+  device: bdf.optional(),
+  devices: z.array(bdf).optional(),
+  driver_features: integer.optional(),
+  event_bufs: integer.transform(Number).optional(),
+  no_init: z.boolean().optional(),
+  steps: z.array(checkedStep).max(STEP_LIMIT),
+});
+
+export type Vector = z.infer<typeof vectorShape>;

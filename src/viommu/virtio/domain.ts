@@ -1,0 +1,108 @@
+/**
+ * One domain of a virtio-iommu: its mappings in order of address, and the endpoints that use them.
+ *
+ * Addresses are 64 bits wide here, ends inclusive, so that a mapping can reach the last byte. What devices are shown
+ * ends at IOVA_LIMIT.
+ */
+import BTreeModule from 'sorted-btree';
+import { type Gpa, type Iova, PERM_RW } from '../../address/address.ts';
+import { IOVA_LIMIT } from '../address-space.ts';
+import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
+
+// The package is CommonJS: under Node its class is the default export's `default`.
+const BTree = BTreeModule.default;
+
+/** Mappings of all domains of one virtio-iommu; a MAP beyond is NOMEM. */
+export const MAPPING_LIMIT = 2 ** 18;
+
+export interface DomainMapping {
+  readonly start: bigint;
+  /** Last byte. */
+  readonly end: bigint;
+  readonly phys: bigint;
+  /** MAP_F_*; the low two are PERM_READ and PERM_WRITE. */
+  readonly flags: number;
+}
+
+/** A range as first and last byte. */
+export interface WideRange {
+  readonly start: bigint;
+  readonly end: bigint;
+}
+
+const compare = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
+
+export class Domain implements TranslationSource {
+  readonly id: number;
+  /** A bypass domain has no mappings: its endpoints see system memory. */
+  readonly bypass: boolean;
+  /** Ids of the endpoints that are attached. */
+  readonly endpoints = new Set<number>();
+  readonly #mappings = new BTree<bigint, DomainMapping>(undefined, compare);
+
+  constructor(id: number, bypass: boolean) {
+    this.id = id;
+    this.bypass = bypass;
+  }
+
+  get size(): number {
+    return this.#mappings.size;
+  }
+
+  /** Every mapping in ascending order. */
+  mappings(): IterableIterator<DomainMapping> {
+    return this.#mappings.values();
+  }
+
+  /** The mapping that covers `iova`. */
+  at(iova: bigint): DomainMapping | undefined {
+    const below = this.#mappings.getPairOrNextLower(iova)?.[1];
+    return below && below.end >= iova ? below : undefined;
+  }
+
+  /** True if any mapping shares a byte with the range. */
+  overlaps({ start, end }: WideRange): boolean {
+    const last = this.#mappings.getPairOrNextLower(end)?.[1];
+    return last !== undefined && last.end >= start;
+  }
+
+  /** The mappings that share a byte with the range, in ascending order. */
+  *within({ start, end }: WideRange): Generator<DomainMapping> {
+    const first = this.at(start)?.start ?? start;
+    for (const mapping of this.#mappings.values(first)) {
+      if (mapping.start > end) return;
+      yield mapping;
+    }
+  }
+
+  /** Adds a mapping that overlaps none. */
+  add(mapping: DomainMapping): void {
+    this.#mappings.set(mapping.start, mapping);
+  }
+
+  remove(mapping: DomainMapping): void {
+    this.#mappings.delete(mapping.start);
+  }
+
+  walk(start: number, end: number, visit: TranslationVisitor): void {
+    if (end <= start) return;
+    for (const mapping of this.within({ start: BigInt(start), end: BigInt(end) - 1n })) {
+      const seen = visible(mapping);
+      if (seen && visit(seen.iova, seen.gpa, seen.size, seen.perm) === false) return;
+    }
+  }
+
+  leafAt(iova: number): Translation | undefined {
+    if (iova < 0) return undefined;
+    const mapping = this.at(BigInt(iova));
+    return mapping && visible(mapping);
+  }
+}
+
+/** What a device is shown of a mapping: nothing without permission, nothing at or above IOVA_LIMIT. */
+function visible({ start, end, phys, flags }: DomainMapping): Translation | undefined {
+  const perm = flags & PERM_RW;
+  if (perm === 0 || start >= IOVA_LIMIT) return undefined;
+  const size = Math.min(Number(end) + 1, IOVA_LIMIT) - Number(start);
+  return { iova: Number(start) as Iova, gpa: Number(phys) as Gpa, size, perm };
+}

@@ -1,0 +1,151 @@
+/**
+ * Which endpoint is in which domain, and the rules of getting there (virtio 1.3 sections 5.13.6.3 and 5.13.6.4).
+ */
+import * as format from '../../pci/virtio-iommu-format.ts';
+import type { DeviceAddressSpace } from '../address-space.ts';
+import { all } from '../intel/command-serial.ts';
+import type { Completion } from '../notifier.ts';
+import type { Behaviour } from './behaviour.ts';
+import { Domain } from './domain.ts';
+
+/** Endpoints remembered at a time; an ATTACH of one more is NOMEM. */
+export const ENDPOINT_LIMIT = 2 ** 16;
+
+/** A request's status, and what must complete before the driver may see it (R6). */
+export interface Outcome {
+  readonly status: number;
+  readonly work?: Completion;
+}
+
+/** An endpoint that a driver has tried to attach. */
+interface Entry {
+  domain: Domain | undefined;
+}
+
+export class Endpoints {
+  readonly #behaviour: Behaviour;
+  readonly #bypassed: () => boolean;
+  /** Functions of the machine by requester ID; those without DMA have no address space here. */
+  readonly #functions = new Map<number, DeviceAddressSpace | undefined>();
+  readonly #entries = new Map<number, Entry>();
+  readonly #domains = new Map<number, Domain>();
+
+  /** @param bypassed what the configuration says of endpoints outside all domains */
+  constructor(behaviour: Behaviour, bypassed: () => boolean, functions: readonly number[]) {
+    this.#behaviour = behaviour;
+    this.#bypassed = bypassed;
+    for (const id of functions) this.#functions.set(id, undefined);
+  }
+
+  /** Mappings in all domains. */
+  get mappings(): number {
+    let sum = 0;
+    for (const domain of this.#domains.values()) sum += domain.size;
+    return sum;
+  }
+
+  plug(space: DeviceAddressSpace): Completion {
+    this.#functions.set(space.requesterId, space);
+    return this.#refresh(space.requesterId);
+  }
+
+  /** Forgets a function; its domain goes if it was the last one in it. */
+  unplug(requesterId: number): void {
+    this.#leave(requesterId);
+    this.#entries.delete(requesterId);
+    this.#functions.delete(requesterId);
+  }
+
+  exists(id: number): boolean {
+    return this.#functions.has(this.#behaviour.endpointsWrap ? id & 0xffff : id);
+  }
+
+  /** True if a driver has attached it, or has tried to. */
+  known(id: number): boolean {
+    return this.#entries.has(id);
+  }
+
+  domain(id: number): Domain | undefined {
+    return this.#domains.get(id);
+  }
+
+  domains(): IterableIterator<Domain> {
+    return this.#domains.values();
+  }
+
+  domainOf(endpoint: number): Domain | undefined {
+    return this.#entries.get(endpoint)?.domain;
+  }
+
+  /** For an endpoint that {@link exists}. */
+  attach(endpoint: number, domainId: number, bypass: boolean): Outcome {
+    if (!this.#entries.has(endpoint) && this.#entries.size >= ENDPOINT_LIMIT)
+      return { status: format.S_NOMEM };
+    const current = this.domainOf(endpoint);
+    if (this.#behaviour.reattachKeeps && current?.id === domainId)
+      return { status: current.bypass === bypass ? format.S_OK : format.S_INVAL };
+    this.#leave(endpoint);
+    const domain = this.#join(endpoint, domainId, bypass);
+    const status = domain ? format.S_OK : format.S_INVAL;
+    return { status, work: this.#refresh(endpoint) };
+  }
+
+  detach(endpoint: number, domainId: number): Outcome {
+    if (!this.exists(endpoint)) return { status: format.S_NOENT };
+    const entry = this.#entries.get(endpoint);
+    if (!entry) return { status: format.S_NOENT };
+    if (entry.domain?.id !== domainId) return { status: format.S_INVAL };
+    this.#leave(endpoint);
+    this.#entries.delete(endpoint);
+    return { status: format.S_OK, work: this.#refresh(endpoint) };
+  }
+
+  /** Brings the domain's devices in line with its mappings between the two bytes. */
+  sync(domain: Domain, start: bigint, end: bigint): Completion {
+    const works: Completion[] = [];
+    for (const id of domain.endpoints)
+      works.push(this.#functions.get(id)?.sync(Number(start), Number(end) + 1));
+    return all(works);
+  }
+
+  /** Looks again at every endpoint outside all domains: the configuration's bypass has changed. */
+  refreshUnattached(): Completion {
+    return all([...this.#functions.keys()].filter((id) => !this.domainOf(id)).map((id) => this.#refresh(id)));
+  }
+
+  /** Takes every endpoint out of its domain. */
+  clear(): Completion {
+    this.#entries.clear();
+    this.#domains.clear();
+    return all([...this.#functions.keys()].map((id) => this.#refresh(id)));
+  }
+
+  /** Takes the endpoint out of its domain. An empty domain is gone with its mappings. */
+  #leave(endpoint: number): void {
+    const entry = this.#entries.get(endpoint);
+    if (!entry?.domain) return;
+    entry.domain.endpoints.delete(endpoint);
+    if (entry.domain.endpoints.size === 0) this.#domains.delete(entry.domain.id);
+    entry.domain = undefined;
+  }
+
+  /** Undefined if the domain exists and is of the other kind: the endpoint is then known, and in no domain. */
+  #join(endpoint: number, domainId: number, bypass: boolean): Domain | undefined {
+    const existing = this.#domains.get(domainId);
+    const domain = existing ?? new Domain(domainId, bypass);
+    const joined = domain.bypass === bypass ? domain : undefined;
+    this.#entries.set(endpoint, { domain: joined });
+    if (!joined) return undefined;
+    if (!existing) this.#domains.set(domainId, joined);
+    joined.endpoints.add(endpoint);
+    return joined;
+  }
+
+  #refresh(endpoint: number): Completion {
+    const space = this.#functions.get(endpoint);
+    if (!space) return undefined;
+    const domain = this.domainOf(endpoint);
+    if (domain && !domain.bypass) return space.enterIommu(domain);
+    return domain || this.#bypassed() ? space.enterSystem() : space.enterBlocked();
+  }
+}

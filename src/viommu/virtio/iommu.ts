@@ -1,0 +1,340 @@
+/**
+ * virtio-iommu (virtio 1.3 section 5.13) behind a virtio MMIO transport: queues, faults, bypass, reset.
+ *
+ * A domain's mappings arrive as requests, so there are no tables to walk and nothing to be stale: what a device's
+ * container holds is what its domain says, from the moment a request's answer is written (R6).
+ */
+import { yieldTurn } from '#host';
+import type { Gpa, Iova } from '../../address/address.ts';
+import { PERM_READ, PERM_RW, PERM_WRITE } from '../../address/address.ts';
+import type { GuestRam } from '../../host/guest-ram.ts';
+import * as virtio from '../../pci/virtio-format.ts';
+import * as format from '../../pci/virtio-iommu-format.ts';
+import type { Chain } from '../../virtio/chain.ts';
+import { BROKEN, type DeviceQueue } from '../../virtio/device-queue.ts';
+import { MmioTransport } from '../../virtio/mmio-transport.ts';
+import type { DeviceAddressSpace } from '../address-space.ts';
+import { after, CommandSerial, PENDING_COMMAND_LIMIT } from '../intel/command-serial.ts';
+import type { Completion } from '../notifier.ts';
+import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
+import { BEHAVIOURS, type Behaviour, type Quirks } from './behaviour.ts';
+import { type ConfigFile, createConfig, type VirtioIommuLimits } from './config.ts';
+import { type Domain, MAPPING_LIMIT } from './domain.ts';
+import { Endpoints } from './endpoints.ts';
+import { type Answer, execute, type RequestContext, type ReservedRegion } from './requests.ts';
+
+/** Bytes of the register page: the transport's registers and the configuration space. */
+export const VIRTIO_IOMMU_REGISTER_BYTES = 0x1000;
+/** Most entries of the request and of the event queue. */
+export const QUEUE_ENTRIES = 256;
+/** Requests served before the coordinator's other work gets a turn: more than a queue holds, so that one kick of an
+ * idle guest is served whole. */
+export const REQUESTS_PER_TURN = 512;
+/** Bytes of PROBE's properties, QEMU's number. */
+export const DEFAULT_PROBE_SIZE = 512;
+/** Where q35 has the local APICs: writes there are interrupts. */
+export const MSI_REGION: ReservedRegion = {
+  type: format.RESV_MEM_T_MSI,
+  start: 0xfee00000n,
+  end: 0xfeefffffn,
+};
+
+export interface VirtioIommuOptions extends Partial<VirtioIommuLimits> {
+  readonly ram: GuestRam;
+  /** What `bypass` is after a system reset; default false. */
+  readonly bootBypass?: boolean;
+  readonly quirks?: Quirks;
+  readonly reserved?: readonly ReservedRegion[];
+  /** Requester IDs of functions that are behind this unit and do no DMA here. */
+  readonly functions?: readonly number[];
+  /** Mappings of all domains together; default MAPPING_LIMIT. */
+  readonly mappingLimit?: number;
+  /** The transport's interrupt line rises. */
+  readonly raiseInterrupt?: () => void;
+  /** Called for every refused access, also when the driver has posted no event buffer. */
+  readonly onFault?: (record: DmaFaultRecord) => void;
+}
+
+export interface VirtioIommuCounters {
+  faults: number;
+  requests: number;
+  /** Faults for which the driver had posted no buffer. */
+  droppedEvents: number;
+  /** Writes of `bypass` dropped because PENDING_COMMAND_LIMIT were waiting. */
+  droppedCommands: number;
+}
+
+/** As {@link TranslateResult} for addresses of 64 bits. */
+export type WideTranslateResult =
+  | { readonly ok: true; readonly gpa: bigint; readonly perm: number }
+  | { readonly ok: false; readonly reason: number; readonly text: string };
+
+/** What the request queue comes to when there is nothing to run. */
+const DONE = 'done';
+
+const FAULT_TEXTS = ['unknown endpoint', 'endpoint in no domain', 'no mapping permits it'];
+
+export class VirtioIommu implements VIommu {
+  readonly name = 'virtio';
+  readonly registerBytes = VIRTIO_IOMMU_REGISTER_BYTES;
+  readonly counters: VirtioIommuCounters = { faults: 0, requests: 0, droppedEvents: 0, droppedCommands: 0 };
+  readonly #behaviour: Behaviour;
+  readonly #limits: VirtioIommuLimits;
+  readonly #reserved: readonly ReservedRegion[];
+  readonly #bootBypass: boolean;
+  readonly #onFault: (record: DmaFaultRecord) => void;
+  readonly #endpoints: Endpoints;
+  readonly #config: ConfigFile;
+  readonly #transport: MmioTransport;
+  readonly #context: RequestContext;
+  readonly #serial = new CommandSerial();
+  #bypass: boolean;
+  #runScheduled = false;
+  #scheduledRun: Completion;
+  #caused: Completion;
+
+  /** @throws RangeError for a granule or address width that does not exist */
+  constructor(options: VirtioIommuOptions) {
+    const { granule = 4096, awBits = 48, domains = [0, 2 ** 32 - 1] as const } = options;
+    this.#limits = { granule, awBits, domains, probeSize: options.probeSize ?? DEFAULT_PROBE_SIZE };
+    this.#behaviour = BEHAVIOURS[options.quirks ?? 'spec'];
+    this.#reserved = options.reserved ?? [MSI_REGION];
+    this.#bootBypass = options.bootBypass ?? false;
+    this.#bypass = this.#bootBypass;
+    this.#onFault = options.onFault ?? (() => {});
+    this.#endpoints = new Endpoints(this.#behaviour, () => this.#bypass, options.functions ?? []);
+    this.#config = createConfig(this.#limits);
+    this.#showBypass();
+    this.#config.onWrite('BYPASS', (value) => this.#writeBypass(Number(value)));
+    this.#transport = new MmioTransport(options.ram, this.#device(), options.raiseInterrupt);
+    this.#context = {
+      behaviour: this.#behaviour,
+      limits: this.#limits,
+      reserved: this.#reserved,
+      endpoints: this.#endpoints,
+      mappingLimit: options.mappingLimit ?? MAPPING_LIMIT,
+      negotiated: (feature) => (this.#transport.features & feature) !== 0n,
+    };
+  }
+
+  attach(space: DeviceAddressSpace): Completion {
+    return this.#serial.run(() => this.#endpoints.plug(space));
+  }
+
+  detach(requesterId: number): void {
+    this.#endpoints.unplug(requesterId);
+  }
+
+  readRegister(offset: number, size: number): bigint {
+    return this.#transport.read(offset, size);
+  }
+
+  writeRegister(offset: number, size: number, value: bigint): Completion {
+    return this.#transport.write(offset, size, value);
+  }
+
+  /** The domain that an endpoint is in; undefined outside all. */
+  domainOf(requesterId: number): Domain | undefined {
+    return this.#endpoints.domainOf(requesterId);
+  }
+
+  /** Power-on state of endpoints, domains and `bypass`, and a device reset. Complete when no device uses the old one. */
+  systemReset(): Completion {
+    const reset = this.#transport.write(virtio.STATUS_REG, 4, 0n);
+    return after(reset, () =>
+      this.#serial.run(() => {
+        this.#bypass = this.#bootBypass;
+        this.#showBypass();
+        return this.#endpoints.clear();
+      }),
+    );
+  }
+
+  translate(requesterId: number, iova: Iova, write: boolean): TranslateResult {
+    const result = this.translateWide(requesterId, BigInt(iova), write);
+    return result.ok ? { ok: true, gpa: Number(result.gpa) as Gpa, perm: result.perm } : result;
+  }
+
+  /** As {@link translate} for any 64-bit address. A fault goes to the event queue. */
+  translateWide(requesterId: number, iova: bigint, write: boolean): WideTranslateResult {
+    const domain = this.#endpoints.domainOf(requesterId);
+    const known = this.#endpoints.known(requesterId);
+    const bypassed = domain ? domain.bypass : this.#bypass;
+    const msi = (domain || (known && this.#behaviour.msiWithoutDomain)) && this.#reservedType(iova);
+    if (bypassed || msi === format.RESV_MEM_T_MSI) return { ok: true, gpa: iova, perm: PERM_RW };
+    const flag = format.FAULT_F_ADDRESS;
+    if (!domain) {
+      const unknown = this.#behaviour.unknownUntilAttached && !known;
+      return this.#fault(
+        unknown ? format.FAULT_UNKNOWN : format.FAULT_DOMAIN,
+        flag,
+        requesterId,
+        iova,
+        write,
+      );
+    }
+    const mapping = msi === undefined ? this.#mappingFor(domain, iova) : undefined;
+    if (!mapping) return this.#fault(format.FAULT_MAPPING, flag, requesterId, iova, write);
+    if ((mapping.flags & (write ? PERM_WRITE : PERM_READ)) === 0) {
+      const access = write ? format.FAULT_F_WRITE : format.FAULT_F_READ;
+      return this.#fault(format.FAULT_MAPPING, flag | access, requesterId, iova, write);
+    }
+    const gpa = BigInt.asUintN(64, iova - mapping.start + mapping.phys);
+    return { ok: true, gpa: this.#wholePage(gpa, iova), perm: mapping.flags & PERM_RW };
+  }
+
+  #mappingFor(domain: Domain, iova: bigint) {
+    const found = domain.at(iova);
+    return found || !this.#behaviour.wholePages ? found : domain.at(iova + 1n);
+  }
+
+  /** QEMU's IOTLB entry has the page of the translation and the offset of the access. */
+  #wholePage(gpa: bigint, iova: bigint): bigint {
+    if (!this.#behaviour.wholePages) return gpa;
+    const offset = BigInt(this.#limits.granule - 1);
+    return (gpa & ~offset) | (iova & offset);
+  }
+
+  #reservedType(iova: bigint): number | undefined {
+    return this.#reserved.find(({ start, end }) => iova >= start && iova <= end)?.type;
+  }
+
+  #fault(reason: number, flags: number, endpoint: number, iova: bigint, write: boolean): WideTranslateResult {
+    const text = FAULT_TEXTS[reason] as string;
+    this.counters.faults++;
+    this.#report(reason, flags, endpoint, iova);
+    this.#onFault({ requesterId: endpoint, iova: Number(iova) as Iova, write, reason, text });
+    return { ok: false, reason, text };
+  }
+
+  /** 5.13.6.9: an event if the driver has posted a buffer; it is lost otherwise. */
+  #report(reason: number, flags: number, endpoint: number, address: bigint): void {
+    const queue = this.#transport.queues[format.EVENT_QUEUE] as DeviceQueue;
+    const chain = this.#transport.live ? queue.pop() : undefined;
+    if (!chain) {
+      this.counters.droppedEvents++;
+      return;
+    }
+    if (chain === BROKEN || chain.writableBytes < format.EVENT_BYTES) {
+      this.#transport.needsReset();
+      return;
+    }
+    const event = new DataView(new ArrayBuffer(format.EVENT_BYTES));
+    event.setUint8(0, reason);
+    event.setUint32(4, flags, true);
+    event.setUint32(8, endpoint, true);
+    event.setBigUint64(16, address, true);
+    chain.write(0, new Uint8Array(event.buffer));
+    this.#giveBack(queue, chain, format.EVENT_BYTES);
+  }
+
+  #giveBack(queue: DeviceQueue, chain: Chain, length: number): void {
+    if (queue.push(chain.head, length)) this.#transport.interrupt(virtio.INTERRUPT_USED);
+  }
+
+  #device() {
+    return {
+      deviceId: format.VIRTIO_IOMMU_DEVICE_ID,
+      features: format.OFFERED_FEATURES,
+      queueSizes: [QUEUE_ENTRIES, QUEUE_ENTRIES],
+      config: {
+        read: (offset: number, size: number) => this.#config.read(offset, size),
+        write: (offset: number, size: number, value: bigint) => this.#writeConfig(offset, size, value),
+      },
+      notified: (queue: number) => (queue === format.REQUEST_QUEUE ? this.#schedule() : undefined),
+      reset: () => this.#reset(),
+    };
+  }
+
+  #reset(): Completion {
+    if (!this.#behaviour.resetDetaches) return this.#serial.run(() => undefined);
+    return this.#serial.run(() => this.#endpoints.clear());
+  }
+
+  #writeConfig(offset: number, size: number, value: bigint): Completion {
+    this.#caused = undefined;
+    this.#config.write(offset, size, value);
+    return this.#caused;
+  }
+
+  #showBypass(): void {
+    this.#config.set('BYPASS', this.#bypass ? 1n : 0n);
+  }
+
+  /** 5.13.4.2; reads give the new value when no device is in the old address space any more. */
+  #writeBypass(value: number): void {
+    this.#showBypass();
+    if (value === Number(this.#bypass) || (this.#transport.status & virtio.STATUS_FEATURES_OK) === 0) return;
+    if (value > 1 || !this.#context.negotiated(format.F_BYPASS_CONFIG)) {
+      this.#transport.needsReset();
+      return;
+    }
+    if (this.#serial.waiting >= PENDING_COMMAND_LIMIT) {
+      this.counters.droppedCommands++;
+      return;
+    }
+    this.#caused = this.#serial.run(() => {
+      this.#bypass = value === 1;
+      return after(this.#endpoints.refreshUnattached(), () => {
+        this.#showBypass();
+        return undefined;
+      });
+    });
+  }
+
+  /** Has the request queue looked at, once, after what is in progress. */
+  #schedule(): Completion {
+    if (this.#runScheduled) return this.#scheduledRun;
+    this.#runScheduled = true;
+    this.#scheduledRun = this.#serial.run(() => {
+      this.#runScheduled = false;
+      return this.#serve();
+    });
+    return this.#scheduledRun;
+  }
+
+  #serve(): Completion {
+    for (let left = REQUESTS_PER_TURN; left > 0; left--) {
+      const work = this.#next();
+      if (work === DONE) return undefined;
+      if (work) return this.#servePending(work);
+    }
+    return this.#servePending(yieldTurn());
+  }
+
+  async #servePending(first: Promise<void>): Promise<void> {
+    await first;
+    for (let left = REQUESTS_PER_TURN; ; left--) {
+      const work = left > 0 ? this.#next() : yieldTurn();
+      if (work === DONE) return;
+      if (left === 0) left = REQUESTS_PER_TURN;
+      if (work) await work;
+    }
+  }
+
+  /** Runs one request; its answer is written when what it changed is complete. */
+  #next(): Completion | typeof DONE {
+    const queue = this.#transport.queues[format.REQUEST_QUEUE] as DeviceQueue;
+    const chain = this.#transport.live ? queue.pop() : undefined;
+    if (!chain) return DONE;
+    if (
+      chain === BROKEN ||
+      chain.readableBytes < format.HEAD_BYTES ||
+      chain.writableBytes < format.TAIL_BYTES
+    ) {
+      this.#transport.needsReset();
+      return DONE;
+    }
+    this.counters.requests++;
+    const answer = execute(chain.read(format.REQUEST_BYTES_MAX), chain.writableBytes, this.#context);
+    return after(answer.work, () => {
+      this.#answer(queue, chain, answer);
+      return undefined;
+    });
+  }
+
+  #answer(queue: DeviceQueue, chain: Chain, { pieces, length }: Answer): void {
+    for (const { offset, bytes } of pieces) chain.write(offset, bytes);
+    this.#giveBack(queue, chain, length);
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * One descriptor chain of a split virtqueue, as the device sees it: what it may read and where it may write.
+ */
+import type { GuestRam } from '../host/guest-ram.ts';
+
+export interface Segment {
+  readonly gpa: number;
+  /** Bytes, 1 to 2^32 - 1. */
+  readonly length: number;
+}
+
+const total = (segments: readonly Segment[]): number => segments.reduce((sum, { length }) => sum + length, 0);
+
+/** Memory that is not guest RAM reads as zeros there and takes no writes, as QEMU's bounce buffers do. */
+export class Chain {
+  /** Index of the first descriptor: what the used ring names. */
+  readonly head: number;
+  readonly readableBytes: number;
+  readonly writableBytes: number;
+  readonly #ram: GuestRam;
+  readonly #readable: readonly Segment[];
+  readonly #writable: readonly Segment[];
+
+  constructor(ram: GuestRam, head: number, readable: readonly Segment[], writable: readonly Segment[]) {
+    this.#ram = ram;
+    this.head = head;
+    this.#readable = readable;
+    this.#writable = writable;
+    this.readableBytes = total(readable);
+    this.writableBytes = total(writable);
+  }
+
+  /** The first `limit` device-readable bytes, or as many as there are. */
+  read(limit: number): Uint8Array {
+    const bytes = new Uint8Array(Math.min(limit, this.readableBytes));
+    let at = 0;
+    for (const { gpa, length } of this.#readable) {
+      if (at === bytes.length) break;
+      const piece = Math.min(length, bytes.length - at);
+      if (this.#ram.contains(gpa, piece)) bytes.set(this.#ram.read(gpa, piece), at);
+      at += piece;
+    }
+    return bytes;
+  }
+
+  /** Writes `bytes` at `offset` of the device-writable part; what does not fit is cut. Returns how many fitted. */
+  write(offset: number, bytes: Uint8Array): number {
+    let start = 0;
+    let done = 0;
+    for (const { gpa, length } of this.#writable) {
+      const skip = Math.max(0, offset + done - start);
+      const piece = Math.min(length - skip, bytes.length - done);
+      if (piece > 0) {
+        if (this.#ram.contains(gpa + skip, piece))
+          this.#ram.write(gpa + skip, bytes.subarray(done, done + piece));
+        done += piece;
+      }
+      start += length;
+      if (done === bytes.length) break;
+    }
+    return done;
+  }
+}

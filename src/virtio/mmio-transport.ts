@@ -1,0 +1,247 @@
+/**
+ * The virtio MMIO transport (virtio 1.3 section 4.2): registers, feature negotiation, status, queue set-up, interrupts.
+ */
+import type { GuestRam } from '../host/guest-ram.ts';
+import { RegisterFile, type RegisterSpec } from '../pci/registers.ts';
+import * as virtio from '../pci/virtio-format.ts';
+import { DeviceQueue } from './device-queue.ts';
+
+/** Undefined when the work is already done; otherwise a promise of its end. */
+export type Work = Promise<void> | undefined;
+
+/** The device behind the transport. */
+export interface VirtioDevice {
+  readonly deviceId: number;
+  /** The features it offers. */
+  readonly features: bigint;
+  /** Most entries of each of its queues; as many queues as numbers. */
+  readonly queueSizes: readonly number[];
+  /** Its configuration space, byte 0 at {@link virtio.CONFIG_REG}. */
+  readonly config: {
+    read(offset: number, size: number): bigint;
+    write(offset: number, size: number, value: bigint): Work;
+  };
+  /** The driver has put chains into a queue. Called only while the device is live. */
+  notified(queue: number): Work;
+  /** The driver has written 0 to the status. Queues are disabled already. */
+  reset(): Work;
+}
+
+export type MmioRegister =
+  | 'MAGIC'
+  | 'VERSION'
+  | 'DEVICE_ID'
+  | 'VENDOR_ID'
+  | 'DEVICE_FEATURES'
+  | 'DEVICE_FEATURES_SEL'
+  | 'DRIVER_FEATURES'
+  | 'DRIVER_FEATURES_SEL'
+  | 'QUEUE_SEL'
+  | 'QUEUE_SIZE_MAX'
+  | 'QUEUE_SIZE'
+  | 'QUEUE_READY'
+  | 'QUEUE_NOTIFY'
+  | 'INTERRUPT_STATUS'
+  | 'INTERRUPT_ACK'
+  | 'STATUS'
+  | 'QUEUE_DESC_LOW'
+  | 'QUEUE_DESC_HIGH'
+  | 'QUEUE_DRIVER_LOW'
+  | 'QUEUE_DRIVER_HIGH'
+  | 'QUEUE_DEVICE_LOW'
+  | 'QUEUE_DEVICE_HIGH'
+  | 'QUEUE_RESET'
+  | 'CONFIG_GENERATION';
+
+const WORD = 0xffffffffn;
+/** Status bits that only the device sets are kept. */
+const STATUS_WRITABLE = 0xffn & ~BigInt(virtio.STATUS_NEEDS_RESET);
+
+function table(deviceId: number): RegisterSpec<MmioRegister>[] {
+  const word = { size: 4, rw: WORD, spec: '4.2.2' } as const;
+  const fixed = { size: 4, spec: '4.2.2' } as const;
+  return [
+    { name: 'MAGIC', offset: virtio.MAGIC_REG, reset: virtio.MMIO_MAGIC, ...fixed },
+    { name: 'VERSION', offset: virtio.VERSION_REG, reset: virtio.MMIO_VERSION, ...fixed },
+    { name: 'DEVICE_ID', offset: virtio.DEVICE_ID_REG, reset: BigInt(deviceId), ...fixed },
+    { name: 'VENDOR_ID', offset: virtio.VENDOR_ID_REG, ...fixed },
+    { name: 'DEVICE_FEATURES', offset: virtio.DEVICE_FEATURES_REG, ...fixed },
+    { name: 'DEVICE_FEATURES_SEL', offset: virtio.DEVICE_FEATURES_SEL_REG, ...word },
+    { name: 'DRIVER_FEATURES', offset: virtio.DRIVER_FEATURES_REG, ...word },
+    { name: 'DRIVER_FEATURES_SEL', offset: virtio.DRIVER_FEATURES_SEL_REG, ...word },
+    { name: 'QUEUE_SEL', offset: virtio.QUEUE_SEL_REG, ...word },
+    { name: 'QUEUE_SIZE_MAX', offset: virtio.QUEUE_SIZE_MAX_REG, ...fixed },
+    { name: 'QUEUE_SIZE', offset: virtio.QUEUE_SIZE_REG, ...word },
+    { name: 'QUEUE_READY', offset: virtio.QUEUE_READY_REG, size: 4, rw: 1n, spec: '4.2.2' },
+    { name: 'QUEUE_NOTIFY', offset: virtio.QUEUE_NOTIFY_REG, ...word },
+    { name: 'INTERRUPT_STATUS', offset: virtio.INTERRUPT_STATUS_REG, ...fixed },
+    { name: 'INTERRUPT_ACK', offset: virtio.INTERRUPT_ACK_REG, ...word },
+    { name: 'STATUS', offset: virtio.STATUS_REG, size: 4, rw: STATUS_WRITABLE, spec: '2.1' },
+    { name: 'QUEUE_DESC_LOW', offset: virtio.QUEUE_DESC_LOW_REG, ...word },
+    { name: 'QUEUE_DESC_HIGH', offset: virtio.QUEUE_DESC_HIGH_REG, ...word },
+    { name: 'QUEUE_DRIVER_LOW', offset: virtio.QUEUE_DRIVER_LOW_REG, ...word },
+    { name: 'QUEUE_DRIVER_HIGH', offset: virtio.QUEUE_DRIVER_HIGH_REG, ...word },
+    { name: 'QUEUE_DEVICE_LOW', offset: virtio.QUEUE_DEVICE_LOW_REG, ...word },
+    { name: 'QUEUE_DEVICE_HIGH', offset: virtio.QUEUE_DEVICE_HIGH_REG, ...word },
+    { name: 'QUEUE_RESET', offset: virtio.QUEUE_RESET_REG, ...word },
+    { name: 'CONFIG_GENERATION', offset: virtio.CONFIG_GENERATION_REG, ...fixed },
+  ];
+}
+
+export class MmioTransport {
+  readonly queues: readonly DeviceQueue[];
+  readonly #device: VirtioDevice;
+  readonly #raiseInterrupt: () => void;
+  readonly #registers: RegisterFile<MmioRegister>;
+  readonly #driverFeatures = [0n, 0n];
+  #negotiated = 0n;
+  #resetting = false;
+  /** What the register write in progress has caused. */
+  #caused: Work;
+
+  /** @param raiseInterrupt called when a bit of the interrupt status becomes set */
+  constructor(ram: GuestRam, device: VirtioDevice, raiseInterrupt: () => void = () => {}) {
+    this.#device = device;
+    this.#raiseInterrupt = raiseInterrupt;
+    this.#registers = new RegisterFile(virtio.CONFIG_REG, table(device.deviceId));
+    this.queues = device.queueSizes.map(() => new DeviceQueue(ram));
+    this.#selectQueue(0);
+    const on = (name: MmioRegister, action: (value: number) => void) =>
+      this.#registers.onWrite(name, (value) => action(Number(value)));
+    on('DEVICE_FEATURES_SEL', () => this.#showFeatures());
+    on('DRIVER_FEATURES', (value) => this.#takeFeatures(value));
+    on('QUEUE_SEL', (value) => this.#selectQueue(value));
+    on('QUEUE_READY', (value) => this.#setReady(value === 1));
+    on('QUEUE_NOTIFY', (value) => this.#notify(value));
+    on('QUEUE_RESET', (value) => this.#resetQueue(value));
+    on('INTERRUPT_ACK', (value) => this.#acknowledge(value));
+    on('STATUS', (value) => this.#setStatus(value));
+    this.#showFeatures();
+  }
+
+  /** The features the driver accepted, of those offered; none before FEATURES_OK. */
+  get features(): bigint {
+    return this.#negotiated;
+  }
+
+  get status(): number {
+    return this.#registers.get32('STATUS');
+  }
+
+  /** True while the device may use its queues: after DRIVER_OK, until something is wrong. */
+  get live(): boolean {
+    const wanted = virtio.STATUS_DRIVER_OK | virtio.STATUS_NEEDS_RESET;
+    return (this.status & wanted) === virtio.STATUS_DRIVER_OK && !this.#resetting;
+  }
+
+  /** A software read of 1, 2, 4 or 8 bytes. */
+  read(offset: number, size: number): bigint {
+    if (offset < virtio.CONFIG_REG) return this.#registers.read(offset, size);
+    return this.#device.config.read(offset - virtio.CONFIG_REG, size);
+  }
+
+  /** A software write; everything it causes is complete when the returned work is. */
+  write(offset: number, size: number, value: bigint): Work {
+    if (offset >= virtio.CONFIG_REG)
+      return this.#device.config.write(offset - virtio.CONFIG_REG, size, value);
+    const outer = this.#caused;
+    this.#caused = undefined;
+    this.#registers.write(offset, size, value);
+    const caused = this.#caused;
+    this.#caused = outer;
+    return caused;
+  }
+
+  /** Sets a bit of the interrupt status: INTERRUPT_USED or INTERRUPT_CONFIG. */
+  interrupt(bit: number): void {
+    this.#registers.set('INTERRUPT_STATUS', BigInt(this.#registers.get32('INTERRUPT_STATUS') | bit));
+    this.#raiseInterrupt();
+  }
+
+  /** The device cannot go on before the driver resets it (2.1.2). */
+  needsReset(): void {
+    if ((this.status & virtio.STATUS_NEEDS_RESET) !== 0) return;
+    const { live } = this;
+    this.#registers.set('STATUS', BigInt(this.status | virtio.STATUS_NEEDS_RESET));
+    if (live) this.interrupt(virtio.INTERRUPT_CONFIG);
+  }
+
+  #selected(): number {
+    return this.#registers.get32('QUEUE_SEL');
+  }
+
+  #showFeatures(): void {
+    const select = this.#registers.get32('DEVICE_FEATURES_SEL');
+    const shown = select < 2 ? (this.#device.features >> BigInt(32 * select)) & WORD : 0n;
+    this.#registers.set('DEVICE_FEATURES', shown);
+  }
+
+  #takeFeatures(value: number): void {
+    const select = this.#registers.get32('DRIVER_FEATURES_SEL');
+    if (select < 2) this.#driverFeatures[select] = BigInt(value);
+  }
+
+  #selectQueue(queue: number): void {
+    const most = this.#device.queueSizes[queue] ?? 0;
+    this.#registers.set('QUEUE_SIZE_MAX', BigInt(most));
+    this.#registers.set('QUEUE_SIZE', BigInt(most));
+    this.#registers.set('QUEUE_READY', this.queues[queue]?.ready ? 1n : 0n);
+  }
+
+  #setReady(ready: boolean): void {
+    const queue = this.queues[this.#selected()];
+    const size = this.#registers.get32('QUEUE_SIZE');
+    if (!queue || !ready || size > (this.#device.queueSizes[this.#selected()] as number)) {
+      queue?.disable();
+      this.#registers.set('QUEUE_READY', 0n);
+      return;
+    }
+    const address = (low: MmioRegister, high: MmioRegister) =>
+      this.#registers.get32(high) * 2 ** 32 + this.#registers.get32(low);
+    const desc = address('QUEUE_DESC_LOW', 'QUEUE_DESC_HIGH');
+    const avail = address('QUEUE_DRIVER_LOW', 'QUEUE_DRIVER_HIGH');
+    const used = address('QUEUE_DEVICE_LOW', 'QUEUE_DEVICE_HIGH');
+    queue.enable({ size, desc, avail, used }, (this.#negotiated & virtio.F_EVENT_IDX) !== 0n);
+  }
+
+  #resetQueue(value: number): void {
+    this.#registers.set('QUEUE_RESET', 0n);
+    if (value !== 1 || (this.#negotiated & virtio.F_RING_RESET) === 0n) return;
+    this.queues[this.#selected()]?.disable();
+    this.#registers.set('QUEUE_READY', 0n);
+  }
+
+  #notify(queue: number): void {
+    if (this.live && this.queues[queue]?.ready) this.#caused = this.#device.notified(queue);
+  }
+
+  #acknowledge(bits: number): void {
+    this.#registers.set('INTERRUPT_STATUS', BigInt(this.#registers.get32('INTERRUPT_STATUS') & ~bits));
+  }
+
+  #setStatus(status: number): void {
+    if ((status & ~virtio.STATUS_NEEDS_RESET) === 0) this.#reset();
+    else if ((status & virtio.STATUS_FEATURES_OK) !== 0 && this.#negotiated === 0n) {
+      const [low, high] = this.#driverFeatures as [bigint, bigint];
+      this.#negotiated = (low | (high << 32n)) & this.#device.features;
+    }
+  }
+
+  #reset(): void {
+    for (const queue of this.queues) queue.disable();
+    this.#driverFeatures.fill(0n);
+    this.#negotiated = 0n;
+    this.#registers.reset();
+    this.#selectQueue(0);
+    this.#showFeatures();
+    const work = this.#device.reset();
+    if (!work) return;
+    // 2.4.1: the status reads 0 only when the reset is complete.
+    this.#resetting = true;
+    this.#registers.set('STATUS', BigInt(virtio.STATUS_ACKNOWLEDGE));
+    this.#caused = work.finally(() => {
+      this.#resetting = false;
+      this.#registers.set('STATUS', 0n);
+    });
+  }
+}
