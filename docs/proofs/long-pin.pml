@@ -8,6 +8,8 @@
  * all that `dmaUnmap` asks of it.
  *
  * Mutants, one -D each: STORE_FOR_AND CHECK_BEFORE_ADD NO_UNDO LOST_NOTIFY LOST_UNDO_NOTIFY STORE_FOR_OR EARLY_CLEAR.
+ * LIVENESS adds the claim that every unmap ends: true with BACK_OFF, where a reader whose pin failed does not try again
+ * before the unmap's end, and false without.
  */
 #define READERS 2
 #define PAGES 2
@@ -36,6 +38,16 @@ bit blocking[READERS];
 bit asleep;
 byte sleeping_on;
 
+#ifdef LIVENESS
+bit unmapping;
+ltl every_unmap_ends { [] (unmapping -> <> !unmapping) }
+#endif
+#ifdef BACK_OFF
+#define MAY_TRY (!failed || !unmapping)
+#else
+#define MAY_TRY true
+#endif
+
 inline wake(entry) {
   if
   :: asleep && sleeping_on == entry -> asleep = 0; sleeping_on = 0
@@ -48,16 +60,20 @@ proctype Reader(byte me) {
   /* The frame that this reader has pinned for each page, as PinTableReader.pin returned it. */
   byte held[PAGES];
   short before;
+  bit failed;
 
 idle:
   do
-  :: atomic { held[0] == 0 -> page = 0; inside[me] = 1; goto walk_leaf }
+  :: atomic { held[0] == 0 && MAY_TRY -> page = 0; inside[me] = 1; failed = 0; goto walk_leaf }
+  :: atomic { held[0] != 0 -> page = 0; inside[me] = 1; goto find_again }
+#ifndef LIVENESS
+     /* With one page and no uses: a pin is then dropped at once, as the claim takes for granted. */
   :: atomic { held[1] == 0 -> page = 1; inside[me] = 1; goto walk_leaf }
+  :: atomic { held[1] != 0 -> page = 1; inside[me] = 1; goto find_again }
      /* A use, at any time while the pin is held and outside any section. */
   :: atomic { held[0] != 0 -> assert(owner[held[0]] == 1) }
   :: atomic { held[1] != 0 -> assert(owner[held[1]] == 2) }
-  :: atomic { held[0] != 0 -> page = 0; inside[me] = 1; goto find_again }
-  :: atomic { held[1] != 0 -> page = 1; inside[me] = 1; goto find_again }
+#endif
   :: held[0] == 0 && held[1] == 0 -> break
   od;
   goto stopped;
@@ -96,6 +112,9 @@ pin_inc:
 #endif
 pin_undo:
   atomic {
+#ifdef BACK_OFF
+    failed = 1;
+#endif
     before = pins[entry];
     assert(before >= PIN_ONE);
     pins[entry] = pins[entry] - PIN_ONE;
@@ -167,10 +186,12 @@ proctype Writer() {
 idle:
   do
   :: atomic { link[0] == 0 -> page = 0; goto map_link }
-  :: atomic { link[1] == 0 -> page = 1; goto map_link }
   :: atomic { link[0] != 0 -> pages = 1; todo = 1; goto unmap_invalidate }
+#ifndef LIVENESS
+  :: atomic { link[1] == 0 -> page = 1; goto map_link }
   :: atomic { link[1] != 0 -> pages = 2; todo = 2; goto unmap_invalidate }
   :: atomic { link[0] != 0 && link[1] != 0 -> pages = 3; todo = 3; goto unmap_invalidate }
+#endif
   :: break
   od;
   goto stopped;
@@ -206,6 +227,9 @@ map_valid:
 
 unmap_invalidate:
   atomic {
+#ifdef LIVENESS
+    unmapping = 1;
+#endif
     page = (todo & 1 -> 0 : 1);
     entry = link[page];
     word = pins[entry];
@@ -291,6 +315,9 @@ unmap_bump:
     /* What goes back to the free list must be all zeros. */
     assert(!(retired & 2) || pins[1] == 0);
     assert(!(retired & 4) || pins[2] == 0);
+#ifdef LIVENESS
+    unmapping = 0;
+#endif
     bumped = 0;
     pinned = 0;
     pages = 0;

@@ -39,7 +39,7 @@ const modelPath = (model: string): string =>
 function verdictOf(report: string, wholeText: boolean): string {
   if (/assertion violated/.test(report)) return 'violated';
   if (/invalid end state \(/.test(report)) return 'hangs';
-  if (/acceptance cycle \(/.test(report)) return 'never ends';
+  if (/acceptance cycle \(/.test(report)) return 'starves';
   if (!/^Full statespace search/m.test(report) || !/errors: 0$/m.test(report)) return 'unreadable report';
   if (/max search depth too small/.test(report)) return 'too deep';
   if (/Search not completed|reached -DMEMLIM/.test(report)) return 'not completed';
