@@ -108,7 +108,8 @@ function problemOf(spec: ParentSpec, distinct: number): string | undefined {
     .map((type) => type.share ?? 1)
     .find((units) => !Number.isSafeInteger(units) || units < 1);
   if (share !== undefined) return `a share of ${share}`;
-  if (!/^\/sys\/devices(\/[^/]+)+$/.test(device)) return `the directory ${device}`;
+  if (!/^\/sys\/devices(\/[^/]+)+$/.test(device) || /\/\.{1,2}(\/|$)/.test(device))
+    return `the directory ${device}`;
   if (!/^\/sys\/(class|bus)\/[^/]+$/.test(subsystem)) return `the subsystem ${subsystem}`;
   if (virtualFunctions && types.some(({ id }) => !/^[1-9][0-9]{0,8}$/.test(id)))
     return 'type ids that are no numbers';

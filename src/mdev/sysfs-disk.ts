@@ -6,9 +6,11 @@
  */
 import {
   chmodSync,
+  closeSync,
   lstatSync,
   mkdirSync,
-  readFileSync,
+  openSync,
+  readSync,
   renameSync,
   rmSync,
   statSync,
@@ -61,6 +63,8 @@ export class SysfsDisk {
   #written = new Map<string, SysfsEntry>();
   /** Of each file that can be written: its stamp when it was last seen to hold what we wrote. */
   readonly #stamps = new Map<string, string>();
+  /** Files that were found empty at the last look. */
+  readonly #emptied = new Set<string>();
   /** A write that blocked has come to its end. */
   #stale = false;
 
@@ -92,10 +96,10 @@ export class SysfsDisk {
     const done: DiskWrite[] = [];
     for (const [path, seen] of [...this.#stamps]) {
       const now = stampOf(this.#at(path));
-      if (now === undefined || (now.stamp === seen && now.settled)) continue;
+      if (!now || (now.stamp === seen && now.settled && !this.#emptied.has(path))) continue;
       const text = this.#textOf(path, seen === now.stamp);
-      if (text === undefined) this.#stamps.set(path, now.stamp);
-      else done.push(this.#write(path, text));
+      if (text !== undefined) done.push(this.#write(path, text));
+      else if (this.#stamps.get(path) === seen) this.#stamps.set(path, now.stamp);
     }
     if (done.length > 0 || this.#stale) this.sync();
     return done;
@@ -104,12 +108,32 @@ export class SysfsDisk {
   /** Makes the disk say what the tree says. @throws SysfsDiskError, the file system's own errors */
   sync(): void {
     this.#stale = false;
+    const wanted = this.#wanted();
+    try {
+      this.#change(wanted);
+    } catch (error) {
+      // Somebody has deleted directories of ours: all of it is written anew.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      rmSync(join(this.#root, 'sys'), { recursive: true, force: true });
+      this.#stamps.clear();
+      this.#emptied.clear();
+      this.#written = new Map();
+      this.#change(wanted);
+    }
+  }
+
+  /** @throws SysfsDiskError */
+  #wanted(): Map<string, SysfsEntry> {
     const wanted = new Map<string, SysfsEntry>();
     for (const entry of this.#tree.entries()) {
       if (wanted.size >= DISK_ENTRIES_LIMIT)
         throw new SysfsDiskError(`the tree has more than ${DISK_ENTRIES_LIMIT} paths`);
       wanted.set(entry.path, entry);
     }
+    return wanted;
+  }
+
+  #change(wanted: Map<string, SysfsEntry>): void {
     // Links go first and come last: who finds one finds all that it leads to.
     const gone = [...this.#written.values()].filter(({ path, type }) => wanted.get(path)?.type !== type);
     for (const entry of gone.sort(byType).reverse()) this.#remove(entry);
@@ -125,10 +149,12 @@ export class SysfsDisk {
   #textOf(path: string, unchanged: boolean): string | undefined {
     const entry = this.#written.get(path);
     if (entry?.type !== 'file') return undefined;
-    const text = readFileSync(this.#at(path)).subarray(0, TAKEN_BYTES).toString();
-    if (text === (entry.content ?? '')) return undefined;
+    const text = firstBytes(this.#at(path), TAKEN_BYTES);
+    const wasEmptied = this.#emptied.delete(path);
+    if (text === undefined || text === (entry.content ?? '')) return undefined;
     if (text !== '') return text;
-    if (unchanged) this.#putFile(entry);
+    if (wasEmptied && unchanged) this.#putFile(entry);
+    else this.#emptied.add(path);
     return undefined;
   }
 
@@ -171,6 +197,7 @@ export class SysfsDisk {
 
   #remove({ path, type }: SysfsEntry): void {
     this.#stamps.delete(path);
+    this.#emptied.delete(path);
     if (type === 'dir') rmSync(this.#at(path), { recursive: true, force: true });
     else if (exists(this.#at(path))) unlinkSync(this.#at(path));
   }
@@ -191,6 +218,23 @@ function same(a: SysfsEntry | undefined, b: SysfsEntry): boolean {
   if (a?.type === 'link' && b.type === 'link') return a.target === b.target;
   if (a?.type === 'file' && b.type === 'file') return a.mode === b.mode && a.content === b.content;
   return a?.type === b.type;
+}
+
+/** The start of a file, however long it is; undefined if it has gone. */
+function firstBytes(path: string, bytes: number): string | undefined {
+  let file: number;
+  try {
+    file = openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const buffer = Buffer.alloc(bytes);
+    return buffer.toString('utf8', 0, readSync(file, buffer));
+  } finally {
+    closeSync(file);
+  }
 }
 
 function exists(path: string): boolean {
