@@ -1,0 +1,128 @@
+/**
+ * The stock mdevctl on a tree of ours. `MDEVCTL` names another one than that of the PATH.
+ */
+import { execFile } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { after, before, describe, it } from 'mocha';
+import { defaultHost, MDEV_GPU } from '../../src/mdev/default-host.ts';
+import { listJson, typesJson, typesText } from '../../src/mdev/mdevctl-json.ts';
+import { SysfsTree } from '../../src/mdev/sysfs.ts';
+import { SysfsDisk } from '../../src/mdev/sysfs-disk.ts';
+
+interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const run = (
+  file: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ran> =>
+  new Promise((resolve) => {
+    execFile(file, args, { env: { ...process.env, ...env } }, (error, stdout, stderr) => {
+      const code = error ? (typeof error.code === 'number' ? error.code : 255) : 0;
+      resolve({ code, stdout, stderr });
+    });
+  });
+
+type Mdevctl = (...args: string[]) => Promise<Ran>;
+
+const PROGRAM = process.env.MDEVCTL ?? 'mdevctl';
+const IGNORES_ROOT = 'it ignores MDEVCTL_ENV_ROOT, as those before 1.3 do';
+
+/** How to run mdevctl below `dir`, or why it cannot be. */
+async function findMdevctl(dir: string): Promise<Mdevctl | string> {
+  const env = { MDEVCTL_ENV_ROOT: dir };
+  const seen = await run(PROGRAM, ['types'], env);
+  if (seen.stdout.includes(MDEV_GPU.name)) return (...args) => run(PROGRAM, args, env);
+  const { code, stdout } = await run('sh', ['-c', 'command -v "$0"', PROGRAM]);
+  if (code !== 0) return `there is no ${PROGRAM} in the PATH`;
+  if (process.geteuid?.() !== 0) return `${IGNORES_ROOT}, and only root may chroot`;
+  return inChroot(stdout.trim(), dir);
+}
+
+/** An mdevctl that knows no root of its own is given `dir` as its file system. */
+async function inChroot(program: string, dir: string): Promise<Mdevctl | string> {
+  const { stdout } = await run('ldd', [program]);
+  for (const path of [program, ...(stdout.match(/\/[^\s]+/g) ?? [])]) {
+    mkdirSync(dirname(join(dir, path)), { recursive: true });
+    copyFileSync(path, join(dir, path));
+  }
+  const { code, stderr } = await run('chroot', [dir, program, 'types']);
+  if (code !== 0) return `${IGNORES_ROOT}, and does not run in a chroot: ${stderr.split('\n', 1)[0]}`;
+  return (...args) => run('chroot', [dir, program, ...args]);
+}
+
+const UUID = '11111111-aaaa-4bbb-8ccc-000000000001';
+const DEFINED = '22222222-aaaa-4bbb-8ccc-000000000002';
+
+describe('mdevctl on a tree of ours', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'mdevsim-mdevctl-'));
+  const registry = defaultHost();
+  const disk = new SysfsDisk(dir, new SysfsTree(registry));
+  let running = true;
+  let loop: Promise<void>;
+  let mdevctl: Mdevctl;
+
+  before(async function () {
+    loop = (async () => {
+      while (running) {
+        disk.poll();
+        await sleep(10);
+      }
+    })();
+    const found = await findMdevctl(dir);
+    if (typeof found === 'string') {
+      console.log(`    skipped: ${found}`);
+      this.skip();
+    } else {
+      mdevctl = found;
+      const { stdout } = await mdevctl('--version');
+      console.log(`    with ${stdout.trim()}`);
+    }
+  });
+  after(async () => {
+    running = false;
+    await loop;
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  /** Runs it, and gives the tree time to follow. */
+  async function does(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await mdevctl(...args);
+    expect(code, stderr).to.equal(0);
+    await sleep(100);
+    return stdout;
+  }
+
+  it('lists the types as we do, in text and JSON', async () => {
+    // 1.2.0 adds an empty line.
+    expect((await does('types')).trimEnd()).to.equal(typesText(registry).trimEnd());
+    expect(JSON.parse(await does('types', '--dumpjson'))).to.deep.equal(typesJson(registry));
+  });
+
+  it('starts, lists and stops an instance', async () => {
+    await does('start', '-u', UUID, '-p', MDEV_GPU.name, '-t', 'vgpu-4g');
+    expect(registry.get(UUID)?.type).to.equal('vgpu-4g');
+    expect(JSON.parse(await does('list', '--dumpjson'))).to.deep.equal(listJson(registry));
+    expect(JSON.parse(await does('types', '--dumpjson'))).to.deep.equal(typesJson(registry));
+    await does('stop', '-u', UUID);
+    expect([...registry.instances()]).to.deep.equal([]);
+    expect((await does('list')).trim()).to.equal('');
+  });
+
+  it('defines an instance, starts it by its definition, and is refused what does not fit', async () => {
+    await does('define', '-u', DEFINED, '-p', MDEV_GPU.name, '-t', 'vgpu-2g');
+    await does('start', '-u', DEFINED);
+    expect(registry.get(DEFINED)?.type).to.equal('vgpu-2g');
+    const { code, stderr } = await mdevctl('start', '-u', UUID, '-p', MDEV_GPU.name, '-t', 'vgpu-16g');
+    expect(code).to.not.equal(0);
+    expect(stderr).to.contain('No available instances of vgpu-16g');
+  });
+});
