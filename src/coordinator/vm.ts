@@ -306,7 +306,7 @@ export class Vm implements DeviceOwner {
       // One device of the chosen VM is broken; its neighbours are the witnesses.
       options: { fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '' },
       link: device.link.sab,
-      pinTable: device.table.sab,
+      pinTable: device.table.handle,
       readerSlot: device.slot,
       memory: this.ram.host.handle,
       coordinatorDoorbell: doorbell,

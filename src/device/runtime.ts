@@ -9,6 +9,7 @@ import { type AccessSize, type MmioServer, REGION_BAR0, REGION_CONFIG } from '..
 import type { FrameBodies } from '../channel/schema.ts';
 import { HostMemory, type HostMemoryHandle } from '../host/host-memory.ts';
 import type { RegisterFile } from '../pci/registers.ts';
+import type { PinTableHandle } from '../pin-table/kernels.ts';
 import { PinTableReader } from '../pin-table/reader.ts';
 import { DeviceDma } from './dma.ts';
 import type { DeviceContext, DeviceModel, DeviceOptions, ModelFactory } from './model.ts';
@@ -22,7 +23,7 @@ export interface DeviceTask {
   readonly model: string;
   readonly options: DeviceOptions;
   readonly link: SharedArrayBuffer;
-  readonly pinTable: SharedArrayBuffer;
+  readonly pinTable: SharedArrayBuffer | PinTableHandle;
   readonly readerSlot: number;
   readonly memory: HostMemoryHandle;
   /** The coordinator's doorbell, and this device's number on it. */

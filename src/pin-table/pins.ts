@@ -15,12 +15,14 @@
  *   met: the writer publishes the frame word first, and the pin's addition acquires what it read from.
  */
 import * as mem from '#mem';
-import { PAGE_1G } from '../address/address.ts';
-import { PERM_MASK, PFN_SHIFT } from './layout.ts';
-import { pinAcquire, pinRelease } from './protocol.ts';
-import { gibEntry } from './walk.ts';
+import * as layout from './layout.ts';
+import * as protocol from './protocol.ts';
+import * as walk from './walk.ts';
 
 const { rd } = mem;
+const { PERM_MASK, PFN_SHIFT } = layout;
+const { pinAcquire, pinRelease } = protocol;
+const { gibEntry } = walk;
 
 /** Answers of {@link pinPage} that are not a host PFN: no mapping (or PIN_LIMIT reached), no permission. */
 export const PIN_UNMAPPED = -1;
@@ -30,11 +32,11 @@ export const PIN_DENIED = -2;
 export function pinPage(table: mem.SharedWords, iova: number, perm: number): number {
   const gib = gibEntry(table, iova);
   if (gib === 0) return PIN_UNMAPPED;
-  const low = (iova % PAGE_1G) | 0;
+  const low = iova | 0;
   const word = rd(table, gib, 'walk.root');
   if (word === 0) return PIN_UNMAPPED;
-  if ((word & PERM_MASK) !== 0) return pinLeaf(table, gib, perm, low >>> 12);
-  const link = word + ((low >>> 21) << 1);
+  if ((word & PERM_MASK) !== 0) return pinLeaf(table, gib, perm, (low >>> 12) & (2 ** 18 - 1));
+  const link = word + ((low >>> 20) & 1022);
   const child = rd(table, link, 'walk.mid');
   if (child === 0) return PIN_UNMAPPED;
   const page = (low >>> 12) & 511;
@@ -61,16 +63,16 @@ function pinLeaf(table: mem.SharedWords, entry: number, perm: number, page: numb
 export function unpinPage(table: mem.SharedWords, iova: number): boolean {
   const gib = gibEntry(table, iova);
   if (gib === 0) return false;
-  const low = (iova % PAGE_1G) | 0;
+  const low = iova | 0;
   const word = rd(table, gib, 'walk.root');
   if (word === 0) return false;
   if ((word & PERM_MASK) !== 0) return unpinLeaf(table, gib);
-  const link = word + ((low >>> 21) << 1);
+  const link = word + ((low >>> 20) & 1022);
   const node = rd(table, link, 'walk.mid');
   if (node === 0) return false;
   if ((node & PERM_MASK) !== 0) return unpinLeaf(table, link);
   // The leaf first: the link's count must never be below the sum of its leaves'.
-  if (!unpinLeaf(table, node + (((low >>> 12) & 511) << 1))) return false;
+  if (!unpinLeaf(table, node + ((low >>> 11) & 1022))) return false;
   pinRelease(table, link);
   return true;
 }

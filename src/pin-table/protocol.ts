@@ -17,7 +17,10 @@
  * Plain free functions: no closures, no methods, no spinning.
  */
 import * as mem from '#mem';
-import {
+import * as layout from './layout.ts';
+
+const { ld, st, add, and, or, wr, wake } = mem;
+const {
   ENTRY_WORDS,
   OUTSIDE,
   PFN_SHIFT,
@@ -28,9 +31,7 @@ import {
   WORD_GENERATION,
   WORD_SWITCHING,
   WORD_WRITER_WAITING,
-} from './layout.ts';
-
-const { ld, st, add, and, or, wr, wake } = mem;
+} = layout;
 
 /** Difference of the frame words of two neighbouring host pages. */
 const FRAME_STEP = 1 << PFN_SHIFT;

@@ -2,12 +2,20 @@
  * A device thread's end of a pin table: sections, lookups, pins. No messages, no locks.
  */
 import * as mem from '#mem';
-import { MAGIC, MAX_READERS, OUTSIDE, PERM_MASK, PFN_SHIFT, WORD_MAGIC } from './layout.ts';
-import { pinPage, unpinPage } from './pins.ts';
-import { dmaEnter, dmaExit, switchSequence } from './protocol.ts';
-import { lookup } from './walk.ts';
+import * as address from '../address/address.ts';
+import { bindKernels, type PinKernels, type PinTableHandle } from './kernels.ts';
+import * as layout from './layout.ts';
+import * as pins from './pins.ts';
+import * as protocol from './protocol.ts';
+import * as walk from './walk.ts';
 
 const { rd } = mem;
+const { PAGE_1G } = address;
+const { MAGIC, MAX_READERS, OUTSIDE, PERM_MASK, PFN_SHIFT, readerEpoch, TABLE_IOVA_LIMIT, WORD_MAGIC } =
+  layout;
+const { pinPage, unpinPage } = pins;
+const { dmaEnter, dmaExit, switchSequence } = protocol;
+const { lookup } = walk;
 
 export { PIN_DENIED, PIN_UNMAPPED } from './pins.ts';
 
@@ -20,24 +28,35 @@ export class PinTableError extends Error {
 export class PinTableReader {
   readonly #table: mem.SharedWords;
   readonly #slot: number;
+  /** Byte address of this reader's epoch word. */
+  readonly #epoch: number;
+  readonly #kernels: PinKernels | undefined;
   #generation = OUTSIDE;
 
-  /** @throws PinTableError */
-  constructor(sab: SharedArrayBuffer, slot: number) {
-    this.#table = mem.wordsOf(sab);
+  /** With a handle it works through the WebAssembly kernels, with a buffer alone in JavaScript. @throws PinTableError */
+  constructor(table: SharedArrayBuffer | PinTableHandle, slot: number) {
+    const handle = table instanceof SharedArrayBuffer ? { sab: table } : table;
+    this.#table = mem.wordsOf(handle.sab);
     if (rd(this.#table, WORD_MAGIC, 'table.init') !== MAGIC) throw new PinTableError('not a pin table');
     if (!(Number.isInteger(slot) && slot >= 0 && slot < MAX_READERS))
       throw new PinTableError(`reader slot ${slot}; accepted: 0 to ${MAX_READERS - 1}`);
     this.#slot = slot;
+    this.#epoch = readerEpoch(slot) * Int32Array.BYTES_PER_ELEMENT;
+    this.#kernels = bindKernels(handle);
   }
 
   /** Opens a short-DMA section. Sections do not nest and must be closed within microseconds: unmap waits. */
   enter(): void {
-    this.#generation = dmaEnter(this.#table, this.#slot, this.#generation);
+    const kernels = this.#kernels;
+    this.#generation = kernels
+      ? kernels.enter(this.#epoch, this.#generation)
+      : dmaEnter(this.#table, this.#slot, this.#generation);
   }
 
   exit(): void {
-    dmaExit(this.#table, this.#slot);
+    const kernels = this.#kernels;
+    if (kernels) kernels.exit(this.#epoch);
+    else dmaExit(this.#table, this.#slot);
   }
 
   /** Leaf word of the page at `iova` (see {@link lookup}); only inside a section. */
@@ -55,6 +74,9 @@ export class PinTableReader {
    * walk, so that the leaf's node cannot be reused under it; not to be called inside one.
    */
   pin(iova: number, perm: number): number {
+    const kernels = this.#kernels;
+    if (kernels && iova >= 0 && iova < TABLE_IOVA_LIMIT)
+      return kernels.pin((iova / PAGE_1G) | 0, iova | 0, perm, this.#epoch);
     this.enter();
     const result = pinPage(this.#table, iova, perm);
     this.exit();
@@ -63,6 +85,9 @@ export class PinTableReader {
 
   /** Drops one pin of the page at `iova`. False if nothing is mapped there: the pin was never had. */
   unpin(iova: number): boolean {
+    const kernels = this.#kernels;
+    if (kernels && iova >= 0 && iova < TABLE_IOVA_LIMIT)
+      return kernels.unpin((iova / PAGE_1G) | 0, iova | 0, this.#epoch) !== 0;
     this.enter();
     const had = unpinPage(this.#table, iova);
     this.exit();

@@ -3,20 +3,22 @@
  *
  * The lower 2^48 of IOVAs have a root of their own, so that a table of 57 bits costs them nothing: only IOVAs that
  * fail the first comparison look for the high root, and take one more load.
+ *
+ * Constants come as local ones, like the functions of `#mem`: V8 loads and checks an imported constant at each use,
+ * and with it divides where it could multiply (23 ns against 9 ns per lookup). `iova | 0` are the low 32 bits of any
+ * IOVA; shifts by 20 and 11 give an entry's word offset in its node at once.
  */
 import * as mem from '#mem';
-import { PAGE_1G } from '../address/address.ts';
-import {
-  HIGH_IOVA_LIMIT,
-  HIGH_SPAN,
-  PERM_MASK,
-  PFN_SHIFT,
-  TABLE_IOVA_LIMIT,
-  WORD_HIGH_ROOT,
-  WORD_ROOT,
-} from './layout.ts';
+import * as address from '../address/address.ts';
+import * as layout from './layout.ts';
 
 const { rd } = mem;
+const { PAGE_1G } = address;
+const { HIGH_IOVA_LIMIT, HIGH_SPAN, PERM_MASK, PFN_SHIFT, TABLE_IOVA_LIMIT, WORD_HIGH_ROOT, WORD_ROOT } =
+  layout;
+
+const GIB_PAGE_MASK = 2 ** 18 - 1;
+const NODE_OFFSET_MASK = 1022;
 
 /** Word index of the 1 GiB entry for `iova`, or 0: it is out of range, or nothing is mapped near it. */
 export function gibEntry(table: mem.SharedWords, iova: number): number {
@@ -37,15 +39,15 @@ function highEntry(table: mem.SharedWords, iova: number): number {
 export function findEntry(table: mem.SharedWords, iova: number): number {
   let entry = gibEntry(table, iova);
   if (entry === 0) return 0;
-  const low = (iova % PAGE_1G) | 0;
+  const low = iova | 0;
   let word = rd(table, entry, 'walk.root');
   if ((word & PERM_MASK) !== 0) return entry;
   if (word === 0) return 0;
-  entry = word + ((low >>> 21) << 1);
+  entry = word + ((low >>> 20) & NODE_OFFSET_MASK);
   word = rd(table, entry, 'walk.mid');
   if ((word & PERM_MASK) !== 0) return entry;
   if (word === 0) return 0;
-  entry = word + (((low >>> 12) & 511) << 1);
+  entry = word + ((low >>> 11) & NODE_OFFSET_MASK);
   return (rd(table, entry, 'walk.leaf') & PERM_MASK) !== 0 ? entry : 0;
 }
 
@@ -55,26 +57,25 @@ export function findEntry(table: mem.SharedWords, iova: number): number {
  */
 export function lookup(table: mem.SharedWords, iova: number): number {
   if (!(iova >= 0 && iova < TABLE_IOVA_LIMIT)) return lookupHigh(table, iova);
-  const gib = (iova / PAGE_1G) | 0;
-  const low = (iova - gib * PAGE_1G) | 0;
-  let word = rd(table, WORD_ROOT + (gib << 1), 'walk.root');
-  if ((word & PERM_MASK) !== 0) return (word + ((low >>> 12) << PFN_SHIFT)) | 0;
+  const low = iova | 0;
+  let word = rd(table, WORD_ROOT + (((iova / PAGE_1G) | 0) << 1), 'walk.root');
+  if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & GIB_PAGE_MASK) << PFN_SHIFT)) | 0;
   if (word === 0) return 0;
-  word = rd(table, word + ((low >>> 21) << 1), 'walk.mid');
+  word = rd(table, word + ((low >>> 20) & NODE_OFFSET_MASK), 'walk.mid');
   if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & 511) << PFN_SHIFT)) | 0;
   if (word === 0) return 0;
-  return rd(table, word + (((low >>> 12) & 511) << 1), 'walk.leaf');
+  return rd(table, word + ((low >>> 11) & NODE_OFFSET_MASK), 'walk.leaf');
 }
 
 function lookupHigh(table: mem.SharedWords, iova: number): number {
   const entry = highEntry(table, iova);
   if (entry === 0) return 0;
-  const low = (iova % PAGE_1G) | 0;
+  const low = iova | 0;
   let word = rd(table, entry, 'walk.root');
-  if ((word & PERM_MASK) !== 0) return (word + ((low >>> 12) << PFN_SHIFT)) | 0;
+  if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & GIB_PAGE_MASK) << PFN_SHIFT)) | 0;
   if (word === 0) return 0;
-  word = rd(table, word + ((low >>> 21) << 1), 'walk.mid');
+  word = rd(table, word + ((low >>> 20) & NODE_OFFSET_MASK), 'walk.mid');
   if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & 511) << PFN_SHIFT)) | 0;
   if (word === 0) return 0;
-  return rd(table, word + (((low >>> 12) & 511) << 1), 'walk.leaf');
+  return rd(table, word + ((low >>> 11) & NODE_OFFSET_MASK), 'walk.leaf');
 }

@@ -7,6 +7,7 @@
 import * as mem from '#mem';
 import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
+import { allocateTable, type PinTableHandle } from './kernels.ts';
 import {
   ENTRY_WORDS,
   HIGH_IOVA_LIMIT,
@@ -61,7 +62,8 @@ export interface PinTableOptions {
 
 /** The writer's end: its private knowledge of the table, and the steps of map and unmap. */
 export class PinTableWriter {
-  readonly sab: SharedArrayBuffer;
+  /** What readers are given. */
+  readonly handle: PinTableHandle;
   readonly nodes: number;
   /** First IOVA that the table does not take. */
   readonly iovaLimit: number;
@@ -81,13 +83,17 @@ export class PinTableWriter {
       throw new PinTableError(`${nodes} nodes; accepted: 0 to ${MAX_NODES}`);
     this.nodes = nodes;
     this.iovaLimit = iovaBits === 57 ? HIGH_IOVA_LIMIT : TABLE_IOVA_LIMIT;
-    this.sab = new SharedArrayBuffer(tableBytes(nodes, iovaBits));
+    this.handle = allocateTable(tableBytes(nodes, iovaBits));
     this.#table = mem.wordsOf(this.sab);
     this.#pool = new NodePool(this.#table, nodes);
     this.#highRoot = iovaBits === 57 ? WORD_NODES + nodes * NODE_WORDS : 0;
     st(this.#table, WORD_HIGH_ROOT, this.#highRoot, 'table.init');
     st(this.#table, WORD_GENERATION, 1, 'table.init');
     st(this.#table, WORD_MAGIC, MAGIC, 'table.init');
+  }
+
+  get sab(): SharedArrayBuffer {
+    return this.handle.sab;
   }
 
   get nodesInUse(): number {

@@ -1,0 +1,58 @@
+/**
+ * One pin and unpin of a random page: WebAssembly as devices use it, JavaScript, and the same steps in C.
+ */
+import { PinTableReader } from '../src/pin-table/reader.ts';
+import { format, type Report, takeTurns } from './report.ts';
+import type { Rival } from './rival.ts';
+import { filledTable, type Layout, QUERIES, queriesOf, SEED, timed } from './tables.ts';
+
+const PINS = 2 ** 18;
+const PIN_BOUND = 2;
+const LAYOUTS: readonly Layout[] = [
+  { name: '1k dense', pages: 1024, run: 0 },
+  { name: '64k dense', pages: 65536, run: 0 },
+];
+
+// One function for each side: a shared one would see two kinds of reader, and be slower for both.
+function pinsInWasm(reader: PinTableReader, queries: Float64Array): void {
+  for (let i = 0; i < PINS; i++) {
+    const iova = queries[i & (QUERIES - 1)] as number;
+    if (reader.pin(iova, 3) < 0 || !reader.unpin(iova)) throw new Error('a pin was refused');
+  }
+}
+function pinsInJs(reader: PinTableReader, queries: Float64Array): void {
+  for (let i = 0; i < PINS; i++) {
+    const iova = queries[i & (QUERIES - 1)] as number;
+    if (reader.pin(iova, 3) < 0 || !reader.unpin(iova)) throw new Error('a pin was refused');
+  }
+}
+function sections(reader: PinTableReader): void {
+  for (let i = 0; i < PINS; i++) {
+    reader.enter();
+    reader.exit();
+  }
+}
+
+export async function benchPin(report: Report, rival: Rival): Promise<void> {
+  report.say('pin: ns per pin and unpin, each in its section, WebAssembly / JavaScript / C');
+  for (const shape of LAYOUTS) {
+    const writer = filledTable(shape);
+    const wasm = new PinTableReader(writer.handle, writer.addReader());
+    const js = new PinTableReader(writer.sab, writer.addReader());
+    const queries = queriesOf(shape);
+    await rival.ask(`setup ${shape.pages} ${shape.run} ${SEED}`);
+    const result = await takeTurns([
+      () => timed(PINS, () => pinsInWasm(wasm, queries)),
+      () => timed(PINS, () => pinsInJs(js, queries)),
+      () => rival.ask(`pin ${PINS}`),
+    ]);
+    report.say(`${shape.name.padEnd(14)} ${result.ns.map((ns) => format(ns).padStart(8)).join(' ')}`);
+    report.bound(`pin ${shape.name}: WebAssembly to C`, result.ratio(0, 2), '≤', PIN_BOUND);
+    report.say(`pin ${shape.name}: JavaScript to WebAssembly ${format(result.ratio(1, 0))} ×`);
+    const empty = await takeTurns([
+      () => timed(PINS, () => sections(wasm)),
+      () => timed(PINS, () => sections(js)),
+    ]);
+    report.say(`an empty section: ${empty.ns.map(format).join(' ns in WebAssembly, ')} ns in JavaScript`);
+  }
+}

@@ -1,0 +1,59 @@
+/**
+ * The C side: built with gcc -O2 into a temporary folder, kept running, and asked one measurement at a time.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface, type Interface } from 'node:readline';
+
+/** bench/c, from this file's place in dist/bench. */
+const SOURCES = join(import.meta.dirname, '..', '..', 'bench', 'c');
+
+/** The compiler's flags for GLib, or undefined where its headers are not installed. */
+function glibFlags(): string[] | undefined {
+  try {
+    const out = execFileSync('pkg-config', ['--cflags', '--libs', 'glib-2.0'], {
+      encoding: 'utf8',
+      stdio: 'pipe',
+    });
+    return out.trim().split(/\s+/);
+  } catch {
+    return undefined;
+  }
+}
+
+export class Rival {
+  readonly hasGlib: boolean;
+  readonly #folder: string;
+  readonly #process: ChildProcess;
+  readonly #lines: Interface;
+  readonly #answers: AsyncIterator<string>;
+
+  /** Builds and starts it. @throws Error if there is no gcc */
+  constructor() {
+    const glib = glibFlags();
+    this.hasGlib = glib !== undefined;
+    this.#folder = mkdtempSync(join(tmpdir(), 'mdevsim-bench-'));
+    const binary = join(this.#folder, 'rival');
+    const flags = glib ? ['-DWITH_GLIB', join(SOURCES, 'rival.c'), ...glib] : [join(SOURCES, 'rival.c')];
+    execFileSync('gcc', ['-O2', '-Wall', '-o', binary, ...flags], { stdio: 'inherit' });
+    this.#process = spawn(binary, { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#lines = createInterface({ input: this.#process.stdout! });
+    this.#answers = this.#lines[Symbol.asyncIterator]();
+  }
+
+  /** Sends one command; resolves to its nanoseconds per operation. */
+  async ask(command: string): Promise<number> {
+    this.#process.stdin!.write(`${command}\n`);
+    const { value, done } = await this.#answers.next();
+    if (done) throw new Error(`the C side ended at: ${command}`);
+    return Number(value.split(' ')[0]);
+  }
+
+  close(): void {
+    this.#process.stdin!.end();
+    this.#lines.close();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,30 @@
+/**
+ * `npm run bench -- lookup|pin|map`: runs one bench beside its baselines in C, or all of them.
+ */
+import { benchLookup } from './lookup.ts';
+import { benchMap } from './map.ts';
+import { benchPin } from './pin.ts';
+import { Report } from './report.ts';
+import { Rival } from './rival.ts';
+
+const BENCHES = { lookup: benchLookup, pin: benchPin, map: benchMap };
+const isName = (name: string): name is keyof typeof BENCHES => Object.hasOwn(BENCHES, name);
+
+async function main(names: readonly string[]): Promise<number> {
+  const chosen = names.length > 0 ? names : Object.keys(BENCHES);
+  const unknown = chosen.find((name) => !isName(name));
+  if (unknown !== undefined) {
+    console.error(`no bench ${unknown}; there are ${Object.keys(BENCHES).join(', ')}`);
+    return 2;
+  }
+  const report = new Report();
+  const rival = new Rival();
+  try {
+    for (const name of chosen.filter(isName)) await BENCHES[name](report, rival);
+  } finally {
+    rival.close();
+  }
+  return report.end();
+}
+
+process.exitCode = await main(process.argv.slice(2));

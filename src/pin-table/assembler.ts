@@ -1,0 +1,104 @@
+/**
+ * A small assembler for WebAssembly: the opcodes that the pin-table kernels need, in the order of the stack machine.
+ *
+ * Code is a list of bytes; instructions are spread into it. Every function takes and gives int32 only.
+ */
+export type Code = readonly number[];
+
+export const I32 = 0x7f;
+const BLOCK_EMPTY = 0x40;
+
+/** Unsigned and signed LEB128. */
+function unsigned(value: number): number[] {
+  const bytes: number[] = [];
+  for (let rest = value >>> 0; ; ) {
+    const low = rest & 0x7f;
+    rest >>>= 7;
+    if (rest === 0) return [...bytes, low];
+    bytes.push(low | 0x80);
+  }
+}
+function signed(value: number): number[] {
+  const bytes: number[] = [];
+  for (let rest = value | 0; ; ) {
+    const low = rest & 0x7f;
+    rest >>= 7;
+    if ((rest === 0 && (low & 0x40) === 0) || (rest === -1 && (low & 0x40) !== 0)) return [...bytes, low];
+    bytes.push(low | 0x80);
+  }
+}
+
+const ALIGN_WORD = 2;
+const memoryOp =
+  (...opcode: number[]) =>
+  (byteOffset = 0): Code => [...opcode, ALIGN_WORD, ...unsigned(byteOffset)];
+
+export const get = (local: number): Code => [0x20, ...unsigned(local)];
+export const set = (local: number): Code => [0x21, ...unsigned(local)];
+export const tee = (local: number): Code => [0x22, ...unsigned(local)];
+export const i32 = (value: number): Code => [0x41, ...signed(value)];
+export const DROP: Code = [0x1a];
+export const EQZ: Code = [0x45];
+export const EQ: Code = [0x46];
+export const NE: Code = [0x47];
+export const LT: Code = [0x48];
+export const ADD: Code = [0x6a];
+export const AND: Code = [0x71];
+export const SHL: Code = [0x74];
+export const SHR_U: Code = [0x76];
+/** Plain load; the address is on the stack, `byteOffset` is added to it. */
+export const load = memoryOp(0x28);
+export const atomicLoad = memoryOp(0xfe, 0x10);
+export const atomicStore = memoryOp(0xfe, 0x17);
+/** Takes address and operand; gives the old value. */
+export const atomicAdd = memoryOp(0xfe, 0x1e);
+/** Takes address and number of waiters; gives how many were woken. */
+export const atomicNotify = memoryOp(0xfe, 0x00);
+
+const END = 0x0b;
+export const block = (...body: Code[]): Code => [0x02, BLOCK_EMPTY, ...body.flat(), END];
+export const loop = (...body: Code[]): Code => [0x03, BLOCK_EMPTY, ...body.flat(), END];
+/** Runs `body` if the top of the stack is not 0. */
+export const when = (...body: Code[]): Code => [0x04, BLOCK_EMPTY, ...body.flat(), END];
+/** Leaves (of a loop: repeats) the block `depth` levels out. */
+export const br = (depth: number): Code => [0x0c, depth];
+export const brIf = (depth: number): Code => [0x0d, depth];
+
+/** A function of int32 parameters with int32 locals behind them; exported if it has a name. */
+export interface Func {
+  readonly name?: string;
+  readonly params: number;
+  readonly locals: number;
+  readonly results: 0 | 1;
+  readonly body: Code;
+}
+
+const section = (id: number, body: Code): Code => [id, ...unsigned(body.length), ...body];
+const vector = (items: readonly Code[]): Code => [...unsigned(items.length), ...items.flat()];
+const text = (value: string): Code => vector([...value].map((letter) => [letter.charCodeAt(0)]));
+
+/** A module of these functions on one imported shared memory `env.memory` of at most `maxPages` pages of 64 KiB. */
+export function assemble(functions: readonly Func[], maxPages: number): Uint8Array<ArrayBuffer> {
+  const types = functions.map((f) => [
+    0x60,
+    ...vector(Array.from({ length: f.params }, () => [I32])),
+    ...vector(f.results === 1 ? [[I32]] : []),
+  ]);
+  const bodies = functions.map((f) => {
+    const code = [...(f.locals > 0 ? [1, ...unsigned(f.locals), I32] : [0]), ...f.body, END];
+    return [...unsigned(code.length), ...code];
+  });
+  const exported = functions.flatMap((f, i) => (f.name ? [[...text(f.name), 0x00, ...unsigned(i)]] : []));
+  const SHARED_WITH_MAXIMUM = 0x03;
+  return Uint8Array.from([
+    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    ...section(1, vector(types)),
+    ...section(
+      2,
+      vector([[...text('env'), ...text('memory'), 0x02, SHARED_WITH_MAXIMUM, 0, ...unsigned(maxPages)]]),
+    ),
+    ...section(3, vector(functions.map((_, i) => unsigned(i)))),
+    ...section(7, vector(exported)),
+    ...section(10, vector(bodies)),
+  ]);
+}

@@ -1,0 +1,197 @@
+/**
+ * The pin-table kernels in WebAssembly: the steps of protocol.ts and pins.ts, one by one, where an atomic operation is
+ * an instruction instead of a call.
+ *
+ * Part of `#mem`: besides host/mem.ts this is the only code that touches shared words. Its steps, by their sites:
+ * `enter` = dma.enter.publish, dma.enter.confirm; `exit` = dma.exit.publish, dma.exit.waiting, dma.exit.wake;
+ * `pin` = enter, walk.root, walk.mid, pin.inc (pin.undo, pin.undo.wake), walk.mid, walk.leaf, pin.inc (…), walk.frame,
+ * unpin.dec, unpin.wake where it must undo, exit; `unpin` = enter, walk.root, walk.mid, walk.leaf, unpin.dec,
+ * unpin.wake, unpin.dec, unpin.wake, exit. WebAssembly's atomics are sequentially consistent, its plain loads are
+ * unordered as JavaScript's are: the arguments in protocol.ts and pins.ts hold for it as they stand.
+ */
+import {
+  ADD,
+  AND,
+  assemble,
+  atomicAdd,
+  atomicLoad,
+  atomicNotify,
+  atomicStore,
+  block,
+  br,
+  brIf,
+  type Code,
+  DROP,
+  EQ,
+  EQZ,
+  type Func,
+  get,
+  i32,
+  LT,
+  load,
+  loop,
+  NE,
+  SHL,
+  SHR_U,
+  set,
+  tee,
+  when,
+} from './assembler.ts';
+import {
+  OUTSIDE,
+  PERM_MASK,
+  PFN_SHIFT,
+  PIN_LIMIT,
+  PIN_ONE,
+  PIN_VALID,
+  WORD_GENERATION,
+  WORD_ROOT,
+  WORD_WRITER_WAITING,
+} from './layout.ts';
+import { PIN_DENIED, PIN_UNMAPPED } from './pins.ts';
+
+/** The largest memory a module can import: 2^16 pages of 64 KiB. */
+const MAX_PAGES = 2 ** 16;
+/** Byte offset of an entry's pin word. */
+const PIN = 4;
+const ALL_WAITERS = -1;
+
+const wake = (address: Code, offset: number): Code =>
+  [address, i32(ALL_WAITERS), atomicNotify(offset), DROP].flat();
+
+/** dmaEnter: publishes in the epoch word what it last saw of the generation until a confirming load agrees. */
+const enter = (epoch: number, seen: number, now: number): Code =>
+  loop(
+    get(epoch),
+    get(seen),
+    atomicStore(),
+    i32(0),
+    atomicLoad(WORD_GENERATION * 4),
+    tee(now),
+    get(seen),
+    get(now),
+    set(seen),
+    NE,
+    brIf(0),
+  );
+
+const exit = (epoch: number): Code =>
+  [
+    get(epoch),
+    i32(OUTSIDE),
+    atomicStore(),
+    i32(0),
+    atomicLoad(WORD_WRITER_WAITING * 4),
+    when(wake(get(epoch), 0)),
+  ].flat();
+
+/** pinRelease: drops a pin, and wakes the writer if an invalid entry is at 0 now. */
+const release = (entry: number): Code =>
+  [get(entry), i32(-PIN_ONE), atomicAdd(PIN), i32(PIN_ONE), EQ, when(wake(get(entry), PIN))].flat();
+
+/** pinAcquire: leaves the block `depth` levels out, its pin undone, if the entry is invalid or full. */
+const acquire = (entry: number, before: number, depth: number): Code =>
+  block(
+    block(
+      get(entry),
+      i32(PIN_ONE),
+      atomicAdd(PIN),
+      tee(before),
+      i32(PIN_VALID),
+      AND,
+      EQZ,
+      brIf(0),
+      get(before),
+      i32(PIN_LIMIT * PIN_ONE),
+      LT,
+      brIf(1),
+    ),
+    release(entry),
+    br(depth + 1),
+  );
+
+const GIB = 0;
+const LOW = 1;
+
+/** Address of the entry `(low >>> shift) & 511` of the node whose word index is in `word`. */
+const child = (word: number, shift: number): Code =>
+  [...[get(word), i32(2), SHL], ...[get(LOW), i32(shift), SHR_U, i32(511), AND, i32(3), SHL], ADD].flat();
+
+const rootEntry: Code = [get(GIB), i32(3), SHL, i32(WORD_ROOT * 4), ADD].flat();
+const isLeaf = (word: number): Code => [get(word), i32(PERM_MASK), AND].flat();
+
+/** pin(gib, low, perm, epoch) → host PFN, PIN_UNMAPPED or PIN_DENIED. `epoch` is the slot's byte address. */
+function pinBody(): Code {
+  const [PERM, EPOCH, SEEN, WORD, ENTRY, LINK, PAGE, RESULT] = [2, 3, 4, 5, 6, 7, 8, 9];
+  return [
+    ...[i32(0), load(WORD_GENERATION * 4), set(SEEN), enter(EPOCH, SEEN, WORD)],
+    ...[i32(PIN_UNMAPPED), set(RESULT)],
+    block(
+      // Down to the leaf's entry; LINK stays 0 unless it is in a leaf table, which then takes the first pin.
+      block(
+        ...[rootEntry, tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        ...[get(LOW), i32(12), SHR_U, i32(2 ** 18 - 1), AND, set(PAGE)],
+        ...[isLeaf(WORD), brIf(0)],
+        ...[child(WORD, 21), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        ...[get(PAGE), i32(511), AND, set(PAGE)],
+        ...[isLeaf(WORD), brIf(0)],
+        acquire(ENTRY, WORD, 1),
+        ...[get(ENTRY), tee(LINK), load(), set(WORD)],
+        ...[isLeaf(WORD), brIf(1)],
+        ...[child(WORD, 12), set(ENTRY), i32(0), set(PAGE)],
+      ),
+      ...[get(ENTRY), load(), i32(PERM_MASK), AND, EQZ, brIf(0)],
+      acquire(ENTRY, WORD, 0),
+      block(
+        ...[get(ENTRY), load(), tee(WORD), i32(PERM_MASK), AND, EQZ, brIf(0)],
+        ...[i32(PIN_DENIED), set(RESULT)],
+        ...[get(WORD), get(PERM), AND, get(PERM), NE, brIf(0)],
+        ...[get(WORD), i32(PFN_SHIFT), SHR_U, get(PAGE), ADD, set(RESULT), br(1)],
+      ),
+      release(ENTRY),
+    ),
+    ...[get(LINK), when(get(RESULT), i32(0), LT, when(release(LINK)))],
+    exit(EPOCH),
+    get(RESULT),
+  ].flat();
+}
+
+/** unpin(gib, low, epoch) → 1, or 0 if nothing is mapped there. */
+function unpinBody(): Code {
+  const [EPOCH, SEEN, WORD, ENTRY, LINK, RESULT] = [2, 3, 4, 5, 6, 7];
+  return [
+    ...[i32(0), load(WORD_GENERATION * 4), set(SEEN), enter(EPOCH, SEEN, WORD)],
+    block(
+      block(
+        ...[rootEntry, tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        ...[isLeaf(WORD), brIf(0)],
+        ...[child(WORD, 21), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        ...[isLeaf(WORD), brIf(0)],
+        ...[get(ENTRY), set(LINK)],
+        ...[child(WORD, 12), tee(ENTRY), load(), i32(PERM_MASK), AND, EQZ, brIf(1)],
+      ),
+      // The leaf first: the link's count must never be below the sum of its leaves'.
+      release(ENTRY),
+      ...[get(LINK), when(release(LINK))],
+      ...[i32(1), set(RESULT)],
+    ),
+    exit(EPOCH),
+    get(RESULT),
+  ].flat();
+}
+
+const FUNCTIONS: readonly Func[] = [
+  { name: 'pin', params: 4, locals: 6, results: 1, body: pinBody() },
+  { name: 'unpin', params: 3, locals: 5, results: 1, body: unpinBody() },
+  {
+    name: 'enter',
+    params: 2,
+    locals: 1,
+    results: 1,
+    body: [enter(0, 1, 2), get(1)].flat(),
+  },
+  { name: 'exit', params: 1, locals: 0, results: 0, body: exit(0) },
+];
+
+/** The module's bytes; the same on every machine. */
+export const kernelBytes = (): Uint8Array<ArrayBuffer> => assemble(FUNCTIONS, MAX_PAGES);

@@ -1,0 +1,121 @@
+import { Worker } from 'node:worker_threads';
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { Prng } from '#host';
+import * as mem from '#mem';
+import { type Hpa, type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE, PERM_READ } from '../../src/address/address.ts';
+import { PIN_LIMIT, PIN_ONE, PIN_VALID, TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
+import { PIN_DENIED, PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
+import { findEntry } from '../../src/pin-table/walk.ts';
+import { PinTableWriter } from '../../src/pin-table/writer.ts';
+import type { PinCountTask } from '../fixtures/pin-worker.ts';
+
+/** A table with leaves of all sizes and permissions, and both kinds of reader. */
+function randomTable(seed: number) {
+  const prng = new Prng(seed);
+  const writer = new PinTableWriter(256, { iovaBits: 57 });
+  const mapped: { iova: number; size: number }[] = [];
+  for (let gib = 0; gib < 12; gib++) {
+    const base = gib < 8 ? gib * 5 * PAGE_1G : TABLE_IOVA_LIMIT + gib * 700 * PAGE_1G;
+    const size = [PAGE_SIZE, 3 * PAGE_SIZE, 512 * PAGE_SIZE, PAGE_2M, PAGE_1G][prng.below(5)] as number;
+    const shift = size >= PAGE_2M ? 0 : prng.below(600) * PAGE_SIZE;
+    const hpa = 2 ** 40 + gib * PAGE_1G + (size === 512 * PAGE_SIZE ? PAGE_SIZE : 0);
+    writer.map((base + shift) as Iova, hpa as Hpa, size, 1 + prng.below(3));
+    mapped.push({ iova: base + shift, size });
+  }
+  const js = new PinTableReader(writer.sab, writer.addReader());
+  const wasm = new PinTableReader(writer.handle, writer.addReader());
+  const address = () => {
+    const { iova, size } = mapped[prng.below(mapped.length)] as { iova: number; size: number };
+    return iova + (prng.below(size / PAGE_SIZE + 2) - 1) * PAGE_SIZE + prng.below(PAGE_SIZE);
+  };
+  return { prng, writer, js, wasm, mapped, address };
+}
+
+describe('pin kernels in WebAssembly against those in JavaScript', () => {
+  it('are used: a table is a shared WebAssembly memory', () => {
+    const { handle, sab } = new PinTableWriter(4);
+    expect(handle.wasm?.memory.buffer).to.equal(sab);
+    expect(sab).to.be.instanceOf(SharedArrayBuffer);
+  });
+
+  it('give the same answers and leave the same counts', () => {
+    for (let seed = 1; seed <= 40; seed++) {
+      const { prng, writer, js, wasm, mapped, address } = randomTable(seed);
+      const held: number[] = [];
+      for (let i = 0; i < 300; i++) {
+        const iova = address();
+        const perm = prng.below(4);
+        const pfn = js.pin(iova, perm);
+        expect(wasm.pin(iova, perm), `pin ${iova.toString(16)} for ${perm}`).to.equal(pfn);
+        if (pfn >= 0) held.push(iova);
+      }
+      expect(held.length).to.be.greaterThan(20);
+      const pins = () => mapped.reduce((sum, { iova, size }) => sum + writer.pins(iova as Iova, size), 0);
+      expect(pins()).to.equal(2 * held.length);
+      for (const iova of held) expect([js.unpin(iova), wasm.unpin(iova)]).to.deep.equal([true, true]);
+      expect(pins()).to.equal(0);
+      for (let i = 0; i < 50; i++) {
+        const iova = address();
+        const mappedHere = js.pin(iova, 0) !== PIN_UNMAPPED;
+        if (mappedHere) js.unpin(iova);
+        else expect([js.unpin(iova), wasm.unpin(iova)]).to.deep.equal([false, false]);
+      }
+      expect(pins()).to.equal(0);
+    }
+  });
+
+  it('refuse what is out of range, invalid, denied or at its limit, and leave nothing behind', () => {
+    const writer = new PinTableWriter(4);
+    const wasm = new PinTableReader(writer.handle, writer.addReader());
+    writer.map(0 as Iova, (2 ** 40) as Hpa, 2 * PAGE_SIZE, PERM_READ);
+    for (const iova of [-PAGE_SIZE, TABLE_IOVA_LIMIT, 2 ** 62, 2 ** 64, Number.NaN]) {
+      expect(wasm.pin(iova, PERM_READ)).to.equal(PIN_UNMAPPED);
+      expect(wasm.unpin(iova)).to.equal(false);
+    }
+    expect(wasm.pin(0, 2)).to.equal(PIN_DENIED);
+    const words = mem.wordsOf(writer.sab);
+    const pinWord = findEntry(words, 0) + 1;
+    mem.st(words, pinWord, (PIN_LIMIT - 1) * PIN_ONE + PIN_VALID, 'table.init');
+    expect(wasm.pin(0, PERM_READ)).to.equal(2 ** 28);
+    expect(wasm.pin(0, PERM_READ)).to.equal(PIN_UNMAPPED);
+    expect(wasm.unpin(0)).to.equal(true);
+    mem.st(words, pinWord, PIN_VALID, 'table.init');
+    writer.invalidate(0 as Iova, PAGE_SIZE);
+    expect(wasm.pin(0, PERM_READ)).to.equal(PIN_UNMAPPED);
+    expect(writer.pins(0 as Iova, PAGE_2M)).to.equal(0);
+  });
+
+  it('publish the epoch that the writer waits for', () => {
+    const writer = new PinTableWriter(4);
+    const wasm = new PinTableReader(writer.handle, writer.addReader());
+    writer.bump();
+    wasm.enter();
+    expect(writer.waitDrained(0), 'in the newest generation').to.equal(undefined);
+    writer.bump();
+    expect(writer.waitDrained(0)).to.be.instanceOf(Promise);
+    wasm.exit();
+    expect(writer.waitDrained(0)).to.equal(undefined);
+  });
+
+  it('lose no pin among threads that pin the same pages, in WebAssembly and in JavaScript', async () => {
+    const PAGES = 8;
+    const ROUNDS = 20_000;
+    const writer = new PinTableWriter(4);
+    writer.map(0 as Iova, (2 ** 40) as Hpa, PAGES * PAGE_SIZE, PERM_READ);
+    const tables = [writer.handle, writer.handle, writer.sab];
+    await Promise.all(
+      tables.map((table, i) => {
+        const slot = writer.addReader();
+        const workerData: PinCountTask = { table, slot, pages: PAGES, rounds: ROUNDS, kept: i + 1 };
+        const worker = new Worker(new URL('../fixtures/pin-worker.ts', import.meta.url), { workerData });
+        return new Promise((resolve, reject) => worker.on('exit', resolve).on('error', reject));
+      }),
+    );
+    // Each thread has kept 1, 2 or 3 pins of each page.
+    expect(writer.pins(0 as Iova, PAGE_SIZE)).to.equal(6);
+    expect(writer.pins(0 as Iova, PAGES * PAGE_SIZE)).to.equal(6 * PAGES);
+    expect(writer.pins(0 as Iova, PAGE_2M), 'at the link of the leaf table').to.equal(6 * PAGES);
+    expect(writer.waitDrained(0)).to.equal(undefined);
+  });
+});
