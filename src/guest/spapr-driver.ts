@@ -1,0 +1,162 @@
+/**
+ * A guest's driver for sPAPR DMA windows, as scenario scripts use it: the default window, dynamic ones, and one that
+ * maps all of RAM.
+ */
+import { hex, PERM_RW } from '../address/address.ts';
+import type { GuestRam } from '../host/guest-ram.ts';
+import * as spapr from '../pci/spapr-format.ts';
+import type { PageAllocator } from './page-allocator.ts';
+import type { RegisterPort } from './register-port.ts';
+import { SpaprCalls } from './spapr-calls.ts';
+import { type DmaWindow, HypercallError, SpaprDomain } from './spapr-domain.ts';
+
+export { HypercallTimeout } from './spapr-calls.ts';
+export { type DmaWindow, HypercallError, SpaprDomain, WindowRangeError } from './spapr-domain.ts';
+
+/** How long a hypercall may take. */
+const DEFAULT_TIMEOUT_MS = 60_000;
+
+/** Thrown when the platform is not what the driver needs, or an RTAS call fails. */
+export class SpaprDriverError extends Error {
+  override name = 'SpaprDriverError';
+}
+
+export interface SpaprDriverOptions {
+  readonly timeoutMs?: number;
+  /** Which PCI host bridge: the last digits of its BUID. Default 0. */
+  readonly bridge?: number;
+  /** The bridge's `ibm,dma-window`. Default: QEMU's, 1 GiB at 0. */
+  readonly defaultWindow?: DmaWindow;
+}
+
+/** What ibm,query-pe-dma-window answers. */
+export interface WindowCapabilities {
+  /** Windows that can still be created. */
+  readonly available: number;
+  /** TCEs of the largest window. */
+  readonly largest: number;
+  /** Shifts of the page sizes, ascending. */
+  readonly pageShifts: readonly number[];
+}
+
+export class SpaprDriver {
+  readonly #ram: GuestRam;
+  readonly #calls: SpaprCalls;
+  readonly #bridge: number;
+  /** The window that is there at boot. */
+  readonly defaultDomain: SpaprDomain;
+
+  private constructor(calls: SpaprCalls, ram: GuestRam, options: SpaprDriverOptions) {
+    this.#calls = calls;
+    this.#ram = ram;
+    this.#bridge = options.bridge ?? 0;
+    const window = options.defaultWindow ?? {
+      liobn: spapr.liobnOf(this.#bridge, 0),
+      start: spapr.DEFAULT_WINDOW_START,
+      size: spapr.DEFAULT_WINDOW_SIZE,
+      pageShift: spapr.DEFAULT_PAGE_SHIFT,
+    };
+    this.defaultDomain = new SpaprDomain(window, calls);
+  }
+
+  /**
+   * A driver whose bridge is as at boot: its default window alone, empty.
+   * @throws SpaprDriverError, HypercallTimeout, PageAllocatorExhausted
+   */
+  static async create(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    options: SpaprDriverOptions = {},
+  ): Promise<SpaprDriver> {
+    if ((await port.read(spapr.CALL_PAGE_ID_REG, 8)) !== spapr.CALL_PAGE_ID)
+      throw new SpaprDriverError('there is no sPAPR hypervisor behind these registers');
+    const calls = new SpaprCalls(port, ram, pages, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+    const driver = new SpaprDriver(calls, ram, options);
+    await driver.reset();
+    return driver;
+  }
+
+  /** Removes every window but the default one, which is emptied. Domains made before are of no more use. */
+  async reset(): Promise<void> {
+    await this.#rtas(spapr.RESET_PE_DMA_WINDOW, this.#unit, 1);
+  }
+
+  async query(): Promise<WindowCapabilities> {
+    const [available, largest, mask] = await this.#rtas(spapr.QUERY_PE_DMA_WINDOW, this.#unit, 5);
+    const pageShifts = [...spapr.PAGE_SHIFT_MASKS]
+      .filter(([, bit]) => ((mask as number) & bit) !== 0)
+      .map(([shift]) => shift);
+    return {
+      available: available as number,
+      largest: largest as number,
+      pageShifts: pageShifts.sort((a, b) => a - b),
+    };
+  }
+
+  /**
+   * Makes an empty window of 2^windowShift bytes; where it lies is the platform's choice.
+   * @throws SpaprDriverError if the platform refuses, HypercallTimeout
+   */
+  async createWindow(pageShift: number, windowShift: number): Promise<SpaprDomain> {
+    const args = [...this.#unit, pageShift, windowShift];
+    const [liobn, high, low] = await this.#rtas(spapr.CREATE_PE_DMA_WINDOW, args, 4);
+    const start = (high as number) * 2 ** 32 + (low as number);
+    return new SpaprDomain({ liobn: liobn as number, start, size: 2 ** windowShift, pageShift }, this.#calls);
+  }
+
+  /** Removes a window, mapped or not; resolves when no device can use it. */
+  async removeWindow({ window }: SpaprDomain): Promise<void> {
+    await this.#rtas(spapr.REMOVE_PE_DMA_WINDOW, [window.liobn], 1);
+  }
+
+  /**
+   * Makes a window that maps all of RAM, as Linux does with "direct DMA": the bus address of a GPA is the window's
+   * start plus that GPA. It takes the largest page size that RAM's ends allow.
+   * @throws SpaprDriverError, HypercallError, HypercallTimeout
+   */
+  async createDirectWindow(): Promise<SpaprDomain> {
+    const { regions } = this.#ram;
+    const top = Math.max(...regions.map(({ gpa, size }) => gpa + size));
+    const windowShift = Math.ceil(Math.log2(top));
+    const { pageShifts } = await this.query();
+    const fits = (shift: number) =>
+      regions.every(({ gpa, size }) => gpa % 2 ** shift === 0 && size % 2 ** shift === 0);
+    const pageShift = pageShifts.findLast((shift) => shift <= windowShift && fits(shift));
+    if (pageShift === undefined) throw new SpaprDriverError('no page size fits guest RAM');
+    const domain = await this.createWindow(pageShift, windowShift);
+    const { start } = domain.window;
+    await domain.mapAll(regions.map(({ gpa, size }) => ({ iova: start + gpa, gpa, size, perm: PERM_RW })));
+    return domain;
+  }
+
+  /** Any hypercall, for scripts that try what a driver would not. */
+  async hypercall(opcode: number, args: readonly bigint[]): Promise<{ ret: bigint; out: bigint }> {
+    return this.#calls.call(opcode, args);
+  }
+
+  /** Configuration address (not looked at) and BUID. */
+  get #unit(): number[] {
+    return [0, spapr.BUID_HI, spapr.BUID_LO + this.#bridge];
+  }
+
+  /** Makes an RTAS call; resolves to its results without the status. */
+  async #rtas(name: string, args: readonly number[], results: number): Promise<number[]> {
+    const words = [spapr.RTAS_TOKENS.get(name) as number, args.length, results, ...args];
+    const block = new DataView(new ArrayBuffer(4 * (words.length + results)));
+    words.forEach((word, i) => {
+      block.setUint32(4 * i, word);
+    });
+    const { ret, page } = await this.#calls.callWithPage(
+      spapr.H_RTAS,
+      new Uint8Array(block.buffer),
+      (gpa) => [BigInt(gpa)],
+    );
+    if (ret !== spapr.H_SUCCESS) throw new HypercallError(name, ret);
+    const answer = new DataView(page.buffer, page.byteOffset + 4 * words.length, 4 * results);
+    const status = answer.getInt32(0);
+    if (status !== spapr.RTAS_SUCCESS)
+      throw new SpaprDriverError(`${name}(${args.map(hex).join(', ')}) failed with status ${status}`);
+    return Array.from({ length: results - 1 }, (_, i) => answer.getUint32(4 * (i + 1)));
+  }
+}
