@@ -10,7 +10,7 @@ import { DeviceAddressSpace, IOVA_LIMIT } from '../viommu/address-space.ts';
 import { IntelIommu } from '../viommu/intel/iommu.ts';
 import type { Quirks } from '../viommu/intel/registers.ts';
 import type { TranslateResult } from '../viommu/viommu.ts';
-import { MappingRecorder } from './mapping-recorder.ts';
+import { MappingRecord } from './mapping-record.ts';
 import { type DmaStep, devicesOf, parseVtdVectors, type VtdStep, type VtdVector } from './vtd-vectors.ts';
 
 /** A step that gave something else than the recorded machine. */
@@ -91,7 +91,7 @@ type Comparison = { readonly expected: string; readonly got: string } | undefine
 
 interface Device {
   readonly requesterId: number;
-  readonly container: MappingRecorder;
+  readonly container: MappingRecord;
 }
 
 class VectorRun {
@@ -109,7 +109,7 @@ class VectorRun {
     this.#iommu = new IntelIommu(unitOf(vector, ram, quirks));
     this.#devices = devicesOf(vector).map(({ bdf }) => ({
       requesterId: requesterIdOf(bdf),
-      container: new MappingRecorder(ram),
+      container: new MappingRecord(ram),
     }));
     for (const { requesterId, container } of this.#devices)
       this.#iommu.attach(new DeviceAddressSpace(requesterId, container, ram.regions));

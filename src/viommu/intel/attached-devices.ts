@@ -78,9 +78,9 @@ export class AttachedDevices {
         return ({ space }) => ((space.requesterId ^ request.requesterId) & compared) === 0;
       }
       case 'pasid-domain':
-        return inDomain(request.domainId);
+        return blockedOrIn(request.domainId);
       case 'pasid-one':
-        return request.pasid === RID_PASID ? inDomain(request.domainId) : () => false;
+        return request.pasid === RID_PASID ? blockedOrIn(request.domainId) : () => false;
       default:
         return undefined;
     }
@@ -106,6 +106,12 @@ const inDomain =
   (domainId: number) =>
   ({ cached }: Device): boolean =>
     cached.domainId === domainId;
+
+/** Guests announce a PASID entry that becomes present under its new domain id, not under the 0 of "not present". */
+const blockedOrIn =
+  (domainId: number) =>
+  ({ cached }: Device): boolean =>
+    cached.kind === 'blocked' || cached.domainId === domainId;
 
 /** Whose translations an invalidation concerns. Devices send requests without a PASID, which are RID_PASID's. */
 function flushedBy(request: Invalidation): (device: Device) => boolean {

@@ -1,0 +1,309 @@
+/**
+ * Random first-stage tables, garbage included: the model against a naive walk written from the specification alone.
+ */
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { describe, it } from 'mocha';
+import type { Iova } from '../../src/address/address.ts';
+import type { GuestRam } from '../../src/host/guest-ram.ts';
+import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
+import { FirstStageFormat, FirstStageTables } from '../../src/viommu/intel/first-stage.ts';
+import { IntelIommu } from '../../src/viommu/intel/iommu.ts';
+import { WALK_ENTRY_LIMIT } from '../../src/viommu/intel/page-tables.ts';
+import type { Translation } from '../../src/viommu/notifier.ts';
+import { RecordingNotifier, smallRam } from '../unit/vtd-fakes.ts';
+
+/** Tables live in this many pages from here; the pool is small, so tables are shared and loop. */
+const TABLES = 0x100000;
+const POOL = 5;
+const TABLES_END = TABLES + POOL * 4096;
+/** Ends, the two halves, and around the interrupt range (4 GiB − 18 MiB). */
+const INDICES = [0, 1, 3, 0x1f7, 255, 256, 511];
+const DEVICE = 8;
+const [ROOT, CONTEXTS, DIRECTORY, PASIDS] = [0x10000, 0x11000, 0x12000, 0x13000] as const;
+
+const PRESENT_USER = 0x5n;
+const A = 0x20n;
+const D = 0x40n;
+const PS = 0x80n;
+const INTERRUPTS: readonly [bigint, bigint] = [0xfee00000n, 0xfef00000n];
+const REASONS = [0x70, 0x71, 0x72, 0x73, 0x80, 0x81, 0x85, 0x87];
+
+interface Edit {
+  readonly table: number;
+  readonly index: number;
+  readonly value: bigint;
+}
+
+const address = fc.oneof(
+  { weight: 6, arbitrary: fc.nat(POOL - 1).map((i) => BigInt(TABLES + i * 4096)) },
+  { weight: 2, arbitrary: fc.nat(31).map((i) => BigInt(i) << 21n) },
+  { weight: 1, arbitrary: fc.nat(3).map((i) => BigInt(i) << 30n) },
+  { weight: 1, arbitrary: fc.constantFrom(0xfee00000n, 0xfec00000n, 0xc0000000n) },
+  { weight: 1, arbitrary: fc.bigInt(0n, (1n << 52n) - 1n).map((a) => a & ~0xfffn) },
+);
+const permissions = fc.constantFrom(7n, 7n, 7n, 5n, 3n, 6n, 0n);
+const extras = fc.oneof(
+  { weight: 12, arbitrary: fc.constant(0n) },
+  { weight: 4, arbitrary: fc.constant(PS) },
+  { weight: 2, arbitrary: fc.constantFrom(A, A | D, D, 0x118n, 0xe00n, 1n << 63n, 0x7ffn << 52n) },
+  { weight: 1, arbitrary: fc.constantFrom(0x1000n, 0x2000n, 1n << 47n, 1n << 48n, 1n << 51n) },
+);
+const value = fc.oneof(
+  { weight: 20, arbitrary: fc.tuple(address, permissions, extras).map(([a, p, x]) => a | p | x) },
+  { weight: 1, arbitrary: fc.bigInt(0n, (1n << 64n) - 1n) },
+  { weight: 2, arbitrary: fc.constant(0n) },
+);
+const edit: fc.Arbitrary<Edit> = fc.record({
+  table: fc.nat(POOL - 1),
+  index: fc.constantFrom(...INDICES),
+  value,
+});
+
+function put(ram: GuestRam, gpa: number, entry: bigint): void {
+  const bytes = new DataView(new ArrayBuffer(8));
+  bytes.setBigUint64(0, entry, true);
+  ram.write(gpa, new Uint8Array(bytes.buffer));
+}
+
+const place = (ram: GuestRam, { table, index, value: entry }: Edit): void =>
+  put(ram, TABLES + table * 4096 + index * 8, entry);
+
+/** Valid tables to start from, a few entries each linked to the next table; random edits then spoil them. */
+function tablesOf(ram: GuestRam, edits: readonly Edit[]): void {
+  ram.write(TABLES, new Uint8Array(POOL * 4096));
+  for (let table = 0; table < POOL; table++)
+    for (const index of [0, 3, 0x1f7, 511])
+      place(ram, { table, index, value: BigInt(TABLES + ((table + 1) % POOL) * 4096) | 7n });
+  for (const each of edits) place(ram, each);
+}
+
+const entryAt = (ram: GuestRam, gpa: bigint): bigint | undefined =>
+  ram.contains(Number(gpa), 8)
+    ? new DataView(ram.read(Number(gpa), 8).buffer).getBigUint64(0, true)
+    : undefined;
+
+interface Step {
+  readonly gpa: bigint;
+  readonly entry: bigint;
+  readonly leaf: boolean;
+}
+
+/** Section 9.7 by the bit: the way of one 48-bit address, its end in words of the result. */
+function naive(
+  ram: GuestRam,
+  has1G: boolean,
+  iova: bigint,
+  write: boolean,
+): {
+  readonly way: Step[];
+  readonly target: bigint | undefined;
+  readonly size: bigint;
+  readonly writable: boolean;
+} {
+  const way: Step[] = [];
+  let table = BigInt(TABLES);
+  let writable = true;
+  const stop = { way, target: undefined, size: 0n, writable: false };
+  for (const shift of [39n, 30n, 21n, 12n]) {
+    const gpa = table + ((iova >> shift) & 511n) * 8n;
+    const entry = entryAt(ram, gpa);
+    if (entry === undefined || (entry & PRESENT_USER) !== PRESENT_USER) return stop;
+    if (write && (entry & 2n) === 0n) return stop;
+    writable &&= (entry & 2n) !== 0n;
+    const leaf = shift === 12n || (entry & PS) !== 0n;
+    if (((entry >> 48n) & 15n) !== 0n) return stop;
+    if (leaf && (shift === 39n || (shift === 30n && !has1G))) return stop;
+    // Below a large leaf's address only PAT, bit 12, may be set.
+    if (leaf && shift > 12n && (entry & ((1n << shift) - 1n) & ~0x1fffn) !== 0n) return stop;
+    way.push({ gpa, entry, leaf });
+    table = entry & 0xf_ffff_ffff_f000n;
+    if (!leaf) continue;
+    const size = 1n << shift;
+    const base = table & ~(size - 1n);
+    if (base < INTERRUPTS[1] && base + size > INTERRUPTS[0]) return stop;
+    return { way, target: base + (iova & (size - 1n)), size, writable };
+  }
+  return stop;
+}
+
+/** Every address at which one of the entries in use begins or ends, in both halves. */
+const probe = fc
+  .tuple(
+    fc.constantFrom(...INDICES),
+    fc.constantFrom(...INDICES),
+    fc.constantFrom(...INDICES),
+    fc.constantFrom(...INDICES),
+  )
+  .map(([a, b, c, d]) => (BigInt(a) << 39n) | (BigInt(b) << 30n) | (BigInt(c) << 21n) | (BigInt(d) << 12n));
+
+const canonical = (iova: bigint): bigint => (iova >> 47n === 1n ? iova | (0xffffn << 48n) : iova);
+const interrupts = (iova: bigint): boolean => iova >= INTERRUPTS[0] && iova < INTERRUPTS[1];
+
+const tables = (ram: GuestRam, has1G: boolean, onWalked?: (entries: number) => void) =>
+  new FirstStageTables(
+    ram,
+    TABLES,
+    new FirstStageFormat({ awBits: 48, cachingMode: true, firstStage1G: has1G }),
+    onWalked,
+  );
+
+describe('VT-d first-stage tables, random', () => {
+  const ram = smallRam();
+  const cases = [
+    fc.boolean(),
+    fc.array(edit, { maxLength: 14 }),
+    fc.array(probe, { maxLength: 10 }),
+  ] as const;
+
+  it('translate agrees with a naive walk, and marks exactly the entries on its way', () => {
+    fc.assert(
+      fc.property(...cases, fc.boolean(), (has1G, edits, probes, write) => {
+        tablesOf(ram, edits);
+        const unit = tables(ram, has1G);
+        for (const iova of probes) {
+          const before = ram.read(TABLES, POOL * 4096);
+          const { way, target } = naive(ram, has1G, iova, write);
+          const got = unit.translate(Number(canonical(iova)), write);
+          if (typeof got === 'number') {
+            expect(REASONS).to.include(got);
+            expect(target).to.equal(undefined);
+          } else expect(got.gpa + Number(canonical(iova) - BigInt(got.iova))).to.equal(Number(target));
+          expect(Buffer.from(ram.read(TABLES, POOL * 4096)).equals(marked(before, way, write))).to.equal(
+            true,
+          );
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('walk and leafAt agree with it in the lower half, and leave A and D alone', () => {
+    fc.assert(
+      fc.property(...cases, (has1G, edits, probes) => {
+        tablesOf(ram, edits);
+        let entries = 0;
+        const unit = tables(ram, has1G, (walked) => {
+          entries = walked;
+        });
+        const before = ram.read(TABLES, POOL * 4096);
+        const found: Translation[] = [];
+        unit.walk(0, 2 ** 48, (iova, gpa, size, perm) => {
+          found.push({ iova, gpa, size, perm });
+        });
+        expect(entries).to.be.at.most(WALK_ENTRY_LIMIT);
+        for (const [i, { iova, size }] of found.entries())
+          expect(iova + size).to.be.at.most(found[i + 1]?.iova ?? 2 ** 47);
+        for (const iova of probes) {
+          const { target, writable } = naive(ram, has1G, iova, false);
+          const covering = found.find((t) => Number(iova) >= t.iova && Number(iova) < t.iova + t.size);
+          expect(unit.leafAt(Number(iova))).to.deep.equal(covering);
+          const mapped = target !== undefined && iova < 1n << 47n && !interrupts(iova);
+          expect(covering !== undefined).to.equal(mapped);
+          if (covering) {
+            expect(covering.gpa + Number(iova) - covering.iova).to.equal(Number(target));
+            expect(covering.perm).to.equal(writable ? 3 : 1);
+          }
+        }
+        expect(Buffer.from(before).equals(ram.read(TABLES, POOL * 4096))).to.equal(true);
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it('garbage as every table of scalable mode gives a GPA or a fault reason, never an exception', () => {
+    fc.assert(
+      fc.property(
+        fc.array(edit, { maxLength: 30 }),
+        fc.array(fc.nat(), { maxLength: 20 }),
+        fc.constantFrom<'spec' | 'qemu'>('spec', 'qemu'),
+        (edits, picks, quirks) => {
+          tablesOf(ram, edits);
+          const both = { scalable: true, firstStage: true, secondStage: true };
+          const iommu = new IntelIommu({ ram, awBits: 48, cachingMode: false, quirks, ...both });
+          iommu.writeRegister(0x20, 8, BigInt(TABLES) | 0x400n);
+          iommu.writeRegister(0x18, 4, 0xc0000000n);
+          for (const pick of picks) {
+            const iova = (pick * 2 ** 33 - (pick % 3) * 4096 + 4096 * 3) as Iova;
+            const result = iommu.translate(pick & 0xffff, iova, (pick & 1) !== 0);
+            if (!result.ok) expect(result.reason).to.be.within(1, 0x87);
+          }
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  it('a container follows random edits when every edit is invalidated', () => {
+    fc.assert(
+      fc.property(
+        fc.array(edit, { maxLength: 12 }),
+        fc.array(fc.tuple(fc.array(edit, { minLength: 1, maxLength: 3 }), fc.boolean()), { maxLength: 5 }),
+        (initial, rounds) => {
+          tablesOf(ram, initial);
+          const { space, notifier, invalidate } = unitWithDevice(ram);
+          for (const [edits, byPage] of rounds) {
+            for (const each of edits) place(ram, each);
+            invalidate(byPage ? pagesOf(ram, notifier) : undefined);
+            expect(notifier.mappings.map((t) => ({ ...t }))).to.deep.equal(wanted(ram));
+            expect(space.audit()).to.deep.equal([]);
+          }
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+});
+
+/** The tables' bytes with A set along the way, and D at the leaf of a write. */
+function marked(before: Uint8Array, way: readonly Step[], write: boolean): Buffer {
+  const after = Buffer.from(before);
+  for (const { gpa, leaf } of way) {
+    if (gpa < TABLES || gpa >= TABLES_END) continue;
+    const at = Number(gpa) - TABLES;
+    after.writeUInt8(after.readUInt8(at) | Number(leaf && write ? A | D : A), at);
+  }
+  return after;
+}
+
+function wanted(ram: GuestRam): Translation[] {
+  const found: Translation[] = [];
+  tables(ram, true).walk(0, 2 ** 48, (iova, gpa, size, perm) => {
+    if (ram.contains(gpa, size)) found.push({ iova, gpa, size, perm });
+  });
+  return found;
+}
+
+const pagesOf = (ram: GuestRam, notifier: RecordingNotifier): number[] =>
+  [...notifier.mappings, ...wanted(ram)].map(({ iova }) => iova - (iova % 4096));
+
+/** A translating unit with one device in domain 7 of first-stage tables, and PASID-based invalidations by queue. */
+function unitWithDevice(ram: GuestRam) {
+  const queue = 0x14000;
+  put(ram, ROOT, BigInt(CONTEXTS) | 1n);
+  put(ram, CONTEXTS + DEVICE * 32, BigInt(DIRECTORY) | 1n);
+  put(ram, DIRECTORY, BigInt(PASIDS) | 1n);
+  put(ram, PASIDS, 0x49n);
+  put(ram, PASIDS + 8, 7n);
+  put(ram, PASIDS + 16, BigInt(TABLES));
+  const iommu = new IntelIommu({ ram, awBits: 48, cachingMode: true, scalable: true, firstStage: true });
+  const notifier = new RecordingNotifier(ram);
+  const space = new DeviceAddressSpace(DEVICE, notifier, ram.regions);
+  iommu.attach(space);
+  iommu.writeRegister(0x20, 8, BigInt(ROOT) | 0x400n);
+  iommu.writeRegister(0x90, 8, BigInt(queue) | 0x800n);
+  iommu.writeRegister(0x18, 4, 0xc4000000n);
+  let tail = 0;
+  const submit = (low: bigint, high: bigint) => {
+    put(ram, queue + tail, low);
+    put(ram, queue + tail + 8, high);
+    tail = (tail + 32) % 4096;
+    iommu.writeRegister(0x88, 8, BigInt(tail));
+  };
+  /** Of everything, or of these pages. */
+  const invalidate = (pages?: readonly number[]) => {
+    if (!pages) submit(0x70026n, 0n);
+    else for (const page of pages) submit(0x70036n, BigInt(page));
+  };
+  return { space, notifier, invalidate };
+}
