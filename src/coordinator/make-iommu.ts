@@ -4,6 +4,7 @@
 import type { GuestRam } from '../host/guest-ram.ts';
 import { IntelIommu } from '../viommu/intel/iommu.ts';
 import { NoIommu } from '../viommu/none/none.ts';
+import { SpaprIommu } from '../viommu/spapr/iommu.ts';
 import type { VIommu } from '../viommu/viommu.ts';
 
 const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
@@ -19,6 +20,9 @@ const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
       firstStage: true,
       secondStage: true,
     }),
+  // Dynamic windows lie where a container of 48-bit IOVAs holds them: the place is the platform's choice.
+  spapr: (ram) =>
+    new SpaprIommu({ ram, bridges: [{ dynamicWindowStart: 2 ** 47, busAddressLimit: 2 ** 48 }] }),
 };
 
 export const IOMMU_NAMES: readonly string[] = Object.keys(MAKERS);
