@@ -6,6 +6,7 @@ import { IntelIommu } from '../viommu/intel/iommu.ts';
 import { NoIommu } from '../viommu/none/none.ts';
 import { SpaprIommu } from '../viommu/spapr/iommu.ts';
 import type { VIommu } from '../viommu/viommu.ts';
+import { VirtioIommu } from '../viommu/virtio/iommu.ts';
 
 const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
   none: (ram) => new NoIommu(ram),
@@ -20,6 +21,8 @@ const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
       firstStage: true,
       secondStage: true,
     }),
+  // Devices see system memory until the guest attaches them.
+  virtio: (ram) => new VirtioIommu({ ram, awBits: 48, bootBypass: true }),
   // Dynamic windows lie where a container of 48-bit IOVAs holds them: the place is the platform's choice.
   spapr: (ram) =>
     new SpaprIommu({ ram, bridges: [{ dynamicWindowStart: 2 ** 47, busAddressLimit: 2 ** 48 }] }),

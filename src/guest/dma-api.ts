@@ -5,20 +5,28 @@ import { nowUs } from '#host';
 import { type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../address/address.ts';
 import type { Latencies } from '../report/histograms.ts';
 import type { IovaAllocator } from './iova-allocator.ts';
-import type { VtdDomain } from './vtd-domain.ts';
+import type { MapRange } from './vtd-domain.ts';
+
+/** What the DMA API needs of a domain, whichever vIOMMU it is one of. */
+export interface DmaDomain {
+  /** Resolves when devices see the mappings. */
+  mapAll(ranges: readonly MapRange[]): Promise<void>;
+  /** Resolves, with the bytes that were mapped, when no device can use them any more. */
+  unmap(iova: number, size: number): Promise<number>;
+}
 
 /** Pages mapped for a device: page i of the buffer is at `iovas[i]`. */
 export interface DmaBuffer {
   readonly pages: readonly Gpa[];
   readonly iovas: readonly Iova[];
   /** The domain that holds the mapping; undefined for identity. */
-  readonly domain: VtdDomain | undefined;
+  readonly domain: DmaDomain | undefined;
 }
 
 export class DmaApi {
   readonly #latencies: Latencies;
   readonly #iovas: IovaAllocator;
-  #domain: VtdDomain | undefined;
+  #domain: DmaDomain | undefined;
 
   constructor(latencies: Latencies, iovas: IovaAllocator) {
     this.#latencies = latencies;
@@ -26,11 +34,11 @@ export class DmaApi {
   }
 
   /** Maps go to this domain from now on; undefined for identity. */
-  setDomain(domain: VtdDomain | undefined): void {
+  setDomain(domain: DmaDomain | undefined): void {
     this.#domain = domain;
   }
 
-  get domain(): VtdDomain | undefined {
+  get domain(): DmaDomain | undefined {
     return this.#domain;
   }
 

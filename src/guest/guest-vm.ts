@@ -7,7 +7,7 @@ import { Doorbell } from '../channel/doorbell.ts';
 import { MmioPort, REGION_BAR0 } from '../channel/mmio-channel.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { Latencies } from '../report/histograms.ts';
-import { DmaApi } from './dma-api.ts';
+import { DmaApi, type DmaDomain } from './dma-api.ts';
 import { ForgetfulVtdDriver } from './faulty.ts';
 import { DeviceLostError, GpuDriver } from './gpu-driver.ts';
 import { IovaAllocator } from './iova-allocator.ts';
@@ -15,7 +15,7 @@ import { PageAllocator } from './page-allocator.ts';
 import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
 import type { RegisterPort } from './register-port.ts';
 import { Verifier } from './verifier.ts';
-import type { VtdDomain } from './vtd-domain.ts';
+import { VirtioIommuDriver } from './virtio-iommu-driver.ts';
 import { VtdDriver, type VtdMode } from './vtd-driver.ts';
 
 /** IOVAs handed out by the DMA API: above every GPA, so that they are never identity by chance. */
@@ -61,6 +61,7 @@ export class GuestVm {
   readonly #iovas = new IovaAllocator(IOVA_BASE, IOVA_BYTES);
   readonly #lost = new Set<GuestGpu>();
   #iommu: VtdDriver | undefined;
+  #virtioIommu: Promise<VirtioIommuDriver> | undefined;
 
   constructor(task: GuestTask, control: VmControl) {
     this.#task = task;
@@ -111,6 +112,14 @@ export class GuestVm {
       await this.#iommu.start();
     }
     return this.#iommu;
+  }
+
+  /** The guest's virtio-iommu driver, started on first use. @throws Error if this VM has no virtio-iommu */
+  async virtioIommu(): Promise<VirtioIommuDriver> {
+    if (this.#task.viommu !== 'virtio')
+      throw new Error(`VM ${this.id} has vIOMMU '${this.#task.viommu}', not 'virtio'`);
+    this.#virtioIommu ??= VirtioIommuDriver.create(this.iommuRegisters(), this.ram, this.lowPages);
+    return this.#virtioIommu;
   }
 
   #vtdMode(): VtdMode {
@@ -184,7 +193,7 @@ export class GuestVm {
   }
 
   /** Maps what the device reaches on its own, and `extra`, at IOVA = GPA: it then works through a switch. */
-  async mapIdentity(domain: VtdDomain, gpu: GuestGpu, extra: readonly Gpa[] = []): Promise<void> {
+  async mapIdentity(domain: DmaDomain, gpu: GuestGpu, extra: readonly Gpa[] = []): Promise<void> {
     await domain.mapAll(
       [...gpu.driver.staticPages, ...extra].map((gpa) => ({
         iova: gpa,

@@ -19,7 +19,7 @@ export const scenarioShape = z.strictObject({
   vgpus: z.int().min(1).max(VGPUS_LIMIT).default(1),
   /** RAM of each VM, half of it below 4 GiB. */
   ramMiB: z.int().min(RAM_MIB_MIN).max(RAM_MIB_MAX).multipleOf(4).default(64),
-  viommu: z.enum(['none', 'intel', 'intel-scalable', 'spapr']).default('intel'),
+  viommu: z.enum(['none', 'intel', 'intel-scalable', 'virtio', 'spapr']).default('intel'),
   /** Time limit of each guest's script. */
   timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
   /** Bare workers to measure beside the devices; 0 for none. */
