@@ -88,13 +88,15 @@ function program(): Command {
     });
   command
     .command('types')
-    .description('list the mediated device types of the default host, as mdevctl does')
+    .description("list a host's mediated device types as mdevctl does")
     .option('--dumpjson', "mdevctl's JSON")
+    .option('--root <dir>', 'of the host whose tree `mdevsim sysfs` keeps there')
     .action(typesCommand);
   command
     .command('list')
-    .description('list the mediated devices that run on the default host, as mdevctl does')
+    .description('list the mediated devices that run on a host as mdevctl does')
     .option('--dumpjson', "mdevctl's JSON")
+    .option('--root <dir>', 'of the host whose tree `mdevsim sysfs` keeps there')
     .action(listCommand);
   command
     .command('sysfs <dir>')

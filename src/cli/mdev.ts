@@ -4,25 +4,37 @@
 import { resolve } from 'node:path';
 import { nowUs, sleep } from '#host';
 import { defaultHost } from '../mdev/default-host.ts';
-import { listJson, listText, typesJson, typesText } from '../mdev/mdevctl-json.ts';
+import {
+  diskReader,
+  listJson,
+  listText,
+  type SysfsReader,
+  typesJson,
+  typesText,
+} from '../mdev/mdevctl-json.ts';
 import { SysfsTree } from '../mdev/sysfs.ts';
 import { type DiskWrite, SysfsDisk } from '../mdev/sysfs-disk.ts';
 import { ExitCode } from '../report/summary.ts';
 
 interface DumpOptions {
   readonly dumpjson?: boolean;
+  /** The directory of a `mdevsim sysfs`; left out: the default host as it is at first. */
+  readonly root?: string;
 }
 
-/** Prints the default host's types as `mdevctl types` does. */
-export function typesCommand({ dumpjson }: DumpOptions): void {
-  const registry = defaultHost();
-  process.stdout.write(dumpjson ? jsonText(typesJson(registry)) : typesText(registry));
+const readerOf = (root: string | undefined): SysfsReader =>
+  root === undefined ? new SysfsTree(defaultHost()) : diskReader(root);
+
+/** Prints a host's types as `mdevctl types` does. @throws the file system's own errors */
+export function typesCommand({ dumpjson, root }: DumpOptions): void {
+  const tree = readerOf(root);
+  process.stdout.write(dumpjson ? jsonText(typesJson(tree)) : typesText(tree));
 }
 
-/** Prints the default host's running instances as `mdevctl list` does. */
-export function listCommand({ dumpjson }: DumpOptions): void {
-  const registry = defaultHost();
-  process.stdout.write(dumpjson ? jsonText(listJson(registry)) : listText(registry));
+/** Prints a host's running instances as `mdevctl list` does. @throws the file system's own errors */
+export function listCommand({ dumpjson, root }: DumpOptions): void {
+  const tree = readerOf(root);
+  process.stdout.write(dumpjson ? jsonText(listJson(tree)) : listText(tree));
 }
 
 const jsonText = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;

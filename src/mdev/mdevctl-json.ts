@@ -1,8 +1,20 @@
 /**
- * A registry in the words of `mdevctl types` and `mdevctl list`: mdev parents alone, in order of name.
+ * What `mdevctl types` and `mdevctl list` say of a sysfs tree, in order of name.
  */
-import type { Instance } from './instance.ts';
-import type { MdevRegistry, Parent } from './registry.ts';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** The parts of a tree that are read: a SysfsTree's, or a directory's on disk. */
+export interface SysfsReader {
+  list(path: string): readonly string[];
+  read(path: string): string;
+}
+
+/** The tree below `dir`/sys, as `mdevsim sysfs` keeps it. Its methods throw the file system's own errors. */
+export const diskReader = (dir: string): SysfsReader => ({
+  list: (path) => readdirSync(join(dir, path)),
+  read: (path) => readFileSync(join(dir, path), 'utf8'),
+});
 
 /** What `mdevctl types --dumpjson` says of a type. */
 export interface TypeJson {
@@ -25,63 +37,72 @@ export interface InstanceJson {
 /** A list of parents, each an object with one key, whose value is a list of such objects. */
 export type ByParent<T> = readonly Readonly<Record<string, readonly Readonly<Record<string, T>>[]>>[];
 
+const BUS = '/sys/class/mdev_bus';
+
 /** @returns the value that `mdevctl types --dumpjson` prints */
-export function typesJson(registry: MdevRegistry): ByParent<TypeJson> {
-  return mdevParents(registry).map((parent) => ({
-    [parent.name]: sorted(parent.types(), ({ id }) => id).map((type) => {
-      const name = type.name.trim();
-      const description = type.description?.trim() ?? '';
-      return {
-        [type.id]: {
-          available_instances: parent.available(type),
-          device_api: type.deviceApi,
-          ...(name === '' ? {} : { name }),
-          ...(description === '' ? {} : { description }),
-        },
-      };
-    }),
+export const typesJson = (tree: SysfsReader): ByParent<TypeJson> =>
+  sorted(tree.list(BUS)).map((parent) => ({
+    [parent]: typeIds(tree, parent).map((id) => ({ [id]: typeJson(tree, parent, id) })),
   }));
-}
 
 /** @returns the value that `mdevctl list --dumpjson` prints; parents without instances are left out */
-export function listJson(registry: MdevRegistry): ByParent<InstanceJson> {
-  return mdevParents(registry)
-    .map((parent) => [parent.name, running(parent)] as const)
+export const listJson = (tree: SysfsReader): ByParent<InstanceJson> =>
+  sorted(tree.list(BUS))
+    .map((parent) => [parent, running(tree, parent)] as const)
     .filter(([, instances]) => instances.length > 0)
-    .map(([name, instances]) => ({
-      [name]: instances.map(({ uuid, type }) => ({
+    .map(([parent, instances]) => ({
+      [parent]: instances.map(({ uuid, type }) => ({
         [uuid]: { mdev_type: type, start: 'manual', attrs: [] },
       })),
     }));
-}
 
 /** @returns the text of `mdevctl types` */
-export function typesText(registry: MdevRegistry): string {
-  const lines = mdevParents(registry).flatMap((parent) => [
-    parent.name,
-    ...sorted(parent.types(), ({ id }) => id).flatMap((type) => [
-      `  ${type.id}`,
-      `    Available instances: ${parent.available(type)}`,
-      `    Device API: ${type.deviceApi}`,
-      ...(type.name.trim() === '' ? [] : [`    Name: ${type.name.trim()}`]),
-      ...(type.description?.trim() ? [`    Description: ${type.description.trim()}`] : []),
-    ]),
-  ]);
+export function typesText(tree: SysfsReader): string {
+  const lines = typesJson(tree)
+    .flatMap((byName) => Object.entries(byName))
+    .flatMap(([parent, types]) => [
+      parent,
+      ...types.flatMap((type) => Object.entries(type).flatMap(typeLines)),
+    ]);
   return lines.map((line) => `${line}\n`).join('');
 }
 
 /** @returns the text of `mdevctl list` */
-export const listText = (registry: MdevRegistry): string =>
-  mdevParents(registry)
-    .flatMap((parent) => running(parent))
-    .map(({ uuid, parent, type }) => `${uuid} ${parent} ${type} manual\n`)
+export const listText = (tree: SysfsReader): string =>
+  sorted(tree.list(BUS))
+    .flatMap((parent) => running(tree, parent).map(({ uuid, type }) => `${uuid} ${parent} ${type} manual\n`))
     .join('');
 
-const sorted = <T>(items: Iterable<T>, key: (item: T) => string): T[] =>
-  [...items].sort((a, b) => (key(a) < key(b) ? -1 : 1));
+const typeLines = ([id, type]: readonly [string, TypeJson]): string[] => [
+  `  ${id}`,
+  `    Available instances: ${type.available_instances}`,
+  `    Device API: ${type.device_api}`,
+  ...(type.name === undefined ? [] : [`    Name: ${type.name}`]),
+  ...(type.description === undefined ? [] : [`    Description: ${type.description}`]),
+];
 
-const mdevParents = (registry: MdevRegistry): Parent[] =>
-  sorted(registry.parents(), ({ name }) => name).filter(({ isMdev }) => isMdev);
+const typesOf = (parent: string): string => `${BUS}/${parent}/mdev_supported_types`;
 
-const running = (parent: Parent): Instance[] =>
-  sorted(parent.instances(), ({ uuid }) => uuid).filter(({ active }) => active);
+const typeIds = (tree: SysfsReader, parent: string): string[] => sorted(tree.list(typesOf(parent)));
+
+function typeJson(tree: SysfsReader, parent: string, id: string): TypeJson {
+  const path = `${typesOf(parent)}/${id}`;
+  const files = tree.list(path);
+  // mdevctl puts the lines of a text into one.
+  const text = (name: string) =>
+    files.includes(name) ? tree.read(`${path}/${name}`).trim().replaceAll('\n', ', ') : '';
+  const [name, description] = [text('name'), text('description')];
+  return {
+    available_instances: Number(text('available_instances')),
+    device_api: text('device_api'),
+    ...(name === '' ? {} : { name }),
+    ...(description === '' ? {} : { description }),
+  };
+}
+
+const running = (tree: SysfsReader, parent: string): { uuid: string; type: string }[] =>
+  typeIds(tree, parent)
+    .flatMap((type) => tree.list(`${typesOf(parent)}/${type}/devices`).map((uuid) => ({ uuid, type })))
+    .sort((a, b) => (a.uuid < b.uuid ? -1 : 1));
+
+const sorted = (names: readonly string[]): string[] => [...names].sort();

@@ -15,6 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { afterEach, beforeEach, describe, it } from 'mocha';
 import { defaultHost } from '../../src/mdev/default-host.ts';
+import { diskReader, listText, typesJson } from '../../src/mdev/mdevctl-json.ts';
 import { TREE_PARENTS } from '../../src/mdev/recorded-parents.ts';
 import { MdevRegistry } from '../../src/mdev/registry.ts';
 import { SysfsTree } from '../../src/mdev/sysfs.ts';
@@ -90,6 +91,8 @@ describe('a sysfs tree on disk', () => {
     expect(registry.get(UUID)?.type).to.equal('mtty-1');
     expect(readFileSync(at(`${mtty1}/available_instances`), 'utf8')).to.equal('23\n');
     expect(onDisk()).to.deep.equal(inTree());
+    expect(listText(diskReader(dir))).to.equal(`${UUID} mtty mtty-1 manual\n`);
+    expect(typesJson(diskReader(dir))).to.deep.equal(typesJson(tree));
     expect(errors()).to.deep.equal([]);
     writeFileSync(at(`/sys/bus/mdev/devices/${UUID}/remove`), '1');
     expect(errors()).to.deep.equal([undefined]);

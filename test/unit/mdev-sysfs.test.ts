@@ -176,10 +176,11 @@ describe('the default host', () => {
 
   it("speaks mdevctl's JSON and text, of mdev parents alone", () => {
     const registry = defaultHost();
-    expect(listJson(registry)).to.deep.equal([]);
+    const tree = new SysfsTree(registry);
+    expect(listJson(tree)).to.deep.equal([]);
     registry.create(MDEV_GPU.name, 'vgpu-8g', UUID_2);
     registry.create(MDEV_GPU.name, 'vgpu-4g', UUID);
-    expect(listJson(registry)).to.deep.equal([
+    expect(listJson(tree)).to.deep.equal([
       {
         [MDEV_GPU.name]: [
           { [UUID]: { mdev_type: 'vgpu-4g', start: 'manual', attrs: [] } },
@@ -187,10 +188,10 @@ describe('the default host', () => {
         ],
       },
     ]);
-    expect(listText(registry)).to.equal(
+    expect(listText(tree)).to.equal(
       `${UUID} ${MDEV_GPU.name} vgpu-4g manual\n${UUID_2} ${MDEV_GPU.name} vgpu-8g manual\n`,
     );
-    const json = typesJson(registry);
+    const json = typesJson(tree);
     expect(json.length).to.equal(1);
     expect(json[0]?.[MDEV_GPU.name]?.[2]).to.deep.equal({
       'vgpu-2g': {
@@ -200,7 +201,7 @@ describe('the default host', () => {
         description: 'framebuffer=2048M, max_instance=8',
       },
     });
-    expect(typesText(registry).split('\n').slice(0, 3)).to.deep.equal([
+    expect(typesText(tree).split('\n').slice(0, 3)).to.deep.equal([
       MDEV_GPU.name,
       '  vgpu-16g',
       '    Available instances: 0',
@@ -208,9 +209,12 @@ describe('the default host', () => {
   });
 
   it('leaves an empty name and description out of the JSON', () => {
-    const { registry } = recordedHost();
-    const types = typesJson(registry).find((parent) => 'tdev0' in parent)?.tdev0;
+    const { tree } = recordedHost();
+    const types = typesJson(tree).find((parent) => 'tdev0' in parent)?.tdev0;
     expect(types?.map((type) => Object.keys(Object.values(type)[0] ?? {}).length)).to.deep.equal([4, 3, 3]);
+    expect(types?.[0]?.['tdev-a']?.description).to.equal(
+      'num_heads=4, frl_config=60, max_resolution=4096x2160',
+    );
   });
 });
 
