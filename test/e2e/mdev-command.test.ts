@@ -1,0 +1,88 @@
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { after, before, describe, it } from 'mocha';
+import { mdevsim } from './run-command.ts';
+
+const UUID = '12345678-1234-4234-8234-123456789abc';
+const TYPES = 'sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types';
+const COMMAND = fileURLToPath(new URL('../../dist/src/cli/bin.js', import.meta.url));
+/** How long a change may take to be seen. */
+const SEEN_MS = 5000;
+
+/** Waits until `holds`. */
+async function until(what: string, holds: () => boolean): Promise<void> {
+  for (let waited = 0; !holds(); waited += 10) {
+    if (waited > SEEN_MS) throw new Error(`${what}: not within ${SEEN_MS} ms`);
+    await sleep(10);
+  }
+}
+
+describe('mdevsim types, list and sysfs', () => {
+  let dir: string;
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), 'mdevsim-sysfs-'));
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  it('print the default host as text and JSON', async () => {
+    const [types, json, list] = await Promise.all([
+      mdevsim('types'),
+      mdevsim('types', '--dumpjson'),
+      mdevsim('list', '--dumpjson'),
+    ]);
+    expect([types.code, json.code, list.code]).to.deep.equal([0, 0, 0]);
+    expect(types.stdout).to.contain('0000:3b:00.0\n  vgpu-16g\n    Available instances: 1\n');
+    expect(JSON.parse(json.stdout)[0]['0000:3b:00.0'].length).to.equal(5);
+    expect(list.stdout).to.equal('[]\n');
+  });
+
+  it('write the tree once, and leave a directory alone that is not theirs', async () => {
+    const once = join(dir, 'once');
+    const wrote = await mdevsim('sysfs', once, '--once');
+    expect(wrote.code).to.equal(0);
+    expect(wrote.stdout).to.match(/^\d+ paths below /);
+    expect(readFileSync(join(once, TYPES, 'vgpu-1g/available_instances'), 'utf8')).to.equal('16\n');
+    const foreign = join(dir, 'foreign');
+    mkdirSync(join(foreign, 'sys'), { recursive: true });
+    const refused = await mdevsim('sysfs', foreign, '--once');
+    expect(refused.code).to.equal(104);
+    expect(refused.stderr).to.contain('not written by mdevsim');
+    expect((await mdevsim('sysfs', once, '--for', '0')).code).to.equal(104);
+    expect((await mdevsim('list', '--root', join(dir, 'nowhere'))).code).to.equal(104);
+  });
+
+  it('act on writes, tell of refused ones, and end at SIGTERM', async () => {
+    const live = join(dir, 'live');
+    const child = spawn(process.execPath, [COMMAND, 'sysfs', live], {
+      env: { ...process.env, NODE_OPTIONS: '' },
+    });
+    let stderr = '';
+    let stdout = '';
+    child.stderr.on('data', (text) => {
+      stderr += text;
+    });
+    child.stdout.on('data', (text) => {
+      stdout += text;
+    });
+    const ended = new Promise<number | null>((resolve) => child.on('exit', resolve));
+    try {
+      await until('the tree', () => stdout.includes('MDEVCTL_ENV_ROOT'));
+      writeFileSync(join(live, TYPES, 'vgpu-8g/create'), `${UUID}\n`);
+      await until('the instance', () => existsSync(join(live, 'sys/bus/mdev/devices', UUID, 'remove')));
+      const { stdout: listed } = await mdevsim('list', '--root', live);
+      expect(listed).to.equal(`${UUID} 0000:3b:00.0 vgpu-8g manual\n`);
+      writeFileSync(join(live, TYPES, 'vgpu-16g/create'), UUID.replace('c', 'd'));
+      await until('the refusal', () => stderr.includes('ENOSPC'));
+      writeFileSync(join(live, 'sys/bus/mdev/devices', UUID, 'remove'), '1');
+      await until('the removal', () => !existsSync(join(live, 'sys/bus/mdev/devices', UUID)));
+    } finally {
+      child.kill('SIGTERM');
+    }
+    expect(await ended).to.equal(0);
+  });
+});
