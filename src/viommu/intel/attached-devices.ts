@@ -59,9 +59,10 @@ export class AttachedDevices {
   apply(request: Invalidation): Completion {
     const rereads = this.#rereadBy(request);
     if (rereads) return this.#each(rereads, (device) => this.#refresh(device, false));
-    const { start, end } = 'start' in request ? request : { start: 0, end: IOVA_LIMIT };
-    if (start >= IOVA_LIMIT) return undefined;
-    return this.#each(flushedBy(request), ({ space }) => space.sync(start, end));
+    return this.#each(flushedBy(request), ({ space, cached }) => {
+      const [start, end] = rangeFor(cached, request);
+      return start < IOVA_LIMIT ? space.sync(start, end) : undefined;
+    });
   }
 
   /** Whose context and PASID entry an invalidation has read again; undefined if it is not about these. */
@@ -127,6 +128,15 @@ function flushedBy(request: Invalidation): (device: Device) => boolean {
     default:
       return () => false;
   }
+}
+
+/**
+ * The addresses that an invalidation concerns. One of pages of a domain drops every first-stage translation of that
+ * domain (section 6.5.2.3): their pages are named by PASID-based invalidations alone.
+ */
+function rangeFor(cached: Resolution, request: Invalidation): readonly [start: number, end: number] {
+  const whole = request.kind === 'iotlb-page' && cached.kind === 'iommu' && cached.tables.stage === 1;
+  return 'start' in request && !whole ? [request.start, request.end] : [0, IOVA_LIMIT];
 }
 
 const sameTables = (a: DomainTables, b: DomainTables): boolean =>

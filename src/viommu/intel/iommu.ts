@@ -157,12 +157,13 @@ export class IntelIommu implements VIommu {
 
   #translateBy(route: Route, requesterId: number, iova: Iova, write: boolean): TranslateResult {
     const cached = this.#caches?.leafAt(requesterId, iova);
-    const leaf = cached ?? (route.tables as DomainTables).translate(iova, write);
+    const tables = route.tables as DomainTables;
+    const leaf = cached ?? tables.translate(iova, write);
     if (typeof leaf === 'number') return this.#fault(requesterId, iova, write, leaf, route.fpd);
     // QEMU refuses by what it has cached without a record.
     if ((leaf.perm & (write ? PERM_WRITE : PERM_READ)) === 0)
       return this.#refuse(requesterId, iova, write, write ? vtd.FAULT.WRITE : vtd.FAULT.READ);
-    if (!cached) this.#caches?.rememberLeaf(requesterId, route.domainId, leaf);
+    if (!cached) this.#caches?.rememberLeaf(requesterId, route.domainId, tables.stage, leaf);
     return { ok: true, gpa: (leaf.gpa + (iova - leaf.iova)) as Gpa, perm: leaf.perm };
   }
 
@@ -253,7 +254,9 @@ export class IntelIommu implements VIommu {
     const functionMask = Number((value >> CCMD.FM_SHIFT) & 3n);
     const request = contextInvalidation(granularity, Number(value & 0xffffn), requesterId, functionMask);
     this.#submitInvalidation(request, (done) => {
-      const actual = BigInt(done ? granularity : 0) << CCMD.CAIG_SHIFT;
+      // QEMU does what is asked of a domain for all of them.
+      const performed = this.#caches && granularity === vtd.CC_DOMAIN ? vtd.CC_GLOBAL : granularity;
+      const actual = BigInt(done ? performed : 0) << CCMD.CAIG_SHIFT;
       const kept = this.#registers.get('CCMD') & ~(CCMD.ICC | (3n << CCMD.CAIG_SHIFT));
       this.#registers.set('CCMD', kept | actual);
     });

@@ -12,6 +12,7 @@ export const IOTLB_LIMIT = 1024;
 interface CachedLeaf extends Translation {
   readonly requesterId: number;
   readonly domainId: number;
+  readonly stage: 1 | 2;
 }
 
 export class QemuCaches {
@@ -47,9 +48,9 @@ export class QemuCaches {
     return undefined;
   }
 
-  rememberLeaf(requesterId: number, domainId: number, leaf: Translation): void {
+  rememberLeaf(requesterId: number, domainId: number, stage: 1 | 2, leaf: Translation): void {
     if (this.#leaves.size >= IOTLB_LIMIT) this.#leaves.clear();
-    this.#leaves.set(keyOf(requesterId, leaf.iova, leaf.size), { ...leaf, requesterId, domainId });
+    this.#leaves.set(keyOf(requesterId, leaf.iova, leaf.size), { ...leaf, requesterId, domainId, stage });
   }
 
   clear(): void {
@@ -78,11 +79,18 @@ export class QemuCaches {
         this.#forgetLeaves((leaf) => request.pasid === RID_PASID && leaf.domainId === request.domainId);
         return;
       case 'iotlb-page':
-      case 'piotlb-page':
-        if ('pasid' in request && request.pasid !== RID_PASID) return;
+        // Names pages of second-stage translations; first-stage ones of the domain go with them.
         this.#forgetLeaves(
-          ({ domainId, iova, size }) =>
-            domainId === request.domainId && iova < request.end && iova + size > request.start,
+          (leaf) => leaf.domainId === request.domainId && (leaf.stage === 1 || overlaps(leaf, request)),
+        );
+        return;
+      case 'piotlb-page':
+        this.#forgetLeaves(
+          (leaf) =>
+            request.pasid === RID_PASID &&
+            leaf.domainId === request.domainId &&
+            leaf.stage === 1 &&
+            overlaps(leaf, request),
         );
     }
   }
@@ -101,3 +109,8 @@ export class QemuCaches {
 const LEAF_SIZES = [2 ** 12, 2 ** 21, 2 ** 30] as const;
 
 const keyOf = (requesterId: number, iova: number, size: number): string => `${requesterId}:${iova}:${size}`;
+
+const overlaps = (
+  { iova, size }: Translation,
+  { start, end }: { readonly start: number; readonly end: number },
+): boolean => iova < end && iova + size > start;
