@@ -15,6 +15,7 @@ import {
   fixedDir,
   link,
   liveDir,
+  mappedDir,
   readOnly,
   readWrite,
   type SysfsNode,
@@ -28,16 +29,7 @@ const linksDir = <T>(
   items: () => Iterable<T>,
   nameOf: (item: T) => string,
   targetOf: (item: T) => string,
-): DirNode => {
-  const named = () => new Map([...items()].map((item) => [nameOf(item), targetOf(item)]));
-  return liveDir(
-    () => named().keys(),
-    (name) => {
-      const to = named().get(name);
-      return to === undefined ? undefined : link(to);
-    },
-  );
-};
+): DirNode => mappedDir(() => new Map([...items()].map((item) => [nameOf(item), link(targetOf(item))])));
 
 /** The tree from `/` down. */
 export function sysfsRoot(registry: MdevRegistry): DirNode {
@@ -249,19 +241,15 @@ function typeDir(registry: MdevRegistry, parent: Parent, type: TypeSpec): DirNod
 
 // ---- /sys/kernel/iommu_groups
 
-function groupsDir(registry: MdevRegistry): DirNode {
-  const members = () =>
-    new Map(
-      [...mdevs(registry)].filter((i) => i.iommuGroup >= 0).map((i) => [String(i.iommuGroup), i] as const),
-    );
-  return liveDir(
-    () => members().keys(),
-    (number) => {
-      const member = members().get(number);
-      return member && groupDir(member);
-    },
+const groupsDir = (registry: MdevRegistry): DirNode =>
+  mappedDir(
+    () =>
+      new Map(
+        [...mdevs(registry)]
+          .filter(({ iommuGroup }) => iommuGroup >= 0)
+          .map((instance) => [String(instance.iommuGroup), groupDir(instance)]),
+      ),
   );
-}
 
 const groupDir = (member: Instance): DirNode =>
   fixedDir({

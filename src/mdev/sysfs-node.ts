@@ -17,6 +17,19 @@ export interface DirNode {
   /** In any order, each once. */
   names(): Iterable<string>;
   child(name: string): SysfsNode | undefined;
+  /** All at once, where one by one costs a search each. */
+  all?(): ReadonlyMap<string, SysfsNode>;
+}
+
+/** Every entry of a directory, sorted by name. */
+export const entriesOf = (dir: DirNode): (readonly [name: string, node: SysfsNode])[] =>
+  [...(dir.all?.() ?? oneByOne(dir))].sort(([a], [b]) => (a < b ? -1 : 1));
+
+function* oneByOne(dir: DirNode): Generator<readonly [string, SysfsNode]> {
+  for (const name of dir.names()) {
+    const node = dir.child(name);
+    if (node) yield [name, node];
+  }
 }
 
 export interface FileNode {
@@ -60,6 +73,15 @@ export const unionDir = (...dirs: readonly DirNode[]): DirNode => ({
     }
     return undefined;
   },
+  all: () => new Map(dirs.toReversed().flatMap((dir) => [...(dir.all?.() ?? oneByOne(dir))])),
+});
+
+/** A directory whose entries are found all at once. */
+export const mappedDir = (all: () => ReadonlyMap<string, SysfsNode>): DirNode => ({
+  kind: 'dir',
+  names: () => all().keys(),
+  child: (name) => all().get(name),
+  all,
 });
 
 export const readOnly = (read: () => string): FileNode => ({ kind: 'file', mode: READ_ONLY, read });

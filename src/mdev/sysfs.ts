@@ -7,6 +7,7 @@ import { sysfsRoot } from './sysfs-layout.ts';
 import {
   DIR_MODE,
   type DirNode,
+  entriesOf,
   LINK_MODE,
   relativeTarget,
   type SysfsNode,
@@ -90,9 +91,7 @@ export class SysfsTree {
 }
 
 function* entriesBelow(base: string, dir: DirNode): Generator<SysfsEntry> {
-  for (const name of [...dir.names()].sort()) {
-    const node = dir.child(name);
-    if (!node) continue;
+  for (const [name, node] of entriesOf(dir)) {
     const path = `${base}/${name}`;
     yield entryOf(path, node);
     if (node.kind === 'dir') yield* entriesBelow(path, node);
