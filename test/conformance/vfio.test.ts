@@ -42,6 +42,9 @@ const CORRUPTIONS: readonly (readonly [file: string, vector: string, step: numbe
     ['D_pin_rw', 'd_count', 12, { klog: [] }],
     ['D_pin_rw', 'd_basic', 11, { dma_unmap_cb: [] }],
     ['E_dirty', 'e_unmap', 15, { bitmap_sane: '4a00000000000000' }],
+    ['F_device', 'f_info_y0', 9, { size: '0x100000' }],
+    ['F_device', 'f_msi', 9, { count: 2 }],
+    ['A_mdev_lifecycle', 'a_remove_open', 8, { state_after_1500ms: 'done' }],
     ['X_bug', 'x_ignore', 9, { klog: [] }],
   ];
 

@@ -7,6 +7,9 @@ import { SysfsTree } from '../../mdev/sysfs.ts';
 import { VfioContainer, type VfioDevice, VfioGroup } from '../../vfio/group.ts';
 import { DMA_ENTRY_LIMIT } from '../../vfio/mappings.ts';
 import type { Type1Violation } from '../../vfio/type1.ts';
+import { DeviceModel, type Eventfd } from './device-model.ts';
+import { Mdpy, RESOLUTIONS } from './mdpy.ts';
+import { Mtty } from './mtty.ts';
 import { ProcessMemory } from './process-memory.ts';
 import { type Callback, TestDriver } from './test-driver.ts';
 
@@ -27,6 +30,7 @@ export interface Mdev {
   readonly uuid: string;
   readonly group: VfioGroup;
   readonly driver: TestDriver;
+  readonly model: DeviceModel;
 }
 
 /** An open file of a device. */
@@ -41,6 +45,7 @@ export class Machine {
   readonly containers = new Map<string, VfioContainer>();
   readonly groups = new Map<string, Mdev>();
   readonly devices = new Map<string, DeviceFile>();
+  readonly eventfds = new Map<string, Eventfd>();
   /** What the current step has set off. */
   callbacks: Callback[] = [];
   violations: Type1Violation[] = [];
@@ -77,7 +82,7 @@ export class Machine {
     const driver = new TestDriver(instance.type !== 'orc-nocb', (callback) => this.callbacks.push(callback));
     const group = new VfioGroup(instance.uuid, driver);
     driver.device = group.device;
-    const mdev = { uuid: instance.uuid, group, driver };
+    const mdev = { uuid: instance.uuid, group, driver, model: modelFor(instance.type) };
     this.#mdevs.set(instance.uuid, mdev);
     return mdev;
   }
@@ -101,7 +106,9 @@ export class Machine {
   closeDevice(name: string, { mdev, device }: DeviceFile): void {
     this.devices.delete(name);
     device.close();
-    if (!device.isOpen) this.registry.get(mdev.uuid)?.close();
+    if (device.isOpen) return;
+    mdev.model.close();
+    this.registry.get(mdev.uuid)?.close();
   }
 
   /** A write to an mdev's `remove` was accepted: its device goes now, or with its last file. */
@@ -126,4 +133,13 @@ export class Machine {
     const boot = new Set(Object.values(BOOT_NAMES));
     return [...this.registry.instances()].filter(({ uuid }) => !boot.has(uuid)).at(-1)?.uuid;
   }
+}
+
+const MTTY_PORTS: Readonly<Record<string, number>> = { 'mtty-1': 1, 'mtty-2': 2 };
+
+/** The driver of a type. */
+function modelFor(type: string): DeviceModel {
+  const [ports, resolution] = [MTTY_PORTS[type], RESOLUTIONS[type]];
+  if (ports !== undefined) return new Mtty(ports);
+  return resolution === undefined ? new DeviceModel() : new Mdpy(resolution);
 }

@@ -6,7 +6,8 @@ import { MdevError } from '../../mdev/registry.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import { hex64 } from '../../vfio/wire.ts';
 import { Machine } from './machine.ts';
-import { OPERATIONS, type Output, sysfsError } from './steps.ts';
+import type { Output } from './step-inputs.ts';
+import { OPERATIONS, sysfsError } from './steps.ts';
 import type { Callback } from './test-driver.ts';
 import { type Step, StepInputs, type Vector, type VectorFile, VectorFileError } from './vector-file.ts';
 

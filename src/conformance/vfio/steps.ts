@@ -5,21 +5,20 @@ import type { MdevError } from '../../mdev/registry.ts';
 import type { UserBitmap } from '../../vfio/dirty.ts';
 import * as wire from '../../vfio/wire.ts';
 import { hex64, offsetOf, pageOf } from '../../vfio/wire.ts';
-import type { DeviceFile, Machine, Mdev } from './machine.ts';
+import { DEVICE_OPERATIONS } from './device-steps.ts';
+import type { Machine, Mdev } from './machine.ts';
 import { addressOfSymbol, pageName } from './process-memory.ts';
+import {
+  bytesHex,
+  deviceOf,
+  lengthOf,
+  type Operation,
+  type Output,
+  operation,
+  unknown,
+} from './step-inputs.ts';
 import { POLICY_NAMES } from './test-driver.ts';
 import { type StepInputs, VectorFileError } from './vector-file.ts';
-
-/** Fields that a step gives. What was set before an error stays. */
-export type Output = Record<string, unknown>;
-
-/** One operation on the machine; a refused call throws VfioError or MdevError. */
-export type Handler = (input: StepInputs, machine: Machine, output: Output) => void;
-
-/** A name that the vector has not opened: the file is at fault. */
-const unknown = (what: string, name: string): never => {
-  throw new VectorFileError(what, `${JSON.stringify(name)} is not open`);
-};
 
 const containerOf = (input: StepInputs, { containers }: Machine) => {
   const name = input.text('container');
@@ -29,11 +28,6 @@ const groupOf = (input: StepInputs, { groups }: Machine): Mdev => {
   const name = input.text('group');
   return groups.get(name) ?? unknown('group', name);
 };
-export const deviceOf = (input: StepInputs, { devices }: Machine): DeviceFile => {
-  const name = input.text('device');
-  return devices.get(name) ?? unknown('device', name);
-};
-
 function vaddrOf(input: StepInputs): bigint {
   const text = input.text('vaddr');
   const address = addressOfSymbol(text);
@@ -44,18 +38,6 @@ function vaddrOf(input: StepInputs): bigint {
 /** The recorder's byte patterns: one more each byte. */
 const pattern = (length: number, start: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => start + i);
-
-const bytesHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
-
-/** Buffers of one step stay this small; the recorder's are up to a few pages. */
-const BUFFER_LIMIT = 2 ** 24;
-
-function lengthOf(input: StepInputs, key: string): number {
-  const length = input.number(key);
-  if (length < 0 || length > BUFFER_LIMIT)
-    throw new VectorFileError(key, `${length} bytes; ${BUFFER_LIMIT} at most`);
-  return length;
-}
 
 const MAP_FLAGS = { r: wire.MAP_READ, w: wire.MAP_WRITE, vaddr: wire.MAP_VADDR };
 const UNMAP_FLAGS = {
@@ -138,7 +120,7 @@ function dirtyBitmap(input: StepInputs, machine: Machine, output: Output): void 
   containerOf(input, machine).requireIommu().dirtyPages({ flags: wire.DIRTY_GET_BITMAP, range });
 }
 
-const dirtyFlags: Handler = (input, machine) => {
+const dirtyFlags: Operation['run'] = (input, machine) => {
   const argsz = input.number('argsz', wire.DIRTY_ARGSZ);
   containerOf(input, machine)
     .requireIommu()
@@ -196,6 +178,7 @@ function close(input: StepInputs, machine: Machine): void {
   machine.groups.get(name)?.group.close();
   // A closed container lives on for as long as a group is attached to it.
   machine.groups.delete(name);
+  machine.eventfds.delete(name);
   machine.containers.delete(name);
 }
 
@@ -244,17 +227,8 @@ export function sysfsError({ errno, stage }: MdevError): Output {
   return { ret: -1, errno, stage };
 }
 
-interface Operation {
-  readonly run: Handler;
-  /** Fields of the step that it gives, besides `ret` and `errno`. */
-  readonly gives: readonly string[];
-}
-
-const operation = (run: Handler, ...gives: string[]): Operation => ({ run, gives });
-
 const INFO_FIELDS = ['argsz_out', 'flags', 'iova_pgsizes', 'cap_offset', 'caps'];
 const CALLBACKS = 'dma_unmap_cb';
-const NOTHING = operation(() => {});
 
 /** Every operation that is understood. */
 export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operation>([
@@ -319,8 +293,8 @@ export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operat
   ['set_rlimit_memlock', operation((i, { process }) => (process.lockLimit = i.number('pages')))],
   ['in_child', operation((_, machine) => machine.fork())],
   ['child_exit', operation((_, machine) => machine.exitChild())],
-  ['vmlck', NOTHING],
-  ['note', NOTHING],
+  ['vmlck', operation(() => {})],
+  ...DEVICE_OPERATIONS,
   [
     'sysfs_list',
     operation((i, { sysfs }, output) => (output.entries = sysfs.list(i.text('path'))), 'entries'),

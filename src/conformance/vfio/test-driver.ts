@@ -85,7 +85,8 @@ export class TestDriver implements DeviceOps {
   }
 
   close(): void {
-    if (this.#unpinOnClose) for (const [iova, count] of [...this.#refs]) this.#unpinRefs(iova, count);
+    const mayUnpin = this.#unpinOnClose && this.device?.quarantined === '';
+    if (mayUnpin) for (const [iova, count] of [...this.#refs]) this.#unpinRefs(iova, count);
     this.#refs.clear();
     this.setPolicy('unpin_all', 0, true);
   }

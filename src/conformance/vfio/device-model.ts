@@ -1,0 +1,104 @@
+/**
+ * What the kernel's sample drivers answer to the device calls: information, regions, interrupts.
+ */
+import { VfioError } from '../../vfio/errors.ts';
+
+export interface DeviceInfo {
+  readonly regions: number;
+  readonly irqs: number;
+}
+export interface RegionInfo {
+  readonly flags: number;
+  readonly size: number;
+  readonly offset: number;
+}
+export interface IrqInfo {
+  readonly flags: number;
+  readonly count: number;
+}
+
+/** VFIO_DEVICE_SET_IRQS; `data` is what follows the header: nothing, eventfds or flags, or fewer than `count`. */
+export interface SetIrqs {
+  readonly flags: number;
+  readonly index: number;
+  readonly start: number;
+  readonly count: number;
+  readonly eventfd: Eventfd | 'bad' | undefined;
+  readonly bool: number | undefined;
+}
+
+/** An eventfd's counter. */
+export class Eventfd {
+  #count = 0;
+
+  signal(): void {
+    this.#count++;
+  }
+
+  /** The count, which starts over. @throws VfioError EAGAIN at 0 */
+  read(): number {
+    if (this.#count === 0) throw new VfioError('EAGAIN', 'the eventfd was not signalled');
+    const count = this.#count;
+    this.#count = 0;
+    return count;
+  }
+}
+
+export const REGION_READ = 1;
+export const REGION_WRITE = 2;
+export const REGION_MMAP = 4;
+export const CONFIG_REGION = 7;
+export const REGION_COUNT = 9;
+export const IRQ_COUNT = 5;
+export const DATA_NONE = 1;
+export const DATA_BOOL = 2;
+export const DATA_EVENTFD = 4;
+export const DATA_MASK = DATA_NONE | DATA_BOOL | DATA_EVENTFD;
+export const ACTION_MASK = 8;
+export const ACTION_UNMASK = 16;
+export const ACTION_TRIGGER = 32;
+export const ACTION_ALL = ACTION_MASK | ACTION_UNMASK | ACTION_TRIGGER;
+
+export const refuse = (what: string): never => {
+  throw new VfioError('EINVAL', what);
+};
+
+/**
+ * A driver's device calls; this one has no regions and no interrupts, like the recorder's own driver. All methods
+ * throw VfioError.
+ */
+export class DeviceModel {
+  info(): DeviceInfo {
+    return { regions: 0, irqs: 0 };
+  }
+
+  region(index: number): RegionInfo {
+    return refuse(`no region ${index}`);
+  }
+
+  irq(index: number): IrqInfo {
+    return refuse(`no interrupt ${index}`);
+  }
+
+  /** Reads into `target`. */
+  read(region: number, _offset: number, _target: Uint8Array): void {
+    refuse(`no region ${region}`);
+  }
+
+  write(region: number, _offset: number, _source: Uint8Array): void {
+    refuse(`no region ${region}`);
+  }
+
+  mmap(region: number, _length: number, _shared: boolean): void {
+    refuse(`region ${region} cannot be mapped`);
+  }
+
+  setIrqs({ index }: SetIrqs): void {
+    refuse(`no interrupt ${index}`);
+  }
+
+  reset(): void {}
+
+  /** The last file was closed. */
+  close(): void {}
+}

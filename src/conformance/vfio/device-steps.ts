@@ -1,0 +1,123 @@
+/**
+ * The recorded operations on a device itself: information, regions, interrupts, eventfds.
+ */
+import { VfioError } from '../../vfio/errors.ts';
+import { hex64 } from '../../vfio/wire.ts';
+import * as api from './device-model.ts';
+import { Eventfd, type SetIrqs } from './device-model.ts';
+import type { Machine } from './machine.ts';
+import { bytesHex, deviceOf, lengthOf, type Operation, type Output, operation } from './step-inputs.ts';
+import { type StepInputs, VectorFileError } from './vector-file.ts';
+
+/** Bytes of the structures, up to their last field that must be there. */
+const DEVICE_INFO_ARGSZ = 16;
+const REGION_INFO_ARGSZ = 32;
+/** VFIO_DEVICE_FLAGS_PCI. The recorder's driver says so too. */
+const DEVICE_PCI = 2;
+
+const IRQ_FLAGS = {
+  data_none: api.DATA_NONE,
+  data_bool: api.DATA_BOOL,
+  data_eventfd: api.DATA_EVENTFD,
+  action_mask: api.ACTION_MASK,
+  action_unmask: api.ACTION_UNMASK,
+  action_trigger: api.ACTION_TRIGGER,
+};
+
+const modelOf = (input: StepInputs, machine: Machine) => deviceOf(input, machine).mdev.model;
+
+function checkArgsz(input: StepInputs, least: number): number {
+  const argsz = input.number('argsz');
+  if (argsz < least) throw new VfioError('EINVAL', `argsz ${argsz}, at least ${least}`);
+  return argsz;
+}
+
+function deviceInfo(input: StepInputs, machine: Machine, output: Output): void {
+  const argsz = checkArgsz(input, DEVICE_INFO_ARGSZ);
+  const { regions, irqs } = modelOf(input, machine).info();
+  Object.assign(output, { argsz_out: argsz, flags: DEVICE_PCI, num_regions: regions, num_irqs: irqs });
+}
+
+function regionInfo(input: StepInputs, machine: Machine, output: Output): void {
+  const argsz = checkArgsz(input, REGION_INFO_ARGSZ);
+  const { flags, size, offset } = modelOf(input, machine).region(input.number('index'));
+  const place = { size: hex64(BigInt(size)), offset: hex64(BigInt(offset)) };
+  Object.assign(output, { argsz_out: argsz, flags, cap_offset: 0, ...place });
+}
+
+function irqInfo(input: StepInputs, machine: Machine, output: Output): void {
+  Object.assign(output, modelOf(input, machine).irq(input.number('index')));
+}
+
+function regionRead(input: StepInputs, machine: Machine, output: Output): void {
+  const bytes = new Uint8Array(lengthOf(input, 'len'));
+  modelOf(input, machine).read(input.number('region'), Number(input.u64('offset')), bytes);
+  Object.assign(output, { ret: bytes.length, data: bytesHex(bytes) });
+}
+
+function regionWrite(input: StepInputs, machine: Machine, output: Output): void {
+  const bytes = input.bytes('data');
+  modelOf(input, machine).write(input.number('region'), Number(input.u64('offset')), bytes);
+  output.ret = bytes.length;
+}
+
+function regionMmap(input: StepInputs, machine: Machine): void {
+  const shared = input.number('shared') === 1;
+  modelOf(input, machine).mmap(input.number('region'), Number(input.u64('len')), shared);
+}
+
+/** `data`: an eventfd's name, `badfd`, `missing`, a bool as a number, or nothing. */
+function irqData(input: StepInputs, { eventfds }: Machine, count: number): Pick<SetIrqs, 'eventfd' | 'bool'> {
+  const data = input.raw('data');
+  if (data === undefined || data === 'missing') return { eventfd: undefined, bool: undefined };
+  if (typeof data === 'number') return { eventfd: undefined, bool: data };
+  if (data === 'badfd') return { eventfd: 'bad', bool: undefined };
+  const eventfd = eventfds.get(String(data));
+  if (!eventfd) throw new VectorFileError('data', `${JSON.stringify(data)} is not an eventfd`);
+  return { eventfd: count > 1 ? undefined : eventfd, bool: undefined };
+}
+
+function setIrqs(input: StepInputs, machine: Machine): void {
+  const count = input.number('count');
+  modelOf(input, machine).setIrqs({
+    flags: input.flags('flags', IRQ_FLAGS),
+    index: input.number('index'),
+    start: input.number('start'),
+    count,
+    ...irqData(input, machine, count),
+  });
+}
+
+function openEventfd(input: StepInputs, { eventfds }: Machine, output: Output): void {
+  eventfds.set(input.text('eventfd'), new Eventfd());
+  output.ret = 'fd';
+}
+
+function readEventfd(input: StepInputs, { eventfds }: Machine, output: Output): void {
+  const eventfd = eventfds.get(input.text('eventfd'));
+  if (!eventfd) throw new VectorFileError('eventfd', 'is not open');
+  output.count = eventfd.read();
+}
+
+/** The recorder's note of calls that it made without recording them. */
+const FETCHED = 'driver: device_get_info';
+
+/** A sample driver fills in its own limits when it is asked for its information. */
+function note(input: StepInputs, { devices }: Machine): void {
+  if (!input.text('text').startsWith(FETCHED)) return;
+  for (const { mdev } of devices.values()) mdev.model.info();
+}
+
+export const DEVICE_OPERATIONS: readonly (readonly [name: string, operation: Operation])[] = [
+  ['device_get_info', operation(deviceInfo, 'argsz_out', 'flags', 'num_regions', 'num_irqs')],
+  ['device_get_region_info', operation(regionInfo, 'argsz_out', 'flags', 'cap_offset', 'size', 'offset')],
+  ['device_get_irq_info', operation(irqInfo, 'flags', 'count')],
+  ['device_reset', operation((input, machine) => modelOf(input, machine).reset())],
+  ['device_set_irqs', operation(setIrqs)],
+  ['region_read', operation(regionRead, 'data')],
+  ['region_write', operation(regionWrite)],
+  ['region_mmap', operation(regionMmap)],
+  ['eventfd', operation(openEventfd)],
+  ['eventfd_read', operation(readEventfd, 'count')],
+  ['note', operation(note)],
+];

@@ -1,0 +1,41 @@
+/**
+ * What the tables of operations share: the shape of an operation, and how a step names things.
+ */
+import type { DeviceFile, Machine } from './machine.ts';
+import { type StepInputs, VectorFileError } from './vector-file.ts';
+
+/** Fields that a step gives. What was set before an error stays. */
+export type Output = Record<string, unknown>;
+
+/** One operation on the machine; a refused call throws VfioError or MdevError. */
+export type Handler = (input: StepInputs, machine: Machine, output: Output) => void;
+
+/** A name that the vector has not opened: the file is at fault. */
+export const unknown = (what: string, name: string): never => {
+  throw new VectorFileError(what, `${JSON.stringify(name)} is not open`);
+};
+
+export interface Operation {
+  readonly run: Handler;
+  /** Fields of the step that it gives, besides `ret` and `errno`. */
+  readonly gives: readonly string[];
+}
+
+export const operation = (run: Handler, ...gives: string[]): Operation => ({ run, gives });
+
+export const deviceOf = (input: StepInputs, { devices }: Machine): DeviceFile => {
+  const name = input.text('device');
+  return devices.get(name) ?? unknown('device', name);
+};
+
+export const bytesHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+
+/** Buffers of one step stay this small; the recorder's are up to a few pages. */
+const BUFFER_LIMIT = 2 ** 24;
+
+export function lengthOf(input: StepInputs, key: string): number {
+  const length = input.number(key);
+  if (length < 0 || length > BUFFER_LIMIT)
+    throw new VectorFileError(key, `${length} bytes; ${BUFFER_LIMIT} at most`);
+  return length;
+}

@@ -1,0 +1,74 @@
+/**
+ * `mdevsim conformance`, as its users run it.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { after, before, describe, it } from 'mocha';
+import { mdevsim } from './run-command.ts';
+
+const GOOD = 'test/data/vfio/B_container_group.json.gz';
+const vectors = (...steps: object[]) =>
+  JSON.stringify({ section: 'T', vectors: [{ name: 't_one', desc: '', steps }] });
+
+describe('mdevsim conformance vfio', function () {
+  this.timeout(30_000);
+  let folder = '';
+  const file = (text: string): string => {
+    const path = join(folder, 'vectors.json');
+    writeFileSync(path, text);
+    return path;
+  };
+
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'mdevsim-test-'));
+  });
+
+  after(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  it('ends with the count', async () => {
+    const { code, stdout } = await mdevsim('conformance', 'vfio', GOOD);
+    expect(stdout).to.equal('7 passed, 0 failed, 0 skipped\n');
+    expect(code).to.equal(0);
+  });
+
+  it('names vector, step, expected and got of what differs', async () => {
+    const path = file(vectors({ op: 'open_container', container: 'c0', ret: -1, errno: 'EBUSY' }));
+    const { code, stdout } = await mdevsim('conformance', 'vfio', path, GOOD);
+    expect(stdout).to.contain('t_one step 0 open_container: errno is null, recorded "EBUSY"\n');
+    expect(stdout).to.match(/\n7 passed, 1 failed, 0 skipped\n$/);
+    expect(code).to.equal(1);
+    const json = await mdevsim('conformance', 'vfio', path, '--json');
+    expect(JSON.parse(json.stdout)).to.deep.include({ passed: 0, failed: 1, skipped: 0 });
+  });
+
+  it('skips by name and reason what it does not model', async () => {
+    const { code, stdout } = await mdevsim('conformance', 'vfio', file(vectors({ op: 'migrate' })));
+    expect(stdout).to.contain('t_one skipped: operation migrate is not modelled\n');
+    expect(stdout).to.match(/\n0 passed, 0 failed, 1 skipped\n$/);
+    expect(code).to.equal(0);
+  });
+
+  for (const [what, text, message] of [
+    ['no JSON', '{', /not JSON/],
+    ['no vectors', '{}', /"section"/],
+    ['a step without op', vectors({}), /vector 0 step 0 "op"/],
+    [
+      'a step without its input',
+      vectors({ op: 'open_container' }),
+      /t_one step 0 open_container.*"container"/,
+    ],
+    ['an unknown group', vectors({ op: 'group_status', group: 'g9' }), /"g9" is not open/],
+  ] as const)
+    it(`answers 104 and one line to ${what}`, async () => {
+      const { code, stdout, stderr } = await mdevsim('conformance', 'vfio', file(text));
+      expect(stderr)
+        .to.match(message)
+        .and.match(/^mdevsim: [^\n]+\n$/);
+      expect(stdout).to.equal('');
+      expect(code).to.equal(104);
+    });
+});
