@@ -2,6 +2,8 @@
  * What `npm run prove` shows of the models in docs/proofs: the sound protocol holds, and every mutant is refuted.
  */
 
+export const MODELS = ['short-dma', 'long-pin', 'table-pin'] as const;
+
 /**
  * What spin must answer. `proved`: every state visited, no error. `violated`: an assertion fails (a page used
  * after its unmap, a pin count below zero, a node given back while not all zeros). `hangs`: an end in which somebody waits for ever.
@@ -10,7 +12,7 @@
 export type Verdict = 'proved' | 'violated' | 'hangs' | 'starves';
 
 export interface ModelRun {
-  readonly model: 'short-dma' | 'long-pin';
+  readonly model: (typeof MODELS)[number];
   readonly name: string;
   /** Macros that the model is compiled with. */
   readonly defines: readonly string[];
@@ -21,12 +23,11 @@ export interface ModelRun {
   readonly wholeText?: true;
 }
 
-export const MODELS = ['short-dma', 'long-pin'] as const;
-
 export const RUNS: readonly ModelRun[] = [
   { model: 'short-dma', name: 'sound', defines: [], expected: 'proved', wholeText: true },
   { model: 'short-dma', name: 'every unmap ends', defines: ['LIVENESS'], expected: 'proved', claim: true },
   { model: 'long-pin', name: 'sound', defines: [], expected: 'proved', wholeText: true },
+  { model: 'table-pin', name: 'sound', defines: [], expected: 'proved', wholeText: true },
   {
     model: 'long-pin',
     name: 'every unmap ends, back off',
@@ -57,6 +58,10 @@ export const RUNS: readonly ModelRun[] = [
   { model: 'long-pin', name: 'clear before 0 pins', defines: ['EARLY_CLEAR'], expected: 'violated' },
   { model: 'short-dma', name: 'reuse before drain', defines: ['EARLY_REUSE'], expected: 'violated' },
   { model: 'short-dma', name: 'look before flag', defines: ['LATE_WAITING'], expected: 'hangs' },
+  { model: 'table-pin', name: 'no pin on the link', defines: ['NO_LINK_PIN'], expected: 'violated' },
+  { model: 'table-pin', name: 'no undo', defines: ['NO_UNDO'], expected: 'hangs' },
+  { model: 'table-pin', name: 'lost notify', defines: ['LOST_NOTIFY'], expected: 'hangs' },
+  { model: 'table-pin', name: 'follows a link that is 0', defines: ['NO_ZERO_CHECK'], expected: 'violated' },
   // Only weak memory shows why the confirming load is there: the second run is the first without it.
   { model: 'short-dma', name: 'no confirm', defines: ['NO_CONFIRM', 'ROUNDS=2'], expected: 'violated' },
   {

@@ -105,12 +105,13 @@ describe('the models of the protocols', () => {
       'lost notify',
     ])
       expect(
-        named(name).map(({ expected }) => expected !== 'proved'),
+        named(name).some(({ expected }) => expected !== 'proved'),
         name,
-      ).to.include(true);
+      ).to.equal(true);
     expect(named('sound').map(({ model, expected }) => [model, expected])).to.deep.equal([
       ['short-dma', 'proved'],
       ['long-pin', 'proved'],
+      ['table-pin', 'proved'],
     ]);
   });
 });
