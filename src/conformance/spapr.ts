@@ -148,36 +148,36 @@ class VectorRun {
   }
 
   #hypercall(step: StepOf<'hcall'>): void {
-    const { name, args, ret, out = [] } = this.#bound(step);
+    const { name, args, ret, out } = this.#bound(step);
     const result = this.#iommu.hypercall(OPCODES[name] as number, args);
     if (result instanceof Promise) {
       this.#expect('a result at once', 'a promise');
       return;
     }
-    if (ret === undefined) return;
-    const values = ret === 'H_SUCCESS' ? out : [];
+    if (!ret) return;
+    const values = ret === 'H_SUCCESS' ? (out ?? []) : [];
     this.#expect(callText(name, ret, values), callText(name, spapr.returnName(result.ret), result.out));
   }
 
   #rtas(step: StepOf<'rtas'>): void {
-    const { name, args, nret, status, rets = [], h_rtas: ret } = this.#bound(step);
-    const result = this.#iommu.rtas(name, args.map(Number), nret);
+    const { name, args, nret, status, rets, h_rtas: ret } = this.#bound(step);
+    const result = this.#iommu.rtas(name, args.map(wordOf), nret);
     if (result instanceof Promise) {
       this.#expect('a result at once', 'a promise');
       return;
     }
     const expectedRet = BigInt.asIntN(64, ret ?? 0n);
     this.#expect(`${name} ${spapr.returnName(expectedRet)}`, `${name} ${spapr.returnName(result.ret)}`);
-    if (status === undefined || expectedRet !== spapr.H_SUCCESS) return;
+    if (typeof status !== 'number' || expectedRet !== spapr.H_SUCCESS) return;
     const got = Array.from({ length: nret - 1 }, (_, i) => result.rets[i] ?? NOT_WRITTEN);
     const text = (word: number, words: readonly (number | bigint)[]) =>
       `${name} ${word} [${words.map((value) => hex(Number(value))).join(' ')}]`;
-    this.#expect(text(status, rets), text(result.status, got));
+    this.#expect(text(status, rets ?? []), text(result.status, got));
   }
 
   #memRead(step: StepOf<'mem_read'>): void {
     const { gpa, len, expect } = this.#bound(step);
-    if (expect !== undefined) this.#expect(expect, hexOf(this.#memory.ram.read(Number(gpa), len)));
+    if (expect) this.#expect(expect, hexOf(this.#memory.ram.read(Number(gpa), len)));
   }
 
   /** Pieces of 4 KiB of IOVA are independent: a fault in one does not stop the others. */
@@ -193,7 +193,7 @@ class VectorRun {
       at += piece.length;
     }
     const whole = got.includes('fault') ? 'fault' : 'ok';
-    if (expect === undefined) return;
+    if (!expect) return;
     this.#expect(expect, whole);
     if (whole !== expect) return;
     if (parts) this.#expect(parts.join(' '), got.join(' '));
@@ -264,6 +264,9 @@ function machineOptions(machine: SpaprMachine | undefined) {
 /** Page shifts of a mask of page sizes; those that a query cannot report are left out. */
 const shiftsOf = (sizes: bigint): number[] =>
   [...spapr.PAGE_SHIFT_MASKS.keys()].filter((shift) => ((sizes >> BigInt(shift)) & 1n) !== 0n);
+
+/** An RTAS argument: 32 bits. */
+const wordOf = (value: bigint): number => Number(BigInt.asUintN(32, value));
 
 const hexText = (value: bigint): string => `0x${value.toString(16)}`;
 const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');

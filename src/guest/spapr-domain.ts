@@ -3,7 +3,7 @@
  */
 import { hex } from '../address/address.ts';
 import * as spapr from '../pci/spapr-format.ts';
-import type { SpaprCalls } from './spapr-calls.ts';
+import { HypercallTimeout, type SpaprCalls } from './spapr-calls.ts';
 import type { MapRange, UnmapRange } from './vtd-domain.ts';
 
 /** A window as the device tree or ibm,create-pe-dma-window tells it. */
@@ -29,6 +29,12 @@ export class HypercallError extends Error {
     this.name = 'HypercallError';
     this.ret = ret;
   }
+}
+
+/** TCEs of a range. */
+interface Span {
+  readonly first: number;
+  readonly count: number;
 }
 
 /** A run of TCEs for one call. */
@@ -69,19 +75,17 @@ export class SpaprDomain {
     for (const { iova, gpa, size, perm } of ranges) {
       if (gpa % this.#pageSize !== 0)
         throw this.#rangeError('map', iova, size, `GPA ${hex(gpa)} is not aligned`);
-      for (const [i, index] of this.#indexes('map', iova, size).entries()) {
+      const { first, count } = this.#span('map', iova, size);
+      for (let i = 0; i < count; i++) {
+        const index = first + i;
         if (this.#live.has(index) || this.#busy.has(index) || tces.has(index))
           throw this.#rangeError('map', iova, size, 'part of it is in use');
         tces.set(index, BigInt(gpa + i * this.#pageSize) | BigInt(perm));
       }
     }
-    await this.#change([...tces.keys()], async () => {
-      for (const run of runsOf(tces)) {
-        await this.#put(run);
-        run.tces.forEach((_, i) => {
-          this.#live.add(run.index + i);
-        });
-      }
+    await this.#eachRun(tces, async (run) => {
+      await this.#put(run);
+      for (let i = 0; i < run.tces.length; i++) this.#live.add(run.index + i);
     });
   }
 
@@ -98,24 +102,41 @@ export class SpaprDomain {
   async unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
     const zeros = new Map<number, bigint>();
     for (const { iova, size } of ranges)
-      for (const index of this.#indexes('unmap', iova, size))
-        if (this.#live.has(index) && !this.#busy.has(index)) zeros.set(index, 0n);
-    await this.#change([...zeros.keys()], async () => {
-      for (const { index, tces } of runsOf(zeros)) {
-        await this.#call(spapr.H_STUFF_TCE, [this.#ioba(index), 0n, BigInt(tces.length)]);
-        for (let i = 0; i < tces.length; i++) this.#live.delete(index + i);
-      }
+      for (const index of this.#liveIn(this.#span('unmap', iova, size)))
+        if (!this.#busy.has(index)) zeros.set(index, 0n);
+    await this.#eachRun(zeros, async ({ index, tces }) => {
+      await this.#call(spapr.H_STUFF_TCE, [this.#ioba(index), 0n, BigInt(tces.length)]);
+      for (let i = 0; i < tces.length; i++) this.#live.delete(index + i);
     });
     return zeros.size * this.#pageSize;
   }
 
-  /** Marks TCEs as being changed while `work` runs: another flow that names one is refused, not interleaved. */
-  async #change(indexes: readonly number[], work: () => Promise<void>): Promise<void> {
-    for (const index of indexes) this.#busy.add(index);
+  /** TCEs that are put in a range: as much work as the smaller of the two. */
+  *#liveIn({ first, count }: Span): Iterable<number> {
+    if (count > this.#live.size) {
+      for (const index of this.#live) if (index >= first && index < first + count) yield index;
+    } else for (let index = first; index < first + count; index++) if (this.#live.has(index)) yield index;
+  }
+
+  /**
+   * Changes TCEs, run by run. They are marked meanwhile: another flow that names one is refused, not interleaved. Those
+   * of a call that has not returned in time stay marked: what they hold is not known.
+   */
+  async #eachRun(tces: ReadonlyMap<number, bigint>, change: (run: Run) => Promise<void>): Promise<void> {
+    const marked = new Set(tces.keys());
+    for (const index of marked) this.#busy.add(index);
     try {
-      await work();
+      for (const run of runsOf(tces)) {
+        try {
+          await change(run);
+        } catch (error) {
+          const lost = error instanceof HypercallTimeout ? run.tces.length : 0;
+          for (let i = 0; i < lost; i++) marked.delete(run.index + i);
+          throw error;
+        }
+      }
     } finally {
-      for (const index of indexes) this.#busy.delete(index);
+      for (const index of marked) this.#busy.delete(index);
     }
   }
 
@@ -146,14 +167,14 @@ export class SpaprDomain {
     return BigInt(this.window.start) + BigInt(index) * BigInt(this.#pageSize);
   }
 
-  #indexes(what: string, iova: number, size: number): number[] {
+  #span(what: string, iova: number, size: number): Span {
     const first = (iova - this.window.start) / this.#pageSize;
     const count = size / this.#pageSize;
     if (!Number.isInteger(first) || !Number.isInteger(count) || count <= 0)
       throw this.#rangeError(what, iova, size, `accepted: multiples of ${hex(this.#pageSize)}`);
     if (first < 0 || first + count > this.#entries)
       throw this.#rangeError(what, iova, size, 'outside the window');
-    return Array.from({ length: count }, (_, i) => first + i);
+    return { first, count };
   }
 
   #rangeError(what: string, iova: number, size: number, why: string): WindowRangeError {

@@ -114,6 +114,8 @@ describe('sPAPR guest driver', () => {
     await window.map(2 ** 59 + 0x2_0000, 0x10_0000, 0x2_0000, PERM_READ);
     expect(rig.held).to.deep.equal(['800000000020000→100000 +10000 1', '800000000030000→110000 +10000 1']);
     expect(await rejection(driver.createWindow(16, 30))).to.be.instanceOf(SpaprDriverError);
+    const large = await window.unmap(2 ** 59, 2 ** 30);
+    expect(large, 'the whole window at once').to.equal(0x2_0000);
     await driver.removeWindow(window);
     expect(rig.held).to.deep.equal([]);
     const direct = await driver.createDirectWindow();
@@ -154,6 +156,7 @@ describe('sPAPR guest driver', () => {
     expect(timeout).to.be.instanceOf(HypercallTimeout);
     expect(timeout.message).to.equal('hypercall 0x138 has not returned within 50 ms');
     notifier.release();
+    expect(await rejection(defaultDomain.map(0, 0x3000, PAGE, PERM_RW))).to.be.instanceOf(WindowRangeError);
     await defaultDomain.map(PAGE, 0x3000, PAGE, PERM_RW);
   });
 
