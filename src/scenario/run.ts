@@ -42,6 +42,10 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
     throw new ScenarioError(`no injection '${inject}'; accepted: ${INJECTIONS.join(', ')}`);
   if (inject === 'skip-invalidation' && settings.viommu === 'none')
     throw new ScenarioError('skip-invalidation needs a vIOMMU; this scenario has none');
+  if (inject === 'skip-invalidation' && settings.viommu === 'spapr')
+    throw new ScenarioError(
+      'skip-invalidation needs invalidations; sPAPR has none: a changed TCE counts at once',
+    );
   // Killing the only host process would leave nobody to show that the others are unharmed.
   const wanted = inject === 'host-kill' ? Math.max(2, options.processes) : options.processes;
   const processes = Math.min(wanted, settings.vms);
