@@ -17,6 +17,9 @@ import { addressOf, checkArgs, hex64, offsetOf, pageOf, wraps } from './wire.ts'
 /** How often an unmap asks again for the same mapping: the first request and ten more. */
 export const UNMAP_REQUESTS = 11;
 
+/** What an unmap's structure has without its own `argsz`: room for everything. */
+const ROOMY_ARGSZ = wire.UNMAP_ARGSZ + wire.BITMAP_BYTES;
+
 /** A device, as the IOMMU sees it. */
 export interface Type1Device {
   readonly name: string;
@@ -163,11 +166,11 @@ export class Type1 {
    * @throws VfioError EINVAL (argsz, flags, size 0, unaligned; v2: a mapping would be split; UNMAP_ALL with a range;
    *   dirty bitmap without tracking, too short or of other pages), EOVERFLOW, EBUSY (VADDR flag)
    */
-  unmap({ argsz = wire.UNMAP_ARGSZ, flags, iova, size, bitmap }: UnmapDma): bigint {
+  unmap({ argsz = ROOMY_ARGSZ, flags, iova, size, bitmap }: UnmapDma): bigint {
     const { UNMAP_ALL, UNMAP_VADDR, UNMAP_DIRTY_BITMAP } = wire;
     checkArgs('UNMAP_DMA', argsz, wire.UNMAP_ARGSZ, flags, UNMAP_ALL | UNMAP_VADDR | UNMAP_DIRTY_BITMAP);
     const all = (flags & UNMAP_ALL) !== 0;
-    const log = this.#unmapBitmap(flags, size, bitmap);
+    const log = this.#unmapBitmap(flags, size, argsz < ROOMY_ARGSZ ? undefined : bitmap);
     if ((flags & UNMAP_VADDR) !== 0)
       throw new VfioError('EBUSY', 'UNMAP_DMA: the vaddr of a mediated device cannot be taken away');
     if (offsetOf(iova) !== 0) throw new VfioError('EINVAL', `UNMAP_DMA: ${hex64(iova)} is not a page`);

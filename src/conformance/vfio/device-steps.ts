@@ -6,8 +6,16 @@ import { hex64 } from '../../vfio/wire.ts';
 import * as api from './device-model.ts';
 import { Eventfd, type SetIrqs } from './device-model.ts';
 import type { Machine } from './machine.ts';
-import { bytesHex, deviceOf, lengthOf, type Operation, type Output, operation } from './step-inputs.ts';
-import { type StepInputs, VectorFileError } from './vector-file.ts';
+import {
+  bytesHex,
+  deviceOf,
+  lengthOf,
+  notOpen,
+  type Operation,
+  type Output,
+  operation,
+} from './step-inputs.ts';
+import type { StepInputs } from './vector-file.ts';
 
 /** Bytes of the structures, up to their last field that must be there. */
 const DEVICE_INFO_ARGSZ = 16;
@@ -73,7 +81,7 @@ function irqData(input: StepInputs, { eventfds }: Machine, count: number): Pick<
   if (typeof data === 'number') return { eventfd: undefined, bool: data };
   if (data === 'badfd') return { eventfd: 'bad', bool: undefined };
   const eventfd = eventfds.get(String(data));
-  if (!eventfd) throw new VectorFileError('data', `${JSON.stringify(data)} is not an eventfd`);
+  if (!eventfd) return { eventfd: 'bad', bool: undefined };
   return { eventfd: count > 1 ? undefined : eventfd, bool: undefined };
 }
 
@@ -95,8 +103,7 @@ function openEventfd(input: StepInputs, { eventfds }: Machine, output: Output): 
 
 function readEventfd(input: StepInputs, { eventfds }: Machine, output: Output): void {
   const eventfd = eventfds.get(input.text('eventfd'));
-  if (!eventfd) throw new VectorFileError('eventfd', 'is not open');
-  output.count = eventfd.read();
+  output.count = (eventfd ?? notOpen('eventfd', input.text('eventfd'))).read();
 }
 
 /** The recorder's note of calls that it made without recording them. */

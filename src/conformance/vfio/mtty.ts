@@ -101,9 +101,13 @@ export class Mtty extends DeviceModel {
     if (count > 0 && given === undefined) refuse('SET_IRQS: data is missing');
     const action = flags & api.ACTION_ALL;
     if (action === api.ACTION_TRIGGER && IRQS.has(index)) this.#setTrigger(set, data);
-    else if (index !== INTX) throw new VfioError('ENOTTY', `interrupt ${index} has no action ${action}`);
-    else if (action === api.ACTION_MASK || action === api.ACTION_UNMASK)
-      this.#setMask(set, data, action === api.ACTION_MASK);
+    else {
+      // No action, or several at once, are nothing to do for an interrupt that the driver has.
+      const masks = action === api.ACTION_MASK || action === api.ACTION_UNMASK;
+      if (!IRQS.has(index) || (masks && index !== INTX))
+        throw new VfioError('ENOTTY', `interrupt ${index} has no action ${action}`);
+      if (masks) this.#setMask(set, data, action === api.ACTION_MASK);
+    }
   }
 
   override close(): void {

@@ -1,8 +1,9 @@
 /**
  * What the tables of operations share: the shape of an operation, and how a step names things.
  */
+import { VfioError } from '../../vfio/errors.ts';
 import type { DeviceFile, Machine } from './machine.ts';
-import { type StepInputs, VectorFileError } from './vector-file.ts';
+import { NotModelledError, type StepInputs } from './vector-file.ts';
 
 /** Fields that a step gives. What was set before an error stays. */
 export type Output = Record<string, unknown>;
@@ -10,9 +11,9 @@ export type Output = Record<string, unknown>;
 /** One operation on the machine; a refused call throws VfioError or MdevError. */
 export type Handler = (input: StepInputs, machine: Machine, output: Output) => void;
 
-/** A name that the vector has not opened: the file is at fault. */
-export const unknown = (what: string, name: string): never => {
-  throw new VectorFileError(what, `${JSON.stringify(name)} is not open`);
+/** A name that is not open: the recorder's descriptor was -1. @throws VfioError EBADF */
+export const notOpen = (what: string, name: string): never => {
+  throw new VfioError('EBADF', `${what} ${JSON.stringify(name)} is not open`);
 };
 
 export interface Operation {
@@ -25,7 +26,7 @@ export const operation = (run: Handler, ...gives: string[]): Operation => ({ run
 
 export const deviceOf = (input: StepInputs, { devices }: Machine): DeviceFile => {
   const name = input.text('device');
-  return devices.get(name) ?? unknown('device', name);
+  return devices.get(name) ?? notOpen('device', name);
 };
 
 export const bytesHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
@@ -35,7 +36,7 @@ const BUFFER_LIMIT = 2 ** 24;
 
 export function lengthOf(input: StepInputs, key: string): number {
   const length = input.number(key);
-  if (length < 0 || length > BUFFER_LIMIT)
-    throw new VectorFileError(key, `${length} bytes; ${BUFFER_LIMIT} at most`);
+  if (length < 0) throw new VfioError('EINVAL', `${key} ${length}`);
+  if (length > BUFFER_LIMIT) throw new NotModelledError(`${key} of more than ${BUFFER_LIMIT} bytes`);
   return length;
 }

@@ -12,27 +12,30 @@ import {
   bytesHex,
   deviceOf,
   lengthOf,
+  notOpen,
   type Operation,
   type Output,
   operation,
-  unknown,
 } from './step-inputs.ts';
 import { POLICY_NAMES } from './test-driver.ts';
-import { type StepInputs, VectorFileError } from './vector-file.ts';
+import { NotModelledError, type StepInputs } from './vector-file.ts';
 
 const containerOf = (input: StepInputs, { containers }: Machine) => {
   const name = input.text('container');
-  return containers.get(name) ?? unknown('container', name);
+  return containers.get(name) ?? notOpen('container', name);
 };
 const groupOf = (input: StepInputs, { groups }: Machine): Mdev => {
   const name = input.text('group');
-  return groups.get(name) ?? unknown('group', name);
+  return groups.get(name) ?? notOpen('group', name);
 };
+const notModelled = (what: string): never => {
+  throw new NotModelledError(what);
+};
+
 function vaddrOf(input: StepInputs): bigint {
   const text = input.text('vaddr');
   const address = addressOfSymbol(text);
-  if (address === undefined) throw new VectorFileError('vaddr', `${JSON.stringify(text)} names no buffer`);
-  return address;
+  return address ?? notModelled(`the buffer ${text}`);
 }
 
 /** The recorder's byte patterns: one more each byte. */
@@ -47,11 +50,15 @@ const UNMAP_FLAGS = {
 };
 const FLAG_NAMES = ['viable', 'container_set'];
 
+/** Bytes of a bitmap that are really there; one that claims more is refused or covers less than it could. */
+const BITMAP_LIMIT = 2 ** 20;
+
 function bitmapOf(input: StepInputs, output: Output): UserBitmap {
-  const data = new Uint8Array(lengthOf(input, 'bitmap_size')).fill(input.number('bitmap_prefill', 0));
+  const size = Math.max(0, input.number('bitmap_size'));
+  const data = new Uint8Array(Math.min(size, BITMAP_LIMIT)).fill(input.number('bitmap_prefill', 0));
   // Recorded also when the call fails: the caller's bytes are then as they were.
   Object.defineProperty(output, 'bitmap', { get: () => bytesHex(data), enumerable: true });
-  return { pgsize: input.u64('bitmap_pgsize'), size: BigInt(data.length), data };
+  return { pgsize: input.u64('bitmap_pgsize'), size: BigInt(size), data };
 }
 
 function mapDma(input: StepInputs, machine: Machine): void {
@@ -70,7 +77,7 @@ function unmapDma(input: StepInputs, machine: Machine, output: Output): void {
   output.size_out = hex64(size);
   const bitmap = input.has('bitmap_size') ? bitmapOf(input, output) : undefined;
   const unmap = {
-    argsz: input.number('argsz', wire.UNMAP_ARGSZ),
+    argsz: input.number('argsz', wire.UNMAP_ARGSZ + (bitmap ? wire.BITMAP_BYTES : 0)),
     flags: input.flags('flags', UNMAP_FLAGS),
     iova: input.u64('iova'),
     size,
@@ -117,7 +124,8 @@ function getInfo(input: StepInputs, machine: Machine, output: Output): void {
 function dirtyBitmap(input: StepInputs, machine: Machine, output: Output): void {
   const bitmap = bitmapOf(input, output);
   const range = { iova: input.u64('iova'), size: input.u64('size'), bitmap };
-  containerOf(input, machine).requireIommu().dirtyPages({ flags: wire.DIRTY_GET_BITMAP, range });
+  const argsz = input.number('argsz', wire.DIRTY_ARGSZ + wire.DIRTY_RANGE_BYTES);
+  containerOf(input, machine).requireIommu().dirtyPages({ argsz, flags: wire.DIRTY_GET_BITMAP, range });
 }
 
 const dirtyFlags: Operation['run'] = (input, machine) => {
@@ -129,7 +137,7 @@ const dirtyFlags: Operation['run'] = (input, machine) => {
 
 function openGroup(input: StepInputs, machine: Machine, output: Output): void {
   const name = input.text('mdev');
-  const mdev = machine.mdev(name) ?? unknown('mdev', name);
+  const mdev = machine.mdev(name) ?? notModelled(`mdev ${name}`);
   mdev.group.open();
   machine.groups.set(input.text('group'), mdev);
   output.ret = 'fd';
@@ -165,8 +173,7 @@ function dmaRw(input: StepInputs, machine: Machine, output: Output): void {
 
 function setPolicy(input: StepInputs, machine: Machine): void {
   const mode = input.text('mode');
-  if (!POLICY_NAMES.has(mode))
-    throw new VectorFileError('mode', `${mode}; known: ${[...POLICY_NAMES].join(', ')}`);
+  if (!POLICY_NAMES.has(mode)) notModelled(`the policy ${mode}`);
   const { driver } = deviceOf(input, machine).mdev;
   driver.setPolicy(mode, input.number('arg', 0), input.number('unpin_on_close', 1) === 1);
 }
@@ -186,7 +193,7 @@ function unknownCall(input: StepInputs, machine: Machine): void {
   const name = input.text('obj');
   const target =
     machine.containers.get(name) ?? machine.groups.get(name)?.group ?? machine.devices.get(name)?.device;
-  (target ?? unknown('obj', name)).unknownCall();
+  (target ?? notOpen('obj', name)).unknownCall();
 }
 
 /** Where a pattern or a read of the process's own memory begins. */

@@ -16,6 +16,14 @@ export class VectorFileError extends Error {
   }
 }
 
+/** Thrown for a step that makes sense but is beyond this model: its vector is skipped. */
+export class NotModelledError extends Error {
+  constructor(what: string) {
+    super(`${what} is not modelled`);
+    this.name = 'NotModelledError';
+  }
+}
+
 const STEP = z.looseObject({ op: z.string() });
 const VECTOR = z.looseObject({ name: z.string(), desc: z.string().default(''), steps: z.array(STEP) });
 const FILE = z.looseObject({ section: z.string(), vectors: z.array(VECTOR) });
