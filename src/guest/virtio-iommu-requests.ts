@@ -60,7 +60,12 @@ export class RequestQueue {
 
   async #submitBatch(requests: readonly Uint8Array[], what: string): Promise<number[]> {
     const deadline = nowUs() + this.#timeoutMs * 1000;
-    await this.#wait(() => this.#free.length >= requests.length, deadline, `room for ${what}`);
+    const room = () => this.#free.length >= requests.length;
+    // Another flow may take the room between the end of the wait and here.
+    while (!room()) {
+      if (nowUs() > deadline) throw new RequestTimeout(`room for ${what}`, this.#timeoutMs);
+      await this.#wait(room, deadline, `room for ${what}`);
+    }
     // Nothing awaits until all are available, so that batches of several flows do not interleave.
     const slots = requests.map((request) => this.#place(request));
     await this.#queue.kick();
