@@ -136,7 +136,7 @@ function pinBody(): Code {
         ...[get(PAGE), i32(511), AND, set(PAGE)],
         ...[isLeaf(WORD), brIf(0)],
         acquire(ENTRY, WORD, 1),
-        ...[get(ENTRY), tee(LINK), load(), set(WORD)],
+        ...[get(ENTRY), tee(LINK), load(), tee(WORD), EQZ, brIf(1)],
         ...[isLeaf(WORD), brIf(1)],
         ...[child(WORD, 12), set(ENTRY), i32(0), set(PAGE)],
       ),

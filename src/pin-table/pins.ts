@@ -42,8 +42,10 @@ export function pinPage(table: mem.SharedWords, iova: number, perm: number): num
   const page = (low >>> 12) & 511;
   if ((child & PERM_MASK) !== 0) return pinLeaf(table, link, perm, page);
   if (!pinAcquire(table, link)) return PIN_UNMAPPED;
+  // Read again: an unmap of the table's last page clears the link without waiting for pins that will find nothing.
   const node = rd(table, link, 'walk.mid');
-  const result = (node & PERM_MASK) === 0 ? pinLeaf(table, node + (page << 1), perm, 0) : PIN_UNMAPPED;
+  const linked = node !== 0 && (node & PERM_MASK) === 0;
+  const result = linked ? pinLeaf(table, node + (page << 1), perm, 0) : PIN_UNMAPPED;
   if (result < 0) pinRelease(table, link);
   return result;
 }

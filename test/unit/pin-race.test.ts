@@ -1,0 +1,64 @@
+/**
+ * Races of the pin kernels, made certain: the writer's steps run right behind one chosen step of the reader.
+ */
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/address/address.ts';
+import { PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
+import { PinTableWriter } from '../../src/pin-table/writer.ts';
+
+const IOVA = 0x40_0000_1000 as Iova;
+const HPA = (2 ** 40) as Hpa;
+
+// The platform's object is reached by name: the test replaces its function, it does not use it.
+const platform = Reflect.get(globalThis, 'Atomics') as unknown as Record<
+  'add',
+  (...args: unknown[]) => unknown
+>;
+
+/** Runs `body` with `action` called once, right after its first atomic addition. */
+function afterFirstAdd<T>(action: () => void, body: () => T): T {
+  const original = platform.add;
+  let armed = true;
+  platform.add = (...args) => {
+    const before = original.apply(platform, args);
+    if (armed) {
+      armed = false;
+      action();
+    }
+    return before;
+  };
+  try {
+    return body();
+  } finally {
+    platform.add = original;
+  }
+}
+
+describe('a pin that meets an unmap', () => {
+  it('does not follow the link of a leaf table that went while it was being pinned', () => {
+    const writer = new PinTableWriter(8);
+    // The buffer alone: the kernels in JavaScript, where a step can be interposed.
+    const reader = new PinTableReader(writer.sab, writer.addReader());
+    writer.map(IOVA, HPA, PAGE_SIZE, PERM_RW);
+    writer.setSwitching(true);
+    const sequence = reader.switchSequence;
+    const pfn = afterFirstAdd(
+      () => {
+        expect(writer.invalidate(IOVA, PAGE_SIZE)).to.equal(0);
+        writer.clear(IOVA, PAGE_SIZE);
+        writer.bump();
+        // The reader is inside its section: the writer raises its flag, which a walk into the header takes for a leaf.
+        void writer.waitDrained(1);
+      },
+      () => reader.pin(IOVA, PERM_READ),
+    );
+    expect(pfn).to.equal(PIN_UNMAPPED);
+    expect(reader.switchSequence, "the table's header is untouched").to.equal(sequence);
+    expect(writer.waitDrained(0)).to.equal(undefined);
+    writer.reclaim();
+    writer.map(IOVA, (HPA + PAGE_SIZE) as Hpa, PAGE_SIZE, PERM_RW);
+    expect(reader.pin(IOVA, PERM_RW)).to.equal((HPA + PAGE_SIZE) / PAGE_SIZE);
+    expect(writer.pins(IOVA, PAGE_SIZE), 'the failed pin left nothing behind').to.equal(1);
+  });
+});
