@@ -4,6 +4,7 @@
  * Semantics follow the kernel's type1 v2 container for mediated devices: mappings never overlap, are removed whole,
  * and an unmap of pinned pages asks the devices to unpin and waits (R6), then insists (R7).
  */
+import { nowUs, yieldTurn } from '#host';
 import { hex, type Iova, PAGE_SIZE } from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
 import { TABLE_IOVA_LIMIT } from '../pin-table/layout.ts';
@@ -247,13 +248,22 @@ export class Container {
     for (const range of pinned) this.counters.forcedPins += this.#table.forcePins(range.iova, range.size);
   }
 
-  /** True once no pin is held on any of the ranges; false if none is dropped for one attempt's time. */
+  /**
+   * True once no pin is held on any of the ranges; false if for one attempt's time the count has not gone lower than
+   * it was. Being woken is not progress: a device that retries failing pins for ever would keep an unmap from ending.
+   */
   async #unpinnedInTime(pinned: readonly { readonly iova: Iova; readonly size: number }[]): Promise<boolean> {
-    for (const { iova, size } of pinned)
-      while (this.#table.pins(iova, size) > 0) {
-        const waiting = this.#table.waitPins(iova, size, this.#unmapWaitMs);
-        if (waiting && !(await waiting)) return false;
+    for (const { iova, size } of pinned) {
+      let lowest = Number.POSITIVE_INFINITY;
+      let deadline = 0;
+      for (let pins = this.#table.pins(iova, size); pins > 0; pins = this.#table.pins(iova, size)) {
+        const now = nowUs();
+        if (pins < lowest) [lowest, deadline] = [pins, now + this.#unmapWaitMs * 1000];
+        else if (now >= deadline) return false;
+        const leftMs = Math.max(1, (deadline - now) / 1000);
+        await (this.#table.waitPins(iova, size, leftMs) ?? yieldTurn());
       }
+    }
     return true;
   }
 

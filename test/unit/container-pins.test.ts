@@ -90,6 +90,17 @@ describe('unmap of pinned pages', () => {
     expect(container.liveMappings).to.equal(1);
   });
 
+  it('is not kept waiting by wake-ups that bring no progress', async () => {
+    const { container, table, user } = containerRig({ unmapWaitMs: 2 });
+    container.map(A, 0, PAGE_SIZE, PERM_RW);
+    user.reader.pin(A, PERM_READ);
+    // As a device does that retries a failing pin without end: the writer is woken at once, whenever it waits.
+    table.waitPins = () => yieldTurn().then(() => true);
+    expect(await container.unmapRange(A, PAGE_SIZE)).to.equal(1);
+    expect(user.asked).to.have.length(DMA_UNMAP_ATTEMPTS);
+    expect(user.quarantines).to.have.length(1);
+  });
+
   it('gives a device that unpins at the last request its pardon', async () => {
     const { container, user } = containerRig({ unmapWaitMs: 2 });
     container.map(A, 0, PAGE_SIZE, PERM_RW);
