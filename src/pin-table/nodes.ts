@@ -5,9 +5,10 @@
  * next user may overwrite all of it anyway.
  */
 import * as mem from '#mem';
-import { NODE_WORDS, WORD_NODES } from './layout.ts';
+import * as layout from './layout.ts';
 
 const { fillWords } = mem;
+const { NODE_WORDS, WORD_NODES } = layout;
 
 /** Thrown by map when the table has no node left; nothing was mapped. */
 export class PinTableFullError extends Error {
@@ -80,6 +81,7 @@ export class NodePool {
 
   /** Readers have drained: retired nodes may be taken again. */
   reclaim(): void {
+    if (this.#retiredClean.length === 0 && this.#retiredDirty.length === 0) return;
     for (const node of this.#retiredClean) this.#clean.push(node);
     for (const node of this.#retiredDirty) this.#dirty.push(node);
     this.#retiredClean.length = 0;

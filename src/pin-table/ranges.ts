@@ -3,13 +3,16 @@
  * calls these; it reads its own words.
  */
 import * as mem from '#mem';
-import { hex, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } from '../address/address.ts';
+import * as address from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
-import { ENTRY_WORDS, HIGH_SPAN, NODE_ENTRIES, PERM_MASK, PFN_LIMIT } from './layout.ts';
+import * as layout from './layout.ts';
 import { PinTableError } from './reader.ts';
-import { gibEntry } from './walk.ts';
+import * as walk from './walk.ts';
 
 const { rd } = mem;
+const { hex, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } = address;
+const { ENTRY_WORDS, HIGH_SPAN, NODE_ENTRIES, PERM_MASK, PFN_LIMIT } = layout;
+const { gibEntry } = walk;
 
 export type Visit = (entry: number, isTable: boolean) => void;
 
