@@ -181,12 +181,12 @@ function setPolicy(input: StepInputs, machine: Machine): void {
 function close(input: StepInputs, machine: Machine): void {
   const name = input.text('obj');
   const device = machine.devices.get(name);
+  const group = machine.groups.get(name);
   if (device) machine.closeDevice(name, device);
-  machine.groups.get(name)?.group.close();
+  group?.group.close();
   // A closed container lives on for as long as a group is attached to it.
-  machine.groups.delete(name);
-  machine.eventfds.delete(name);
-  machine.containers.delete(name);
+  const others = [machine.groups, machine.containers, machine.eventfds].map((open) => open.delete(name));
+  if (!device && !others.includes(true)) notOpen('obj', name);
 }
 
 function unknownCall(input: StepInputs, machine: Machine): void {
