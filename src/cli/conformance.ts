@@ -1,62 +1,98 @@
 /**
  * `mdevsim conformance`: recorded vectors against the models; what differs first, the count last.
  */
-import { type FileResult, runVectorFile, type VectorResult } from '../conformance/vfio/run.ts';
-import { readVectorFile } from '../conformance/vfio/vector-file.ts';
+import { runSpaprVectors } from '../conformance/spapr.ts';
+import { VectorFormatError as SpaprFormatError } from '../conformance/spapr-vectors.ts';
+import { runVectorFile } from '../conformance/vfio/run.ts';
+import { readJsonFile, readVectorFile, VectorFileError } from '../conformance/vfio/vector-file.ts';
+import { runVirtioIommuVectors } from '../conformance/virtio-iommu.ts';
+import { runVtdVectors, type VectorOutcome } from '../conformance/vtd.ts';
+import { VectorFormatError } from '../conformance/vtd-vectors.ts';
 import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
 
+/** Whose answer counts where the recorded program differs from its specification. */
+export const QUIRKS = ['spec', 'qemu'] as const;
+export type Quirks = (typeof QUIRKS)[number];
+
+type Runner = (path: string, quirks: Quirks) => readonly VectorOutcome[];
+
 /** What can be compared, by the name the command has for it. */
-const KINDS: ReadonlyMap<string, (path: string) => FileResult> = new Map([
-  ['vfio', (path: string) => runVectorFile(readVectorFile(path))],
+const KINDS: ReadonlyMap<string, Runner> = new Map<string, Runner>([
+  ['vfio', (path) => vfioOutcomes(path)],
+  ['vtd', (path, quirks) => runVtdVectors(readJsonFile(path), { quirks, file: path })],
+  ['virtio-iommu', (path, quirks) => runVirtioIommuVectors(readJsonFile(path), { quirks })],
+  ['spapr', (path, quirks) => runSpaprVectors(readJsonFile(path), { quirks })],
 ]);
 
 export const CONFORMANCE_KINDS: readonly string[] = [...KINDS.keys()];
 
 /** Differences of one vector that are printed; `--json` has all. */
 const DIFFERENCES_SHOWN = 10;
+/** Characters of a value that are printed. */
+const VALUE_LIMIT = 200;
+
+export interface ConformanceFlags {
+  readonly json?: boolean;
+  readonly quirks: Quirks;
+}
 
 /** Runs the files in order and prints the outcome; returns the exit code. @throws VectorFileError */
 export function conformanceCommand(
   kind: string,
   paths: readonly string[],
-  { json }: { readonly json?: boolean },
+  { json, quirks }: ConformanceFlags,
 ): ExitCode {
-  const files = paths.map((path) => KINDS.get(kind)?.(path)).filter((file) => file !== undefined);
-  const count = (verdict: VectorResult['verdict']) =>
-    files.flatMap(({ vectors }) => vectors).filter((vector) => vector.verdict === verdict).length;
+  const run = KINDS.get(kind) as Runner;
+  const files = paths.map((path) => ({ path, vectors: named(path, () => run(path, quirks)) }));
+  const count = (status: VectorOutcome['status']) =>
+    files.flatMap(({ vectors }) => vectors).filter((vector) => vector.status === status).length;
   const [passed, failed, skipped] = [count('passed'), count('failed'), count('skipped')];
+  const lines = files.flatMap(({ path, vectors }) => vectors.flatMap((vector) => outcomeLines(path, vector)));
   const text = json
-    ? JSON.stringify({ passed, failed, skipped, files }, null, 2)
-    : [...files.flatMap(fileLines), `${passed} passed, ${failed} failed, ${skipped} skipped`].join('\n');
+    ? JSON.stringify({ kind, quirks, passed, failed, skipped, files }, null, 2)
+    : [...lines, `${passed} passed, ${failed} failed, ${skipped} skipped`].join('\n');
   process.stdout.write(`${text}\n`);
   return failed === 0 ? ExitCode.ok : ExitCode.failed;
 }
 
-const fileLines = ({ path, vectors }: FileResult): string[] =>
-  vectors.flatMap((vector) => VERDICT_LINES[vector.verdict](path, vector));
-
-const VERDICT_LINES: Readonly<
-  Record<VectorResult['verdict'], (path: string, vector: VectorResult) => string[]>
-> = {
-  passed: () => [],
-  skipped: (path, { name, reason }) => [`- ${path}: ${name} skipped: ${reason}`],
-  failed: (path, { name, differences }) => {
-    const lines = differences
-      .slice(0, DIFFERENCES_SHOWN)
-      .map(
-        ({ step, op, field, expected, got }) =>
-          `${colours.red('✗')} ${path}: ${name} step ${step} ${op}: ${field} is ${valueText(got)}, recorded ${valueText(expected)}`,
-      );
-    const more = differences.length - lines.length;
-    return more > 0 ? [...lines, `${colours.red('✗')} ${path}: ${name}: and ${more} more`] : lines;
-  },
-};
-
-/** Characters of a value that are printed. */
-const VALUE_LIMIT = 200;
-
-function valueText(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'absent';
-  return text.length > VALUE_LIMIT ? `${text.slice(0, VALUE_LIMIT)}…` : text;
+/** Gives the errors of every runner the file's name and one type. @throws VectorFileError */
+function named<T>(path: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof VectorFormatError || error instanceof SpaprFormatError)) throw error;
+    throw new VectorFileError(path, error.message.replace(`${path}: `, ''));
+  }
 }
+
+function vfioOutcomes(path: string): VectorOutcome[] {
+  return runVectorFile(readVectorFile(path)).vectors.map(({ name, verdict, reason, differences }) => ({
+    name,
+    status: verdict,
+    reason,
+    failures: differences.map(({ step, op, field, expected, got }) => ({
+      step,
+      op: `${op} ${field}`,
+      expected: valueText(expected),
+      got: valueText(got),
+    })),
+  }));
+}
+
+function outcomeLines(path: string, { name, status, reason, failures }: VectorOutcome): string[] {
+  if (status === 'passed') return [];
+  if (status === 'skipped') return [`- ${path}: ${name} skipped: ${reason ?? 'no reason given'}`];
+  const lines = failures
+    .slice(0, DIFFERENCES_SHOWN)
+    .map(
+      ({ step, op, expected, got }) =>
+        `${colours.red('✗')} ${path}: ${name} step ${step} ${op}: expected ${cut(expected)}, got ${cut(got)}`,
+    );
+  const more = failures.length - lines.length;
+  return more > 0 ? [...lines, `${colours.red('✗')} ${path}: ${name}: and ${more} more`] : lines;
+}
+
+const valueText = (value: unknown): string => JSON.stringify(value) ?? 'absent';
+
+const cut = (text: string): string => (text.length > VALUE_LIMIT ? `${text.slice(0, VALUE_LIMIT)}…` : text);

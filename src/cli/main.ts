@@ -1,7 +1,7 @@
 /**
  * The commands: parse, call, print.
  */
-import { Argument, Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { FrameError } from '../channel/codec.ts';
 import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { CapacityError } from '../coordinator/limits.ts';
@@ -10,7 +10,7 @@ import { ExitCode } from '../report/summary.ts';
 import { INJECTIONS, PROCESSES_LIMIT } from '../scenario/run.ts';
 import { RAM_MIB_MAX, RAM_MIB_MIN, ScenarioError, VGPUS_LIMIT, VMS_LIMIT } from '../scenario/scenario.ts';
 import { CaptureError } from '../vfio-user/capture.ts';
-import { CONFORMANCE_KINDS, conformanceCommand } from './conformance.ts';
+import { CONFORMANCE_KINDS, conformanceCommand, QUIRKS } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
@@ -81,7 +81,12 @@ function program(): Command {
     .command('conformance')
     .addArgument(new Argument('<kind>', 'what the vectors are about').choices(CONFORMANCE_KINDS))
     .argument('<files...>')
-    .description('compare with vectors recorded on a real kernel (.json, .json.gz)')
+    .description('compare the models with vectors recorded on real kernels and QEMU (.json, .json.gz)')
+    .addOption(
+      new Option('--quirks <whose>', 'whose answer counts where QEMU differs from the specification')
+        .choices(QUIRKS)
+        .default('spec'),
+    )
     .option('--json', 'print every difference as JSON')
     .action((kind, files, options) => {
       process.exitCode = conformanceCommand(kind, files, options);

@@ -35,7 +35,7 @@ export type VectorFile = z.infer<typeof FILE> & { readonly path: string };
 
 /** Reads and checks a file. @throws VectorFileError, and what the file system throws */
 export function readVectorFile(path: string): VectorFile {
-  const parsed = FILE.safeParse(parse(path, readFileSync(path)));
+  const parsed = FILE.safeParse(readJsonFile(path));
   if (parsed.success) return { ...parsed.data, path };
   const [issue] = parsed.error.issues;
   throw new VectorFileError(
@@ -44,7 +44,9 @@ export function readVectorFile(path: string): VectorFile {
   );
 }
 
-function parse(path: string, bytes: Buffer): unknown {
+/** The content of a JSON file, plain or gzipped. @throws VectorFileError, and what the file system throws */
+export function readJsonFile(path: string): unknown {
+  const bytes = readFileSync(path);
   try {
     const text = path.endsWith('.gz') ? gunzipSync(bytes, { maxOutputLength: VECTOR_FILE_LIMIT }) : bytes;
     return JSON.parse(text.toString('utf8'));
