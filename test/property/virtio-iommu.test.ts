@@ -87,17 +87,14 @@ class Rig {
   }
 
   #mappings(mappings: Iterable<{ start: bigint; end: bigint; phys: bigint; flags: number }>): number[][] {
-    return [...mappings]
-      .filter(({ start, end, phys, flags }) => {
-        const size = end < IOVA_LIMIT ? end + 1n - start : BigInt(IOVA_LIMIT) - start;
-        return (flags & 3) !== 0 && start < IOVA_LIMIT && phys + size <= RAM_BYTES;
-      })
-      .map(({ start, end, phys, flags }) => [
-        Number(start),
-        Number(phys),
-        Number(end + 1n - start),
-        flags & 3,
-      ]);
+    const found: number[][] = [];
+    for (const { start, end, phys, flags } of mappings) {
+      const last = end < IOVA_LIMIT ? end : BigInt(IOVA_LIMIT) - 1n;
+      const size = last + 1n - start;
+      if ((flags & 3) !== 0 && start < IOVA_LIMIT && phys + size <= RAM_BYTES)
+        found.push([Number(start), Number(phys), Number(size), flags & 3]);
+    }
+    return found;
   }
 }
 

@@ -13,11 +13,16 @@ import {
   VirtioIommuDriver,
   VirtioIommuError,
 } from '../../src/guest/virtio-iommu-driver.ts';
-import { BATCH_LIMIT } from '../../src/guest/virtio-iommu-requests.ts';
+import {
+  attachRequest,
+  BATCH_LIMIT,
+  detachRequest,
+  RequestQueue,
+} from '../../src/guest/virtio-iommu-requests.ts';
 import * as virtio from '../../src/pci/virtio-format.ts';
 import * as format from '../../src/pci/virtio-iommu-format.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { VirtioIommu, type VirtioIommuOptions } from '../../src/viommu/virtio/iommu.ts';
+import { TURN_WORK_LIMIT, VirtioIommu, type VirtioIommuOptions } from '../../src/viommu/virtio/iommu.ts';
 import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
 
 const DEVICE = 0x0108;
@@ -250,6 +255,32 @@ describe('virtio-iommu driver', () => {
     expect((beyond as VirtioIommuError).status).to.equal('NOMEM');
     await domain.unmap(IOVA, PAGE_SIZE);
     await domain.map(IOVA, 0, PAGE_SIZE, PERM_RW);
+  });
+
+  it('gives way to others while one kick makes much work', async () => {
+    const { ram, port, pages, driver, completions, device } = await setUp();
+    const domain = driver.createDomain();
+    await driver.attach(OTHER, domain);
+    const count = 4096;
+    await domain.mapAll(
+      Array.from({ length: count }, (_, i) => ({
+        iova: IOVA + 2 * i * PAGE_SIZE,
+        gpa: i * PAGE_SIZE,
+        size: PAGE_SIZE,
+        perm: PERM_RW,
+      })),
+    );
+    const queue = new RequestQueue(port, ram, pages, 2000);
+    await queue.install();
+    const moves = [attachRequest(domain.id, DEVICE, 0), detachRequest(domain.id, DEVICE)];
+    const few = Array.from({ length: BATCH_LIMIT / 2 }, () => moves).flat();
+    await queue.submit(few.slice(0, 2), 'one move');
+    expect(completions, 'a turn is enough').to.have.length(0);
+    // Each ATTACH replays the whole domain.
+    expect((few.length / 2) * count).to.equal(TURN_WORK_LIMIT);
+    expect(new Set(await queue.submit(few, 'many moves'))).to.deep.equal(new Set([format.S_OK]));
+    expect(completions, 'the rest came after a turn').to.have.length(1);
+    expect(device.notifier.mappings).to.have.length(0);
   });
 
   it('finds no device where there is none', async () => {

@@ -30,6 +30,11 @@ export interface WideRange {
   readonly end: bigint;
 }
 
+/** Counts mappings visited, so that who serves requests knows when to give way. */
+export interface WorkMeter {
+  work: number;
+}
+
 const compare = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
 
 export class Domain implements TranslationSource {
@@ -40,9 +45,12 @@ export class Domain implements TranslationSource {
   readonly endpoints = new Set<number>();
   readonly #mappings = new BTree<bigint, DomainMapping>(undefined, compare);
 
-  constructor(id: number, bypass: boolean) {
+  readonly #meter: WorkMeter;
+
+  constructor(id: number, bypass: boolean, meter: WorkMeter) {
     this.id = id;
     this.bypass = bypass;
+    this.#meter = meter;
   }
 
   get size(): number {
@@ -71,6 +79,7 @@ export class Domain implements TranslationSource {
     const first = this.at(start)?.start ?? start;
     for (const mapping of this.#mappings.values(first)) {
       if (mapping.start > end) return;
+      this.#meter.work++;
       yield mapping;
     }
   }

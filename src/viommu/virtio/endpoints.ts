@@ -6,7 +6,7 @@ import type { DeviceAddressSpace } from '../address-space.ts';
 import { all } from '../intel/command-serial.ts';
 import type { Completion } from '../notifier.ts';
 import type { Behaviour } from './behaviour.ts';
-import { Domain } from './domain.ts';
+import { Domain, type WorkMeter } from './domain.ts';
 
 /** Endpoints remembered at a time; an ATTACH of one more is NOMEM. */
 export const ENDPOINT_LIMIT = 2 ** 16;
@@ -23,6 +23,8 @@ interface Entry {
 }
 
 export class Endpoints {
+  /** Mappings visited since its owner set it to 0. */
+  readonly meter: WorkMeter = { work: 0 };
   readonly #behaviour: Behaviour;
   readonly #bypassed: () => boolean;
   /** Functions of the machine by requester ID; those without DMA have no address space here. */
@@ -132,7 +134,7 @@ export class Endpoints {
   /** Undefined if the domain exists and is of the other kind: the endpoint is then known, and in no domain. */
   #join(endpoint: number, domainId: number, bypass: boolean): Domain | undefined {
     const existing = this.#domains.get(domainId);
-    const domain = existing ?? new Domain(domainId, bypass);
+    const domain = existing ?? new Domain(domainId, bypass, this.meter);
     const joined = domain.bypass === bypass ? domain : undefined;
     this.#entries.set(endpoint, { domain: joined });
     if (!joined) return undefined;

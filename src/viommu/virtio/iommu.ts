@@ -27,9 +27,13 @@ import { type Answer, execute, type RequestContext, type ReservedRegion } from '
 export const VIRTIO_IOMMU_REGISTER_BYTES = 0x1000;
 /** Most entries of the request and of the event queue. */
 export const QUEUE_ENTRIES = 256;
-/** Requests served before the coordinator's other work gets a turn: more than a queue holds, so that one kick of an
- * idle guest is served whole. */
+/**
+ * A guest's queue gives way to others after this many requests: more than it holds, so that one kick of an idle guest
+ * is served whole …
+ */
 export const REQUESTS_PER_TURN = 512;
+/** … or after this many mappings visited. */
+export const TURN_WORK_LIMIT = 2 ** 16;
 /** Bytes of PROBE's properties, QEMU's number. */
 export const DEFAULT_PROBE_SIZE = 512;
 /** Where q35 has the local APICs: writes there are interrupts. */
@@ -294,7 +298,8 @@ export class VirtioIommu implements VIommu {
   }
 
   #serve(): Completion {
-    for (let left = REQUESTS_PER_TURN; left > 0; left--) {
+    this.#endpoints.meter.work = 0;
+    for (let left = REQUESTS_PER_TURN; this.#inTurn(left); left--) {
       const work = this.#next();
       if (work === DONE) return undefined;
       if (work) return this.#servePending(work);
@@ -304,12 +309,19 @@ export class VirtioIommu implements VIommu {
 
   async #servePending(first: Promise<void>): Promise<void> {
     await first;
-    for (let left = REQUESTS_PER_TURN; ; left--) {
-      const work = left > 0 ? this.#next() : yieldTurn();
-      if (work === DONE) return;
-      if (left === 0) left = REQUESTS_PER_TURN;
-      if (work) await work;
+    for (;;) {
+      this.#endpoints.meter.work = 0;
+      for (let left = REQUESTS_PER_TURN; this.#inTurn(left); left--) {
+        const work = this.#next();
+        if (work === DONE) return;
+        if (work) await work;
+      }
+      await yieldTurn();
     }
+  }
+
+  #inTurn(left: number): boolean {
+    return left > 0 && this.#endpoints.meter.work < TURN_WORK_LIMIT;
   }
 
   /** Runs one request; its answer is written when what it changed is complete. */
