@@ -8,7 +8,14 @@ import { CapacityError } from '../coordinator/limits.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
 import { ExitCode } from '../report/summary.ts';
 import { INJECTIONS, PROCESSES_LIMIT } from '../scenario/run.ts';
-import { RAM_MIB_MAX, RAM_MIB_MIN, ScenarioError, VGPUS_LIMIT, VMS_LIMIT } from '../scenario/scenario.ts';
+import {
+  RAM_MIB_MAX,
+  RAM_MIB_MIN,
+  ScenarioError,
+  VGPUS_LIMIT,
+  VIOMMUS,
+  VMS_LIMIT,
+} from '../scenario/scenario.ts';
 import { CaptureError } from '../vfio-user/capture.ts';
 import { CONFORMANCE_KINDS, conformanceCommand, QUIRKS } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
@@ -46,6 +53,7 @@ function program(): Command {
     .option('--vms <n>', 'virtual machines', integer(1, VMS_LIMIT))
     .option('--vgpus <n>', 'vGPUs per VM, each in its own worker', integer(1, VGPUS_LIMIT))
     .option('--ram <MiB>', 'RAM of each VM', integer(RAM_MIB_MIN, RAM_MIB_MAX))
+    .addOption(new Option('--viommu <word>', 'the vIOMMU in front of every vGPU').choices(VIOMMUS))
     .option('--processes <n>', 'host processes to divide the VMs over', integer(1, PROCESSES_LIMIT), 1)
     .option('--seed <n>', 'seed of everything random (default: drawn, and printed)', integer(0, 2 ** 31 - 1))
     .option('--timeout <ms>', 'time limit of each guest script', integer(1, 86_400_000))

@@ -13,6 +13,7 @@ export interface RunFlags {
   readonly vms?: number;
   readonly vgpus?: number;
   readonly ram?: number;
+  readonly viommu?: string;
   readonly processes: number;
   readonly seed?: number;
   readonly timeout?: number;
@@ -59,6 +60,7 @@ function override(settings: ScenarioSettings, flags: RunFlags): ScenarioSettings
     vms: flags.vms ?? settings.vms,
     vgpus: flags.vgpus ?? settings.vgpus,
     ramMiB: flags.ram ?? settings.ramMiB,
+    viommu: flags.viommu ?? settings.viommu,
     timeoutMs: flags.timeout ?? settings.timeoutMs,
     params: { ...settings.params, ...flags.param },
   });

@@ -2,9 +2,10 @@
  * The vIOMMU of a VM, by the word a scenario uses.
  */
 import type { GuestRam } from '../host/guest-ram.ts';
+import { bridgeOfDevice, DEFAULT_WINDOW_START, SCENARIO_WINDOW_SIZE } from '../pci/spapr-format.ts';
 import { IntelIommu } from '../viommu/intel/iommu.ts';
 import { NoIommu } from '../viommu/none/none.ts';
-import { SpaprIommu } from '../viommu/spapr/iommu.ts';
+import { BRIDGES_LIMIT, SpaprIommu } from '../viommu/spapr/iommu.ts';
 import type { VIommu } from '../viommu/viommu.ts';
 import { VirtioIommu } from '../viommu/virtio/iommu.ts';
 
@@ -22,10 +23,19 @@ const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
       secondStage: true,
     }),
   // Devices see system memory until the guest attaches them.
-  virtio: (ram) => new VirtioIommu({ ram, awBits: 48, bootBypass: true }),
-  // Dynamic windows lie where a container of 48-bit IOVAs holds them: the place is the platform's choice.
+  // The host bridge, 00:00.0, is an endpoint too.
+  virtio: (ram) => new VirtioIommu({ ram, awBits: 48, bootBypass: true, functions: [0] }),
+  // Each device has a bridge of its own: windows are not shared. Dynamic windows lie where a container of 48-bit IOVAs holds them: the place is the platform's choice.
   spapr: (ram) =>
-    new SpaprIommu({ ram, bridges: [{ dynamicWindowStart: 2 ** 47, busAddressLimit: 2 ** 48 }] }),
+    new SpaprIommu({
+      ram,
+      bridges: Array.from({ length: BRIDGES_LIMIT }, () => ({
+        defaultWindow: { start: DEFAULT_WINDOW_START, size: SCENARIO_WINDOW_SIZE },
+        dynamicWindowStart: 2 ** 47,
+        busAddressLimit: 2 ** 48,
+      })),
+      bridgeOf: bridgeOfDevice,
+    }),
 };
 
 export const IOMMU_NAMES: readonly string[] = Object.keys(MAKERS);

@@ -8,15 +8,15 @@ import { MmioPort, REGION_BAR0 } from '../channel/mmio-channel.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { Latencies } from '../report/histograms.ts';
 import { DmaApi, type DmaDomain } from './dma-api.ts';
-import { ForgetfulVtdDriver } from './faulty.ts';
 import { DeviceLostError, GpuDriver } from './gpu-driver.ts';
+import type { GuestIommu } from './iommu-driver.ts';
 import { IovaAllocator } from './iova-allocator.ts';
+import { makeGuestIommu, startsAtBoot } from './make-guest-iommu.ts';
 import { PageAllocator } from './page-allocator.ts';
 import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
 import type { RegisterPort } from './register-port.ts';
 import { Verifier } from './verifier.ts';
 import { VirtioIommuDriver } from './virtio-iommu-driver.ts';
-import { VtdDriver, type VtdMode } from './vtd-driver.ts';
 
 /** IOVAs handed out by the DMA API: above every GPA, so that they are never identity by chance. */
 const IOVA_BASE = 2 ** 34;
@@ -24,12 +24,6 @@ const IOVA_BYTES = 2 ** 34;
 /** The first pages of RAM are left alone, as a guest's firmware would. */
 const FIRST_PAGE = 0x10_0000;
 const NOTE_LIMIT = 32;
-
-/** The driver's mode, by the vIOMMU's name and the parameter `stage`. */
-const VTD_MODES: Readonly<Record<string, Readonly<Record<string, VtdMode>>>> = {
-  intel: { second: 'legacy' },
-  'intel-scalable': { second: 'second-stage', first: 'first-stage' },
-};
 
 /** A vGPU of this VM: its driver and its DMA API. */
 export interface GuestGpu {
@@ -60,7 +54,7 @@ export class GuestVm {
   readonly #notes: string[] = [];
   readonly #iovas = new IovaAllocator(IOVA_BASE, IOVA_BYTES);
   readonly #lost = new Set<GuestGpu>();
-  #iommu: VtdDriver | undefined;
+  #iommu: Promise<GuestIommu> | undefined;
   #virtioIommu: Promise<VirtioIommuDriver> | undefined;
 
   constructor(task: GuestTask, control: VmControl) {
@@ -91,6 +85,7 @@ export class GuestVm {
 
   /** Starts a device's driver. A device that is lost already is noted: the script finds it not alive. */
   async startGpu(gpu: GuestGpu): Promise<void> {
+    if (startsAtBoot(this.viommu)) await this.iommu();
     try {
       await gpu.driver.start();
     } catch (error) {
@@ -100,17 +95,21 @@ export class GuestVm {
   }
 
   /**
-   * The guest's VT-d driver, started on first use. On `intel-scalable` the parameter `stage`, `first` or `second`
-   * (the default), says which tables it uses.
-   * @throws Error if this VM has no VT-d, or for another `stage`
+   * The guest's driver for its vIOMMU, whichever it is, started on first use. On `intel-scalable` the parameter `stage`,
+   * `first` or `second` (the default), says which tables it uses.
+   * @throws Error if this VM has no vIOMMU, or for another `stage`
    */
-  async iommu(): Promise<VtdDriver> {
-    const mode = this.#vtdMode();
-    if (!this.#iommu) {
-      const Driver = this.#task.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
-      this.#iommu = new Driver(this.iommuRegisters(), this.ram, this.lowPages, { mode });
-      await this.#iommu.start();
-    }
+  iommu(): Promise<GuestIommu> {
+    this.#iommu ??= makeGuestIommu({
+      viommu: this.viommu,
+      ram: this.ram,
+      pages: this.lowPages,
+      params: this.params,
+      requesterIds: this.gpus.map(({ requesterId }) => requesterId),
+      fault: this.#task.fault,
+      registers: () => this.iommuRegisters(),
+      virtioIommu: () => this.virtioIommu(),
+    });
     return this.#iommu;
   }
 
@@ -120,16 +119,6 @@ export class GuestVm {
       throw new Error(`VM ${this.id} has vIOMMU '${this.#task.viommu}', not 'virtio'`);
     this.#virtioIommu ??= VirtioIommuDriver.create(this.iommuRegisters(), this.ram, this.lowPages);
     return this.#virtioIommu;
-  }
-
-  #vtdMode(): VtdMode {
-    const modes = VTD_MODES[this.#task.viommu];
-    if (!modes) throw new Error(`VM ${this.id} has vIOMMU '${this.#task.viommu}', not a VT-d`);
-    const stage = String(this.params.stage ?? 'second');
-    const mode = modes[stage];
-    if (!mode)
-      throw new Error(`no stage '${stage}' on '${this.#task.viommu}'; accepted: ${Object.keys(modes)}`);
-    return mode;
   }
 
   /** The vIOMMU's registers, bare: for scripts that are their own driver, or a bad one. */

@@ -19,7 +19,7 @@ export interface GuestTask {
   readonly params: Readonly<Record<string, unknown>>;
   readonly ram: GuestRamHandle;
   readonly devices: readonly GuestDevice[];
-  /** `none`, `intel`, `intel-scalable`. */
+  /** A word of the scenario setting `viommu`. */
   readonly viommu: string;
   /** The vIOMMU's MMIO channel. */
   readonly iommuMmio: SharedArrayBuffer;

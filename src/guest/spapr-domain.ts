@@ -3,6 +3,7 @@
  */
 import { hex } from '../address/address.ts';
 import * as spapr from '../pci/spapr-format.ts';
+import type { GuestDomain } from './iommu-driver.ts';
 import { HypercallTimeout, type SpaprCalls } from './spapr-calls.ts';
 import type { MapRange, UnmapRange } from './vtd-domain.ts';
 
@@ -43,7 +44,7 @@ interface Run {
   readonly tces: bigint[];
 }
 
-export class SpaprDomain {
+export class SpaprDomain implements GuestDomain {
   readonly window: DmaWindow;
   readonly #calls: SpaprCalls;
   readonly #pageSize: number;
@@ -70,7 +71,16 @@ export class SpaprDomain {
   }
 
   /** As {@link map} for several ranges, in as few calls as they allow. When one throws, those before it stay mapped. */
-  async mapAll(ranges: readonly MapRange[]): Promise<void> {
+  mapAll(ranges: readonly MapRange[]): Promise<void> {
+    return this.#putAll(ranges, (index) => this.#live.has(index));
+  }
+
+  /** As {@link mapAll}, over what is mapped there: a device finds each page's old mapping or its new one, never none. */
+  replaceAll(ranges: readonly MapRange[]): Promise<void> {
+    return this.#putAll(ranges, () => false);
+  }
+
+  async #putAll(ranges: readonly MapRange[], taken: (index: number) => boolean): Promise<void> {
     const tces = new Map<number, bigint>();
     for (const { iova, gpa, size, perm } of ranges) {
       if (gpa % this.#pageSize !== 0)
@@ -78,7 +88,7 @@ export class SpaprDomain {
       const { first, count } = this.#span('map', iova, size);
       for (let i = 0; i < count; i++) {
         const index = first + i;
-        if (this.#live.has(index) || this.#busy.has(index) || tces.has(index))
+        if (taken(index) || this.#busy.has(index) || tces.has(index))
           throw this.#rangeError('map', iova, size, 'part of it is in use');
         tces.set(index, BigInt(gpa + i * this.#pageSize) | BigInt(perm));
       }

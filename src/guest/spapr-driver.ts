@@ -69,12 +69,24 @@ export class SpaprDriver {
     pages: PageAllocator,
     options: SpaprDriverOptions = {},
   ): Promise<SpaprDriver> {
+    const [driver] = await SpaprDriver.createAll(port, ram, pages, [options], options.timeoutMs);
+    return driver as SpaprDriver;
+  }
+
+  /** A driver for each of several bridges: they share the call page, which has room for one user. @throws as {@link create} */
+  static async createAll(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    bridges: readonly Omit<SpaprDriverOptions, 'timeoutMs'>[],
+    timeoutMs: number = DEFAULT_TIMEOUT_MS,
+  ): Promise<SpaprDriver[]> {
     if ((await port.read(spapr.CALL_PAGE_ID_REG, 8)) !== spapr.CALL_PAGE_ID)
       throw new SpaprDriverError('there is no sPAPR hypervisor behind these registers');
-    const calls = new SpaprCalls(port, ram, pages, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
-    const driver = new SpaprDriver(calls, ram, options);
-    await driver.reset();
-    return driver;
+    const calls = new SpaprCalls(port, ram, pages, timeoutMs);
+    const drivers = bridges.map((options) => new SpaprDriver(calls, ram, options));
+    for (const driver of drivers) await driver.reset();
+    return drivers;
   }
 
   /** Removes every window but the default one, which is emptied. Domains made before are of no more use. */

@@ -7,6 +7,7 @@
 import BTreeModule from 'sorted-btree';
 import { hex, isAligned } from '../address/address.ts';
 import { S_OK, STATUS_NAMES } from '../pci/virtio-iommu-format.ts';
+import type { GuestDomain } from './iommu-driver.ts';
 import { Mutex } from './mutex.ts';
 import { mapRequest, unmapRequest } from './virtio-iommu-requests.ts';
 import type { MapRange, UnmapRange } from './vtd-domain.ts';
@@ -36,7 +37,7 @@ export interface VirtioDomainHost {
 
 const rangeText = ({ iova, size }: UnmapRange): string => `${hex(iova)} +${hex(size)}`;
 
-export class VirtioIommuDomain {
+export class VirtioIommuDomain implements GuestDomain {
   readonly id: number;
   readonly bypass: boolean;
   readonly #host: VirtioDomainHost;

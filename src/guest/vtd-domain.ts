@@ -2,6 +2,7 @@
  * One VT-d domain of a guest: an IOVA→GPA address space that devices can be attached to.
  */
 import type { GuestRam } from '../host/guest-ram.ts';
+import type { GuestDomain } from './iommu-driver.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import { type EntryEncoding, PageTableEditor } from './page-table-editor.ts';
 
@@ -33,7 +34,7 @@ export interface DomainHost {
   invalidate(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void>;
 }
 
-export class VtdDomain {
+export class VtdDomain implements GuestDomain {
   readonly id: number;
   readonly #host: DomainHost;
   readonly #tables: PageTableEditor;

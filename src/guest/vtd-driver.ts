@@ -5,6 +5,7 @@
 import { nowUs, sleep, yieldTurn } from '#host';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as vtd from '../pci/vtd-format.ts';
+import type { GuestFault, GuestIommu } from './iommu-driver.ts';
 import { Mutex } from './mutex.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import { type EntryEncoding, FIRST_STAGE_ENTRIES, SECOND_STAGE_ENTRIES } from './page-table-editor.ts';
@@ -65,14 +66,8 @@ export interface VtdCapabilities {
   /** Largest address mask of a page-selective invalidation, or -1 if there is none. */
   readonly maxAddressMask: number;
   readonly faultOffset: number;
-}
-
-/** A recorded fault. */
-export interface GuestFault {
-  readonly requesterId: number;
-  readonly iova: number;
-  readonly write: boolean;
-  readonly reason: number;
+  /** Always: VT-d has at least one fault recording register. */
+  readonly faultRecords: true;
 }
 
 /** What a mode is made of. */
@@ -122,7 +117,7 @@ interface Attachment {
   readonly domain: VtdDomain | undefined;
 }
 
-export class VtdDriver {
+export class VtdDriver implements GuestIommu {
   readonly #port: RegisterPort;
   readonly #ram: GuestRam;
   readonly #pages: PageAllocator;
@@ -370,6 +365,7 @@ export class VtdDriver {
       levels,
       largestLeaf: this.#mode.largestLeaf(cap),
       maxAddressMask: (cap & CAP.PSI) !== 0n ? Number((cap >> CAP.MAMV_SHIFT) & CAP.MAMV_MASK) : -1,
+      faultRecords: true,
       faultOffset: Number((cap >> CAP.FRO_SHIFT) & CAP.FRO_MASK) * 16,
     };
   }

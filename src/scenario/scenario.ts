@@ -10,6 +10,9 @@ export const VGPUS_LIMIT = 31; // one bus: device numbers 1 to 31
 export const RAM_MIB_MIN = 8;
 export const RAM_MIB_MAX = 4096;
 
+/** The words that choose a VM's vIOMMU. */
+export const VIOMMUS = ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'] as const;
+
 /** The numbers of a scenario; every one can be overridden on the command line. */
 export const scenarioShape = z.strictObject({
   name: z.string().min(1).max(64),
@@ -19,7 +22,7 @@ export const scenarioShape = z.strictObject({
   vgpus: z.int().min(1).max(VGPUS_LIMIT).default(1),
   /** RAM of each VM, half of it below 4 GiB. */
   ramMiB: z.int().min(RAM_MIB_MIN).max(RAM_MIB_MAX).multipleOf(4).default(64),
-  viommu: z.enum(['none', 'intel', 'intel-scalable', 'virtio', 'spapr']).default('intel'),
+  viommu: z.enum(VIOMMUS).default('intel'),
   /** Time limit of each guest's script. */
   timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
   /** Bare workers to measure beside the devices; 0 for none. */

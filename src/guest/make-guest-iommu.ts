@@ -1,0 +1,84 @@
+/**
+ * The guest's driver for its vIOMMU, by the word a scenario uses.
+ */
+import type { GuestRam } from '../host/guest-ram.ts';
+import { ForgetfulVtdDriver } from './faulty.ts';
+import type { GuestIommu } from './iommu-driver.ts';
+import type { PageAllocator } from './page-allocator.ts';
+import type { RegisterPort } from './register-port.ts';
+import { SwitchedSpapr } from './switched-spapr.ts';
+import { SwitchedVirtioIommu } from './switched-virtio-iommu.ts';
+import type { VirtioIommuDriver } from './virtio-iommu-driver.ts';
+import { VtdDriver, type VtdMode } from './vtd-driver.ts';
+
+/** What a driver is made from. */
+export interface GuestMachine {
+  /** The word: `intel`, `virtio`, … */
+  readonly viommu: string;
+  readonly ram: GuestRam;
+  /** Pages below 4 GiB, for tables and queues. */
+  readonly pages: PageAllocator;
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly requesterIds: readonly number[];
+  /** A deliberate fault of the driver, by name; empty for a sound one. */
+  readonly fault: string;
+  registers(): RegisterPort;
+  /** The VM's one virtio-iommu driver: scripts may use it beside the interface. */
+  virtioIommu(): Promise<VirtioIommuDriver>;
+}
+
+/** The VT-d driver's mode, by the vIOMMU's word and the parameter `stage`. */
+const VTD_MODES: Readonly<Record<string, Readonly<Record<string, VtdMode>>>> = {
+  intel: { second: 'legacy' },
+  'intel-scalable': { second: 'second-stage', first: 'first-stage' },
+};
+
+/** @throws Error for a stage that this VT-d does not have */
+function vtdMode(viommu: string, stage: string): VtdMode {
+  const modes = VTD_MODES[viommu] ?? {};
+  const mode = modes[stage];
+  if (!mode) throw new Error(`no stage '${stage}' on '${viommu}'; accepted: ${Object.keys(modes)}`);
+  return mode;
+}
+
+async function makeVtd(machine: GuestMachine): Promise<GuestIommu> {
+  const mode = vtdMode(machine.viommu, String(machine.params.stage ?? 'second'));
+  const Driver = machine.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
+  const driver = new Driver(machine.registers(), machine.ram, machine.pages, { mode });
+  await driver.start();
+  return driver;
+}
+
+interface Maker {
+  make(machine: GuestMachine): Promise<GuestIommu>;
+  /** Devices see nothing until the driver has started: the guest's kernel starts it before theirs. */
+  readonly atBoot: boolean;
+}
+
+const MAKERS: Readonly<Record<string, Maker>> = {
+  intel: { make: makeVtd, atBoot: false },
+  'intel-scalable': { make: makeVtd, atBoot: false },
+  virtio: {
+    make: async (machine) => new SwitchedVirtioIommu(await machine.virtioIommu()),
+    atBoot: false,
+  },
+  spapr: {
+    make: ({ registers, ram, pages, requesterIds }) =>
+      SwitchedSpapr.create(registers(), ram, pages, requesterIds),
+    atBoot: true,
+  },
+};
+
+/** True if devices work only once the driver has started. */
+export const startsAtBoot = (viommu: string): boolean => MAKERS[viommu]?.atBoot ?? false;
+
+/** A started driver; translation is disabled. @throws Error if there is no such vIOMMU, the driver's own errors */
+export async function makeGuestIommu(machine: GuestMachine): Promise<GuestIommu> {
+  const { viommu } = machine;
+  const maker = MAKERS[viommu];
+  if (!maker)
+    throw new Error(
+      `vm.iommu(): vIOMMU '${viommu}' has no driver; accepted: ${Object.keys(MAKERS).join(', ')}. Ask vm.viommu first`,
+    );
+  return maker.make(machine);
+}
