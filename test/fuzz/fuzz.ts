@@ -1,0 +1,71 @@
+/**
+ * `npm run fuzz -- viommu --seconds 60 --seed N`: garbage against the vIOMMUs; `--kind K --case N` replays one case.
+ */
+import { parseArgs } from 'node:util';
+import { drawSeed, nowUs } from '#host';
+import { type Failed, fuzz, KIND_NAMES, type Kind } from './viommu.ts';
+
+const DEFAULT_SECONDS = 60;
+const MAX_SECONDS = 24 * 3600;
+const MAX_SEED = 2 ** 31 - 1;
+const MAX_CASE = 2 ** 31 - 1;
+/** Failures that are printed. */
+const PRINTED = 10;
+
+/** @throws RangeError */
+function wholeNumber(name: string, text: string, least: number, most: number): number {
+  const value = Number(text);
+  if (!(Number.isInteger(value) && value >= least && value <= most))
+    throw new RangeError(`--${name} ${text}; accepted: ${least} to ${most}`);
+  return value;
+}
+
+/** @throws RangeError */
+function kindsOf(text: string | undefined): readonly Kind[] {
+  if (text === undefined) return KIND_NAMES;
+  const found = KIND_NAMES.find((kind) => kind === text);
+  if (!found) throw new RangeError(`--kind ${text}; accepted: ${KIND_NAMES.join(', ')}`);
+  return [found];
+}
+
+function tell(seed: number, { kind, number, error }: Failed): void {
+  console.log(`✗ seed ${seed}, ${kind} case ${number}: ${error instanceof Error ? error.stack : error}`);
+  console.log(`  npm run fuzz -- viommu --kind ${kind} --seed ${seed} --case ${number}`);
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      seconds: { type: 'string' },
+      seed: { type: 'string' },
+      kind: { type: 'string' },
+      case: { type: 'string' },
+      cases: { type: 'string' },
+    },
+  });
+  if (positionals.length !== 1 || positionals[0] !== 'viommu')
+    throw new RangeError(`fuzz ${positionals.join(' ')}; accepted: viommu`);
+  const seconds = wholeNumber('seconds', values.seconds ?? String(DEFAULT_SECONDS), 1, MAX_SECONDS);
+  const seed = wholeNumber('seed', values.seed ?? String(drawSeed()), 1, MAX_SEED);
+  const first = values.case === undefined ? 0 : wholeNumber('case', values.case, 0, MAX_CASE);
+  const count = values.cases === undefined ? undefined : wholeNumber('cases', values.cases, 1, MAX_CASE);
+  const kinds = kindsOf(values.kind);
+  const start = nowUs();
+  const limit = values.case === undefined ? count : (count ?? 1);
+  const more = (number: number) =>
+    limit === undefined ? nowUs() - start < seconds * 1e6 : number < first + limit;
+  console.log(`fuzz viommu: ${kinds.join(', ')}; seed ${seed}`);
+  const { passed, failed, digest } = await fuzz(kinds, seed, first, more);
+  for (const failure of failed.slice(0, PRINTED)) tell(seed, failure);
+  const cases = passed + failed.length;
+  const rate = (cases * 1e6) / (nowUs() - start);
+  console.log(`${rate.toFixed(0)} cases per second; digest of ${cases} cases: ${digest}`);
+  console.log(`${passed} passed, ${failed.length} failed`);
+  if (failed.length > 0) process.exitCode = 1;
+}
+
+await main().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+});
