@@ -3,15 +3,14 @@
  */
 import * as mem from '#mem';
 import * as layout from '../src/pin-table/layout.ts';
-import { PinTableReader } from '../src/pin-table/reader.ts';
 import * as walk from '../src/pin-table/walk.ts';
 import * as bare from './bare-lookup.ts';
 import { format, type Report, takeTurns } from './report.ts';
 import type { Rival } from './rival.ts';
-import { CLUSTER, filledTable, type Layout, queriesOf, SEED, timed } from './tables.ts';
+import { CLUSTER, filledTable, type Layout, queriesOf, SEED, splitOf, timed } from './tables.ts';
 
-const { lookup } = walk;
-const { bareLookup } = bare;
+const { lookup, lookupAt } = walk;
+const { bareLookupAt } = bare;
 
 const LAYOUTS: readonly Layout[] = [
   { name: '1k dense', pages: 1024, run: 0 },
@@ -37,29 +36,31 @@ const ROUNDS_OF_SITES = 101;
 
 let sink = 0;
 
-function throughReader(reader: PinTableReader, queries: Float64Array): void {
-  let sum = 0;
-  reader.enter();
-  for (let i = 0; i < LOOKUPS; i++) sum = (sum + reader.lookup(queries[i] as number)) | 0;
-  reader.exit();
-  sink ^= sum;
-}
-
-function withSites(words: mem.SharedWords, queries: Float64Array): void {
+/** From a double, the split included. */
+function fromDoubles(words: mem.SharedWords, queries: Float64Array): void {
   let sum = 0;
   for (let i = 0; i < LOOKUPS; i++) sum = (sum + lookup(words, queries[i] as number)) | 0;
   sink ^= sum;
 }
 
-function withoutSites(words: Int32Array, queries: Float64Array): void {
+/** As a device's DMA does it: the IOVA split into GiB and the rest, both int32. */
+function withSites(words: mem.SharedWords, queries: Int32Array): void {
   let sum = 0;
-  for (let i = 0; i < LOOKUPS; i++) sum = (sum + bareLookup(words, queries[i] as number)) | 0;
+  for (let i = 0; i < LOOKUPS; i++)
+    sum = (sum + lookupAt(words, queries[2 * i] as number, queries[2 * i + 1] as number)) | 0;
+  sink ^= sum;
+}
+
+function withoutSites(words: Int32Array, queries: Int32Array): void {
+  let sum = 0;
+  for (let i = 0; i < LOOKUPS; i++)
+    sum = (sum + bareLookupAt(words, queries[2 * i] as number, queries[2 * i + 1] as number)) | 0;
   sink ^= sum;
 }
 
 export async function benchLookup(report: Report, rival: Rival): Promise<void> {
   report.say(
-    `lookup: ns per random lookup, JS / C radix / C red-black tree${rival.hasGlib ? ' / GTree' : ''}`,
+    `lookup: ns per random lookup, JS / C radix / C red-black tree / JS from a double${rival.hasGlib ? ' / GTree' : ''}`,
   );
   if (!rival.hasGlib) report.say('GTree skipped: no headers of GLib here (pkg-config glib-2.0)');
   for (const shape of LAYOUTS) await compare(report, rival, shape);
@@ -69,13 +70,15 @@ export async function benchLookup(report: Report, rival: Rival): Promise<void> {
 
 async function compare(report: Report, rival: Rival, shape: Layout): Promise<void> {
   const writer = filledTable(shape);
-  const reader = new PinTableReader(writer.handle, writer.addReader());
-  const queries = queriesOf(shape);
+  const doubles = queriesOf(shape);
+  const queries = splitOf(doubles);
+  const words = mem.wordsOf(writer.sab);
   await rival.ask(`setup ${shape.pages} ${shape.run} ${SEED}`);
   const sides = [
-    () => timed(LOOKUPS, () => throughReader(reader, queries)),
+    () => timed(LOOKUPS, () => withSites(words, queries)),
     () => rival.ask(`lookup radix ${LOOKUPS}`),
     () => rival.ask(`lookup rb ${TREE_LOOKUPS}`),
+    () => timed(LOOKUPS, () => fromDoubles(words, doubles)),
     ...(rival.hasGlib ? [() => rival.ask(`lookup glib ${TREE_LOOKUPS}`)] : []),
   ];
   const result = await takeTurns(sides);
@@ -85,7 +88,7 @@ async function compare(report: Report, rival: Rival, shape: Layout): Promise<voi
   const tree = TREE_BOUND[shape.name];
   if (tree) {
     report.bound(`lookup ${shape.name}: C red-black tree to JS`, result.ratio(2, 0), '≥', tree);
-    if (rival.hasGlib) report.bound(`lookup ${shape.name}: GTree to JS`, result.ratio(3, 0), '≥', tree);
+    if (rival.hasGlib) report.bound(`lookup ${shape.name}: GTree to JS`, result.ratio(4, 0), '≥', tree);
   }
   const bytes = memoryOf(shape, writer.nodesInUse) / shape.pages;
   const memory = `memory ${shape.name}: nodes and touched root, a page`;
@@ -104,9 +107,9 @@ function memoryOf({ pages, run }: Layout, nodes: number): number {
 async function growth(report: Report): Promise<void> {
   const sides = [LAYOUTS[0] as Layout, LAYOUTS[1] as Layout].map((shape) => {
     const writer = filledTable(shape);
-    const reader = new PinTableReader(writer.handle, writer.addReader());
-    const queries = queriesOf(shape);
-    return () => timed(LOOKUPS, () => throughReader(reader, queries));
+    const words = mem.wordsOf(writer.sab);
+    const queries = splitOf(queriesOf(shape));
+    return () => timed(LOOKUPS, () => withSites(words, queries));
   });
   report.bound('lookup growth from 1k to 64k dense', (await takeTurns(sides)).ratio(1, 0), '≤', GROWTH_BOUND);
 }
@@ -115,7 +118,7 @@ async function growth(report: Report): Promise<void> {
 async function sites(report: Report): Promise<void> {
   const shape = LAYOUTS[0] as Layout;
   const { sab } = filledTable(shape);
-  const queries = queriesOf(shape);
+  const queries = splitOf(queriesOf(shape));
   const [words, raw] = [mem.wordsOf(sab), new Int32Array(sab)];
   const result = await takeTurns(
     [

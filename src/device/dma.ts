@@ -5,12 +5,14 @@ import {
   type Hpa,
   hex,
   type Iova,
+  PAGE_1G,
   PAGE_SHIFT,
   PAGE_SIZE,
   PERM_READ,
   PERM_WRITE,
 } from '../address/address.ts';
 import type { HostMemory } from '../host/host-memory.ts';
+import { ROOT_ENTRIES } from '../pin-table/layout.ts';
 import { framePerm, framePfn, PIN_DENIED, type PinTableReader } from '../pin-table/reader.ts';
 
 /** The access was done. */
@@ -174,12 +176,14 @@ export class DeviceDma {
   ): number {
     let at = from;
     let refusal = 0;
+    // Split once, counted on from page to page: see lookupAt.
+    let gib = Math.floor((iova + from) / PAGE_1G);
+    let low = iova + from - gib * PAGE_1G;
     this.#table.enter();
     try {
       for (let pages = 0; at < length && pages < SECTION_PAGES; pages++) {
-        const address = iova + at;
-        const inPage = address % PAGE_SIZE;
-        const leaf = this.#table.lookup(address);
+        const inPage = low % PAGE_SIZE;
+        const leaf = gib < ROOT_ENTRIES ? this.#table.lookupAt(gib, low) : this.#table.lookup(iova + at);
         if ((framePerm(leaf) & perm) !== perm) {
           refusal = leaf === 0 ? 0 : -1;
           break;
@@ -187,6 +191,8 @@ export class DeviceDma {
         const piece = Math.min(PAGE_SIZE - inPage, length - at);
         move((framePfn(leaf) * PAGE_SIZE + inPage) as Hpa, at, piece);
         at += piece;
+        low += piece;
+        if (low === PAGE_1G) [gib, low] = [gib + 1, 0];
       }
     } finally {
       this.#table.exit();

@@ -15,7 +15,7 @@ const { MAGIC, MAX_READERS, OUTSIDE, PERM_MASK, PFN_SHIFT, readerEpoch, TABLE_IO
   layout;
 const { pinPage, unpinPage } = pins;
 const { dmaEnter, dmaExit, switchSequence } = protocol;
-const { lookup } = walk;
+const { lookup, lookupAt } = walk;
 
 export { PIN_DENIED, PIN_UNMAPPED } from './pins.ts';
 
@@ -57,6 +57,11 @@ export class PinTableReader {
     const kernels = this.#kernels;
     if (kernels) kernels.exit(this.#epoch);
     else dmaExit(this.#table, this.#slot);
+  }
+
+  /** As {@link lookup}, of an IOVA below 2^48 split into GiB and the rest (see {@link lookupAt}). */
+  lookupAt(gib: number, low: number): number {
+    return lookupAt(this.#table, gib, low);
   }
 
   /** Leaf word of the page at `iova` (see {@link lookup}); only inside a section. */

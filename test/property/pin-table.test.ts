@@ -91,6 +91,8 @@ class System {
   lookup(iova: number): number {
     this.reader.enter();
     const leaf = this.reader.lookup(iova);
+    if (iova < TABLE_IOVA_LIMIT)
+      expect(this.reader.lookupAt(Math.floor(iova / PAGE_1G), iova % PAGE_1G), 'split').to.equal(leaf);
     this.reader.exit();
     return leaf;
   }
