@@ -58,6 +58,24 @@ const CONFIGURATION: readonly Case[] = [
     code: 104,
     says: /no injection 'gremlins'; accepted: .*host-kill/,
   },
+  {
+    title: 'an unknown vIOMMU',
+    args: ['run', 'scenarios/first-light.ts', '--viommu', 'amd'],
+    code: 104,
+    says: /Allowed choices are none, intel, intel-scalable, virtio, spapr/,
+  },
+  {
+    title: 'an invalidation to skip where there is none',
+    args: ['run', 'scenarios/first-light.ts', '--viommu', 'virtio', '--inject', 'skip-invalidation'],
+    code: 104,
+    says: /skip-invalidation needs invalidations: virtio-iommu has none/,
+  },
+  {
+    title: 'more RAM than sPAPR maps by pages',
+    args: ['run', 'scenarios/first-light.ts', '--viommu', 'spapr', '--ram', '256'],
+    code: 104,
+    says: /ramMiB: 256 behind spapr.*up to 128/,
+  },
   { title: 'an unknown command', args: ['frobnicate'], code: 104, says: /unknown command/ },
   {
     title: 'more workers than vm.max_map_count allows',
