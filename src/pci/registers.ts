@@ -82,7 +82,10 @@ export class RegisterFile<Name extends string> {
   /** Stores `value` as the device does: no masks, no action. */
   set(name: Name, value: bigint): void {
     const { offset, size } = this.#spec(name);
-    for (let i = 0; i < size; i++) this.#bytes.setUint8(offset + i, Number((value >> BigInt(8 * i)) & 0xffn));
+    if (size === 8) this.#bytes.setBigUint64(offset, value, true);
+    else if (size === 4) this.#bytes.setUint32(offset, Number(BigInt.asUintN(32, value)), true);
+    else if (size === 2) this.#bytes.setUint16(offset, Number(BigInt.asUintN(16, value)), true);
+    else this.#bytes.setUint8(offset, Number(BigInt.asUintN(8, value)));
   }
 
   /** A software read of 1, 2, 4 or 8 bytes. Offsets outside the file read as all ones, undeclared ones as 0. */

@@ -20,6 +20,8 @@ interface Device {
 
 export class AttachedDevices {
   readonly #devices = new Map<number, Device>();
+  /** The devices whose context is cached under a domain id: an invalidation costs nothing for the others. */
+  readonly #byDomain = new Map<number, Set<Device>>();
   readonly #resolve: (requesterId: number) => Resolution;
   readonly #contextsHaveDomains: () => boolean;
 
@@ -34,11 +36,16 @@ export class AttachedDevices {
 
   attach(space: DeviceAddressSpace): Completion {
     const cached = this.#resolve(space.requesterId);
-    this.#devices.set(space.requesterId, { space, cached });
+    this.detach(space.requesterId);
+    const device = { space, cached };
+    this.#devices.set(space.requesterId, device);
+    this.#enlist(device);
     return enter(space, cached);
   }
 
   detach(requesterId: number): void {
+    const device = this.#devices.get(requesterId);
+    if (device) this.#strike(device);
     this.#devices.delete(requesterId);
   }
 
@@ -59,10 +66,28 @@ export class AttachedDevices {
   apply(request: Invalidation): Completion {
     const rereads = this.#rereadBy(request);
     if (rereads) return this.#each(rereads, (device) => this.#refresh(device, false));
-    return this.#each(flushedBy(request), ({ space, cached }) => {
+    const works: Completion[] = [];
+    for (const { space, cached } of this.#flushedBy(request)) {
       const [start, end] = rangeFor(cached, request);
-      return start < IOVA_LIMIT ? space.sync(start, end) : undefined;
-    });
+      if (start < IOVA_LIMIT) works.push(space.sync(start, end));
+    }
+    return all(works);
+  }
+
+  /** Whose translations an invalidation concerns. Devices send requests without a PASID, which are RID_PASID's. */
+  #flushedBy(request: Invalidation): Iterable<Device> {
+    switch (request.kind) {
+      case 'iotlb-global':
+        return this.#devices.values();
+      case 'iotlb-domain':
+      case 'iotlb-page':
+        return this.#byDomain.get(request.domainId) ?? [];
+      case 'piotlb-pasid':
+      case 'piotlb-page':
+        return (request.pasid === RID_PASID && this.#byDomain.get(request.domainId)) || [];
+      default:
+        return [];
+    }
   }
 
   /** Whose context and PASID entry an invalidation has read again; undefined if it is not about these. */
@@ -90,10 +115,26 @@ export class AttachedDevices {
   #refresh(device: Device, flush: boolean): Completion {
     const before = device.cached;
     const now = this.#resolve(device.space.requesterId);
+    this.#strike(device);
     device.cached = now;
+    this.#enlist(device);
     if (before.kind !== 'iommu' || now.kind !== 'iommu' || !sameTables(before.tables, now.tables))
       return enter(device.space, now);
     return flush ? device.space.sync(0, IOVA_LIMIT) : undefined;
+  }
+
+  #enlist(device: Device): void {
+    const { domainId } = device.cached;
+    const devices = this.#byDomain.get(domainId);
+    if (devices) devices.add(device);
+    else this.#byDomain.set(domainId, new Set([device]));
+  }
+
+  #strike(device: Device): void {
+    const { domainId } = device.cached;
+    const devices = this.#byDomain.get(domainId);
+    devices?.delete(device);
+    if (devices?.size === 0) this.#byDomain.delete(domainId);
   }
 
   #each(matches: (device: Device) => boolean, act: (device: Device) => Completion): Completion {
@@ -113,22 +154,6 @@ const blockedOrIn =
   (domainId: number) =>
   ({ cached }: Device): boolean =>
     cached.kind === 'blocked' || cached.domainId === domainId;
-
-/** Whose translations an invalidation concerns. Devices send requests without a PASID, which are RID_PASID's. */
-function flushedBy(request: Invalidation): (device: Device) => boolean {
-  switch (request.kind) {
-    case 'iotlb-global':
-      return () => true;
-    case 'iotlb-domain':
-    case 'iotlb-page':
-      return inDomain(request.domainId);
-    case 'piotlb-pasid':
-    case 'piotlb-page':
-      return request.pasid === RID_PASID ? inDomain(request.domainId) : () => false;
-    default:
-      return () => false;
-  }
-}
 
 /**
  * The addresses that an invalidation concerns. One of pages of a domain drops every first-stage translation of that

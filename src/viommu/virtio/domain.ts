@@ -30,9 +30,12 @@ export interface WideRange {
   readonly end: bigint;
 }
 
-/** Counts mappings visited, so that who serves requests knows when to give way. */
+/** Counts for all domains of a unit. */
 export interface WorkMeter {
+  /** Mappings visited, so that who serves requests knows when to give way. */
   work: number;
+  /** Mappings that the domains hold. */
+  mappings: number;
 }
 
 const compare = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
@@ -86,11 +89,11 @@ export class Domain implements TranslationSource {
 
   /** Adds a mapping that overlaps none. */
   add(mapping: DomainMapping): void {
-    this.#mappings.set(mapping.start, mapping);
+    if (this.#mappings.set(mapping.start, mapping)) this.#meter.mappings++;
   }
 
   remove(mapping: DomainMapping): void {
-    this.#mappings.delete(mapping.start);
+    if (this.#mappings.delete(mapping.start)) this.#meter.mappings--;
   }
 
   walk(start: number, end: number, visit: TranslationVisitor): void {

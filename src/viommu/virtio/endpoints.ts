@@ -23,8 +23,8 @@ interface Entry {
 }
 
 export class Endpoints {
-  /** Mappings visited since its owner set it to 0. */
-  readonly meter: WorkMeter = { work: 0 };
+  /** Its `work` counts since its owner set it to 0. */
+  readonly meter: WorkMeter = { work: 0, mappings: 0 };
   readonly #behaviour: Behaviour;
   readonly #bypassed: () => boolean;
   /** Functions of the machine by requester ID; those without DMA have no address space here. */
@@ -41,9 +41,7 @@ export class Endpoints {
 
   /** Mappings in all domains. */
   get mappings(): number {
-    let sum = 0;
-    for (const domain of this.#domains.values()) sum += domain.size;
-    return sum;
+    return this.meter.mappings;
   }
 
   plug(space: DeviceAddressSpace): Completion {
@@ -119,6 +117,7 @@ export class Endpoints {
   clear(): Completion {
     this.#entries.clear();
     this.#domains.clear();
+    this.meter.mappings = 0;
     return all([...this.#functions.keys()].map((id) => this.#refresh(id)));
   }
 
@@ -127,7 +126,10 @@ export class Endpoints {
     const entry = this.#entries.get(endpoint);
     if (!entry?.domain) return;
     entry.domain.endpoints.delete(endpoint);
-    if (entry.domain.endpoints.size === 0) this.#domains.delete(entry.domain.id);
+    if (entry.domain.endpoints.size === 0) {
+      this.#domains.delete(entry.domain.id);
+      this.meter.mappings -= entry.domain.size;
+    }
     entry.domain = undefined;
   }
 
