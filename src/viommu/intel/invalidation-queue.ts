@@ -133,7 +133,8 @@ export class InvalidationQueue {
     const tail = this.#registers.get32('IQT');
     const bytes = this.#descriptorBytes;
     if (tail >= this.#bytes || tail % bytes !== 0 || !this.#ram.contains(at, bytes)) return STOPPED;
-    const words = Array.from({ length: bytes / 4 }, (_, i) => this.#ram.read32(at + 4 * i));
+    const words: number[] = [];
+    for (let offset = 0; offset < bytes; offset += 4) words.push(this.#ram.read32(at + offset));
     this.#lastWasWait = ((words[0] as number) & 0xf) === vtd.QI_WAIT;
     const request = decodeDescriptor(words);
     if (!request) return STOPPED;
