@@ -20,7 +20,7 @@ import {
 const MIN_ACTIONS = 8;
 const MORE_ACTIONS = 22;
 /** DMAs of a plan: their bytes share one buffer per device. */
-const DMA_LIMIT = 28;
+const DMA_LIMIT = 56;
 const DMA_BYTES = 64;
 const MAPPINGS = 6;
 const PAGE = 4096;
@@ -43,6 +43,12 @@ interface Attached {
   readonly words: readonly bigint[];
   readonly sid: number;
   readonly passThrough: boolean;
+}
+
+/** Where a DMA is to go. */
+interface Aim {
+  readonly device: Attached;
+  readonly mapping: Mapping | undefined;
 }
 
 class Generator {
@@ -179,6 +185,10 @@ class Generator {
   #spoil(): void {
     const prng = this.#prng;
     const device = this.#anyDevice();
+    const mapping = this.#anyMapping(device.domain);
+    const aim = { device, mapping };
+    // What an access just before leaves in a cache must be gone after the invalidation.
+    if (prng.below(2) === 0) this.#actions.push(this.#dma(aim));
     const draw = prng.below(10);
     if (draw === 0) {
       this.#change(ROOT_TABLE, spoiltRoot(prng), [BigInt(CONTEXT_TABLE) | 1n, 0n], this.#contextFlushes());
@@ -186,7 +196,6 @@ class Generator {
       const flushes = this.#contextFlushes(device);
       this.#change(device.entry, spoiltContext(device.words, prng), device.words, flushes);
     } else {
-      const mapping = this.#anyMapping(device.domain);
       if (!mapping) return;
       const depth = prng.below(2) === 0 ? mapping.entries.length - 1 : prng.below(mapping.entries.length);
       const leaf = depth === mapping.entries.length - 1;
@@ -195,7 +204,10 @@ class Generator {
       const { words } = this.#tables.spoilt(entry, leaf, this.#awBits);
       this.#change(entry, words, this.#tables.mended(entry).words, flushes);
     }
-    if (prng.below(4) > 0) this.#actions.push(this.#dma());
+    for (let i = prng.below(4); i > 0; i--) this.#actions.push(this.#dma(aim));
+    if (prng.below(2) === 0) this.#clearFaults();
+    if (prng.below(2) === 0) this.#mend();
+    if (prng.below(2) === 0) this.#actions.push(this.#dma(aim));
   }
 
   #change(gpa: number, bad: readonly bigint[], good: readonly bigint[], flushes: readonly Flush[]): void {
@@ -241,14 +253,14 @@ class Generator {
     return [{ ...flush, granularity: 3, page: mapping.iova, am }];
   }
 
-  #dma(): Action {
+  #dma(aim?: Aim): Action {
     const prng = this.#prng;
     if (this.#dmas++ >= DMA_LIMIT) return this.#readRegister();
-    const dev = prng.below(this.#devices.length);
-    const device = this.#devices[dev] as Attached;
+    const device = aim?.device ?? this.#anyDevice();
+    const dev = this.#devices.indexOf(device);
     const write = prng.below(2) === 0;
     const len = 8 * (1 + prng.below(DMA_BYTES / 8));
-    const [base, offset] = this.#target(device);
+    const [base, offset] = this.#target(device, aim?.mapping);
     const crosses = prng.below(4) === 0;
     const within = crosses ? PAGE - 4 * (1 + prng.below(len / 4 - 1)) : prng.below((PAGE - len) / 4) * 4;
     const identity = !this.#translating || device.passThrough;
@@ -258,11 +270,11 @@ class Generator {
   }
 
   /** A page to aim at: mostly a mapped one. */
-  #target(device: Attached): readonly [bigint, number] {
+  #target(device: Attached, aimedAt: Mapping | undefined): readonly [bigint, number] {
     const prng = this.#prng;
     if (!this.#translating || device.passThrough) return [BigInt(dataPage(prng)), 0];
-    const mapping = this.#anyMapping(device.domain);
-    const draw = prng.below(12);
+    const mapping = aimedAt ?? this.#anyMapping(device.domain);
+    const draw = aimedAt ? 2 : prng.below(12);
     if (draw === 0)
       return [[0x12345000n, 1n << 39n, (1n << 48n) - 0x3000n, 1n << 50n][prng.below(4)] ?? 0n, 0];
     if (draw === 1 || !mapping) return [this.#freshIova(device.domain)[0], 0];

@@ -139,6 +139,9 @@ const SPOILERS: readonly Spoiler[] = [
   (held, prng, leaf) =>
     leaf ? alignmentSpoilt(held, prng) : (held & 0xfffn) | (NOWHERE[prng.below(3)] ?? 0n),
   (held, _prng, leaf) => (leaf ? held & ~1n : held | 0x80n),
+  // A result in the interrupt range: blocked, or where it does not fit the page's size, a reserved bit.
+  (held, prng, leaf) =>
+    leaf ? (held & 0xfffn) | 0xfee00000n | (BigInt(prng.below(256)) << 12n) : held & ~3n,
   (held, _prng, leaf) => (leaf ? held | (1n << 62n) | (1n << 11n) : held & ~2n),
 ];
 
