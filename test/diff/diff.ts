@@ -15,7 +15,7 @@ import type { Plan } from './plan.ts';
 import { QemuError, writeFirmware } from './qtest.ts';
 import { type Qemu, record } from './record.ts';
 import { shrink } from './shrink.ts';
-import { factsOf, normalised, type VersionFact, versionOf } from './versions.ts';
+import { adapted, factsOf, normalised, type VersionFact, versionOf } from './versions.ts';
 
 const DEFAULT_COUNT = 100;
 const MAX_COUNT = 1_000_000;
@@ -94,7 +94,7 @@ class Run {
   }
 
   async #compare(plan: Plan): Promise<Compared> {
-    const recorded = await record(this.#qemu, plan);
+    const recorded = await record(this.#qemu, { ...plan, actions: adapted(plan.actions, this.#facts) });
     const vector = { ...recorded, steps: recorded.steps.map((step) => normalised(step, this.#facts)) };
     const [outcome] = runVtdVectors([vector], { quirks: 'qemu', file: plan.name });
     return { vector, failures: outcome?.failures ?? [] };

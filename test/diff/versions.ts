@@ -3,6 +3,7 @@
  * row says what is different and why that is not compared; nothing else is left out.
  */
 import type { VtdStep } from '../../src/conformance/vtd-vectors.ts';
+import type { Action, Flush } from './plan.ts';
 
 type Version = readonly [major: number, minor: number];
 
@@ -12,6 +13,8 @@ export interface VersionFact {
   readonly what: string;
   /** The step with the answer that 11.1.3 gives; undefined if the step is not affected. */
   readonly normalise: (step: VtdStep) => VtdStep | undefined;
+  /** Another action in its place, where the difference would show later. */
+  readonly adapt?: (action: Action) => Action;
 }
 
 const FRCD_HI = 0x228;
@@ -44,7 +47,23 @@ export const VERSION_FACTS: readonly VersionFact[] = [
     what: 'a wait descriptor with both SW and IF ends QEMU at an assertion: none is generated',
     normalise: () => undefined,
   },
+  {
+    upTo: [7, 2],
+    what: 'a page-selective invalidation drops more than it names: a domain-selective one follows each, on both sides',
+    normalise: () => undefined,
+    adapt: (action) =>
+      action.kind === 'tables' ? { ...action, flushes: action.flushes.flatMap(widened) } : action,
+  },
 ];
+
+const widened = (flush: Flush): Flush[] =>
+  flush.kind === 'iotlb' && flush.granularity === 3
+    ? [flush, { ...flush, granularity: 2, page: 0n, am: 0 }]
+    : [flush];
+
+/** The actions as this version can be asked for them. */
+export const adapted = (actions: readonly Action[], facts: readonly VersionFact[]): Action[] =>
+  actions.map((action) => facts.reduce((held, { adapt }) => adapt?.(held) ?? held, action));
 
 /** @returns the version in what `qemu --version` says; undefined if there is none */
 export function versionOf(text: string): Version | undefined {
