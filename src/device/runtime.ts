@@ -83,8 +83,9 @@ export class DeviceRuntime {
 
   /** Runs until the coordinator says stop. `threadId` lets the supervisor find this thread. */
   run(threadId: number): void {
-    this.#send('deviceReady', { threadId, model: this.#task.model });
+    // The state first: who has heard that the device is ready must find it so.
     this.#link.setState(DeviceState.ready);
+    this.#send('deviceReady', { threadId, model: this.#task.model });
     while (!this.#stopping) this.turn(IDLE_WAIT_MS);
     this.#model.close();
     this.#sendViolationTotals();
