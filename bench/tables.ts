@@ -40,15 +40,9 @@ export function queriesOf({ pages, run }: Layout): Float64Array {
   });
 }
 
-/** The queries as pairs of GiB and the rest. */
-export function splitOf(queries: Float64Array): Int32Array {
-  const pairs = new Int32Array(2 * queries.length);
-  queries.forEach((iova, i) => {
-    pairs[2 * i] = Math.floor(iova / 2 ** 30);
-    pairs[2 * i + 1] = iova % 2 ** 30;
-  });
-  return pairs;
-}
+/** The same as page numbers: what a device's own page tables hold. */
+export const pagesOf = (queries: Float64Array): Int32Array =>
+  Int32Array.from(queries, (iova) => Math.floor(iova / PAGE_SIZE));
 
 /** Nanoseconds of `work`, per one of `operations`. */
 export function timed(operations: number, work: () => void): number {

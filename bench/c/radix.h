@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 
 enum {
-  WORD_GENERATION = 1, WORD_WAITING = 2, WORD_EPOCH = 64, WORD_ROOT = 1024,
+  WORD_GENERATION = 1025, WORD_WAITING = 1026, WORD_EPOCH = 1088, WORD_ROOT = 2048,
   WORD_NODES = WORD_ROOT + (1 << 19), NODE_WORDS = 1024, PERM = 3, PIN_VALID = 1, PIN_ONE = 2, PIN_MAX = 1 << 25
 };
 
@@ -43,10 +43,8 @@ static inline int32_t radix_lookup(const int32_t *w, uint64_t iova) {
   if (iova >> 48) return 0;
   int32_t word = w[WORD_ROOT + (int32_t)(iova >> 30) * 2];
   if (word & PERM) return word + ((int32_t)(iova >> 12 & 0x3ffff) << 2);
-  if (word == 0) return 0;
   word = w[word + (int32_t)(iova >> 21 & 511) * 2];
   if (word & PERM) return word + ((int32_t)(iova >> 12 & 511) << 2);
-  if (word == 0) return 0;
   return w[word + (int32_t)(iova >> 12 & 511) * 2];
 }
 

@@ -36,8 +36,9 @@ export const wordsOf = (sab: SharedArrayBuffer, byteOffset = 0, length?: number)
 export const bytesOf = (sab: SharedArrayBuffer, byteOffset = 0, length?: number): SharedBytes =>
   Buffer.from(sab as unknown as ArrayBuffer, byteOffset, length) as unknown as SharedBytes;
 
-/** Plain read. */
-export const rd = (words: SharedWords, index: number, _site: Site): number => raw(words)[index] as number;
+/** Plain read. The cast stands here, not in `raw`: the walk's callers reach V8's inlining budget with one call fewer. */
+export const rd = (words: SharedWords, index: number, _site: Site): number =>
+  (words as unknown as Int32Array)[index] as number;
 
 /** Plain write. */
 export const wr = (words: SharedWords, index: number, value: number, _site: Site): void => {

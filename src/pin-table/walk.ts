@@ -51,11 +51,11 @@ export function findEntry(table: mem.SharedWords, iova: number): number {
   let word = rd(table, entry, 'walk.root');
   if ((word & PERM_MASK) !== 0) return entry;
   if (word === 0) return 0;
-  entry = word + ((low >>> 20) & NODE_OFFSET_MASK);
+  entry = word | ((low >>> 20) & NODE_OFFSET_MASK);
   word = rd(table, entry, 'walk.mid');
   if ((word & PERM_MASK) !== 0) return entry;
   if (word === 0) return 0;
-  entry = word + ((low >>> 11) & NODE_OFFSET_MASK);
+  entry = word | ((low >>> 11) & NODE_OFFSET_MASK);
   return (rd(table, entry, 'walk.leaf') & PERM_MASK) !== 0 ? entry : 0;
 }
 
@@ -70,27 +70,24 @@ export function lookup(table: mem.SharedWords, iova: number): number {
   const low = iova | 0;
   let word = rd(table, WORD_ROOT + (((iova / PAGE_1G) | 0) << 1), 'walk.root');
   if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & GIB_PAGE_MASK) << PFN_SHIFT)) | 0;
-  if (word === 0) return 0;
-  word = rd(table, word + ((low >>> 20) & NODE_OFFSET_MASK), 'walk.mid');
+  word = rd(table, word | ((low >>> 20) & NODE_OFFSET_MASK), 'walk.mid');
   if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & 511) << PFN_SHIFT)) | 0;
-  if (word === 0) return 0;
-  return rd(table, word + ((low >>> 11) & NODE_OFFSET_MASK), 'walk.leaf');
+  return rd(table, word | ((low >>> 11) & NODE_OFFSET_MASK), 'walk.leaf');
 }
 
 /**
- * {@link lookup} for an IOVA below 2^48 that has been split: `gib` is IOVA / 2^30, `low` the rest, both int32. Taking a
- * double apart costs as much as the walk (11.2 ns against 6.1 ns per lookup), so who goes from page to page splits
- * once and counts on.
+ * {@link lookup} for an IOVA below 2^48 that has been split: `gib` is IOVA >> 30, `low` its low 32 bits (higher bits
+ * of the page number may stand in the upper two), both int32. Taking a double apart costs as much as the walk (10 ns
+ * against 6 ns per lookup), so who goes from page to page, or holds page numbers, splits once. `|` for `+`, which a
+ * child's alignment allows, saves V8 an overflow check at each level (7.8 ns against 7.0 ns).
  */
 export function lookupAt(table: mem.SharedWords, gib: number, low: number): number {
   if (gib >>> 0 >= ROOT_ENTRIES) return 0;
-  let word = rd(table, WORD_ROOT + (gib << 1), 'walk.root');
-  if ((word & PERM_MASK) !== 0) return (word + ((low >>> 12) << PFN_SHIFT)) | 0;
-  if (word === 0) return 0;
-  word = rd(table, word + ((low >>> 20) & NODE_OFFSET_MASK), 'walk.mid');
+  let word = rd(table, (WORD_ROOT + (gib << 1)) | 0, 'walk.root');
+  if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & GIB_PAGE_MASK) << PFN_SHIFT)) | 0;
+  word = rd(table, word | ((low >>> 20) & NODE_OFFSET_MASK), 'walk.mid');
   if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & 511) << PFN_SHIFT)) | 0;
-  if (word === 0) return 0;
-  return rd(table, word + ((low >>> 11) & NODE_OFFSET_MASK), 'walk.leaf');
+  return rd(table, word | ((low >>> 11) & NODE_OFFSET_MASK), 'walk.leaf');
 }
 
 function lookupHigh(table: mem.SharedWords, iova: number): number {
@@ -99,9 +96,7 @@ function lookupHigh(table: mem.SharedWords, iova: number): number {
   const low = iova | 0;
   let word = rd(table, entry, 'walk.root');
   if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & GIB_PAGE_MASK) << PFN_SHIFT)) | 0;
-  if (word === 0) return 0;
-  word = rd(table, word + ((low >>> 20) & NODE_OFFSET_MASK), 'walk.mid');
+  word = rd(table, word | ((low >>> 20) & NODE_OFFSET_MASK), 'walk.mid');
   if ((word & PERM_MASK) !== 0) return (word + (((low >>> 12) & 511) << PFN_SHIFT)) | 0;
-  if (word === 0) return 0;
-  return rd(table, word + ((low >>> 11) & NODE_OFFSET_MASK), 'walk.leaf');
+  return rd(table, word | ((low >>> 11) & NODE_OFFSET_MASK), 'walk.leaf');
 }
