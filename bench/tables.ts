@@ -40,10 +40,6 @@ export function queriesOf({ pages, run }: Layout): Float64Array {
   });
 }
 
-/** The same as page numbers: what a device's own page tables hold. */
-export const pagesOf = (queries: Float64Array): Int32Array =>
-  Int32Array.from(queries, (iova) => Math.floor(iova / PAGE_SIZE));
-
 /** Nanoseconds of `work`, per one of `operations`. */
 export function timed(operations: number, work: () => void): number {
   const start = performance.now();

@@ -1,4 +1,4 @@
-/* The pin table's radix in C: 18/9/9 bits of the page number, two int32 per entry; see src/pin-table/layout.ts. */
+/* The pin table's radix in C: 18/9/9 bits of the page number, frame words and then pin words; see src/pin-table/layout.ts. */
 #ifndef RADIX_H
 #define RADIX_H
 #include <stdint.h>
@@ -7,7 +7,7 @@
 
 enum {
   WORD_GENERATION = 1025, WORD_WAITING = 1026, WORD_EPOCH = 1088, WORD_ROOT = 2048,
-  WORD_NODES = WORD_ROOT + (1 << 19), NODE_WORDS = 1024, PERM = 3, PIN_VALID = 1, PIN_ONE = 2, PIN_MAX = 1 << 25
+  WORD_NODES = WORD_ROOT + (1 << 19), NODE_WORDS = 1024, ROOT_PIN = 1 << 18, NODE_PIN = 512, PERM = 3, PIN_VALID = 1, PIN_ONE = 2, PIN_MAX = 1 << 25
 };
 
 typedef struct { int32_t *words; int32_t fresh; } radix;
@@ -20,32 +20,32 @@ static void radix_init(radix *r, int32_t nodes) {
   r->words[WORD_GENERATION] = 1;
 }
 
-static inline int32_t radix_child(radix *r, int32_t entry) {
+static inline int32_t radix_child(radix *r, int32_t entry, int32_t pin) {
   int32_t node = r->words[entry];
   if (node == 0) {
     node = WORD_NODES + r->fresh++ * NODE_WORDS;
     r->words[entry] = node;
-    r->words[entry + 1] = PIN_VALID;
+    r->words[entry + pin] = PIN_VALID;
   }
   return node;
 }
 
 /* One page: a walk from the root, then the frame and the pin word. */
 static inline void radix_insert(radix *r, uint64_t iova, uint64_t pfn, int32_t perm) {
-  int32_t mid = radix_child(r, WORD_ROOT + (int32_t)(iova >> 30) * 2);
-  int32_t leaf = radix_child(r, mid + (int32_t)(iova >> 21 & 511) * 2);
-  int32_t entry = leaf + (int32_t)(iova >> 12 & 511) * 2;
+  int32_t mid = radix_child(r, WORD_ROOT + (int32_t)(iova >> 30), ROOT_PIN);
+  int32_t leaf = radix_child(r, mid + (int32_t)(iova >> 21 & 511), NODE_PIN);
+  int32_t entry = leaf + (int32_t)(iova >> 12 & 511);
   r->words[entry] = (int32_t)(pfn << 2) | perm;
-  r->words[entry + 1] = PIN_VALID;
+  r->words[entry + NODE_PIN] = PIN_VALID;
 }
 
 static inline int32_t radix_lookup(const int32_t *w, uint64_t iova) {
   if (iova >> 48) return 0;
-  int32_t word = w[WORD_ROOT + (int32_t)(iova >> 30) * 2];
+  int32_t word = w[WORD_ROOT + (int32_t)(iova >> 30)];
   if (word & PERM) return word + ((int32_t)(iova >> 12 & 0x3ffff) << 2);
-  word = w[word + (int32_t)(iova >> 21 & 511) * 2];
+  word = w[word + (int32_t)(iova >> 21 & 511)];
   if (word & PERM) return word + ((int32_t)(iova >> 12 & 511) << 2);
-  return w[word + (int32_t)(iova >> 12 & 511) * 2];
+  return w[word + (int32_t)(iova >> 12 & 511)];
 }
 
 /* The protocol of src/pin-table/protocol.ts and pins.ts, step by step; nobody ever waits here. */
@@ -61,34 +61,35 @@ static inline void section_exit(int32_t *w) {
   __atomic_store_n(&w[WORD_EPOCH], 0, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&w[WORD_WAITING], __ATOMIC_SEQ_CST) != 0) abort();
 }
-static inline void pin_release(int32_t *w, int32_t entry) {
-  if (__atomic_fetch_add(&w[entry + 1], -PIN_ONE, __ATOMIC_SEQ_CST) == PIN_ONE) abort();
+static inline void pin_release(int32_t *pin) {
+  if (__atomic_fetch_add(pin, -PIN_ONE, __ATOMIC_SEQ_CST) == PIN_ONE) abort();
 }
-static inline int pin_acquire(int32_t *w, int32_t entry) {
-  int32_t before = __atomic_fetch_add(&w[entry + 1], PIN_ONE, __ATOMIC_SEQ_CST);
+static inline int pin_acquire(int32_t *pin) {
+  int32_t before = __atomic_fetch_add(pin, PIN_ONE, __ATOMIC_SEQ_CST);
   if ((before & PIN_VALID) && before < PIN_MAX) return 1;
-  pin_release(w, entry);
+  pin_release(pin);
   return 0;
 }
-static int32_t pin_leaf(int32_t *w, int32_t entry, int32_t perm, int32_t page) {
-  if (!(w[entry] & PERM) || !pin_acquire(w, entry)) return -1;
-  int32_t frame = w[entry];
+static int32_t pin_leaf(int32_t *entry, int32_t *pin, int32_t perm, int32_t page) {
+  if (!(*entry & PERM) || !pin_acquire(pin)) return -1;
+  int32_t frame = *entry;
   if ((frame & PERM) && (frame & perm) == perm) return (int32_t)((uint32_t)frame >> 2) + page;
-  pin_release(w, entry);
+  pin_release(pin);
   return frame & PERM ? -2 : -1;
 }
 static int32_t pin_walk(int32_t *w, uint64_t iova, int32_t perm) {
-  int32_t entry = WORD_ROOT + (int32_t)(iova >> 30) * 2, word = w[entry];
+  int32_t *entry = &w[WORD_ROOT + (int32_t)(iova >> 30)], word = *entry;
   if (word == 0) return -1;
-  if (word & PERM) return pin_leaf(w, entry, perm, (int32_t)(iova >> 12 & 0x3ffff));
-  entry = word + (int32_t)(iova >> 21 & 511) * 2;
-  word = w[entry];
+  if (word & PERM) return pin_leaf(entry, entry + ROOT_PIN, perm, (int32_t)(iova >> 12 & 0x3ffff));
+  entry = &w[word + (int32_t)(iova >> 21 & 511)];
+  word = *entry;
   if (word == 0) return -1;
-  if (word & PERM) return pin_leaf(w, entry, perm, (int32_t)(iova >> 12 & 511));
-  if (!pin_acquire(w, entry)) return -1;
-  word = __atomic_load_n(&w[entry], __ATOMIC_RELAXED);
-  int32_t result = word & PERM ? -1 : pin_leaf(w, word + (int32_t)(iova >> 12 & 511) * 2, perm, 0);
-  if (result < 0) pin_release(w, entry);
+  if (word & PERM) return pin_leaf(entry, entry + NODE_PIN, perm, (int32_t)(iova >> 12 & 511));
+  if (!pin_acquire(entry + NODE_PIN)) return -1;
+  word = __atomic_load_n(entry, __ATOMIC_RELAXED);
+  int32_t *leaf = &w[word + (int32_t)(iova >> 12 & 511)];
+  int32_t result = word & PERM ? -1 : pin_leaf(leaf, leaf + NODE_PIN, perm, 0);
+  if (result < 0) pin_release(entry + NODE_PIN);
   return result;
 }
 static int32_t pin_page(int32_t *w, uint64_t iova, int32_t perm) {
@@ -99,20 +100,22 @@ static int32_t pin_page(int32_t *w, uint64_t iova, int32_t perm) {
 }
 static int unpin_page(int32_t *w, uint64_t iova) {
   section_enter(w);
-  int32_t link = 0, entry = WORD_ROOT + (int32_t)(iova >> 30) * 2, word = w[entry];
+  int32_t *entry = &w[WORD_ROOT + (int32_t)(iova >> 30)], *pin = entry + ROOT_PIN, *link = 0, word = *entry;
   if (word != 0 && !(word & PERM)) {
-    entry = word + (int32_t)(iova >> 21 & 511) * 2;
-    word = w[entry];
+    entry = &w[word + (int32_t)(iova >> 21 & 511)];
+    pin = entry + NODE_PIN;
+    word = *entry;
     if (word != 0 && !(word & PERM)) {
-      link = entry;
-      entry = word + (int32_t)(iova >> 12 & 511) * 2;
-      word = w[entry];
+      link = pin;
+      entry = &w[word + (int32_t)(iova >> 12 & 511)];
+      pin = entry + NODE_PIN;
+      word = *entry;
     }
   }
   int had = (word & PERM) != 0;
   if (had) {
-    pin_release(w, entry);
-    if (link) pin_release(w, link);
+    pin_release(pin);
+    if (link) pin_release(link);
   }
   section_exit(w);
   return had;

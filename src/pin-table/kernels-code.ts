@@ -38,12 +38,14 @@ import {
   when,
 } from './assembler.ts';
 import {
+  NODE_ENTRIES,
   OUTSIDE,
   PERM_MASK,
   PFN_SHIFT,
   PIN_LIMIT,
   PIN_ONE,
   PIN_VALID,
+  ROOT_ENTRIES,
   WORD_GENERATION,
   WORD_ROOT,
   WORD_WRITER_WAITING,
@@ -52,8 +54,9 @@ import { PIN_DENIED, PIN_UNMAPPED } from './pins.ts';
 
 /** The largest memory a module can import: 2^16 pages of 64 KiB. */
 const MAX_PAGES = 2 ** 16;
-/** Byte offset of an entry's pin word. */
-const PIN = 4;
+/** Bytes from an entry's frame word to its pin word: in the root, and in a node. */
+const ROOT_PIN = ROOT_ENTRIES * 4;
+const NODE_PIN = NODE_ENTRIES * 4;
 const ALL_WAITERS = -1;
 
 const wake = (address: Code, offset: number): Code =>
@@ -85,17 +88,17 @@ const exit = (epoch: number): Code =>
     when(wake(get(epoch), 0)),
   ].flat();
 
-/** pinRelease: drops a pin, and wakes the writer if an invalid entry is at 0 now. */
-const release = (entry: number): Code =>
-  [get(entry), i32(-PIN_ONE), atomicAdd(PIN), i32(PIN_ONE), EQ, when(wake(get(entry), PIN))].flat();
+/** pinRelease: drops a pin, and wakes the writer if an invalid entry is at 0 now. `pin` is the pin word's address. */
+const release = (pin: number): Code =>
+  [get(pin), i32(-PIN_ONE), atomicAdd(0), i32(PIN_ONE), EQ, when(wake(get(pin), 0))].flat();
 
 /** pinAcquire: leaves the block `depth` levels out, its pin undone, if the entry is invalid or full. */
-const acquire = (entry: number, before: number, depth: number): Code =>
+const acquire = (pin: number, before: number, depth: number): Code =>
   block(
     block(
-      get(entry),
+      get(pin),
       i32(PIN_ONE),
-      atomicAdd(PIN),
+      atomicAdd(0),
       tee(before),
       i32(PIN_VALID),
       AND,
@@ -106,7 +109,7 @@ const acquire = (entry: number, before: number, depth: number): Code =>
       LT,
       brIf(1),
     ),
-    release(entry),
+    release(pin),
     br(depth + 1),
   );
 
@@ -115,40 +118,46 @@ const LOW = 1;
 
 /** Address of the entry `(low >>> shift) & 511` of the node whose word index is in `word`. */
 const child = (word: number, shift: number): Code =>
-  [...[get(word), i32(2), SHL], ...[get(LOW), i32(shift), SHR_U, i32(511), AND, i32(3), SHL], ADD].flat();
+  [...[get(word), i32(2), SHL], ...[get(LOW), i32(shift), SHR_U, i32(511), AND, i32(2), SHL], ADD].flat();
 
-const rootEntry: Code = [get(GIB), i32(3), SHL, i32(WORD_ROOT * 4), ADD].flat();
+const rootEntry: Code = [get(GIB), i32(2), SHL, i32(WORD_ROOT * 4), ADD].flat();
+/** The address of the pin word of the entry at `entry`, in `pin`. */
+const pinOf = (entry: number, bytes: number, pin: number): Code =>
+  [get(entry), i32(bytes), ADD, set(pin)].flat();
 const isLeaf = (word: number): Code => [get(word), i32(PERM_MASK), AND].flat();
 
 /** pin(gib, low, perm, epoch) → host PFN, PIN_UNMAPPED or PIN_DENIED. `epoch` is the slot's byte address. */
 function pinBody(): Code {
-  const [PERM, EPOCH, SEEN, WORD, ENTRY, LINK, PAGE, RESULT] = [2, 3, 4, 5, 6, 7, 8, 9];
+  const [PERM, EPOCH, SEEN, WORD, ENTRY, PIN, LINK, PAGE, RESULT] = [2, 3, 4, 5, 6, 7, 8, 9, 10];
   return [
     ...[i32(0), load(WORD_GENERATION * 4), set(SEEN), enter(EPOCH, SEEN, WORD)],
     ...[i32(PIN_UNMAPPED), set(RESULT)],
     block(
-      // Down to the leaf's entry; LINK stays 0 unless it is in a leaf table, which then takes the first pin.
+      // Down to the leaf's entry and its PIN word; LINK, the pin word of a leaf table's link, takes the first pin.
       block(
         ...[rootEntry, tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        pinOf(ENTRY, ROOT_PIN, PIN),
         ...[get(LOW), i32(12), SHR_U, i32(2 ** 18 - 1), AND, set(PAGE)],
         ...[isLeaf(WORD), brIf(0)],
         ...[child(WORD, 21), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        pinOf(ENTRY, NODE_PIN, PIN),
         ...[get(PAGE), i32(511), AND, set(PAGE)],
         ...[isLeaf(WORD), brIf(0)],
-        acquire(ENTRY, WORD, 1),
-        ...[get(ENTRY), tee(LINK), load(), tee(WORD), EQZ, brIf(1)],
+        acquire(PIN, WORD, 1),
+        ...[get(PIN), set(LINK), get(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
         ...[isLeaf(WORD), brIf(1)],
         ...[child(WORD, 12), set(ENTRY), i32(0), set(PAGE)],
+        pinOf(ENTRY, NODE_PIN, PIN),
       ),
       ...[get(ENTRY), load(), i32(PERM_MASK), AND, EQZ, brIf(0)],
-      acquire(ENTRY, WORD, 0),
+      acquire(PIN, WORD, 0),
       block(
         ...[get(ENTRY), load(), tee(WORD), i32(PERM_MASK), AND, EQZ, brIf(0)],
         ...[i32(PIN_DENIED), set(RESULT)],
         ...[get(WORD), get(PERM), AND, get(PERM), NE, brIf(0)],
         ...[get(WORD), i32(PFN_SHIFT), SHR_U, get(PAGE), ADD, set(RESULT), br(1)],
       ),
-      release(ENTRY),
+      release(PIN),
     ),
     ...[get(LINK), when(get(RESULT), i32(0), LT, when(release(LINK)))],
     exit(EPOCH),
@@ -158,20 +167,23 @@ function pinBody(): Code {
 
 /** unpin(gib, low, epoch) → 1, or 0 if nothing is mapped there. */
 function unpinBody(): Code {
-  const [EPOCH, SEEN, WORD, ENTRY, LINK, RESULT] = [2, 3, 4, 5, 6, 7];
+  const [EPOCH, SEEN, WORD, ENTRY, PIN, LINK, RESULT] = [2, 3, 4, 5, 6, 7, 8];
   return [
     ...[i32(0), load(WORD_GENERATION * 4), set(SEEN), enter(EPOCH, SEEN, WORD)],
     block(
       block(
         ...[rootEntry, tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        pinOf(ENTRY, ROOT_PIN, PIN),
         ...[isLeaf(WORD), brIf(0)],
         ...[child(WORD, 21), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        pinOf(ENTRY, NODE_PIN, PIN),
         ...[isLeaf(WORD), brIf(0)],
-        ...[get(ENTRY), set(LINK)],
+        ...[get(PIN), set(LINK)],
         ...[child(WORD, 12), tee(ENTRY), load(), i32(PERM_MASK), AND, EQZ, brIf(1)],
+        pinOf(ENTRY, NODE_PIN, PIN),
       ),
       // The leaf first: the link's count must never be below the sum of its leaves'.
-      release(ENTRY),
+      release(PIN),
       ...[get(LINK), when(release(LINK))],
       ...[i32(1), set(RESULT)],
     ),
@@ -181,8 +193,8 @@ function unpinBody(): Code {
 }
 
 const FUNCTIONS: readonly Func[] = [
-  { name: 'pin', params: 4, locals: 6, results: 1, body: pinBody() },
-  { name: 'unpin', params: 3, locals: 5, results: 1, body: unpinBody() },
+  { name: 'pin', params: 4, locals: 7, results: 1, body: pinBody() },
+  { name: 'unpin', params: 3, locals: 6, results: 1, body: unpinBody() },
   {
     name: 'enter',
     params: 2,

@@ -7,9 +7,11 @@
  * word 1088  reader slots, 16 words (one cache line) each: the reader's epoch
  * word 2048  root: 2^18 entries of 1 GiB
  * then       nodes of 512 entries: 1 GiB entries (children of the high root), 2 MiB entries or 4 KiB entries
- * then       in a table of 57-bit IOVAs, the high root: 2^18 entries of 512 GiB, of which those from 2^48 on are used
+ * then       in a table of 57-bit IOVAs, the high root: 512 nodes of 512 GiB entries; those from 2^48 on are used
  * ```
- * Every entry is two words. The *frame word* is 0 (nothing: the null node), a child node's word index (a multiple of 1024, so its
+ * Every entry is two words, and an entry is named by the index of its frame word. The root and each node hold all
+ * their frame words, then all their pin words: a lookup reads only the former, so that caches hold twice as many
+ * (64k pages in 256 KiB, 1M pages in 4 MiB). The *frame word* is 0 (nothing: the null node), a child node's word index (a multiple of 1024, so its
  * two low bits are 0), or a leaf: host PFN << 2 | PERM_READ | PERM_WRITE. The *pin word* has the valid bit in bit 0,
  * the rest counts pins (one pin = 2): a leaf's own, or, in the entry that links a leaf table (a node of 4 KiB
  * entries), those of all leaves in it.
@@ -36,13 +38,15 @@ export const MAX_READERS = 32;
 export const OUTSIDE = 0;
 
 export const WORD_ROOT = 2048;
-export const ENTRY_WORDS = 2;
 export const ROOT_BITS = 18;
 export const NODE_BITS = 9;
 export const ROOT_ENTRIES = 2 ** ROOT_BITS;
 export const NODE_ENTRIES = 2 ** NODE_BITS;
-export const NODE_WORDS = NODE_ENTRIES * ENTRY_WORDS;
-export const WORD_NODES = WORD_ROOT + ROOT_ENTRIES * ENTRY_WORDS;
+export const NODE_WORDS = NODE_ENTRIES * 2;
+export const WORD_NODES = WORD_ROOT + ROOT_ENTRIES * 2;
+
+/** Word index of the pin word of `entry`. */
+export const pinWord = (entry: number): number => entry + (entry < WORD_NODES ? ROOT_ENTRIES : NODE_ENTRIES);
 
 /** First IOVA beyond a table of 48-bit IOVAs. */
 export const TABLE_IOVA_LIMIT = 2 ** (ROOT_BITS + NODE_BITS + NODE_BITS + PAGE_SHIFT);
@@ -71,4 +75,4 @@ export type IovaBits = 48 | 57;
 
 /** Bytes of a table with room for `nodes` nodes (each holds 512 pages or 512 children). */
 export const tableBytes = (nodes: number, iovaBits: IovaBits = 48): number =>
-  (WORD_NODES + nodes * NODE_WORDS + (iovaBits === 57 ? ROOT_ENTRIES * ENTRY_WORDS : 0)) * 4;
+  (WORD_NODES + nodes * NODE_WORDS + (iovaBits === 57 ? ROOT_ENTRIES * 2 : 0)) * 4;

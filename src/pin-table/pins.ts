@@ -36,7 +36,7 @@ export function pinPage(table: mem.SharedWords, iova: number, perm: number): num
   const word = rd(table, gib, 'walk.root');
   if (word === 0) return PIN_UNMAPPED;
   if ((word & PERM_MASK) !== 0) return pinLeaf(table, gib, perm, (low >>> 12) & (2 ** 18 - 1));
-  const link = word + ((low >>> 20) & 1022);
+  const link = word + ((low >>> 21) & 511);
   const child = rd(table, link, 'walk.mid');
   if (child === 0) return PIN_UNMAPPED;
   const page = (low >>> 12) & 511;
@@ -45,7 +45,7 @@ export function pinPage(table: mem.SharedWords, iova: number, perm: number): num
   // Read again: an unmap of the table's last page clears the link without waiting for pins that will find nothing.
   const node = rd(table, link, 'walk.mid');
   const linked = node !== 0 && (node & PERM_MASK) === 0;
-  const result = linked ? pinLeaf(table, node + (page << 1), perm, 0) : PIN_UNMAPPED;
+  const result = linked ? pinLeaf(table, node + page, perm, 0) : PIN_UNMAPPED;
   if (result < 0) pinRelease(table, link);
   return result;
 }
@@ -69,12 +69,12 @@ export function unpinPage(table: mem.SharedWords, iova: number): boolean {
   const word = rd(table, gib, 'walk.root');
   if (word === 0) return false;
   if ((word & PERM_MASK) !== 0) return unpinLeaf(table, gib);
-  const link = word + ((low >>> 20) & 1022);
+  const link = word + ((low >>> 21) & 511);
   const node = rd(table, link, 'walk.mid');
   if (node === 0) return false;
   if ((node & PERM_MASK) !== 0) return unpinLeaf(table, link);
   // The leaf first: the link's count must never be below the sum of its leaves'.
-  if (!unpinLeaf(table, node + ((low >>> 11) & 1022))) return false;
+  if (!unpinLeaf(table, node + ((low >>> 12) & 511))) return false;
   pinRelease(table, link);
   return true;
 }

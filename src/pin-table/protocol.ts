@@ -19,14 +19,14 @@
 import * as mem from '#mem';
 import * as layout from './layout.ts';
 
-const { ld, st, add, and, or, wr, wake } = mem;
+const { ld, st, add, and, or, wr, wake, fillWords } = mem;
 const {
-  ENTRY_WORDS,
   OUTSIDE,
   PFN_SHIFT,
   PIN_LIMIT,
   PIN_ONE,
   PIN_VALID,
+  pinWord,
   readerEpoch,
   WORD_GENERATION,
   WORD_SWITCHING,
@@ -63,29 +63,31 @@ export function dmaExit(table: mem.SharedWords, slot: number): void {
 
 /** Adds a pin to the leaf at `entry`. False if it is no longer valid or has PIN_LIMIT pins; the pin is then undone. */
 export function pinAcquire(table: mem.SharedWords, entry: number): boolean {
-  const before = add(table, entry + 1, PIN_ONE, 'pin.inc');
+  const word = pinWord(entry);
+  const before = add(table, word, PIN_ONE, 'pin.inc');
   if ((before & PIN_VALID) !== 0 && before < PIN_LIMIT * PIN_ONE) return true;
   // The writer may have seen this failed pin and be waiting for it.
-  if (add(table, entry + 1, -PIN_ONE, 'pin.undo') === PIN_ONE) wake(table, entry + 1, 'pin.undo.wake');
+  if (add(table, word, -PIN_ONE, 'pin.undo') === PIN_ONE) wake(table, word, 'pin.undo.wake');
   return false;
 }
 
 /** Drops a pin. Whoever brings an invalid leaf to 0 wakes the writer: decided by the operation's own answer. */
 export function pinRelease(table: mem.SharedWords, entry: number): void {
-  if (add(table, entry + 1, -PIN_ONE, 'unpin.dec') === PIN_ONE) wake(table, entry + 1, 'unpin.wake');
+  const word = pinWord(entry);
+  if (add(table, word, -PIN_ONE, 'unpin.dec') === PIN_ONE) wake(table, word, 'unpin.wake');
 }
 
 /** Makes a leaf visible: the frame word first, so that whoever sees the valid bit can read the frame. */
 export function leafPublish(table: mem.SharedWords, entry: number, frame: number): void {
   st(table, entry, frame, 'map.frame');
   // `or`, never `store`: a pin that failed on the previous mapping may sit between its +2 and its -2.
-  or(table, entry + 1, PIN_VALID, 'map.valid');
+  or(table, pinWord(entry), PIN_VALID, 'map.valid');
 }
 
 /** {@link leafPublish} for the entry that links a leaf table: readers then find whatever leaves the node has. */
 export function linkPublish(table: mem.SharedWords, entry: number, node: number): void {
   st(table, entry, node, 'map.link');
-  or(table, entry + 1, PIN_VALID, 'map.valid');
+  or(table, pinWord(entry), PIN_VALID, 'map.valid');
 }
 
 /**
@@ -94,21 +96,21 @@ export function linkPublish(table: mem.SharedWords, entry: number, node: number)
  */
 export function leavesFill(table: mem.SharedWords, entry: number, count: number, frame: number): void {
   let word = frame;
-  for (let at = entry, end = entry + count * ENTRY_WORDS; at < end; at += ENTRY_WORDS) {
+  for (let at = entry, end = entry + count; at < end; at++) {
     wr(table, at, word, 'map.frame');
-    wr(table, at + 1, PIN_VALID, 'map.valid');
     word = (word + FRAME_STEP) | 0;
   }
+  fillWords(table, pinWord(entry), count, PIN_VALID, 'map.valid');
 }
 
 /** First step of an unmap: refuses new pins. Returns the pins that are held. */
 export function leafInvalidate(table: mem.SharedWords, entry: number): number {
-  return (and(table, entry + 1, ~PIN_VALID, 'unmap.invalidate') & ~PIN_VALID) / PIN_ONE;
+  return (and(table, pinWord(entry), ~PIN_VALID, 'unmap.invalidate') & ~PIN_VALID) / PIN_ONE;
 }
 
 /** Pins held on a leaf now. */
 export const leafPins = (table: mem.SharedWords, entry: number): number =>
-  (ld(table, entry + 1, 'unmap.pincount') & ~PIN_VALID) / PIN_ONE;
+  (ld(table, pinWord(entry), 'unmap.pincount') & ~PIN_VALID) / PIN_ONE;
 
 /** Second step, once no pins are held: the frame goes. Readers in a section may still have seen it. */
 export function leafClear(table: mem.SharedWords, entry: number): void {

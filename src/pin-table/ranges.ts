@@ -11,7 +11,7 @@ import * as walk from './walk.ts';
 
 const { rd } = mem;
 const { hex, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } = address;
-const { ENTRY_WORDS, HIGH_SPAN, NODE_ENTRIES, PERM_MASK, PFN_LIMIT } = layout;
+const { HIGH_SPAN, NODE_ENTRIES, PERM_MASK, PFN_LIMIT } = layout;
 const { gibEntry } = walk;
 
 export type Visit = (entry: number, isTable: boolean) => void;
@@ -42,13 +42,13 @@ function forEachBelow(table: mem.SharedWords, mid: number, low: number, end: num
   for (let at = low; at < end; ) {
     const large = at >>> 21;
     const next = Math.min(end, (large + 1) * PAGE_2M);
-    const entry = mid + large * ENTRY_WORDS;
+    const entry = mid + large;
     const word = rd(table, entry, 'walk.mid');
     if ((word & PERM_MASK) !== 0) visit(entry, false);
     else if (word !== 0 && next - at === PAGE_2M) visit(entry, true);
     else if (word !== 0) {
       for (let page = at; page < next; page += PAGE_SIZE) {
-        const leaf = word + ((page >>> PAGE_SHIFT) & (NODE_ENTRIES - 1)) * ENTRY_WORDS;
+        const leaf = word + ((page >>> PAGE_SHIFT) & (NODE_ENTRIES - 1));
         if (rd(table, leaf, 'walk.leaf') !== 0) visit(leaf, false);
       }
     }
@@ -61,7 +61,7 @@ export function linkOf(table: mem.SharedWords, iova: number): number {
   const gib = gibEntry(table, iova);
   const mid = gib === 0 ? 0 : rd(table, gib, 'walk.root');
   if (mid === 0 || (mid & PERM_MASK) !== 0) return 0;
-  const link = mid + (Math.floor(iova / PAGE_2M) % NODE_ENTRIES) * ENTRY_WORDS;
+  const link = mid + (Math.floor(iova / PAGE_2M) % NODE_ENTRIES);
   const node = rd(table, link, 'walk.mid');
   return node === 0 || (node & PERM_MASK) !== 0 ? 0 : link;
 }
@@ -104,7 +104,7 @@ export function nodesNeeded(
         nodes++;
       }
       const large = Math.floor(at / PAGE_2M);
-      const linked = mid !== 0 && rd(table, mid + (large % NODE_ENTRIES) * ENTRY_WORDS, 'map.link') !== 0;
+      const linked = mid !== 0 && rd(table, mid + (large % NODE_ENTRIES), 'map.link') !== 0;
       const isLeaf = end - at >= PAGE_2M && isAligned(at, PAGE_2M) && isAligned(at + offset, PAGE_2M);
       if (!linked && !isLeaf && countedLeaf !== large) {
         countedLeaf = large;

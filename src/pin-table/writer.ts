@@ -9,7 +9,6 @@ import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } fro
 import type { HostExtent } from '../host/guest-ram.ts';
 import { allocateTable, type PinTableHandle } from './kernels.ts';
 import {
-  ENTRY_WORDS,
   HIGH_IOVA_LIMIT,
   HIGH_SPAN,
   type IovaBits,
@@ -23,6 +22,7 @@ import {
   PFN_SHIFT,
   PIN_ONE,
   PIN_VALID,
+  pinWord,
   readerEpoch,
   TABLE_IOVA_LIMIT,
   tableBytes,
@@ -46,7 +46,7 @@ import {
 } from './protocol.ts';
 import { forEachEntry, isAligned, linkOf, nodesNeeded } from './ranges.ts';
 import { PinTableError } from './reader.ts';
-import { gibEntry } from './walk.ts';
+import { gibEntry, highEntry } from './walk.ts';
 
 const { rd, wr, st, waitEqAsync, wake } = mem;
 
@@ -162,8 +162,8 @@ export class PinTableWriter {
   waitPins(iova: Iova, size: number, timeoutMs: number): Promise<boolean> | undefined {
     let waiting: Promise<boolean> | undefined;
     forEachEntry(this.#table, iova, size, (entry) => {
-      const word = rd(this.#table, entry + 1, 'unmap.pincount');
-      if (word !== 0) waiting ??= waitEqAsync(this.#table, entry + 1, word, timeoutMs, 'unmap.pinwait');
+      const word = rd(this.#table, pinWord(entry), 'unmap.pincount');
+      if (word !== 0) waiting ??= waitEqAsync(this.#table, pinWord(entry), word, timeoutMs, 'unmap.pinwait');
     });
     return waiting;
   }
@@ -242,7 +242,7 @@ export class PinTableWriter {
     if (room >= PAGE_1G && isAligned(iova, PAGE_1G) && isAligned(hpa, PAGE_1G))
       if (this.#isEmpty(gib)) return this.#publish(gib, frame, PAGE_1G);
     const low = iova - Math.floor(iova / PAGE_1G) * PAGE_1G;
-    const mid = this.#child(gib) + (low >>> 21) * ENTRY_WORDS;
+    const mid = this.#child(gib) + (low >>> 21);
     if (room >= PAGE_2M && isAligned(iova, PAGE_2M) && isAligned(hpa, PAGE_2M))
       if (this.#isEmpty(mid)) return this.#publish(mid, frame, PAGE_2M);
     const first = (low >>> PAGE_SHIFT) & (NODE_ENTRIES - 1);
@@ -258,18 +258,17 @@ export class PinTableWriter {
     if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is mapped here already');
     if (word === 0) {
       const node = count === NODE_ENTRIES ? this.#pool.takeAny() : this.#pool.take();
-      leavesFill(this.#table, node + first * ENTRY_WORDS, count, frame);
+      leavesFill(this.#table, node + first, count, frame);
       this.#pool.count(link, 1);
       this.#pool.count(node, count);
       linkPublish(this.#table, link, node);
       return;
     }
-    const start = word + first * ENTRY_WORDS;
+    const start = word + first;
     for (let i = 0; i < count; i++)
-      if (!this.#isEmpty(start + i * ENTRY_WORDS))
+      if (!this.#isEmpty(start + i))
         throw new PinTableError(`IOVA ${hex(iova + i * PAGE_SIZE)} is mapped already`);
-    for (let i = 0; i < count; i++)
-      leafPublish(this.#table, start + i * ENTRY_WORDS, (frame + (i << PFN_SHIFT)) | 0);
+    for (let i = 0; i < count; i++) leafPublish(this.#table, start + i, (frame + (i << PFN_SHIFT)) | 0);
     this.#pool.count(start, count);
   }
 
@@ -288,11 +287,11 @@ export class PinTableWriter {
   #gibEntry(iova: number): number {
     if (iova < TABLE_IOVA_LIMIT) return gibEntry(this.#table, iova);
     const node = this.#child(this.#highEntry(iova));
-    return node + (Math.floor(iova / PAGE_1G) % NODE_ENTRIES) * ENTRY_WORDS;
+    return node + (Math.floor(iova / PAGE_1G) % NODE_ENTRIES);
   }
 
   #highEntry(iova: number): number {
-    return this.#highRoot + Math.floor(iova / HIGH_SPAN) * ENTRY_WORDS;
+    return highEntry(this.#highRoot, Math.floor(iova / HIGH_SPAN));
   }
 
   /** The child node below `entry`, linked if absent. @throws PinTableFullError, PinTableError */
@@ -352,7 +351,7 @@ export class PinTableWriter {
     const node = rd(this.#table, link, 'walk.mid');
     let [dropped, left] = [0, 0];
     for (let i = 0; i < NODE_ENTRIES; i++) {
-      const leaf = node + i * ENTRY_WORDS;
+      const leaf = node + i;
       if (leaves) dropped += this.#forceLeaf(leaf);
       else left += leafPins(this.#table, leaf);
     }
@@ -361,8 +360,9 @@ export class PinTableWriter {
   }
 
   #force(entry: number, pins: number): void {
-    const valid = rd(this.#table, entry + 1, 'unmap.force') & PIN_VALID;
-    st(this.#table, entry + 1, valid + pins * PIN_ONE, 'unmap.force');
-    wake(this.#table, entry + 1, 'unmap.force');
+    const word = pinWord(entry);
+    const valid = rd(this.#table, word, 'unmap.force') & PIN_VALID;
+    st(this.#table, word, valid + pins * PIN_ONE, 'unmap.force');
+    wake(this.#table, word, 'unmap.force');
   }
 }

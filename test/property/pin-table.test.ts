@@ -20,6 +20,7 @@ import {
   PIN_LIMIT,
   PIN_ONE,
   PIN_VALID,
+  pinWord,
   TABLE_IOVA_LIMIT,
   WORD_GENERATION,
   WORD_ROOT,
@@ -358,7 +359,7 @@ describe('unmap of whole leaf tables', () => {
     const { writer, reader } = new System(2);
     writer.map(0 as Iova, HPA, 2 * PAGE_SIZE, PERM_RW);
     const words = mem.wordsOf(writer.sab);
-    const link = mem.rd(words, WORD_ROOT, 'walk.root') + 1;
+    const link = pinWord(mem.rd(words, WORD_ROOT, 'walk.root'));
     mem.st(words, link, (PIN_LIMIT - 1) * PIN_ONE + PIN_VALID, 'table.init');
     expect(reader.pin(0, PERM_READ)).to.equal(2 ** 28 + 1);
     expect(reader.pin(PAGE_SIZE, PERM_READ)).to.equal(PIN_UNMAPPED);
@@ -481,7 +482,7 @@ describe('pin table limits', () => {
     const system = new System(2);
     system.writer.map(...KiB4(0));
     const words = mem.wordsOf(system.writer.sab);
-    mem.st(words, findEntry(words, 0) + 1, (PIN_LIMIT - 1) * PIN_ONE + PIN_VALID, 'table.init');
+    mem.st(words, pinWord(findEntry(words, 0)), (PIN_LIMIT - 1) * PIN_ONE + PIN_VALID, 'table.init');
     expect(system.reader.pin(0, PERM_READ)).to.equal(2 ** 28);
     expect(system.reader.pin(0, PERM_READ)).to.equal(PIN_UNMAPPED);
     expect(system.writer.pins(0 as Iova, PAGE_SIZE)).to.equal(PIN_LIMIT);

@@ -4,7 +4,7 @@ import { describe, it } from 'mocha';
 import { Prng } from '#host';
 import * as mem from '#mem';
 import { type Hpa, type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE, PERM_READ } from '../../src/address/address.ts';
-import { PIN_LIMIT, PIN_ONE, PIN_VALID, TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
+import { PIN_LIMIT, PIN_ONE, PIN_VALID, pinWord, TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
 import { PIN_DENIED, PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
 import { findEntry } from '../../src/pin-table/walk.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
@@ -75,12 +75,12 @@ describe('pin kernels in WebAssembly against those in JavaScript', () => {
     }
     expect(wasm.pin(0, 2)).to.equal(PIN_DENIED);
     const words = mem.wordsOf(writer.sab);
-    const pinWord = findEntry(words, 0) + 1;
-    mem.st(words, pinWord, (PIN_LIMIT - 1) * PIN_ONE + PIN_VALID, 'table.init');
+    const word = pinWord(findEntry(words, 0));
+    mem.st(words, word, (PIN_LIMIT - 1) * PIN_ONE + PIN_VALID, 'table.init');
     expect(wasm.pin(0, PERM_READ)).to.equal(2 ** 28);
     expect(wasm.pin(0, PERM_READ)).to.equal(PIN_UNMAPPED);
     expect(wasm.unpin(0)).to.equal(true);
-    mem.st(words, pinWord, PIN_VALID, 'table.init');
+    mem.st(words, word, PIN_VALID, 'table.init');
     writer.invalidate(0 as Iova, PAGE_SIZE);
     expect(wasm.pin(0, PERM_READ)).to.equal(PIN_UNMAPPED);
     expect(writer.pins(0 as Iova, PAGE_2M)).to.equal(0);
