@@ -102,6 +102,18 @@ export interface RunRequest {
   readonly viommu: string;
   readonly bareWorkers: number;
   readonly params: string;
+  readonly mdevs?: Mdevs;
+}
+
+export interface Mdevs {
+  readonly instances: readonly Mdev[];
+}
+
+export interface Mdev {
+  readonly vm: number;
+  readonly uuid: string;
+  readonly parent: string;
+  readonly type: string;
 }
 
 export interface HostReady {
@@ -157,6 +169,12 @@ export interface HostResult {
 export interface RunAbort {
   readonly reason: string;
 }
+
+export interface DeviceRequest {
+  readonly uuid: string;
+}
+
+export type DeviceReleased = Record<string, never>;
 
 export function writeDeviceReady(m: DeviceReady, w: Writer): Writer {
   if (m.threadId !== 0) w.uint32(8).uint32(m.threadId);
@@ -563,6 +581,7 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.viommu !== '') w.uint32(82).string(m.viommu);
   if (m.bareWorkers !== 0) w.uint32(88).uint32(m.bareWorkers);
   if (m.params !== '') w.uint32(98).string(m.params);
+  if (m.mdevs !== undefined) writeMdevs(m.mdevs, w.uint32(106).fork()).ldelim();
   return w;
 }
 
@@ -620,6 +639,62 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         break;
       case 98:
         m.params = r.string();
+        break;
+      case 106:
+        m.mdevs = readMdevs(r, r.uint32() + r.pos);
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMdevs(m: Mdevs, w: Writer): Writer {
+  for (const value of m.instances) writeMdev(value, w.uint32(10).fork()).ldelim();
+  return w;
+}
+
+export function readMdevs(r: Reader, end: number): Mdevs {
+  const instances: Mdev[] = [];
+  const m: Draft<Mdevs> = { instances };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        instances.push(readMdev(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMdev(m: Mdev, w: Writer): Writer {
+  if (m.vm !== 0) w.uint32(8).uint32(m.vm);
+  if (m.uuid !== '') w.uint32(18).string(m.uuid);
+  if (m.parent !== '') w.uint32(26).string(m.parent);
+  if (m.type !== '') w.uint32(34).string(m.type);
+  return w;
+}
+
+export function readMdev(r: Reader, end: number): Mdev {
+  const m: Draft<Mdev> = { vm: 0, uuid: '', parent: '', type: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.vm = r.uint32();
+        break;
+      case 18:
+        m.uuid = r.string();
+        break;
+      case 26:
+        m.parent = r.string();
+        break;
+      case 34:
+        m.type = r.string();
         break;
       default:
         r.skipType(tag & 7);
@@ -901,6 +976,42 @@ export function readRunAbort(r: Reader, end: number): RunAbort {
   return m;
 }
 
+export function writeDeviceRequest(m: DeviceRequest, w: Writer): Writer {
+  if (m.uuid !== '') w.uint32(10).string(m.uuid);
+  return w;
+}
+
+export function readDeviceRequest(r: Reader, end: number): DeviceRequest {
+  const m: Draft<DeviceRequest> = { uuid: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.uuid = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceReleased(_m: DeviceReleased, w: Writer): Writer {
+  return w;
+}
+
+export function readDeviceReleased(r: Reader, end: number): DeviceReleased {
+  const m: Draft<DeviceReleased> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
 /** The messages a frame can carry, by the name of their field. */
 export interface FrameBodies {
   deviceReady: DeviceReady;
@@ -921,6 +1032,8 @@ export interface FrameBodies {
   vmResult: VmResult;
   hostResult: HostResult;
   runAbort: RunAbort;
+  deviceRequest: DeviceRequest;
+  deviceReleased: DeviceReleased;
 }
 
 /** The fields of a frame besides its message: their tags. */
@@ -948,4 +1061,6 @@ export const BODY_CODECS: {
   vmResult: { tag: 346, write: writeVmResult, read: readVmResult },
   hostResult: { tag: 354, write: writeHostResult, read: readHostResult },
   runAbort: { tag: 362, write: writeRunAbort, read: readRunAbort },
+  deviceRequest: { tag: 370, write: writeDeviceRequest, read: readDeviceRequest },
+  deviceReleased: { tag: 378, write: writeDeviceReleased, read: readDeviceReleased },
 };
