@@ -2,7 +2,7 @@
  * `mdevsim types`, `list` and `sysfs`: the mdev registry as users of sysfs and mdevctl know it.
  */
 import { resolve } from 'node:path';
-import { nowUs, sleep } from '#host';
+import { after } from '#host';
 import { defaultHost } from '../mdev/default-host.ts';
 import {
   diskReader,
@@ -13,7 +13,8 @@ import {
   typesText,
 } from '../mdev/mdevctl-json.ts';
 import { SysfsTree } from '../mdev/sysfs.ts';
-import { type DiskWrite, SysfsDisk } from '../mdev/sysfs-disk.ts';
+import { SysfsDisk } from '../mdev/sysfs-disk.ts';
+import { SysfsServer, writeText } from '../mdev/sysfs-server.ts';
 import { ExitCode } from '../report/summary.ts';
 
 interface DumpOptions {
@@ -39,9 +40,6 @@ export function listCommand({ dumpjson, root }: DumpOptions): void {
 
 const jsonText = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
-/** How often the files are looked at. */
-const POLL_MS = 20;
-
 export interface SysfsOptions {
   /** Writes the tree and ends. */
   readonly once?: boolean;
@@ -63,28 +61,15 @@ export async function sysfsCommand(dir: string, options: SysfsOptions): Promise<
   return ExitCode.ok;
 }
 
-/** Polls until a signal or the time limit. @throws SysfsDiskError, the file system's own errors */
-async function serve(disk: SysfsDisk, limitMs = Number.POSITIVE_INFINITY): Promise<void> {
-  let signalled = false;
-  const onSignal = () => {
-    signalled = true;
-  };
-  for (const signal of SIGNALS) process.on(signal, onSignal);
-  const end = nowUs() + limitMs * 1000;
-  while (!signalled && nowUs() < end) {
-    for (const write of disk.poll()) report(write);
-    await sleep(POLL_MS);
-  }
-  for (const signal of SIGNALS) process.off(signal, onSignal);
+/** Serves until a signal or the time limit. @throws SysfsDiskError, the file system's own errors */
+async function serve(disk: SysfsDisk, limitMs: number | undefined): Promise<void> {
+  const server = new SysfsServer(disk, (write) => process.stderr.write(writeText(write)));
+  const stop = () => server.stop();
+  for (const signal of SIGNALS) process.on(signal, stop);
+  const cancel = limitMs === undefined ? () => {} : after(limitMs, stop);
+  await server.run();
+  cancel();
+  for (const signal of SIGNALS) process.off(signal, stop);
 }
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
-/** Of a text that somebody wrote, so much is shown. */
-const SHOWN_CHARACTERS = 60;
-
-/** One line for what was done or refused: a plain file cannot return an errno. */
-function report({ path, text, error, blocks }: DiskWrite): void {
-  const shown = JSON.stringify(text.slice(0, SHOWN_CHARACTERS));
-  const outcome = error?.message ?? (blocks ? 'waits for the last close' : 'done');
-  process.stderr.write(`${shown} to ${path}: ${outcome}\n`);
-}

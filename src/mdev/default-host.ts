@@ -48,6 +48,28 @@ export const SRIOV_GPU: ParentSpec = {
   virtualFunctions: ['0000:5e:00.4', '0000:5e:00.5', '0000:5e:00.6', '0000:5e:00.7'],
 };
 
+/** Name of a run's own parent. */
+export const SOFTWARE_GPU = 'vgpu';
+/** Its only type: the model `vgpu`, of which a machine has as many as it can start. */
+export const SOFTWARE_GPU_TYPE = 'vgpu-1';
+
+/** The parent of the vGPUs that a scenario asks for by number alone; one beyond `instances` is EUSERS. */
+export const softwareGpu = (instances: number): ParentSpec => ({
+  name: SOFTWARE_GPU,
+  driver: 'vgpu',
+  device: '/sys/devices/virtual/vgpu/vgpu',
+  subsystem: '/sys/class/vgpu',
+  capacity: { kind: 'instances', total: instances },
+  types: [
+    {
+      id: SOFTWARE_GPU_TYPE,
+      name: 'mdevsim vGPU',
+      description: `without a GPU of its own, max_instance=${instances}\n`,
+      deviceApi: 'vfio-pci',
+    },
+  ],
+});
+
 /** A registry with both GPUs and no instances. */
 export function defaultHost(): MdevRegistry {
   const registry = new MdevRegistry();

@@ -28,10 +28,13 @@ export class MdevError extends Error {
   override name = 'MdevError';
   readonly errno: MdevErrno;
   readonly stage: MdevErrorStage;
+  /** The message without the errno's name. */
+  readonly detail: string;
 
   constructor(errno: MdevErrno, message: string, stage: MdevErrorStage = 'transfer') {
     super(`${errno}: ${message}`);
     this.errno = errno;
     this.stage = stage;
+    this.detail = message;
   }
 }

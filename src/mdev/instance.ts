@@ -17,8 +17,13 @@ export interface MdevInstance {
   readonly iommuGroup: number;
   /** Opens that no close has followed. */
   readonly openCount: number;
-  /** @throws MdevError ENODEV without a driver or while it is being removed, EMFILE at OPENS_LIMIT */
-  open(): void;
+  /**
+   * `request` is called when the device is to go while it is open, and asks that it be closed (vfio's device request);
+   * the kernel asks again every ten seconds, here it is asked once.
+   *
+   * @throws MdevError ENODEV without a driver or while it is being removed, EMFILE at OPENS_LIMIT
+   */
+  open(request?: () => void): void;
   /** @throws MdevError EBADF if it is not open */
   close(): void;
 }
@@ -41,6 +46,8 @@ export class Instance implements MdevInstance {
   #opens = 0;
   readonly #values = new Map<AttributeSpec, string>();
   readonly #atLastClose: (() => void)[] = [];
+  /** Of those who have opened it, until the last close. */
+  readonly #requests: (() => void)[] = [];
 
   constructor(uuid: string, owner: Parent, spec: TypeSpec, group: number) {
     this.uuid = uuid;
@@ -65,31 +72,40 @@ export class Instance implements MdevInstance {
     return this.#opens;
   }
 
-  open(): void {
+  open(request?: () => void): void {
     if (!this.active || !this.bound) throw new MdevError('ENODEV', `${this.uuid} is going or has no driver`);
     if (this.#opens >= OPENS_LIMIT)
       throw new MdevError('EMFILE', `${this.uuid} is open ${OPENS_LIMIT} times`);
     this.#opens++;
+    if (request) this.#requests.push(request);
   }
 
   close(): void {
     if (this.#opens === 0) throw new MdevError('EBADF', `${this.uuid} is not open`);
     this.#opens--;
-    if (this.#opens === 0) for (const then of this.#atLastClose.splice(0)) then();
+    if (this.#opens > 0) return;
+    this.#requests.length = 0;
+    for (const then of this.#atLastClose.splice(0)) then();
   }
 
-  /** Does `then` now if it is not open, otherwise at the last close; the promise resolves after it. */
+  /**
+   * Does `then` now if it is not open; otherwise asks who has opened it to close it, and does so at the last close; the
+   * promise resolves after it.
+   */
   whenClosed(then: () => void): Promise<void> | undefined {
     if (this.#opens === 0) {
       then();
       return undefined;
     }
-    return new Promise((resolve) => {
+    const closed = new Promise<void>((resolve) => {
       this.#atLastClose.push(() => {
         then();
         resolve();
       });
     });
+    // After the line above: who is asked may close at once.
+    for (const request of this.#requests.splice(0)) request();
+    return closed;
   }
 
   /** The driver lets go: gives the group's number to be freed, or undefined if it had. */

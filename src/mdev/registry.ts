@@ -46,8 +46,12 @@ export class MdevRegistry {
    */
   create(parentName: string, typeId: string, uuid: string): MdevInstance {
     const parent = this.parent(parentName);
-    const type = parent?.type(typeId);
-    if (!parent || !type) throw new MdevError('ENOENT', `no type ${typeId} of ${parentName}`);
+    if (!parent) throw new MdevError('ENOENT', `no parent ${parentName}; ${listed(this.#parents.keys())}`);
+    const type = parent.type(typeId);
+    if (!type) {
+      const ids = [...parent.types()].map(({ id }) => id);
+      throw new MdevError('ENOENT', `no type ${typeId} of ${parentName}; ${listed(ids)}`);
+    }
     const name = parseUuid(uuid);
     if (this.#instances.has(name)) throw new MdevError('EEXIST', `there is an instance ${name}`);
     parent.admit(type);
@@ -113,4 +117,13 @@ export class MdevRegistry {
     const group = instance.releaseDriver();
     if (group !== undefined) this.#groups.give(group);
   }
+}
+
+/** Names that an error shows of those there are. */
+const NAMES_SHOWN = 8;
+
+function listed(names: Iterable<string>): string {
+  const all = [...names];
+  const more = all.length > NAMES_SHOWN ? ` and ${all.length - NAMES_SHOWN} more` : '';
+  return `there are ${all.slice(0, NAMES_SHOWN).join(', ') || 'none'}${more}`;
 }

@@ -1,0 +1,195 @@
+/**
+ * mdevctl's definitions: what is to run, as its files and its `list -d --dumpjson` say it.
+ */
+import { closeSync, fstatSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { z } from 'zod';
+import { MdevError } from './errors.ts';
+import { parseUuid, UUID_CHARACTERS } from './parse.ts';
+import type { MdevInstance, MdevRegistry } from './registry.ts';
+import { SysfsTree } from './sysfs.ts';
+
+/** Bytes of one file: thousands of definitions. */
+export const DEFINITION_BYTES = 4 * 2 ** 20;
+/** Definitions of one source. */
+export const DEFINITIONS_LIMIT = 32_768;
+/** What mdevctl keeps beside its parents' directories. */
+const SCRIPTS = 'scripts.d';
+
+/** An instance that is wanted. */
+export interface Definition {
+  readonly parent: string;
+  /** In lower case. */
+  readonly uuid: string;
+  readonly type: string;
+  /** Path below the instance's directory and value, in the order they are written. */
+  readonly attrs: readonly (readonly [path: string, value: string])[];
+}
+
+/** Thrown for definitions that cannot be read, with where they are and what is accepted. */
+export class DefinitionError extends Error {
+  override name = 'DefinitionError';
+}
+
+/** What /etc/mdevctl.d/PARENT/UUID holds; more fields are left alone, as mdevctl does. */
+const inner = z.object({
+  mdev_type: z.string().min(1).max(255),
+  start: z.enum(['auto', 'manual']).default('manual'),
+  attrs: z.array(z.record(z.string(), z.string())).default([]),
+});
+/** What `mdevctl list -d --dumpjson` prints. */
+const dump = z.array(z.record(z.string(), z.array(z.record(z.string(), inner))));
+/** The directory /etc/mdevctl.d as an object: parent → UUID → what the file holds. */
+const directory = z.record(z.string(), z.record(z.string(), inner));
+
+const ACCEPTED =
+  "accepted: what `mdevctl list -d --dumpjson` prints, or an object of parents, each an object of UUIDs with a definition file's content";
+
+/**
+ * The definitions of a value in one of two shapes: mdevctl's dump, or parent → UUID → a definition file's content.
+ *
+ * @param where names the value in errors
+ * @throws DefinitionError
+ */
+export function definitionsOf(value: unknown, where: string): Definition[] {
+  const found = (Array.isArray(value) ? parsed(dump, value, where) : [parsed(directory, value, where)])
+    .flatMap((byParent) => Object.entries(byParent))
+    .flatMap(([parent, members]) =>
+      [members]
+        .flat()
+        .flatMap((byUuid) => Object.entries(byUuid))
+        .map(([uuid, content]) => definition(parent, uuid, content, where)),
+    );
+  return limited(found, where);
+}
+
+/**
+ * The definitions at a path: a file of mdevctl's dump, a definition file (parent and UUID are the last two parts of its
+ * path), or a directory such as /etc/mdevctl.d or one parent's in it, in order of name.
+ *
+ * @throws DefinitionError
+ */
+export function readDefinitions(path: string): Definition[] {
+  const at = resolve(path);
+  try {
+    return limited(statSync(at).isDirectory() ? fromDirectory(at) : fromFile(at), at);
+  } catch (error) {
+    if (!(error instanceof Error && 'syscall' in error)) throw error;
+    throw new DefinitionError(`definitions ${error.message}`);
+  }
+}
+
+/**
+ * Makes an instance as `mdevctl start` does: the instance, then its attributes; what is refused leaves no instance.
+ *
+ * @throws MdevError the kernel's, of `create` or of the write to an attribute, naming the definition
+ */
+export function startDefinition(
+  registry: MdevRegistry,
+  { parent, uuid, type, attrs }: Definition,
+): MdevInstance {
+  const named = (error: unknown, what: string): unknown =>
+    error instanceof MdevError
+      ? new MdevError(error.errno, `${parent}/${uuid}${what}: ${error.detail}`)
+      : error;
+  if (registry.parent(parent)?.isMdev === false)
+    throw new MdevError('ENOENT', `${parent}/${uuid}: ${parent} has virtual functions and no mdev types`);
+  let made: MdevInstance;
+  try {
+    made = registry.create(parent, type, uuid);
+  } catch (error) {
+    throw named(error, '');
+  }
+  const tree = new SysfsTree(registry);
+  for (const [path, value] of attrs)
+    try {
+      void tree.write(`/sys/bus/mdev/devices/${uuid}/${path}`, value);
+    } catch (error) {
+      void registry.remove(uuid);
+      throw named(error, ` attribute ${path}`);
+    }
+  return made;
+}
+
+/** @throws DefinitionError */
+function parsed<T>(shape: z.ZodType<T>, value: unknown, where: string): T {
+  const { data, error } = shape.safeParse(value);
+  if (error) throw new DefinitionError(`${where}: ${problemsOf(error)}; ${ACCEPTED}`);
+  return data;
+}
+
+function fromDirectory(at: string): Definition[] {
+  const entries = readdirSync(at, { withFileTypes: true })
+    .filter(({ name }) => name !== SCRIPTS)
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+  return entries.flatMap((entry) => {
+    const path = join(at, entry.name);
+    if (entry.isDirectory()) return definitionFiles(path);
+    return isUuid(entry.name) ? fromFile(path) : [];
+  });
+}
+
+const definitionFiles = (dir: string): Definition[] =>
+  readdirSync(dir)
+    .filter(isUuid)
+    .sort()
+    .flatMap((name) => fromFile(join(dir, name)));
+
+function fromFile(at: string): Definition[] {
+  const value = jsonOf(at);
+  if (Array.isArray(value)) return definitionsOf(value, at);
+  if (typeof value === 'object' && value !== null && 'mdev_type' in value)
+    return [definition(basename(dirname(at)), basename(at), parsed(inner, value, at), at)];
+  return definitionsOf(value, at);
+}
+
+/** @throws DefinitionError, the file system's own errors */
+function jsonOf(at: string): unknown {
+  const file = openSync(at, 'r');
+  try {
+    const { size } = fstatSync(file);
+    if (size > DEFINITION_BYTES)
+      throw new DefinitionError(`${at}: ${size} bytes; accepted: up to ${DEFINITION_BYTES}`);
+    const text = readFileSync(file, 'utf8');
+    try {
+      return JSON.parse(text) as unknown;
+    } catch (error) {
+      throw new DefinitionError(`${at}: not JSON: ${(error as Error).message}`);
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+function definition(parent: string, uuid: string, content: z.infer<typeof inner>, where: string): Definition {
+  if (!isUuid(uuid))
+    throw new DefinitionError(`${where}: ${JSON.stringify(uuid)} of ${parent} is not a UUID`);
+  const attrs = content.attrs.flatMap((byPath) => Object.entries(byPath));
+  const outside = attrs.find(([path]) => path.startsWith('/') || path.split('/').includes('..'));
+  if (outside)
+    throw new DefinitionError(`${where}: attribute ${outside[0]} is outside of ${uuid}'s directory`);
+  return { parent, uuid: parseUuid(uuid), type: content.mdev_type, attrs };
+}
+
+function isUuid(text: string): boolean {
+  try {
+    return text.length === UUID_CHARACTERS && parseUuid(text) !== '';
+  } catch {
+    return false;
+  }
+}
+
+function limited(found: Definition[], where: string): Definition[] {
+  if (found.length > DEFINITIONS_LIMIT)
+    throw new DefinitionError(`${where}: ${found.length} definitions; accepted: up to ${DEFINITIONS_LIMIT}`);
+  return found;
+}
+
+/** Problems shown of one value. */
+const PROBLEMS_SHOWN = 3;
+
+const problemsOf = (error: z.ZodError): string =>
+  error.issues
+    .slice(0, PROBLEMS_SHOWN)
+    .map(({ path, message }) => (path.length > 0 ? `${path.join('.')}: ${message}` : message))
+    .join('; ');
