@@ -38,6 +38,10 @@ export class ContainerNotifier implements MapNotifier {
     }
   }
 
+  mapPages(iova: Iova, gpas: Float64Array, count: number, perm: number): boolean {
+    return this.#container.mapPages(iova, gpas, count, perm);
+  }
+
   unmap(ranges: readonly IovaRange[]): Completion {
     return this.#container.unmapMappings(ranges);
   }
@@ -47,8 +51,7 @@ export class ContainerNotifier implements MapNotifier {
   }
 
   has(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
-    const held = this.#container.mappingAt(iova);
-    return held?.iova === iova && held.vaddr === gpa && held.size === size && held.perm === perm;
+    return this.#container.has(iova, gpa, size, perm);
   }
 
   mappingAt(iova: number): Translation | undefined {
@@ -57,8 +60,8 @@ export class ContainerNotifier implements MapNotifier {
   }
 
   forEachMapping(start: number, end: number, visit: TranslationVisitor): void {
-    this.#container.forEach(start, end, ({ iova, vaddr, size, perm }) =>
-      visit(iova, vaddr as Gpa, size, perm),
+    this.#container.forEach(start, end, (iova, size, vaddr, perm) =>
+      visit(iova as Iova, vaddr as Gpa, size, perm),
     );
   }
 

@@ -4,7 +4,7 @@
 
 import type { Prng } from '#host';
 import * as mem from '#mem';
-import { FOUR_GIB, type Gpa, type Hpa, hex } from '../address/address.ts';
+import { FOUR_GIB, type Gpa, type Hpa, hex, PAGE_SIZE } from '../address/address.ts';
 import { FRAME_SIZE, HostMemory, type HostMemoryHandle } from './host-memory.ts';
 
 const { rd, wr, ld, st, or, wake, waitEqAsync, copyIn, copyOut, equals } = mem;
@@ -92,6 +92,24 @@ export class GuestRam {
       length >= 0 &&
       ((gpa >= 0 && gpa + length <= this.#below4g) || (gpa >= FOUR_GIB && gpa + length <= this.#end))
     );
+  }
+
+  /** Host PFN of the page at `gpa`, or -1 if it is not RAM. */
+  frameOf(gpa: number): number {
+    const offset = this.#offset(gpa);
+    return offset < 0 ? -1 : (this.host.base + offset) / PAGE_SIZE;
+  }
+
+  /**
+   * Index of the word at `gpa`, for {@link wordAt}: a page table's entries, up to the page's end, are behind it.
+   * @throws GuestAddressError
+   */
+  wordIndex(gpa: number): number {
+    return this.#wordIndex(gpa);
+  }
+
+  wordAt(index: number): number {
+    return rd(this.#words, index, 'ram.word') >>> 0;
   }
 
   /** HPA behind `gpa`, or undefined if it is not RAM. */

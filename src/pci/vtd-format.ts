@@ -268,7 +268,9 @@ export const widthOfLevels = (levels: number): number => 12 + 9 * levels;
 /** … and back. */
 export const levelsOfWidth = (width: number): number => (width - 12) / 9;
 /** Bytes that one entry of a table at `level` (1 = lowest) covers. */
-export const spanOfLevel = (level: number): number => 2 ** (12 + 9 * (level - 1));
+export const spanOfLevel = (level: number): number => SPANS[level] as number;
+
+const SPANS = [0, 2 ** 12, 2 ** 21, 2 ** 30, 2 ** 39, 2 ** 48];
 
 /** The interrupt address range, section 3.14: DMA writes to it are interrupt requests and never translated. */
 export const INTERRUPT_RANGE_START = 0xfee00000;

@@ -103,6 +103,19 @@ export function leavesFill(table: mem.SharedWords, entry: number, count: number,
   fillWords(table, pinWord(entry), count, PIN_VALID, 'map.valid');
 }
 
+/** {@link leavesFill} for `count` frames that are not consecutive: host PFNs. */
+export function framesFill(
+  table: mem.SharedWords,
+  entry: number,
+  frames: Int32Array,
+  count: number,
+  perm: number,
+): void {
+  for (let i = 0; i < count; i++)
+    wr(table, entry + i, ((frames[i] as number) << PFN_SHIFT) | perm, 'map.frame');
+  fillWords(table, pinWord(entry), count, PIN_VALID, 'map.valid');
+}
+
 /** First step of an unmap: refuses new pins. Returns the pins that are held. */
 export function leafInvalidate(table: mem.SharedWords, entry: number): number {
   return (and(table, pinWord(entry), ~PIN_VALID, 'unmap.invalidate') & ~PIN_VALID) / PIN_ONE;

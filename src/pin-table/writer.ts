@@ -35,6 +35,7 @@ import {
 } from './layout.ts';
 import { NodePool, PinTableFullError } from './nodes.ts';
 import {
+  framesFill,
   generationBump,
   leafClear,
   leafInvalidate,
@@ -135,6 +136,34 @@ export class PinTableWriter {
       base += size;
     }
     return this.#leaves;
+  }
+
+  /**
+   * Maps `count` pages from `iova` on, all below one leaf table, to the host PFNs in `frames`. False, and nothing is
+   * mapped, if a larger leaf or a mapped page is there or the table is full.
+   */
+  mapPages(iova: Iova, frames: Int32Array, count: number, perm: number): boolean {
+    const low = iova % PAGE_1G;
+    const first = (low >>> PAGE_SHIFT) & (NODE_ENTRIES - 1);
+    if (iova + count * PAGE_SIZE > this.iovaLimit || this.nodes - this.nodesInUse < 3) return false;
+    const gib = this.#gibEntry(iova);
+    if ((rd(this.#table, gib, 'map.link') & PERM_MASK) !== 0) return false;
+    const link = this.#child(gib) + (low >>> 21);
+    const word = rd(this.#table, link, 'map.link');
+    if ((word & PERM_MASK) !== 0) return false;
+    if (word === 0) {
+      const node = count === NODE_ENTRIES ? this.#pool.takeAny() : this.#pool.take();
+      framesFill(this.#table, node + first, frames, count, perm);
+      this.#pool.count(link, 1);
+      this.#pool.count(node, count);
+      linkPublish(this.#table, link, node);
+      return true;
+    }
+    for (let i = 0; i < count; i++) if (!this.#isEmpty(word + first + i)) return false;
+    for (let i = 0; i < count; i++)
+      leafPublish(this.#table, word + first + i, ((frames[i] as number) << PFN_SHIFT) | perm);
+    this.#pool.count(word, count);
+    return true;
   }
 
   /**

@@ -5,12 +5,13 @@
  * and an unmap of pinned pages asks the devices to unpin and waits (R6), then insists (R7).
  */
 import { nowUs, yieldTurn } from '#host';
-import { hex, type Iova, PAGE_SIZE } from '../address/address.ts';
+import { hex, type Iova, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
 import { TABLE_IOVA_LIMIT } from '../pin-table/layout.ts';
 import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
 import { VfioError } from './errors.ts';
-import { DMA_ENTRY_LIMIT, Mappings, spanText } from './mappings.ts';
+import { type ColumnVisitor, MappingColumns } from './mapping-columns.ts';
+import { checkRoom, DMA_ENTRY_LIMIT, type Straddling, spanText, takenBy } from './mappings.ts';
 
 export { DMA_ENTRY_LIMIT } from './mappings.ts';
 
@@ -37,6 +38,8 @@ export interface DmaMapping {
 export interface Backing {
   /** @throws RangeError if any of the range is not memory */
   extents(vaddr: number, size: number): readonly HostExtent[];
+  /** Host PFN of the page at `vaddr`, or -1 if it is not memory. Absent: pages are mapped one by one. */
+  frameOf?(vaddr: number): number;
 }
 
 /** A device that uses the container, as the container sees it. */
@@ -80,7 +83,10 @@ export class Container {
   readonly counters: ContainerCounters = { maps: 0, unmaps: 0, leaves: 0, pinnedUnmaps: 0, forcedPins: 0 };
   readonly #table: PinTableWriter;
   readonly #backing: Backing;
-  readonly #mappings: Mappings<DmaMapping>;
+  readonly #mappings = new MappingColumns();
+  readonly #entryLimit: number;
+  /** Of one call of {@link mapPages}. */
+  readonly #frames = new Int32Array(PAGE_2M / PAGE_SIZE);
   readonly #users = new Set<DmaUser>();
   readonly #unmapWaitMs: number;
   readonly #drainLimitMs: number;
@@ -88,7 +94,7 @@ export class Container {
   constructor(table: PinTableWriter, backing: Backing, options: ContainerOptions = {}) {
     this.#table = table;
     this.#backing = backing;
-    this.#mappings = new Mappings(options.entryLimit ?? DMA_ENTRY_LIMIT);
+    this.#entryLimit = options.entryLimit ?? DMA_ENTRY_LIMIT;
     this.#unmapWaitMs = options.unmapWaitMs ?? DMA_UNMAP_WAIT_MS;
     this.#drainLimitMs = options.drainLimitMs ?? DRAIN_LIMIT_MS;
   }
@@ -106,14 +112,15 @@ export class Container {
     if (!this.#users.delete(user)) return;
     this.#table.forceOutside(user.slot);
     if (this.#users.size === 0)
-      for (const { iova, size } of this.#mappings.values())
-        this.counters.forcedPins += this.#table.forcePins(iova, size);
+      this.#forEachMapping((iova, size) => {
+        this.counters.forcedPins += this.#table.forcePins(iova as Iova, size);
+      });
   }
 
   /** Pins held in the whole container now. */
   pins(): number {
     let pins = 0;
-    for (const { iova, size } of this.#mappings.values()) pins += this.#table.pins(iova, size);
+    for (const { iova, size } of this.#runs()) pins += this.#table.pins(iova, size);
     return pins;
   }
 
@@ -128,10 +135,39 @@ export class Container {
       throw new VfioError('EINVAL', `map of ${rangeText(iova, size)}: IOVAs have 48 bits`);
     if (perm < 1 || perm > 3) throw new VfioError('EINVAL', `permission ${perm}; accepted: 1 to 3`);
     if (vaddr % PAGE_SIZE !== 0) throw new VfioError('EINVAL', `vaddr ${hex(vaddr)} is not page-aligned`);
-    this.#mappings.checkFree({ iova, size });
+    const overlaps = this.#mappings.overlapping(iova, iova + size) >= 0;
+    checkRoom(
+      { iova, size },
+      overlaps ? this.#mappings.found : undefined,
+      this.liveMappings,
+      this.#entryLimit,
+    );
     this.#mapExtents(iova, this.#extents(vaddr, size), perm);
-    this.#mappings.add({ iova, vaddr, size, perm });
+    this.#mappings.add(iova, size, vaddr, perm);
     this.counters.maps++;
+  }
+
+  /**
+   * Maps `count` pages from `iova` on, each a mapping of its own, page i to the memory at vaddrs[i]; they lie in one
+   * 2 MiB. False, and nothing is mapped, if {@link map} would refuse any of them.
+   */
+  mapPages(iova: Iova, vaddrs: Float64Array, count: number, perm: number): boolean {
+    const backing = this.#backing;
+    const end = iova + count * PAGE_SIZE;
+    if (!backing.frameOf || end > TABLE_IOVA_LIMIT || this.liveMappings + count > this.#entryLimit)
+      return false;
+    if (perm < 1 || perm > 3 || this.#mappings.overlapping(iova, end) >= 0) return false;
+    for (let i = 0; i < count; i++) {
+      const frame = backing.frameOf(vaddrs[i] as number);
+      if (frame < 0) return false;
+      this.#frames[i] = frame;
+    }
+    if (!this.#table.mapPages(iova, this.#frames, count, perm)) return false;
+    for (let i = 0; i < count; i++)
+      this.#mappings.add(iova + i * PAGE_SIZE, PAGE_SIZE, vaddrs[i] as number, perm);
+    this.counters.leaves += count;
+    this.counters.maps += count;
+    return true;
   }
 
   /**
@@ -139,16 +175,28 @@ export class Container {
    * end refuses the whole call, as type1 v2 does, or with `straddling: 'keep'` stays, as a vfio-user client expects.
    * @throws VfioError EINVAL
    */
-  async unmapRange(iova: Iova, size: number, straddling: 'refuse' | 'keep' = 'refuse'): Promise<number> {
+  async unmapRange(
+    iova: Iova,
+    size: number,
+    straddling: Exclude<Straddling, 'whole'> = 'refuse',
+  ): Promise<number> {
     this.#checkRange('unmap', iova, size);
-    const inside = this.#mappings.taken({ iova, size }, straddling);
+    const inside = takenBy(straddling, { iova, size }, this.#within(iova, iova + size));
     await this.unmapMappings(inside);
     return inside.length;
   }
 
   /** Removes every mapping. */
   unmapAll(): Completion {
-    return this.unmapMappings([...this.#mappings.values()]);
+    const runs = this.#runs();
+    let pins = 0;
+    for (const { iova, size } of runs) pins += this.#table.invalidate(iova, size);
+    if (pins > 0) return this.unmapMappings(this.#within(0, Number.POSITIVE_INFINITY));
+    if (runs.length === 0) return undefined;
+    this.counters.unmaps += this.liveMappings;
+    for (const { iova, size } of runs) this.#table.clear(iova, size);
+    this.#mappings.clear();
+    return this.#drain();
   }
 
   /**
@@ -167,11 +215,17 @@ export class Container {
 
   /** The live mapping that covers `iova`. */
   mappingAt(iova: number): DmaMapping | undefined {
-    return this.#mappings.at(iova);
+    if (this.#mappings.covering(iova) < 0) return undefined;
+    return this.#mappings.found as DmaMapping;
+  }
+
+  /** True if exactly this mapping is live. */
+  has(iova: Iova, vaddr: number, size: number, perm: number): boolean {
+    return this.#mappings.has(iova, size, vaddr, perm);
   }
 
   /** Visits the mappings that intersect [start, end) in ascending order. The visitor must not change the map. */
-  forEach(start: number, end: number, visit: (mapping: DmaMapping) => void): void {
+  forEach(start: number, end: number, visit: ColumnVisitor): void {
     this.#mappings.forEach(start, end, visit);
   }
 
@@ -179,6 +233,32 @@ export class Container {
   setSwitching(on: boolean): void {
     this.#table.setSwitching(on);
     if (!on) for (const user of this.#users) user.wake();
+  }
+
+  #forEachMapping(visit: ColumnVisitor): void {
+    this.#mappings.forEach(0, Number.POSITIVE_INFINITY, visit);
+  }
+
+  #within(start: number, end: number): DmaMapping[] {
+    const found: DmaMapping[] = [];
+    this.#mappings.forEach(start, end, (iova, size, vaddr, perm) => {
+      found.push({ iova: iova as Iova, size, vaddr, perm });
+    });
+    return found;
+  }
+
+  /** What is mapped, mappings that touch each other as one. */
+  #runs(): { iova: Iova; size: number }[] {
+    const runs: { iova: Iova; size: number }[] = [];
+    let last: { iova: Iova; size: number } | undefined;
+    this.#forEachMapping((iova, size) => {
+      if (last && last.iova + last.size === iova) last.size += size;
+      else {
+        last = { iova: iova as Iova, size };
+        runs.push(last);
+      }
+    });
+    return runs;
   }
 
   #extents(vaddr: number, size: number): readonly HostExtent[] {
@@ -198,12 +278,17 @@ export class Container {
     }
   }
 
-  /** Frames, then the generation, then the drain, then the nodes. */
+  /** Frames, then what {@link #drain} does. */
   #remove(mappings: readonly { readonly iova: Iova; readonly size: number }[]): Completion {
     for (const mapping of mappings) {
       this.#table.clear(mapping.iova, mapping.size);
-      this.#mappings.remove(mapping);
+      this.#mappings.remove(mapping.iova);
     }
+    return this.#drain();
+  }
+
+  /** The generation, then the drain, then the nodes. */
+  #drain(): Completion {
     this.#table.bump();
     const waiting = this.#table.waitDrained(this.#drainLimitMs);
     if (waiting === undefined) {

@@ -1,6 +1,7 @@
 /**
  * The set of mappings that a container holds: ordered, never overlapping, limited in number; and which of them an
- * unmap takes.
+ * unmap takes. This is the set of the calls' container, with what a call needs to know of each; the devices' container
+ * keeps numbers alone (mapping-columns.ts) under the same rules.
  *
  * The unit is the owner's: the container counts bytes, type1 counts pages, so that 64-bit ranges stay exact.
  */
@@ -76,10 +77,7 @@ export class Mappings<M extends Span> {
    * @throws VfioError EEXIST, ENOSPC
    */
   checkFree(span: Span): void {
-    const other = this.overlapping(span);
-    if (other) throw new VfioError('EEXIST', `${spanText(span)} overlaps ${spanText(other)}`);
-    if (this.#tree.size >= this.limit)
-      throw new VfioError('ENOSPC', `${this.limit} mappings are live, the limit`);
+    checkRoom(span, this.overlapping(span), this.#tree.size, this.limit);
   }
 
   /** Adds a mapping that {@link checkFree} has let pass. */
@@ -98,9 +96,22 @@ export class Mappings<M extends Span> {
   taken(span: Span, straddling: Straddling): M[] {
     const touched: M[] = [];
     this.forEach(span.iova, endOf(span), (mapping) => touched.push(mapping));
-    return RULES[straddling](span, touched);
+    return takenBy(straddling, span, touched);
   }
 }
+
+/**
+ * Whether `span` may be added to `live` mappings, of which `other` overlaps it; an overlap is found before the limit.
+ * @throws VfioError EEXIST, ENOSPC
+ */
+export function checkRoom(span: Span, other: Span | undefined, live: number, limit: number): void {
+  if (other) throw new VfioError('EEXIST', `${spanText(span)} overlaps ${spanText(other)}`);
+  if (live >= limit) throw new VfioError('ENOSPC', `${limit} mappings are live, the limit`);
+}
+
+/** From the mappings that touch `span` to those that an unmap of it removes. @throws VfioError EINVAL */
+export const takenBy = <M extends Span>(straddling: Straddling, span: Span, touched: M[]): M[] =>
+  RULES[straddling](span, touched);
 
 const isInside = (outer: Span, inner: Span): boolean =>
   inner.iova >= outer.iova && endOf(inner) <= endOf(outer);

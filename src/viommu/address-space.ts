@@ -6,7 +6,8 @@ import { nowUs } from '#host';
 import type { Gpa, Iova } from '../address/address.ts';
 import { PAGE_SIZE, PERM_RW } from '../address/address.ts';
 import type { RamRegion } from '../host/guest-ram.ts';
-import type { Completion, IovaRange, MapNotifier, TranslationSource } from './notifier.ts';
+import type { Completion, IovaRange, MapNotifier, Translation, TranslationSource } from './notifier.ts';
+import { PageRun } from './page-run.ts';
 
 /** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
 export type AddressSpaceKind = 'system' | 'iommu' | 'blocked';
@@ -85,10 +86,7 @@ export class DeviceAddressSpace {
    * other tables (a domain change) only what differs changes.
    */
   enterIommu(source: TranslationSource): Completion {
-    if (this.#kind !== 'iommu')
-      return this.#replaceAll('iommu', source, () =>
-        source.walk(0, limitOf(source), (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm)),
-      );
+    if (this.#kind !== 'iommu') return this.#replaceAll('iommu', source, () => this.#replay(source));
     this.#source = source;
     const since = this.#begin();
     return after(this.#sync(source, 0, limitOf(source), true), () => this.#end('iommu', since));
@@ -122,6 +120,17 @@ export class DeviceAddressSpace {
     return found;
   }
 
+  /** Maps everything; neighbouring pages go to the notifier together. */
+  #replay(source: TranslationSource): void {
+    const pages = new PageRun(this.#notifier, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm));
+    source.walk(0, limitOf(source), (iova, gpa, size, perm) => {
+      if (size === PAGE_SIZE) return pages.add(iova, gpa, perm);
+      return pages.flush() && this.#map(iova, gpa, size, perm);
+    });
+    pages.flush();
+    this.counters.mapEvents += pages.mapped;
+  }
+
   #replaceAll(kind: AddressSpaceKind, source: TranslationSource | undefined, replay: () => void): Completion {
     const from = this.#kind;
     const since = this.#begin();
@@ -148,6 +157,11 @@ export class DeviceAddressSpace {
   /** `switching`: a switch is under way already. */
   #sync(source: TranslationSource, start: number, end: number, switching = false): Completion {
     this.counters.syncs++;
+    if (end - start === PAGE_SIZE) {
+      const [leaf, held] = [source.leafAt(start), this.#notifier.mappingAt(start)];
+      if (isPageAt(start, leaf) && isPageAt(start, held))
+        return this.#syncPage(source, start as Iova, held, leaf, switching);
+    }
     const [from, to] = this.#hull(source, start, end);
     const stale: IovaRange[] = [];
     let gap = false;
@@ -172,6 +186,33 @@ export class DeviceAddressSpace {
       mapNew();
       if (gap) this.#notifier.switchEnd();
     });
+  }
+
+  /** {@link sync} of one page that neither the tables nor the container cover with more: what strict guests do. */
+  #syncPage(
+    source: TranslationSource,
+    iova: Iova,
+    held: Translation | undefined,
+    leaf: Translation | undefined,
+    switching: boolean,
+  ): Completion {
+    if (!held) {
+      if (leaf) this.#map(iova, leaf.gpa, PAGE_SIZE, leaf.perm);
+      return undefined;
+    }
+    if (leaf && leaf.gpa === held.gpa && leaf.perm === held.perm) return undefined;
+    this.counters.unmapEvents++;
+    const gap = leaf !== undefined && !switching;
+    if (gap) this.#notifier.switchBegin();
+    const unmapped = this.#notifier.unmap([{ iova, size: PAGE_SIZE }]);
+    const finish = (now: Translation | undefined) => {
+      if (now) this.#map(now.iova, now.gpa, now.size, now.perm);
+      if (gap) this.#notifier.switchEnd();
+    };
+    // The guest may have gone on editing while devices were being waited for.
+    if (unmapped) return unmapped.then(() => finish(source.leafAt(iova)));
+    finish(leaf);
+    return undefined;
   }
 
   /** Widens [start, end) until no mapping and no translation straddles its ends: superpages go and come whole. */
@@ -207,6 +248,10 @@ export class DeviceAddressSpace {
     return identity(this.#kind === 'system' ? this.#ram : []);
   }
 }
+
+/** True of nothing, and of a translation of exactly the page at `iova`. */
+const isPageAt = (iova: number, translation: Translation | undefined): boolean =>
+  translation === undefined || (translation.iova === iova && translation.size === PAGE_SIZE);
 
 const limitOf = (source: TranslationSource): number => source.limit ?? IOVA_LIMIT;
 

@@ -46,6 +46,12 @@ export interface TranslationSource {
 export interface MapNotifier {
   /** Adds one mapping. What is not mapped, the device will fault on. */
   map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome;
+  /**
+   * Adds `count` mappings of a page each, one behind the other in IOVA space, page i at GPA gpas[i]: what a replay has
+   * millions of. False, and nothing is added, if any of them is one for {@link map} to answer. They never cross a
+   * multiple of 2 MiB.
+   */
+  mapPages?(iova: Iova, gpas: Float64Array, count: number, perm: number): boolean;
   /** Removes whole mappings; complete (R6) only when no device can use them any more. */
   unmap(ranges: readonly IovaRange[]): Completion;
   unmapAll(): Completion;

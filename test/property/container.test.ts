@@ -121,8 +121,8 @@ async function apply(operation: Operation, model: Model, { container }: Containe
     case 'query': {
       const { start, length } = operation;
       const seen: DmaMapping[] = [];
-      container.forEach(start, start + length, (mapping) => {
-        seen.push(mapping);
+      container.forEach(start, start + length, (at, size, vaddr, perm) => {
+        seen.push({ iova: at as Iova, size, vaddr, perm });
       });
       if (length > 0) expect(seen).to.deep.equal(model.sorted(start, start + length));
       expect(container.mappingAt(start)).to.deep.equal(model.at(start));
@@ -158,8 +158,8 @@ describe('container against a list of mappings', () => {
         }
         checkDevice(model, rig);
         const all: DmaMapping[] = [];
-        rig.container.forEach(0, TABLE_IOVA_LIMIT, (mapping) => {
-          all.push(mapping);
+        rig.container.forEach(0, TABLE_IOVA_LIMIT, (at, size, vaddr, perm) => {
+          all.push({ iova: at as Iova, size, vaddr, perm });
         });
         expect(all).to.deep.equal(model.sorted());
         expect(rig.user.asked).to.deep.equal([]);

@@ -125,14 +125,14 @@ export abstract class PageTables implements DomainTables {
     if (!this.ram.contains(table, vtd.SL_ENTRIES * vtd.SL_ENTRY_BYTES)) return;
     const first = Math.max(0, Math.floor((walk.start - base) / span));
     const last = Math.min(vtd.SL_ENTRIES, Math.ceil((walk.end - base) / span));
+    const words = this.ram.wordIndex(table);
     for (let i = first; i < last; i++) {
       // Below 0 for every level, so that the whole walk unwinds.
       if (walk.entriesLeft < 0 || --walk.entriesLeft < 0) return;
-      const entry = table + i * vtd.SL_ENTRY_BYTES;
-      const low = this.ram.read32(entry);
+      const low = this.ram.wordAt(words + 2 * i);
       const granted = this.#format.granted(perm, low);
       if (granted === 0) continue;
-      const high = this.ram.read32(entry + 4);
+      const high = this.ram.wordAt(words + 2 * i + 1);
       const leaf = this.#format.isLeaf(level, low);
       if (this.#format.reservedSet(level, leaf, low, high)) continue;
       const target = tablePointer(low, high & HIGH_ADDRESS);
@@ -142,6 +142,12 @@ export abstract class PageTables implements DomainTables {
   }
 
   #emit(walk: Walk, at: number, gpa: number, size: number, perm: number): void {
+    const end = at + size;
+    if (end <= vtd.INTERRUPT_RANGE_START || at >= vtd.INTERRUPT_RANGE_END) {
+      if (at >= walk.end || end <= walk.start) return;
+      if (walk.visit(at as Iova, gpa as Gpa, size, perm) === false) walk.entriesLeft = -1;
+      return;
+    }
     clipped(at as Iova, gpa as Gpa, size, perm, (iova, target, bytes, granted) => {
       if (iova >= walk.end || iova + bytes <= walk.start) return;
       if (walk.visit(iova, target, bytes, granted) === false) walk.entriesLeft = -1;
