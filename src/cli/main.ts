@@ -65,6 +65,7 @@ function program(): Command {
     )
     .option('--inject <fault>', `plant a deliberate fault: ${INJECTIONS.join(', ')}`, '')
     .option('--trace <file>', 'write every control message there', '')
+    .option('--sysfs <dir>', "write the run's mdev tree below a directory and act on writes to it", '')
     .option('--json', 'print the summary as JSON')
     .action(async (path, options) => {
       process.exitCode = await runCommand(path, options);

@@ -1,12 +1,14 @@
 /**
  * `mdevsim run`: settings from the file and the command line, progress on stderr, the summary on stdout.
  */
+import { resolve } from 'node:path';
+import { writeText } from '../mdev/sysfs-server.ts';
 import { progressColours } from '../report/colours.ts';
 import { ExitCode, summaryText } from '../report/summary.ts';
 import type { FleetProgress } from '../scenario/fleet.ts';
 import { loadSettings } from '../scenario/load.ts';
 import { runScenario } from '../scenario/run.ts';
-import { parseSettings, type ScenarioSettings } from '../scenario/scenario.ts';
+import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
 
 /** The command's options, as parsed. */
 export interface RunFlags {
@@ -20,13 +22,14 @@ export interface RunFlags {
   readonly param: Readonly<Record<string, unknown>>;
   readonly inject: string;
   readonly trace: string;
+  readonly sysfs: string;
   readonly json?: boolean;
 }
 
-/** Runs a scenario; resolves to the exit code. @throws ScenarioError, CapacityError */
+/** Runs a scenario; resolves to the exit code. @throws ScenarioError, CapacityError, SysfsDiskError */
 export async function runCommand(path: string, flags: RunFlags): Promise<ExitCode> {
   const settings = override(await loadSettings(path), flags);
-  const progress = new ProgressLine(settings);
+  const progress = new ProgressLine(settings.vms);
   let interrupted = false;
   let kill = () => {};
   const onSignal = () => {
@@ -42,6 +45,13 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     seed: flags.seed,
     inject: flags.inject,
     trace: flags.trace,
+    sysfs: flags.sysfs,
+    onSysfs: (paths) =>
+      process.stderr.write(
+        `${paths} paths below ${resolve(flags.sysfs, 'sys')}\nMDEVCTL_ENV_ROOT=${resolve(flags.sysfs)} mdevctl list\n`,
+      ),
+    onSysfsWrite: (write) => progress.say(writeText(write)),
+    onSysfsLost: (error) => progress.say(`${flags.sysfs} is no longer kept true: ${error.message}\n`),
     onProgress: (now) => progress.show(now),
     onStart: (killRun) => {
       kill = killRun;
@@ -54,7 +64,10 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   return interrupted ? ExitCode.interrupted : summary.exitCode;
 }
 
+/** @throws ScenarioError */
 function override(settings: ScenarioSettings, flags: RunFlags): ScenarioSettings {
+  if (flags.vgpus !== undefined && settings.mdevs !== undefined)
+    throw new ScenarioError(`--vgpus ${flags.vgpus}: the scenario's mdevs say how many there are`);
   return parseSettings({
     ...settings,
     vms: flags.vms ?? settings.vms,
@@ -68,23 +81,28 @@ function override(settings: ScenarioSettings, flags: RunFlags): ScenarioSettings
 
 /** One line that is rewritten on a terminal; elsewhere a line when the phase changes. */
 class ProgressLine {
-  readonly #settings: ScenarioSettings;
+  readonly #vms: number;
   readonly #live = process.stderr.isTTY === true;
   #phase = '';
 
-  constructor(settings: ScenarioSettings) {
-    this.#settings = settings;
+  constructor(vms: number) {
+    this.#vms = vms;
   }
 
-  show({ devicesReady, vmsDone, operations, bytesVerified, phase }: FleetProgress): void {
-    const { vms, vgpus } = this.#settings;
+  show({ devices, devicesReady, vmsDone, operations, bytesVerified, phase }: FleetProgress): void {
     const state =
-      operations === 0 && devicesReady < vms * vgpus
-        ? `starting: ${devicesReady}/${vms * vgpus} vGPUs ready`
-        : `${phase}: ${vmsDone}/${vms} VMs done, ${operations} operations, ${(bytesVerified / 2 ** 20).toFixed(0)} MiB verified`;
+      operations === 0 && devicesReady < devices
+        ? `starting: ${devicesReady}/${devices} vGPUs ready`
+        : `${phase}: ${vmsDone}/${this.#vms} VMs done, ${operations} operations, ${(bytesVerified / 2 ** 20).toFixed(0)} MiB verified`;
     if (this.#live) process.stderr.write(`\r\u001b[K${progressColours.dim(state)}`);
     else if (phase !== this.#phase) process.stderr.write(`${state}\n`);
     this.#phase = phase;
+  }
+
+  /** A line of its own, kept. */
+  say(line: string): void {
+    this.end();
+    process.stderr.write(line);
   }
 
   end(): void {

@@ -4,7 +4,7 @@
  */
 import { every, nowUs, wallMs } from '#host';
 import { type Hpa, PAGE_2M } from '../address/address.ts';
-import { decodeFrame, encodeFrame, type FrameKind } from '../channel/codec.ts';
+import { decodeFrame, encodeFrame, type Frame, type FrameHeader, type FrameKind } from '../channel/codec.ts';
 import type { FrameBodies } from '../channel/schema.ts';
 import { HPA_BASE } from '../host/host-memory.ts';
 import { measureBareWorkers } from './bare-workers.ts';
@@ -22,12 +22,14 @@ const SEED_STRIDE = 7919;
 /** The CLI's end of the channel. */
 export interface HostChannel {
   send(frame: Uint8Array): void;
+  /** Has `hear` called with every frame that comes after the request. */
+  listen?(hear: (bytes: Uint8Array, frame: Frame) => void): void;
 }
 
 /** Runs one request to its end. Rejects only for the emulator's own mistakes. */
 export async function runRequest(request: RunRequest, channel: HostChannel): Promise<void> {
-  const frame: Encode = (kind, vm, body) =>
-    encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device: -1 }, kind, body);
+  const frame: Encode = (kind, vm, body, device = -1) =>
+    encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
   const send: Send = (kind, vm, body) => channel.send(frame(kind, vm, body));
   send('hostReady', 0, { pid: process.pid });
   if (request.bareWorkers > 0) {
@@ -38,8 +40,8 @@ export async function runRequest(request: RunRequest, channel: HostChannel): Pro
   await runVms(request, frame, channel);
 }
 
-type Encode = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K]) => Uint8Array;
-type Send = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K]) => void;
+type Encode = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K], device?: number) => Uint8Array;
+type Send = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K], device?: number) => void;
 
 async function runVms(request: RunRequest, frame: Encode, channel: HostChannel): Promise<void> {
   const coordinator = new Coordinator({
@@ -48,12 +50,16 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
     trace: request.trace,
   });
   // What passes between the processes belongs to the trace as well.
-  const send: Send = (kind, vm, body) => {
-    const bytes = frame(kind, vm, body);
+  const send: Send = (kind, vm, body, device) => {
+    const bytes = frame(kind, vm, body, device);
     coordinator.trace(bytes);
     channel.send(bytes);
   };
   coordinator.trace(frame('runRequest', 0, request));
+  channel.listen?.((bytes, frame) => {
+    coordinator.trace(bytes);
+    if (frame.kind === 'deviceRequest') releaseDevice(coordinator, frame.header, frame.body.uuid, send);
+  });
   let done = 0;
   const stopProgress = every(PROGRESS_INTERVAL_MS, () => send('progress', 0, progressOf(coordinator, done)));
   coordinator.start();
@@ -76,7 +82,7 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
     ...NO_FIGURES,
     rssBefore,
     rssReady,
-    devices: request.vms.length * request.vgpus,
+    devices: coordinator.vms.reduce((sum, { devices }) => sum + devices.length, 0),
     guests: request.vms.length,
     devicesStartUs,
     devicesRss: Math.max(0, rssReady - rssBefore),
@@ -84,6 +90,19 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
     traceDropped: dropped,
   };
   channel.send(frame('hostResult', 0, figures));
+}
+
+/** A device is being removed from its host: its VM closes it, and says so. */
+function releaseDevice(
+  coordinator: Coordinator,
+  { vm: number, device }: FrameHeader,
+  uuid: string,
+  send: Send,
+): void {
+  const vm = coordinator.vms.find(({ config }) => config.vm === number);
+  void vm?.release(device, uuid).then((released) => {
+    if (released) send('deviceReleased', number, {}, device);
+  });
 }
 
 const NO_FIGURES: FrameBodies['hostResult'] = {
@@ -105,7 +124,7 @@ function vmConfig(request: RunRequest, vm: number): VmConfig {
   return {
     process: request.process,
     vm,
-    vgpus: request.vgpus,
+    vgpus: request.mdevs?.instances.filter((mdev) => mdev.vm === vm).length ?? request.vgpus,
     seed: (request.seed + vm * SEED_STRIDE) % 2 ** 31,
     // A gap between the VMs' host memory: an HPA of one is never an HPA of another.
     hpaBase: (HPA_BASE + vm * (ramBytes + PAGE_2M)) as Hpa,
@@ -133,9 +152,13 @@ function progressOf(coordinator: Coordinator, vmsDone: number): FrameBodies['pro
 /** Serves the parent process's IPC channel until the one request it sends is done. */
 export function serveParent(): void {
   let lastSent: Promise<void> = Promise.resolve();
+  let hear: (bytes: Uint8Array, frame: Frame) => void = () => {};
   const channel: HostChannel = {
     send: (frame) => {
       lastSent = new Promise((resolve) => process.send?.(frame, undefined, undefined, () => resolve()));
+    },
+    listen: (listener) => {
+      hear = listener;
     },
   };
   // A host process without its parent would run on unseen.
@@ -143,7 +166,10 @@ export function serveParent(): void {
   process.on('message', (bytes: Uint8Array) => {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'runAbort') process.exit(1);
-    if (frame.kind !== 'runRequest') return;
+    if (frame.kind !== 'runRequest') {
+      hear(bytes, frame);
+      return;
+    }
     runRequest(frame.body, channel).then(
       () => lastSent.then(() => process.exit(0)),
       (error: Error) => {

@@ -67,6 +67,9 @@ export class Vm implements DeviceOwner {
   readonly #iommu: VIommu;
   readonly #iommuMmio = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
   readonly #iommuServer = new MmioServer(this.#iommuMmio, 0);
+  #started: Promise<unknown> = Promise.resolve();
+  readonly #releases: Promise<void>[] = [];
+  #ending = false;
   #pendingWrites = 0;
   #audits = 0;
   #phase = 'start';
@@ -88,7 +91,8 @@ export class Vm implements DeviceOwner {
 
   /** Puts every device behind the vIOMMU and starts its worker; resolves when all are ready or have failed. */
   async startDevices(): Promise<void> {
-    await Promise.all(this.devices.map((device) => this.#startDevice(device)));
+    this.#started = Promise.all(this.devices.map((device) => this.#startDevice(device)));
+    await this.#started;
   }
 
   /** Runs the guest's script to its end, stops the devices, and sums up. */
@@ -150,12 +154,36 @@ export class Vm implements DeviceOwner {
     this.#record('addressSpaceSwitch', device.index, what);
   }
 
+  /**
+   * The host takes a device away while the VM uses it (vfio's device request): it is stopped and closed, whatever the
+   * guest is doing with it. Resolves to false if the VM is at its end, which closes the device as well.
+   */
+  async release(index: number, uuid: string): Promise<boolean> {
+    const device = this.devices[index];
+    if (!device || this.#ending) return false;
+    const released = this.#release(device, uuid);
+    this.#releases.push(released);
+    await released;
+    return true;
+  }
+
   async quarantine(device: VmDevice, kind: string, detail: string): Promise<void> {
     if (device.failure !== '') return;
     this.#violation(device.index, kind, `${device.name} ${detail}: quarantined`);
     device.failure = `quarantined: ${detail}`;
     await device.run?.terminate();
     this.#failed(device, device.failure);
+  }
+
+  async #release(device: VmDevice, uuid: string): Promise<void> {
+    await this.#started;
+    if (device.failure !== '') return;
+    device.send('deviceStop', {});
+    await this.#whenStopped([device]);
+    // A device that has reported touches no memory any more; one that has not must be ended.
+    if (!device.report) await device.run?.terminate();
+    if (device.failure === '')
+      this.#failed(device, `surprise removal: mdev ${uuid} was removed while the VM used it`);
   }
 
   #makeDevice(index: number): VmDevice {
@@ -254,11 +282,11 @@ export class Vm implements DeviceOwner {
   }
 
   async #stopDevices(): Promise<void> {
+    this.#ending = true;
+    await Promise.all(this.#releases);
     const running = this.devices.filter((device) => device.run && device.failure === '');
     for (const device of running) device.send('deviceStop', {});
-    const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;
-    while (running.some((device) => device.failure === '' && !device.report) && nowUs() < deadline)
-      await sleep(STOP_POLL_MS);
+    await this.#whenStopped(running);
     for (const device of running) {
       if (!device.report && device.failure === '')
         await this.quarantine(device, 'did-not-stop', `was still running ${STOP_TIMEOUT_MS} ms after stop`);
@@ -267,6 +295,13 @@ export class Vm implements DeviceOwner {
       if (pins > 0)
         this.#violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);
     }
+  }
+
+  /** Waits until all have reported or failed, for STOP_TIMEOUT_MS at most. */
+  async #whenStopped(devices: readonly VmDevice[]): Promise<void> {
+    const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;
+    while (devices.some((device) => device.failure === '' && !device.report) && nowUs() < deadline)
+      await sleep(STOP_POLL_MS);
   }
 
   #violation(device: number, kind: string, detail: string): void {

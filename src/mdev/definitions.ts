@@ -52,14 +52,14 @@ const ACCEPTED =
  * @throws DefinitionError
  */
 export function definitionsOf(value: unknown, where: string): Definition[] {
-  const found = (Array.isArray(value) ? parsed(dump, value, where) : [parsed(directory, value, where)])
-    .flatMap((byParent) => Object.entries(byParent))
-    .flatMap(([parent, members]) =>
-      [members]
-        .flat()
-        .flatMap((byUuid) => Object.entries(byUuid))
-        .map(([uuid, content]) => definition(parent, uuid, content, where)),
-    );
+  const byParent = Array.isArray(value)
+    ? parsed(dump, value, where).flatMap((item) => Object.entries(item))
+    : Object.entries(parsed(directory, value, where)).map(([parent, files]) => [parent, [files]] as const);
+  const found = byParent.flatMap(([parent, members]) =>
+    members
+      .flatMap((byUuid) => Object.entries(byUuid))
+      .map(([uuid, content]) => definition(parent, uuid, content, where)),
+  );
   return limited(found, where);
 }
 
@@ -100,6 +100,7 @@ export function startDefinition(
   } catch (error) {
     throw named(error, '');
   }
+  if (attrs.length === 0) return made;
   const tree = new SysfsTree(registry);
   for (const [path, value] of attrs)
     try {

@@ -25,7 +25,9 @@ export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 export interface RunFacts {
   readonly scenario: string;
   readonly vms: number;
+  /** Of each VM, or at most, if `uneven`. */
   readonly vgpus: number;
+  readonly uneven?: boolean;
   readonly processes: number;
   readonly seed: number;
   readonly inject: string;
@@ -155,7 +157,7 @@ const LATENCY_TITLES: Readonly<Record<string, string>> = {
 export function summaryText(summary: RunSummary): string {
   const passed = summary.verdict === 'passed';
   const verdict = passed ? colours.green('PASSED') : colours.red(summary.verdict.toUpperCase());
-  const run = `${summary.vms} VMs × ${summary.vgpus} vGPUs in ${summary.processes} host process${summary.processes === 1 ? '' : 'es'}`;
+  const run = `${summary.vms} VMs × ${summary.uneven ? 'up to ' : ''}${summary.vgpus} vGPUs in ${summary.processes} host process${summary.processes === 1 ? '' : 'es'}`;
   const lines = [
     `${verdict}  ${summary.scenario}: ${run}, ${summary.wallSeconds.toFixed(1)} s, seed ${summary.seed}`,
   ];

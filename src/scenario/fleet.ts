@@ -3,7 +3,7 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { after, wallMs } from '#host';
-import { decodeFrame, encodeFrame } from '../channel/codec.ts';
+import { decodeFrame, encodeFrame, type FrameKind } from '../channel/codec.ts';
 import type { FrameBodies } from '../channel/schema.ts';
 import { workerEntry } from '../coordinator/entries.ts';
 import type { LostVm } from '../report/summary.ts';
@@ -18,6 +18,8 @@ const EXIT_TIMEOUT_MS = 3_000;
 
 /** Sum of what all host processes report while they run. */
 export interface FleetProgress {
+  /** Devices of the run, ready or not. */
+  readonly devices: number;
   readonly devicesReady: number;
   readonly vmsDone: number;
   readonly operations: number;
@@ -36,6 +38,10 @@ export interface FleetOptions {
   onProgress(progress: FleetProgress): void;
   /** Kills the last host process once its VMs have done this many operations: the `host-kill` fault. */
   readonly killAfterOperations: number | undefined;
+  /** A VM has closed a device that it was asked to. */
+  onReleased?(vm: number, device: number): void;
+  /** A VM's result has come, or its process has ended: it holds nothing any more. May come twice. */
+  onVmEnded?(vm: number): void;
 }
 
 /** The host processes of one run. */
@@ -46,6 +52,8 @@ export class Fleet {
   readonly #results = new Map<number, FrameBodies['vmResult']>();
   readonly #hosts: FrameBodies['hostResult'][] = [];
   readonly #lost: LostVm[] = [];
+  /** Of each host process that has not been started yet: what it is told first. */
+  readonly #early = new Map<number, Uint8Array[]>();
   #killed = false;
 
   constructor(options: FleetOptions) {
@@ -56,6 +64,16 @@ export class Fleet {
   async run(): Promise<FleetResult> {
     await Promise.all(this.#options.requests.map((request) => this.#runOne(request)));
     return { results: this.#results, lost: this.#lost, hosts: this.#hosts };
+  }
+
+  /** Tells a VM's host process something about one of its devices; one that has ended is past hearing it. */
+  tell<K extends FrameKind>(vm: number, device: number, kind: K, body: FrameBodies[K]): void {
+    const request = this.#options.requests.find(({ vms }) => vms.includes(vm));
+    if (!request) return;
+    const frame = encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
+    const child = this.#children.get(request.process);
+    if (!child) this.#early.set(request.process, [...(this.#early.get(request.process) ?? []), frame]);
+    else if (child.connected) child.send(frame, () => {}); // without it, a process that has just died is an error
   }
 
   /** Ends every host process now, and starts no other. */
@@ -91,6 +109,7 @@ export class Fleet {
         request,
       ),
     );
+    for (const frame of this.#early.get(request.process) ?? []) child.send(frame, () => {});
     const why = await ended;
     cancel();
     this.#children.delete(request.process);
@@ -99,14 +118,20 @@ export class Fleet {
   }
 
   #lose(request: RunRequest, reason: string): void {
-    for (const vm of request.vms)
+    for (const vm of request.vms) {
       if (!this.#results.has(vm))
         this.#lost.push({ vm, reason: `host process ${request.process}: ${reason}` });
+      this.#options.onVmEnded?.(vm);
+    }
   }
 
   #handle(request: RunRequest, bytes: Uint8Array): void {
     const frame = decodeFrame(bytes);
-    if (frame.kind === 'vmResult') this.#results.set(frame.header.vm, frame.body);
+    if (frame.kind === 'vmResult') {
+      this.#results.set(frame.header.vm, frame.body);
+      this.#options.onVmEnded?.(frame.header.vm);
+    } else if (frame.kind === 'deviceReleased')
+      this.#options.onReleased?.(frame.header.vm, frame.header.device);
     else if (frame.kind === 'hostResult') {
       this.#hosts.push(frame.body);
       // All is said; a worker that cannot be ended must not keep the process.
@@ -128,6 +153,7 @@ export class Fleet {
     const all = [...this.#progress.values()];
     const total = (pick: (p: FrameBodies['progress']) => number) => all.reduce((sum, p) => sum + pick(p), 0);
     return {
+      devices: this.#options.requests.reduce((sum, request) => sum + devicesOf(request), 0),
       devicesReady: total((p) => p.devicesReady),
       vmsDone: total((p) => p.vmsDone),
       operations: total((p) => p.operations),
@@ -136,3 +162,6 @@ export class Fleet {
     };
   }
 }
+
+const devicesOf = ({ mdevs, vms, vgpus }: RunRequest): number =>
+  mdevs?.instances.length ?? vms.length * vgpus;

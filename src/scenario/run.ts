@@ -2,13 +2,18 @@
  * One run from settings to summary: capacity check, sharding over host processes, merge, verdict.
  */
 import { closeSync, openSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { drawSeed, nowUs } from '#host';
 import type { FrameBodies } from '../channel/schema.ts';
 import { checkCapacity } from '../coordinator/limits.ts';
 import { MODEL_FAULTS } from '../coordinator/vm.ts';
+import { SysfsTree } from '../mdev/sysfs.ts';
+import { type DiskWrite, SysfsDisk } from '../mdev/sysfs-disk.ts';
+import { SysfsServer } from '../mdev/sysfs-server.ts';
 import { type RunSummary, summarize } from '../report/summary.ts';
 import { Fleet, type FleetProgress } from './fleet.ts';
 import { scenarioUrl } from './load.ts';
+import { RunMdevs } from './run-mdevs.ts';
 import { ScenarioError, type ScenarioSettings } from './scenario.ts';
 
 type RunRequest = FrameBodies['runRequest'];
@@ -40,12 +45,23 @@ export interface RunOptions {
   readonly inject: string;
   /** Trace file; with several processes, `.0`, `.1`, … is appended. */
   readonly trace: string;
+  /** Where the run's sysfs tree is written and kept true; empty: nowhere. */
+  readonly sysfs: string;
+  /** The tree is there, with so many paths. */
+  onSysfs(paths: number): void;
+  /** Somebody has written to it. */
+  onSysfsWrite(write: DiskWrite): void;
+  /** It cannot be kept true any longer; the run goes on. */
+  onSysfsLost(error: Error): void;
   onProgress(progress: FleetProgress): void;
   /** Given a function that ends the run at once. */
   onStart(kill: () => void): void;
 }
 
-/** @throws ScenarioError, CapacityError, the error of `open` (trace) before anything is started */
+/**
+ * @throws before anything is started: ScenarioError, CapacityError, SysfsDiskError, the file system's own errors (trace
+ *   and sysfs)
+ */
 export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const { settings, inject } = options;
   if (inject !== '' && !INJECTIONS.includes(inject))
@@ -60,10 +76,12 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   // Killing the only host process would leave nobody to show that the others are unharmed.
   const wanted = inject === 'host-kill' ? Math.max(2, options.processes) : options.processes;
   const processes = Math.min(wanted, settings.vms);
-  checkCapacity({ ...settings, processes, ramBytes: settings.ramMiB * 2 ** 20 });
   const seed = options.seed ?? drawSeed();
+  const mdevs = new RunMdevs(settings, dirname(resolve(options.path)), seed);
+  const vgpus = mdevs.vgpusMax;
+  checkCapacity({ ...settings, vgpus, processes, ramBytes: settings.ramMiB * 2 ** 20 });
   const since = nowUs();
-  const requests = shard(options, processes, seed);
+  const requests = shard(options, processes, seed, mdevs);
   for (const { trace } of requests) if (trace !== '') closeSync(openSync(trace, 'w')); // better told now than later
   const bare = new Fleet({
     requests: settings.bareWorkers > 0 ? [bareRequest(requests[0] as RunRequest, settings.bareWorkers)] : [],
@@ -74,7 +92,11 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
     requests,
     onProgress: options.onProgress,
     killAfterOperations: inject === 'host-kill' ? KILL_AFTER_OPERATIONS : undefined,
+    onReleased: (vm, device) => mdevs.close({ vm, device }),
+    onVmEnded: (vm) => mdevs.closeVm(vm),
   });
+  mdevs.openAll(({ vm, device }, uuid) => fleet.tell(vm, device, 'deviceRequest', { uuid }));
+  const stopSysfs = serveSysfs(options, mdevs);
   options.onStart(() => {
     bare.kill();
     fleet.kill();
@@ -82,16 +104,31 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   // In a process of its own that has started nothing else, and before the others, for the machine to be quiet.
   const { hosts: bareHosts } = await bare.run();
   const { results, lost, hosts } = await fleet.run();
+  await stopSysfs();
   const facts = {
     scenario: settings.name,
     vms: settings.vms,
-    vgpus: settings.vgpus,
+    vgpus,
+    uneven: mdevs.isUneven,
     processes,
     seed,
     inject,
     wallSeconds: (nowUs() - since) / 1e6,
   };
   return summarize(facts, results, lost, [...hosts, ...bareHosts]);
+}
+
+/** Writes the run's tree and keeps it true until the function that is returned is called; the tree then stays. */
+function serveSysfs(options: RunOptions, { registry }: RunMdevs): () => Promise<void> {
+  if (options.sysfs === '') return async () => {};
+  const disk = new SysfsDisk(options.sysfs, new SysfsTree(registry));
+  options.onSysfs(disk.entryCount);
+  const server = new SysfsServer(disk, options.onSysfsWrite);
+  const ended = server.run().catch(options.onSysfsLost);
+  return () => {
+    server.stop();
+    return ended;
+  };
 }
 
 const bareRequest = (like: RunRequest, bareWorkers: number): RunRequest => ({
@@ -102,17 +139,19 @@ const bareRequest = (like: RunRequest, bareWorkers: number): RunRequest => ({
 });
 
 /** Divides the VMs over the processes, contiguous and as even as can be. */
-function shard(options: RunOptions, processes: number, seed: number): RunRequest[] {
+function shard(options: RunOptions, processes: number, seed: number, mdevs: RunMdevs): RunRequest[] {
   const { settings } = options;
   const scenario = scenarioUrl(options.path);
   return Array.from({ length: processes }, (_, process) => {
     const first = Math.floor((process * settings.vms) / processes);
     const end = Math.floor(((process + 1) * settings.vms) / processes);
+    const vms = Array.from({ length: end - first }, (_, i) => first + i);
     return {
       scenario,
       process,
-      vms: Array.from({ length: end - first }, (_, i) => first + i),
-      vgpus: settings.vgpus,
+      vms,
+      vgpus: mdevs.vgpusMax,
+      mdevs: mdevs.mdevsOf(vms),
       seed,
       ramMib: settings.ramMiB,
       timeoutMs: settings.timeoutMs,

@@ -13,6 +13,12 @@ export const RAM_MIB_MAX = 4096;
 /** The words that choose a VM's vIOMMU. */
 export const VIOMMUS = ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'] as const;
 
+/** Where mdevctl's definitions are: a path from the scenario's file, or their JSON. */
+const mdevSource = z.union(
+  [z.string().min(1).max(4096), z.array(z.unknown()), z.record(z.string(), z.unknown())],
+  "accepted: a path, or mdevctl's JSON",
+);
+
 /** The numbers of a scenario; every one can be overridden on the command line. */
 export const scenarioShape = z.strictObject({
   name: z.string().min(1).max(64),
@@ -20,6 +26,8 @@ export const scenarioShape = z.strictObject({
   question: z.string().max(400).default(''),
   vms: z.int().min(1).max(VMS_LIMIT).default(1),
   vgpus: z.int().min(1).max(VGPUS_LIMIT).default(1),
+  /** Definitions of the VMs' devices: one source for each VM, or one dealt out to all. Then `vgpus` does not count. */
+  mdevs: mdevSource.optional(),
   /** RAM of each VM, half of it below 4 GiB. */
   ramMiB: z.int().min(RAM_MIB_MIN).max(RAM_MIB_MAX).multipleOf(4).default(64),
   viommu: z.enum(VIOMMUS).default('intel'),
