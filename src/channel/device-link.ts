@@ -7,12 +7,13 @@ import { Doorbell, doorbellWords } from './doorbell.ts';
 import { FrameRing, frameRingBytes } from './frame-ring.ts';
 import { MMIO_CHANNEL_BYTES, MmioPort, MmioServer } from './mmio-channel.ts';
 
-const { ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
+const { rd, ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
 
 /** Who rings a device's doorbell. */
 export const RING_MMIO = 0;
 export const RING_CONTROL = 1;
-const SENDERS = 2;
+export const RING_ENGINE = 2;
+const SENDERS = 3;
 
 /** Interrupt vectors a device may have (MSI's limit). */
 export const MAX_VECTORS = 32;
@@ -25,7 +26,7 @@ export type DeviceState = (typeof DeviceState)[keyof typeof DeviceState];
 const OFFSET_DOORBELL = 0;
 const OFFSET_STATE = OFFSET_DOORBELL + doorbellWords(SENDERS) * 4;
 /** Bumped by each interrupt and by each change of state: a guest waits on this one word. */
-const OFFSET_EVENTS = OFFSET_STATE + 8;
+const OFFSET_EVENTS = OFFSET_STATE + 12;
 const OFFSET_VECTORS = OFFSET_EVENTS + 4;
 const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
 const OFFSET_TO_DEVICE = OFFSET_MMIO + MMIO_CHANNEL_BYTES;
@@ -34,8 +35,15 @@ export const DEVICE_LINK_BYTES = OFFSET_FROM_DEVICE + frameRingBytes(CONTROL_RIN
 
 const STATE = 0;
 const FAULTS_RECORDED = 1;
+/** Odd while the device's thread is in a turn; changes with every turn. */
+const TURN = 2;
 const EVENTS = 0;
 const VECTORS = 1;
+
+/** Rings a device's doorbell for whoever knows nothing of it but its link. */
+export function ringDevice(link: SharedArrayBuffer, sender: number): void {
+  new Doorbell(link, OFFSET_DOORBELL, SENDERS).ring(sender);
+}
 
 /** All ends of a link; each thread uses the ones that are its own. */
 export class DeviceLink {
@@ -51,7 +59,7 @@ export class DeviceLink {
     this.doorbell = new Doorbell(sab, OFFSET_DOORBELL, SENDERS);
     this.toDevice = new FrameRing(sab, OFFSET_TO_DEVICE, CONTROL_RING_BYTES);
     this.fromDevice = new FrameRing(sab, OFFSET_FROM_DEVICE, CONTROL_RING_BYTES);
-    this.#state = wordsOf(sab, OFFSET_STATE, 2);
+    this.#state = wordsOf(sab, OFFSET_STATE, 3);
     this.#events = wordsOf(sab, OFFSET_EVENTS, 1 + MAX_VECTORS);
   }
 
@@ -72,6 +80,22 @@ export class DeviceLink {
   setState(state: DeviceState): void {
     st(this.#state, STATE, state, 'link.word');
     this.#bumpEvents();
+  }
+
+  /** The device's: it is at work, and was not stuck before. */
+  beginTurn(): void {
+    const turn = rd(this.#state, TURN, 'link.word');
+    st(this.#state, TURN, (turn + 2) | 1, 'link.word');
+  }
+
+  /** The device's: it goes to sleep. */
+  endTurn(): void {
+    st(this.#state, TURN, (rd(this.#state, TURN, 'link.word') + 1) & ~1, 'link.word');
+  }
+
+  /** Number of the device's turn, odd while it is at work: one that stays odd and the same is stuck in its model. */
+  get turn(): number {
+    return ld(this.#state, TURN, 'link.word');
   }
 
   /** The coordinator's: one more of this device's faults is recorded at the vIOMMU. */

@@ -36,10 +36,6 @@ export interface DmaFault {
 export type DeviceStop = Record<string, never>;
 
 export interface DeviceReport {
-  readonly commands: number;
-  readonly bytesFilled: number;
-  readonly bytesCopied: number;
-  readonly bytesSummed: number;
   readonly pins: number;
   readonly unpins: number;
   readonly faults: number;
@@ -47,11 +43,25 @@ export interface DeviceReport {
   readonly stalls: number;
   readonly interrupts: number;
   readonly unimplemented: readonly UnimplementedAccess[];
+  readonly unimplementedOthers: number;
+  readonly metrics: readonly Metric[];
 }
 
 export interface UnimplementedAccess {
   readonly offset: number;
   readonly count: number;
+  readonly bar: number;
+  readonly write: boolean;
+}
+
+export interface Metric {
+  readonly name: string;
+  readonly value: number;
+}
+
+export interface DeviceLog {
+  readonly text: string;
+  readonly watchdog: boolean;
 }
 
 export interface DeviceFailed {
@@ -103,6 +113,12 @@ export interface RunRequest {
   readonly bareWorkers: number;
   readonly params: string;
   readonly mdevs?: Mdevs;
+  readonly device?: DeviceChoice;
+}
+
+export interface DeviceChoice {
+  readonly model: string;
+  readonly timeoutMs: number;
 }
 
 export interface Mdevs {
@@ -297,10 +313,6 @@ export function readDeviceStop(r: Reader, end: number): DeviceStop {
 }
 
 export function writeDeviceReport(m: DeviceReport, w: Writer): Writer {
-  if (m.commands !== 0) w.uint32(8).uint64(m.commands);
-  if (m.bytesFilled !== 0) w.uint32(16).uint64(m.bytesFilled);
-  if (m.bytesCopied !== 0) w.uint32(24).uint64(m.bytesCopied);
-  if (m.bytesSummed !== 0) w.uint32(32).uint64(m.bytesSummed);
   if (m.pins !== 0) w.uint32(40).uint64(m.pins);
   if (m.unpins !== 0) w.uint32(48).uint64(m.unpins);
   if (m.faults !== 0) w.uint32(56).uint64(m.faults);
@@ -308,16 +320,15 @@ export function writeDeviceReport(m: DeviceReport, w: Writer): Writer {
   if (m.stalls !== 0) w.uint32(72).uint64(m.stalls);
   if (m.interrupts !== 0) w.uint32(80).uint64(m.interrupts);
   for (const value of m.unimplemented) writeUnimplementedAccess(value, w.uint32(90).fork()).ldelim();
+  if (m.unimplementedOthers !== 0) w.uint32(96).uint64(m.unimplementedOthers);
+  for (const value of m.metrics) writeMetric(value, w.uint32(106).fork()).ldelim();
   return w;
 }
 
 export function readDeviceReport(r: Reader, end: number): DeviceReport {
   const unimplemented: UnimplementedAccess[] = [];
+  const metrics: Metric[] = [];
   const m: Draft<DeviceReport> = {
-    commands: 0,
-    bytesFilled: 0,
-    bytesCopied: 0,
-    bytesSummed: 0,
     pins: 0,
     unpins: 0,
     faults: 0,
@@ -325,22 +336,12 @@ export function readDeviceReport(r: Reader, end: number): DeviceReport {
     stalls: 0,
     interrupts: 0,
     unimplemented,
+    unimplementedOthers: 0,
+    metrics,
   };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
-      case 8:
-        m.commands = Number(r.uint64());
-        break;
-      case 16:
-        m.bytesFilled = Number(r.uint64());
-        break;
-      case 24:
-        m.bytesCopied = Number(r.uint64());
-        break;
-      case 32:
-        m.bytesSummed = Number(r.uint64());
-        break;
       case 40:
         m.pins = Number(r.uint64());
         break;
@@ -362,6 +363,12 @@ export function readDeviceReport(r: Reader, end: number): DeviceReport {
       case 90:
         unimplemented.push(readUnimplementedAccess(r, r.uint32() + r.pos));
         break;
+      case 96:
+        m.unimplementedOthers = Number(r.uint64());
+        break;
+      case 106:
+        metrics.push(readMetric(r, r.uint32() + r.pos));
+        break;
       default:
         r.skipType(tag & 7);
     }
@@ -372,11 +379,13 @@ export function readDeviceReport(r: Reader, end: number): DeviceReport {
 export function writeUnimplementedAccess(m: UnimplementedAccess, w: Writer): Writer {
   if (m.offset !== 0) w.uint32(8).uint32(m.offset);
   if (m.count !== 0) w.uint32(16).uint32(m.count);
+  if (m.bar !== 0) w.uint32(24).uint32(m.bar);
+  if (m.write !== false) w.uint32(32).bool(m.write);
   return w;
 }
 
 export function readUnimplementedAccess(r: Reader, end: number): UnimplementedAccess {
-  const m: Draft<UnimplementedAccess> = { offset: 0, count: 0 };
+  const m: Draft<UnimplementedAccess> = { offset: 0, count: 0, bar: 0, write: false };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -385,6 +394,60 @@ export function readUnimplementedAccess(r: Reader, end: number): UnimplementedAc
         break;
       case 16:
         m.count = r.uint32();
+        break;
+      case 24:
+        m.bar = r.uint32();
+        break;
+      case 32:
+        m.write = r.bool();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMetric(m: Metric, w: Writer): Writer {
+  if (m.name !== '') w.uint32(10).string(m.name);
+  if (m.value !== 0) w.uint32(16).uint64(m.value);
+  return w;
+}
+
+export function readMetric(r: Reader, end: number): Metric {
+  const m: Draft<Metric> = { name: '', value: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.name = r.string();
+        break;
+      case 16:
+        m.value = Number(r.uint64());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceLog(m: DeviceLog, w: Writer): Writer {
+  if (m.text !== '') w.uint32(10).string(m.text);
+  if (m.watchdog !== false) w.uint32(16).bool(m.watchdog);
+  return w;
+}
+
+export function readDeviceLog(r: Reader, end: number): DeviceLog {
+  const m: Draft<DeviceLog> = { text: '', watchdog: false };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.text = r.string();
+        break;
+      case 16:
+        m.watchdog = r.bool();
         break;
       default:
         r.skipType(tag & 7);
@@ -582,6 +645,7 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.bareWorkers !== 0) w.uint32(88).uint32(m.bareWorkers);
   if (m.params !== '') w.uint32(98).string(m.params);
   if (m.mdevs !== undefined) writeMdevs(m.mdevs, w.uint32(106).fork()).ldelim();
+  if (m.device !== undefined) writeDeviceChoice(m.device, w.uint32(114).fork()).ldelim();
   return w;
 }
 
@@ -642,6 +706,33 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         break;
       case 106:
         m.mdevs = readMdevs(r, r.uint32() + r.pos);
+        break;
+      case 114:
+        m.device = readDeviceChoice(r, r.uint32() + r.pos);
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceChoice(m: DeviceChoice, w: Writer): Writer {
+  if (m.model !== '') w.uint32(10).string(m.model);
+  if (m.timeoutMs !== 0) w.uint32(16).uint32(m.timeoutMs);
+  return w;
+}
+
+export function readDeviceChoice(r: Reader, end: number): DeviceChoice {
+  const m: Draft<DeviceChoice> = { model: '', timeoutMs: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.model = r.string();
+        break;
+      case 16:
+        m.timeoutMs = r.uint32();
         break;
       default:
         r.skipType(tag & 7);
@@ -1034,6 +1125,7 @@ export interface FrameBodies {
   runAbort: RunAbort;
   deviceRequest: DeviceRequest;
   deviceReleased: DeviceReleased;
+  deviceLog: DeviceLog;
 }
 
 /** The fields of a frame besides its message: their tags. */
@@ -1063,4 +1155,5 @@ export const BODY_CODECS: {
   runAbort: { tag: 362, write: writeRunAbort, read: readRunAbort },
   deviceRequest: { tag: 370, write: writeDeviceRequest, read: readDeviceRequest },
   deviceReleased: { tag: 378, write: writeDeviceReleased, read: readDeviceReleased },
+  deviceLog: { tag: 386, write: writeDeviceLog, read: readDeviceLog },
 };

@@ -9,6 +9,7 @@ import {
   PAGE_SHIFT,
   PAGE_SIZE,
   PERM_READ,
+  PERM_RW,
   PERM_WRITE,
 } from '../address/address.ts';
 import type { HostMemory } from '../host/host-memory.ts';
@@ -81,6 +82,20 @@ export class DeviceDma {
     );
   }
 
+  /**
+   * What a translation request (PCIe ATS) answers for one byte at `iova`: its HPA, -DMA_FAULT or -DMA_RETRY. Nothing is
+   * recorded, and the answer holds no longer than the call: only {@link pin} keeps a page.
+   */
+  translate(iova: Iova, perm: number): number {
+    if (this.#refuses(iova, perm, 'translates')) return -DMA_FAULT;
+    const before = this.#table.switchSequence;
+    this.#table.enter();
+    const leaf = this.#table.lookup(iova);
+    this.#table.exit();
+    if ((framePerm(leaf) & perm) === perm) return framePfn(leaf) * PAGE_SIZE + (iova % PAGE_SIZE);
+    return this.#switched(before) ? -DMA_RETRY : -DMA_FAULT;
+  }
+
   /** A naturally aligned little-endian 64-bit write, such as a completion record. */
   write64(iova: Iova, low: number, high: number): DmaStatus {
     this.#scratchView.setUint32(0, low, true);
@@ -93,6 +108,7 @@ export class DeviceDma {
    * The same page may be pinned more than once.
    */
   pin(iova: Iova, perm: number): number {
+    if (this.#refuses(iova, perm, 'pins')) return -DMA_FAULT;
     let pfn = this.#table.pin(iova, perm);
     if (pfn < 0) {
       const before = this.#table.switchSequence;
@@ -151,6 +167,7 @@ export class DeviceDma {
     perm: number,
     move: (hpa: Hpa, at: number, length: number) => void,
   ): DmaStatus {
+    if (this.#refuses(iova, perm, perm === PERM_WRITE ? 'writes' : 'reads')) return DMA_FAULT;
     for (let at = 0; at < length; ) {
       const moved = this.#section(iova, at, length, perm, move);
       if (moved > 0) {
@@ -198,6 +215,23 @@ export class DeviceDma {
       this.#table.exit();
     }
     return at > from ? at - from : refusal;
+  }
+
+  /**
+   * True for an access that cannot reach the bus. An address that is too large for one, as a guest may program it, is a
+   * fault like any other; one that is no address at all, or no permission, is the model's own mistake.
+   */
+  #refuses(iova: Iova, perm: number, does: string): boolean {
+    const isPerm = perm === PERM_READ || perm === PERM_WRITE || perm === PERM_RW;
+    if (Number.isSafeInteger(iova) && iova >= 0 && isPerm) return false;
+    if (isPerm && iova > Number.MAX_SAFE_INTEGER)
+      this.#fault(Number.MAX_SAFE_INTEGER as Iova, (perm & PERM_WRITE) !== 0, false);
+    else
+      this.#observer.violation(
+        'bad-dma',
+        `${does} IOVA ${iova} with permission ${perm}; accepted: integers from 0 to 2^53 - 1, 1 to 3`,
+      );
+    return true;
   }
 
   /** True if a switch may have hidden the mapping: one was running, or one has run, during the second look. */

@@ -5,26 +5,46 @@
  */
 import type { Iova } from '../address/address.ts';
 import type { ConfigSpace } from '../pci/config-space.ts';
-import type { RegisterFile } from '../pci/registers.ts';
+import type { UnimplementedCount } from '../pci/registers.ts';
 import type { DeviceDma } from './dma.ts';
 
 /** `idle`: nothing to do until a register is written. `more`: call again. `stalled`: wait for the address space. */
 export type StepResult = 'idle' | 'more' | 'stalled';
 
-/** Counters a model keeps; the runtime adds those of its DMA. */
-export interface ModelCounters {
+/** Counters of the `vgpu` model's engine. */
+export type ModelCounters = {
   commands: number;
   bytesFilled: number;
   bytesCopied: number;
   bytesSummed: number;
+};
+
+/** Number of a PCI base address register. */
+export type BarIndex = 0 | 1 | 2 | 3 | 4 | 5;
+export const BAR_INDICES: readonly BarIndex[] = [0, 1, 2, 3, 4, 5];
+
+/** What is behind a BAR: a register file, or memory that a model answers for itself. */
+export interface BarRegion {
+  /** Bytes. */
+  readonly size: number;
+  /** A software read of 1, 2, 4 or 8 bytes. */
+  read(offset: number, size: number): bigint;
+  write(offset: number, size: number, value: bigint): void;
+  /** Offset → accesses that nothing implements, for the report. */
+  readonly unimplemented?: ReadonlyMap<number, Readonly<UnimplementedCount>>;
+  /** Such accesses that are not in the map. */
+  readonly unimplementedOthers?: number;
+  /** Name of the register at `offset`, for messages. */
+  nameAt?(offset: number): string | undefined;
 }
 
 /** A device model: registers that the guest reaches, and work done in bounded steps. */
 export interface DeviceModel {
   readonly config: ConfigSpace;
-  /** BAR 0. Write actions run in the device's thread, before the next step. */
-  readonly bar0: RegisterFile<string>;
-  readonly counters: ModelCounters;
+  /** What answers behind each BAR. Write actions run in the device's thread, before the next step. */
+  readonly bars: Readonly<Partial<Record<BarIndex, BarRegion>>>;
+  /** Figures that a model counts in an object of its own, beside `DeviceContext.metrics`. Read at the end. */
+  readonly counters?: Readonly<Record<string, number>>;
   /** Does a bounded piece of work (microseconds). Control messages are served between steps. */
   step(): StepResult;
   /** Everything in [iova, iova + size) is about to be unmapped: drop every pin in it before returning. */
@@ -33,13 +53,38 @@ export interface DeviceModel {
   close(): void;
 }
 
+/** Time, as a device sees it: the host's clock in a run, a manual one in a test. */
+export interface DeviceTimers {
+  /** Microseconds since an arbitrary start; never goes back. */
+  nowUs(): number;
+  /**
+   * Runs `action` in the device's thread once, `delayUs` microseconds from now or a little later. The returned
+   * function cancels it.
+   * @throws RangeError for a delay that is not a number from 0 to TIMER_DELAY_LIMIT_US, or beyond TIMERS_LIMIT timers
+   */
+  after(delayUs: number, action: () => void): () => void;
+}
+
+/** Figures a model keeps for the report, by name; the devices' sums are printed. */
+export interface DeviceMetrics {
+  /** Adds `by` (default 1) to a figure that starts at 0. @throws RangeError, see METRICS_LIMIT */
+  add(name: string, by?: number): void;
+  /** Sets a figure. @throws RangeError, see METRICS_LIMIT */
+  set(name: string, value: number): void;
+  get(name: string): number;
+}
+
 /** What a model is given. */
 export interface DeviceContext {
   /** `vm0/gpu1`: for messages. */
   readonly name: string;
   readonly dma: DeviceDma;
-  /** Raises interrupt `vector`; the runtime delivers it if the guest has enabled MSI. */
+  readonly timers: DeviceTimers;
+  readonly metrics: DeviceMetrics;
+  /** Raises interrupt `vector`; it is delivered if the guest has enabled MSI. */
   interrupt(vector: number): void;
+  /** A line for the report. Lines are cut at LOG_LINE_LIMIT characters, and dropped beyond LOG_LINES_LIMIT. */
+  log(text: string): void;
 }
 
 /** A scenario's settings for one device. */

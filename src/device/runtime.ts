@@ -1,18 +1,18 @@
 /**
  * The life of one device in its worker: serve the doorbell, step the model, answer the coordinator, until stopped.
  */
-import { wallMs } from '#host';
+import { getHeapStatistics } from 'node:v8';
+import { nowUs, wallMs } from '#host';
 import type { Iova } from '../address/address.ts';
 import { decodeFrame, encodeFrame, type FrameKind } from '../channel/codec.ts';
 import { DeviceLink, DeviceState } from '../channel/device-link.ts';
-import { type AccessSize, type MmioServer, REGION_BAR0, REGION_CONFIG } from '../channel/mmio-channel.ts';
+import type { MmioServer } from '../channel/mmio-channel.ts';
 import type { FrameBodies } from '../channel/schema.ts';
 import { HostMemory, type HostMemoryHandle } from '../host/host-memory.ts';
-import type { RegisterFile } from '../pci/registers.ts';
 import type { PinTableHandle } from '../pin-table/kernels.ts';
 import { PinTableReader } from '../pin-table/reader.ts';
-import { DeviceDma } from './dma.ts';
-import type { DeviceContext, DeviceModel, DeviceOptions, ModelFactory } from './model.ts';
+import { DeviceInstance } from './instance.ts';
+import type { DeviceOptions, ModelFactory } from './model.ts';
 
 /** Everything a device worker is given: shared memory and numbers. */
 export interface DeviceTask {
@@ -48,16 +48,35 @@ const FAULT_WAIT_MS = 5000;
 /** Violations sent one by one; the rest are only counted. */
 const VIOLATION_LIMIT = 8;
 
+/** Turns between two looks at what the model has allocated: each look costs about 2 µs. */
+const MEMORY_CHECK_TURNS = 256;
+/** Bytes of buffers one device may hold outside V8's heap, which has a limit of its own. */
+export const BUFFER_BYTES_LIMIT: number = 192 * 2 ** 20;
+
+/** Thrown in a device's thread when its model holds more buffers than it may. */
+export class DeviceMemoryError extends Error {
+  override name = 'DeviceMemoryError';
+}
+
+/** V8 limits a worker's heap, not the buffers that it refers to. */
+function checkMemory(): void {
+  const { external_memory: bytes } = getHeapStatistics();
+  if (bytes > BUFFER_BYTES_LIMIT)
+    throw new DeviceMemoryError(
+      `holds ${Math.ceil(bytes / 2 ** 20)} MiB of buffers; accepted: up to ${BUFFER_BYTES_LIMIT / 2 ** 20} MiB`,
+    );
+}
+
 export class DeviceRuntime {
   readonly #task: DeviceTask;
   readonly #link: DeviceLink;
   readonly #mmio: MmioServer;
   readonly #coordinator: Ringer;
-  readonly #dma: DeviceDma;
-  readonly #model: DeviceModel;
+  readonly #device: DeviceInstance;
   readonly #counts = { stalls: 0, interrupts: 0, faultsDropped: 0 };
   readonly #violations = new Map<string, number>();
   #stopping = false;
+  #turns = 0;
   #faultsSent = 0;
 
   constructor(task: DeviceTask, coordinator: Ringer, factory: ModelFactory) {
@@ -65,20 +84,22 @@ export class DeviceRuntime {
     this.#link = new DeviceLink(task.link);
     this.#mmio = this.#link.mmioServer();
     this.#coordinator = coordinator;
-    this.#dma = new DeviceDma(
-      new PinTableReader(task.pinTable, task.readerSlot),
-      new HostMemory(task.memory),
+    this.#device = new DeviceInstance(
+      {
+        name: task.name,
+        table: new PinTableReader(task.pinTable, task.readerSlot),
+        memory: new HostMemory(task.memory),
+        options: task.options,
+      },
       {
         fault: (iova, write, denied) => this.#sendFault(iova, write, denied),
         violation: (kind, detail) => this.#sendViolation(kind, detail),
+        interrupt: (vector) => this.#interrupt(vector),
+        log: (text, watchdog) => void this.#send('deviceLog', { text, watchdog }),
+        nowUs,
       },
+      factory,
     );
-    const context: DeviceContext = {
-      name: task.name,
-      dma: this.#dma,
-      interrupt: (vector) => this.#interrupt(vector),
-    };
-    this.#model = factory(context, task.options);
   }
 
   /** Runs until the coordinator says stop. `threadId` lets the supervisor find this thread. */
@@ -87,35 +108,27 @@ export class DeviceRuntime {
     this.#link.setState(DeviceState.ready);
     this.#send('deviceReady', { threadId, model: this.#task.model });
     while (!this.#stopping) this.turn(IDLE_WAIT_MS);
-    this.#model.close();
+    this.#device.close();
+    const report = { ...this.#device.report(), ...this.#counts };
     this.#sendViolationTotals();
-    this.#send('deviceReport', this.#report());
+    this.#send('deviceReport', report);
     this.#link.setState(DeviceState.stopped);
   }
 
   /** One turn: what was rung for, one step, and a wait of at most `idleMs` if there was nothing to do. */
   turn(idleMs: number): void {
     const sequence = this.#link.doorbell.sequence;
+    this.#link.beginTurn();
     this.#link.doorbell.take(() => {});
-    const moreMmio = this.#mmio.serve(this.#target, BURST);
+    const moreMmio = this.#mmio.serve(this.#device, BURST);
     const moreControl = this.#serveControl();
-    const result = this.#stopping ? 'more' : this.#model.step();
+    const result = this.#stopping ? 'more' : this.#device.step();
+    if (++this.#turns % MEMORY_CHECK_TURNS === 0) checkMemory();
     if (result === 'more' || moreMmio || moreControl) return;
     if (result === 'stalled') this.#counts.stalls++;
-    this.#link.doorbell.wait(sequence, result === 'stalled' ? Math.min(STALL_WAIT_MS, idleMs) : idleMs);
-  }
-
-  readonly #target = {
-    read: (region: number, offset: number, size: AccessSize): bigint =>
-      this.#registers(region)?.read(offset, size) ?? (1n << BigInt(8 * size)) - 1n,
-    write: (region: number, offset: number, size: AccessSize, value: bigint): void =>
-      this.#registers(region)?.write(offset, size, value),
-  };
-
-  #registers(region: number): RegisterFile<string> | undefined {
-    if (region === REGION_CONFIG) return this.#model.config.registers;
-    // A BAR answers only while memory space is enabled; else nobody claims the access.
-    return region === REGION_BAR0 && this.#model.config.memorySpace ? this.#model.bar0 : undefined;
+    const wait = result === 'stalled' ? Math.min(STALL_WAIT_MS, idleMs) : idleMs;
+    this.#link.endTurn();
+    this.#link.doorbell.wait(sequence, Math.min(wait, this.#device.timers.waitUs / 1000));
   }
 
   /** Serves at most BURST frames. True if more may be waiting. */
@@ -127,16 +140,14 @@ export class DeviceRuntime {
       if (frame.kind === 'deviceStop') this.#stopping = true;
       else if (frame.kind === 'dmaUnmap') {
         const { iova, size } = frame.body;
-        const before = this.#dma.counters.unpins;
-        this.#model.dmaUnmap(iova as Iova, size);
-        this.#send('dmaUnmapDone', { iova, size, released: this.#dma.counters.unpins - before });
+        const released = this.#device.dmaUnmap(iova as Iova, size);
+        this.#send('dmaUnmapDone', { iova, size, released });
       }
     }
     return true;
   }
 
   #interrupt(vector: number): void {
-    if (!this.#model.config.msiEnabled) return;
     this.#counts.interrupts++;
     this.#link.interrupt(vector);
   }
@@ -147,6 +158,8 @@ export class DeviceRuntime {
     if (this.#send('dmaFault', { iova, write, denied })) this.#faultsSent++;
     else this.#counts.faultsDropped++;
     this.#link.waitFaults(this.#faultsSent, FAULT_WAIT_MS);
+    // It waited for the coordinator: that is no time of the model's.
+    this.#link.beginTurn();
   }
 
   #sendViolation(kind: string, detail: string): void {
@@ -159,11 +172,6 @@ export class DeviceRuntime {
     for (const [kind, count] of this.#violations)
       if (count > VIOLATION_LIMIT)
         this.#send('violation', { kind, detail: 'and more of the same', repeats: count - VIOLATION_LIMIT });
-  }
-
-  #report(): FrameBodies['deviceReport'] {
-    const unimplemented = [...this.#model.bar0.unimplemented].map(([offset, count]) => ({ offset, count }));
-    return { ...this.#model.counters, ...this.#dma.counters, ...this.#counts, unimplemented };
   }
 
   #send<K extends FrameKind>(kind: K, body: FrameBodies[K]): boolean {

@@ -26,6 +26,10 @@ export type ConfigRegister =
   | 'HeaderType'
   | 'Bar0'
   | 'Bar1'
+  | 'Bar2'
+  | 'Bar3'
+  | 'Bar4'
+  | 'Bar5'
   | 'SubsystemVendorId'
   | 'SubsystemId'
   | 'CapabilitiesPointer'
@@ -49,7 +53,15 @@ export interface PciIdentity {
   readonly classCode: number;
   /** Size of BAR 0, a power of two of at least 16 bytes. */
   readonly bar0Bytes: number;
+  /** Sizes of the 32-bit memory BARs 1 to 5, likewise; 0 or nothing for one that is not there. */
+  readonly barBytes?: Readonly<Partial<Record<1 | 2 | 3 | 4 | 5, number>>>;
+  /** Vectors that the MSI capability offers: 1 (the default), 2, 4, 8, 16 or 32. */
+  readonly msiVectors?: number;
 }
+
+/** A BAR's low bits are hard-wired to 0 up to its size: that is how software sizes it. */
+const barMask = (bytes: number): bigint =>
+  bytes === 0 ? 0n : BigInt((-bytes >>> 0) & 0xffff_fff0) & 0xffff_ffffn;
 
 function table(id: PciIdentity): RegisterSpec<ConfigRegister>[] {
   const bits = BigInt;
@@ -63,18 +75,27 @@ function table(id: PciIdentity): RegisterSpec<ConfigRegister>[] {
     { name: 'SubClass', offset: 0x0a, size: 1, reset: bits((id.classCode >>> 8) & 0xff) },
     { name: 'BaseClass', offset: 0x0b, size: 1, reset: bits(id.classCode >>> 16) },
     { name: 'HeaderType', offset: 0x0e, size: 1 },
-    // A BAR's low bits are hard-wired to 0 up to its size: that is how software sizes it.
-    { name: 'Bar0', offset: 0x10, size: 4, rw: bits((-id.bar0Bytes >>> 0) & 0xffff_fff0) & 0xffff_ffffn },
-    { name: 'Bar1', offset: 0x14, size: 4 },
+    { name: 'Bar0', offset: 0x10, size: 4, rw: barMask(id.bar0Bytes) },
+    { name: 'Bar1', offset: 0x14, size: 4, rw: barMask(id.barBytes?.[1] ?? 0) },
+    { name: 'Bar2', offset: 0x18, size: 4, rw: barMask(id.barBytes?.[2] ?? 0) },
+    { name: 'Bar3', offset: 0x1c, size: 4, rw: barMask(id.barBytes?.[3] ?? 0) },
+    { name: 'Bar4', offset: 0x20, size: 4, rw: barMask(id.barBytes?.[4] ?? 0) },
+    { name: 'Bar5', offset: 0x24, size: 4, rw: barMask(id.barBytes?.[5] ?? 0) },
     { name: 'SubsystemVendorId', offset: 0x2c, size: 2, reset: bits(id.subsystemVendorId) },
     { name: 'SubsystemId', offset: 0x2e, size: 2, reset: bits(id.subsystemId) },
     { name: 'CapabilitiesPointer', offset: 0x34, size: 1, reset: bits(MSI_CAPABILITY) },
     { name: 'InterruptLine', offset: 0x3c, size: 1, rw: 0xffn },
     { name: 'InterruptPin', offset: 0x3d, size: 1, reset: 1n },
-    // MSI, 64-bit address, one vector (§6.8.1).
+    // MSI with 64-bit addresses (§6.8.1): Multiple Message Capable in bits 1-3, Enable in bits 4-6.
     { name: 'MsiCapabilityId', offset: MSI_CAPABILITY, size: 1, reset: 0x05n },
     { name: 'MsiNext', offset: MSI_CAPABILITY + 1, size: 1 },
-    { name: 'MsiControl', offset: MSI_CAPABILITY + 2, size: 2, reset: 0x80n, rw: 0x01n },
+    {
+      name: 'MsiControl',
+      offset: MSI_CAPABILITY + 2,
+      size: 2,
+      reset: 0x80n | bits(Math.log2(id.msiVectors ?? 1) << 1),
+      rw: (id.msiVectors ?? 1) > 1 ? 0x71n : 0x01n,
+    },
     { name: 'MsiAddress', offset: MSI_CAPABILITY + 4, size: 4, rw: 0xffff_fffcn },
     { name: 'MsiUpperAddress', offset: MSI_CAPABILITY + 8, size: 4, rw: 0xffff_ffffn },
     { name: 'MsiData', offset: MSI_CAPABILITY + 12, size: 2, rw: 0xffffn },
@@ -100,6 +121,16 @@ export class ConfigSpace {
 
   get msiEnabled(): boolean {
     return (this.registers.get32('MsiControl') & MSI_CONTROL_ENABLE) !== 0;
+  }
+
+  /**
+   * The vector that the guest sees when the device raises `vector`: software may have enabled fewer than the device
+   * has (Multiple Message Enable), and then they are shared. Undefined while MSI is disabled.
+   */
+  delivered(vector: number): number | undefined {
+    if (!this.msiEnabled) return undefined;
+    const enabled = 1 << Math.min(5, (this.registers.get32('MsiControl') >>> 4) & 7);
+    return vector & (enabled - 1);
   }
 }
 

@@ -26,6 +26,12 @@ export type WriteAction = (written: bigint) => void;
 /** Accesses to offsets that nothing implements, for the report; bounded to this many offsets. */
 export const UNIMPLEMENTED_OFFSETS_LIMIT = 256;
 
+/** How often software has read and written one offset that no register is declared at. */
+export interface UnimplementedCount {
+  reads: number;
+  writes: number;
+}
+
 /** Thrown at construction when a table contradicts itself. */
 export class RegisterTableError extends Error {
   override name = 'RegisterTableError';
@@ -38,9 +44,13 @@ interface Placed<Name extends string> extends RegisterSpec<Name> {
 /** The state of one register file. */
 export class RegisterFile<Name extends string> {
   readonly size: number;
-  /** offset → number of accesses, of reads and writes that touched no declared register. */
-  readonly unimplemented = new Map<number, number>();
+  /** offset → accesses that touched no declared register. */
+  readonly unimplemented = new Map<number, UnimplementedCount>();
+  /** Accesses of that kind beyond UNIMPLEMENTED_OFFSETS_LIMIT offsets. */
+  unimplementedOthers = 0;
   readonly #bytes: DataView;
+  /** The value of the write that is being merged. */
+  readonly #incoming = new DataView(new ArrayBuffer(8));
   readonly #rw: Uint8Array;
   readonly #w1c: Uint8Array;
   readonly #owner: (Placed<Name> | undefined)[];
@@ -91,17 +101,18 @@ export class RegisterFile<Name extends string> {
   /** A software read of 1, 2, 4 or 8 bytes. Offsets outside the file read as all ones, undeclared ones as 0. */
   read(offset: number, size: number): bigint {
     if (!this.#inside(offset, size)) return (1n << BigInt(8 * size)) - 1n;
-    this.#countUnimplemented(offset, size);
+    this.#countUnimplemented(offset, size, 'reads');
     return this.#load(offset, size);
   }
 
   /** A software write of 1, 2, 4 or 8 bytes through the masks, then the actions of the registers it touched. */
   write(offset: number, size: number, value: bigint): void {
     if (!this.#inside(offset, size)) return;
-    this.#countUnimplemented(offset, size);
+    this.#countUnimplemented(offset, size, 'writes');
+    this.#incoming.setBigUint64(0, value, true);
     for (let i = 0; i < size; i++) {
       const at = offset + i;
-      const incoming = Number((value >> BigInt(8 * i)) & 0xffn);
+      const incoming = this.#incoming.getUint8(i);
       const rw = this.#rw[at] as number;
       const kept = this.#bytes.getUint8(at) & ~rw & ~(incoming & (this.#w1c[at] as number));
       this.#bytes.setUint8(at, kept | (incoming & rw));
@@ -112,6 +123,11 @@ export class RegisterFile<Name extends string> {
       if (spec && spec !== previous) spec.action?.(this.#load(spec.offset, spec.size));
       previous = spec;
     }
+  }
+
+  /** Name of the register that has the byte at `offset`, if one has. */
+  nameAt(offset: number): Name | undefined {
+    return this.#owner[offset]?.name;
   }
 
   /** The registers and their values, in table order: for dumps and shared mirrors. */
@@ -152,10 +168,17 @@ export class RegisterFile<Name extends string> {
     return BigInt(this.#bytes.getUint8(offset));
   }
 
-  #countUnimplemented(offset: number, size: number): void {
+  #countUnimplemented(offset: number, size: number, kind: keyof UnimplementedCount): void {
     for (let at = offset; at < offset + size; at++) if (this.#owner[at]) return;
-    const seen = this.unimplemented.get(offset);
-    if (seen !== undefined || this.unimplemented.size < UNIMPLEMENTED_OFFSETS_LIMIT)
-      this.unimplemented.set(offset, (seen ?? 0) + 1);
+    let count = this.unimplemented.get(offset);
+    if (!count) {
+      if (this.unimplemented.size >= UNIMPLEMENTED_OFFSETS_LIMIT) {
+        this.unimplementedOthers++;
+        return;
+      }
+      count = { reads: 0, writes: 0 };
+      this.unimplemented.set(offset, count);
+    }
+    count[kind]++;
   }
 }

@@ -1,27 +1,64 @@
 /**
- * Device counters, added up.
+ * What the devices counted, added up, and the registers that their models lack.
  */
 import type { FrameBodies } from '../channel/schema.ts';
 
+type DeviceReport = FrameBodies['deviceReport'];
+type Access = DeviceReport['unimplemented'][number];
+
+/** Registers without an implementation that a sum names; the accesses to others are counted. */
+export const BURNDOWN_ROWS_LIMIT = 256;
+/** Of these, what the summary shows. */
+const BURNDOWN_ROWS_SHOWN = 16;
+
+const sumBy = (reports: readonly DeviceReport[], pick: (report: DeviceReport) => number): number =>
+  reports.reduce((total, report) => total + pick(report), 0);
+
 /** Adds up the counters of several devices. */
-export function sumReports(reports: readonly FrameBodies['deviceReport'][]): FrameBodies['deviceReport'] {
-  const sum = (name: Exclude<keyof FrameBodies['deviceReport'], 'unimplemented'>) =>
-    reports.reduce((total, report) => total + report[name], 0);
-  const accesses = new Map<number, number>();
-  for (const report of reports)
-    for (const { offset, count } of report.unimplemented)
-      accesses.set(offset, (accesses.get(offset) ?? 0) + count);
+export function sumReports(reports: readonly DeviceReport[]): DeviceReport {
+  const metrics = new Map<string, number>();
+  for (const { name, value } of reports.flatMap((report) => report.metrics))
+    metrics.set(name, (metrics.get(name) ?? 0) + value);
+  const accesses = new Map<string, Access>();
+  for (const access of reports.flatMap((report) => report.unimplemented)) {
+    const key = `${access.bar} ${access.offset} ${access.write}`;
+    accesses.set(key, { ...access, count: access.count + (accesses.get(key)?.count ?? 0) });
+  }
+  const rows = [...accesses.values()].sort(byPlace);
+  const left = rows.slice(BURNDOWN_ROWS_LIMIT).reduce((total, { count }) => total + count, 0);
   return {
-    commands: sum('commands'),
-    bytesFilled: sum('bytesFilled'),
-    bytesCopied: sum('bytesCopied'),
-    bytesSummed: sum('bytesSummed'),
-    pins: sum('pins'),
-    unpins: sum('unpins'),
-    faults: sum('faults'),
-    faultsDropped: sum('faultsDropped'),
-    stalls: sum('stalls'),
-    interrupts: sum('interrupts'),
-    unimplemented: [...accesses].map(([offset, count]) => ({ offset, count })),
+    pins: sumBy(reports, (r) => r.pins),
+    unpins: sumBy(reports, (r) => r.unpins),
+    faults: sumBy(reports, (r) => r.faults),
+    faultsDropped: sumBy(reports, (r) => r.faultsDropped),
+    stalls: sumBy(reports, (r) => r.stalls),
+    interrupts: sumBy(reports, (r) => r.interrupts),
+    metrics: [...metrics].map(([name, value]) => ({ name, value })),
+    unimplemented: rows.slice(0, BURNDOWN_ROWS_LIMIT),
+    unimplementedOthers: left + sumBy(reports, (r) => r.unimplementedOthers),
   };
+}
+
+const byPlace = (a: Access, b: Access): number =>
+  a.bar - b.bar || a.offset - b.offset || Number(a.write) - Number(b.write);
+
+/** The register burndown: what guests use and the model does not implement. Empty if there is nothing to say. */
+export function burndownLines({ unimplemented, unimplementedOthers }: DeviceReport): string[] {
+  const hidden = unimplemented.slice(BURNDOWN_ROWS_SHOWN);
+  const total = unimplemented.reduce((sum, { count }) => sum + count, unimplementedOthers);
+  if (total === 0) return [];
+  const lines = [`  unimplemented  ${total} accesses where the model declares no register`];
+  for (const { bar, offset, write, count } of unimplemented.slice(0, BURNDOWN_ROWS_SHOWN)) {
+    const place = `BAR${bar}+0x${offset.toString(16).padStart(4, '0')}`;
+    lines.push(`    ${place.padEnd(16)}${(write ? 'write' : 'read').padEnd(6)}${String(count).padStart(10)}`);
+  }
+  const others = hidden.reduce((sum, { count }) => sum + count, unimplementedOthers);
+  if (others > 0) lines.push(`    ${'elsewhere'.padEnd(22)}${String(others).padStart(10)}`);
+  return lines;
+}
+
+/** The models' own figures, several a line. Empty if there are none. */
+export function metricLines({ metrics }: DeviceReport): string[] {
+  const shown = metrics.filter(({ value }) => value > 0).map(({ name, value }) => `${name} ${value}`);
+  return shown.length === 0 ? [] : [`  devices        ${shown.join('   ')}`];
 }

@@ -324,15 +324,15 @@ describe('frame codec', () => {
   });
 
   it('carries nested and repeated messages', () => {
-    const counts = { commands: 1, bytesFilled: 2, bytesCopied: 3, bytesSummed: 4, pins: 5, unpins: 6 };
-    const rest = { faults: 7, faultsDropped: 8, stalls: 9, interrupts: 10 };
+    const counts = { pins: 5, unpins: 6, faults: 7, faultsDropped: 8, stalls: 9, interrupts: 10 };
     const body = {
       ...counts,
-      ...rest,
       unimplemented: [
-        { offset: 0x80, count: 2 },
-        { offset: 0x84, count: 1 },
+        { bar: 0, offset: 0x80, write: false, count: 2 },
+        { bar: 2, offset: 0x84, write: true, count: 1 },
       ],
+      unimplementedOthers: 3,
+      metrics: [{ name: 'commands', value: 1 }],
     };
     const bytes = encodeFrame({ timeUs: 1, process: 0, vm: 0, device: 3 }, 'deviceReport', body);
     expect(bodyToJson(decodeFrame(bytes))).to.deep.equal(body);

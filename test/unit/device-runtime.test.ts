@@ -22,8 +22,9 @@ const HEADER = { timeUs: 0, process: 0, vm: 0, device: 0 };
 /** A model that does nothing but note what it is asked to unpin. */
 class Idle implements DeviceModel {
   readonly config = new ConfigSpace(VGPU_IDENTITY);
-  readonly bar0 = new RegisterFile<string>(64, [{ name: 'Scratch', offset: 0, size: 4, rw: 0xffff_ffffn }]);
-  readonly counters = { commands: 0, bytesFilled: 0, bytesCopied: 0, bytesSummed: 0 };
+  readonly bars = {
+    0: new RegisterFile<string>(64, [{ name: 'Scratch', offset: 0, size: 4, rw: 0xffff_ffffn }]),
+  };
   readonly asked: number[] = [];
   closed = false;
   step() {
@@ -102,7 +103,7 @@ describe('DeviceRuntime', () => {
     const port = link.mmioPort();
     for (let i = 1; i <= 200; i++) port.write(0, 0, 4, BigInt(i));
     await turnsUntilSleep(runtime);
-    expect(model.bar0.get32('Scratch')).to.equal(200);
+    expect(model.bars[0].get32('Scratch')).to.equal(200);
   });
 
   it('lets nobody reach BAR 0 before memory space is enabled', async () => {
@@ -113,7 +114,7 @@ describe('DeviceRuntime', () => {
     await Promise.resolve();
     await turnsUntilSleep(runtime);
     expect(await read).to.equal(0xffff_ffffn);
-    expect(model.bar0.get32('Scratch')).to.equal(0);
+    expect(model.bars[0].get32('Scratch')).to.equal(0);
   });
 
   it('delivers interrupts only while MSI is enabled', () => {

@@ -37,7 +37,7 @@ export const SOUND_PARTS: VgpuParts = {
 
 export class Vgpu implements DeviceModel {
   readonly config = new ConfigSpace(VGPU_IDENTITY);
-  readonly bar0: RegisterFile<string>;
+  readonly bars: { readonly 0: RegisterFile<string> };
   readonly #registers: RegisterFile<VgpuRegister>;
   readonly #context: DeviceContext;
   readonly #shadow: ShadowPageTable;
@@ -47,7 +47,7 @@ export class Vgpu implements DeviceModel {
   constructor(context: DeviceContext, parts: VgpuParts = SOUND_PARTS) {
     this.#context = context;
     this.#registers = new RegisterFile(VGPU_IDENTITY.bar0Bytes, VGPU_REGISTERS);
-    this.bar0 = this.#registers as RegisterFile<string>;
+    this.bars = { 0: this.#registers as RegisterFile<string> };
     this.#shadow = parts.shadow(context);
     this.#engine = parts.engine(context, this.#shadow, {
       completed: (head) => this.#completed(head),

@@ -1,0 +1,226 @@
+/**
+ * One device model and what stands around it: the context it is given, its registers as the bus sees them, and checks
+ * of every answer it gives. A worker's runtime and a test's harness are two hosts of the same instance.
+ */
+import type { Iova } from '../address/address.ts';
+import { MAX_VECTORS } from '../channel/device-link.ts';
+import { REGION_CONFIG } from '../channel/mmio-channel.ts';
+import type { FrameBodies } from '../channel/schema.ts';
+import type { HostMemory } from '../host/host-memory.ts';
+import { UNIMPLEMENTED_OFFSETS_LIMIT, type UnimplementedCount } from '../pci/registers.ts';
+import type { PinTableReader } from '../pin-table/reader.ts';
+import { DeviceDma } from './dma.ts';
+import { MetricSet } from './metrics.ts';
+import {
+  BAR_INDICES,
+  type BarIndex,
+  type BarRegion,
+  type DeviceModel,
+  type DeviceOptions,
+  type ModelFactory,
+  type StepResult,
+} from './model.ts';
+import { SpinWatch } from './spin-watch.ts';
+import { TimerQueue } from './timers.ts';
+
+/** Lines a device may log; the rest are counted. */
+export const LOG_LINES_LIMIT = 32;
+/** Characters of a logged line; the rest is cut off. */
+export const LOG_LINE_LIMIT = 200;
+/** Rows of accesses to unimplemented registers in one device's report; the rest are counted. */
+export const UNIMPLEMENTED_ROWS_LIMIT: number = UNIMPLEMENTED_OFFSETS_LIMIT;
+
+/** Where an instance runs: what its faults, interrupts, findings and lines become. */
+export interface DeviceHost {
+  fault(iova: Iova, write: boolean, denied: boolean): void;
+  /** A broken contract, by a short fixed word and in words. */
+  violation(kind: string, detail: string): void;
+  /** Delivers an interrupt that the guest has enabled. */
+  interrupt(vector: number): void;
+  /** A line of the model's, or a finding of the watchdog over the guest. */
+  log(text: string, watchdog: boolean): void;
+  /** The injected clock, in microseconds. */
+  nowUs(): number;
+}
+
+/** What a device is told of the machine it is in. */
+export interface DevicePlace {
+  readonly name: string;
+  readonly table: PinTableReader;
+  readonly memory: HostMemory;
+  readonly options: DeviceOptions;
+}
+
+const isStep = (result: unknown): result is StepResult =>
+  result === 'idle' || result === 'more' || result === 'stalled';
+
+const allOnes = (size: number): bigint => (1n << BigInt(8 * size)) - 1n;
+
+export class DeviceInstance {
+  readonly model: DeviceModel;
+  readonly dma: DeviceDma;
+  readonly metrics = new MetricSet();
+  readonly timers: TimerQueue;
+  readonly #host: DeviceHost;
+  readonly #spin: SpinWatch;
+  /** Accesses to BARs that are not there, or beyond a region's end: bar, then offset. */
+  readonly #unclaimed = new Map<number, Map<number, UnimplementedCount>>();
+  #unclaimedRows = 0;
+  #unclaimedOthers = 0;
+  #logged = 0;
+
+  /** Builds the model. @throws whatever its factory throws */
+  constructor({ name, table, memory, options }: DevicePlace, host: DeviceHost, factory: ModelFactory) {
+    this.#host = host;
+    this.timers = new TimerQueue(() => host.nowUs());
+    this.#spin = new SpinWatch(() => host.nowUs());
+    this.dma = new DeviceDma(table, memory, host);
+    this.model = factory(
+      {
+        name,
+        dma: this.dma,
+        timers: this.timers,
+        metrics: this.metrics,
+        interrupt: (vector) => this.#interrupt(vector),
+        log: (text) => this.#log(text),
+      },
+      options,
+    );
+  }
+
+  /** The guest reads configuration space or a BAR. All ones if nobody claims the access. */
+  read(region: number, offset: number, size: number): bigint {
+    const target = this.#region(region);
+    if (!target) return allOnes(size);
+    if (offset + size > target.size) {
+      this.#unclaimedAt(region, offset, 'reads');
+      return allOnes(size);
+    }
+    const value: unknown = target.read(offset, size);
+    if (typeof value !== 'bigint' || value < 0n || value > allOnes(size)) {
+      const text = `answers a ${size}-byte read of BAR${region}+0x${offset.toString(16)} with ${String(value)}`;
+      this.#host.violation('bad-answer', `${text}; accepted: a bigint of that size`);
+      return allOnes(size);
+    }
+    if (region !== REGION_CONFIG) this.#watch(target, region, offset, value);
+    return value;
+  }
+
+  /** The guest writes configuration space or a BAR. Dropped if nobody claims the access. */
+  write(region: number, offset: number, size: number, value: bigint): void {
+    this.#spin.moved();
+    const target = this.#region(region);
+    if (!target) return;
+    if (offset + size > target.size) this.#unclaimedAt(region, offset, 'writes');
+    else target.write(offset, size, value);
+  }
+
+  /** Runs due timers, then one step of the model. */
+  step(): StepResult {
+    if (this.timers.runDue() > 0) this.#spin.moved();
+    const result: unknown = this.model.step();
+    if (result === 'idle') return result;
+    this.#spin.moved();
+    if (isStep(result)) return result;
+    this.#host.violation('bad-answer', `step() answers ${String(result)}; accepted: idle, more, stalled`);
+    return 'idle';
+  }
+
+  /** Has the model drop its pins in the range. Returns the number it dropped. */
+  dmaUnmap(iova: Iova, size: number): number {
+    const before = this.dma.counters.unpins;
+    this.model.dmaUnmap(iova, size);
+    return this.dma.counters.unpins - before;
+  }
+
+  /** The model's last act. */
+  close(): void {
+    this.model.close();
+    if (this.#logged > LOG_LINES_LIMIT)
+      this.#host.log(`and ${this.#logged - LOG_LINES_LIMIT} more lines`, false);
+  }
+
+  /** What the instance itself has counted. */
+  report(): Pick<
+    FrameBodies['deviceReport'],
+    'pins' | 'unpins' | 'faults' | 'unimplemented' | 'unimplementedOthers' | 'metrics'
+  > {
+    const rows = this.#unimplementedRows();
+    const shown = rows.slice(0, UNIMPLEMENTED_ROWS_LIMIT);
+    const left = rows.slice(UNIMPLEMENTED_ROWS_LIMIT).reduce((sum, { count }) => sum + count, 0);
+    const regions = Object.values(this.model.bars);
+    const others = regions.reduce((sum, { unimplementedOthers = 0 }) => sum + unimplementedOthers, 0);
+    return {
+      ...this.dma.counters,
+      metrics: this.metrics.collect(this.model.counters ?? {}, (text) =>
+        this.#host.violation('bad-answer', text),
+      ),
+      unimplemented: shown,
+      unimplementedOthers: left + others + this.#unclaimedOthers,
+    };
+  }
+
+  /** A BAR answers only while memory space is enabled; else nobody claims the access. */
+  #region(region: number): BarRegion | undefined {
+    const { config, bars } = this.model;
+    if (region === REGION_CONFIG) return config.registers;
+    if (!config.memorySpace || !BAR_INDICES.includes(region as BarIndex)) return undefined;
+    return bars[region as BarIndex] ?? NO_REGION;
+  }
+
+  #watch(target: BarRegion, region: number, offset: number, value: bigint): void {
+    // A timer may yet change it.
+    if (this.timers.pending > 0) this.#spin.moved();
+    const found = this.#spin.read(region, offset, value, target.nameAt?.(offset));
+    if (found !== undefined) this.#host.log(found, true);
+  }
+
+  #interrupt(vector: number): void {
+    this.#spin.moved();
+    if (!(Number.isInteger(vector) && vector >= 0 && vector < MAX_VECTORS)) {
+      const text = `raises interrupt ${String(vector)}; accepted: 0 to ${MAX_VECTORS - 1}`;
+      this.#host.violation('bad-interrupt', text);
+      return;
+    }
+    const delivered = this.model?.config.delivered(vector);
+    if (delivered !== undefined) this.#host.interrupt(delivered);
+  }
+
+  #log(text: string): void {
+    this.#logged++;
+    if (this.#logged > LOG_LINES_LIMIT) return;
+    this.#host.log(String(text).slice(0, LOG_LINE_LIMIT), false);
+  }
+
+  #unclaimedAt(bar: number, offset: number, kind: keyof UnimplementedCount): void {
+    const offsets = this.#unclaimed.get(bar) ?? new Map<number, UnimplementedCount>();
+    this.#unclaimed.set(bar, offsets);
+    let count = offsets.get(offset);
+    if (!count) {
+      if (this.#unclaimedRows >= UNIMPLEMENTED_ROWS_LIMIT) {
+        this.#unclaimedOthers++;
+        return;
+      }
+      this.#unclaimedRows++;
+      count = { reads: 0, writes: 0 };
+      offsets.set(offset, count);
+    }
+    count[kind]++;
+  }
+
+  #unimplementedRows(): FrameBodies['deviceReport']['unimplemented'] {
+    const rows: FrameBodies['deviceReport']['unimplemented'][number][] = [];
+    const add = (bar: number, counts: ReadonlyMap<number, Readonly<UnimplementedCount>>) => {
+      for (const [offset, { reads, writes }] of counts) {
+        if (reads > 0) rows.push({ bar, offset, write: false, count: reads });
+        if (writes > 0) rows.push({ bar, offset, write: true, count: writes });
+      }
+    };
+    for (const bar of BAR_INDICES) add(bar, this.model.bars[bar]?.unimplemented ?? new Map());
+    for (const [bar, counts] of this.#unclaimed) add(bar, counts);
+    return rows;
+  }
+}
+
+/** A BAR that the device does not have: every access lies beyond its end. */
+const NO_REGION: BarRegion = { size: 0, read: () => 0n, write: () => {} };

@@ -1,0 +1,53 @@
+/**
+ * Names a guest that spins on a status bit which cannot change: it reads one register again and again, always finds
+ * the same, and the device has neither work nor a timer that could change it.
+ */
+
+/** Reads of one register, with nothing in between, from which a guest may be spinning. */
+export const SPIN_READS = 2000;
+/** How long they must have gone on, in microseconds: a short poll is no spin. */
+export const SPIN_TIME_US = 500_000;
+/** Registers named per device. */
+export const SPINS_LIMIT = 8;
+
+export class SpinWatch {
+  readonly #clock: () => number;
+  readonly #named = new Set<string>();
+  #region = -1;
+  #offset = -1;
+  #value = 0n;
+  #reads = 0;
+  #since = 0;
+
+  /** `clock` answers in microseconds. */
+  constructor(clock: () => number) {
+    this.#clock = clock;
+  }
+
+  /** Something happened that may change a register: the guest wrote, or the device worked. */
+  moved(): void {
+    this.#reads = 0;
+  }
+
+  /** A guest's read. Returns the text that names a spin, the first time it is one. */
+  read(region: number, offset: number, value: bigint, name: string | undefined): string | undefined {
+    if (this.#reads === 0 || region !== this.#region || offset !== this.#offset || value !== this.#value) {
+      this.#region = region;
+      this.#offset = offset;
+      this.#value = value;
+      this.#reads = 1;
+      this.#since = this.#clock();
+      return undefined;
+    }
+    if (++this.#reads < SPIN_READS || this.#reads % SPIN_READS !== 0) return undefined;
+    const tookUs = this.#clock() - this.#since;
+    if (tookUs < SPIN_TIME_US) return undefined;
+    const place = `BAR${region}+0x${offset.toString(16)}${name ? ` (${name})` : ''}`;
+    if (this.#named.has(place) || this.#named.size >= SPINS_LIMIT) return undefined;
+    this.#named.add(place);
+    return (
+      `the guest spins on ${place}: read ${this.#reads} times in ${(tookUs / 1e6).toFixed(1)} s, always ` +
+      `0x${value.toString(16)}; the device has neither work nor a timer that could change it`
+    );
+  }
+}
