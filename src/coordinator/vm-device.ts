@@ -2,6 +2,7 @@
  * One mediated device of a VM, as the coordinator holds it: link, container, address space, worker.
  */
 
+import { nowUs, sleep } from '#host';
 import type { Iova } from '../address/address.ts';
 import { encodeFrame, type FrameHeader, type FrameKind } from '../channel/codec.ts';
 import { DeviceLink, DeviceState, RING_CONTROL } from '../channel/device-link.ts';
@@ -101,4 +102,16 @@ export class VmDevice implements DmaUser {
     this.link.setState(DeviceState.failed);
     return this.container.counters.forcedPins - before;
   }
+}
+
+/** How long devices may take to stop. */
+export const STOP_TIMEOUT_MS = 5_000;
+const STOP_POLL_MS = 5;
+
+/** Asks devices to stop; resolves when each has reported or failed, after STOP_TIMEOUT_MS at the latest. */
+export async function stopDevices(devices: readonly VmDevice[]): Promise<void> {
+  for (const device of devices) device.send('deviceStop', {});
+  const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;
+  while (devices.some((device) => device.failure === '' && !device.report) && nowUs() < deadline)
+    await sleep(STOP_POLL_MS);
 }

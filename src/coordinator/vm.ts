@@ -17,7 +17,7 @@ import { runGuest } from './guest-host.ts';
 import { VmLedger } from './ledger.ts';
 import { makeIommu } from './make-iommu.ts';
 import type { DeviceSupervisor } from './supervisor.ts';
-import { type DeviceOwner, VmDevice } from './vm-device.ts';
+import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './vm-device.ts';
 
 /** What a VM is made of. */
 export interface VmConfig {
@@ -52,9 +52,7 @@ export interface VmSurroundings {
 const BURST = 64;
 /** Register writes whose work is under way; beyond it the guest's ring fills and the guest waits. */
 const PENDING_WRITES_LIMIT = 32;
-/** How long devices may take to stop. */
-const STOP_TIMEOUT_MS = 5_000;
-const STOP_POLL_MS = 5;
+const SETTLE_POLL_MS = 5;
 /** How long the end of a VM waits for register writes still under way. */
 const SETTLE_TIMEOUT_MS = 30_000;
 
@@ -178,8 +176,7 @@ export class Vm implements DeviceOwner {
   async #release(device: VmDevice, uuid: string): Promise<void> {
     await this.#started;
     if (device.failure !== '') return;
-    device.send('deviceStop', {});
-    await this.#whenStopped([device]);
+    await stopDevices([device]);
     // A device that has reported touches no memory any more; one that has not must be ended.
     if (!device.report) await device.run?.terminate();
     if (device.failure === '')
@@ -276,7 +273,7 @@ export class Vm implements DeviceOwner {
   /** Lets register writes that are under way come to their end. */
   async #settle(): Promise<void> {
     const deadline = nowUs() + SETTLE_TIMEOUT_MS * 1000;
-    while (this.#pendingWrites > 0 && nowUs() < deadline) await sleep(STOP_POLL_MS);
+    while (this.#pendingWrites > 0 && nowUs() < deadline) await sleep(SETTLE_POLL_MS);
     if (this.#pendingWrites > 0)
       this.#violation(-1, 'stuck-register-write', `${this.#pendingWrites} register writes did not complete`);
   }
@@ -285,8 +282,7 @@ export class Vm implements DeviceOwner {
     this.#ending = true;
     await Promise.all(this.#releases);
     const running = this.devices.filter((device) => device.run && device.failure === '');
-    for (const device of running) device.send('deviceStop', {});
-    await this.#whenStopped(running);
+    await stopDevices(running);
     for (const device of running) {
       if (!device.report && device.failure === '')
         await this.quarantine(device, 'did-not-stop', `was still running ${STOP_TIMEOUT_MS} ms after stop`);
@@ -295,13 +291,6 @@ export class Vm implements DeviceOwner {
       if (pins > 0)
         this.#violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);
     }
-  }
-
-  /** Waits until all have reported or failed, for STOP_TIMEOUT_MS at most. */
-  async #whenStopped(devices: readonly VmDevice[]): Promise<void> {
-    const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;
-    while (devices.some((device) => device.failure === '' && !device.report) && nowUs() < deadline)
-      await sleep(STOP_POLL_MS);
   }
 
   #violation(device: number, kind: string, detail: string): void {

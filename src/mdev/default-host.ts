@@ -54,7 +54,7 @@ export const SOFTWARE_GPU = 'vgpu';
 export const SOFTWARE_GPU_TYPE = 'vgpu-1';
 
 /** The parent of the vGPUs that a scenario asks for by number alone; one beyond `instances` is EUSERS. */
-export const softwareGpu = (instances: number): ParentSpec => ({
+const softwareGpu = (instances: number): ParentSpec => ({
   name: SOFTWARE_GPU,
   driver: 'vgpu',
   device: '/sys/devices/virtual/vgpu/vgpu',
@@ -69,6 +69,18 @@ export const softwareGpu = (instances: number): ParentSpec => ({
     },
   ],
 });
+
+/**
+ * The host of a run: the default host's GPUs and the run's own parent, with room for `instances`. `holderOf` names who
+ * uses an instance, for its file `mdevsim/vm_name`.
+ */
+export function runHost(instances: number, holderOf: (uuid: string) => string): MdevRegistry {
+  const attributes = [{ path: 'mdevsim/vm_name', initial: holderOf }];
+  const registry = new MdevRegistry();
+  for (const spec of [softwareGpu(instances), MDEV_GPU, SRIOV_GPU])
+    registry.addParent({ ...spec, types: spec.types.map((type) => ({ ...type, attributes })) });
+  return registry;
+}
 
 /** A registry with both GPUs and no instances. */
 export function defaultHost(): MdevRegistry {

@@ -6,7 +6,7 @@
 import { resolve } from 'node:path';
 import { Prng } from '#host';
 import type { FrameBodies } from '../channel/schema.ts';
-import { defaultHost, SOFTWARE_GPU, SOFTWARE_GPU_TYPE, softwareGpu } from '../mdev/default-host.ts';
+import { runHost, SOFTWARE_GPU, SOFTWARE_GPU_TYPE } from '../mdev/default-host.ts';
 import {
   type Definition,
   DefinitionError,
@@ -31,10 +31,12 @@ export interface MdevHolder {
 type Named = Pick<ScenarioSettings, 'vms' | 'vgpus' | 'mdevs'>;
 
 export class RunMdevs {
-  readonly registry: MdevRegistry = defaultHost();
+  readonly registry: MdevRegistry;
   /** The devices of each VM, in the order of its bus. */
   readonly vms: readonly (readonly MdevInstance[])[];
   readonly #open = new Map<string, MdevInstance>();
+  /** UUID → the name of the VM's device. */
+  readonly #holders = new Map<string, string>();
 
   /**
    * Makes every instance of a run.
@@ -45,7 +47,7 @@ export class RunMdevs {
    */
   constructor(settings: Named, folder: string, seed: number) {
     const own = settings.mdevs === undefined ? settings.vms * settings.vgpus : 0;
-    this.registry.addParent(softwareGpu(own + SPARE_INSTANCES));
+    this.registry = runHost(own + SPARE_INSTANCES, (uuid) => this.#holders.get(uuid) ?? '');
     this.vms = wanted(settings, folder, seed).map((definitions, vm) =>
       definitions.map((definition) => this.#start(definition, vm)),
     );
@@ -75,6 +77,7 @@ export class RunMdevs {
       for (const [device, instance] of devices.entries()) {
         instance.open(() => request({ vm, device }, instance.uuid));
         this.#open.set(keyOf({ vm, device }), instance);
+        this.#holders.set(instance.uuid, `vm${vm}/gpu${device}`);
       }
   }
 
@@ -82,7 +85,9 @@ export class RunMdevs {
   close(holder: MdevHolder): void {
     const instance = this.#open.get(keyOf(holder));
     this.#open.delete(keyOf(holder));
-    instance?.close();
+    if (!instance) return;
+    this.#holders.delete(instance.uuid);
+    instance.close();
   }
 
   /** A VM has ended, and all that it held is closed. */
