@@ -172,20 +172,30 @@ export class GuestRam {
 
   /** @throws GuestAddressError */
   read(gpa: number, length: number): Uint8Array {
-    this.#check(gpa, length);
     const bytes = new Uint8Array(length);
-    this.#pieces(gpa, length, (offset, at, piece) =>
-      copyOut(bytes, at, this.host.bytes, offset, piece, 'ram.copy'),
-    );
+    this.readInto(bytes, 0, gpa, length);
     return bytes;
+  }
+
+  /** {@link read} into `target` from index `at` on. @throws GuestAddressError */
+  readInto(target: Uint8Array, at: number, gpa: number, length: number): void {
+    this.#check(gpa, length);
+    if (isInFrame(gpa, length)) copyOut(target, at, this.host.bytes, this.#offset(gpa), length, 'ram.copy');
+    else
+      this.#pieces(gpa, length, (offset, from, piece) =>
+        copyOut(target, at + from, this.host.bytes, offset, piece, 'ram.copy'),
+      );
   }
 
   /** @throws GuestAddressError */
   write(gpa: number, bytes: Uint8Array): void {
     this.#check(gpa, bytes.length);
-    this.#pieces(gpa, bytes.length, (offset, at, piece) =>
-      copyIn(this.host.bytes, offset, bytes, at, piece, 'ram.copy'),
-    );
+    if (isInFrame(gpa, bytes.length))
+      copyIn(this.host.bytes, this.#offset(gpa), bytes, 0, bytes.length, 'ram.copy');
+    else
+      this.#pieces(gpa, bytes.length, (offset, at, piece) =>
+        copyIn(this.host.bytes, offset, bytes, at, piece, 'ram.copy'),
+      );
   }
 
   /** True if RAM at `gpa` holds exactly `expected`. @throws GuestAddressError */
@@ -227,3 +237,7 @@ export class GuestRam {
     return offset / 4;
   }
 }
+
+/** True if the range lies in one host frame: its bytes are contiguous there. */
+const isInFrame = (gpa: number, length: number): boolean =>
+  length > 0 && (gpa % FRAME_SIZE) + length <= FRAME_SIZE;

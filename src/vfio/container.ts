@@ -163,8 +163,7 @@ export class Container {
       this.#frames[i] = frame;
     }
     if (!this.#table.mapPages(iova, this.#frames, count, perm)) return false;
-    for (let i = 0; i < count; i++)
-      this.#mappings.add(iova + i * PAGE_SIZE, PAGE_SIZE, vaddrs[i] as number, perm);
+    this.#mappings.addRun(iova, PAGE_SIZE, vaddrs, count, perm);
     this.counters.leaves += count;
     this.counters.maps += count;
     return true;

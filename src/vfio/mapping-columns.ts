@@ -51,6 +51,19 @@ class Chunk {
     this.size++;
   }
 
+  /** Appends mappings i to count - 1 of a run that begins at `iova`, as many as there is room for; returns how many. */
+  append(iova: number, size: number, vaddrs: Float64Array, i: number, count: number, perm: number): number {
+    const room = Math.min(count - i, this.iovas.length - this.size);
+    for (let at = this.size, end = at + room, j = i; at < end; at++, j++) {
+      this.iovas[at] = iova + j * size;
+      this.sizes[at] = size;
+      this.vaddrs[at] = vaddrs[j] as number;
+      this.perms[at] = perm;
+    }
+    this.size += room;
+    return room;
+  }
+
   /** Removes `count` mappings from index `i` on. */
   remove(i: number, count: number): void {
     if (i + count < this.size)
@@ -168,6 +181,21 @@ export class MappingColumns {
     chunk.insert(this.#at + 1, iova, size, vaddr, perm);
     this.#at++;
     this.#size++;
+  }
+
+  /** Adds `count` mappings of `size` each, one behind the other, that overlap none. */
+  addRun(iova: number, size: number, vaddrs: Float64Array, count: number, perm: number): void {
+    for (let i = 0; i < count; ) {
+      this.add(iova + i * size, size, vaddrs[i] as number, perm);
+      const chunk = this.#chunks[this.#last] as Chunk;
+      i++;
+      // Behind the last mapping of the last chunk there is nothing to look for.
+      if (this.#at !== chunk.size - 1 || this.#last + 1 < this.#chunks.length) continue;
+      const appended = chunk.append(iova, size, vaddrs, i, count, perm);
+      this.#at += appended;
+      this.#size += appended;
+      i += appended;
+    }
   }
 
   /** Removes the mapping that begins at `iova`. False if there is none. */

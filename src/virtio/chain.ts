@@ -30,17 +30,18 @@ export class Chain {
     this.writableBytes = total(writable);
   }
 
-  /** The first `limit` device-readable bytes, or as many as there are. */
-  read(limit: number): Uint8Array {
-    const bytes = new Uint8Array(Math.min(limit, this.readableBytes));
+  /** Fills `target` with the first device-readable bytes; returns how many there were for it. */
+  read(target: Uint8Array): number {
+    const wanted = Math.min(target.length, this.readableBytes);
     let at = 0;
     for (const { gpa, length } of this.#readable) {
-      if (at === bytes.length) break;
-      const piece = Math.min(length, bytes.length - at);
-      if (this.#ram.contains(gpa, piece)) bytes.set(this.#ram.read(gpa, piece), at);
+      if (at === wanted) break;
+      const piece = Math.min(length, wanted - at);
+      if (this.#ram.contains(gpa, piece)) this.#ram.readInto(target, at, gpa, piece);
+      else target.fill(0, at, at + piece);
       at += piece;
     }
-    return bytes;
+    return wanted;
   }
 
   /** Writes `bytes` at `offset` of the device-writable part; what does not fit is cut. Returns how many fitted. */
@@ -52,7 +53,7 @@ export class Chain {
       const piece = Math.min(length - skip, bytes.length - done);
       if (piece > 0) {
         if (this.#ram.contains(gpa + skip, piece))
-          this.#ram.write(gpa + skip, bytes.subarray(done, done + piece));
+          this.#ram.write(gpa + skip, piece === bytes.length ? bytes : bytes.subarray(done, done + piece));
         done += piece;
       }
       start += length;

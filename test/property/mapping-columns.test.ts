@@ -45,6 +45,27 @@ function add(columns: MappingColumns, model: Model, row: Row): void {
   }
 }
 
+/** A run of pages: at once if all of it is free. */
+function addRun(columns: MappingColumns, model: Model, iova: number, count: number): void {
+  const rows = Array.from({ length: count }, (_, i) => ({
+    iova: iova + i * PAGE_SIZE,
+    size: PAGE_SIZE,
+    vaddr: i * PAGE_SIZE,
+    perm: 3,
+  }));
+  if (model.overlapping(iova, iova + count * PAGE_SIZE)) for (const row of rows) add(columns, model, row);
+  else {
+    columns.addRun(
+      iova,
+      PAGE_SIZE,
+      Float64Array.from(rows, ({ vaddr }) => vaddr),
+      count,
+      3,
+    );
+    model.rows.push(...rows);
+  }
+}
+
 const page = fc.integer({ min: 0, max: 4000 });
 const operation = fc.oneof(
   {
@@ -79,14 +100,7 @@ describe('mapping columns', () => {
           const iova = first * PAGE_SIZE;
           if (kind === 'add')
             add(columns, model, { iova, size: count * PAGE_SIZE, vaddr: first, perm: 1 + (first % 3) });
-          else if (kind === 'run')
-            for (let i = 0; i < count; i++)
-              add(columns, model, {
-                iova: iova + i * PAGE_SIZE,
-                size: PAGE_SIZE,
-                vaddr: i * PAGE_SIZE,
-                perm: 3,
-              });
+          else if (kind === 'run') addRun(columns, model, iova, count);
           else if (kind === 'remove') {
             for (const row of model
               .sorted()

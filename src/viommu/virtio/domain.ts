@@ -38,6 +38,9 @@ export interface WorkMeter {
   mappings: number;
 }
 
+/** Ends a range's visit. */
+const STOP = { break: true };
+
 const compare = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
 
 export class Domain implements TranslationSource {
@@ -78,13 +81,12 @@ export class Domain implements TranslationSource {
   }
 
   /** The mappings that share a byte with the range, in ascending order. */
-  *within({ start, end }: WideRange): Generator<DomainMapping> {
-    const first = this.at(start)?.start ?? start;
-    for (const mapping of this.#mappings.values(first)) {
-      if (mapping.start > end) return;
-      this.#meter.work++;
-      yield mapping;
-    }
+  within({ start, end }: WideRange): DomainMapping[] {
+    const found: DomainMapping[] = [];
+    this.#forEach(start, end, (mapping) => {
+      found.push(mapping);
+    });
+    return found;
   }
 
   /** Adds a mapping that overlaps none. */
@@ -98,10 +100,19 @@ export class Domain implements TranslationSource {
 
   walk(start: number, end: number, visit: TranslationVisitor): void {
     if (end <= start) return;
-    for (const mapping of this.within({ start: BigInt(start), end: BigInt(end) - 1n })) {
+    this.#forEach(BigInt(start), BigInt(end) - 1n, (mapping) => {
       const seen = visible(mapping);
-      if (seen && visit(seen.iova, seen.gpa, seen.size, seen.perm) === false) return;
-    }
+      return !seen || visit(seen.iova, seen.gpa, seen.size, seen.perm) !== false;
+    });
+  }
+
+  /** Visits the mappings that share a byte with the range until told false. */
+  #forEach(start: bigint, end: bigint, visit: (mapping: DomainMapping) => boolean | undefined): void {
+    const first = this.at(start);
+    this.#mappings.forRange(first?.start ?? start, end, true, (_start, mapping) => {
+      this.#meter.work++;
+      return visit(mapping) === false ? STOP : undefined;
+    });
   }
 
   leafAt(iova: number): Translation | undefined {

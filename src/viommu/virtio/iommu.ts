@@ -92,6 +92,9 @@ export class VirtioIommu implements VIommu {
   readonly #transport: MmioTransport;
   readonly #context: RequestContext;
   readonly #serial = new CommandSerial();
+  /** The request that is being looked at. A view of a small array of its own would cost more than the request. */
+  readonly #request = new DataView(new ArrayBuffer(format.REQUEST_BYTES_MAX));
+  readonly #requestBytes = new Uint8Array(this.#request.buffer);
   #bypass: boolean;
   #runScheduled = false;
   #scheduledRun: Completion;
@@ -338,7 +341,8 @@ export class VirtioIommu implements VIommu {
       return DONE;
     }
     this.counters.requests++;
-    const answer = execute(chain.read(format.REQUEST_BYTES_MAX), chain.writableBytes, this.#context);
+    const length = chain.read(this.#requestBytes);
+    const answer = execute(this.#request, length, chain.writableBytes, this.#context);
     return after(answer.work, () => {
       this.#answer(queue, chain, answer);
       return undefined;
