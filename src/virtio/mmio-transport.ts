@@ -95,7 +95,8 @@ export class MmioTransport {
   readonly #registers: RegisterFile<MmioRegister>;
   readonly #driverFeatures = [0n, 0n];
   #negotiated = 0n;
-  #resetting = false;
+  /** The end of the reset in progress. */
+  #resetting: Work;
   /** What the register write in progress has caused. */
   #caused: Work;
 
@@ -234,14 +235,14 @@ export class MmioTransport {
     this.#registers.reset();
     this.#selectQueue(0);
     this.#showFeatures();
-    const work = this.#device.reset();
-    if (!work) return;
-    // 2.4.1: the status reads 0 only when the reset is complete.
-    this.#resetting = true;
-    this.#registers.set('STATUS', BigInt(virtio.STATUS_ACKNOWLEDGE));
-    this.#caused = work.finally(() => {
-      this.#resetting = false;
+    // Nothing reaches the device while it resets: one reset serves whoever asks for more, however often.
+    this.#resetting ??= this.#device.reset()?.finally(() => {
+      this.#resetting = undefined;
       this.#registers.set('STATUS', 0n);
     });
+    if (!this.#resetting) return;
+    // 2.4.1: the status reads 0 only when the reset is complete.
+    this.#registers.set('STATUS', BigInt(virtio.STATUS_ACKNOWLEDGE));
+    this.#caused = this.#resetting;
   }
 }

@@ -1,0 +1,35 @@
+/**
+ * The registers of a virtio device over MMIO, before a device that takes its time.
+ */
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import * as virtio from '../../src/pci/virtio-format.ts';
+import { MmioTransport } from '../../src/virtio/mmio-transport.ts';
+import { MIB, smallRam } from './vtd-fakes.ts';
+
+describe('virtio over MMIO', () => {
+  it('resets a device once, however often a driver asks while it resets', async () => {
+    const waiting: (() => void)[] = [];
+    const transport = new MmioTransport(smallRam(2 * MIB), {
+      deviceId: 23,
+      features: 0n,
+      queueSizes: [8],
+      config: { read: () => 0n, write: () => undefined },
+      notified: () => undefined,
+      reset: () => new Promise<void>((resolve) => waiting.push(resolve)),
+    });
+    const reset = () => transport.write(virtio.STATUS_REG, 4, 0n);
+    const works = Array.from({ length: 1000 }, reset);
+    expect(waiting).to.have.length(1);
+    expect(transport.status).to.equal(virtio.STATUS_ACKNOWLEDGE);
+    expect(transport.live).to.equal(false);
+    waiting[0]!();
+    await Promise.all(works);
+    expect(transport.status).to.equal(0);
+    const again = reset();
+    expect(waiting).to.have.length(2);
+    waiting[1]!();
+    await again;
+    expect(transport.status).to.equal(0);
+  });
+});
