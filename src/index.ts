@@ -1,9 +1,16 @@
 /**
- * What a scenario file imports from `mdevsim`.
+ * What scenario files, and the tests of device models, import from `mdevsim`.
  */
 
-export type { Gpa, Hpa, Iova } from './address/address.ts';
-export { PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from './address/address.ts';
+export type { Gpa } from './address/address.ts';
+export { PAGE_2M } from './address/address.ts';
+export {
+  DeviceHarness,
+  type HarnessFault,
+  type HarnessMapping,
+  type HarnessOptions,
+} from './device/harness.ts';
+export * from './device/sdk.ts';
 export type { DmaBuffer } from './guest/dma-api.ts';
 export type { GpuCommand, GpuCompletion } from './guest/gpu-driver.ts';
 export { CommandTimeoutError, DeviceHaltedError, DeviceLostError } from './guest/gpu-driver.ts';

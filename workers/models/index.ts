@@ -1,10 +1,13 @@
 /**
  * The models a device worker can run, by the name a scenario uses.
  */
+import { factoryOf } from '../../src/device/definition.ts';
 import type { ModelFactory } from '../../src/device/model.ts';
+import edu from './edu/edu.ts';
 import { FAULTY_PARTS } from './vgpu/faulty.ts';
 import { Vgpu } from './vgpu/vgpu.ts';
 
 export const MODELS: Readonly<Record<string, ModelFactory>> = {
   vgpu: (context, { fault }) => new Vgpu(context, fault === '' ? undefined : FAULTY_PARTS[fault]),
+  edu: factoryOf(edu),
 };
