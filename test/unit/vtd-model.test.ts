@@ -186,6 +186,52 @@ describe('VT-d model: switching', () => {
   });
 });
 
+describe('VT-d model: IOTLB', () => {
+  const at = (bench: Bench, iova: number, write = false) => {
+    const result = bench.iommu.translate(DEVICE, iova as Iova, write);
+    return result.ok ? result.gpa : result.text;
+  };
+
+  it('serves what it has until an invalidation that names it', () => {
+    const bench = new Bench();
+    bench.enableQueue();
+    expect(at(bench, 0x5008)).to.equal(0x100008);
+    bench.pte(0x5000, 0x200000 + 3);
+    expect(at(bench, 0x5010, true), 'not invalidated').to.equal(0x100010);
+    bench.submit(page(0x5000, 8), page(0x6000), [0x22 + 8 * 65536, 0, 0, 0]);
+    expect(at(bench, 0x5010), 'another domain, another page').to.equal(0x100010);
+    expect(bench.iommu.iotlbCounters).to.deep.equal({ hits: 2, misses: 1, invalidated: 0 });
+    for (const [i, named] of [page(0x4000, 7, 1), [0x22 + 7 * 65536, 0, 0, 0], [0x12, 0, 0, 0]].entries()) {
+      bench.pte(0x5000, 0x300000 + 0x100000 * i + 3);
+      bench.submit(named);
+      expect(at(bench, 0x5010)).to.equal(0x300010 + 0x100000 * i);
+    }
+    expect(bench.iommu.iotlbCounters).to.deep.equal({ hits: 2, misses: 4, invalidated: 3 });
+  });
+
+  it('keeps no fault, and walks again for a permission that an entry does not have', () => {
+    const bench = new Bench();
+    bench.enableQueue();
+    expect(at(bench, 0x7000)).to.equal('no read permission, or not mapped');
+    bench.pte(0x7000, 0x100000 + PERM_READ);
+    expect(at(bench, 0x7000)).to.equal(0x100000);
+    bench.pte(0x7000, 0x100000 + 3);
+    expect(at(bench, 0x7000, true)).to.equal(0x100000);
+  });
+
+  it('is tagged with the domain, and is empty after a new root or TE', () => {
+    const bench = new Bench();
+    bench.enableQueue();
+    at(bench, 0x5000);
+    bench.context(vtd.TT_MULTI_LEVEL, 9);
+    bench.pte(0x5000, 0x200000 + 3);
+    expect(at(bench, 0x5000)).to.equal(0x200000);
+    bench.pte(0x5000, 0x300000 + 3);
+    bench.enable(vtd.GCMD_TE | vtd.GCMD_QIE);
+    expect(at(bench, 0x5000)).to.equal(0x300000);
+  });
+});
+
 describe('VT-d model: faults', () => {
   it('tells the refused access, records it and sends the fault event', () => {
     const bench = new Bench();

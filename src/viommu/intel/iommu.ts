@@ -1,11 +1,11 @@
 /**
  * Intel VT-d remapping unit in legacy and scalable mode: commands, and what a device's access comes to.
  *
- * There is no IOTLB: `translate` walks the guest's tables every time. What hardware would have cached is instead what
- * the devices' containers hold, and changes there only at the invalidations a driver must make. With CAP.CM = 0 the
- * specification asks for none when an entry becomes present, so a container would miss it: a device that does its
- * DMA through a container needs caching mode, as in QEMU, which refuses VFIO devices without it. QEMU's own caches
- * exist only with quirks: 'qemu' (qemu-caches.ts).
+ * A device that translates here directly has an IOTLB in front of the guest's tables (iotlb.ts). For one that does its
+ * DMA through a container, what hardware would have cached is what the container holds: it changes only at the
+ * invalidations a driver must make. With CAP.CM = 0 the specification asks for none when an entry becomes present, so
+ * a container would miss it: such a device needs caching mode, as in QEMU, which refuses VFIO devices without it.
+ * Contexts are read every time, except where QEMU keeps them (qemu-caches.ts).
  */
 import { yieldTurn } from '#host';
 import { type Gpa, type Iova, PERM_READ, PERM_RW, PERM_WRITE } from '../../address/address.ts';
@@ -19,6 +19,7 @@ import { after, CommandSerial, PENDING_COMMAND_LIMIT } from './command-serial.ts
 import { CompletionEvent, FaultLog, type RaiseMsi } from './faults.ts';
 import { contextInvalidation, type Invalidation, iotlbInvalidation } from './invalidation.ts';
 import { InvalidationQueue } from './invalidation-queue.ts';
+import { type CachedLeaf, Iotlb, type IotlbCounters } from './iotlb.ts';
 import { type DomainTables, WALK_ENTRY_LIMIT } from './page-tables.ts';
 import { QemuCaches } from './qemu-caches.ts';
 import {
@@ -63,6 +64,7 @@ export class IntelIommu implements VIommu {
   readonly #routes: Routes;
   readonly #awBits: number;
   readonly #caches: QemuCaches | undefined;
+  readonly #iotlb = new Iotlb();
   readonly #dmaTranslation: boolean;
   readonly #intremap: boolean;
   readonly #onFault: (record: DmaFaultRecord) => void;
@@ -123,6 +125,11 @@ export class IntelIommu implements VIommu {
     this.#devices.detach(requesterId);
   }
 
+  /** Hits and misses of devices that translate here directly. */
+  get iotlbCounters(): Readonly<IotlbCounters> {
+    return this.#iotlb.counters;
+  }
+
   /** The domain id under which a device's context is cached; 0 without one, undefined if it is not attached. */
   domainOf(requesterId: number): number | undefined {
     return this.#devices.domainOf(requesterId);
@@ -156,15 +163,40 @@ export class IntelIommu implements VIommu {
   }
 
   #translateBy(route: Route, requesterId: number, iova: Iova, write: boolean): TranslateResult {
-    const cached = this.#caches?.leafAt(requesterId, iova);
     const tables = route.tables as DomainTables;
+    const cached = this.#cached(route.domainId, tables, requesterId, iova, write);
     const leaf = cached ?? tables.translate(iova, write);
     if (typeof leaf === 'number') return this.#fault(requesterId, iova, write, leaf, route.fpd);
     // QEMU refuses by what it has cached without a record.
     if ((leaf.perm & (write ? PERM_WRITE : PERM_READ)) === 0)
       return this.#refuse(requesterId, iova, write, write ? vtd.FAULT.WRITE : vtd.FAULT.READ);
-    if (!cached) this.#caches?.rememberLeaf(requesterId, route.domainId, tables.stage, leaf);
+    if (!cached)
+      this.#iotlb.insert({
+        ...leaf,
+        requesterId,
+        domainId: route.domainId,
+        stage: tables.stage,
+        written: write,
+      });
     return { ok: true, gpa: (leaf.gpa + (iova - leaf.iova)) as Gpa, perm: leaf.perm };
+  }
+
+  /** What the IOTLB has for an access. By the specification only what the access may use as it is: else a new walk. */
+  #cached(
+    domainId: number,
+    tables: DomainTables,
+    requesterId: number,
+    iova: number,
+    write: boolean,
+  ): CachedLeaf | undefined {
+    const leaf = this.#iotlb.at(requesterId, iova);
+    const permitted = leaf && (leaf.perm & (write ? PERM_WRITE : PERM_READ)) !== 0;
+    const marked = leaf && (!write || leaf.written || leaf.stage === 2);
+    const current =
+      leaf && leaf.domainId === domainId && leaf.stage === tables.stage && iova < 2 ** tables.width;
+    const usable = this.#caches || (permitted && marked && current) ? leaf : undefined;
+    this.#iotlb.counters[usable ? 'hits' : 'misses']++;
+    return usable;
   }
 
   /** QEMU, once it has put a device onto system memory, no longer sees the addresses that it uses. */
@@ -197,7 +229,13 @@ export class IntelIommu implements VIommu {
   #apply(request: Invalidation): Completion {
     this.counters.invalidations++;
     this.#caches?.apply(request);
+    this.#iotlb.invalidate(request);
     return this.#devices.apply(request);
+  }
+
+  #forgetAll(): void {
+    this.#caches?.clear();
+    this.#iotlb.clear();
   }
 
   /** Runs a command in its turn and lets the register write that caused it know its end. */
@@ -217,7 +255,7 @@ export class IntelIommu implements VIommu {
       const changed = enable !== this.#translating;
       if (setRoot) this.#routes.setRoot(root);
       this.#translating = enable;
-      if (setRoot || changed) this.#caches?.clear();
+      if (setRoot || changed) this.#forgetAll();
       // CAP.ESRTPS: a new root also drops all that is cached below the old one.
       const switched = changed || (setRoot && enable) ? this.#devices.refreshAll(setRoot) : undefined;
       return after(switched, () => this.#finishGlobalCommand(command, enable));
