@@ -4,8 +4,8 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const COMMAND = fileURLToPath(new URL('../../dist/src/cli/bin.js', import.meta.url));
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+export const COMMAND = fileURLToPath(new URL('../../dist/src/cli/bin.js', import.meta.url));
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 export interface CommandResult {
   readonly code: number;
