@@ -4,12 +4,16 @@
 import { threadId } from 'node:worker_threads';
 import { Doorbell } from '../src/channel/doorbell.ts';
 import { DeviceRuntime, type DeviceTask } from '../src/device/runtime.ts';
-import { MODELS } from './models/index.ts';
+import { errorText } from './error-text.ts';
+import { loadModel } from './load-model.ts';
 
-export default function runDevice(task: DeviceTask): void {
-  const factory = MODELS[task.model];
-  if (!factory)
-    throw new Error(`no device model ${task.model}; there are: ${Object.keys(MODELS).join(', ')}`);
-  const coordinator = new Doorbell(task.coordinatorDoorbell, 0, task.coordinatorSenders);
-  new DeviceRuntime(task, coordinator, factory).run(threadId);
+export default async function runDevice(task: DeviceTask): Promise<void> {
+  try {
+    const factory = await loadModel(task.model);
+    const coordinator = new Doorbell(task.coordinatorDoorbell, 0, task.coordinatorSenders);
+    new DeviceRuntime(task, coordinator, factory).run(threadId);
+  } catch (error) {
+    // A model may throw anything, also what cannot be sent to another thread.
+    throw new Error(errorText(error, task.model));
+  }
 }

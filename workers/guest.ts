@@ -1,26 +1,17 @@
 /**
  * Entry of a guest worker: loads the scenario's script and runs it as the VM's driver, behind a Comlink proxy.
  */
-import { fileURLToPath } from 'node:url';
 import { type MessagePort, workerData } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import { every, yieldToOthers } from '#host';
 import { GuestVm } from '../src/guest/guest-vm.ts';
 import type { GuestApi, GuestReport, GuestTask, VmControl } from '../src/guest/protocol.ts';
 import { importScenario } from '../src/scenario/load.ts';
+import { errorText } from './error-text.ts';
 
 const PROGRESS_INTERVAL_MS = 250;
 
 const { task, port } = workerData as { task: GuestTask; port: MessagePort };
-
-/** Message and, if it can be told, the line of the scenario that threw. */
-function errorText(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const file = fileURLToPath(task.scenario);
-  const place = error.stack?.split('\n').find((line) => line.includes(file));
-  const at = place ? ` (${place.trim().replace('file://', '')})` : '';
-  return `${error.name}: ${error.message.split('\n')[0]}${at}`;
-}
 
 yieldToOthers();
 
@@ -31,10 +22,11 @@ const api: GuestApi = {
     try {
       const { guest } = await importScenario(task.scenario);
       for (const gpu of vm.gpus) await vm.startGpu(gpu);
+      for (const device of vm.devices) await vm.startDevice(device);
       await guest(vm);
       return vm.report('');
     } catch (error) {
-      return vm.report(errorText(error));
+      return vm.report(errorText(error, task.scenario));
     } finally {
       stop();
     }

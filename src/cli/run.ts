@@ -19,6 +19,8 @@ export interface RunFlags {
   readonly processes: number;
   readonly seed?: number;
   readonly timeout?: number;
+  readonly model?: string;
+  readonly deviceTimeout?: number;
   readonly param: Readonly<Record<string, unknown>>;
   readonly inject: string;
   readonly trace: string;
@@ -75,6 +77,8 @@ function override(settings: ScenarioSettings, flags: RunFlags): ScenarioSettings
     ramMiB: flags.ram ?? settings.ramMiB,
     viommu: flags.viommu ?? settings.viommu,
     timeoutMs: flags.timeout ?? settings.timeoutMs,
+    model: flags.model ?? settings.model,
+    deviceTimeoutMs: flags.deviceTimeout ?? settings.deviceTimeoutMs,
     params: { ...settings.params, ...flags.param },
   });
 }

@@ -7,6 +7,7 @@
 import { yieldTurn } from '#host';
 import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
 import { TraceWriter } from '../channel/trace.ts';
+import { DeviceWatch } from './device-watch.ts';
 import { DeviceSupervisor } from './supervisor.ts';
 import { Vm, type VmConfig } from './vm.ts';
 
@@ -25,6 +26,7 @@ export class Coordinator {
   readonly vms: Vm[] = [];
   readonly #doorbell: Doorbell;
   readonly #supervisor: DeviceSupervisor;
+  readonly #watch: DeviceWatch;
   readonly #trace: TraceWriter | undefined;
   /** Doorbell number → what it serves. */
   readonly #serve: (() => void)[] = [];
@@ -54,6 +56,11 @@ export class Coordinator {
       this.#serve.push(() => vm.serveIommu());
       for (const device of vm.devices) this.#serve.push(() => vm.serveDevice(device.index));
     }
+    this.#watch = new DeviceWatch(
+      this.vms.flatMap(({ devices, config }) =>
+        devices.map((device) => ({ device, timeoutMs: config.deviceTimeoutMs })),
+      ),
+    );
   }
 
   get traceFrames(): { written: number; dropped: number } {
@@ -68,6 +75,7 @@ export class Coordinator {
   /** Starts serving. */
   start(): void {
     this.#loop = this.#run();
+    this.#watch.start();
   }
 
   /** Starts every device of every VM; resolves when all are ready or have failed. */
@@ -78,6 +86,7 @@ export class Coordinator {
   /** Ends serving, the workers and the trace. */
   async close(): Promise<void> {
     this.#running = false;
+    this.#watch.stop();
     this.#doorbell.ring(0);
     await this.#loop;
     await this.#supervisor.close();

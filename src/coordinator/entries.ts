@@ -1,7 +1,7 @@
 /**
  * Where the entry modules of workers and host processes are: beside `src/`, in source and in the build alike.
  */
-export type EntryName = 'device' | 'guest' | 'host' | 'scenario' | 'bare';
+export type EntryName = 'device' | 'guest' | 'host' | 'scenario' | 'model' | 'bare';
 
 const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
 

@@ -10,6 +10,7 @@ import { HPA_BASE } from '../host/host-memory.ts';
 import { measureBareWorkers } from './bare-workers.ts';
 import { Coordinator } from './coordinator.ts';
 import { workerEntry } from './entries.ts';
+import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from './supervisor.ts';
 import type { VmConfig } from './vm.ts';
 
 type RunRequest = FrameBodies['runRequest'];
@@ -133,6 +134,8 @@ function vmConfig(request: RunRequest, vm: number): VmConfig {
     scenario: request.scenario,
     params: JSON.parse(request.params || '{}') as Record<string, unknown>,
     timeoutMs: request.timeoutMs,
+    model: request.device?.model ?? DEFAULT_MODEL,
+    deviceTimeoutMs: request.device?.timeoutMs ?? DEVICE_TIMEOUT_MS,
     inject: vm === 0 ? request.inject : '',
   };
 }

@@ -3,13 +3,20 @@
  */
 import type { Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
-import { after } from '#host';
+import { after, sleep } from '#host';
 import type { DeviceTask } from '../device/runtime.ts';
+
+/** The device model of a run that names none. */
+export const DEFAULT_MODEL = 'vgpu';
+/** How long a model may be busy with one call, unless the run says otherwise. A call takes microseconds. */
+export const DEVICE_TIMEOUT_MS = 20_000;
 
 /** Workers that start at once: all together, the first message of the last would take minutes. */
 export const START_CONCURRENCY = 4;
 /** A worker that has not said it is ready by then has failed. */
 export const START_TIMEOUT_MS = 60_000;
+/** How long V8 may take to tell a thread's memory. */
+const MEMORY_ANSWER_MS = 200;
 /** How long an ended thread may take to be gone. */
 const EXIT_TIMEOUT_MS = 5_000;
 
@@ -22,6 +29,11 @@ export interface DeviceRun {
   readonly ended: Promise<void>;
   /** Called when the device has said that it is ready. */
   ready(threadId: number): void;
+  /**
+   * Bytes of buffers that the thread holds outside V8's heap, told by V8 even while it runs a loop; undefined if it
+   * has ended or V8 does not answer in time.
+   */
+  bufferBytes(): Promise<number | undefined>;
   /** Ends the thread; resolves when it can run no more code. */
   terminate(): Promise<void>;
 }
@@ -69,14 +81,31 @@ export class DeviceSupervisor {
       this.#starting--;
       this.#waiting.shift()?.();
     };
-    const cancelTimeout = after(START_TIMEOUT_MS, () => abort.abort());
-    const ended = this.#pool.run(task, { signal: abort.signal }).finally(() => startDone()) as Promise<void>;
+    let isLate = false;
+    const cancelTimeout = after(START_TIMEOUT_MS, () => {
+      isLate = true;
+      abort.abort();
+    });
+    const ended = this.#pool
+      .run(task, { signal: abort.signal })
+      .catch((error: Error) => {
+        throw isLate ? new Error(`did not start within ${START_TIMEOUT_MS} ms`) : error;
+      })
+      .finally(() => startDone()) as Promise<void>;
     ended.catch(() => {}); // the owner attaches its own handlers; this one keeps an early end from being unhandled
     return {
       ended,
       ready: (threadId) => {
         thread = this.#pool.threads.find((candidate) => candidate.threadId === threadId);
         startDone();
+      },
+      bufferBytes: async () => {
+        if (!thread || thread.threadId === -1) return undefined;
+        const told = thread.getHeapStatistics().then(
+          (heap) => heap.external_memory,
+          () => undefined,
+        );
+        return Promise.race([told, sleep(MEMORY_ANSWER_MS).then(() => undefined)]);
       },
       terminate: async () => {
         const gone = thread && exitOf(thread);

@@ -3,16 +3,21 @@
  */
 
 import { nowUs, sleep } from '#host';
-import type { Iova } from '../address/address.ts';
+import { type Iova, PAGE_SIZE } from '../address/address.ts';
 import { encodeFrame, type FrameHeader, type FrameKind } from '../channel/codec.ts';
 import { DeviceLink, DeviceState, RING_CONTROL } from '../channel/device-link.ts';
 import type { FrameBodies } from '../channel/schema.ts';
+import { LOG_LINES_LIMIT } from '../device/instance.ts';
+import { SPINS_LIMIT } from '../device/spin-watch.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
 import { PinTableWriter } from '../pin-table/writer.ts';
 import { Container, type DmaUser } from '../vfio/container.ts';
 import { DeviceAddressSpace } from '../viommu/address-space.ts';
 import { ContainerNotifier } from './container-notifier.ts';
 import type { DeviceRun } from './supervisor.ts';
+
+/** Characters of a logged line that are kept: the watchdog's are longer than a model's. */
+const LOGGED_TEXT_LIMIT = 400;
 
 /** What a device tells its VM. */
 export interface DeviceOwner {
@@ -33,7 +38,7 @@ export class VmDevice implements DmaUser {
   readonly name: string;
   readonly requesterId: number;
   readonly link = new DeviceLink();
-  readonly table = new PinTableWriter(PIN_TABLE_NODES);
+  readonly table: PinTableWriter;
   readonly container: Container;
   readonly notifier: ContainerNotifier;
   readonly space: DeviceAddressSpace;
@@ -41,6 +46,8 @@ export class VmDevice implements DmaUser {
   /** Set when the worker has been given its task. */
   run: DeviceRun | undefined;
   report: FrameBodies['deviceReport'] | undefined;
+  /** Lines it logged, and what the watchdog over its guest found. */
+  readonly logged: FrameBodies['deviceLog'][] = [];
   /** Why the device failed, or empty. */
   failure = '';
   readonly #owner: DeviceOwner;
@@ -50,6 +57,8 @@ export class VmDevice implements DmaUser {
     this.name = name;
     this.requesterId = requesterId;
     this.#owner = owner;
+    const hostPages = { first: ram.host.base / PAGE_SIZE, count: ram.host.size / PAGE_SIZE };
+    this.table = new PinTableWriter(PIN_TABLE_NODES, { hostPages });
     this.slot = this.table.addReader();
     this.container = new Container(this.table, ram);
     this.container.addUser(this);
@@ -91,6 +100,12 @@ export class VmDevice implements DmaUser {
     if (sent) this.#owner.sent(bytes);
     this.link.doorbell.ring(RING_CONTROL);
     return sent;
+  }
+
+  /** Keeps a line for the report, as many as a sound device sends. */
+  addLog(line: FrameBodies['deviceLog']): void {
+    if (this.logged.length > LOG_LINES_LIMIT + SPINS_LIMIT) return;
+    this.logged.push({ ...line, text: line.text.slice(0, LOGGED_TEXT_LIMIT) });
   }
 
   /** Marks the device as lost and frees what its thread held. The thread must have ended. */

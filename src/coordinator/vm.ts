@@ -16,7 +16,7 @@ import type { VIommu } from '../viommu/viommu.ts';
 import { runGuest } from './guest-host.ts';
 import { VmLedger } from './ledger.ts';
 import { makeIommu } from './make-iommu.ts';
-import type { DeviceSupervisor } from './supervisor.ts';
+import { DEFAULT_MODEL, type DeviceSupervisor } from './supervisor.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './vm-device.ts';
 
 /** What a VM is made of. */
@@ -31,6 +31,10 @@ export interface VmConfig {
   readonly scenario: string;
   readonly params: Readonly<Record<string, unknown>>;
   readonly timeoutMs: number;
+  /** A built-in device model's name, or the URL of a user's file. */
+  readonly model: string;
+  /** How long a model may be busy with one call. */
+  readonly deviceTimeoutMs: number;
   /** Deliberate fault for this VM, or empty. */
   readonly inject: string;
 }
@@ -184,8 +188,9 @@ export class Vm implements DeviceOwner {
   }
 
   #makeDevice(index: number): VmDevice {
-    const { vm } = this.config;
-    return new VmDevice(index, `vm${vm}/gpu${index}`, requesterId(0, index + 1, 0), this.ram, this);
+    const { vm, model } = this.config;
+    const kind = model === DEFAULT_MODEL ? 'gpu' : 'dev';
+    return new VmDevice(index, `vm${vm}/${kind}${index}`, requesterId(0, index + 1, 0), this.ram, this);
   }
 
   async #startDevice(device: VmDevice): Promise<void> {
@@ -196,6 +201,7 @@ export class Vm implements DeviceOwner {
     run.ended.then(
       () => this.#whenReady.get(device.index)?.(),
       (error: Error) => {
+        this.serveDevice(device.index); // what it said before it ended
         if (device.failure === '') this.#failed(device, `worker ended: ${error.message}`);
         this.#whenReady.get(device.index)?.();
       },
@@ -213,6 +219,7 @@ export class Vm implements DeviceOwner {
     else if (frame.kind === 'violation')
       this.ledger.violation(frame.body.kind, `${device.name} ${frame.body.detail}`, frame.body.repeats);
     else if (frame.kind === 'deviceReport') device.report = frame.body;
+    else if (frame.kind === 'deviceLog') device.addLog(frame.body);
   }
 
   /** A device's DMA found no mapping: the vIOMMU says why, and records it (R8). */
@@ -326,7 +333,7 @@ export class Vm implements DeviceOwner {
       vm,
       device: device.index,
       name: device.name,
-      model: 'vgpu',
+      model: this.config.model,
       // One device of the chosen VM is broken; its neighbours are the witnesses.
       options: { fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '' },
       link: device.link.sab,
@@ -349,6 +356,7 @@ export class Vm implements DeviceOwner {
       params,
       ram: this.ram.handle,
       devices: this.devices.map(({ name, requesterId, link }) => ({ name, requesterId, link: link.sab })),
+      model: this.config.model,
       viommu,
       iommuMmio: this.#iommuMmio,
       coordinatorDoorbell: doorbell,
@@ -356,6 +364,15 @@ export class Vm implements DeviceOwner {
       coordinatorBit: firstBit,
       fault: inject === 'skip-invalidation' ? inject : '',
     };
+  }
+
+  /** What the watchdogs found about the guest, what the guest says, and what the devices have logged. */
+  #notes(report: GuestReport): string[] {
+    const logged = (watchdog: boolean) =>
+      this.devices.flatMap(({ name, logged }) =>
+        logged.filter((line) => line.watchdog === watchdog).map(({ text }) => `${name}: ${text}`),
+      );
+    return [...logged(true), ...report.notes, ...logged(false)];
   }
 
   #result(report: GuestReport): FrameBodies['vmResult'] {
@@ -381,7 +398,7 @@ export class Vm implements DeviceOwner {
       switches: sum(this.devices.map((device) => device.space.counters.switches)),
       audits: this.#audits,
       devices: sumReports(this.devices.flatMap((device) => device.report ?? [])),
-      notes: report.notes,
+      notes: this.#notes(report),
     };
   }
 }

@@ -13,6 +13,7 @@ import type { GuestIommu } from './iommu-driver.ts';
 import { IovaAllocator } from './iova-allocator.ts';
 import { makeGuestIommu, startsAtBoot } from './make-guest-iommu.ts';
 import { PageAllocator } from './page-allocator.ts';
+import { GuestPciDevice } from './pci-device.ts';
 import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
 import type { RegisterPort } from './register-port.ts';
 import { Verifier } from './verifier.ts';
@@ -44,7 +45,10 @@ export class GuestVm {
   readonly pages: PageAllocator;
   /** Pages below 4 GiB. */
   readonly lowPages: PageAllocator;
+  /** The devices, if they are of the model `vgpu`. */
   readonly gpus: readonly GuestGpu[];
+  /** The devices, if they are of another model: the script is their driver. */
+  readonly devices: readonly GuestPciDevice[];
   readonly verify: Verifier;
   readonly latencies = new Latencies();
   /** Commands that completed. */
@@ -53,7 +57,7 @@ export class GuestVm {
   readonly #control: VmControl;
   readonly #notes: string[] = [];
   readonly #iovas = new IovaAllocator(IOVA_BASE, IOVA_BYTES);
-  readonly #lost = new Set<GuestGpu>();
+  readonly #lost = new Set<GuestGpu | GuestPciDevice>();
   #iommu: Promise<GuestIommu> | undefined;
   #virtioIommu: Promise<VirtioIommuDriver> | undefined;
 
@@ -69,7 +73,12 @@ export class GuestVm {
     this.lowPages = new PageAllocator(this.ram, FIRST_PAGE, below4g - FIRST_PAGE);
     this.pages = new PageAllocator(this.ram, FOUR_GIB, above4g);
     this.verify = new Verifier(this.ram);
-    this.gpus = task.devices.map((device, index) => ({
+    const isGpu = task.model === 'vgpu';
+    const found = (wanted: boolean) => (isGpu === wanted ? task.devices : []);
+    this.devices = found(false).map(
+      (device, index) => new GuestPciDevice(device, index, new DmaApi(this.latencies, this.#iovas)),
+    );
+    this.gpus = found(true).map((device, index) => ({
       name: device.name,
       index,
       requesterId: device.requesterId,
@@ -94,6 +103,17 @@ export class GuestVm {
     }
   }
 
+  /** Enables a device without a driver. One that is lost already is noted: the script finds it not alive. */
+  async startDevice(device: GuestPciDevice): Promise<void> {
+    if (startsAtBoot(this.viommu)) await this.iommu();
+    try {
+      await device.start();
+    } catch (error) {
+      if (!(error instanceof DeviceLostError)) throw error;
+      this.#noteLost(device);
+    }
+  }
+
   /**
    * The guest's driver for its vIOMMU, whichever it is, started on first use. On `intel-scalable` the parameter `stage`,
    * `first` or `second` (the default), says which tables it uses.
@@ -105,7 +125,7 @@ export class GuestVm {
       ram: this.ram,
       pages: this.lowPages,
       params: this.params,
-      requesterIds: this.gpus.map(({ requesterId }) => requesterId),
+      requesterIds: this.#task.devices.map(({ requesterId }) => requesterId),
       fault: this.#task.fault,
       registers: () => this.iommuRegisters(),
       virtioIommu: () => this.virtioIommu(),
@@ -148,7 +168,7 @@ export class GuestVm {
   }
 
   /** Announces a DMA fault of this device in the page of `iova`. Unannounced faults fail the run. */
-  async expectFault(gpu: GuestGpu, iova: Iova): Promise<void> {
+  async expectFault(gpu: GuestGpu | GuestPciDevice, iova: Iova): Promise<void> {
     await this.#control.expectFault(gpu.index, iova);
   }
 
@@ -170,6 +190,20 @@ export class GuestVm {
           if (!(error instanceof DeviceLostError)) throw error;
         }
         if (!gpu.driver.alive) this.#noteLost(gpu);
+      }),
+    );
+  }
+
+  /** {@link eachGpu} for devices without a driver. */
+  async eachDevice(work: (device: GuestPciDevice) => Promise<void>): Promise<void> {
+    await Promise.all(
+      this.devices.map(async (device) => {
+        try {
+          if (device.alive) await work(device);
+        } catch (error) {
+          if (!(error instanceof DeviceLostError)) throw error;
+        }
+        if (!device.alive) this.#noteLost(device);
       }),
     );
   }
@@ -197,7 +231,7 @@ export class GuestVm {
     return sleep(ms);
   }
 
-  #noteLost(gpu: GuestGpu): void {
+  #noteLost(gpu: GuestGpu | GuestPciDevice): void {
     if (this.#lost.has(gpu)) return;
     this.#lost.add(gpu);
     this.note(`VM ${this.id}: ${gpu.name} is lost, the others go on`);

@@ -19,6 +19,8 @@ export interface GuestTask {
   readonly params: Readonly<Record<string, unknown>>;
   readonly ram: GuestRamHandle;
   readonly devices: readonly GuestDevice[];
+  /** Their device model: the guest has a driver for `vgpu`, other devices are the script's. */
+  readonly model: string;
   /** A word of the scenario setting `viommu`. */
   readonly viommu: string;
   /** The vIOMMU's MMIO channel. */

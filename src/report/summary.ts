@@ -4,7 +4,7 @@
 
 import type { FrameBodies } from '../channel/schema.ts';
 import { colours } from './colours.ts';
-import { sumReports } from './device-report.ts';
+import { burndownLines, metricLines, sumReports } from './device-report.ts';
 import { Latencies, type LatencySummary } from './histograms.ts';
 
 type VmResult = FrameBodies['vmResult'];
@@ -167,7 +167,8 @@ export function summaryText(summary: RunSummary): string {
   if (summary.problems.length > PROBLEM_LIMIT)
     lines.push(`  ${colours.red('✗')} and ${summary.problems.length - PROBLEM_LIMIT} more`);
   for (const note of summary.notes.slice(0, PROBLEM_LIMIT)) lines.push(`  ${colours.dim('·')} ${note}`);
-  lines.push(...countLines(summary), ...latencyLines(summary.latencies), ...hostLines(summary));
+  lines.push(...countLines(summary), ...metricLines(summary.devices), ...burndownLines(summary.devices));
+  lines.push(...latencyLines(summary.latencies), ...hostLines(summary));
   return `${lines.join('\n')}\n`;
 }
 

@@ -2,28 +2,16 @@
  * Loading a scenario file: `mdevsim` resolves to this installation, and loading has a time limit.
  */
 import { existsSync, statSync } from 'node:fs';
-import { registerHooks } from 'node:module';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { Worker } from 'node:worker_threads';
+import { type ResourceLimits, Worker } from 'node:worker_threads';
 import { after } from '#host';
-import { workerEntry } from '../coordinator/entries.ts';
+import { type EntryName, workerEntry } from '../coordinator/entries.ts';
+import { resolvePackageHere } from './package-hook.ts';
 import { checkScenario, ScenarioError, type ScenarioSettings } from './scenario.ts';
 
 /** A file whose top level does not end by then never will. */
 export const LOAD_TIMEOUT_MS = 10_000;
-
-let hooked = false;
-
-/** Makes `import 'mdevsim'` in any file mean this installation, wherever the file is. */
-export function resolvePackageHere(): void {
-  if (hooked) return;
-  hooked = true;
-  const here = new URL(`../index${import.meta.url.slice(-3)}`, import.meta.url).href;
-  registerHooks({
-    resolve: (specifier, context, next) => next(specifier === 'mdevsim' ? here : specifier, context),
-  });
-}
 
 /** Imports and checks a scenario in this thread. @throws ScenarioError, or what the file throws */
 export async function importScenario(url: string): Promise<ReturnType<typeof checkScenario>> {
@@ -47,11 +35,26 @@ export type LoadAnswer = { readonly settings: ScenarioSettings } | { readonly er
  * @throws ScenarioError
  */
 export async function loadSettings(path: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<ScenarioSettings> {
-  const worker = new Worker(workerEntry('scenario'), { workerData: scenarioUrl(path) });
+  const answer = await askWorker<LoadAnswer>('scenario', scenarioUrl(path), timeoutMs);
+  if ('error' in answer) throw new ScenarioError(`scenario ${path}: ${answer.error}`);
+  return answer.settings;
+}
+
+/**
+ * Starts a worker with `data` and resolves to the one message it sends; to an error if it ends without, or takes too
+ * long.
+ */
+export async function askWorker<Answer>(
+  entry: EntryName,
+  data: string,
+  timeoutMs: number,
+  resourceLimits: ResourceLimits = {},
+): Promise<Answer | { readonly error: string }> {
+  const worker = new Worker(workerEntry(entry), { workerData: data, resourceLimits });
   try {
-    const answer = await new Promise<LoadAnswer>((done) => {
+    return await new Promise<Answer | { readonly error: string }>((done) => {
       const cancel = after(timeoutMs, () => done({ error: `did not load within ${timeoutMs} ms` }));
-      const end = (answer: LoadAnswer) => {
+      const end = (answer: Answer | { readonly error: string }) => {
         cancel();
         done(answer);
       };
@@ -59,8 +62,6 @@ export async function loadSettings(path: string, timeoutMs = LOAD_TIMEOUT_MS): P
       worker.once('error', (error: Error) => end({ error: error.message }));
       worker.once('exit', (code) => end({ error: `exited with code ${code} while loading` }));
     });
-    if ('error' in answer) throw new ScenarioError(`scenario ${path}: ${answer.error}`);
-    return answer.settings;
   } finally {
     await worker.terminate();
   }

@@ -6,6 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { drawSeed, nowUs } from '#host';
 import type { FrameBodies } from '../channel/schema.ts';
 import { checkCapacity } from '../coordinator/limits.ts';
+import { DEFAULT_MODEL } from '../coordinator/supervisor.ts';
 import { MODEL_FAULTS } from '../coordinator/vm.ts';
 import { SysfsTree } from '../mdev/sysfs.ts';
 import { type DiskWrite, SysfsDisk } from '../mdev/sysfs-disk.ts';
@@ -13,6 +14,7 @@ import { SysfsServer } from '../mdev/sysfs-server.ts';
 import { type RunSummary, summarize } from '../report/summary.ts';
 import { Fleet, type FleetProgress } from './fleet.ts';
 import { scenarioUrl } from './load.ts';
+import { resolveModel } from './model.ts';
 import { RunMdevs } from './run-mdevs.ts';
 import { ScenarioError, type ScenarioSettings } from './scenario.ts';
 
@@ -69,6 +71,11 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const sound = NO_INVALIDATIONS[settings.viommu];
   if (inject === 'skip-invalidation' && sound !== undefined)
     throw new ScenarioError(`skip-invalidation needs invalidations: ${sound}`);
+  if (MODEL_FAULTS.has(inject) && settings.model !== DEFAULT_MODEL)
+    throw new ScenarioError(
+      `${inject} is a fault of '${DEFAULT_MODEL}'; the model of this run is ${settings.model}`,
+    );
+  const model = await resolveModel(settings.model);
   if (settings.viommu === 'spapr' && settings.ramMiB > SPAPR_RAM_MIB_MAX)
     throw new ScenarioError(
       `ramMiB: ${settings.ramMiB} behind spapr, which maps RAM by pages; accepted: up to ${SPAPR_RAM_MIB_MAX}`,
@@ -81,7 +88,7 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const vgpus = mdevs.vgpusMax;
   checkCapacity({ ...settings, vgpus, processes, ramBytes: settings.ramMiB * 2 ** 20 });
   const since = nowUs();
-  const requests = shard(options, processes, seed, mdevs);
+  const requests = shard(options, processes, seed, mdevs, model);
   for (const { trace } of requests) if (trace !== '') closeSync(openSync(trace, 'w')); // better told now than later
   const bare = new Fleet({
     requests: settings.bareWorkers > 0 ? [bareRequest(requests[0] as RunRequest, settings.bareWorkers)] : [],
@@ -139,7 +146,13 @@ const bareRequest = (like: RunRequest, bareWorkers: number): RunRequest => ({
 });
 
 /** Divides the VMs over the processes, contiguous and as even as can be. */
-function shard(options: RunOptions, processes: number, seed: number, mdevs: RunMdevs): RunRequest[] {
+function shard(
+  options: RunOptions,
+  processes: number,
+  seed: number,
+  mdevs: RunMdevs,
+  model: string,
+): RunRequest[] {
   const { settings } = options;
   const scenario = scenarioUrl(options.path);
   return Array.from({ length: processes }, (_, process) => {
@@ -158,6 +171,7 @@ function shard(options: RunOptions, processes: number, seed: number, mdevs: RunM
       inject: options.inject,
       trace: options.trace === '' || processes === 1 ? options.trace : `${options.trace}.${process}`,
       viommu: settings.viommu,
+      device: { model, timeoutMs: settings.deviceTimeoutMs },
       bareWorkers: 0,
       params: JSON.stringify(settings.params),
     };

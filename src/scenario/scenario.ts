@@ -2,6 +2,7 @@
  * What a scenario file exports: how large the run is, and what each guest does.
  */
 import { z } from 'zod';
+import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../coordinator/supervisor.ts';
 import type { GuestVm } from '../guest/guest-vm.ts';
 
 /** Limits of a run; more than a machine of any size would start. */
@@ -33,6 +34,10 @@ export const scenarioShape = z.strictObject({
   viommu: z.enum(VIOMMUS).default('intel'),
   /** Time limit of each guest's script. */
   timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
+  /** What every device is: a built-in model's name, or the path of a file that exports one. */
+  model: z.string().min(1).max(4096).default(DEFAULT_MODEL),
+  /** How long a device model may be busy with one call before its device is ended. */
+  deviceTimeoutMs: z.int().min(100).max(3_600_000).default(DEVICE_TIMEOUT_MS),
   /** Bare workers to measure beside the devices; 0 for none. */
   bareWorkers: z.int().min(0).max(256).default(0),
   /** Handed to the guests as `vm.params`. */

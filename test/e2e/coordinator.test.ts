@@ -29,6 +29,8 @@ async function withVm(test: (vm: Vm) => Promise<void>): Promise<void> {
         viommu: 'intel',
         scenario: '',
         params: {},
+        model: 'vgpu',
+        deviceTimeoutMs: 20_000,
         timeoutMs: 1000,
         inject: '',
       },

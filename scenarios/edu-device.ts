@@ -1,0 +1,121 @@
+/**
+ * A device of one's own: the script is its driver. The `edu` device (docs/writing-a-device.md) copies through its
+ * buffer, through mappings that come and go, and computes; every byte is verified.
+ */
+import {
+  allocatePages,
+  type GuestDomain,
+  type GuestPciDevice,
+  type GuestVm,
+  type Iova,
+  PAGE_SIZE,
+  scenario,
+} from 'mdevsim';
+
+/** BAR 0 of the device. */
+const LIVENESS = 0x04;
+const FACTORIAL = 0x08;
+const STATUS = 0x20;
+const INTERRUPT_STATUS = 0x24;
+const ACKNOWLEDGE = 0x64;
+const DMA_SOURCE = 0x80;
+const DMA_DESTINATION = 0x88;
+const DMA_COUNT = 0x90;
+const DMA_COMMAND = 0x98;
+
+const STATUS_INTERRUPT = 0x80;
+const DMA_DONE = 0x100;
+const TO_BUFFER = 5; // start, interrupt
+const FROM_BUFFER = 7;
+const BUFFER = 0x4_0000;
+const BYTES = 1024;
+const ROUNDS = 20;
+
+/** Clears the interrupt's causes and resolves to them. */
+async function interrupted(device: GuestPciDevice, seen: number): Promise<number> {
+  await device.waitInterrupt(0, seen);
+  const causes = Number(await device.read(0, INTERRUPT_STATUS, 4));
+  await device.write(0, ACKNOWLEDGE, 4, causes);
+  return causes;
+}
+
+async function transfer(device: GuestPciDevice, source: number, destination: number, command: number) {
+  const seen = device.interrupts(0);
+  await device.write(0, DMA_SOURCE, 8, source);
+  await device.write(0, DMA_DESTINATION, 8, destination);
+  await device.write(0, DMA_COUNT, 8, BYTES);
+  await device.write(0, DMA_COMMAND, 4, command);
+  return interrupted(device, seen);
+}
+
+async function checkArithmetic(vm: GuestVm, device: GuestPciDevice): Promise<void> {
+  const value = vm.prng.next32();
+  await device.write(0, LIVENESS, 4, value);
+  const inverse = Number(await device.read(0, LIVENESS, 4));
+  vm.verify.check(inverse === ~value >>> 0, `${device.name} liveness answers ${inverse} to ${value}`);
+  const seen = device.interrupts(0);
+  await device.write(0, STATUS, 4, STATUS_INTERRUPT);
+  await device.write(0, FACTORIAL, 4, 12);
+  await interrupted(device, seen);
+  const factorial = await device.read(0, FACTORIAL, 4);
+  vm.verify.check(factorial === 479_001_600n, `${device.name} says 12! is ${factorial}`);
+}
+
+/** Copies one page's start to another page through the device. */
+async function copyRound(vm: GuestVm, device: GuestPciDevice): Promise<void> {
+  const [from, to] = allocatePages(vm, 2);
+  if (from === undefined || to === undefined) throw new Error('no pages');
+  const bytes = Uint8Array.from({ length: BYTES }, () => vm.prng.below(256));
+  vm.ram.write(from, bytes);
+  const buffer = await device.dma.map([from, to]);
+  const [source, target] = buffer.iovas as [Iova, Iova];
+  const causes = [
+    await transfer(device, source, BUFFER, TO_BUFFER),
+    await transfer(device, BUFFER, target, FROM_BUFFER),
+  ];
+  vm.verify.check(
+    causes.every((cause) => cause === DMA_DONE),
+    `${device.name} ended a transfer with ${causes}`,
+  );
+  vm.verify.pages(
+    [to],
+    Buffer.concat([bytes, vm.ram.read(to + BYTES, PAGE_SIZE - BYTES)]),
+    `${device.name} copy`,
+  );
+  await device.dma.unmap(buffer);
+  for (const page of [from, to]) vm.pages.free(page);
+  vm.operations++;
+}
+
+export default scenario({
+  name: 'edu-device',
+  question: 'Does a device of one’s own keep its mappings straight, and every byte?',
+  model: 'edu',
+  vms: 2,
+  vgpus: 2,
+  ramMiB: 16,
+
+  async guest(vm: GuestVm): Promise<void> {
+    await vm.phase('identity');
+    await vm.eachDevice(async (device) => {
+      await checkArithmetic(vm, device);
+      for (let round = 0; round < ROUNDS; round++) await copyRound(vm, device);
+    });
+    if (vm.viommu === 'none') return;
+
+    await vm.phase('translated');
+    const iommu = await vm.iommu();
+    const domains = new Map<GuestPciDevice, GuestDomain>();
+    for (const device of vm.devices) {
+      const domain = iommu.createDomain();
+      domains.set(device, domain);
+      await iommu.attach(device.requesterId, domain);
+    }
+    await vm.timedSwitch(() => iommu.enableTranslation());
+    await vm.eachDevice(async (device) => {
+      device.dma.setDomain(domains.get(device));
+      for (let round = 0; round < ROUNDS; round++) await copyRound(vm, device);
+    });
+    await vm.audit();
+  },
+});

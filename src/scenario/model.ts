@@ -1,0 +1,35 @@
+/**
+ * Which device model a run uses: a built-in one, or a user's own file. Checked before anything starts.
+ */
+import { existsSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { DEFAULT_MODEL, WORKER_LIMITS } from '../coordinator/supervisor.ts';
+import { askWorker, LOAD_TIMEOUT_MS } from './load.ts';
+import { ScenarioError } from './scenario.ts';
+
+const ACCEPTED = 'a file that exports a device model by default (docs/writing-a-device.md)';
+
+/** `./my-device.ts`, not `edu`. */
+const isPath = (model: string): boolean => /[/\\]|\.[cm]?[jt]s$/.test(model);
+
+function modelUrl(path: string): string {
+  const file = resolve(path);
+  if (!existsSync(file)) throw new ScenarioError(`model ${path}: no such file; accepted: ${ACCEPTED}`);
+  if (!statSync(file).isFile()) throw new ScenarioError(`model ${path}: not a file; accepted: ${ACCEPTED}`);
+  return pathToFileURL(file).href;
+}
+
+/**
+ * What device workers are told to load: a built-in model's name, or the URL of a file (its path relative to the working
+ * directory). The model is built once, in a worker with a device worker's limits: one that throws, does not end or
+ * does not fit is refused here.
+ * @throws ScenarioError naming the file and what is accepted
+ */
+export async function resolveModel(model: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<string> {
+  if (model === DEFAULT_MODEL) return model;
+  const target = isPath(model) ? modelUrl(model) : model;
+  const { error } = await askWorker<{ error?: string }>('model', target, timeoutMs, WORKER_LIMITS);
+  if (error !== undefined) throw new ScenarioError(`model ${model}: ${error}`);
+  return target;
+}

@@ -1,0 +1,21 @@
+/**
+ * Makes imports of `mdevsim` in a user's file mean this installation, wherever the file is.
+ */
+import { registerHooks } from 'node:module';
+
+/** Modules of the package, by the name that imports them. */
+const MODULES: Readonly<Record<string, string>> = { mdevsim: '../index', 'mdevsim/device': '../device/sdk' };
+
+const extension = import.meta.url.slice(-3);
+let hooked = false;
+
+export function resolvePackageHere(): void {
+  if (hooked) return;
+  hooked = true;
+  registerHooks({
+    resolve: (specifier, context, next) => {
+      const module = MODULES[specifier];
+      return next(module ? new URL(`${module}${extension}`, import.meta.url).href : specifier, context);
+    },
+  });
+}

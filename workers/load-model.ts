@@ -1,0 +1,21 @@
+/**
+ * Device models by name, or by the URL of a user's file.
+ */
+import { DeviceDefinitionError, factoryOf } from '../src/device/definition.ts';
+import type { ModelFactory } from '../src/device/model.ts';
+import { MODELS } from './models/index.ts';
+
+/** @throws DeviceDefinitionError for what is no model, or whatever the file throws */
+export async function loadModel(model: string): Promise<ModelFactory> {
+  if (model.startsWith('file:')) {
+    const { resolvePackageHere } = await import('../src/scenario/package-hook.ts');
+    resolvePackageHere();
+    return factoryOf(((await import(model)) as { readonly default?: unknown }).default);
+  }
+  const factory = MODELS[model];
+  if (!factory)
+    throw new DeviceDefinitionError(
+      `no such device model; accepted: ${Object.keys(MODELS).join(', ')}, or the path of a file`,
+    );
+  return factory;
+}
