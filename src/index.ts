@@ -11,6 +11,8 @@ export {
   type HarnessOptions,
 } from './device/harness.ts';
 export * from './device/sdk.ts';
+export { jainIndex, usageBetween, type VgpuFigures, type VgpuUsage } from './gpu/figures.ts';
+export { POLICIES, type Policy, type Scheduling } from './gpu/policy.ts';
 export type { DmaBuffer } from './guest/dma-api.ts';
 export type { GpuCommand, GpuCompletion } from './guest/gpu-driver.ts';
 export { CommandTimeoutError, DeviceHaltedError, DeviceLostError } from './guest/gpu-driver.ts';

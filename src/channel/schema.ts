@@ -114,6 +114,13 @@ export interface RunRequest {
   readonly params: string;
   readonly mdevs?: Mdevs;
   readonly device?: DeviceChoice;
+  readonly gpu?: GpuSettings;
+}
+
+export interface GpuSettings {
+  readonly policy: string;
+  readonly sliceUs: number;
+  readonly types: readonly string[];
 }
 
 export interface DeviceChoice {
@@ -646,6 +653,7 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.params !== '') w.uint32(98).string(m.params);
   if (m.mdevs !== undefined) writeMdevs(m.mdevs, w.uint32(106).fork()).ldelim();
   if (m.device !== undefined) writeDeviceChoice(m.device, w.uint32(114).fork()).ldelim();
+  if (m.gpu !== undefined) writeGpuSettings(m.gpu, w.uint32(122).fork()).ldelim();
   return w;
 }
 
@@ -709,6 +717,38 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         break;
       case 114:
         m.device = readDeviceChoice(r, r.uint32() + r.pos);
+        break;
+      case 122:
+        m.gpu = readGpuSettings(r, r.uint32() + r.pos);
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeGpuSettings(m: GpuSettings, w: Writer): Writer {
+  if (m.policy !== '') w.uint32(10).string(m.policy);
+  if (m.sliceUs !== 0) w.uint32(16).uint32(m.sliceUs);
+  for (const value of m.types) w.uint32(26).string(value);
+  return w;
+}
+
+export function readGpuSettings(r: Reader, end: number): GpuSettings {
+  const types: string[] = [];
+  const m: Draft<GpuSettings> = { policy: '', sliceUs: 0, types };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.policy = r.string();
+        break;
+      case 16:
+        m.sliceUs = r.uint32();
+        break;
+      case 26:
+        types.push(r.string());
         break;
       default:
         r.skipType(tag & 7);

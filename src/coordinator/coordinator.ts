@@ -8,6 +8,7 @@ import { yieldTurn } from '#host';
 import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
 import { TraceWriter } from '../channel/trace.ts';
 import { DeviceWatch } from './device-watch.ts';
+import { GpuPool, type GpuSettings } from './gpu-pool.ts';
 import { DeviceSupervisor } from './supervisor.ts';
 import { Vm, type VmConfig } from './vm.ts';
 
@@ -20,6 +21,8 @@ export interface CoordinatorOptions {
   readonly workers: { readonly device: URL; readonly guest: URL };
   /** Trace file, or empty for none. */
   readonly trace: string;
+  /** How the physical GPUs are divided. */
+  readonly gpus?: GpuSettings | undefined;
 }
 
 export class Coordinator {
@@ -33,7 +36,7 @@ export class Coordinator {
   #running = true;
   #loop: Promise<void> | undefined;
 
-  constructor({ vms, workers, trace }: CoordinatorOptions) {
+  constructor({ vms, workers, trace, gpus: settings }: CoordinatorOptions) {
     const senders = vms.reduce((total, vm) => total + 1 + vm.vgpus, 0);
     const doorbell = new SharedArrayBuffer(doorbellWords(senders) * 4);
     this.#doorbell = new Doorbell(doorbell, 0, senders);
@@ -42,12 +45,14 @@ export class Coordinator {
       workers.device,
       vms.reduce((total, vm) => total + vm.vgpus, 0),
     );
+    const gpus = new GpuPool(settings);
     for (const config of vms) {
       const vm = new Vm(config, {
         doorbell,
         doorbellSenders: senders,
         firstBit: this.#serve.length,
         supervisor: this.#supervisor,
+        gpus,
         workers,
         trace: (frame) => this.trace(frame),
         again: (bit) => this.#doorbell.ring(bit),

@@ -10,6 +10,7 @@ import { HPA_BASE } from '../host/host-memory.ts';
 import { measureBareWorkers } from './bare-workers.ts';
 import { Coordinator } from './coordinator.ts';
 import { workerEntry } from './entries.ts';
+import type { GpuSettings } from './gpu-pool.ts';
 import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from './supervisor.ts';
 import type { VmConfig } from './vm.ts';
 
@@ -49,6 +50,7 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
     vms: request.vms.map((vm) => vmConfig(request, vm)),
     workers: { device: workerEntry('device'), guest: workerEntry('guest') },
     trace: request.trace,
+    gpus: request.gpu as GpuSettings | undefined,
   });
   // What passes between the processes belongs to the trace as well.
   const send: Send = (kind, vm, body, device) => {

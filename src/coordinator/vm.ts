@@ -6,13 +6,16 @@ import { type Hpa, hex, type Iova } from '../address/address.ts';
 import { decodeFrame, encodeFrame, type Frame, type FrameHeader, type FrameKind } from '../channel/codec.ts';
 import { MMIO_CHANNEL_BYTES, MmioServer } from '../channel/mmio-channel.ts';
 import type { FrameBodies } from '../channel/schema.ts';
+import type { DeviceOptions } from '../device/model.ts';
 import type { DeviceTask } from '../device/runtime.ts';
+import type { SeatHandle } from '../gpu/seat.ts';
 import type { GuestReport, GuestTask, VmControl } from '../guest/protocol.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { requesterId } from '../pci/config-space.ts';
 import { sumReports } from '../report/device-report.ts';
 import type { Completion } from '../viommu/notifier.ts';
 import type { VIommu } from '../viommu/viommu.ts';
+import type { GpuPool, Placement } from './gpu-pool.ts';
 import { runGuest } from './guest-host.ts';
 import { VmLedger } from './ledger.ts';
 import { makeIommu } from './make-iommu.ts';
@@ -46,6 +49,7 @@ export interface VmSurroundings {
   /** This VM's first number on the doorbell: its vIOMMU's, then one per device. */
   readonly firstBit: number;
   readonly supervisor: DeviceSupervisor;
+  readonly gpus: GpuPool;
   readonly workers: { readonly guest: URL };
   trace(frame: Uint8Array): void;
   /** Something waits to be served outside the doorbell's turn. */
@@ -66,6 +70,8 @@ export class Vm implements DeviceOwner {
   readonly devices: VmDevice[];
   readonly ledger = new VmLedger();
   readonly #around: VmSurroundings;
+  /** The vGPUs' seats, by index. */
+  readonly #seats: readonly Placement[];
   readonly #iommu: VIommu;
   readonly #iommuMmio = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
   readonly #iommuServer = new MmioServer(this.#iommuMmio, 0);
@@ -85,6 +91,7 @@ export class Vm implements DeviceOwner {
     this.ram = GuestRam.allocate(config.hpaBase, half, half, new Prng(config.seed));
     this.#iommu = makeIommu(config.viommu, this.ram);
     this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index));
+    this.#seats = this.devices.map(({ name, link }, index) => around.gpus.place(name, index, link.sab));
   }
 
   get progress() {
@@ -254,6 +261,8 @@ export class Vm implements DeviceOwner {
 
   #failed(device: VmDevice, reason: string): void {
     const pinsReleased = device.fail(reason);
+    const placement = this.#seats[device.index];
+    placement?.gpu.release(placement.seat);
     if (pinsReleased > 0) device.failure = `${reason} (${pinsReleased} pins released)`;
     this.#record('deviceFailed', device.index, { reason, pinsReleased });
   }
@@ -322,20 +331,26 @@ export class Vm implements DeviceOwner {
       },
       expectFault: (device, iova) => this.ledger.expectFault(device, iova),
       audit: () => this.#audit(),
+      schedule: (scheduling) => this.#around.gpus.schedule(scheduling),
+      gpuFigures: () => this.#around.gpus.figures(),
     };
   }
 
   #deviceTask(device: VmDevice): DeviceTask {
     const { process, vm, inject } = this.config;
-    const { doorbell, doorbellSenders, firstBit } = this.#around;
+    const { doorbell, doorbellSenders, firstBit, gpus } = this.#around;
+    const options: DeviceOptions & { readonly seat: SeatHandle } = {
+      // One device of the chosen VM is broken; its neighbours are the witnesses.
+      fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '',
+      seat: gpus.handle(this.#seats[device.index] as Placement),
+    };
     return {
       process,
       vm,
       device: device.index,
       name: device.name,
       model: this.config.model,
-      // One device of the chosen VM is broken; its neighbours are the witnesses.
-      options: { fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '' },
+      options,
       link: device.link.sab,
       pinTable: device.table.handle,
       readerSlot: device.slot,

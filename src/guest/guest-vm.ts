@@ -5,6 +5,8 @@ import { nowUs, Prng, sleep } from '#host';
 import { FOUR_GIB, type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../address/address.ts';
 import { Doorbell } from '../channel/doorbell.ts';
 import { MmioPort, REGION_BAR0 } from '../channel/mmio-channel.ts';
+import type { VgpuFigures } from '../gpu/figures.ts';
+import type { Scheduling } from '../gpu/policy.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { Latencies } from '../report/histograms.ts';
 import { DmaApi, type DmaDomain } from './dma-api.ts';
@@ -175,6 +177,20 @@ export class GuestVm {
   /** Has every container compared with the tables; differences are violations. Resolves to their number. */
   audit(): Promise<number> {
     return Promise.resolve(this.#control.audit());
+  }
+
+  /**
+   * Divides the engines of the physical GPUs in another way, from the next turn on. The host's business, not a guest's:
+   * it counts for all VMs of the host process.
+   * @throws RangeError for a policy or slice that there is not
+   */
+  async schedule(scheduling: Scheduling): Promise<void> {
+    await this.#control.schedule(scheduling);
+  }
+
+  /** What every vGPU of this host process has had of its engine so far; see usageBetween. */
+  gpuFigures(): Promise<readonly VgpuFigures[]> {
+    return Promise.resolve(this.#control.gpuFigures());
   }
 
   /**

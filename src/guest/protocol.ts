@@ -1,6 +1,8 @@
 /**
  * What passes between a VM's coordinator and its guest worker: the task, the two Comlink interfaces, the report.
  */
+import type { VgpuFigures } from '../gpu/figures.ts';
+import type { Scheduling } from '../gpu/policy.ts';
 import type { GuestRamHandle } from '../host/guest-ram.ts';
 
 /** One device as the guest finds it on its bus. */
@@ -69,4 +71,8 @@ export interface VmControl {
    * to their number.
    */
   audit(): number | Promise<number>;
+  /** Divides the engines of this host process's physical GPUs in another way, for all its VMs. Rejects bad values. */
+  schedule(scheduling: Scheduling): void | Promise<void>;
+  /** What every vGPU of this host process has had of its engine so far. */
+  gpuFigures(): readonly VgpuFigures[] | Promise<readonly VgpuFigures[]>;
 }

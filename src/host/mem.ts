@@ -69,6 +69,15 @@ export const or = (words: SharedWords, index: number, value: number, _site: Site
 export const xchg = (words: SharedWords, index: number, value: number, _site: Site): number =>
   Atomics.exchange(raw(words), index, value);
 
+/** Atomic compare and exchange: stores `value` if the word equals `expected`; returns the old value. */
+export const cas = (
+  words: SharedWords,
+  index: number,
+  expected: number,
+  value: number,
+  _site: Site,
+): number => Atomics.compareExchange(raw(words), index, expected, value);
+
 /** Blocks this thread while the word equals `value`, at most `timeoutMs`. Returns false on a time-out. */
 export const waitEq = (
   words: SharedWords,

@@ -55,6 +55,14 @@ export type Site =
   | 'link.word'
   | 'link.wait'
   | 'registers.mirror'
+  // the engine of a physical GPU, and the figures of the vGPUs that share it
+  | 'engine.want'
+  | 'engine.owner'
+  | 'engine.lease'
+  | 'engine.policy'
+  | 'engine.clock'
+  | 'engine.seat'
+  | 'engine.figures'
   // bytes of guest RAM
   | 'ram.word'
   | 'ram.copy'

@@ -174,6 +174,7 @@ function shard(
       device: { model, timeoutMs: settings.deviceTimeoutMs },
       bareWorkers: 0,
       params: JSON.stringify(settings.params),
+      gpu: settings.gpu,
     };
   });
 }

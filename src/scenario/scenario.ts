@@ -3,6 +3,8 @@
  */
 import { z } from 'zod';
 import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../coordinator/supervisor.ts';
+import { DEFAULT_SCHEDULING, POLICIES, SLICE_US_MAX, SLICE_US_MIN } from '../gpu/policy.ts';
+import { DEFAULT_VGPU_TYPE, VGPU_TYPES } from '../gpu/types.ts';
 import type { GuestVm } from '../guest/guest-vm.ts';
 
 /** Limits of a run; more than a machine of any size would start. */
@@ -20,6 +22,19 @@ const mdevSource = z.union(
   "accepted: a path, or mdevctl's JSON",
 );
 
+/** How the physical GPUs are divided; their number follows from the types. */
+const gpuShape = z.strictObject({
+  policy: z.enum(POLICIES).default(DEFAULT_SCHEDULING.policy),
+  /** Time slice, µs of engine time. */
+  sliceUs: z.int().min(SLICE_US_MIN).max(SLICE_US_MAX).default(DEFAULT_SCHEDULING.sliceUs),
+  /** Types of a VM's vGPUs by index; they begin anew when they end. */
+  types: z
+    .array(z.enum(VGPU_TYPES.map(({ id }) => id)))
+    .min(1)
+    .max(VGPUS_LIMIT)
+    .default([DEFAULT_VGPU_TYPE]),
+});
+
 /** The numbers of a scenario; every one can be overridden on the command line. */
 export const scenarioShape = z.strictObject({
   name: z.string().min(1).max(64),
@@ -32,6 +47,7 @@ export const scenarioShape = z.strictObject({
   /** RAM of each VM, half of it below 4 GiB. */
   ramMiB: z.int().min(RAM_MIB_MIN).max(RAM_MIB_MAX).multipleOf(4).default(64),
   viommu: z.enum(VIOMMUS).default('intel'),
+  gpu: gpuShape.prefault({}),
   /** Time limit of each guest's script. */
   timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
   /** What every device is: a built-in model's name, or the path of a file that exports one. */

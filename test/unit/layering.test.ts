@@ -11,7 +11,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['address'],
   ['host'],
   ['pci', 'channel', 'mdev'],
-  ['report'],
+  ['report', 'gpu'],
   ['pin-table'],
   ['vfio', 'device', 'guest', 'virtio'],
   ['vfio-user', 'viommu'],
@@ -24,7 +24,7 @@ const FLOORS: readonly (readonly string[])[] = [
 const ALIASES: Readonly<Record<string, string>> = { '#mem': 'src/host/mem.ts', '#host': 'src/host/host.ts' };
 
 /** What a device model may know of the sources. */
-const MODEL_IMPORTS = ['device', 'pci', 'address'];
+const MODEL_IMPORTS = ['device', 'gpu', 'pci', 'address'];
 
 /** Names that only one file may use. */
 const CONFINED: readonly { readonly name: string; readonly uses: RegExp; readonly file: string }[] = [

@@ -5,9 +5,10 @@ import { factoryOf } from '../../src/device/definition.ts';
 import type { ModelFactory } from '../../src/device/model.ts';
 import edu from './edu/edu.ts';
 import { FAULTY_PARTS } from './vgpu/faulty.ts';
-import { Vgpu } from './vgpu/vgpu.ts';
+import { Vgpu, type VgpuOptions } from './vgpu/vgpu.ts';
 
 export const MODELS: Readonly<Record<string, ModelFactory>> = {
-  vgpu: (context, { fault }) => new Vgpu(context, fault === '' ? undefined : FAULTY_PARTS[fault]),
+  vgpu: (context, { fault, seat }: VgpuOptions) =>
+    new Vgpu(context, fault === '' ? undefined : FAULTY_PARTS[fault], seat),
   edu: factoryOf(edu),
 };

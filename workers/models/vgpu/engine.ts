@@ -6,6 +6,12 @@ import { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../
 import { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY } from '../../../src/device/dma.ts';
 import type { ModelCounters, StepResult } from '../../../src/device/model.ts';
 import {
+  CHECKSUM_NS_PER_BYTE,
+  COMMAND_NS,
+  COPY_NS_PER_BYTE,
+  FILL_NS_PER_BYTE,
+} from '../../../src/gpu/cost.ts';
+import {
   COMMAND_BYTES,
   COMMAND_LENGTH_LIMIT,
   COMPLETION_BYTES,
@@ -56,6 +62,8 @@ export class Engine {
   readonly #entryView = new DataView(this.#entry.buffer);
   #current: Command | undefined;
   #head = 0;
+  #costNs = 0;
+  #ended = false;
 
   constructor(dma: DeviceDma, shadow: ShadowPageTable, events: EngineEvents) {
     this.#dma = dma;
@@ -68,6 +76,16 @@ export class Engine {
     return this.#head;
   }
 
+  /** True if a command is half done, or waits in the ring. */
+  hasWork(tail: number): boolean {
+    return this.#current !== undefined || this.#head !== tail;
+  }
+
+  /** Engine time, ns, of the last step, and whether a command ended in it. */
+  get lastStep(): { readonly costNs: number; readonly ended: boolean } {
+    return { costNs: this.#costNs, ended: this.#ended };
+  }
+
   reset(): void {
     this.#current = undefined;
     this.#head = 0;
@@ -75,11 +93,13 @@ export class Engine {
 
   /** One bounded piece of work towards `tail`. */
   step(ring: RingSetup, tail: number): StepResult {
-    if (!this.#current && this.#head === tail) return 'idle';
+    this.#costNs = 0;
+    this.#ended = false;
+    if (!this.hasWork(tail)) return 'idle';
     this.#shadow.reserve(2 * STEP_PAGES);
     const outcome = this.#current ? this.#advance(this.#current, ring) : this.#fetch(ring);
     if (outcome === 'stalled') return 'stalled';
-    return !this.#current && this.#head === tail ? 'idle' : 'more';
+    return this.hasWork(tail) ? 'more' : 'idle';
   }
 
   /** Runs once per piece of a command, before it; a faulty model overrides what it does. */
@@ -92,6 +112,7 @@ export class Engine {
       this.#events.halted();
       return 'progress';
     }
+    this.#costNs += COMMAND_NS;
     const word = (index: number) => this.#entryView.getUint32(index * 4, true);
     const command: Command = {
       opcode: word(CommandWord.opcode),
@@ -142,6 +163,7 @@ export class Engine {
     const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE));
     this.#dma.fillPinned(hostAddress(pfn, target), length, value | 0);
     this.counters.bytesFilled += length;
+    this.#costNs += length * FILL_NS_PER_BYTE;
     return length;
   }
 
@@ -154,6 +176,7 @@ export class Engine {
     const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE), PAGE_SIZE - (source % PAGE_SIZE));
     this.#dma.copyPinned(hostAddress(to, target), hostAddress(from, source), length);
     this.counters.bytesCopied += length;
+    this.#costNs += length * COPY_NS_PER_BYTE;
     return length;
   }
 
@@ -163,6 +186,7 @@ export class Engine {
     const length = Math.min(left, PAGE_SIZE - (source % PAGE_SIZE));
     command.crc = this.#dma.crc32Pinned(hostAddress(pfn, source), length, command.crc);
     this.counters.bytesSummed += length;
+    this.#costNs += length * CHECKSUM_NS_PER_BYTE;
     return length;
   }
 
@@ -179,6 +203,7 @@ export class Engine {
     this.#current = undefined;
     this.#head = (this.#head + 1) % ring.entries;
     this.counters.commands++;
+    this.#ended = true;
     this.#events.completed(this.#head);
     return 'progress';
   }

@@ -2,7 +2,8 @@
  * The `vgpu` model: registers in BAR 0, one command ring, GPU page tables shadowed to pinned host pages.
  */
 import type { Iova } from '../../../src/address/address.ts';
-import type { DeviceContext, DeviceModel, StepResult } from '../../../src/device/model.ts';
+import type { DeviceContext, DeviceModel, DeviceOptions, StepResult } from '../../../src/device/model.ts';
+import { EngineSeat, type Grant, type SeatHandle } from '../../../src/gpu/seat.ts';
 import { ConfigSpace } from '../../../src/pci/config-space.ts';
 import { RegisterFile } from '../../../src/pci/registers.ts';
 import {
@@ -24,6 +25,15 @@ import { ShadowPageTable } from './shadow.ts';
 
 const ADDRESS_MASK = (1n << 48n) - 1n;
 
+/** How soon a vGPU whose share is used up asks again, while nobody else may run. */
+const ASK_AGAIN_US = 1000;
+
+/** What a vGPU is given beside the options of every model. */
+export interface VgpuOptions extends DeviceOptions {
+  /** Its seat at the engine of its physical GPU; without one it has an engine of its own. */
+  readonly seat?: SeatHandle;
+}
+
 /** The parts that a faulty variant replaces. */
 export interface VgpuParts {
   shadow(context: DeviceContext): ShadowPageTable;
@@ -42,10 +52,13 @@ export class Vgpu implements DeviceModel {
   readonly #context: DeviceContext;
   readonly #shadow: ShadowPageTable;
   readonly #engine: Engine;
+  readonly #seat: EngineSeat | undefined;
+  #askingAgain = false;
   #ring: RingSetup | undefined;
 
-  constructor(context: DeviceContext, parts: VgpuParts = SOUND_PARTS) {
+  constructor(context: DeviceContext, parts: VgpuParts = SOUND_PARTS, seat?: SeatHandle) {
     this.#context = context;
+    this.#seat = seat && new EngineSeat(seat);
     this.#registers = new RegisterFile(VGPU_IDENTITY.bar0Bytes, VGPU_REGISTERS);
     this.bars = { 0: this.#registers as RegisterFile<string> };
     this.#shadow = parts.shadow(context);
@@ -64,8 +77,18 @@ export class Vgpu implements DeviceModel {
   }
 
   step(): StepResult {
-    if (!this.#ring || !this.config.busMaster) return 'idle';
-    return this.#engine.step(this.#ring, this.#registers.get32('RingTail') % this.#ring.entries);
+    const tail = this.#ring ? this.#registers.get32('RingTail') % this.#ring.entries : 0;
+    if (!this.#ring || !this.config.busMaster || !this.#engine.hasWork(tail)) {
+      this.#seat?.rest();
+      return 'idle';
+    }
+    const grant = this.#seat?.acquire() ?? 'granted';
+    if (grant !== 'granted') return this.#waitForEngine(grant);
+    const result = this.#engine.step(this.#ring, tail);
+    const { costNs, ended } = this.#engine.lastStep;
+    // What halted has no ring any more; what stalls, for the sake of the address space, must not hold up the others.
+    this.#seat?.charge(costNs, ended, this.#ring !== undefined && result === 'more');
+    return result;
   }
 
   dmaUnmap(iova: Iova, size: number): void {
@@ -74,7 +97,19 @@ export class Vgpu implements DeviceModel {
 
   close(): void {
     this.#ring = undefined;
+    this.#seat?.rest();
     this.#shadow.dropAll();
+  }
+
+  /** Whoever gives the engine on rings; a share that is used up comes back with time alone. */
+  #waitForEngine(grant: Grant): StepResult {
+    if (grant === 'soon' && !this.#askingAgain) {
+      this.#askingAgain = true;
+      this.#context.timers.after(ASK_AGAIN_US, () => {
+        this.#askingAgain = false;
+      });
+    }
+    return 'idle';
   }
 
   #control(value: number): void {

@@ -1,0 +1,62 @@
+/**
+ * The physical GPUs of one host process: as many as its vGPUs need, filled one after the other.
+ */
+import type { VgpuFigures } from '../gpu/figures.ts';
+import { PhysicalGpu } from '../gpu/physical-gpu.ts';
+import { checkScheduling, DEFAULT_SCHEDULING, type Scheduling } from '../gpu/policy.ts';
+import type { SeatHandle } from '../gpu/seat.ts';
+import { DEFAULT_VGPU_TYPE, type VgpuType, vgpuType } from '../gpu/types.ts';
+
+/** Where a vGPU is. */
+export interface Placement {
+  readonly gpu: PhysicalGpu;
+  readonly seat: number;
+}
+
+/** How the physical GPUs are divided. */
+export interface GpuSettings extends Scheduling {
+  /** Types of a VM's vGPUs, by index; they begin anew when they end. */
+  readonly types: readonly string[];
+}
+
+export const DEFAULT_GPU_SETTINGS: GpuSettings = { ...DEFAULT_SCHEDULING, types: [DEFAULT_VGPU_TYPE] };
+
+export class GpuPool {
+  readonly #gpus: PhysicalGpu[] = [];
+  readonly #types: readonly VgpuType[];
+  #scheduling: Scheduling;
+
+  /** @throws RangeError for a policy, slice or type that there is not */
+  constructor({ policy, sliceUs, types }: GpuSettings = DEFAULT_GPU_SETTINGS) {
+    this.#scheduling = { policy, sliceUs };
+    checkScheduling(this.#scheduling);
+    this.#types = types.map(vgpuType);
+  }
+
+  /** Gives the vGPU with this index in its VM a seat on the first GPU that has room. */
+  place(name: string, index: number, link: SharedArrayBuffer): Placement {
+    const type = this.#types[index % this.#types.length] ?? vgpuType(DEFAULT_VGPU_TYPE);
+    let gpu = this.#gpus.find((candidate) => candidate.available(type) > 0);
+    if (!gpu) {
+      gpu = new PhysicalGpu(this.#scheduling);
+      this.#gpus.push(gpu);
+    }
+    return { gpu, seat: gpu.place(name, type, link) };
+  }
+
+  handle({ gpu, seat }: Placement): SeatHandle {
+    return gpu.handle(seat);
+  }
+
+  /** Divides every GPU's engine in another way. @throws RangeError */
+  schedule(scheduling: Scheduling): void {
+    checkScheduling(scheduling);
+    this.#scheduling = scheduling;
+    for (const gpu of this.#gpus) gpu.schedule(scheduling);
+  }
+
+  /** What every vGPU has had of its engine so far. */
+  figures(): VgpuFigures[] {
+    return this.#gpus.flatMap((gpu, number) => gpu.figures(number));
+  }
+}

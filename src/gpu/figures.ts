@@ -1,0 +1,102 @@
+/**
+ * What the scheduler measures: per vGPU in shared memory, between two readings, and fairness over many.
+ */
+import * as mem from '#mem';
+import { bucketUs, glanceTime, SeatWord, seatWord, WAIT_BUCKETS } from './layout.ts';
+
+const { ld } = mem;
+
+/** One vGPU's totals since it was placed. Times in µs of engine time. */
+export interface VgpuFigures {
+  /** `vm0/gpu1`. */
+  readonly name: string;
+  /** Number of its physical GPU in its host process. */
+  readonly gpu: number;
+  readonly type: string;
+  /** Its part of the engine under fixed-share. */
+  readonly share: number;
+  /** The physical GPU's clock. */
+  readonly clockUs: number;
+  readonly busyUs: number;
+  readonly waitedUs: number;
+  readonly turns: number;
+  /** Turns that ended with work left, for another's sake or because the share was used up. */
+  readonly preemptions: number;
+  readonly commands: number;
+  /** Waits for the engine, by bucket. */
+  readonly waits: readonly number[];
+}
+
+export function readFigures(
+  words: mem.SharedWords,
+  seat: number,
+): Omit<VgpuFigures, 'name' | 'gpu' | 'type' | 'share' | 'clockUs'> {
+  const word = (index: number) => ld(words, seatWord(seat, index), 'engine.figures') >>> 0;
+  const timeUs = (index: number) => glanceTime(words, seatWord(seat, index)) / 1000;
+  return {
+    busyUs: timeUs(SeatWord.busy),
+    waitedUs: timeUs(SeatWord.waited),
+    turns: word(SeatWord.turns),
+    preemptions: word(SeatWord.preemptions),
+    commands: word(SeatWord.commands),
+    waits: Array.from({ length: WAIT_BUCKETS }, (_, i) => word(SeatWord.waits + i)),
+  };
+}
+
+/** One vGPU between two readings. Times in µs of engine time. */
+export interface VgpuUsage {
+  readonly name: string;
+  readonly type: string;
+  readonly share: number;
+  readonly busyUs: number;
+  /** Part of the engine's time that it had. */
+  readonly part: number;
+  readonly waitP50Us: number;
+  readonly waitP99Us: number;
+  readonly turns: number;
+  readonly preemptions: number;
+  readonly commands: number;
+}
+
+/** What each vGPU had between two readings of the same host, in their order. */
+export function usageBetween(before: readonly VgpuFigures[], after: readonly VgpuFigures[]): VgpuUsage[] {
+  const earlier = new Map(before.map((figures) => [figures.name, figures]));
+  return after.flatMap((now) => {
+    const then = earlier.get(now.name);
+    if (!then) return [];
+    const waits = now.waits.map((count, i) => count - (then.waits[i] ?? 0));
+    const busyUs = now.busyUs - then.busyUs;
+    return {
+      name: now.name,
+      type: now.type,
+      share: now.share,
+      busyUs,
+      part: busyUs / Math.max(1, now.clockUs - then.clockUs),
+      waitP50Us: percentileUs(waits, 0.5),
+      waitP99Us: percentileUs(waits, 0.99),
+      turns: now.turns - then.turns,
+      preemptions: now.preemptions - then.preemptions,
+      commands: now.commands - then.commands,
+    };
+  });
+}
+
+/** Upper end of the bucket in which the percentile lies; 0 if there were no waits. */
+function percentileUs(waits: readonly number[], percentile: number): number {
+  let left = percentile * waits.reduce((sum, count) => sum + count, 0);
+  for (const [bucket, count] of waits.entries()) {
+    left -= count;
+    if (count > 0 && left <= 0) return bucketUs(bucket);
+  }
+  return 0;
+}
+
+/**
+ * Jain's fairness index, (Σx)² / (n Σx²): 1 if all have the same, 1/n if one has everything. R. Jain, D. Chiu,
+ * W. Hawe: A Quantitative Measure of Fairness, DEC-TR-301, 1984.
+ */
+export function jainIndex(values: readonly number[]): number {
+  const sum = values.reduce((a, b) => a + b, 0);
+  const squares = values.reduce((a, b) => a + b * b, 0);
+  return squares === 0 ? 1 : (sum * sum) / (values.length * squares);
+}

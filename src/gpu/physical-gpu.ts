@@ -1,0 +1,115 @@
+/**
+ * A physical GPU as its host holds it: which vGPUs fit, how the engine is divided, what each has had of it.
+ */
+import * as mem from '#mem';
+import { RING_ENGINE, ringDevice } from '../channel/device-link.ts';
+import { readFigures, type VgpuFigures } from './figures.ts';
+import {
+  GPU_BYTES,
+  GpuWord,
+  glanceTime,
+  SEATS_LIMIT,
+  SeatWord,
+  SHARE_ONE,
+  seatWord,
+  wantBit,
+  wantingSeats,
+  wantWord,
+} from './layout.ts';
+import { checkScheduling, DEFAULT_SCHEDULING, POLICIES, type Scheduling } from './policy.ts';
+import type { SeatHandle } from './seat.ts';
+import { GPU_VRAM_MIB, type VgpuType } from './types.ts';
+
+const { and, cas, ld, st, wordsOf } = mem;
+
+/** Thrown when a vGPU does not fit. */
+export class GpuFullError extends Error {
+  override name = 'GpuFullError';
+}
+
+interface Occupant {
+  readonly name: string;
+  readonly type: VgpuType;
+  readonly link: SharedArrayBuffer;
+}
+
+export class PhysicalGpu {
+  readonly vramMiB: number;
+  readonly #sab = new SharedArrayBuffer(GPU_BYTES);
+  readonly #words = wordsOf(this.#sab);
+  /** By seat; a seat that was released is not given again: its neighbours know its link. */
+  readonly #occupants: Occupant[] = [];
+  readonly #left = new Set<number>();
+
+  constructor(scheduling: Scheduling = DEFAULT_SCHEDULING, vramMiB: number = GPU_VRAM_MIB) {
+    this.vramMiB = vramMiB;
+    this.schedule(scheduling);
+    // Nobody is there yet: the first policy is in force at once.
+    st(this.#words, GpuWord.policy, POLICIES.indexOf(scheduling.policy), 'engine.policy');
+  }
+
+  /** How many more vGPUs of the type fit now, by memory, engine share and seats. */
+  available({ vramMiB, share }: VgpuType): number {
+    const here = this.#occupants.filter((_, seat) => !this.#left.has(seat));
+    const memory = this.vramMiB - here.reduce((sum, { type }) => sum + type.vramMiB, 0);
+    const engine = 1 - here.reduce((sum, { type }) => sum + type.share, 0);
+    return Math.min(
+      Math.floor(memory / vramMiB),
+      Math.floor(engine / share + 1e-9),
+      SEATS_LIMIT - this.#occupants.length,
+    );
+  }
+
+  /** Gives a vGPU a seat; returns its number. @throws GpuFullError */
+  place(name: string, type: VgpuType, link: SharedArrayBuffer): number {
+    if (this.available(type) < 1) throw new GpuFullError(`${name}: no room for a ${type.id} on this GPU`);
+    const seat = this.#occupants.push({ name, type, link }) - 1;
+    const share = Math.max(1, Math.round(type.share * SHARE_ONE));
+    st(this.#words, seatWord(seat, SeatWord.share), share, 'engine.seat');
+    return seat;
+  }
+
+  /** What the vGPU's worker is given. To be called when all that share the GPU have been placed. */
+  handle(seat: number): SeatHandle {
+    return { gpu: this.#sab, seat, links: this.#occupants.map(({ link }) => link) };
+  }
+
+  /** Frees the seat of a vGPU whose thread is gone; if it owned the engine, the others are told. */
+  release(seat: number): void {
+    const words = this.#words;
+    this.#left.add(seat);
+    st(words, seatWord(seat, SeatWord.share), 0, 'engine.seat');
+    and(words, wantWord(seat), ~wantBit(seat), 'engine.want');
+    const owner = ld(words, GpuWord.owner, 'engine.owner');
+    if ((owner & 0xff) === seat + 1) cas(words, GpuWord.owner, owner, 0, 'engine.owner');
+    for (const waiting of wantingSeats(words)) {
+      const link = this.#occupants[waiting]?.link;
+      if (link) ringDevice(link, RING_ENGINE);
+    }
+  }
+
+  /** Divides the engine in another way, from the next turn on. @throws RangeError */
+  schedule(scheduling: Scheduling): void {
+    checkScheduling(scheduling);
+    st(this.#words, GpuWord.sliceNs, scheduling.sliceUs * 1000, 'engine.policy');
+    st(this.#words, GpuWord.wantedPolicy, POLICIES.indexOf(scheduling.policy), 'engine.policy');
+  }
+
+  /** What every vGPU has had of the engine so far. */
+  figures(gpu = 0): VgpuFigures[] {
+    const clockUs = glanceTime(this.#words, GpuWord.clock) / 1000;
+    return this.#occupants.map(({ name, type }, seat) => ({
+      name,
+      gpu,
+      type: type.id,
+      share: type.share,
+      clockUs,
+      ...readFigures(this.#words, seat),
+    }));
+  }
+
+  /** Owners that were passed over because they did not renew their lease. */
+  get leasesBroken(): number {
+    return ld(this.#words, GpuWord.leasesBroken, 'engine.figures');
+  }
+}

@@ -1,0 +1,247 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { DEVICE_LINK_BYTES, DeviceLink } from '../../src/channel/device-link.ts';
+import { jainIndex, usageBetween, type VgpuUsage } from '../../src/gpu/figures.ts';
+import { bucketUs, SEATS_LIMIT, WAIT_BUCKETS, waitBucket } from '../../src/gpu/layout.ts';
+import { GpuFullError, PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
+import type { Policy } from '../../src/gpu/policy.ts';
+import { EngineSeat, LEASE_MS } from '../../src/gpu/seat.ts';
+import { VGPU_TYPES, vgpuType } from '../../src/gpu/types.ts';
+
+const PIECE_NS = 16_000;
+const SLICE_US = 500;
+
+/** A vGPU of the simulation: how much work it is given at a time, and how often. */
+interface Load {
+  readonly type: string;
+  /** Pieces of a command. */
+  readonly pieces: number;
+  /** Commands in its ring at most. */
+  readonly depth: number;
+  /** Commands that arrive per µs of the simulated clock; with Infinity the ring is filled whenever it is empty. */
+  readonly perUs: number;
+}
+
+/** Many seats in one thread, each looking at the engine in turn; a clock that pieces of work and idle rounds advance. */
+class Simulation {
+  readonly gpu: PhysicalGpu;
+  readonly seats: EngineSeat[] = [];
+  readonly #loads: readonly Load[];
+  readonly #queued: number[];
+  readonly #done: number[];
+  readonly #arrived: number[];
+  nowUs = 2 ** 31 - 5e5; // the lease's words wrap in every run
+
+  constructor(policy: Policy, loads: readonly Load[]) {
+    this.gpu = new PhysicalGpu({ policy, sliceUs: SLICE_US });
+    this.#loads = loads;
+    this.#queued = loads.map(() => 0);
+    this.#done = loads.map(() => 0);
+    this.#arrived = loads.map(() => 0);
+    loads.forEach((load, i) => {
+      this.gpu.place(`gpu${i}`, vgpuType(load.type), new SharedArrayBuffer(DEVICE_LINK_BYTES));
+    });
+    loads.forEach((_, i) => {
+      this.seats.push(new EngineSeat(this.gpu.handle(i), () => this.nowUs));
+    });
+  }
+
+  run(us: number): VgpuUsage[] {
+    const before = this.gpu.figures();
+    for (const end = this.nowUs + us; this.nowUs < end; ) {
+      const started = this.nowUs;
+      this.seats.forEach((_, i) => {
+        this.#arrive(i, us);
+        this.#step(i);
+      });
+      if (this.nowUs === started) this.nowUs += 20; // nobody ran
+    }
+    return usageBetween(before, this.gpu.figures());
+  }
+
+  #arrive(i: number, us: number): void {
+    const { depth, perUs } = this.#loads[i] as Load;
+    if (perUs === Number.POSITIVE_INFINITY && this.#queued[i] !== 0) return;
+    const due = perUs === Number.POSITIVE_INFINITY ? Number.POSITIVE_INFINITY : Math.floor(us * perUs);
+    while ((this.#queued[i] as number) < depth && (this.#arrived[i] as number) < due) {
+      this.#queued[i]!++;
+      this.#arrived[i]!++;
+    }
+  }
+
+  #step(i: number): void {
+    const seat = this.seats[i] as EngineSeat;
+    if (this.#queued[i] === 0) seat.rest();
+    else if (seat.acquire() === 'granted') this.#work(i, seat);
+  }
+
+  #work(i: number, seat: EngineSeat): void {
+    this.nowUs += PIECE_NS / 1000;
+    const ends = ++this.#done[i]! % (this.#loads[i] as Load).pieces === 0;
+    if (ends) this.#queued[i]!--;
+    seat.charge(PIECE_NS, ends, (this.#queued[i] as number) > 0);
+  }
+}
+
+const modest = (type = 'vgpu-1g'): Load => ({ type, pieces: 8, depth: 4, perUs: Number.POSITIVE_INFINITY });
+const greedy = (type = 'vgpu-1g'): Load => ({ type, pieces: 64, depth: 32, perUs: Number.POSITIVE_INFINITY });
+const sixteen = [greedy(), ...Array.from({ length: 15 }, () => modest())];
+const jain = (usage: readonly VgpuUsage[]) => jainIndex(usage.map(({ busyUs }) => busyUs));
+
+describe('the scheduler of a physical GPU', () => {
+  it('gives everybody the same under equal share, however greedy one is', () => {
+    const usage = new Simulation('equal-share', sixteen).run(400_000);
+    expect(jain(usage)).to.be.greaterThan(0.995);
+    expect(usage[0]?.preemptions).to.be.greaterThan(10);
+    expect(usage[1]?.waitP99Us).to.be.below(15 * SLICE_US * 1.5);
+  });
+
+  it('lets the greedy one have more under best effort, but starves nobody', () => {
+    const usage = new Simulation('best-effort', sixteen).run(400_000);
+    expect(jain(usage)).to.be.below(0.8);
+    for (const { busyUs } of usage) expect(busyUs).to.be.greaterThan(400_000 / 64);
+  });
+
+  it('divides by shares under fixed share, which are caps as well', () => {
+    const loads = [
+      greedy('vgpu-4g'),
+      modest('vgpu-2g'),
+      modest('vgpu-1g'),
+      modest('vgpu-1g'),
+      greedy('vgpu-512m'),
+    ];
+    const usage = new Simulation('fixed-share', loads).run(2_000_000);
+    for (const { name, part, share } of usage) expect(part / share, name).to.be.within(0.97, 1.03);
+    const alone = new Simulation('fixed-share', [greedy('vgpu-1g')]).run(1_000_000);
+    expect(alone[0]?.part, 'on an engine that nobody else wants').to.be.within(0.97 / 16, 1.08 / 16);
+  });
+
+  it('gives what one does not need to the others, except under fixed share', () => {
+    const loads = [greedy(), { ...modest(), perUs: 0 }, { ...modest(), perUs: 1 / 4000 }];
+    const busy = (policy: Policy) => new Simulation(policy, loads).run(400_000).map(({ busyUs }) => busyUs);
+    for (const policy of ['best-effort', 'equal-share'] as const) {
+      const [first, none, little] = busy(policy) as [number, number, number];
+      expect(none, policy).to.equal(0);
+      expect(little, policy).to.be.within(11_000, 14_000);
+      expect(first + little, policy).to.be.greaterThan(395_000);
+    }
+    expect(busy('fixed-share')[0]).to.be.below(400_000 / 16 + 22_000);
+  });
+
+  it('changes the policy under load, and forgets what was before', () => {
+    const simulation = new Simulation('best-effort', sixteen);
+    simulation.run(200_000);
+    simulation.gpu.schedule({ policy: 'equal-share', sliceUs: SLICE_US });
+    expect(jain(simulation.run(400_000))).to.be.greaterThan(0.99);
+  });
+});
+
+describe('a seat at the engine', () => {
+  const pair = () => {
+    const gpu = new PhysicalGpu({ policy: 'equal-share', sliceUs: SLICE_US });
+    const links = [new DeviceLink(), new DeviceLink()];
+    links.forEach((link, i) => {
+      gpu.place(`gpu${i}`, vgpuType('vgpu-1g'), link.sab);
+    });
+    const clock = { us: 1000 };
+    const seats = links.map((_, i) => new EngineSeat(gpu.handle(i), () => clock.us));
+    return { gpu, links, clock, first: seats[0] as EngineSeat, second: seats[1] as EngineSeat };
+  };
+
+  it('rings the next when it hands the engine over', () => {
+    const { links, first, second } = pair();
+    expect(first.acquire()).to.equal('granted');
+    expect(second.acquire()).to.equal('queued');
+    const before = links[1]?.doorbell.sequence;
+    first.charge(PIECE_NS, true, false);
+    expect(links[1]?.doorbell.sequence).to.not.equal(before);
+    expect(second.acquire()).to.equal('granted');
+    expect(first.acquire()).to.equal('queued');
+  });
+
+  it('is given the engine on request, though another had it, once that rests', () => {
+    const { first, second } = pair();
+    for (let i = 0; i < 5; i++) {
+      expect(first.acquire()).to.equal('granted');
+      first.rest();
+      expect(second.acquire()).to.equal('granted');
+      second.charge(PIECE_NS, true, false);
+    }
+  });
+
+  it('passes on what it was given when it has no work any more', () => {
+    const { first, second } = pair();
+    first.acquire();
+    second.acquire();
+    first.charge(PIECE_NS, true, false); // hands over
+    second.rest();
+    expect(first.acquire()).to.equal('granted');
+  });
+
+  it('passes over an owner whose lease has ended, and the late owner notices', () => {
+    const { gpu, clock, first, second } = pair();
+    first.acquire();
+    clock.us += LEASE_MS * 1000;
+    expect(second.acquire(), 'at the end of the lease').to.equal('queued');
+    clock.us += 1;
+    expect(second.acquire(), 'after it').to.equal('granted');
+    expect(gpu.leasesBroken).to.equal(1);
+    first.charge(PIECE_NS, false, true);
+    expect(first.acquire()).to.equal('queued');
+    second.charge(PIECE_NS, false, true);
+    expect(second.acquire()).to.equal('granted');
+  });
+
+  it('tells the others at once when the host releases an owner', () => {
+    const { gpu, links, first, second } = pair();
+    first.acquire();
+    second.acquire();
+    const before = links[1]?.doorbell.sequence;
+    gpu.release(0);
+    expect(links[1]?.doorbell.sequence).to.not.equal(before);
+    expect(second.acquire()).to.equal('granted');
+    expect(gpu.leasesBroken).to.equal(0);
+  });
+});
+
+describe('a physical GPU', () => {
+  const link = new SharedArrayBuffer(DEVICE_LINK_BYTES);
+
+  it('has room for as many vGPUs of a type as memory and engine allow', () => {
+    const available = (gpu: PhysicalGpu) => VGPU_TYPES.map((type) => gpu.available(type));
+    const gpu = new PhysicalGpu();
+    expect(available(gpu)).to.deep.equal([32, 16, 8, 4, 2, 1]);
+    gpu.place('a', vgpuType('vgpu-4g'), link);
+    gpu.place('b', vgpuType('vgpu-512m'), link);
+    expect(available(gpu)).to.deep.equal([23, 11, 5, 2, 1, 0]);
+    expect(() => gpu.place('c', vgpuType('vgpu-16g'), link)).to.throw(GpuFullError, /c: no room/);
+    gpu.release(0);
+    expect(available(gpu)).to.deep.equal([31, 15, 7, 3, 1, 0]);
+    const small = { id: 'small', vramMiB: 1, share: 1 / 1024 };
+    const many = new PhysicalGpu();
+    for (let i = 0; i < SEATS_LIMIT; i++) many.place(`${i}`, small, link);
+    expect(many.available(small), 'a seat each').to.equal(0);
+  });
+
+  it('refuses types, policies and slices that there are not, and says which there are', () => {
+    expect(() => vgpuType('vgpu-3g')).to.throw(RangeError, /accepted: vgpu-512m, vgpu-1g/);
+    const gpu = new PhysicalGpu();
+    expect(() => gpu.schedule({ policy: 'fair' as Policy, sliceUs: 100 })).to.throw(/accepted: best-effort/);
+    for (const sliceUs of [49, 100_001, 0.5, Number.NaN])
+      expect(() => gpu.schedule({ policy: 'equal-share', sliceUs })).to.throw(/accepted: 50 to 100000/);
+  });
+
+  it('puts a wait into the bucket whose upper end is not below it', () => {
+    for (const us of [0, 0.5, 1, 3, 17.5, 999, 12_345, 2 ** 23]) {
+      const bucket = waitBucket(us * 1000);
+      expect(bucketUs(bucket), `${us}`).to.be.within(Math.floor(us), us * 1.1);
+    }
+    expect(waitBucket(1e15)).to.equal(WAIT_BUCKETS - 1);
+  });
+
+  it("computes Jain's index", () => {
+    expect(jainIndex([3, 3, 3])).to.equal(1);
+    expect(jainIndex([1, 0, 0, 0])).to.equal(0.25);
+    expect(jainIndex([0, 0])).to.equal(1);
+  });
+});
