@@ -22,6 +22,7 @@ export class VmLedger {
   readonly #more = new Map<string, number>();
   /** `device:page` → how many faults are announced there. */
   readonly #expected = new Map<string, number>();
+  readonly #lost = new Set<number>();
 
   violation(kind: string, detail: string, repeats = 0): void {
     if (this.#violations.length < VIOLATION_LIMIT) this.#violations.push({ kind, detail, repeats });
@@ -37,7 +38,14 @@ export class VmLedger {
     return [...this.#violations, ...more];
   }
 
+  /** A device is gone: what was announced of it can come no more, and is no proof missing. */
+  deviceLost(device: number): void {
+    this.#lost.add(device);
+    for (const key of this.#expected.keys()) if (key.startsWith(`${device}:`)) this.#expected.delete(key);
+  }
+
   expectFault(device: number, iova: number): void {
+    if (this.#lost.has(device)) return;
     const key = keyOf(device, iova);
     if (this.#expected.size < EXPECTED_FAULT_LIMIT)
       this.#expected.set(key, (this.#expected.get(key) ?? 0) + 1);

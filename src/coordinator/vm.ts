@@ -260,6 +260,7 @@ export class Vm implements DeviceOwner {
   }
 
   #failed(device: VmDevice, reason: string): void {
+    this.ledger.deviceLost(device.index);
     const pinsReleased = device.fail(reason);
     const placement = this.#seats[device.index];
     placement?.gpu.release(placement.seat);
