@@ -119,7 +119,9 @@ export class DeviceDma {
       }
     }
     this.counters.pins++;
-    this.#held.set(pfn, (this.#held.get(pfn) ?? 0) + 1);
+    const others = this.#held.get(pfn) ?? 0;
+    if (others === 0) this.#table.noteHeld(pfn);
+    this.#held.set(pfn, others + 1);
     const page = Math.floor(iova / PAGE_SIZE);
     const record = this.#pinned.get(page);
     if (record) record.count++;
@@ -131,13 +133,14 @@ export class DeviceDma {
   unpin(iova: Iova): void {
     const page = Math.floor(iova / PAGE_SIZE);
     const record = this.#pinned.get(page);
+    const held = record ? (this.#held.get(record.pfn) ?? 0) - 1 : 0;
+    if (record && held <= 0) this.#table.noteReleased(record.pfn);
     if (!record || !this.#table.unpin(iova)) {
       this.#observer.violation('unbalanced-unpin', `unpins IOVA ${hex(iova)}, which it has not pinned`);
       return;
     }
     this.counters.unpins++;
     if (--record.count === 0) this.#pinned.delete(page);
-    const held = (this.#held.get(record.pfn) ?? 0) - 1;
     if (held > 0) this.#held.set(record.pfn, held);
     else this.#held.delete(record.pfn);
   }
@@ -198,6 +201,7 @@ export class DeviceDma {
     let low = iova + from - gib * PAGE_1G;
     this.#table.enter();
     try {
+      const logged = perm === PERM_WRITE && this.#table.logsWrites;
       for (let pages = 0; at < length && pages < SECTION_PAGES; pages++) {
         const inPage = low % PAGE_SIZE;
         const leaf = gib < ROOT_ENTRIES ? this.#table.lookupAt(gib, low) : this.#table.lookup(iova + at);
@@ -207,6 +211,7 @@ export class DeviceDma {
         }
         const piece = Math.min(PAGE_SIZE - inPage, length - at);
         move((framePfn(leaf) * PAGE_SIZE + inPage) as Hpa, at, piece);
+        if (logged) this.#table.markWritten(framePfn(leaf));
         at += piece;
         low += piece;
         if (low === PAGE_1G) [gib, low] = [gib + 1, 0];

@@ -42,6 +42,13 @@ export type Site =
   | 'unmap.force'
   // the writer: switching an address space
   | 'switch.mark'
+  // the log of written and held host pages
+  | 'log.place'
+  | 'log.flag'
+  | 'log.mark'
+  | 'log.held'
+  | 'log.take'
+  | 'log.clear'
   | 'table.init'
   | 'table.audit'
   // rings, doorbells and the words of a device's link

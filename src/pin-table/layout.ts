@@ -8,6 +8,7 @@
  * word 2048  root: 2^18 entries of 1 GiB
  * then       nodes of 512 entries: 1 GiB entries (children of the high root), 2 MiB entries or 4 KiB entries
  * then       in a table of 57-bit IOVAs, the high root: 512 nodes of 512 GiB entries; those from 2^48 on are used
+ * then       in a table that can log dirty pages, the page log
  * ```
  * Every entry is two words, and an entry is named by the index of its frame word. The root and each node hold all
  * their frame words, then all their pin words: a lookup reads only the former, so that caches hold twice as many
@@ -29,6 +30,12 @@ export const WORD_WRITER_WAITING = 1026;
 export const WORD_SWITCHING = 1027;
 /** Word index of the root for IOVAs from 2^48 on; 0 if the table has none. Written once, before anybody reads. */
 export const WORD_HIGH_ROOT = 1028;
+/** The page log (page-log.ts): word index of its bitmaps, first host PFN and number of pages; 0 if there is none. */
+export const WORD_LOG = 1029;
+export const WORD_LOG_FIRST = 1030;
+export const WORD_LOG_PAGES = 1031;
+/** Not 0 while what devices write is logged. */
+export const WORD_LOGGING = 1032;
 
 export const WORD_READERS = 1088;
 export const READER_STRIDE = 16;
@@ -73,6 +80,6 @@ export const readerEpoch = (slot: number): number => WORD_READERS + slot * READE
 /** IOVA widths a table may have. */
 export type IovaBits = 48 | 57;
 
-/** Bytes of a table with room for `nodes` nodes (each holds 512 pages or 512 children). */
-export const tableBytes = (nodes: number, iovaBits: IovaBits = 48): number =>
-  (WORD_NODES + nodes * NODE_WORDS + (iovaBits === 57 ? ROOT_ENTRIES * 2 : 0)) * 4;
+/** Words of a table without its page log, with room for `nodes` nodes (each holds 512 pages or 512 children). */
+export const tableWords = (nodes: number, iovaBits: IovaBits = 48): number =>
+  WORD_NODES + nodes * NODE_WORDS + (iovaBits === 57 ? ROOT_ENTRIES * 2 : 0);

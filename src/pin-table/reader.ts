@@ -5,6 +5,7 @@ import * as mem from '#mem';
 import * as address from '../address/address.ts';
 import { bindKernels, type PinKernels, type PinTableHandle } from './kernels.ts';
 import * as layout from './layout.ts';
+import { PageLog } from './page-log.ts';
 import * as pins from './pins.ts';
 import * as protocol from './protocol.ts';
 import * as walk from './walk.ts';
@@ -31,6 +32,7 @@ export class PinTableReader {
   /** Byte address of this reader's epoch word. */
   readonly #epoch: number;
   readonly #kernels: PinKernels | undefined;
+  readonly #log: PageLog;
   #generation = OUTSIDE;
 
   /** With a handle it works through the WebAssembly kernels, with a buffer alone in JavaScript. @throws PinTableError */
@@ -43,6 +45,7 @@ export class PinTableReader {
     this.#slot = slot;
     this.#epoch = readerEpoch(slot) * Int32Array.BYTES_PER_ELEMENT;
     this.#kernels = bindKernels(handle);
+    this.#log = new PageLog(this.#table);
   }
 
   /** Opens a short-DMA section. Sections do not nest and must be closed within microseconds: unmap waits. */
@@ -67,6 +70,28 @@ export class PinTableReader {
   /** Leaf word of the page at `iova` (see {@link lookup}); only inside a section. */
   lookup(iova: number): number {
     return lookup(this.#table, iova);
+  }
+
+  /** Whether writes must be marked; only inside a section. */
+  get logsWrites(): boolean {
+    return this.#log.loggingInSection;
+  }
+
+  /** Marks a host page that this section has written: after its bytes. */
+  markWritten(pfn: number): void {
+    this.#log.mark(pfn);
+  }
+
+  /** To be told when the first pin of a host page has been taken, before it is used. */
+  noteHeld(pfn: number): void {
+    if (this.#log.exists) this.#log.note(this.#slot, pfn, true);
+  }
+
+  /** To be told when the last pin of a host page is about to be dropped. */
+  noteReleased(pfn: number): void {
+    if (!this.#log.exists) return;
+    if (this.#log.logging) this.#log.mark(pfn);
+    this.#log.note(this.#slot, pfn, false);
   }
 
   /** The switch sequence; see {@link switchSequence}. */

@@ -7,6 +7,7 @@
 import * as mem from '#mem';
 import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
+import { forcePins } from './force.ts';
 import { allocateTable, type PinTableHandle } from './kernels.ts';
 import {
   HIGH_IOVA_LIMIT,
@@ -20,20 +21,22 @@ import {
   OUTSIDE,
   PERM_MASK,
   PFN_SHIFT,
-  PIN_ONE,
-  PIN_VALID,
   pinWord,
   readerEpoch,
   TABLE_IOVA_LIMIT,
-  tableBytes,
+  tableWords,
   WORD_GENERATION,
   WORD_HIGH_ROOT,
+  WORD_LOG,
+  WORD_LOG_FIRST,
+  WORD_LOG_PAGES,
   WORD_MAGIC,
   WORD_NODES,
   WORD_SWITCHING,
   WORD_WRITER_WAITING,
 } from './layout.ts';
 import { NodePool, PinTableFullError } from './nodes.ts';
+import { type HostPages, logWords, PageLog } from './page-log.ts';
 import {
   framesFill,
   generationBump,
@@ -47,7 +50,7 @@ import {
 } from './protocol.ts';
 import { forEachEntry, isAligned, linkOf, nodesNeeded } from './ranges.ts';
 import { PinTableError } from './reader.ts';
-import { gibEntry, highEntry } from './walk.ts';
+import { gibEntry, highEntry, lookup } from './walk.ts';
 
 const { rd, wr, st, waitEqAsync, wake } = mem;
 
@@ -56,9 +59,13 @@ export const DEFAULT_NODES = 2048;
 
 export { PinTableFullError } from './nodes.ts';
 
+const NO_PAGES: HostPages = { first: 0, count: 0 };
+
 export interface PinTableOptions {
   /** Width of the IOVAs it takes; 48 unless told otherwise. The lower 2^48 cost the same in both. */
   readonly iovaBits?: IovaBits;
+  /** Host pages whose writes it can log; none unless told otherwise. */
+  readonly hostPages?: HostPages;
 }
 
 /** The writer's end: its private knowledge of the table, and the steps of map and unmap. */
@@ -69,6 +76,8 @@ export class PinTableWriter {
   /** First IOVA that the table does not take. */
   readonly iovaLimit: number;
   readonly #table: mem.SharedWords;
+  /** What devices write and hold, by host page. */
+  readonly log: PageLog;
   readonly #pool: NodePool;
   /** Word index of the high root, or 0. */
   readonly #highRoot: number;
@@ -79,17 +88,22 @@ export class PinTableWriter {
   #leaves = 0;
 
   /** A table with room for `nodes` nodes. @throws PinTableError */
-  constructor(nodes = DEFAULT_NODES, { iovaBits = 48 }: PinTableOptions = {}) {
+  constructor(nodes = DEFAULT_NODES, { iovaBits = 48, hostPages = NO_PAGES }: PinTableOptions = {}) {
     if (!(Number.isInteger(nodes) && nodes >= 0 && nodes <= MAX_NODES))
       throw new PinTableError(`${nodes} nodes; accepted: 0 to ${MAX_NODES}`);
     this.nodes = nodes;
     this.iovaLimit = iovaBits === 57 ? HIGH_IOVA_LIMIT : TABLE_IOVA_LIMIT;
-    this.handle = allocateTable(tableBytes(nodes, iovaBits));
+    const words = tableWords(nodes, iovaBits);
+    this.handle = allocateTable((words + logWords(hostPages.count)) * Int32Array.BYTES_PER_ELEMENT);
     this.#table = mem.wordsOf(this.sab);
     this.#pool = new NodePool(this.#table, nodes);
     this.#highRoot = iovaBits === 57 ? WORD_NODES + nodes * NODE_WORDS : 0;
     st(this.#table, WORD_HIGH_ROOT, this.#highRoot, 'table.init');
     st(this.#table, WORD_GENERATION, 1, 'table.init');
+    st(this.#table, WORD_LOG, words, 'table.init');
+    st(this.#table, WORD_LOG_FIRST, hostPages.first, 'table.init');
+    st(this.#table, WORD_LOG_PAGES, hostPages.count, 'table.init');
+    this.log = new PageLog(this.#table);
     st(this.#table, WORD_MAGIC, MAGIC, 'table.init');
   }
 
@@ -199,17 +213,7 @@ export class PinTableWriter {
 
   /** Drops pins by force; only when every device thread of the table has ended. Returns how many there were. */
   forcePins(iova: Iova, size: number): number {
-    let dropped = 0;
-    forEachEntry(this.#table, iova, size, (entry, isTable) => {
-      if (isTable) dropped += this.#forceTable(entry, true);
-      else dropped += this.#forceLeaf(entry);
-    });
-    // The links of tables that the range covers in part: at its ends.
-    for (const at of [iova, iova + size - PAGE_SIZE]) {
-      const link = linkOf(this.#table, at);
-      if (link !== 0) this.#forceTable(link, false);
-    }
-    return dropped;
+    return forcePins(this.#table, iova, size);
   }
 
   /** Step 2: the frames go. No pins may be held. */
@@ -247,8 +251,15 @@ export class PinTableWriter {
     return undefined;
   }
 
-  /** Puts reader `slot` outside by force; only for a thread that has ended. */
+  /** Host PFN of the page at `iova`, or -1 if nothing is mapped there. */
+  frameAt(iova: number): number {
+    const leaf = lookup(this.#table, iova);
+    return leaf === 0 ? -1 : leaf >>> PFN_SHIFT;
+  }
+
+  /** Puts reader `slot` outside by force, what it held being dirty; only for a thread that has ended. */
   forceOutside(slot: number): void {
+    if (this.log.exists) this.log.release(slot);
     st(this.#table, readerEpoch(slot), OUTSIDE, 'unmap.force');
     wake(this.#table, readerEpoch(slot), 'unmap.force');
   }
@@ -363,35 +374,5 @@ export class PinTableWriter {
     wr(this.#table, entry, 0, 'unmap.unlink');
     this.#pool.count(entry, -1);
     this.#pool.retire(node);
-  }
-
-  #forceLeaf(entry: number): number {
-    const pins = leafPins(this.#table, entry);
-    if (pins > 0) this.#force(entry, 0);
-    return pins;
-  }
-
-  /**
-   * Counts the pins of the table below `link` anew, or drops those of all its `leaves` first: a thread may
-   * have ended between its two pins. Returns the pins dropped from leaves.
-   */
-  #forceTable(link: number, leaves: boolean): number {
-    if (leafPins(this.#table, link) === 0) return 0;
-    const node = rd(this.#table, link, 'walk.mid');
-    let [dropped, left] = [0, 0];
-    for (let i = 0; i < NODE_ENTRIES; i++) {
-      const leaf = node + i;
-      if (leaves) dropped += this.#forceLeaf(leaf);
-      else left += leafPins(this.#table, leaf);
-    }
-    this.#force(link, left);
-    return dropped;
-  }
-
-  #force(entry: number, pins: number): void {
-    const word = pinWord(entry);
-    const valid = rd(this.#table, word, 'unmap.force') & PIN_VALID;
-    st(this.#table, word, valid + pins * PIN_ONE, 'unmap.force');
-    wake(this.#table, word, 'unmap.force');
   }
 }

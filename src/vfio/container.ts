@@ -9,6 +9,7 @@ import { hex, type Iova, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
 import { TABLE_IOVA_LIMIT } from '../pin-table/layout.ts';
 import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
+import { DirtyTracker } from './dirty-tracker.ts';
 import { VfioError } from './errors.ts';
 import { type ColumnVisitor, MappingColumns } from './mapping-columns.ts';
 import { checkRoom, DMA_ENTRY_LIMIT, type Straddling, spanText, takenBy } from './mappings.ts';
@@ -81,6 +82,8 @@ type Completion = Promise<void> | undefined;
 /** One container. All methods are called from the pin table's writing thread (R5), one mutation at a time. */
 export class Container {
   readonly counters: ContainerCounters = { maps: 0, unmaps: 0, leaves: 0, pinnedUnmaps: 0, forcedPins: 0 };
+  /** Which pages devices write. */
+  readonly dirty: DirtyTracker;
   readonly #table: PinTableWriter;
   readonly #backing: Backing;
   readonly #mappings = new MappingColumns();
@@ -94,6 +97,10 @@ export class Container {
   constructor(table: PinTableWriter, backing: Backing, options: ContainerOptions = {}) {
     this.#table = table;
     this.#backing = backing;
+    this.dirty = new DirtyTracker(table, backing, {
+      within: (start, end) => this.#within(start, end),
+      drain: () => this.#drain(),
+    });
     this.#entryLimit = options.entryLimit ?? DMA_ENTRY_LIMIT;
     this.#unmapWaitMs = options.unmapWaitMs ?? DMA_UNMAP_WAIT_MS;
     this.#drainLimitMs = options.drainLimitMs ?? DRAIN_LIMIT_MS;

@@ -1,0 +1,119 @@
+/**
+ * Dirty pages of a container whose devices run in threads of their own: what they write and hold, taken from the pin
+ * table's page log. The calls' container has its counterpart in dirty.ts.
+ */
+import { type Iova, PAGE_SIZE } from '../address/address.ts';
+import type { PinTableWriter } from '../pin-table/writer.ts';
+import type { Backing, DmaMapping } from './container.ts';
+import { VfioError } from './errors.ts';
+import { spanText, takenBy } from './mappings.ts';
+
+/** What a tracker needs of its container. */
+export interface TrackedContainer {
+  /** The mappings that intersect [start, end), ascending. */
+  within(start: number, end: number): DmaMapping[];
+  /** Complete when every device has left the DMA section it is in. */
+  drain(): Promise<void> | undefined;
+}
+
+/**
+ * Tracking is by 4 KiB of host memory. A page is dirty if a device has written it since it was last asked for, or has
+ * held it pinned at any moment since; asking takes its mark away, for whatever address it was asked by.
+ */
+export class DirtyTracker {
+  readonly #table: PinTableWriter;
+  readonly #backing: Backing;
+  readonly #container: TrackedContainer;
+  #tracking = false;
+
+  constructor(table: PinTableWriter, backing: Backing, container: TrackedContainer) {
+    this.#table = table;
+    this.#backing = backing;
+    this.#container = container;
+  }
+
+  get tracking(): boolean {
+    return this.#tracking;
+  }
+
+  /**
+   * VFIO_IOMMU_DIRTY_PAGES_FLAG_START. Tracking already, it starts over. Complete when no device is in a DMA section
+   * that does not know.
+   * @throws VfioError ENOTTY if the pin table has no page log
+   */
+  start(): Promise<void> | undefined {
+    if (!this.#table.log.exists) throw new VfioError('ENOTTY', 'this container has no log of dirty pages');
+    this.#table.log.setLogging(true);
+    this.#tracking = true;
+    return this.#container.drain();
+  }
+
+  /** VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP. */
+  stop(): void {
+    this.#tracking = false;
+    this.#table.log.setLogging(false);
+  }
+
+  /**
+   * The dirty pages of [iova, iova + size), one bit per `pageSize` bytes, lowest first, as
+   * VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP fills it. A bit of a larger page is set if any 4 KiB in it is dirty; memory
+   * that is mapped twice in the range is dirty at both places.
+   * @throws VfioError EINVAL: not tracking, a range that splits a mapping or is no multiple of the page size
+   */
+  pages(iova: Iova, size: number, pageSize = PAGE_SIZE): Uint8Array {
+    this.#check(iova, size, pageSize);
+    const mappings = takenBy('refuse', { iova, size }, this.#container.within(iova, iova + size));
+    return this.#bitmap(size, pageSize, (visit) => {
+      for (const mapping of mappings)
+        for (let at: number = mapping.iova; at < mapping.iova + mapping.size; at += PAGE_SIZE)
+          visit(at - iova, this.#table.frameAt(at));
+    });
+  }
+
+  /**
+   * The same for memory: the dirty pages of [vaddr, vaddr + size), mapped or no longer. What a migration asks, because
+   * a device may have written through a mapping that is gone.
+   * @throws VfioError EINVAL as {@link pages}; EFAULT if there is no memory, or the container cannot tell
+   */
+  memory(vaddr: number, size: number, pageSize = PAGE_SIZE): Uint8Array {
+    this.#check(vaddr, size, pageSize);
+    return this.#bitmap(size, pageSize, (visit) => {
+      for (let at = 0; at < size; at += PAGE_SIZE) {
+        const pfn = this.#backing.frameOf?.(vaddr + at) ?? -1;
+        if (pfn < 0)
+          throw new VfioError('EFAULT', `no memory at ${spanText({ iova: vaddr + at, size: PAGE_SIZE })}`);
+        visit(at, pfn);
+      }
+    });
+  }
+
+  /** @param walk visits each page: its offset in the range, and its host PFN or -1 */
+  #bitmap(
+    size: number,
+    pageSize: number,
+    walk: (visit: (offset: number, pfn: number) => void) => void,
+  ): Uint8Array {
+    const bitmap = new Uint8Array(Math.ceil(size / pageSize / 8));
+    // Asked once, however often the page is mapped: the answer takes the mark away.
+    const asked = new Map<number, boolean>();
+    walk((offset, pfn) => {
+      if (pfn < 0) return;
+      const dirty = asked.get(pfn) ?? this.#table.log.take(pfn);
+      asked.set(pfn, dirty);
+      if (!dirty) return;
+      const bit = Math.floor(offset / pageSize);
+      bitmap[bit >>> 3] = (bitmap[bit >>> 3] as number) | (1 << (bit & 7));
+    });
+    return bitmap;
+  }
+
+  #check(start: number, size: number, pageSize: number): void {
+    if (!this.#tracking) throw new VfioError('EINVAL', 'dirty pages are not being tracked');
+    const isPower = pageSize >= PAGE_SIZE && Number.isInteger(Math.log2(pageSize));
+    if (!isPower || size <= 0 || start % pageSize !== 0 || size % pageSize !== 0)
+      throw new VfioError(
+        'EINVAL',
+        `${spanText({ iova: start, size })} in pages of ${pageSize}: 4096 or a larger power of two, and multiples of it`,
+      );
+  }
+}
