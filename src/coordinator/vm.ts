@@ -191,7 +191,7 @@ export class Vm implements DeviceOwner {
     // A device that has reported touches no memory any more; one that has not must be ended.
     if (!device.report) await device.run?.terminate();
     if (device.failure === '')
-      this.#failed(device, `surprise removal: mdev ${uuid} was removed while the VM used it`);
+      this.#failed(device, `surprise removal: mdev ${uuid} was taken away while the VM used it`);
   }
 
   #makeDevice(index: number): VmDevice {

@@ -192,9 +192,11 @@ describe('the mediated devices of a run', () => {
     run.close({ vm: 0, device: 1 });
     run.close({ vm: 0, device: 1 });
     expect(run.registry.get(second)).to.equal(undefined);
+    expect(tree.write('/sys/bus/mdev/drivers/vgpu/unbind', first)).to.be.instanceOf(Promise);
+    expect(asked[1]).to.equal(`0 0 ${first}`);
     run.closeVm(0);
     expect(run.registry.get(first)?.openCount).to.equal(0);
     expect(run.registry.remove(first)).to.equal(undefined);
-    expect(asked).to.have.length(1);
+    expect(asked).to.have.length(2);
   });
 });
