@@ -48,23 +48,14 @@ const FAULT_WAIT_MS = 5000;
 /** Violations sent one by one; the rest are only counted. */
 const VIOLATION_LIMIT = 8;
 
-/** Turns between two looks at what the model has allocated: each look costs about 2 µs. */
-const MEMORY_CHECK_TURNS = 256;
+/** How often a device at work looks at what its model has allocated: a look costs about 2 µs. */
+const MEMORY_LOOK_US = 10_000;
 /** Bytes of buffers one device may hold outside V8's heap, which has a limit of its own. */
 export const BUFFER_BYTES_LIMIT: number = 192 * 2 ** 20;
 
 /** Thrown in a device's thread when its model holds more buffers than it may. */
 export class DeviceMemoryError extends Error {
   override name = 'DeviceMemoryError';
-}
-
-/** V8 limits a worker's heap, not the buffers that it refers to. */
-function checkMemory(): void {
-  const { external_memory: bytes } = getHeapStatistics();
-  if (bytes > BUFFER_BYTES_LIMIT)
-    throw new DeviceMemoryError(
-      `holds ${Math.ceil(bytes / 2 ** 20)} MiB of buffers; accepted: up to ${BUFFER_BYTES_LIMIT / 2 ** 20} MiB`,
-    );
 }
 
 export class DeviceRuntime {
@@ -76,7 +67,7 @@ export class DeviceRuntime {
   readonly #counts = { stalls: 0, interrupts: 0, faultsDropped: 0 };
   readonly #violations = new Map<string, number>();
   #stopping = false;
-  #turns = 0;
+  #lookedUs = 0;
   #faultsSent = 0;
 
   constructor(task: DeviceTask, coordinator: Ringer, factory: ModelFactory) {
@@ -123,12 +114,24 @@ export class DeviceRuntime {
     const moreMmio = this.#mmio.serve(this.#device, BURST);
     const moreControl = this.#serveControl();
     const result = this.#stopping ? 'more' : this.#device.step();
-    if (++this.#turns % MEMORY_CHECK_TURNS === 0) checkMemory();
+    this.#lookAtMemory();
     if (result === 'more' || moreMmio || moreControl) return;
     if (result === 'stalled') this.#counts.stalls++;
     const wait = result === 'stalled' ? Math.min(STALL_WAIT_MS, idleMs) : idleMs;
     this.#link.endTurn();
     this.#link.doorbell.wait(sequence, Math.min(wait, this.#device.timers.waitUs / 1000));
+  }
+
+  /** V8 limits a worker's heap, not the buffers that it refers to. @throws DeviceMemoryError */
+  #lookAtMemory(): void {
+    const now = nowUs();
+    if (now - this.#lookedUs < MEMORY_LOOK_US) return;
+    this.#lookedUs = now;
+    const { external_memory: bytes } = getHeapStatistics();
+    if (bytes > BUFFER_BYTES_LIMIT)
+      throw new DeviceMemoryError(
+        `holds ${Math.ceil(bytes / 2 ** 20)} MiB of buffers; accepted: up to ${BUFFER_BYTES_LIMIT / 2 ** 20} MiB`,
+      );
   }
 
   /** Serves at most BURST frames. True if more may be waiting. */

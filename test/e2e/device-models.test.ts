@@ -1,0 +1,89 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import type { RunSummary } from '../../src/report/summary.ts';
+import { fixture, mdevsim } from './run-command.ts';
+
+describe('a device model of one’s own', () => {
+  let summary: RunSummary;
+
+  before(async () => {
+    const { stdout } = await mdevsim('run', fixture('misbehaving-models'), '--json', '--seed', '5');
+    summary = JSON.parse(stdout) as RunSummary;
+  });
+
+  const problems = (device: number) =>
+    summary.problems.filter((problem) => problem.includes(`vm0/dev${device} `)).join('\n');
+
+  it('that throws is lost, named with its line', () => {
+    expect(problems(0)).to.match(
+      /^device failed: vm0\/dev0 worker ended: TypeError: this model had a bad day \(at .*misbehaves\.ts:\d+:\d+\)/,
+    );
+    expect(summary.notes).to.include('vm0/dev0: about to throw');
+    expect(problems(6), 'what cannot even be described').to.match(
+      /device failed: vm0\/dev6 worker ended: threw/,
+    );
+  });
+
+  it('that loops for ever is ended and named', () => {
+    expect(problems(1)).to.match(
+      /violation stuck-model: vm0\/dev1 did not come back from its model within 1000 ms/,
+    );
+  });
+
+  it('that allocates without end is ended and named, on the heap and off it', () => {
+    expect(problems(2)).to.match(/stuck-model|reaching memory limit/);
+    expect(problems(3), 'in one call').to.match(
+      /model-memory: vm0\/dev3 holds \d+ MiB of buffers|stuck-model/,
+    );
+    expect(problems(4), 'step by step').to.match(
+      /DeviceMemoryError: holds \d+ MiB of buffers; accepted: up to/,
+    );
+  });
+
+  it('that answers nonsense is told what is accepted, and goes on', () => {
+    expect(problems(5)).to.include('violation bad-dma: vm0/dev5 reads IOVA NaN with permission 1; accepted:');
+    expect(problems(5)).to.include(
+      'violation bad-interrupt: vm0/dev5 raises interrupt -1; accepted: 0 to 31',
+    );
+    expect(problems(5)).to.include(
+      'violation bad-answer: vm0/dev5 step() answers NaN; accepted: idle, more, stalled',
+    );
+    expect(problems(5)).to.include(
+      'answers a 4-byte read of BAR0+0x4 with NaN; accepted: a bigint of that size',
+    );
+    expect(problems(5)).to.not.include('device failed');
+  });
+
+  it('does no harm to its neighbour', () => {
+    expect(problems(7)).to.equal('');
+    expect(summary.mismatches).to.equal(0);
+    expect(summary.operations).to.be.greaterThan(10);
+    expect([summary.devicesFailed, summary.verdict, summary.vmsLost]).to.deep.equal([6, 'failed', 0]);
+  });
+
+  it('is told what guests use and it lacks, and which guest spins', () => {
+    expect(summary.devices.unimplemented).to.deep.equal([
+      { bar: 0, offset: 0x40, write: false, count: 1 },
+      { bar: 0, offset: 0x40, write: true, count: 1 },
+      { bar: 2, offset: 0x10, write: true, count: 1 },
+    ]);
+    expect(summary.notes[0]).to.match(
+      /^vm0\/dev7: the guest spins on BAR0\+0x8 \(Status\): read [24]000 times in \d\.\d s, always 0x1; /,
+    );
+  });
+
+  it('that cannot be loaded ends the command before anything starts', async () => {
+    const file = 'test/fixtures/models/throws.ts';
+    const { code, stderr, stdout } = await mdevsim('run', 'scenarios/edu-device.ts', '--model', file);
+    expect([code, stdout]).to.deep.equal([104, '']);
+    expect(stderr).to.match(
+      /^mdevsim: model test\/fixtures\/models\/throws\.ts: Error: this model does not load \(at .*throws\.ts:1:7\)/,
+    );
+  });
+
+  it('is driven by a script, behind a vIOMMU', async () => {
+    const { code, stdout } = await mdevsim('run', 'scenarios/edu-device.ts', '--vms', '1', '--vgpus', '1');
+    expect(code, stdout).to.equal(0);
+    expect(stdout).to.match(/devices {8}.*transfers 80/);
+  });
+});

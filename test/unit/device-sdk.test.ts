@@ -1,0 +1,278 @@
+import { readFileSync } from 'node:fs';
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { LOG_LINE_LIMIT, LOG_LINES_LIMIT, UNIMPLEMENTED_ROWS_LIMIT } from '../../src/device/instance.ts';
+import { METRICS_LIMIT } from '../../src/device/metrics.ts';
+import { SPIN_READS, SPIN_TIME_US, SPINS_LIMIT, SpinWatch } from '../../src/device/spin-watch.ts';
+import { TIMER_DELAY_LIMIT_US, TIMERS_LIMIT, TimerQueue } from '../../src/device/timers.ts';
+import {
+  type DefinedContext,
+  type DeviceBehaviour,
+  type DeviceDefinition,
+  DeviceDefinitionError,
+  DeviceHarness,
+  DMA_FAULT,
+  DMA_RETRY,
+  defineDevice,
+  type Iova,
+  PAGE_SIZE,
+  PERM_READ,
+  PERM_RW,
+  PERM_WRITE,
+} from '../../src/index.ts';
+import { burndownLines, sumReports } from '../../src/report/device-report.ts';
+import { resolveModel } from '../../src/scenario/model.ts';
+import { ScenarioError } from '../../src/scenario/scenario.ts';
+
+const GOLDEN = new URL('../data/register-burndown.txt', import.meta.url);
+
+/** A device of two BARs, and the context that it was given. */
+function build(behaviour: (context: DefinedContext) => DeviceBehaviour = () => ({}), vectors = 1) {
+  let given: DefinedContext | undefined;
+  const bus = new DeviceHarness(
+    defineDevice({
+      identity: { vendorId: 1, deviceId: 2, subsystemVendorId: 3, subsystemId: 4, revision: 5, classCode: 6 },
+      bars: {
+        0: { bytes: 64, registers: [{ name: 'Status', offset: 0, size: 4, reset: 1n }] },
+        2: { bytes: 0x1000, registers: [{ name: 'Word', offset: 8, size: 4, rw: 0xffff_ffffn }] },
+      },
+      vectors,
+      create: (context) => {
+        given = context;
+        return behaviour(context);
+      },
+    }),
+  );
+  bus.enable();
+  return { bus, context: given as DefinedContext };
+}
+
+describe('a defined device', () => {
+  it('has the BARs and vectors of its definition, and software sizes them', () => {
+    const { bus } = build(undefined, 4);
+    for (const [offset, mask] of [
+      [0x10, 0xffff_ffc0n],
+      [0x14, 0n],
+      [0x18, 0xffff_f000n],
+    ] as const) {
+      bus.writeConfig(offset, 4, 0xffff_ffffn);
+      expect(bus.readConfig(offset, 4)).to.equal(mask);
+    }
+    bus.write(2, 8, 4, 7);
+    expect([bus.read(2, 8, 4), bus.read(0, 0, 4), bus.read(1, 0, 4)]).to.deep.equal([7n, 1n, 0xffff_ffffn]);
+    expect(bus.readConfig(0x52, 2), 'four vectors, all enabled').to.equal(0x80n | 0x25n);
+  });
+
+  it('shares vectors when software has enabled fewer, and is silent while MSI is off', () => {
+    const { bus, context } = build(undefined, 4);
+    context.interrupt(3);
+    bus.writeConfig(0x52, 2, 0x11n);
+    context.interrupt(3);
+    bus.writeConfig(0x52, 2, 0n);
+    context.interrupt(3);
+    expect(bus.interrupts).to.deep.equal([3, 1]);
+  });
+
+  const wrong: Record<string, [change: object, text: RegExp]> = {
+    'a vendor ID of 17 bits': [
+      { identity: { vendorId: 0x10000 } },
+      /identity\.vendorId is 65536; accepted: 0 to 0xffff/,
+    ],
+    'three vectors': [{ vectors: 3 }, /vectors is 3; accepted: 1, 2, 4, 8, 16, 32/],
+    'a seventh BAR': [{ bars: { 6: { bytes: 16, registers: [] } } }, /bars has 6; accepted: 0 to 5/],
+    'a BAR of 24 bytes': [
+      { bars: { 0: { bytes: 24, registers: [] } } },
+      /24 bytes; accepted: a power of two from 16/,
+    ],
+    'a BAR of 8 bytes': [
+      { bars: { 0: { bytes: 8, registers: [] } } },
+      /8 bytes; accepted: a power of two from 16/,
+    ],
+    'a BAR of NaN bytes': [{ bars: { 0: { bytes: Number.NaN, registers: [] } } }, /NaN bytes/],
+    'no create': [{ create: undefined }, /exports no device model by default; accepted: defineDevice/],
+    'a create without an answer': [
+      { create: () => undefined },
+      /create\(\) answers undefined; accepted: an object/,
+    ],
+  };
+  for (const [what, [change, text]] of Object.entries(wrong))
+    it(`is refused for ${what}`, () => {
+      const identity = {
+        vendorId: 1,
+        deviceId: 2,
+        subsystemVendorId: 3,
+        subsystemId: 4,
+        revision: 5,
+        classCode: 6,
+      };
+      const definition = { identity, bars: {}, create: () => ({}), ...change } as unknown as DeviceDefinition;
+      expect(() => new DeviceHarness(definition)).to.throw(DeviceDefinitionError, text);
+    });
+});
+
+describe('DMA of a model', () => {
+  it('translates, pins and faults as the map says', () => {
+    const { bus, context } = build((given) => ({ dmaUnmap: (iova) => given.dma.unpin(iova) }));
+    const { dma } = context;
+    const page = (2 * PAGE_SIZE) as Iova;
+    bus.unmap(page, PAGE_SIZE);
+    bus.map({ iova: page, gpa: 0, size: PAGE_SIZE, perm: PERM_READ });
+    const hpa = bus.ram.hpaOf(5) as number;
+    expect(dma.translate((page + 5) as Iova, PERM_READ)).to.equal(hpa);
+    expect(dma.translate(page, PERM_WRITE)).to.equal(-DMA_FAULT);
+    bus.switching(true);
+    expect(dma.translate(0x5000_0000 as Iova, PERM_READ)).to.equal(-DMA_RETRY);
+    bus.switching(false);
+    expect(bus.faults, 'a translation request is no access').to.deep.equal([]);
+    expect(dma.pin(page, PERM_READ) * PAGE_SIZE).to.equal(hpa - 5);
+    expect([bus.unmap(page, PAGE_SIZE), bus.heldPins]).to.deep.equal([1, 0]);
+    expect(bus.violations).to.deep.equal([]);
+  });
+
+  it('that reaches beyond every bus is a fault, one that is no address a violation', () => {
+    const { bus, context } = build();
+    expect(context.dma.read((2 ** 64) as Iova, new Uint8Array(4))).to.equal(DMA_FAULT);
+    expect(bus.faults).to.deep.equal([{ iova: Number.MAX_SAFE_INTEGER, write: false, denied: false }]);
+    expect(context.dma.pin(Number.NaN as Iova, PERM_RW)).to.equal(-DMA_FAULT);
+    expect(context.dma.pin(0 as Iova, 0)).to.equal(-DMA_FAULT);
+    expect(bus.violations).to.have.length(2);
+  });
+
+  it('pins that are kept through an unmap, or to the end, are violations', () => {
+    const { bus, context } = build();
+    context.dma.pin(0 as Iova, PERM_RW);
+    context.dma.pin(PAGE_SIZE as Iova, PERM_RW);
+    bus.unmap(0, PAGE_SIZE);
+    bus.close();
+    expect(bus.violations.map((text) => text.split(':')[0])).to.deep.equal(['never-unpinned', 'leaked-pins']);
+  });
+});
+
+describe('timers, figures and lines', () => {
+  it('run in their order on the injected clock, and can be cancelled', () => {
+    const ran: string[] = [];
+    const { bus, context } = build();
+    context.timers.after(20, () => ran.push('second'));
+    context.timers.after(10, () => {
+      ran.push('first');
+      cancel();
+    });
+    const cancel = context.timers.after(15, () => ran.push('cancelled'));
+    bus.advance(9);
+    expect(ran).to.deep.equal([]);
+    bus.advance(11);
+    expect(ran).to.deep.equal(['first', 'second']);
+  });
+
+  it('are bounded', () => {
+    const queue = new TimerQueue(() => 0);
+    for (let i = 0; i < TIMERS_LIMIT; i++) queue.after(TIMER_DELAY_LIMIT_US, () => {});
+    expect(() => queue.after(1, () => {})).to.throw(RangeError, /more than 256 timers/);
+    for (const delay of [-1, Number.NaN, TIMER_DELAY_LIMIT_US + 1])
+      expect(() => new TimerQueue(() => 0).after(delay, () => {})).to.throw(RangeError, /accepted: 0 to/);
+    const { bus, context } = build();
+    for (let i = 0; i < METRICS_LIMIT; i++) context.metrics.add(`figure ${i}`);
+    expect(() => context.metrics.add('one more')).to.throw(RangeError, /one more than the 64/);
+    expect(() => context.metrics.set('figure 0', -1)).to.throw(RangeError, /accepted: 0 to 2\^53 - 1/);
+    for (let i = 0; i < LOG_LINES_LIMIT + 5; i++) context.log('x'.repeat(LOG_LINE_LIMIT + 1));
+    bus.close();
+    expect(bus.logged).to.have.length(LOG_LINES_LIMIT + 1);
+    expect([bus.logged[0]?.length, bus.logged.at(-1)]).to.deep.equal([LOG_LINE_LIMIT, 'and 5 more lines']);
+  });
+});
+
+describe('the register burndown', () => {
+  it('names what guests use and a model lacks, as in the golden file', () => {
+    const { bus } = build();
+    for (let i = 0; i < 1200; i++) bus.read(0, 0x10, 4);
+    for (let offset = 0x100; offset < 0x130; offset += 4) bus.write(2, offset, 4, 1);
+    for (const offset of [0x10, 0x14, 0x800]) bus.write(0, offset, 4, 1);
+    bus.read(5, 0x20, 4);
+    for (let i = 0; i < 3; i++) bus.read(3, 0, 4);
+    const report = { ...bus.report(), faultsDropped: 0, stalls: 0, interrupts: 0 };
+    const text = `${burndownLines(sumReports([report, report])).join('\n')}\n`;
+    expect(text).to.equal(readFileSync(GOLDEN, 'utf8'));
+    expect(burndownLines(sumReports([]))).to.deep.equal([]);
+  });
+
+  it('has a bounded number of rows', () => {
+    const { bus } = build();
+    for (let offset = 0x100; offset < 0x1000; offset += 4) bus.read(2, offset, 4);
+    for (let bar = 3; bar <= 5; bar++)
+      for (let offset = 0; offset < 0x1000; offset += 4) bus.read(bar as 3, offset, 4);
+    const { unimplemented, unimplementedOthers } = bus.report();
+    expect(unimplemented).to.have.length(UNIMPLEMENTED_ROWS_LIMIT);
+    expect(unimplementedOthers).to.equal(0xf00 / 4 + (3 * 0x1000) / 4 - UNIMPLEMENTED_ROWS_LIMIT);
+  });
+});
+
+describe('the watchdog over a guest', () => {
+  const poll = (bus: DeviceHarness, reads: number, tookUs: number, between = () => {}) => {
+    for (let i = 0; i < reads; i++) {
+      bus.read(0, 0, 4);
+      bus.nowUs += tookUs / reads;
+      between();
+    }
+  };
+
+  it('names a spin on a bit that cannot change, once', () => {
+    const { bus } = build();
+    poll(bus, 2 * SPIN_READS, 4 * SPIN_TIME_US, () => bus.step());
+    expect(bus.logged).to.have.length(1);
+    expect(bus.logged[0]).to.match(
+      /^the guest spins on BAR0\+0x0 \(Status\): read 2000 times in 1\.0 s, always 0x1;/,
+    );
+  });
+
+  it('lets a guest poll a device that works, that has a timer, or that it writes to', () => {
+    const working = build(() => ({ step: () => 'more' })).bus;
+    poll(working, 2 * SPIN_READS, 4 * SPIN_TIME_US, () => working.step());
+    const timed = build();
+    timed.context.timers.after(TIMER_DELAY_LIMIT_US, () => {});
+    poll(timed.bus, 2 * SPIN_READS, 4 * SPIN_TIME_US);
+    const written = build().bus;
+    poll(written, 2 * SPIN_READS, 4 * SPIN_TIME_US, () => written.write(2, 8, 4, 0));
+    const quick = build().bus;
+    poll(quick, SPIN_READS, SPIN_TIME_US / 2);
+    for (const bus of [working, timed.bus, written, quick]) expect(bus.logged).to.deep.equal([]);
+  });
+
+  it('names a bounded number of registers', () => {
+    let now = 0;
+    const watch = new SpinWatch(() => now);
+    let named = 0;
+    for (let offset = 0; offset < 2 * SPINS_LIMIT; offset++)
+      for (let read = 0; read < SPIN_READS; read++) {
+        now += SPIN_TIME_US;
+        if (watch.read(0, offset, 0n, undefined) !== undefined) named++;
+      }
+    expect(named).to.equal(SPINS_LIMIT);
+  });
+});
+
+describe('a model file', () => {
+  const file = (name: string) => `test/fixtures/models/${name}.ts`;
+  const refused: Record<string, [model: string, why: RegExp]> = {
+    'is not there': ['./no-such-model.ts', /no such file; accepted: a file that exports a device model/],
+    'is a folder': ['./test', /not a file; accepted: a file that exports a device model/],
+    'never ends loading': [file('never-loads'), /did not load within \d+ ms/],
+    'has no default export': [
+      file('no-export'),
+      /exports no device model by default; accepted: defineDevice/,
+    ],
+    'has registers that overlap': [file('overlaps'), /RegisterTableError: register Second overlaps First/],
+    'has no known name': ['nothing', /no such device model; accepted: vgpu, .*edu.*, or the path of a file/],
+  };
+
+  it('is refused with its name and what is accepted', async () => {
+    await Promise.all(
+      Object.entries(refused).map(async ([what, [model, why]]) => {
+        const limitMs = model.includes('never') ? 100 : 10_000;
+        const refusal = await resolveModel(model, limitMs).catch((error: Error) => error);
+        expect(refusal, what).to.be.instanceOf(ScenarioError);
+        expect((refusal as Error).message, what).to.match(why);
+        expect((refusal as Error).message, what).to.include(`model ${model}: `);
+      }),
+    );
+  });
+});
