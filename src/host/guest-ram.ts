@@ -4,9 +4,14 @@
 
 import type { Prng } from '#host';
 import * as mem from '#mem';
-import { FOUR_GIB, type Gpa, type Hpa, hex, PAGE_SIZE } from '../address/address.ts';
-import { FRAME_SIZE, HostMemory, type HostMemoryHandle } from './host-memory.ts';
+import type { Gpa, Hpa } from '../address/address.ts';
+import * as address from '../address/address.ts';
+import * as hostMemory from './host-memory.ts';
+import { HostMemory, type HostMemoryHandle } from './host-memory.ts';
 
+// Local, because every access divides by them: V8 multiplies by the inverse of a local constant only.
+const { FOUR_GIB, hex, PAGE_SIZE } = address;
+const { FRAME_SIZE } = hostMemory;
 const { rd, wr, ld, st, or, wake, waitEqAsync, copyIn, copyOut, equals } = mem;
 
 /** Where guest RAM ends below 4 GiB at the latest; the space from here to 4 GiB is for MMIO (q35's choice). */
@@ -233,7 +238,7 @@ export class GuestRam {
 
   #wordIndex(gpa: number): number {
     const offset = this.#offset(gpa);
-    if (offset < 0 || gpa % 4 !== 0) throw new GuestAddressError(gpa, 4, this.regions);
+    if (offset < 0 || (gpa & 3) !== 0) throw new GuestAddressError(gpa, 4, this.regions);
     return offset / 4;
   }
 }

@@ -142,7 +142,8 @@ class Rig {
 
   #start(slot: number, seed: number, protocol: boolean) {
     const workerData: StressTask = {
-      table: this.#table.sab,
+      // Both builds of the kernels on one table: WebAssembly in one reader, JavaScript in the next.
+      table: slot % 2 === 0 ? this.#table.handle : { sab: this.#table.sab },
       slot,
       memory: this.#memory.handle,
       control: this.#control,

@@ -7,11 +7,12 @@ import { nowUs, Prng } from '#host';
 import * as mem from '#mem';
 import { PAGE_SIZE, PERM_RW } from '../../src/address/address.ts';
 import { HostMemory, type HostMemoryHandle } from '../../src/host/host-memory.ts';
+import type { PinTableHandle } from '../../src/pin-table/kernels.ts';
 import { framePfn, PinTableReader } from '../../src/pin-table/reader.ts';
 import { Control, POISON, SPOTS, STAMP_WORDS, spotIova, spotOfStamp } from './layout.ts';
 
 export interface StressTask {
-  readonly table: SharedArrayBuffer;
+  readonly table: PinTableHandle;
   readonly slot: number;
   readonly memory: HostMemoryHandle;
   readonly control: SharedArrayBuffer;
