@@ -25,8 +25,8 @@ export const DEFAULT_SCHEDULING: Scheduling = { policy: 'best-effort', sliceUs: 
 
 /** Slices after which a best-effort turn ends with the command that runs. */
 export const BEST_EFFORT_SLICES = 16;
-export const EQUAL_LAG_SLICES = 2;
-export const FIXED_BANK_NS = 20e6;
+export const EQUAL_LAG_SLICES = 8;
+export const FIXED_BANK_NS = 50e6;
 
 /** @throws RangeError naming what is wrong and the accepted range */
 export function checkScheduling({ policy, sliceUs }: Scheduling): void {
