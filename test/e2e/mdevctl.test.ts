@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { after, before, describe, it } from 'mocha';
 import { defaultHost, MDEV_GPU } from '../../src/mdev/default-host.ts';
+import { definitionsOf, readDefinitions } from '../../src/mdev/definitions.ts';
 import { listJson, typesJson, typesText } from '../../src/mdev/mdevctl-json.ts';
 import { SysfsTree } from '../../src/mdev/sysfs.ts';
 import { SysfsDisk } from '../../src/mdev/sysfs-disk.ts';
@@ -76,5 +77,17 @@ describe('mdevctl on a tree of ours', () => {
     const { code, stderr } = await mdevctl('start', '-u', UUID, '-p', MDEV_GPU.name, '-t', 'vgpu-16g');
     expect(code).to.not.equal(0);
     expect(stderr).to.contain('No available instances of vgpu-16g');
+  });
+
+  it('defines what a scenario can be given: its dump, its file and its directory', async () => {
+    const uuid = DEFINED.replace('2', '3');
+    await does('define', '-u', uuid, '-p', MDEV_GPU.name, '-t', 'vgpu-1g', '-a');
+    await does('modify', '-u', uuid, '--addattr', 'mdevsim/mode', '--value', 'fast');
+    const wanted = { parent: MDEV_GPU.name, uuid, type: 'vgpu-1g', attrs: [['mdevsim/mode', 'fast']] };
+    const dumped = definitionsOf(JSON.parse(await does('list', '-d', '--dumpjson')), 'mdevctl');
+    expect(dumped).to.deep.include(wanted);
+    const files = join(dir, 'etc/mdevctl.d');
+    expect(readDefinitions(files)).to.have.deep.members(dumped);
+    expect(readDefinitions(join(files, MDEV_GPU.name, uuid))).to.deep.equal([wanted]);
   });
 });
