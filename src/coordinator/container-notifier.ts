@@ -5,8 +5,10 @@ import type { Gpa, Iova } from '../address/address.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
 import type { Container } from '../vfio/container.ts';
 import { VfioError } from '../vfio/errors.ts';
+import { SpaprContainer } from '../vfio/spapr-container.ts';
 import type {
   Completion,
+  DmaWindow,
   IovaRange,
   MapNotifier,
   MapOutcome,
@@ -63,6 +65,10 @@ export class ContainerNotifier implements MapNotifier {
     this.#container.forEach(start, end, (iova, size, vaddr, perm) =>
       visit(iova as Iova, vaddr as Gpa, size, perm),
     );
+  }
+
+  windows(windows: readonly DmaWindow[]): void {
+    if (this.#container instanceof SpaprContainer) this.#container.setWindows(windows);
   }
 
   switchBegin(): void {

@@ -12,6 +12,7 @@ import { SPINS_LIMIT } from '../device/spin-watch.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
 import { PinTableWriter } from '../pin-table/writer.ts';
 import { Container, type DmaUser } from '../vfio/container.ts';
+import { SpaprContainer } from '../vfio/spapr-container.ts';
 import { DeviceAddressSpace } from '../viommu/address-space.ts';
 import { ContainerNotifier } from './container-notifier.ts';
 import type { DeviceRun } from './supervisor.ts';
@@ -52,7 +53,14 @@ export class VmDevice implements DmaUser {
   failure = '';
   readonly #owner: DeviceOwner;
 
-  constructor(index: number, name: string, requesterId: number, ram: GuestRam, owner: DeviceOwner) {
+  constructor(
+    index: number,
+    name: string,
+    requesterId: number,
+    ram: GuestRam,
+    owner: DeviceOwner,
+    windowed = false,
+  ) {
     this.index = index;
     this.name = name;
     this.requesterId = requesterId;
@@ -60,7 +68,7 @@ export class VmDevice implements DmaUser {
     const hostPages = { first: ram.host.base / PAGE_SIZE, count: ram.host.size / PAGE_SIZE };
     this.table = new PinTableWriter(PIN_TABLE_NODES, { hostPages });
     this.slot = this.table.addReader();
-    this.container = new Container(this.table, ram);
+    this.container = windowed ? new SpaprContainer(this.table, ram) : new Container(this.table, ram);
     this.container.addUser(this);
     this.notifier = new ContainerNotifier(this.container, ram);
     this.space = new DeviceAddressSpace(requesterId, this.notifier, ram.regions, (from, to, tookUs) =>

@@ -7,7 +7,6 @@
 import { nowUs, yieldTurn } from '#host';
 import { hex, type Iova, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
 import type { HostExtent } from '../host/guest-ram.ts';
-import { TABLE_IOVA_LIMIT } from '../pin-table/layout.ts';
 import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
 import { DirtyTracker } from './dirty-tracker.ts';
 import { VfioError } from './errors.ts';
@@ -133,13 +132,15 @@ export class Container {
 
   /**
    * Maps [iova, iova + size) to the memory at `vaddr`. All or nothing.
-   * @throws VfioError EINVAL (size 0, unaligned, no permission, beyond 48 bits), EOVERFLOW (wraps 2^64), EEXIST (any
+   * @throws VfioError EINVAL (size 0, unaligned, no permission, beyond the pin table's 48 or 57 bits), EOVERFLOW (wraps 2^64), EEXIST (any
    *   overlap), ENOSPC (entry limit, pin table full), EFAULT (no memory at vaddr)
    */
   map(iova: Iova, vaddr: number, size: number, perm: number): void {
     this.#checkRange('map', iova, size);
-    if (iova + size > TABLE_IOVA_LIMIT)
-      throw new VfioError('EINVAL', `map of ${rangeText(iova, size)}: IOVAs have 48 bits`);
+    if (iova + size > this.#table.iovaLimit) {
+      const bits = Math.log2(this.#table.iovaLimit);
+      throw new VfioError('EINVAL', `map of ${rangeText(iova, size)}: IOVAs have ${bits} bits`);
+    }
     if (perm < 1 || perm > 3) throw new VfioError('EINVAL', `permission ${perm}; accepted: 1 to 3`);
     if (vaddr % PAGE_SIZE !== 0) throw new VfioError('EINVAL', `vaddr ${hex(vaddr)} is not page-aligned`);
     const overlaps = this.#mappings.overlapping(iova, iova + size) >= 0;
@@ -161,7 +162,7 @@ export class Container {
   mapPages(iova: Iova, vaddrs: Float64Array, count: number, perm: number): boolean {
     const backing = this.#backing;
     const end = iova + count * PAGE_SIZE;
-    if (!backing.frameOf || end > TABLE_IOVA_LIMIT || this.liveMappings + count > this.#entryLimit)
+    if (!backing.frameOf || end > this.#table.iovaLimit || this.liveMappings + count > this.#entryLimit)
       return false;
     if (perm < 1 || perm > 3 || this.#mappings.overlapping(iova, end) >= 0) return false;
     for (let i = 0; i < count; i++) {

@@ -14,6 +14,7 @@ export type Errno =
   | 'ENOMEM'
   | 'ENOSPC'
   | 'ENOTTY'
+  | 'ENXIO'
   | 'EOVERFLOW'
   | 'EPERM';
 

@@ -6,7 +6,14 @@ import { nowUs } from '#host';
 import type { Gpa, Iova } from '../address/address.ts';
 import { PAGE_SIZE, PERM_RW } from '../address/address.ts';
 import type { RamRegion } from '../host/guest-ram.ts';
-import type { Completion, IovaRange, MapNotifier, Translation, TranslationSource } from './notifier.ts';
+import type {
+  Completion,
+  DmaWindow,
+  IovaRange,
+  MapNotifier,
+  Translation,
+  TranslationSource,
+} from './notifier.ts';
 import { PageRun } from './page-run.ts';
 
 /** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
@@ -73,6 +80,11 @@ export class DeviceAddressSpace {
       for (const region of this.#ram)
         this.#map(region.gpa as number as Iova, region.gpa, region.size, PERM_RW);
     });
+  }
+
+  /** Tells the container where mappings can be from now on; nothing is mapped elsewhere. */
+  setWindows(windows: readonly DmaWindow[]): void {
+    this.#notifier.windows?.(windows);
   }
 
   /** Makes the device see nothing: its context entry is absent or broken. */

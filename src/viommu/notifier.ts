@@ -42,6 +42,13 @@ export interface TranslationSource {
   leafAt(iova: number): Translation | undefined;
 }
 
+/** A fixed window: bytes from `start` on, mapped in pages of 2^pageShift. */
+export interface DmaWindow {
+  readonly start: number;
+  readonly size: number;
+  readonly pageShift: number;
+}
+
 /** The receiving end of a device's map events: a container behind guest RAM. */
 export interface MapNotifier {
   /** Adds one mapping. What is not mapped, the device will fault on. */
@@ -61,6 +68,10 @@ export interface MapNotifier {
   mappingAt(iova: number): Translation | undefined;
   /** Visits the live mappings that intersect [start, end) in ascending order. */
   forEachMapping(start: number, end: number, visit: TranslationVisitor): void;
+  /**
+   * Only of a vIOMMU with fixed windows: mappings lie in these from now on. Called when nothing is mapped outside them.
+   */
+  windows?(windows: readonly DmaWindow[]): void;
   /** Until `switchEnd`, a device that finds no mapping waits instead of faulting. */
   switchBegin(): void;
   switchEnd(): void;

@@ -25,6 +25,8 @@ export interface VIommu {
   readonly name: string;
   /** Size in bytes of the MMIO register page; 0 if there is none. */
   readonly registerBytes: number;
+  /** True: devices reach memory through fixed windows, and their containers are of that kind. */
+  readonly windowed?: boolean;
   /** Puts a device behind this vIOMMU and switches its address space to what the tables say now. */
   attach(space: DeviceAddressSpace): Completion;
   detach(requesterId: number): void;

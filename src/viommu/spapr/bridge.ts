@@ -16,8 +16,14 @@ import {
   RTAS_SUCCESS,
 } from '../../pci/spapr-format.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { all } from '../intel/command-serial.ts';
-import type { Completion, Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
+import { after, all } from '../intel/command-serial.ts';
+import type {
+  Completion,
+  DmaWindow,
+  Translation,
+  TranslationSource,
+  TranslationVisitor,
+} from '../notifier.ts';
 import { type TceBudget, TceWindow } from './tce-window.ts';
 
 /** `spec`: LoPAR's answers; `qemu`: those of QEMU's pseries machine where it differs. */
@@ -113,6 +119,7 @@ export class SpaprBridge implements TranslationSource {
 
   attach(space: DeviceAddressSpace): Completion {
     this.#devices.set(space.requesterId, space);
+    space.setWindows(this.#shapes());
     return space.enterIommu(this);
   }
 
@@ -143,6 +150,7 @@ export class SpaprBridge implements TranslationSource {
     const shape = { liobn: liobnOf(this.index, slot), start, pageShift, entries, isDefault: false };
     const window = new TceWindow(shape, this.#budget);
     this.#slots[slot] = window;
+    this.#showWindows();
     // Where QEMU lets windows overlap, the new one may hide the other.
     return { status: RTAS_SUCCESS, window, done: this.sync(window.start, window.end) };
   }
@@ -157,7 +165,7 @@ export class SpaprBridge implements TranslationSource {
     // window in slot 0 for the default one.
     const wasDefault = this.#quirks === 'qemu' ? slot === 0 : window.isDefault;
     if (this.windows.length === 0 && !wasDefault) this.#slots[0] = this.#makeDefault();
-    return { status: RTAS_SUCCESS, done: this.sync(window.start, window.end) };
+    return { status: RTAS_SUCCESS, done: this.#emptied(this.sync(window.start, window.end)) };
   }
 
   /** Back to the default window alone, empty: LoPAR ibm,reset-pe-dma-window. */
@@ -165,7 +173,7 @@ export class SpaprBridge implements TranslationSource {
     for (const window of this.windows) window.clearAll();
     this.#slots[0] = this.#makeDefault();
     this.#slots[1] = undefined;
-    return { status: RTAS_SUCCESS, done: this.sync(0, this.limit) };
+    return { status: RTAS_SUCCESS, done: this.#emptied(this.sync(0, this.limit)) };
   }
 
   /** The window that translates a bus address: of two that overlap, the one in slot 1. */
@@ -204,6 +212,22 @@ export class SpaprBridge implements TranslationSource {
   #tellShown(window: TceWindow, whole: Translation, tell: (shown: Translation) => boolean): boolean {
     const shown = cutBelow(whole, this.#hiddenUntil(window));
     return !shown || tell(shown);
+  }
+
+  /** Containers lose a window only when nothing is left in it. */
+  #emptied(work: Completion): Completion {
+    return after(work, () => {
+      this.#showWindows();
+      return undefined;
+    });
+  }
+
+  #showWindows(): void {
+    for (const space of this.#devices.values()) space.setWindows(this.#shapes());
+  }
+
+  #shapes(): DmaWindow[] {
+    return this.windows.map(({ start, end, pageShift }) => ({ start, size: end - start, pageShift }));
   }
 
   /** Where a window of `size` bytes goes; undefined if it has no room. */

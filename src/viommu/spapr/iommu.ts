@@ -63,6 +63,7 @@ export interface RtasReturn extends RtasResult {
 
 export class SpaprIommu implements VIommu {
   readonly name = 'spapr';
+  readonly windowed = true;
   readonly registerBytes = spapr.CALL_PAGE_BYTES;
   readonly counters: SpaprCounters = { faults: 0, hypercalls: 0, busy: 0 };
   readonly bridges: readonly SpaprBridge[];
