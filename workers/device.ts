@@ -9,7 +9,7 @@ import { loadModel } from './load-model.ts';
 
 export default async function runDevice(task: DeviceTask): Promise<void> {
   try {
-    const factory = await loadModel(task.model);
+    const factory = await loadModel(task.model, task.modelSource);
     const coordinator = new Doorbell(task.coordinatorDoorbell, 0, task.coordinatorSenders);
     new DeviceRuntime(task, coordinator, factory).run(threadId);
   } catch (error) {

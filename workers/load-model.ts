@@ -1,13 +1,23 @@
 /**
  * Device models by name, or by the URL of a user's file.
  */
+import { registerHooks } from 'node:module';
 import { DeviceDefinitionError, factoryOf } from '../src/device/definition.ts';
 import type { ModelFactory } from '../src/device/model.ts';
 import { MODELS } from './models/index.ts';
 
+/** Has this thread take a module's text from here. */
+function serve(module: string, source: string): void {
+  registerHooks({
+    load: (url, context, next) =>
+      url === module ? { format: 'module', source, shortCircuit: true } : next(url, context),
+  });
+}
+
 /** @throws DeviceDefinitionError for what is no model, or whatever the file throws */
-export async function loadModel(model: string): Promise<ModelFactory> {
+export async function loadModel(model: string, source = ''): Promise<ModelFactory> {
   if (model.startsWith('file:')) {
+    if (source !== '') serve(model, source);
     const { resolvePackageHere } = await import('../src/scenario/package-hook.ts');
     resolvePackageHere();
     return factoryOf(((await import(model)) as { readonly default?: unknown }).default);

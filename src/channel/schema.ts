@@ -126,6 +126,7 @@ export interface GpuSettings {
 export interface DeviceChoice {
   readonly model: string;
   readonly timeoutMs: number;
+  readonly source: string;
 }
 
 export interface Mdevs {
@@ -760,11 +761,12 @@ export function readGpuSettings(r: Reader, end: number): GpuSettings {
 export function writeDeviceChoice(m: DeviceChoice, w: Writer): Writer {
   if (m.model !== '') w.uint32(10).string(m.model);
   if (m.timeoutMs !== 0) w.uint32(16).uint32(m.timeoutMs);
+  if (m.source !== '') w.uint32(26).string(m.source);
   return w;
 }
 
 export function readDeviceChoice(r: Reader, end: number): DeviceChoice {
-  const m: Draft<DeviceChoice> = { model: '', timeoutMs: 0 };
+  const m: Draft<DeviceChoice> = { model: '', timeoutMs: 0, source: '' };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -773,6 +775,9 @@ export function readDeviceChoice(r: Reader, end: number): DeviceChoice {
         break;
       case 16:
         m.timeoutMs = r.uint32();
+        break;
+      case 26:
+        m.source = r.string();
         break;
       default:
         r.skipType(tag & 7);

@@ -137,6 +137,7 @@ function vmConfig(request: RunRequest, vm: number): VmConfig {
     params: JSON.parse(request.params || '{}') as Record<string, unknown>,
     timeoutMs: request.timeoutMs,
     model: request.device?.model ?? DEFAULT_MODEL,
+    modelSource: request.device?.source ?? '',
     deviceTimeoutMs: request.device?.timeoutMs ?? DEVICE_TIMEOUT_MS,
     inject: vm === 0 ? request.inject : '',
   };

@@ -36,6 +36,8 @@ export interface VmConfig {
   readonly timeoutMs: number;
   /** A built-in device model's name, or the URL of a user's file. */
   readonly model: string;
+  /** That file's text without its types; empty to have each worker read the file. */
+  readonly modelSource: string;
   /** How long a model may be busy with one call. */
   readonly deviceTimeoutMs: number;
   /** Deliberate fault for this VM, or empty. */
@@ -197,7 +199,14 @@ export class Vm implements DeviceOwner {
   #makeDevice(index: number): VmDevice {
     const { vm, model } = this.config;
     const kind = model === DEFAULT_MODEL ? 'gpu' : 'dev';
-    return new VmDevice(index, `vm${vm}/${kind}${index}`, requesterId(0, index + 1, 0), this.ram, this);
+    return new VmDevice(
+      index,
+      `vm${vm}/${kind}${index}`,
+      requesterId(0, index + 1, 0),
+      this.ram,
+      this,
+      this.#iommu.windowed,
+    );
   }
 
   async #startDevice(device: VmDevice): Promise<void> {
@@ -351,6 +360,7 @@ export class Vm implements DeviceOwner {
       device: device.index,
       name: device.name,
       model: this.config.model,
+      modelSource: this.config.modelSource,
       options,
       link: device.link.sab,
       pinTable: device.table.handle,

@@ -20,7 +20,9 @@ export interface DeviceTask {
   readonly vm: number;
   readonly device: number;
   readonly name: string;
+  /** A built-in model's name, or the URL of a file and its text; with no text the file is read. */
   readonly model: string;
+  readonly modelSource: string;
   readonly options: DeviceOptions;
   readonly link: SharedArrayBuffer;
   readonly pinTable: SharedArrayBuffer | PinTableHandle;

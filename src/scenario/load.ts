@@ -50,7 +50,11 @@ export async function askWorker<Answer>(
   timeoutMs: number,
   resourceLimits: ResourceLimits = {},
 ): Promise<Answer | { readonly error: string }> {
-  const worker = new Worker(workerEntry(entry), { workerData: data, resourceLimits });
+  const worker = new Worker(workerEntry(entry), {
+    workerData: data,
+    resourceLimits,
+    execArgv: [...process.execArgv, '--no-warnings'],
+  });
   try {
     return await new Promise<Answer | { readonly error: string }>((done) => {
       const cancel = after(timeoutMs, () => done({ error: `did not load within ${timeoutMs} ms` }));

@@ -20,16 +20,24 @@ function modelUrl(path: string): string {
   return pathToFileURL(file).href;
 }
 
+/** What device workers are told of their model. */
+export interface ResolvedModel {
+  /** A built-in model's name, or the URL of a file. */
+  readonly model: string;
+  /** The file's text without its types: a worker that strips them itself takes 11 MiB more. Empty: read the file. */
+  readonly source: string;
+}
+
 /**
  * What device workers are told to load: a built-in model's name, or the URL of a file (its path relative to the working
  * directory). The model is built once, in a worker with a device worker's limits: one that throws, does not end or
  * does not fit is refused here.
  * @throws ScenarioError naming the file and what is accepted
  */
-export async function resolveModel(model: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<string> {
-  if (model === DEFAULT_MODEL) return model;
+export async function resolveModel(model: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<ResolvedModel> {
+  if (model === DEFAULT_MODEL) return { model, source: '' };
   const target = isPath(model) ? modelUrl(model) : model;
-  const { error } = await askWorker<{ error?: string }>('model', target, timeoutMs, WORKER_LIMITS);
-  if (error !== undefined) throw new ScenarioError(`model ${model}: ${error}`);
-  return target;
+  const answer = await askWorker<{ source: string }>('model', target, timeoutMs, WORKER_LIMITS);
+  if ('error' in answer) throw new ScenarioError(`model ${model}: ${answer.error}`);
+  return { model: target, source: answer.source };
 }

@@ -14,7 +14,7 @@ import { SysfsServer } from '../mdev/sysfs-server.ts';
 import { type RunSummary, summarize } from '../report/summary.ts';
 import { Fleet, type FleetProgress } from './fleet.ts';
 import { scenarioUrl } from './load.ts';
-import { resolveModel } from './model.ts';
+import { type ResolvedModel, resolveModel } from './model.ts';
 import { RunMdevs } from './run-mdevs.ts';
 import { ScenarioError, type ScenarioSettings } from './scenario.ts';
 
@@ -151,7 +151,7 @@ function shard(
   processes: number,
   seed: number,
   mdevs: RunMdevs,
-  model: string,
+  model: ResolvedModel,
 ): RunRequest[] {
   const { settings } = options;
   const scenario = scenarioUrl(options.path);
@@ -171,7 +171,7 @@ function shard(
       inject: options.inject,
       trace: options.trace === '' || processes === 1 ? options.trace : `${options.trace}.${process}`,
       viommu: settings.viommu,
-      device: { model, timeoutMs: settings.deviceTimeoutMs },
+      device: { ...model, timeoutMs: settings.deviceTimeoutMs },
       bareWorkers: 0,
       params: JSON.stringify(settings.params),
       gpu: settings.gpu,

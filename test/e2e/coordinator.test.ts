@@ -30,6 +30,7 @@ async function withVm(test: (vm: Vm) => Promise<void>): Promise<void> {
         scenario: '',
         params: {},
         model: 'vgpu',
+        modelSource: '',
         deviceTimeoutMs: 20_000,
         timeoutMs: 1000,
         inject: '',

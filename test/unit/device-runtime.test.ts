@@ -47,6 +47,7 @@ function rig() {
     ...HEADER,
     name: 'vm0/gpu0',
     model: 'idle',
+    modelSource: '',
     options: { fault: '' },
     link: link.sab,
     pinTable: writer.sab,
