@@ -118,15 +118,34 @@ export class DeviceDma {
         return -this.#fault(iova, (perm & PERM_WRITE) !== 0, pfn === PIN_DENIED);
       }
     }
-    this.counters.pins++;
-    const others = this.#held.get(pfn) ?? 0;
-    if (others === 0) this.#table.noteHeld(pfn);
-    this.#held.set(pfn, others + 1);
-    const page = Math.floor(iova / PAGE_SIZE);
-    const record = this.#pinned.get(page);
-    if (record) record.count++;
-    else this.#pinned.set(page, { count: 1, pfn });
+    this.#hold(Math.floor(iova / PAGE_SIZE), pfn);
     return pfn;
+  }
+
+  /**
+   * Pins the `frames.length` pages from `iova` on for `perm`, all or none, and fills in their host PFNs: what
+   * vfio_pin_pages does. Each page is unpinned by {@link unpin}.
+   */
+  pinPages(iova: Iova, perm: number, frames: Int32Array): DmaStatus {
+    if (this.#refuses(iova, perm, 'pins')) return DMA_FAULT;
+    const first = Math.floor(iova / PAGE_SIZE);
+    for (let done = 0; done < frames.length; ) {
+      const at = (iova + done * PAGE_SIZE) as Iova;
+      for (const end = done + this.#table.pinRun(at, frames.length - done, perm); done < end; done++) {
+        const pfn = framePfn(this.#table.lookup((first + done) * PAGE_SIZE));
+        this.#hold(first + done, pfn);
+        frames[done] = pfn;
+      }
+      if (done === frames.length) break;
+      // The page that stopped the run: alone it tells why, or is there by now.
+      const pfn = this.pin((iova + done * PAGE_SIZE) as Iova, perm);
+      if (pfn < 0) {
+        while (done > 0) this.unpin((iova + --done * PAGE_SIZE) as Iova);
+        return pfn === -DMA_RETRY ? DMA_RETRY : DMA_FAULT;
+      }
+      frames[done++] = pfn;
+    }
+    return DMA_OK;
   }
 
   /** Drops one pin of the page at `iova`. A pin that was never had is a violation. */
@@ -162,6 +181,17 @@ export class DeviceDma {
   crc32Pinned(source: Hpa, length: number, seed: number): number {
     this.#checkHeld(source, 'reads from');
     return this.#memory.crc32(source, length, seed);
+  }
+
+  /** Enters a pin into the ledgers. */
+  #hold(page: number, pfn: number): void {
+    this.counters.pins++;
+    const others = this.#held.get(pfn) ?? 0;
+    if (others === 0) this.#table.noteHeld(pfn);
+    this.#held.set(pfn, others + 1);
+    const record = this.#pinned.get(page);
+    if (record) record.count++;
+    else this.#pinned.set(page, { count: 1, pfn });
   }
 
   #transfer(

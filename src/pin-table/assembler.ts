@@ -39,6 +39,7 @@ export const tee = (local: number): Code => [0x22, ...unsigned(local)];
 export const i32 = (value: number): Code => [0x41, ...signed(value)];
 export const DROP: Code = [0x1a];
 export const EQZ: Code = [0x45];
+export const GE: Code = [0x4e];
 export const EQ: Code = [0x46];
 export const NE: Code = [0x47];
 export const LT: Code = [0x48];
@@ -63,6 +64,8 @@ export const when = (...body: Code[]): Code => [0x04, BLOCK_EMPTY, ...body.flat(
 /** Leaves (of a loop: repeats) the block `depth` levels out. */
 export const br = (depth: number): Code => [0x0c, depth];
 export const brIf = (depth: number): Code => [0x0d, depth];
+/** Calls function number `index` of the module. */
+export const call = (index: number): Code => [0x10, index];
 
 /** A function of int32 parameters with int32 locals behind them; exported if it has a name. */
 export interface Func {

@@ -21,10 +21,12 @@ import {
   br,
   brIf,
   type Code,
+  call,
   DROP,
   EQ,
   EQZ,
   type Func,
+  GE,
   get,
   i32,
   LT,
@@ -192,6 +194,29 @@ function unpinBody(): Code {
   ].flat();
 }
 
+/** Numbers of the functions that others call. */
+const PIN_FUNCTION = 0;
+const UNPIN_FUNCTION = 1;
+
+/**
+ * pinRun(gib, low, count, perm, epoch), unpinRun(gib, low, count, epoch) → how many pages, from the first on, until one
+ * could not be. Each page has a section of its own, so that an unmap waits for one page and not for the run. The run
+ * stays inside its GiB.
+ */
+function runBody(operation: Code, DONE: number): Code {
+  const COUNT = 2;
+  return [
+    block(
+      loop(
+        ...[get(DONE), get(COUNT), GE, brIf(1)],
+        ...[get(GIB), get(LOW), get(DONE), i32(12), SHL, ADD, operation, brIf(1)],
+        ...[get(DONE), i32(1), ADD, set(DONE), br(0)],
+      ),
+    ),
+    get(DONE),
+  ].flat();
+}
+
 const FUNCTIONS: readonly Func[] = [
   { name: 'pin', params: 4, locals: 7, results: 1, body: pinBody() },
   { name: 'unpin', params: 3, locals: 6, results: 1, body: unpinBody() },
@@ -203,6 +228,20 @@ const FUNCTIONS: readonly Func[] = [
     body: [enter(0, 1, 2), get(1)].flat(),
   },
   { name: 'exit', params: 1, locals: 0, results: 0, body: exit(0) },
+  {
+    name: 'pinRun',
+    params: 5,
+    locals: 1,
+    results: 1,
+    body: runBody([get(3), get(4), call(PIN_FUNCTION), i32(0), LT].flat(), 5),
+  },
+  {
+    name: 'unpinRun',
+    params: 4,
+    locals: 1,
+    results: 1,
+    body: runBody([get(3), call(UNPIN_FUNCTION), EQZ].flat(), 4),
+  },
 ];
 
 /** The module's bytes; the same on every machine. */

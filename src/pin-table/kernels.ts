@@ -46,6 +46,10 @@ export interface PinKernels {
   pin(gib: number, low: number, perm: number, epoch: number): number;
   /** 1, or 0 if nothing is mapped there. */
   unpin(gib: number, low: number, epoch: number): number;
+  /** Pages pinned, from the first on, until one could not be; the run stays in its GiB. */
+  pinRun(gib: number, low: number, count: number, perm: number, epoch: number): number;
+  /** Pages unpinned, from the first on, until one was not mapped; the run stays in its GiB. */
+  unpinRun(gib: number, low: number, count: number, epoch: number): number;
   /** Takes the generation last seen; returns the one that the section has. */
   enter(epoch: number, generation: number): number;
   exit(epoch: number): void;

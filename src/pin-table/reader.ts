@@ -11,7 +11,7 @@ import * as protocol from './protocol.ts';
 import * as walk from './walk.ts';
 
 const { rd } = mem;
-const { PAGE_1G } = address;
+const { PAGE_1G, PAGE_SIZE } = address;
 const { MAGIC, MAX_READERS, OUTSIDE, PERM_MASK, PFN_SHIFT, readerEpoch, TABLE_IOVA_LIMIT, WORD_MAGIC } =
   layout;
 const { pinPage, unpinPage } = pins;
@@ -122,6 +122,46 @@ export class PinTableReader {
     const had = unpinPage(this.#table, iova);
     this.exit();
     return had;
+  }
+
+  /**
+   * Pins `count` pages from `iova` on for `perm`; returns how many, from the first on, before one could not be. Their
+   * host PFNs are then found by {@link lookup}, also outside a section: a pinned page's entry stays.
+   */
+  pinRun(iova: number, count: number, perm: number): number {
+    const kernels = this.#kernels;
+    return this.#inGibs(iova, count, (at, pages) => {
+      if (kernels && at >= 0 && at + pages * PAGE_SIZE <= TABLE_IOVA_LIMIT)
+        return kernels.pinRun((at / PAGE_1G) | 0, at | 0, pages, perm, this.#epoch);
+      let done = 0;
+      while (done < pages && this.pin(at + done * PAGE_SIZE, perm) >= 0) done++;
+      return done;
+    });
+  }
+
+  /** Drops one pin of each of `count` pages from `iova` on; returns how many, from the first on, had one mapped there. */
+  unpinRun(iova: number, count: number): number {
+    const kernels = this.#kernels;
+    return this.#inGibs(iova, count, (at, pages) => {
+      if (kernels && at >= 0 && at + pages * PAGE_SIZE <= TABLE_IOVA_LIMIT)
+        return kernels.unpinRun((at / PAGE_1G) | 0, at | 0, pages, this.#epoch);
+      let done = 0;
+      while (done < pages && this.unpin(at + done * PAGE_SIZE)) done++;
+      return done;
+    });
+  }
+
+  /** Has `act` do a run of pages GiB by GiB, until it does less than asked; returns the pages done. */
+  #inGibs(iova: number, count: number, act: (iova: number, pages: number) => number): number {
+    let done = 0;
+    while (done < count) {
+      const at = iova + done * PAGE_SIZE;
+      const pages = Math.min(count - done, Math.ceil((PAGE_1G - (at % PAGE_1G)) / PAGE_SIZE));
+      const acted = act(at, pages);
+      done += acted;
+      if (acted < pages) break;
+    }
+    return done;
   }
 }
 

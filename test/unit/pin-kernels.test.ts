@@ -65,6 +65,33 @@ describe('pin kernels in WebAssembly against those in JavaScript', () => {
     }
   });
 
+  it('pin and unpin runs of pages alike, to the first that cannot be', () => {
+    for (let seed = 1; seed <= 30; seed++) {
+      const { prng, writer, js, wasm, mapped, address } = randomTable(seed);
+      const pins = () => mapped.reduce((sum, { iova, size }) => sum + writer.pins(iova as Iova, size), 0);
+      for (let i = 0; i < 60; i++) {
+        const [iova, count, perm] = [address(), 1 + prng.below(700), prng.below(4)];
+        const done = js.pinRun(iova, count, perm);
+        expect(wasm.pinRun(iova, count, perm), `${count} from ${iova.toString(16)}`).to.equal(done);
+        expect(done).to.be.at.most(count);
+        expect(pins()).to.equal(2 * done);
+        if (done < count) expect(js.pin(iova + done * PAGE_SIZE, perm)).to.be.below(0);
+        expect([js.unpinRun(iova, done), wasm.unpinRun(iova, done)]).to.deep.equal([done, done]);
+        expect(pins()).to.equal(0);
+      }
+    }
+  });
+
+  it('go on over the end of a GiB', () => {
+    const writer = new PinTableWriter(8);
+    const wasm = new PinTableReader(writer.handle, writer.addReader());
+    const iova = (PAGE_1G - 3 * PAGE_SIZE) as Iova;
+    writer.map(iova, (2 ** 40) as Hpa, 6 * PAGE_SIZE, PERM_READ);
+    expect(wasm.pinRun(iova + 8, 10, PERM_READ)).to.equal(6);
+    expect(writer.pins(iova, 6 * PAGE_SIZE)).to.equal(6);
+    expect(wasm.unpinRun(iova, 6)).to.equal(6);
+  });
+
   it('refuse what is out of range, invalid, denied or at its limit, and leave nothing behind', () => {
     const writer = new PinTableWriter(4);
     const wasm = new PinTableReader(writer.handle, writer.addReader());
