@@ -33,7 +33,7 @@ describe('pins of many pages', () => {
   it('give every host page, over leaves of all sizes', () => {
     const { container, backing, dma } = dmaRig();
     container.map(0 as Iova, 0x1000, 5 * PAGE_SIZE, PERM_RW);
-    container.map((5 * PAGE_SIZE) as Iova, 0, PAGE_2M, PERM_RW);
+    container.map((5 * PAGE_SIZE) as Iova, 0, 15 * PAGE_SIZE, PERM_RW);
     container.map(PAGE_2M as Iova, PAGE_2M, PAGE_2M, PERM_RW);
     const frames = new Int32Array(20);
     expect(dma.pinPages(0x234 as Iova, PERM_WRITE, frames)).to.equal(DMA_OK);
