@@ -7,8 +7,10 @@ import { MAX_VECTORS } from '../channel/device-link.ts';
 import { REGION_CONFIG } from '../channel/mmio-channel.ts';
 import type { FrameBodies } from '../channel/schema.ts';
 import type { HostMemory } from '../host/host-memory.ts';
+import { ConfigSpace } from '../pci/config-space.ts';
 import { UNIMPLEMENTED_OFFSETS_LIMIT, type UnimplementedCount } from '../pci/registers.ts';
 import type { PinTableReader } from '../pin-table/reader.ts';
+import { DeviceDefinitionError } from './definition.ts';
 import { DeviceDma } from './dma.ts';
 import { MetricSet } from './metrics.ts';
 import {
@@ -54,7 +56,29 @@ export interface DevicePlace {
 const isStep = (result: unknown): result is StepResult =>
   result === 'idle' || result === 'more' || result === 'stalled';
 
+/** What a guest leaves in its ring may be anything. */
+const isAccess = (offset: number, size: number): boolean =>
+  offset >= 0 && (size === 1 || size === 2 || size === 4 || size === 8);
+
 const allOnes = (size: number): bigint => (1n << BigInt(8 * size)) - 1n;
+
+/** @throws DeviceDefinitionError for what a factory answers that is no model */
+function checkModel(answer: unknown): asserts answer is DeviceModel {
+  const check = (holds: boolean, what: string, found: unknown, accepted: string): void => {
+    if (!holds) throw new DeviceDefinitionError(`${what} is ${String(found)}; accepted: ${accepted}`);
+  };
+  const isObject = (value: unknown) => typeof value === 'object' && value !== null;
+  check(isObject(answer), 'the model', answer, 'an object, { config, bars, step, dmaUnmap, close }');
+  const model = answer as DeviceModel;
+  check(model.config instanceof ConfigSpace, "the model's config", model.config, 'a ConfigSpace');
+  check(isObject(model.bars), "the model's bars", model.bars, 'an object, { 0: region }');
+  for (const name of ['step', 'dmaUnmap', 'close'] as const)
+    check(typeof model[name] === 'function', `the model's ${name}`, model[name], 'a function');
+  for (const [bar, { size, read, write }] of Object.entries(model.bars)) {
+    const isRegion = Number.isSafeInteger(size) && size >= 0 && read && write;
+    check(Boolean(isRegion), `BAR${bar}`, `a region of ${size} bytes`, 'an object, { size, read, write }');
+  }
+}
 
 export class DeviceInstance {
   readonly model: DeviceModel;
@@ -75,7 +99,7 @@ export class DeviceInstance {
     this.timers = new TimerQueue(() => host.nowUs());
     this.#spin = new SpinWatch(() => host.nowUs());
     this.dma = new DeviceDma(table, memory, host);
-    this.model = factory(
+    const model: unknown = factory(
       {
         name,
         dma: this.dma,
@@ -86,10 +110,13 @@ export class DeviceInstance {
       },
       options,
     );
+    checkModel(model);
+    this.model = model;
   }
 
   /** The guest reads configuration space or a BAR. All ones if nobody claims the access. */
   read(region: number, offset: number, size: number): bigint {
+    if (!isAccess(offset, size)) return allOnes(8);
     const target = this.#region(region);
     if (!target) return allOnes(size);
     if (offset + size > target.size) {
@@ -109,7 +136,7 @@ export class DeviceInstance {
   /** The guest writes configuration space or a BAR. Dropped if nobody claims the access. */
   write(region: number, offset: number, size: number, value: bigint): void {
     this.#spin.moved();
-    const target = this.#region(region);
+    const target = isAccess(offset, size) ? this.#region(region) : undefined;
     if (!target) return;
     if (offset + size > target.size) this.#unclaimedAt(region, offset, 'writes');
     else target.write(offset, size, value);

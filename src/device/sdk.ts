@@ -2,7 +2,7 @@
  * What a device model's file imports from `mdevsim/device`: small, because every device worker loads it.
  */
 export { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../address/address.ts';
-export type { ConfigSpace, PciIdentity } from '../pci/config-space.ts';
+export { ConfigSpace, type PciIdentity } from '../pci/config-space.ts';
 export { RegisterFile, type RegisterSpec, RegisterTableError } from '../pci/registers.ts';
 export {
   type BarDefinition,

@@ -6,11 +6,13 @@ import { METRICS_LIMIT } from '../../src/device/metrics.ts';
 import { SPIN_READS, SPIN_TIME_US, SPINS_LIMIT, SpinWatch } from '../../src/device/spin-watch.ts';
 import { TIMER_DELAY_LIMIT_US, TIMERS_LIMIT, TimerQueue } from '../../src/device/timers.ts';
 import {
+  ConfigSpace,
   type DefinedContext,
   type DeviceBehaviour,
   type DeviceDefinition,
   DeviceDefinitionError,
   DeviceHarness,
+  type DeviceModel,
   DMA_FAULT,
   DMA_RETRY,
   defineDevice,
@@ -107,6 +109,86 @@ describe('a defined device', () => {
       };
       const definition = { identity, bars: {}, create: () => ({}), ...change } as unknown as DeviceDefinition;
       expect(() => new DeviceHarness(definition)).to.throw(DeviceDefinitionError, text);
+    });
+});
+
+describe('a model without a definition', () => {
+  const IDENTITY = {
+    vendorId: 1,
+    deviceId: 2,
+    subsystemVendorId: 3,
+    subsystemId: 4,
+    revision: 5,
+    classCode: 6,
+  };
+  /** 64 KiB of its own memory behind BAR 2. */
+  const aperture = (changes: object = {}): DeviceModel => {
+    const memory = new DataView(new ArrayBuffer(0x1_0000));
+    return {
+      config: new ConfigSpace({ ...IDENTITY, bar0Bytes: 0, barBytes: { 2: 0x1_0000 } }),
+      bars: {
+        2: {
+          size: memory.byteLength,
+          read: (offset) => BigInt(memory.getUint32(offset, true)),
+          write: (offset, _size, value) => memory.setUint32(offset, Number(value), true),
+        },
+      },
+      counters: { accesses: 2.5 },
+      step: () => 'idle',
+      dmaUnmap: () => {},
+      close: () => {},
+      ...changes,
+    };
+  };
+
+  it('may answer for memory of its own', () => {
+    const bus = new DeviceHarness(() => aperture());
+    bus.enable();
+    bus.write(2, 0xfffc, 4, 0x1234);
+    expect([bus.read(2, 0xfffc, 4), bus.read(2, 0xfffd, 4)]).to.deep.equal([0x1234n, 0xffff_ffffn]);
+    expect(bus.report().unimplemented).to.deep.equal([{ bar: 2, offset: 0xfffd, write: false, count: 1 }]);
+    expect(bus.metric('accesses')).to.equal(2);
+  });
+
+  it('is not reached by accesses that no bus has', () => {
+    const bus = new DeviceHarness(() => aperture());
+    bus.enable();
+    for (const [offset, size] of [
+      [-4, 4],
+      [0, 3],
+      [0, 0x7fff_ffff],
+      [Number.NaN, 4],
+    ] as const) {
+      expect(bus.read(2, offset, size as 4)).to.equal(0xffff_ffff_ffff_ffffn);
+      bus.write(2, offset, size as 4, 1);
+    }
+  });
+
+  it('is told of counters that are no figures', () => {
+    const bus = new DeviceHarness(() => aperture({ counters: { lost: Number.NaN, owed: -1, kept: 3 } }));
+    expect(bus.report().metrics).to.deep.equal([{ name: 'kept', value: 3 }]);
+    expect(bus.violations).to.deep.equal([
+      "bad-answer: counter 'lost' is NaN; accepted: 0 to 2^53 - 1",
+      "bad-answer: counter 'owed' is -1; accepted: 0 to 2^53 - 1",
+    ]);
+  });
+
+  const wrong: Record<string, [model: unknown, text: RegExp]> = {
+    nothing: [undefined, /the model is undefined; accepted: an object/],
+    'no configuration space': [
+      aperture({ config: {} }),
+      /config is \[object Object\]; accepted: a ConfigSpace/,
+    ],
+    'no bars': [aperture({ bars: 5 }), /bars is 5; accepted/],
+    'a region of NaN bytes': [
+      aperture({ bars: { 0: { size: Number.NaN } } }),
+      /BAR0 is a region of NaN bytes/,
+    ],
+    'no step': [aperture({ step: 'idle' }), /step is idle; accepted: a function/],
+  };
+  for (const [what, [model, text]] of Object.entries(wrong))
+    it(`is refused for ${what}`, () => {
+      expect(() => new DeviceHarness(() => model as DeviceModel)).to.throw(DeviceDefinitionError, text);
     });
 });
 
