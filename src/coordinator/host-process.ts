@@ -58,7 +58,7 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
     coordinator.trace(bytes);
     channel.send(bytes);
   };
-  coordinator.trace(frame('runRequest', 0, request));
+  coordinator.trace(frame('runRequest', 0, withoutSource(request)));
   channel.listen?.((bytes, frame) => {
     coordinator.trace(bytes);
     if (frame.kind === 'deviceRequest') releaseDevice(coordinator, frame.header, frame.body.uuid, send);
@@ -94,6 +94,10 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
   };
   channel.send(frame('hostResult', 0, figures));
 }
+
+/** A trace tells what was run; the model's text is in its file. */
+const withoutSource = (request: RunRequest): RunRequest =>
+  request.device ? { ...request, device: { ...request.device, source: '' } } : request;
 
 /** A device is being removed from its host: its VM closes it, and says so. */
 function releaseDevice(

@@ -63,6 +63,8 @@ const BURST = 64;
 /** Register writes whose work is under way; beyond it the guest's ring fills and the guest waits. */
 const PENDING_WRITES_LIMIT = 32;
 const SETTLE_POLL_MS = 5;
+/** Lines of its devices, of each kind, that a VM's result has. */
+const DEVICE_NOTES_LIMIT = 64;
 /** How long the end of a VM waits for register writes still under way. */
 const SETTLE_TIMEOUT_MS = 30_000;
 
@@ -395,9 +397,11 @@ export class Vm implements DeviceOwner {
   /** What the watchdogs found about the guest, what the guest says, and what the devices have logged. */
   #notes(report: GuestReport): string[] {
     const logged = (watchdog: boolean) =>
-      this.devices.flatMap(({ name, logged }) =>
-        logged.filter((line) => line.watchdog === watchdog).map(({ text }) => `${name}: ${text}`),
-      );
+      this.devices
+        .flatMap(({ name, logged }) =>
+          logged.filter((line) => line.watchdog === watchdog).map(({ text }) => `${name}: ${text}`),
+        )
+        .slice(0, DEVICE_NOTES_LIMIT);
     return [...logged(true), ...report.notes, ...logged(false)];
   }
 

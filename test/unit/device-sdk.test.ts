@@ -24,7 +24,8 @@ import {
 } from '../../src/index.ts';
 import { burndownLines, sumReports } from '../../src/report/device-report.ts';
 import { resolveModel } from '../../src/scenario/model.ts';
-import { ScenarioError } from '../../src/scenario/scenario.ts';
+import { runScenario } from '../../src/scenario/run.ts';
+import { parseSettings, ScenarioError } from '../../src/scenario/scenario.ts';
 
 const GOLDEN = new URL('../data/register-burndown.txt', import.meta.url);
 
@@ -345,6 +346,24 @@ describe('a model file', () => {
     'has registers that overlap': [file('overlaps'), /RegisterTableError: register Second overlaps First/],
     'has no known name': ['nothing', /no such device model; accepted: vgpu, .*edu.*, or the path of a file/],
   };
+
+  it('has none of the faults that are planted in vgpu', async () => {
+    const refusal = await runScenario({
+      path: 'scenarios/edu-device.ts',
+      settings: parseSettings({ name: 'x', model: 'edu' }),
+      processes: 1,
+      seed: 1,
+      inject: 'never-unpin',
+      trace: '',
+      sysfs: '',
+      onSysfs: () => {},
+      onSysfsWrite: () => {},
+      onSysfsLost: () => {},
+      onProgress: () => {},
+      onStart: () => {},
+    }).catch((error: Error) => error);
+    expect(String(refusal)).to.match(/never-unpin is a fault of 'vgpu'; the model of this run is edu/);
+  });
 
   it('is refused with its name and what is accepted', async () => {
     await Promise.all(
