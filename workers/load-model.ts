@@ -14,9 +14,24 @@ function serve(module: string, source: string): void {
   });
 }
 
+/** Lines that a model may print, rather than log; the rest are dropped. */
+const CONSOLE_LINES_LIMIT = 100;
+
+/** Printing crosses to the main thread through a queue that has no limit of its own. */
+function boundConsole(): void {
+  let printed = 0;
+  for (const name of ['debug', 'error', 'info', 'log', 'warn'] as const) {
+    const print = console[name];
+    console[name] = (...parts: unknown[]) => {
+      if (++printed <= CONSOLE_LINES_LIMIT) print(...parts);
+    };
+  }
+}
+
 /** @throws DeviceDefinitionError for what is no model, or whatever the file throws */
 export async function loadModel(model: string, source = ''): Promise<ModelFactory> {
   if (model.startsWith('file:')) {
+    boundConsole();
     if (source !== '') serve(model, source);
     const { resolvePackageHere } = await import('../src/scenario/package-hook.ts');
     resolvePackageHere();

@@ -13,6 +13,9 @@ import { checkScenario, ScenarioError, type ScenarioSettings } from './scenario.
 /** A file whose top level does not end by then never will. */
 export const LOAD_TIMEOUT_MS = 10_000;
 
+/** Node's exit code for a module whose top-level `await` can never end. */
+const EXIT_UNSETTLED = 13;
+
 /** Imports and checks a scenario in this thread. @throws ScenarioError, or what the file throws */
 export async function importScenario(url: string): Promise<ReturnType<typeof checkScenario>> {
   resolvePackageHere();
@@ -64,7 +67,14 @@ export async function askWorker<Answer>(
       };
       worker.once('message', end);
       worker.once('error', (error: Error) => end({ error: error.message }));
-      worker.once('exit', (code) => end({ error: `exited with code ${code} while loading` }));
+      worker.once('exit', (code) =>
+        end({
+          error:
+            code === EXIT_UNSETTLED
+              ? 'awaits for ever at its top level'
+              : `exited with code ${code} while loading`,
+        }),
+      );
     });
   } finally {
     await worker.terminate();

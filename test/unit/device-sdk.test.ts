@@ -339,6 +339,7 @@ describe('a model file', () => {
     'is not there': ['./no-such-model.ts', /no such file; accepted: a file that exports a device model/],
     'is a folder': ['./test', /not a file; accepted: a file that exports a device model/],
     'never ends loading': [file('never-loads'), /did not load within \d+ ms/],
+    'awaits what never comes': [file('never-settles'), /awaits for ever at its top level/],
     'has no default export': [
       file('no-export'),
       /exports no device model by default; accepted: defineDevice/,
