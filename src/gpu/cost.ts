@@ -11,5 +11,8 @@ export const FILL_NS_PER_BYTE = 1 / 8;
 export const COPY_NS_PER_BYTE = 1 / 4;
 export const CHECKSUM_NS_PER_BYTE = 1 / 2;
 
+/** Writing a page table entry and forgetting its shadow. */
+export const PTE_NS = 200;
+
 /** Fetching a command and writing its completion. */
 export const COMMAND_NS = 2000;

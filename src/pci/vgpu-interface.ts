@@ -2,7 +2,10 @@
  * The programming interface of the `vgpu` device: what its model implements and its guest driver uses.
  */
 import type { PciIdentity } from './config-space.ts';
+import { GLOBAL_TABLE_BAR, GLOBAL_TABLE_BYTES } from './gpu-memory.ts';
 import type { RegisterSpec } from './registers.ts';
+
+export * from './gpu-memory.ts';
 
 export const VGPU_IDENTITY: PciIdentity = {
   vendorId: 0x1234,
@@ -12,6 +15,7 @@ export const VGPU_IDENTITY: PciIdentity = {
   revision: 1,
   classCode: 0x03_02_00, // 3D controller
   bar0Bytes: 0x1000,
+  barBytes: { [GLOBAL_TABLE_BAR]: GLOBAL_TABLE_BYTES },
 };
 
 export const VGPU_ID = 0x4756_444d; // 'MDVG'
@@ -41,7 +45,11 @@ export type VgpuRegister =
   | 'InterruptStatus'
   | 'InterruptMask'
   | 'FaultAddress'
-  | 'FaultIova';
+  | 'FaultAddressHigh'
+  | 'FaultIova'
+  | 'FaultContext'
+  | 'ContextTableBase'
+  | 'ContextCount';
 
 const ALL32 = 0xffff_ffffn;
 const ALL64 = 0xffff_ffff_ffff_ffffn;
@@ -62,7 +70,11 @@ export const VGPU_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   { name: 'InterruptStatus', offset: 0x40, size: 4, w1c: 7n },
   { name: 'InterruptMask', offset: 0x44, size: 4, rw: 7n },
   { name: 'FaultAddress', offset: 0x48, size: 4 },
+  { name: 'FaultAddressHigh', offset: 0x4c, size: 4 },
   { name: 'FaultIova', offset: 0x50, size: 8 },
+  { name: 'FaultContext', offset: 0x58, size: 4 },
+  { name: 'ContextCount', offset: 0x5c, size: 4, rw: ALL32 },
+  { name: 'ContextTableBase', offset: 0x60, size: 8, rw: ALL64 },
 ];
 
 /** BAR 0 offset of each register. */
@@ -74,11 +86,25 @@ export const VGPU_OFFSET = Object.fromEntries(
 export const RING_ENTRIES_MIN = 2;
 export const RING_ENTRIES_MAX = 4096;
 
-/** A ring entry: 16 little-endian words. */
+/** A ring entry: 16 little-endian words. Target and source are GPU virtual addresses of one context. */
 export const COMMAND_BYTES = 64;
-export const CommandWord = { opcode: 0, sequence: 1, target: 4, source: 5, length: 6, value: 7 } as const;
+export const CommandWord = {
+  opcode: 0,
+  sequence: 1,
+  target: 4,
+  source: 5,
+  length: 6,
+  value: 7,
+  targetHigh: 8,
+  sourceHigh: 9,
+  context: 10,
+} as const;
 
-export const Opcode = { nop: 0, fill: 1, copy: 2, checksum: 3 } as const;
+/**
+ * `updatePtes` writes the page table entries of [target, target + length): value has the flags, and with them the page
+ * size, source is the IOVA of the first page; what was shadowed there is forgotten. The tables above must be there.
+ */
+export const Opcode = { nop: 0, fill: 1, copy: 2, checksum: 3, updatePtes: 4 } as const;
 export type Opcode = (typeof Opcode)[keyof typeof Opcode];
 
 /** Most bytes one command may move. */
@@ -91,11 +117,3 @@ export const COMMAND_LENGTH_LIMIT = 16 * 1024 * 1024;
 export const COMPLETION_BYTES = 16;
 export const CompletionWord = { status: 0, result: 1, sequence: 3 } as const;
 export const CompletionStatus = { ok: 0, fault: 1, badCommand: 2 } as const;
-
-/**
- * GPU virtual addresses have 30 bits, translated by two levels of 512 little-endian 64-bit entries in guest memory:
- * present (bit 0), writable (bit 1, lower level only), IOVA of the next page (bits 12–47).
- */
-export const GPU_VA_LIMIT = 2 ** 30;
-export const GPU_PTE_PRESENT = 1;
-export const GPU_PTE_WRITABLE = 2;

@@ -10,6 +10,7 @@ import {
   COMMAND_NS,
   COPY_NS_PER_BYTE,
   FILL_NS_PER_BYTE,
+  PTE_NS,
 } from '../../../src/gpu/cost.ts';
 import {
   COMMAND_BYTES,
@@ -17,10 +18,10 @@ import {
   COMPLETION_BYTES,
   CommandWord,
   CompletionStatus,
-  GPU_VA_LIMIT,
+  gpuPageBytes,
   Opcode,
 } from '../../../src/pci/vgpu-interface.ts';
-import type { ShadowPageTable } from './shadow.ts';
+import type { GpuSpaces } from './spaces.ts';
 
 /** Pages one step touches at most: about 20 µs of copying. */
 export const STEP_PAGES = 16;
@@ -32,6 +33,7 @@ interface Command {
   readonly source: number;
   readonly length: number;
   readonly value: number;
+  readonly context: number;
   done: number;
   crc: number;
   status: number | undefined;
@@ -47,7 +49,7 @@ export interface RingSetup {
 /** What the engine tells the registers. */
 export interface EngineEvents {
   completed(head: number): void;
-  faulted(va: number, iova: number): void;
+  faulted(context: number, va: number, iova: number): void;
   halted(): void;
 }
 
@@ -56,7 +58,7 @@ type Outcome = 'progress' | 'stalled';
 export class Engine {
   readonly counters: ModelCounters = { commands: 0, bytesFilled: 0, bytesCopied: 0, bytesSummed: 0 };
   readonly #dma: DeviceDma;
-  readonly #shadow: ShadowPageTable;
+  readonly #spaces: GpuSpaces;
   readonly #events: EngineEvents;
   readonly #entry = new Uint8Array(COMMAND_BYTES);
   readonly #entryView = new DataView(this.#entry.buffer);
@@ -65,9 +67,9 @@ export class Engine {
   #costNs = 0;
   #ended = false;
 
-  constructor(dma: DeviceDma, shadow: ShadowPageTable, events: EngineEvents) {
+  constructor(dma: DeviceDma, spaces: GpuSpaces, events: EngineEvents) {
     this.#dma = dma;
-    this.#shadow = shadow;
+    this.#spaces = spaces;
     this.#events = events;
   }
 
@@ -96,7 +98,7 @@ export class Engine {
     this.#costNs = 0;
     this.#ended = false;
     if (!this.hasWork(tail)) return 'idle';
-    this.#shadow.reserve(2 * STEP_PAGES);
+    this.#spaces.reserve(2 * STEP_PAGES);
     const outcome = this.#current ? this.#advance(this.#current, ring) : this.#fetch(ring);
     if (outcome === 'stalled') return 'stalled';
     return this.hasWork(tail) ? 'more' : 'idle';
@@ -117,15 +119,16 @@ export class Engine {
     const command: Command = {
       opcode: word(CommandWord.opcode),
       sequence: word(CommandWord.sequence),
-      target: word(CommandWord.target),
-      source: word(CommandWord.source),
+      target: word(CommandWord.target) + word(CommandWord.targetHigh) * 2 ** 32,
+      source: word(CommandWord.source) + word(CommandWord.sourceHigh) * 2 ** 32,
       length: word(CommandWord.length),
       value: word(CommandWord.value),
+      context: word(CommandWord.context),
       done: 0,
       crc: 0,
       status: undefined,
     };
-    if (!isSound(command)) command.status = CompletionStatus.badCommand;
+    if (!isSound(command, this.#spaces.limit(command.context))) command.status = CompletionStatus.badCommand;
     else if (command.opcode === Opcode.nop || command.length === 0) command.status = CompletionStatus.ok;
     this.#current = command;
     return 'progress';
@@ -138,7 +141,8 @@ export class Engine {
       if (moved === -DMA_RETRY) return 'stalled';
       if (moved === -DMA_FAULT) {
         command.status = CompletionStatus.fault;
-        this.#events.faulted(this.#shadow.lastFault.va, this.#shadow.lastFault.iova);
+        const { va, iova } = this.#spaces.lastFault;
+        this.#events.faulted(command.context, va, iova);
         break;
       }
       command.done += moved;
@@ -152,13 +156,14 @@ export class Engine {
     const target = command.target + command.done;
     const source = command.source + command.done;
     const left = command.length - command.done;
-    if (command.opcode === Opcode.fill) return this.#fill(target, left, command.value);
-    if (command.opcode === Opcode.copy) return this.#copy(target, source, left);
+    if (command.opcode === Opcode.fill) return this.#fill(command, target, left);
+    if (command.opcode === Opcode.copy) return this.#copy(command, target, source, left);
+    if (command.opcode === Opcode.updatePtes) return this.#updatePte(command, target, source);
     return this.#checksum(command, source, left);
   }
 
-  #fill(target: number, left: number, value: number): number {
-    const pfn = this.#shadow.translate(target, PERM_WRITE);
+  #fill({ context, value }: Command, target: number, left: number): number {
+    const pfn = this.#spaces.translate(context, target, PERM_WRITE);
     if (pfn < 0) return pfn;
     const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE));
     this.#dma.fillPinned(hostAddress(pfn, target), length, value | 0);
@@ -167,11 +172,11 @@ export class Engine {
     return length;
   }
 
-  #copy(target: number, source: number, left: number): number {
+  #copy({ context }: Command, target: number, source: number, left: number): number {
     // The target first: if both are one page, raising its permission pins it anew, maybe elsewhere.
-    const to = this.#shadow.translate(target, PERM_WRITE);
+    const to = this.#spaces.translate(context, target, PERM_WRITE);
     if (to < 0) return to;
-    const from = this.#shadow.translate(source, PERM_READ);
+    const from = this.#spaces.translate(context, source, PERM_READ);
     if (from < 0) return from;
     const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE), PAGE_SIZE - (source % PAGE_SIZE));
     this.#dma.copyPinned(hostAddress(to, target), hostAddress(from, source), length);
@@ -181,13 +186,20 @@ export class Engine {
   }
 
   #checksum(command: Command, source: number, left: number): number {
-    const pfn = this.#shadow.translate(source, PERM_READ);
+    const pfn = this.#spaces.translate(command.context, source, PERM_READ);
     if (pfn < 0) return pfn;
     const length = Math.min(left, PAGE_SIZE - (source % PAGE_SIZE));
     command.crc = this.#dma.crc32Pinned(hostAddress(pfn, source), length, command.crc);
     this.counters.bytesSummed += length;
     this.#costNs += length * CHECKSUM_NS_PER_BYTE;
     return length;
+  }
+
+  #updatePte({ context, value }: Command, target: number, source: number): number {
+    const bytes = gpuPageBytes(value);
+    const status = this.#spaces.update(context, target, source, value, bytes);
+    this.#costNs += PTE_NS;
+    return status < 0 ? status : bytes;
   }
 
   #complete(command: Command, status: number, ring: RingSetup): Outcome {
@@ -211,12 +223,15 @@ export class Engine {
 
 const hostAddress = (pfn: number, va: number): Hpa => (pfn * PAGE_SIZE + (va % PAGE_SIZE)) as Hpa;
 
-function isSound({ opcode, target, source, length }: Command): boolean {
+/** `limit`: the first address beyond the command's context; 0 if there is no such context. */
+function isSound({ opcode, target, source, length, value }: Command, limit: number): boolean {
   if (opcode === Opcode.nop) return true;
-  if (length > COMMAND_LENGTH_LIMIT) return false;
-  const targetFits = target + length <= GPU_VA_LIMIT;
-  const sourceFits = source + length <= GPU_VA_LIMIT;
+  if (length > COMMAND_LENGTH_LIMIT || limit === 0) return false;
+  const targetFits = target + length <= limit;
+  const sourceFits = source + length <= limit;
   if (opcode === Opcode.fill) return targetFits && target % 4 === 0 && length % 4 === 0;
   if (opcode === Opcode.copy) return targetFits && sourceFits;
-  return opcode === Opcode.checksum && sourceFits;
+  if (opcode !== Opcode.updatePtes) return opcode === Opcode.checksum && sourceFits;
+  const page = gpuPageBytes(value);
+  return targetFits && target % page === 0 && source % page === 0 && length % page === 0;
 }

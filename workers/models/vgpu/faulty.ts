@@ -5,6 +5,7 @@ import { type Iova, PAGE_SIZE } from '../../../src/address/address.ts';
 import type { DeviceContext } from '../../../src/device/model.ts';
 import { Engine, type EngineEvents } from './engine.ts';
 import { type ShadowEntry, ShadowPageTable } from './shadow.ts';
+import type { GpuSpaces } from './spaces.ts';
 import { SOUND_PARTS, type VgpuParts } from './vgpu.ts';
 
 /** Commands that a crashing device completes first, so that it dies under load. */
@@ -43,15 +44,15 @@ class CrashingEngine extends Engine {
 export const FAULTY_PARTS: Readonly<Record<string, VgpuParts>> = {
   'stale-translation': {
     ...SOUND_PARTS,
-    shadow: (context: DeviceContext) => new StaleShadow(context.dma),
+    shadow: (context, source) => new StaleShadow(context.dma, source),
   },
   'never-unpin': {
     ...SOUND_PARTS,
-    shadow: (context: DeviceContext) => new StubbornShadow(context.dma),
+    shadow: (context, source) => new StubbornShadow(context.dma, source),
   },
   'worker-crash': {
     ...SOUND_PARTS,
-    engine: (context: DeviceContext, shadow: ShadowPageTable, events: EngineEvents) =>
-      new CrashingEngine(context.dma, shadow, events),
+    engine: (context: DeviceContext, spaces: GpuSpaces, events: EngineEvents) =>
+      new CrashingEngine(context.dma, spaces, events),
   },
 };

@@ -1,17 +1,19 @@
 /**
- * The shadow of the guest's GPU page tables: GPU virtual page → pinned host page.
+ * The shadow of one GPU address space: GPU virtual page → pinned host page.
  *
- * Entries are built on use and dropped on the guest's TLB invalidation and on `dmaUnmap`; while an entry is here,
- * its page is pinned.
+ * Entries are built on use and dropped on the guest's TLB invalidation, on a page table update and on `dmaUnmap`; while an
+ * entry is here, its page is pinned. An entry stands for 4 KiB, also inside a larger GPU page: the host's pages behind
+ * that need not lie together, and a pin is one page's.
  */
-import { type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../src/address/address.ts';
-import { type DeviceDma, DMA_FAULT, DMA_OK, type DmaStatus } from '../../../src/device/dma.ts';
-import { GPU_PTE_PRESENT, GPU_PTE_WRITABLE, GPU_VA_LIMIT } from '../../../src/pci/vgpu-interface.ts';
+import { type Iova, PAGE_SIZE, PERM_READ } from '../../../src/address/address.ts';
+import { type DeviceDma, DMA_FAULT } from '../../../src/device/dma.ts';
+import type { PteSource } from './page-walk.ts';
 
 /** Shadow entries, and with them pins, that one vGPU holds at most: 256 MiB of memory. */
 export const SHADOW_LIMIT = 65536;
 
 export interface ShadowEntry {
+  /** GPU virtual page number. */
   readonly va: number;
   readonly iova: Iova;
   readonly pfn: number;
@@ -30,24 +32,17 @@ export class ShadowPageTable {
   /** IOVA page → GPU virtual pages that shadow it. */
   protected readonly byIova = new Map<number, Set<number>>();
   protected readonly dma: DeviceDma;
-  readonly #pte = new Uint8Array(8);
-  readonly #pteView = new DataView(this.#pte.buffer);
-  #root = 0 as Iova;
+  readonly source: PteSource;
   lastFault: GpuFault = { va: 0, iova: 0 };
 
-  constructor(dma: DeviceDma) {
+  constructor(dma: DeviceDma, source: PteSource) {
     this.dma = dma;
+    this.source = source;
   }
 
-  /** Sets the IOVA of the guest's top GPU page table. Everything shadowed from the old one goes. */
-  setRoot(root: Iova): void {
-    this.#root = root;
-    this.dropAll();
-  }
-
-  /** Makes room for a step that needs up to `pages` translations: they must not evict each other. */
-  reserve(pages: number): void {
-    if (this.entries.size + pages > SHADOW_LIMIT) this.dropAll();
+  /** Entries held now. */
+  get size(): number {
+    return this.entries.size;
   }
 
   /** Host PFN of the page at `va`, pinned for `perm`; or minus a DMA status, with `lastFault` set on a fault. */
@@ -59,8 +54,30 @@ export class ShadowPageTable {
     return this.#fill(page, perm);
   }
 
+  /** Has the entry of the page at `va` written, and forgets what was shadowed there. Minus a DMA status if refused. */
+  update(va: number, iova: number, flags: number, bytes: number): number {
+    const status = this.source.update(va, iova, flags);
+    if (status < 0) this.lastFault = { va, iova: this.source.involved };
+    this.dropVa(va, bytes);
+    return status;
+  }
+
   dropAll(): void {
     for (const entry of [...this.entries.values()]) this.drop(entry);
+  }
+
+  /** Drops every entry whose GPU virtual address lies in the range; both are multiples of 4 KiB. */
+  dropVa(va: number, size: number): void {
+    const [first, end] = [va / PAGE_SIZE, (va + size) / PAGE_SIZE];
+    if (end - first > this.entries.size) {
+      for (const entry of [...this.entries.values()])
+        if (entry.va >= first && entry.va < end) this.drop(entry);
+      return;
+    }
+    for (let page = first; page < end; page++) {
+      const entry = this.entries.get(page);
+      if (entry) this.drop(entry);
+    }
   }
 
   /** Drops every entry whose IOVA lies in the range. */
@@ -92,22 +109,14 @@ export class ShadowPageTable {
 
   #fill(page: number, perm: number): number {
     const va = page * PAGE_SIZE;
-    if (va >= GPU_VA_LIMIT) return this.#fault(va, 0);
-    let status = this.#readEntry(this.#root, page >>> 9);
-    if (status !== DMA_OK) return this.#refuse(status, va, this.#root);
-    if ((this.#flags() & GPU_PTE_PRESENT) === 0) return this.#fault(va, 0);
-    const table = this.#address();
-    status = this.#readEntry(table, page & 511);
-    if (status !== DMA_OK) return this.#refuse(status, va, table);
-    const flags = this.#flags();
-    if ((flags & GPU_PTE_PRESENT) === 0) return this.#fault(va, 0);
-    if ((perm & PERM_WRITE) !== 0 && (flags & GPU_PTE_WRITABLE) === 0) return this.#fault(va, 0);
-    return this.#pin(page, this.#address(), perm);
+    if (va >= this.source.limit) return this.#refuse(-DMA_FAULT, va, 0);
+    const iova = this.source.find(va, perm);
+    return iova < 0 ? this.#refuse(iova, va, this.source.involved) : this.#pin(page, iova as Iova, perm);
   }
 
   #pin(page: number, iova: Iova, perm: number): number {
     const pfn = this.dma.pin(iova, perm | PERM_READ);
-    if (pfn < 0) return this.#refuse(-pfn as DmaStatus, page * PAGE_SIZE, iova);
+    if (pfn < 0) return this.#refuse(pfn, page * PAGE_SIZE, iova);
     this.entries.set(page, { va: page, iova, pfn, perm: perm | PERM_READ });
     const iovaPage = iova / PAGE_SIZE;
     const shadows = this.byIova.get(iovaPage);
@@ -116,26 +125,8 @@ export class ShadowPageTable {
     return pfn;
   }
 
-  #readEntry(table: Iova, index: number): DmaStatus {
-    return this.dma.read((table + index * 8) as Iova, this.#pte);
-  }
-
-  #flags(): number {
-    return this.#pteView.getUint32(0, true);
-  }
-
-  #address(): Iova {
-    const high = this.#pteView.getUint32(4, true) & 0xffff;
-    return (high * 2 ** 32 + ((this.#flags() & 0xffff_f000) >>> 0)) as Iova;
-  }
-
-  #refuse(status: DmaStatus, va: number, iova: Iova): number {
+  #refuse(negative: number, va: number, iova: number): number {
     this.lastFault = { va, iova };
-    return -status;
-  }
-
-  #fault(va: number, iova: number): number {
-    this.lastFault = { va, iova };
-    return -DMA_FAULT;
+    return negative;
   }
 }

@@ -2,7 +2,13 @@
  * The `vgpu` model: registers in BAR 0, one command ring, GPU page tables shadowed to pinned host pages.
  */
 import type { Iova } from '../../../src/address/address.ts';
-import type { DeviceContext, DeviceModel, DeviceOptions, StepResult } from '../../../src/device/model.ts';
+import type {
+  BarRegion,
+  DeviceContext,
+  DeviceModel,
+  DeviceOptions,
+  StepResult,
+} from '../../../src/device/model.ts';
 import { EngineSeat, type Grant, type SeatHandle } from '../../../src/gpu/seat.ts';
 import { ConfigSpace } from '../../../src/pci/config-space.ts';
 import { RegisterFile } from '../../../src/pci/registers.ts';
@@ -21,7 +27,9 @@ import {
   type VgpuRegister,
 } from '../../../src/pci/vgpu-interface.ts';
 import { Engine, type EngineEvents, type RingSetup } from './engine.ts';
+import type { PteSource } from './page-walk.ts';
 import { ShadowPageTable } from './shadow.ts';
+import { GpuSpaces } from './spaces.ts';
 
 const ADDRESS_MASK = (1n << 48n) - 1n;
 
@@ -36,21 +44,21 @@ export interface VgpuOptions extends DeviceOptions {
 
 /** The parts that a faulty variant replaces. */
 export interface VgpuParts {
-  shadow(context: DeviceContext): ShadowPageTable;
-  engine(context: DeviceContext, shadow: ShadowPageTable, events: EngineEvents): Engine;
+  shadow(context: DeviceContext, source: PteSource): ShadowPageTable;
+  engine(context: DeviceContext, spaces: GpuSpaces, events: EngineEvents): Engine;
 }
 
 export const SOUND_PARTS: VgpuParts = {
-  shadow: (context) => new ShadowPageTable(context.dma),
-  engine: (context, shadow, events) => new Engine(context.dma, shadow, events),
+  shadow: (context, source) => new ShadowPageTable(context.dma, source),
+  engine: (context, spaces, events) => new Engine(context.dma, spaces, events),
 };
 
 export class Vgpu implements DeviceModel {
   readonly config = new ConfigSpace(VGPU_IDENTITY);
-  readonly bars: { readonly 0: RegisterFile<string> };
+  readonly bars: { readonly 0: RegisterFile<string>; readonly 4: BarRegion };
   readonly #registers: RegisterFile<VgpuRegister>;
   readonly #context: DeviceContext;
-  readonly #shadow: ShadowPageTable;
+  readonly #spaces: GpuSpaces;
   readonly #engine: Engine;
   readonly #seat: EngineSeat | undefined;
   #askingAgain = false;
@@ -60,16 +68,20 @@ export class Vgpu implements DeviceModel {
     this.#context = context;
     this.#seat = seat && new EngineSeat(seat);
     this.#registers = new RegisterFile(VGPU_IDENTITY.bar0Bytes, VGPU_REGISTERS);
-    this.bars = { 0: this.#registers as RegisterFile<string> };
-    this.#shadow = parts.shadow(context);
-    this.#engine = parts.engine(context, this.#shadow, {
+    this.#spaces = new GpuSpaces(context.dma, (source) => parts.shadow(context, source));
+    this.bars = { 0: this.#registers as RegisterFile<string>, 4: this.#spaces.global };
+    this.#engine = parts.engine(context, this.#spaces, {
       completed: (head) => this.#completed(head),
-      faulted: (va, iova) => this.#faulted(va, iova),
+      faulted: (space, va, iova) => this.#faulted(space, va, iova),
       halted: () => this.#halt(),
     });
     this.#registers.onWrite('Control', (value) => this.#control(Number(value)));
-    this.#registers.onWrite('PageTableBase', () => this.#shadow.setRoot(this.#address('PageTableBase')));
-    this.#registers.onWrite('TlbInvalidate', () => this.#shadow.dropAll());
+    this.#registers.onWrite('PageTableBase', (pointer) => this.#spaces.setRoot(pointer));
+    this.#registers.onWrite('TlbInvalidate', () => this.#spaces.invalidate());
+    for (const name of ['ContextTableBase', 'ContextCount'] as const)
+      this.#registers.onWrite(name, () =>
+        this.#spaces.setContexts(this.#address('ContextTableBase'), this.#registers.get32('ContextCount')),
+      );
   }
 
   get counters() {
@@ -92,13 +104,13 @@ export class Vgpu implements DeviceModel {
   }
 
   dmaUnmap(iova: Iova, size: number): void {
-    this.#shadow.dropIova(iova, size);
+    this.#spaces.dropIova(iova, size);
   }
 
   close(): void {
     this.#ring = undefined;
     this.#seat?.rest();
-    this.#shadow.dropAll();
+    this.#spaces.dropAll();
   }
 
   /** Whoever gives the engine on rings; a share that is used up comes back with time alone. */
@@ -114,7 +126,7 @@ export class Vgpu implements DeviceModel {
 
   #control(value: number): void {
     if (value & CONTROL_RESET) {
-      this.#shadow.setRoot(0 as Iova);
+      this.#spaces.reset();
       this.#engine.reset();
       this.#ring = undefined;
       this.#registers.reset();
@@ -147,8 +159,10 @@ export class Vgpu implements DeviceModel {
     this.#interrupt(INTERRUPT_COMPLETION);
   }
 
-  #faulted(va: number, iova: number): void {
-    this.#registers.set('FaultAddress', BigInt(va));
+  #faulted(context: number, va: number, iova: number): void {
+    this.#registers.set('FaultContext', BigInt(context));
+    this.#registers.set('FaultAddress', BigInt(va % 2 ** 32));
+    this.#registers.set('FaultAddressHigh', BigInt(Math.floor(va / 2 ** 32)));
     this.#registers.set('FaultIova', BigInt(iova));
     this.#interrupt(INTERRUPT_FAULT);
   }
