@@ -18,6 +18,7 @@ import { GuestRam } from '../host/guest-ram.ts';
 import { HPA_BASE } from '../host/host-memory.ts';
 import {
   COMMAND_BUS_MASTER,
+  COMMAND_IO_SPACE,
   COMMAND_MEMORY_SPACE,
   MSI_CAPABILITY,
   MSI_CONTROL_ENABLE,
@@ -107,11 +108,11 @@ export class DeviceHarness {
     return this.#device.dma.heldPins;
   }
 
-  /** What a guest's driver does first: places the BARs, enables memory space, bus mastering and every MSI vector. */
+  /** What a guest's driver does first: places the BARs, enables their spaces, bus mastering and every MSI vector. */
   enable(): void {
     for (let bar = 0; bar <= 5; bar++)
       this.writeConfig(0x10 + 4 * bar, 4, BigInt(BAR_BASE + bar * BAR_STRIDE));
-    this.writeConfig(0x04, 2, BigInt(COMMAND_MEMORY_SPACE | COMMAND_BUS_MASTER));
+    this.writeConfig(0x04, 2, BigInt(COMMAND_IO_SPACE | COMMAND_MEMORY_SPACE | COMMAND_BUS_MASTER));
     const control = this.readConfig(MSI_CAPABILITY + 2, 2);
     const every = ((control >> 1n) & 7n) << 4n;
     this.writeConfig(MSI_CAPABILITY + 2, 2, control | every | BigInt(MSI_CONTROL_ENABLE));

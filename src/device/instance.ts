@@ -192,11 +192,11 @@ export class DeviceInstance {
     };
   }
 
-  /** A BAR answers only while memory space is enabled; else nobody claims the access. */
+  /** A BAR answers only while its space, memory or I/O, is enabled; else nobody claims the access. */
   #region(region: number): BarRegion | undefined {
     const { config, bars } = this.model;
     if (region === REGION_CONFIG) return config.registers;
-    if (!config.memorySpace || !BAR_INDICES.includes(region as BarIndex)) return undefined;
+    if (!config.decodes(region) || !BAR_INDICES.includes(region as BarIndex)) return undefined;
     return bars[region as BarIndex] ?? NO_REGION;
   }
 

@@ -6,6 +6,7 @@ import { DeviceLink, DeviceState, MAX_VECTORS } from '../channel/device-link.ts'
 import { type AccessSize, type MmioPort, REGION_CONFIG } from '../channel/mmio-channel.ts';
 import {
   COMMAND_BUS_MASTER,
+  COMMAND_IO_SPACE,
   COMMAND_MEMORY_SPACE,
   MSI_CAPABILITY,
   MSI_CONTROL_ENABLE,
@@ -54,13 +55,13 @@ export class GuestPciDevice {
   }
 
   /**
-   * What a driver does first: places the BARs, enables memory space, bus mastering and all MSI vectors.
+   * What a driver does first: places the BARs, enables their spaces, bus mastering and all MSI vectors.
    * @throws DeviceLostError
    */
   async start(): Promise<void> {
     for (let bar = 0; bar < BARS; bar++)
       await this.writeConfig(0x10 + 4 * bar, 4, BAR_BASE + (this.index * BARS + bar) * BAR_STRIDE);
-    await this.writeConfig(0x04, 2, COMMAND_BUS_MASTER | COMMAND_MEMORY_SPACE);
+    await this.writeConfig(0x04, 2, COMMAND_BUS_MASTER | COMMAND_IO_SPACE | COMMAND_MEMORY_SPACE);
     await this.writeConfig(MSI_CAPABILITY + 4, 4, 0xfee0_0000);
     await this.writeConfig(MSI_CAPABILITY + 12, 2, 0x30 + this.index);
     const control = Number(await this.readConfig(MSI_CAPABILITY + 2, 2));

@@ -1,11 +1,13 @@
 /**
- * PCI configuration space, type 0 header, with an MSI capability: declared as a register table.
+ * PCI configuration space, type 0 header, with an MSI capability and what a device has of its own: declared as a
+ * register table.
  */
 import { RegisterFile, type RegisterSpec } from './registers.ts';
 
 export const CONFIG_SPACE_BYTES = 256;
 
 /** Command register bits (PCI Local Bus Specification 3.0 §6.2.2). */
+export const COMMAND_IO_SPACE = 1 << 0;
 export const COMMAND_MEMORY_SPACE = 1 << 1;
 export const COMMAND_BUS_MASTER = 1 << 2;
 const STATUS_CAPABILITIES_LIST = 1n << 4n;
@@ -42,6 +44,19 @@ export type ConfigRegister =
   | 'MsiUpperAddress'
   | 'MsiData';
 
+/** Number of a PCI base address register. */
+export type BarNumber = 0 | 1 | 2 | 3 | 4 | 5;
+
+/** A capability of a device's own. */
+export interface PciCapability {
+  /** Where it begins, a multiple of 4 from 0x40. */
+  readonly offset: number;
+  /** 0x09 for a vendor-specific one. */
+  readonly id: number;
+  /** What follows the ID and the next pointer, with offsets in configuration space. */
+  readonly registers: readonly RegisterSpec[];
+}
+
 /** What distinguishes one device's header from another's. */
 export interface PciIdentity {
   readonly vendorId: number;
@@ -55,46 +70,93 @@ export interface PciIdentity {
   readonly bar0Bytes: number;
   /** Sizes of the 32-bit memory BARs 1 to 5, likewise; 0 or nothing for one that is not there. */
   readonly barBytes?: Readonly<Partial<Record<1 | 2 | 3 | 4 | 5, number>>>;
-  /** Vectors that the MSI capability offers: 1 (the default), 2, 4, 8, 16 or 32. */
+  /** BARs in I/O space, from 4 bytes; the others are in memory. */
+  readonly ioBars?: readonly BarNumber[];
+  /** Memory BARs that say they are prefetchable. */
+  readonly prefetchableBars?: readonly BarNumber[];
+  /** Vectors that the MSI capability offers: 1 (the default), 2, 4, 8, 16 or 32; 0 for no such capability. */
   readonly msiVectors?: number;
+  /** Capabilities before MSI in the list. */
+  readonly capabilities?: readonly PciCapability[];
+  /** Registers beyond the header that are in no capability. */
+  readonly registers?: readonly RegisterSpec[];
+  /** The command and status registers at reset, beside the capability list's bit; 0 if nothing is said. */
+  readonly command?: number;
+  readonly status?: number;
+  /** 1 (INTA, the default) to 4, or 0 for none. */
+  readonly interruptPin?: number;
 }
 
+/** Low bits of a BAR that say what it is (§6.2.5.1). */
+const BAR_IO = 1;
+const BAR_PREFETCHABLE = 8;
+
 /** A BAR's low bits are hard-wired to 0 up to its size: that is how software sizes it. */
-const barMask = (bytes: number): bigint =>
-  bytes === 0 ? 0n : BigInt((-bytes >>> 0) & 0xffff_fff0) & 0xffff_ffffn;
+function bar(id: PciIdentity, index: BarNumber): RegisterSpec<ConfigRegister> {
+  const bytes = (index === 0 ? id.bar0Bytes : id.barBytes?.[index]) ?? 0;
+  const isIo = id.ioBars?.includes(index) === true;
+  const kind = isIo ? BAR_IO : id.prefetchableBars?.includes(index) ? BAR_PREFETCHABLE : 0;
+  const mask = bytes === 0 ? 0 : (-bytes & (isIo ? ~3 : ~15)) >>> 0;
+  return { name: `Bar${index}`, offset: 0x10 + 4 * index, size: 4, reset: BigInt(kind), rw: BigInt(mask) };
+}
+
+const BARS: readonly BarNumber[] = [0, 1, 2, 3, 4, 5];
 
 function table(id: PciIdentity): RegisterSpec<ConfigRegister>[] {
   const bits = BigInt;
+  const { list, pointer } = capabilities(id);
+  const status = bits(id.status ?? 0) | (pointer > 0 ? STATUS_CAPABILITIES_LIST : 0n);
   return [
     { name: 'VendorId', offset: 0x00, size: 2, reset: bits(id.vendorId) },
     { name: 'DeviceId', offset: 0x02, size: 2, reset: bits(id.deviceId) },
-    { name: 'Command', offset: 0x04, size: 2, rw: 0x0547n },
-    { name: 'Status', offset: 0x06, size: 2, reset: STATUS_CAPABILITIES_LIST, w1c: 0xf900n },
+    { name: 'Command', offset: 0x04, size: 2, reset: bits(id.command ?? 0), rw: 0x0547n },
+    { name: 'Status', offset: 0x06, size: 2, reset: status, w1c: 0xf900n },
     { name: 'RevisionId', offset: 0x08, size: 1, reset: bits(id.revision) },
     { name: 'ProgIf', offset: 0x09, size: 1, reset: bits(id.classCode & 0xff) },
     { name: 'SubClass', offset: 0x0a, size: 1, reset: bits((id.classCode >>> 8) & 0xff) },
     { name: 'BaseClass', offset: 0x0b, size: 1, reset: bits(id.classCode >>> 16) },
     { name: 'HeaderType', offset: 0x0e, size: 1 },
-    { name: 'Bar0', offset: 0x10, size: 4, rw: barMask(id.bar0Bytes) },
-    { name: 'Bar1', offset: 0x14, size: 4, rw: barMask(id.barBytes?.[1] ?? 0) },
-    { name: 'Bar2', offset: 0x18, size: 4, rw: barMask(id.barBytes?.[2] ?? 0) },
-    { name: 'Bar3', offset: 0x1c, size: 4, rw: barMask(id.barBytes?.[3] ?? 0) },
-    { name: 'Bar4', offset: 0x20, size: 4, rw: barMask(id.barBytes?.[4] ?? 0) },
-    { name: 'Bar5', offset: 0x24, size: 4, rw: barMask(id.barBytes?.[5] ?? 0) },
+    ...BARS.map((index) => bar(id, index)),
     { name: 'SubsystemVendorId', offset: 0x2c, size: 2, reset: bits(id.subsystemVendorId) },
     { name: 'SubsystemId', offset: 0x2e, size: 2, reset: bits(id.subsystemId) },
-    { name: 'CapabilitiesPointer', offset: 0x34, size: 1, reset: bits(MSI_CAPABILITY) },
+    { name: 'CapabilitiesPointer', offset: 0x34, size: 1, reset: bits(pointer) },
     { name: 'InterruptLine', offset: 0x3c, size: 1, rw: 0xffn },
-    { name: 'InterruptPin', offset: 0x3d, size: 1, reset: 1n },
-    // MSI with 64-bit addresses (§6.8.1): Multiple Message Capable in bits 1-3, Enable in bits 4-6.
+    { name: 'InterruptPin', offset: 0x3d, size: 1, reset: bits(id.interruptPin ?? 1) },
+    ...list,
+    // What a device has of its own has names of its own.
+    ...((id.registers ?? []) as readonly RegisterSpec<ConfigRegister>[]),
+  ];
+}
+
+/** The capabilities, chained: a device's own, then MSI if it has vectors. */
+function capabilities(id: PciIdentity) {
+  const own = id.capabilities ?? [];
+  const msiVectors = id.msiVectors ?? 1;
+  const offsets = [...own.map(({ offset }) => offset), ...(msiVectors > 0 ? [MSI_CAPABILITY] : []), 0];
+  const list = own.flatMap(({ offset, id: kind, registers }, index) => [
+    { name: `Capability${index}Id`, offset, size: 1 as const, reset: BigInt(kind) },
+    {
+      name: `Capability${index}Next`,
+      offset: offset + 1,
+      size: 1 as const,
+      reset: BigInt(offsets[index + 1]!),
+    },
+    ...registers,
+  ]) as RegisterSpec<ConfigRegister>[];
+  return { list: msiVectors > 0 ? [...list, ...msi(msiVectors)] : list, pointer: offsets[0]! };
+}
+
+/** MSI with 64-bit addresses (§6.8.1): Multiple Message Capable in bits 1-3, Enable in bits 4-6. */
+function msi(vectors: number): RegisterSpec<ConfigRegister>[] {
+  return [
     { name: 'MsiCapabilityId', offset: MSI_CAPABILITY, size: 1, reset: 0x05n },
     { name: 'MsiNext', offset: MSI_CAPABILITY + 1, size: 1 },
     {
       name: 'MsiControl',
       offset: MSI_CAPABILITY + 2,
       size: 2,
-      reset: 0x80n | bits(Math.log2(id.msiVectors ?? 1) << 1),
-      rw: (id.msiVectors ?? 1) > 1 ? 0x71n : 0x01n,
+      reset: 0x80n | BigInt(Math.log2(vectors) << 1),
+      rw: vectors > 1 ? 0x71n : 0x01n,
     },
     { name: 'MsiAddress', offset: MSI_CAPABILITY + 4, size: 4, rw: 0xffff_fffcn },
     { name: 'MsiUpperAddress', offset: MSI_CAPABILITY + 8, size: 4, rw: 0xffff_ffffn },
@@ -105,8 +167,13 @@ function table(id: PciIdentity): RegisterSpec<ConfigRegister>[] {
 /** One function's configuration space. Undeclared offsets read 0 and ignore writes, as reserved fields do. */
 export class ConfigSpace {
   readonly registers: RegisterFile<ConfigRegister>;
+  readonly #hasMsi: boolean;
+  readonly #ioBars: readonly number[];
 
+  /** @throws RegisterTableError for registers and capabilities that overlap */
   constructor(identity: PciIdentity) {
+    this.#hasMsi = identity.msiVectors !== 0;
+    this.#ioBars = identity.ioBars ?? [];
     this.registers = new RegisterFile(CONFIG_SPACE_BYTES, table(identity));
   }
 
@@ -119,8 +186,22 @@ export class ConfigSpace {
     return (this.registers.get32('Command') & COMMAND_MEMORY_SPACE) !== 0;
   }
 
+  /** True if the guest has enabled the space that a BAR is in. */
+  decodes(bar: number): boolean {
+    const space = this.#ioBars.includes(bar) ? COMMAND_IO_SPACE : COMMAND_MEMORY_SPACE;
+    return (this.registers.get32('Command') & space) !== 0;
+  }
+
   get msiEnabled(): boolean {
-    return (this.registers.get32('MsiControl') & MSI_CONTROL_ENABLE) !== 0;
+    return this.#hasMsi && (this.registers.get32('MsiControl') & MSI_CONTROL_ENABLE) !== 0;
+  }
+
+  /** Its 256 bytes as they are now. Reads nothing as software does. */
+  bytes(): Uint8Array {
+    const bytes = new Uint8Array(CONFIG_SPACE_BYTES);
+    for (const { spec, value } of this.registers.entries())
+      for (let i = 0; i < spec.size; i++) bytes[spec.offset + i] = Number((value >> BigInt(8 * i)) & 0xffn);
+    return bytes;
   }
 
   /**
