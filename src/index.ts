@@ -14,6 +14,7 @@ export * from './device/sdk.ts';
 export { jainIndex, usageBetween, type VgpuFigures, type VgpuUsage } from './gpu/figures.ts';
 export { POLICIES, type Policy, type Scheduling } from './gpu/policy.ts';
 export type { DmaBuffer } from './guest/dma-api.ts';
+export type { GpuContext, GpuMapping } from './guest/gpu-context.ts';
 export type { GpuCommand, GpuCompletion } from './guest/gpu-driver.ts';
 export { CommandTimeoutError, DeviceHaltedError, DeviceLostError } from './guest/gpu-driver.ts';
 export type { GuestGpu, GuestVm } from './guest/guest-vm.ts';
@@ -32,6 +33,6 @@ export {
   submit,
   verifiedRound,
 } from './guest/workload.ts';
-export { CompletionStatus, Opcode } from './pci/vgpu-interface.ts';
+export { CompletionStatus, GLOBAL_CONTEXT, GPU_PAGE_64K, Opcode } from './pci/vgpu-interface.ts';
 export * as vtd from './pci/vtd-format.ts';
 export { type Scenario, scenario } from './scenario/scenario.ts';

@@ -15,6 +15,7 @@ import {
   MSI_CONTROL_ENABLE,
 } from '../pci/config-space.ts';
 import * as vgpu from '../pci/vgpu-interface.ts';
+import { entryFlags, GpuContext, type GpuMapping, writeEntry } from './gpu-context.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { GuestDevice } from './protocol.ts';
 
@@ -31,6 +32,13 @@ const PUMP_WAIT_MS = 1000;
 /** Where BARs are put: in the MMIO hole. */
 const BAR_BASE = 0xe000_0000;
 const BAR_STRIDE = 0x1_0000;
+/** BAR 4, from BAR 0. */
+const GLOBAL_TABLE_OFFSET = 0x4000;
+
+/** Registers of 8 bytes. */
+const WIDE: ReadonlySet<vgpu.VgpuRegister> = new Set(
+  vgpu.VGPU_REGISTERS.filter(({ size }) => size === 8).map(({ name }) => name),
+);
 
 /** The device's worker has failed or its link is down: it answers no more. */
 export class DeviceLostError extends Error {
@@ -58,14 +66,16 @@ export class CommandTimeoutError extends Error {
   }
 }
 
-/** A command for the engine; addresses are GPU virtual, lengths bytes. */
+/** A command for the engine; addresses are GPU virtual, of the context, lengths bytes. */
 export interface GpuCommand {
   readonly opcode: vgpu.Opcode;
   readonly target?: number;
   readonly source?: number;
   readonly length?: number;
-  /** Fill value. */
+  /** Fill value, or flags of page table entries. */
   readonly value?: number;
+  /** A context's number, or GLOBAL_CONTEXT; 0, the one of `map`, by default. */
+  readonly context?: number;
 }
 
 /** How a command ended. */
@@ -98,6 +108,9 @@ export class GpuDriver {
   readonly #ring: Gpa;
   readonly #completions: Gpa;
   readonly #directory: Gpa;
+  readonly #contextTable: Gpa;
+  readonly #pages: PageAllocator;
+  #contexts = 1;
   readonly #tables: readonly Gpa[];
   readonly #outstanding: Outstanding[] = [];
   #roomWaiters: (() => void)[] = [];
@@ -117,7 +130,9 @@ export class GpuDriver {
     this.#completions = pages.allocate() as Gpa;
     this.#directory = pages.allocate() as Gpa;
     this.#tables = Array.from({ length: GPU_PAGE_TABLES }, () => pages.allocate() as Gpa);
-    this.staticPages = [this.#ring, this.#completions, this.#directory, ...this.#tables];
+    this.#contextTable = pages.allocate() as Gpa;
+    this.#pages = pages;
+    this.staticPages = [this.#ring, this.#completions, this.#directory, this.#contextTable, ...this.#tables];
   }
 
   /** True until the device has been lost or has halted. */
@@ -136,6 +151,8 @@ export class GpuDriver {
     const expected = vgpu.VGPU_IDENTITY.vendorId | (vgpu.VGPU_IDENTITY.deviceId << 16);
     if (id !== expected) throw new Error(`${this.name} has PCI ID ${hex(id)}, expected ${hex(expected)}`);
     await this.#mmio.write(REGION_CONFIG, 0x10, 4, BigInt(BAR_BASE + this.index * BAR_STRIDE));
+    const globalTable = BAR_BASE + this.index * BAR_STRIDE + GLOBAL_TABLE_OFFSET;
+    await this.#mmio.write(REGION_CONFIG, 0x20, 4, BigInt(globalTable));
     await this.#mmio.write(REGION_CONFIG, 0x04, 2, BigInt(COMMAND_BUS_MASTER | COMMAND_MEMORY_SPACE));
     await this.#mmio.write(REGION_CONFIG, MSI_CAPABILITY + 4, 4, 0xfee0_0000n);
     await this.#mmio.write(REGION_CONFIG, MSI_CAPABILITY + 12, 2, BigInt(0x30 + this.index));
@@ -146,7 +163,7 @@ export class GpuDriver {
 
   /** Writes a BAR 0 register. */
   writeRegister(name: vgpu.VgpuRegister, value: number): void | Promise<void> {
-    const wide = name === 'RingBase' || name === 'CompletionBase' || name === 'PageTableBase';
+    const wide = WIDE.has(name);
     return this.#mmio.write(REGION_BAR0, vgpu.VGPU_OFFSET[name], wide ? 8 : 4, BigInt(value));
   }
 
@@ -173,6 +190,53 @@ export class GpuDriver {
   unmap(va: number, pages: number): void | Promise<void> {
     for (let i = 0; i < pages; i++) this.#writePte(va / PAGE_SIZE + i, 0, 0);
     return this.writeRegister('TlbInvalidate', 1);
+  }
+
+  /**
+   * A further address space, its tables at `base`, a multiple of 1 GiB. Its table pages must be mapped for the device at
+   * IOVA = GPA before it is used.
+   * @throws RangeError beyond CONTEXTS_LIMIT
+   */
+  async createContext(base: number): Promise<GpuContext> {
+    if (this.#contexts >= vgpu.CONTEXTS_LIMIT)
+      throw new RangeError(`${this.name} has ${this.#contexts} contexts; accepted: ${vgpu.CONTEXTS_LIMIT}`);
+    const id = this.#contexts++;
+    const slot = this.#contextTable + id * vgpu.CONTEXT_ROOT_BYTES;
+    const context = new GpuContext(id, base, slot, this.#ram, this.#pages);
+    await this.writeRegister('ContextTableBase', this.#contextTable);
+    await this.writeRegister('ContextCount', this.#contexts);
+    return context;
+  }
+
+  /** Has the device forget what it read from page tables. */
+  invalidate(): void | Promise<void> {
+    return this.writeRegister('TlbInvalidate', 1);
+  }
+
+  /** Writes an entry of the global table, a trapped write; `iova` undefined clears it. */
+  writeGlobal(index: number, iova: Iova | undefined, mapping: GpuMapping = {}): void | Promise<void> {
+    const entry = iova === undefined ? 0n : BigInt(iova) | BigInt(entryFlags(mapping));
+    return this.#mmio.write(vgpu.GLOBAL_TABLE_BAR, index * 8, 8, entry);
+  }
+
+  /** Has the device write the entries from `va` on, `length` bytes, for consecutive IOVAs; undefined clears them. */
+  updatePtes(
+    context: number,
+    va: number,
+    iova: Iova | undefined,
+    length: number,
+    mapping: GpuMapping = {},
+  ): Promise<GpuCompletion> {
+    const flags = entryFlags(mapping);
+    const value = iova === undefined ? flags & ~vgpu.GPU_PTE_PRESENT : flags;
+    return this.submit({
+      opcode: vgpu.Opcode.updatePtes,
+      context,
+      target: va,
+      source: iova ?? 0,
+      length,
+      value,
+    });
   }
 
   /**
@@ -220,8 +284,7 @@ export class GpuDriver {
   }
 
   #writeEntry(gpa: number, iova: number, flags: number): void {
-    this.#ram.write32(gpa + 4, Math.floor(iova / 2 ** 32));
-    this.#ram.write32(gpa, ((iova % 2 ** 32) | flags) >>> 0);
+    writeEntry(this.#ram, gpa, iova, flags);
   }
 
   #writeCommand(slot: number, sequence: number, command: GpuCommand): void {
@@ -229,8 +292,12 @@ export class GpuDriver {
     const word = (index: number, value: number) => this.#ram.write32(at + index * 4, value);
     word(vgpu.CommandWord.opcode, command.opcode);
     word(vgpu.CommandWord.sequence, sequence);
-    word(vgpu.CommandWord.target, command.target ?? 0);
-    word(vgpu.CommandWord.source, command.source ?? 0);
+    const { target = 0, source = 0 } = command;
+    word(vgpu.CommandWord.target, target % 2 ** 32);
+    word(vgpu.CommandWord.targetHigh, Math.floor(target / 2 ** 32));
+    word(vgpu.CommandWord.source, source % 2 ** 32);
+    word(vgpu.CommandWord.sourceHigh, Math.floor(source / 2 ** 32));
+    word(vgpu.CommandWord.context, command.context ?? 0);
     word(vgpu.CommandWord.length, command.length ?? 0);
     word(vgpu.CommandWord.value, command.value ?? 0);
   }
