@@ -9,6 +9,7 @@ describe('a device model of one’s own', () => {
   before(async () => {
     const { stdout } = await mdevsim('run', fixture('misbehaving-models'), '--json', '--seed', '5');
     summary = JSON.parse(stdout) as RunSummary;
+    expect(summary.vmsLost, summary.problems.join('\n')).to.equal(0);
   });
 
   const problems = (device: number) =>

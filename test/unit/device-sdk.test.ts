@@ -369,7 +369,7 @@ describe('a model file', () => {
   it('is refused with its name and what is accepted', async () => {
     await Promise.all(
       Object.entries(refused).map(async ([what, [model, why]]) => {
-        const limitMs = model.includes('never') ? 100 : 10_000;
+        const limitMs = model.includes('never-loads') ? 100 : 10_000;
         const refusal = await resolveModel(model, limitMs).catch((error: Error) => error);
         expect(refusal, what).to.be.instanceOf(ScenarioError);
         expect((refusal as Error).message, what).to.match(why);
