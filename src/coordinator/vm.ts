@@ -1,26 +1,25 @@
 /**
  * One VM: guest RAM, vIOMMU, devices and guest, and the order in which they start, fail and end.
  */
-import { nowUs, Prng, sleep, wallMs } from '#host';
+import { Prng, wallMs } from '#host';
 import { type Hpa, hex, type Iova } from '../address/address.ts';
 import { decodeFrame, encodeFrame, type Frame, type FrameHeader, type FrameKind } from '../channel/codec.ts';
-import { MMIO_CHANNEL_BYTES, MmioServer } from '../channel/mmio-channel.ts';
 import type { FrameBodies } from '../channel/schema.ts';
 import type { DeviceOptions } from '../device/model.ts';
 import type { DeviceTask } from '../device/runtime.ts';
 import type { SeatHandle } from '../gpu/seat.ts';
-import type { GuestReport, GuestTask, VmControl } from '../guest/protocol.ts';
+import type { GuestTask, VmControl } from '../guest/protocol.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { requesterId } from '../pci/config-space.ts';
-import { sumReports } from '../report/device-report.ts';
-import type { Completion } from '../viommu/notifier.ts';
 import type { VIommu } from '../viommu/viommu.ts';
 import type { GpuPool, Placement } from './gpu-pool.ts';
 import { runGuest } from './guest-host.ts';
+import { IommuRegisters } from './iommu-registers.ts';
 import { VmLedger } from './ledger.ts';
 import { makeIommu } from './make-iommu.ts';
 import { DEFAULT_MODEL, type DeviceSupervisor } from './supervisor.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './vm-device.ts';
+import { vmResult } from './vm-result.ts';
 
 /** What a VM is made of. */
 export interface VmConfig {
@@ -58,15 +57,8 @@ export interface VmSurroundings {
   again(bit: number): void;
 }
 
-/** MMIO entries, or frames, served per turn: one guest must not starve the others. */
+/** Frames served per turn: one device must not starve the others. */
 const BURST = 64;
-/** Register writes whose work is under way; beyond it the guest's ring fills and the guest waits. */
-const PENDING_WRITES_LIMIT = 32;
-const SETTLE_POLL_MS = 5;
-/** Lines of its devices, of each kind, that a VM's result has. */
-const DEVICE_NOTES_LIMIT = 64;
-/** How long the end of a VM waits for register writes still under way. */
-const SETTLE_TIMEOUT_MS = 30_000;
 
 export class Vm implements DeviceOwner {
   readonly config: VmConfig;
@@ -77,12 +69,10 @@ export class Vm implements DeviceOwner {
   /** The vGPUs' seats, by index. */
   readonly #seats: readonly Placement[];
   readonly #iommu: VIommu;
-  readonly #iommuMmio = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
-  readonly #iommuServer = new MmioServer(this.#iommuMmio, 0);
+  readonly #registers: IommuRegisters;
   #started: Promise<unknown> = Promise.resolve();
   readonly #releases: Promise<void>[] = [];
   #ending = false;
-  #pendingWrites = 0;
   #audits = 0;
   #phase = 'start';
   #operations = 0;
@@ -94,6 +84,10 @@ export class Vm implements DeviceOwner {
     const half = config.ramBytes / 2;
     this.ram = GuestRam.allocate(config.hpaBase, half, half, new Prng(config.seed));
     this.#iommu = makeIommu(config.viommu, this.ram);
+    this.#registers = new IommuRegisters(this.#iommu, {
+      again: () => around.again(around.firstBit),
+      violation: (kind, detail) => this.#violation(-1, kind, detail),
+    });
     this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index));
     this.#seats = this.devices.map(({ name, link }, index) => around.gpus.place(name, index, link.sab));
   }
@@ -117,23 +111,21 @@ export class Vm implements DeviceOwner {
       timeoutMs: this.config.timeoutMs,
     });
     this.#record('guestDone', -1, { error: report.error });
-    await this.#settle();
+    await this.#registers.settle();
     if (report.error === '') this.#audit();
     await this.#stopDevices();
-    return this.#result(report);
+    return vmResult(report, {
+      devices: this.devices,
+      ledger: this.ledger,
+      audits: this.#audits,
+      operations: this.#operations,
+      bytesVerified: this.#bytesVerified,
+    });
   }
 
   /** Serves the vIOMMU's register ring. */
   serveIommu(): void {
-    if (this.#pendingWrites >= PENDING_WRITES_LIMIT) return;
-    const more = this.#iommuServer.serve(
-      {
-        read: (_region, offset, size) => this.#iommu.readRegister(offset, size),
-        write: (_region, offset, size, value) => this.#track(this.#iommu.writeRegister(offset, size, value)),
-      },
-      BURST,
-    );
-    if (more && this.#pendingWrites < PENDING_WRITES_LIMIT) this.#around.again(this.#around.firstBit);
+    this.#registers.serve();
   }
 
   /** Serves the control frames of one device. */
@@ -257,19 +249,6 @@ export class Vm implements DeviceOwner {
     return '(the tables translate it, but no invalidation has announced that)';
   }
 
-  #track(work: Completion): void {
-    if (!work) return;
-    this.#pendingWrites++;
-    const done = () => {
-      this.#pendingWrites--;
-      this.#around.again(this.#around.firstBit);
-    };
-    work.then(done, (error: Error) => {
-      this.#violation(-1, 'coordinator-error', `register write failed: ${error.message}`);
-      done();
-    });
-  }
-
   #failed(device: VmDevice, reason: string): void {
     this.ledger.deviceLost(device.index);
     const pinsReleased = device.fail(reason);
@@ -296,14 +275,6 @@ export class Vm implements DeviceOwner {
       }
     }
     return differences;
-  }
-
-  /** Lets register writes that are under way come to their end. */
-  async #settle(): Promise<void> {
-    const deadline = nowUs() + SETTLE_TIMEOUT_MS * 1000;
-    while (this.#pendingWrites > 0 && nowUs() < deadline) await sleep(SETTLE_POLL_MS);
-    if (this.#pendingWrites > 0)
-      this.#violation(-1, 'stuck-register-write', `${this.#pendingWrites} register writes did not complete`);
   }
 
   async #stopDevices(): Promise<void> {
@@ -386,49 +357,11 @@ export class Vm implements DeviceOwner {
       devices: this.devices.map(({ name, requesterId, link }) => ({ name, requesterId, link: link.sab })),
       model: this.config.model,
       viommu,
-      iommuMmio: this.#iommuMmio,
+      iommuMmio: this.#registers.mmio,
       coordinatorDoorbell: doorbell,
       coordinatorSenders: doorbellSenders,
       coordinatorBit: firstBit,
       fault: inject === 'skip-invalidation' ? inject : '',
-    };
-  }
-
-  /** What the watchdogs found about the guest, what the guest says, and what the devices have logged. */
-  #notes(report: GuestReport): string[] {
-    const logged = (watchdog: boolean) =>
-      this.devices
-        .flatMap(({ name, logged }) =>
-          logged.filter((line) => line.watchdog === watchdog).map(({ text }) => `${name}: ${text}`),
-        )
-        .slice(0, DEVICE_NOTES_LIMIT);
-    return [...logged(true), ...report.notes, ...logged(false)];
-  }
-
-  #result(report: GuestReport): FrameBodies['vmResult'] {
-    const { ledger } = this;
-    if (ledger.missingFaults > 0)
-      ledger.violation('missing-fault', `${ledger.missingFaults} announced DMA faults did not come`);
-    const counters = this.devices.map((device) => device.container.counters);
-    const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
-    return {
-      // A guest that could not report is known by what it last said of its progress.
-      operations: Math.max(report.operations, this.#operations),
-      bytesVerified: Math.max(report.bytesVerified, this.#bytesVerified),
-      mismatches: report.mismatches,
-      failures: [...report.failures, ...ledger.unexpectedFaults],
-      faultsExpected: ledger.faultsExpected,
-      faultsUnexpected: ledger.faultsUnexpected,
-      violations: ledger.violations(),
-      histograms: report.histograms,
-      failedDevices: this.devices.filter((d) => d.failure !== '').map((d) => `${d.name} ${d.failure}`),
-      scriptError: report.error,
-      maps: sum(counters.map((c) => c.maps)),
-      unmaps: sum(counters.map((c) => c.unmaps)),
-      switches: sum(this.devices.map((device) => device.space.counters.switches)),
-      audits: this.#audits,
-      devices: sumReports(this.devices.flatMap((device) => device.report ?? [])),
-      notes: this.#notes(report),
     };
   }
 }
