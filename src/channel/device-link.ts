@@ -5,7 +5,7 @@
 import * as mem from '#mem';
 import { Doorbell, doorbellWords } from './doorbell.ts';
 import { FrameRing, frameRingBytes } from './frame-ring.ts';
-import { MMIO_CHANNEL_BYTES, MmioPort, MmioServer } from './mmio-channel.ts';
+import { MMIO_CHANNEL_BYTES, MMIO_WINDOW_BYTES, MmioPort, MmioServer } from './mmio-channel.ts';
 
 const { rd, ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
 
@@ -31,7 +31,8 @@ const OFFSET_VECTORS = OFFSET_EVENTS + 4;
 const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
 const OFFSET_TO_DEVICE = OFFSET_MMIO + MMIO_CHANNEL_BYTES;
 const OFFSET_FROM_DEVICE = OFFSET_TO_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
-export const DEVICE_LINK_BYTES = OFFSET_FROM_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
+const OFFSET_WINDOW = OFFSET_FROM_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
+export const DEVICE_LINK_BYTES = OFFSET_WINDOW + MMIO_WINDOW_BYTES;
 
 const STATE = 0;
 const FAULTS_RECORDED = 1;
@@ -65,12 +66,12 @@ export class DeviceLink {
 
   /** The guest's MMIO end. */
   mmioPort(): MmioPort {
-    return new MmioPort(this.sab, OFFSET_MMIO, () => this.doorbell.ring(RING_MMIO));
+    return new MmioPort(this.sab, OFFSET_MMIO, () => this.doorbell.ring(RING_MMIO), OFFSET_WINDOW);
   }
 
   /** The device's MMIO end (the supervisor closes it when the device is gone). */
   mmioServer(): MmioServer {
-    return new MmioServer(this.sab, OFFSET_MMIO);
+    return new MmioServer(this.sab, OFFSET_MMIO, OFFSET_WINDOW);
   }
 
   get state(): DeviceState {

@@ -4,7 +4,7 @@
  */
 import * as mem from '#mem';
 
-const { ld, st, rd, wr, add, wake, waitEqAsync, wordsOf } = mem;
+const { ld, st, rd, wr, add, wake, waitEqAsync, wordsOf, bytesOf, copyIn, copyOut } = mem;
 
 /** Entries a guest may have posted and not yet had taken; a full ring makes the guest wait. */
 export const MMIO_RING_ENTRIES = 256;
@@ -22,8 +22,13 @@ const WORD_ENTRIES = 8;
 const ENTRY_WORDS = 8;
 const OP_READ = 1;
 const OP_WRITE = 2;
+const OP_READ_BLOCK = 3;
+const OP_WRITE_BLOCK = 4;
 
 export const MMIO_CHANNEL_BYTES = (WORD_ENTRIES + MMIO_RING_ENTRIES * ENTRY_WORDS) * 4;
+
+/** Bytes of the window through which blocks go, where a channel has one. */
+export const MMIO_WINDOW_BYTES = 16_384;
 
 /** Access sizes in bytes. */
 export type AccessSize = 1 | 2 | 4 | 8;
@@ -31,10 +36,13 @@ export type AccessSize = 1 | 2 | 4 | 8;
 /** Register space numbers: PCI BARs are 0–5 as in VFIO_PCI_BAR*_REGION_INDEX, 7 is config space. */
 export const REGION_BAR0 = 0;
 export const REGION_CONFIG = 7;
+/** What a device displays: the first index that VFIO leaves to devices. No part of the guest's machine. */
+export const REGION_SCANOUT = 9;
 
 /** The guest's end. One thread uses it; entries enter the ring in the order they were made, also past a full ring. */
 export class MmioPort {
   readonly #words: mem.SharedWords;
+  readonly #window: mem.SharedBytes | undefined;
   readonly #notify: () => void;
   #reads: Promise<unknown> = Promise.resolve();
   /** Entries that found the ring full: the rest queue behind them. */
@@ -44,8 +52,10 @@ export class MmioPort {
   /** Set when an answer, or room, did not come in time: a late answer must not be taken for the next. */
   #dead = false;
 
-  constructor(sab: SharedArrayBuffer, byteOffset: number, notify: () => void) {
+  /** `windowOffset`: where the channel's window is, for blocks. */
+  constructor(sab: SharedArrayBuffer, byteOffset: number, notify: () => void, windowOffset?: number) {
     this.#words = wordsOf(sab, byteOffset, MMIO_CHANNEL_BYTES / 4);
+    this.#window = windowAt(sab, windowOffset);
     this.#notify = notify;
   }
 
@@ -55,33 +65,68 @@ export class MmioPort {
   }
 
   /** Reads; all ones if the owner is gone. Every write made before is taken first. */
-  read(region: number, offset: number, size: AccessSize): Promise<bigint> {
-    const result = this.#reads.then(() => this.#read(region, offset, size));
+  async read(region: number, offset: number, size: AccessSize): Promise<bigint> {
+    const ones = (1n << BigInt(8 * size)) - 1n;
+    return this.#afterReads(async () => {
+      if (!(await this.#exchange(OP_READ, region, offset, size))) return ones;
+      const low = BigInt(rd(this.#words, WORD_REPLY_LOW, 'link.word') >>> 0);
+      const high = BigInt(rd(this.#words, WORD_REPLY_HIGH, 'link.word') >>> 0);
+      return ((high << 32n) | low) & ones;
+    });
+  }
+
+  /** Fills `target` from a region, as a string of reads; with ones if the owner is gone. @throws RangeError */
+  async readBlock(region: number, offset: number, target: Uint8Array): Promise<void> {
+    await this.#eachBlock(target, async (block, at, window) => {
+      const answered = await this.#exchange(OP_READ_BLOCK, region, offset + at, block.length);
+      if (answered) copyOut(block, 0, window, 0, block.length, 'ring.slot');
+      else block.fill(0xff);
+    });
+  }
+
+  /** Writes `source` to a region, as a string of writes; resolves when the owner has it. @throws RangeError */
+  async writeBlock(region: number, offset: number, source: Uint8Array): Promise<void> {
+    await this.#eachBlock(source, async (block, at, window) => {
+      copyIn(window, 0, block, 0, block.length, 'ring.slot');
+      await this.#exchange(OP_WRITE_BLOCK, region, offset + at, block.length);
+    });
+  }
+
+  /** Has each piece of `bytes` that fits the window go through it, alone. */
+  async #eachBlock(
+    bytes: Uint8Array,
+    move: (block: Uint8Array, at: number, window: mem.SharedBytes) => Promise<void>,
+  ): Promise<void> {
+    const window = this.#window;
+    if (!window) throw new RangeError('this channel has no window for blocks');
+    for (let at = 0; at < bytes.length; at += MMIO_WINDOW_BYTES)
+      await this.#afterReads(() => move(bytes.subarray(at, at + MMIO_WINDOW_BYTES), at, window));
+  }
+
+  #afterReads<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#reads.then(work);
     this.#reads = result;
     return result;
   }
 
-  async #read(region: number, offset: number, size: AccessSize): Promise<bigint> {
-    const ones = (1n << BigInt(8 * size)) - 1n;
-    if (this.#dead) return ones;
+  /** Posts an entry and waits for its answer. False if there is none. */
+  async #exchange(op: number, region: number, offset: number, size: number): Promise<boolean> {
+    if (this.#dead) return false;
     const before = ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word');
-    if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return ones;
+    if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return false;
     this.#sequence = (before + 1) | 0;
-    const pushed = this.#push(OP_READ, region, offset, size, 0n);
-    if (pushed && !(await pushed)) return ones;
+    const pushed = this.#push(op, region, offset, size, 0n);
+    if (pushed && !(await pushed)) return false;
     for (;;) {
       const waiting = waitEqAsync(this.#words, WORD_REPLY_SEQUENCE, before, MMIO_TIMEOUT_MS, 'link.wait');
       if (waiting && !(await waiting)) {
         this.#dead = true;
-        return ones;
+        return false;
       }
       // Closing raises the flag, then changes the sequence: whoever read the sequence before is not left waiting.
-      if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return ones;
-      if (ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word') === this.#sequence) break;
+      if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return false;
+      if (ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word') === this.#sequence) return true;
     }
-    const low = BigInt(rd(this.#words, WORD_REPLY_LOW, 'link.word') >>> 0);
-    const high = BigInt(rd(this.#words, WORD_REPLY_HIGH, 'link.word') >>> 0);
-    return ((high << 32n) | low) & ones;
   }
 
   /** Undefined if the entry is in the ring; else a promise, false if it never will be. */
@@ -129,14 +174,22 @@ export class MmioPort {
 export interface MmioTarget {
   read(region: number, offset: number, size: AccessSize): bigint;
   write(region: number, offset: number, size: AccessSize, value: bigint): void;
+  /** Strings of accesses; without them blocks read as ones, and writes are dropped. */
+  readBlock?(region: number, offset: number, target: Uint8Array): void;
+  writeBlock?(region: number, offset: number, source: Uint8Array): void;
 }
+
+const windowAt = (sab: SharedArrayBuffer, offset: number | undefined): mem.SharedBytes | undefined =>
+  offset === undefined ? undefined : bytesOf(sab, offset, MMIO_WINDOW_BYTES);
 
 /** The owner's end. */
 export class MmioServer {
   readonly #words: mem.SharedWords;
+  readonly #window: mem.SharedBytes | undefined;
 
-  constructor(sab: SharedArrayBuffer, byteOffset: number) {
+  constructor(sab: SharedArrayBuffer, byteOffset: number, windowOffset?: number) {
     this.#words = wordsOf(sab, byteOffset, MMIO_CHANNEL_BYTES / 4);
+    this.#window = windowAt(sab, windowOffset);
   }
 
   /** Serves at most `limit` entries. True if more are waiting. */
@@ -165,16 +218,34 @@ export class MmioServer {
     const region = rd(this.#words, at + 1, 'ring.slot');
     const offset = rd(this.#words, at + 2, 'ring.slot');
     const size = rd(this.#words, at + 3, 'ring.slot') as AccessSize;
-    if (rd(this.#words, at, 'ring.slot') === OP_WRITE) {
+    const op = rd(this.#words, at, 'ring.slot');
+    if (op === OP_WRITE) {
       const low = BigInt(rd(this.#words, at + 4, 'ring.slot') >>> 0);
       const high = BigInt(rd(this.#words, at + 5, 'ring.slot') >>> 0);
       target.write(region, offset, size, (high << 32n) | low);
       return;
     }
-    const value = target.read(region, offset, size);
+    let value = 0n;
+    if (op === OP_READ_BLOCK || op === OP_WRITE_BLOCK) this.#serveBlock(op, target, region, offset, size);
+    else value = target.read(region, offset, size);
     wr(this.#words, WORD_REPLY_LOW, Number(BigInt.asIntN(32, value)), 'link.word');
     wr(this.#words, WORD_REPLY_HIGH, Number(BigInt.asIntN(32, value >> 32n)), 'link.word');
     st(this.#words, WORD_REPLY_SEQUENCE, rd(this.#words, at + 6, 'ring.slot'), 'link.word');
     wake(this.#words, WORD_REPLY_SEQUENCE, 'link.wait');
+  }
+
+  /** What a guest leaves in its ring may be anything: a block is never larger than the window. */
+  #serveBlock(op: number, target: MmioTarget, region: number, offset: number, size: number): void {
+    const window = this.#window;
+    if (!window || size < 0 || size > MMIO_WINDOW_BYTES) return;
+    const block = new Uint8Array(size);
+    if (op === OP_WRITE_BLOCK) {
+      copyOut(block, 0, window, 0, size, 'ring.slot');
+      target.writeBlock?.(region, offset, block);
+      return;
+    }
+    if (target.readBlock) target.readBlock(region, offset, block);
+    else block.fill(0xff);
+    copyIn(window, 0, block, 0, size, 'ring.slot');
   }
 }
