@@ -4,11 +4,13 @@
 import { VECTOR_INSTANCES, VECTOR_PARENTS } from '../../mdev/recorded-parents.ts';
 import { MdevRegistry } from '../../mdev/registry.ts';
 import { SysfsTree } from '../../mdev/sysfs.ts';
+import { MDPY_MODES } from '../../pci/mdpy-interface.ts';
+import { MTTY_PORTS } from '../../pci/mtty-interface.ts';
 import { VfioContainer, type VfioDevice, VfioGroup } from '../../vfio/group.ts';
 import { DMA_ENTRY_LIMIT } from '../../vfio/mappings.ts';
 import type { Type1Violation } from '../../vfio/type1.ts';
 import { DeviceModel, type Eventfd } from './device-model.ts';
-import { Mdpy, RESOLUTIONS } from './mdpy.ts';
+import { Mdpy } from './mdpy.ts';
 import { Mtty } from './mtty.ts';
 import { ProcessMemory } from './process-memory.ts';
 import { type Callback, TestDriver } from './test-driver.ts';
@@ -135,11 +137,9 @@ export class Machine {
   }
 }
 
-const MTTY_PORTS: Readonly<Record<string, number>> = { 'mtty-1': 1, 'mtty-2': 2 };
-
 /** The driver of a type. */
 function modelFor(type: string): DeviceModel {
-  const [ports, resolution] = [MTTY_PORTS[type], RESOLUTIONS[type]];
+  const [ports, mode] = [MTTY_PORTS[type], MDPY_MODES[type]];
   if (ports !== undefined) return new Mtty(ports);
-  return resolution === undefined ? new DeviceModel() : new Mdpy(resolution);
+  return mode === undefined ? new DeviceModel() : new Mdpy(mode);
 }

@@ -1,64 +1,33 @@
 /**
  * The kernel's mdpy sample driver (samples/vfio-mdev/mdpy.c): a display that is a framebuffer to be mapped.
  */
+import { ConfigSpace } from '../../pci/config-space.ts';
+import { drawGradient, type MdpyMode, mdpyBarBytes, mdpyIdentity } from '../../pci/mdpy-interface.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
 import { DeviceModel, refuse } from './device-model.ts';
 
-const CONFIG_BYTES = 256;
 /** The driver says one byte less than there is. */
 const CONFIG_SIZE = 0xff;
 const FRAMEBUFFER = 0;
 const FRAMEBUFFER_OFFSET = 0x1000;
-const PIXEL_BYTES = 4;
-const BRIGHTEST = 255;
 
 const BAR0 = 0x10;
-/** 32-bit, prefetchable. */
-const BAR0_FLAGS = 8;
 const BAR_FLAGS_MASK = 0xf;
-const VENDOR_CAP = 0x40;
-const XRGB8888 = 0x3432_5258;
-
-/** 16-bit values at offsets, as the driver's display identifies itself. */
-const CONFIG: readonly (readonly [offset: number, value: number])[] = [
-  [0x00, 0x1b36],
-  [0x02, 0x000f],
-  [0x04, 0x0003],
-  [0x06, 0x0010],
-  [0x08, 0x0001],
-  [0x0a, 0x0380],
-  [BAR0, BAR0_FLAGS],
-  [0x2c, 0x1af4],
-  [0x2e, 0x1100],
-  [0x34, VENDOR_CAP],
-  [VENDOR_CAP, 0x0009],
-  [VENDOR_CAP + 2, 0x0010],
-];
-
-/** Width and height in pixels of each type. */
-export const RESOLUTIONS: Readonly<Record<string, readonly [width: number, height: number]>> = {
-  'mdpy-vga': [640, 480],
-  'mdpy-xga': [1024, 768],
-  'mdpy-hd': [1920, 1080],
-};
 
 export class Mdpy extends DeviceModel {
-  readonly #width: number;
-  readonly #height: number;
-  readonly #config = new Uint8Array(CONFIG_BYTES);
-  readonly #view = new DataView(this.#config.buffer);
+  readonly #mode: MdpyMode;
+  readonly #config: Uint8Array;
+  readonly #view: DataView;
   /** A power of two, and a BAR. */
   readonly #memory: Uint8Array;
 
-  constructor([width, height]: readonly [width: number, height: number]) {
+  constructor(mode: MdpyMode) {
     super();
-    this.#width = width;
-    this.#height = height;
-    this.#memory = new Uint8Array(2 ** Math.ceil(Math.log2(width * height * PIXEL_BYTES)));
-    for (const [offset, value] of CONFIG) this.#view.setUint16(offset, value, true);
-    for (const [index, value] of [XRGB8888, width, height].entries())
-      this.#view.setUint32(VENDOR_CAP + 4 + index * 4, value, true);
+    this.#mode = mode;
+    this.#memory = new Uint8Array(mdpyBarBytes(mode));
+    this.#config = new ConfigSpace(mdpyIdentity(mode)).bytes();
+    this.#view = new DataView(this.#config.buffer);
     this.reset();
   }
 
@@ -96,11 +65,8 @@ export class Mdpy extends DeviceModel {
       refuse(`region ${region}: ${length} bytes, shared: ${shared}`);
   }
 
-  /** A grey gradient from top to bottom. */
   override reset(): void {
-    const stride = this.#width * PIXEL_BYTES;
-    for (let line = 0; line < this.#height; line++)
-      this.#memory.fill(Math.floor((line * BRIGHTEST) / this.#height), line * stride, (line + 1) * stride);
+    drawGradient(this.#memory, this.#mode);
   }
 
   /** Where an access goes: all regions lie behind one another in the device file. @throws VfioError EFAULT */

@@ -1,18 +1,17 @@
 /**
  * The kernel's mtty sample driver (samples/vfio-mdev/mtty.c): a PCI serial card with one or two ports.
  */
+import { ConfigSpace } from '../../pci/config-space.ts';
+import { MTTY_PORT_BYTES, mttyIdentity } from '../../pci/mtty-interface.ts';
+import { Uart } from '../../pci/uart.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
 import { DeviceModel, type Eventfd, refuse, type SetIrqs } from './device-model.ts';
-import { Uart } from './uart.ts';
 
 /** A region's index is in its offset's upper bits. */
 const REGION_OFFSET = 2 ** 40;
-const CONFIG_BYTES = 256;
 /** The driver says one byte less than there is. */
 const CONFIG_SIZE = 0xff;
-const PORT_SIZE = 8;
-const IO_SPACE = 1;
 /** BARs 0 to 5 answer, also those without a port. */
 const LAST_BAR = 5;
 
@@ -23,25 +22,14 @@ const IRQS: ReadonlyMap<number, number> = new Map([
   [MSI, 9],
 ]);
 
-/** Bytes at offsets, as the driver's card identifies itself. */
-const CONFIG: readonly (readonly [offset: number, bytes: readonly number[]])[] = [
-  [0x00, [0x48, 0x43, 0x53, 0x32]],
-  [0x04, [0x01, 0x00, 0x00, 0x02]],
-  [0x08, [0x10, 0x02, 0x00, 0x07]],
-  [0x10, [IO_SPACE]],
-  [0x2c, [0x48, 0x43, 0x53, 0x32]],
-  [0x3d, [1]],
-  [0x40, [0x23, 0, 0, 0x80, 0x23, 0, 0, 0, 0x23, 0, 0, 0, 0x23]],
-  [0x60, [...Buffer.from('PCI Serial/UART')]],
-];
 const BAR0 = 0x10;
 const BAR1 = 0x14;
 const INTERRUPT_LINE = 0x3c;
 const ALWAYS_ZERO = [0x18, 0x1c, 0x20];
 
 export class Mtty extends DeviceModel {
-  readonly #config = new Uint8Array(CONFIG_BYTES);
-  readonly #view = new DataView(this.#config.buffer);
+  readonly #config: Uint8Array;
+  readonly #view: DataView;
   readonly #ports: readonly Uart[];
   /** The driver knows how many interrupts it has once it was asked for its information. */
   #irqs = 0;
@@ -52,8 +40,8 @@ export class Mtty extends DeviceModel {
   constructor(ports: number) {
     super();
     this.#ports = Array.from({ length: ports }, () => new Uart(() => this.#interrupt()));
-    for (const [offset, bytes] of CONFIG) this.#config.set(bytes, offset);
-    if (ports > 1) this.#config[BAR1] = IO_SPACE;
+    this.#config = new ConfigSpace(mttyIdentity(ports, 0)).bytes();
+    this.#view = new DataView(this.#config.buffer);
   }
 
   override info() {
@@ -63,7 +51,7 @@ export class Mtty extends DeviceModel {
 
   override region(index: number) {
     if (index >= api.REGION_COUNT) refuse(`no region ${index}`);
-    const size = index === api.CONFIG_REGION ? CONFIG_SIZE : this.#ports[index] ? PORT_SIZE : 0;
+    const size = index === api.CONFIG_REGION ? CONFIG_SIZE : this.#ports[index] ? MTTY_PORT_BYTES : 0;
     return { flags: api.REGION_READ | api.REGION_WRITE, size, offset: index * REGION_OFFSET };
   }
 
@@ -128,7 +116,7 @@ export class Mtty extends DeviceModel {
 
   #writeBar(offset: number, bytes: Uint8Array): void {
     const value = new DataView(bytes.buffer).getUint32(0, true);
-    const base = value === 0xffff_ffff ? (value & -PORT_SIZE) >>> 0 : value;
+    const base = value === 0xffff_ffff ? (value & -MTTY_PORT_BYTES) >>> 0 : value;
     this.#view.setUint32(offset, (base | (this.#config[offset]! & 3)) >>> 0, true);
   }
 
