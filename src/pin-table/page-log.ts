@@ -34,6 +34,8 @@ export const logWords = (pages: number): number => wordsOfMap(pages) * (1 + MAX_
 
 /** One thread's view of a table's log; without a log everything is unlogged and costs a comparison. */
 export class PageLog {
+  /** Readers whose notes are looked at: only the writing thread knows how many there are. */
+  readers = 0;
   readonly #table: mem.SharedWords;
   readonly #first: number;
   readonly #pages: number;
@@ -91,7 +93,7 @@ export class PageLog {
     if (!(page >= 0 && page < this.#pages)) return false;
     const [at, bit] = [page >>> 5, 1 << (page & 31)];
     let dirty = false;
-    for (let slot = 0; slot < MAX_READERS && !dirty; slot++)
+    for (let slot = 0; slot < this.readers && !dirty; slot++)
       dirty = (ld(this.#table, this.#heldBy(slot) + at, 'log.held') & bit) !== 0;
     // A plain look first: most pages are clean.
     if ((ld(this.#table, this.#written + at, 'log.take') & bit) === 0) return dirty;

@@ -118,6 +118,7 @@ export class PinTableWriter {
   /** Gives out a reader slot. @throws PinTableError beyond MAX_READERS */
   addReader(): number {
     if (this.#readers >= MAX_READERS) throw new PinTableError(`more than ${MAX_READERS} readers`);
+    this.log.readers = this.#readers + 1;
     return this.#readers++;
   }
 
