@@ -19,7 +19,7 @@ export type { GpuCommand, GpuCompletion } from './guest/gpu-driver.ts';
 export { CommandTimeoutError, DeviceHaltedError, DeviceLostError } from './guest/gpu-driver.ts';
 export type { GuestGpu, GuestVm } from './guest/guest-vm.ts';
 export type { GuestDomain, GuestFault, GuestIommu, GuestIommuCapabilities } from './guest/iommu-driver.ts';
-export { type GuestPciDevice, InterruptTimeoutError } from './guest/pci-device.ts';
+export { type GuestPciDevice, InterruptTimeoutError, NoScanoutError } from './guest/pci-device.ts';
 export { type DmaWindow, type SpaprDomain, SpaprDriver } from './guest/spapr-driver.ts';
 export type { VirtioIommuDomain, VirtioIommuDriver, VirtioIommuFault } from './guest/virtio-iommu-driver.ts';
 export type { VtdDomain } from './guest/vtd-domain.ts';

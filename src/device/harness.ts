@@ -16,6 +16,7 @@ import {
 import { REGION_CONFIG } from '../channel/mmio-channel.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { HPA_BASE } from '../host/host-memory.ts';
+import { BarSpace } from '../pci/bar-space.ts';
 import {
   COMMAND_BUS_MASTER,
   COMMAND_IO_SPACE,
@@ -25,9 +26,10 @@ import {
 } from '../pci/config-space.ts';
 import { PinTableReader } from '../pin-table/reader.ts';
 import { PinTableWriter } from '../pin-table/writer.ts';
+import { encodePng } from '../report/png.ts';
 import { type DeviceDefinition, factoryOf } from './definition.ts';
 import { DeviceInstance } from './instance.ts';
-import type { BarIndex, DeviceModel, ModelFactory } from './model.ts';
+import { BAR_INDICES, type BarIndex, type DeviceModel, type ModelFactory } from './model.ts';
 
 /** Steps in which a model must come to rest, unless a test says otherwise. */
 export const HARNESS_STEPS_LIMIT = 10_000;
@@ -36,9 +38,8 @@ export const HARNESS_RAM_MIB = 4;
 export const HARNESS_RAM_MIB_MAX = 256;
 /** Pin table nodes: enough for that RAM as pages, at IOVAs scattered over 64 GiB. */
 const TABLE_NODES = 512;
-/** Where the harness puts BARs. */
-const BAR_BASE = 0xe000_0000;
-const BAR_STRIDE = 0x10_0000;
+/** Offset of the first BAR in configuration space. */
+const BAR0 = 0x10;
 
 /** One range of IOVAs and the guest RAM it reaches. */
 export interface HarnessMapping {
@@ -108,10 +109,13 @@ export class DeviceHarness {
     return this.#device.dma.heldPins;
   }
 
-  /** What a guest's driver does first: places the BARs, enables their spaces, bus mastering and every MSI vector. */
+  /** What a guest's driver does first: sizes and places the BARs, enables their spaces, bus mastering and every MSI vector. */
   enable(): void {
-    for (let bar = 0; bar <= 5; bar++)
-      this.writeConfig(0x10 + 4 * bar, 4, BigInt(BAR_BASE + bar * BAR_STRIDE));
+    const space = new BarSpace(0);
+    for (let at = BAR0; at < BAR0 + 4 * BAR_INDICES.length; at += 4) {
+      this.writeConfig(at, 4, 0xffff_ffffn);
+      this.writeConfig(at, 4, BigInt(space.place(Number(this.readConfig(at, 4)))));
+    }
     this.writeConfig(0x04, 2, BigInt(COMMAND_IO_SPACE | COMMAND_MEMORY_SPACE | COMMAND_BUS_MASTER));
     const control = this.readConfig(MSI_CAPABILITY + 2, 2);
     const every = ((control >> 1n) & 7n) << 4n;
@@ -134,6 +138,23 @@ export class DeviceHarness {
   /** Writes a BAR as the guest does. What it starts happens in {@link run}. */
   write(bar: BarIndex, offset: number, size: 1 | 2 | 4 | 8, value: bigint | number): void {
     this.#device.write(bar, offset, size, BigInt(value));
+  }
+
+  /** Reads many bytes of a BAR, as a string of reads. */
+  readBlock(bar: BarIndex, offset: number, bytes: number): Uint8Array {
+    const block = new Uint8Array(bytes);
+    this.#device.readBlock(bar, offset, block);
+    return block;
+  }
+
+  writeBlock(bar: BarIndex, offset: number, bytes: Uint8Array): void {
+    this.#device.writeBlock(bar, offset, bytes);
+  }
+
+  /** The PNG of what the model displays now; undefined if that is nothing. */
+  screenshot(): Uint8Array | undefined {
+    const { scanout } = this.#device;
+    return scanout && encodePng(scanout);
   }
 
   /** One step of the model. */

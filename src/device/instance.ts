@@ -4,12 +4,14 @@
  */
 import type { Iova } from '../address/address.ts';
 import { MAX_VECTORS } from '../channel/device-link.ts';
-import { REGION_CONFIG } from '../channel/mmio-channel.ts';
+import { REGION_CONFIG, REGION_SCANOUT } from '../channel/mmio-channel.ts';
 import type { FrameBodies } from '../channel/schema.ts';
 import type { HostMemory } from '../host/host-memory.ts';
 import { ConfigSpace } from '../pci/config-space.ts';
 import { UNIMPLEMENTED_OFFSETS_LIMIT, type UnimplementedCount } from '../pci/registers.ts';
+import type { Scanout } from '../pci/scanout.ts';
 import type { PinTableReader } from '../pin-table/reader.ts';
+import { readString, writeString } from './block-access.ts';
 import { DeviceDefinitionError } from './definition.ts';
 import { DeviceDma } from './dma.ts';
 import { MetricSet } from './metrics.ts';
@@ -22,6 +24,7 @@ import {
   type ModelFactory,
   type StepResult,
 } from './model.ts';
+import { ScanoutRegion } from './scanout-region.ts';
 import { SpinWatch } from './spin-watch.ts';
 import { TimerQueue } from './timers.ts';
 
@@ -74,6 +77,8 @@ function checkModel(answer: unknown): asserts answer is DeviceModel {
   check(isObject(model.bars), "the model's bars", model.bars, 'an object, { 0: region }');
   for (const name of ['step', 'dmaUnmap', 'close'] as const)
     check(typeof model[name] === 'function', `the model's ${name}`, model[name], 'a function');
+  const { scanout } = model;
+  check(scanout === undefined || typeof scanout === 'function', "the model's scanout", scanout, 'a function');
   for (const [bar, { size, read, write }] of Object.entries(model.bars)) {
     const answers = typeof read === 'function' && typeof write === 'function';
     check(
@@ -92,6 +97,7 @@ export class DeviceInstance {
   readonly timers: TimerQueue;
   readonly #host: DeviceHost;
   readonly #spin: SpinWatch;
+  readonly #scanout: ScanoutRegion;
   /** Accesses to BARs that are not there, or beyond a region's end: bar, then offset. */
   readonly #unclaimed = new Map<number, Map<number, UnimplementedCount>>();
   #unclaimedRows = 0;
@@ -117,6 +123,12 @@ export class DeviceInstance {
     );
     checkModel(model);
     this.model = model;
+    this.#scanout = new ScanoutRegion(model, (text) => this.#host.violation('bad-answer', text));
+  }
+
+  /** What the device displays now; undefined for nothing, or for what cannot be a picture. */
+  get scanout(): Scanout | undefined {
+    return this.#scanout.take();
   }
 
   /** The guest reads configuration space or a BAR. All ones if nobody claims the access. */
@@ -145,6 +157,26 @@ export class DeviceInstance {
     if (!target) return;
     if (offset + size > target.size) this.#unclaimedAt(region, offset, 'writes');
     else target.write(offset, size, value);
+  }
+
+  /** The guest reads many bytes at once: a string of reads, or the scanout. */
+  readBlock(region: number, offset: number, bytes: Uint8Array): void {
+    bytes.fill(0xff);
+    if (region === REGION_SCANOUT) this.#scanout.read(offset, bytes);
+    else if (this.#holds(region, offset, bytes.length)) {
+      const target = this.#region(region)!;
+      if (target.readBlock) target.readBlock(offset, bytes);
+      else readString(offset, bytes, (at, size) => this.read(region, at, size));
+    }
+  }
+
+  /** The guest writes many bytes at once: a string of writes. */
+  writeBlock(region: number, offset: number, bytes: Uint8Array): void {
+    if (!this.#holds(region, offset, bytes.length)) return;
+    this.#spin.moved();
+    const target = this.#region(region)!;
+    if (target.writeBlock) target.writeBlock(offset, bytes);
+    else writeString(offset, bytes, (at, size, value) => this.write(region, at, size, value));
   }
 
   /** Runs due timers, then one step of the model. */
@@ -198,6 +230,12 @@ export class DeviceInstance {
     if (region === REGION_CONFIG) return config.registers;
     if (!config.decodes(region) || !BAR_INDICES.includes(region as BarIndex)) return undefined;
     return bars[region as BarIndex] ?? NO_REGION;
+  }
+
+  /** True if a block lies within a region that answers. */
+  #holds(region: number, offset: number, length: number): boolean {
+    const target = this.#region(region);
+    return target !== undefined && offset >= 0 && offset + length <= target.size;
   }
 
   #watch(target: BarRegion, region: number, offset: number, value: bigint): void {

@@ -6,6 +6,7 @@
 import type { Iova } from '../address/address.ts';
 import type { ConfigSpace } from '../pci/config-space.ts';
 import type { UnimplementedCount } from '../pci/registers.ts';
+import type { Scanout } from '../pci/scanout.ts';
 import type { DeviceDma } from './dma.ts';
 
 /** `idle`: nothing to do until a register is written. `more`: call again. `stalled`: wait for the address space. */
@@ -30,6 +31,9 @@ export interface BarRegion {
   /** A software read of 1, 2, 4 or 8 bytes. */
   read(offset: number, size: number): bigint;
   write(offset: number, size: number, value: bigint): void;
+  /** Strings of accesses, within the region; without them they are taken apart. */
+  readBlock?(offset: number, target: Uint8Array): void;
+  writeBlock?(offset: number, source: Uint8Array): void;
   /** Offset → accesses that nothing implements, for the report. */
   readonly unimplemented?: ReadonlyMap<number, Readonly<UnimplementedCount>>;
   /** Such accesses that are not in the map. */
@@ -45,6 +49,8 @@ export interface DeviceModel {
   readonly bars: Readonly<Partial<Record<BarIndex, BarRegion>>>;
   /** Figures that a model counts in an object of its own, beside `DeviceContext.metrics`. Read at the end. */
   readonly counters?: Readonly<Record<string, number>>;
+  /** What the device displays now, if it is a display, and on. For screenshots: no guest sees it. */
+  scanout?(): Scanout | undefined;
   /** Does a bounded piece of work (microseconds). Control messages are served between steps. */
   step(): StepResult;
   /** Everything in [iova, iova + size) is about to be unmapped: drop every pin in it before returning. */

@@ -1,9 +1,11 @@
 /**
  * The guest's end of a device that it has no driver for: configuration space, BARs, interrupts. Scripts are its driver.
  */
+import { writeFile } from 'node:fs/promises';
 import { nowUs } from '#host';
 import { DeviceLink, DeviceState, MAX_VECTORS } from '../channel/device-link.ts';
 import { type AccessSize, type MmioPort, REGION_CONFIG } from '../channel/mmio-channel.ts';
+import { BarSpace } from '../pci/bar-space.ts';
 import {
   COMMAND_BUS_MASTER,
   COMMAND_IO_SPACE,
@@ -11,18 +13,27 @@ import {
   MSI_CAPABILITY,
   MSI_CONTROL_ENABLE,
 } from '../pci/config-space.ts';
+import { encodePng } from '../report/png.ts';
 import type { DmaApi } from './dma-api.ts';
 import { DeviceLostError } from './gpu-driver.ts';
 import type { GuestDevice } from './protocol.ts';
+import { readScanout } from './scanout-reader.ts';
 
-/** Where BARs are put: in the MMIO hole. */
-const BAR_BASE = 0xe000_0000;
-const BAR_STRIDE = 0x10_0000;
 const BARS = 6;
+/** Offset of the first in configuration space. */
+const BAR0 = 0x10;
 /** How long a guest waits for an interrupt, unless it says otherwise. */
 const INTERRUPT_TIMEOUT_MS = 10_000;
 /** The wait is cut this often, to see whether the device is still there. */
 const INTERRUPT_LOOK_MS = 500;
+
+/** A device that displays nothing cannot be photographed. */
+export class NoScanoutError extends Error {
+  constructor(device: string) {
+    super(`${device} displays nothing; accepted: a device whose model has a scanout, and that is alive`);
+    this.name = 'NoScanoutError';
+  }
+}
 
 /** An interrupt did not come in time. */
 export class InterruptTimeoutError extends Error {
@@ -55,12 +66,19 @@ export class GuestPciDevice {
   }
 
   /**
-   * What a driver does first: places the BARs, enables their spaces, bus mastering and all MSI vectors.
+   * What a driver does first: sizes and places the BARs, enables their spaces, bus mastering and all MSI vectors.
    * @throws DeviceLostError
    */
   async start(): Promise<void> {
-    for (let bar = 0; bar < BARS; bar++)
-      await this.writeConfig(0x10 + 4 * bar, 4, BAR_BASE + (this.index * BARS + bar) * BAR_STRIDE);
+    const space = new BarSpace(this.index);
+    for (let bar = 0; bar < BARS; bar++) {
+      await this.writeConfig(BAR0 + 4 * bar, 4, 0xffff_ffff);
+      await this.writeConfig(
+        BAR0 + 4 * bar,
+        4,
+        space.place(Number(await this.readConfig(BAR0 + 4 * bar, 4))),
+      );
+    }
     await this.writeConfig(0x04, 2, COMMAND_BUS_MASTER | COMMAND_IO_SPACE | COMMAND_MEMORY_SPACE);
     await this.writeConfig(MSI_CAPABILITY + 4, 4, 0xfee0_0000);
     await this.writeConfig(MSI_CAPABILITY + 12, 2, 0x30 + this.index);
@@ -87,6 +105,34 @@ export class GuestPciDevice {
   /** Posts a write to a BAR; a read waits until all writes before it are done. */
   write(bar: number, offset: number, size: AccessSize, value: number | bigint): void | Promise<void> {
     return this.#mmio.write(bar, offset, size, BigInt(value));
+  }
+
+  /**
+   * Reads many bytes of a BAR, as a string of reads (`rep movs`): far faster than one by one.
+   * All ones beyond the BAR's end, from a BAR that is not enabled, and from a lost device.
+   */
+  async readBlock(bar: number, offset: number, bytes: number): Promise<Uint8Array> {
+    const block = new Uint8Array(bytes);
+    await this.#mmio.readBlock(bar, offset, block);
+    return block;
+  }
+
+  /** Writes many bytes of a BAR; resolves when the device has them. */
+  writeBlock(bar: number, offset: number, bytes: Uint8Array): Promise<void> {
+    return this.#mmio.writeBlock(bar, offset, bytes);
+  }
+
+  /**
+   * The PNG of what the device displays now, also written to `file` if one is named. The host's look at the display: the
+   * guest's registers are not touched.
+   * @throws NoScanoutError, or the file's error
+   */
+  async screenshot(file?: string): Promise<Uint8Array> {
+    const scanout = await readScanout(this.#mmio);
+    if (!scanout) throw new NoScanoutError(this.name);
+    const png = encodePng(scanout);
+    if (file !== undefined) await writeFile(file, png);
+    return png;
   }
 
   /** Interrupts raised on `vector` so far, modulo 2^32. @throws RangeError */

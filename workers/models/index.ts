@@ -3,12 +3,32 @@
  */
 import { factoryOf } from '../../src/device/definition.ts';
 import type { ModelFactory } from '../../src/device/model.ts';
+import { MDPY_MODES, type MdpyMode } from '../../src/pci/mdpy-interface.ts';
+import { MTTY_PORTS } from '../../src/pci/mtty-interface.ts';
 import edu from './edu/edu.ts';
+import { Mdpy } from './mdpy/mdpy.ts';
+import { Mtty } from './mtty/mtty.ts';
 import { FAULTY_PARTS } from './vgpu/faulty.ts';
 import { Vgpu, type VgpuOptions } from './vgpu/vgpu.ts';
+
+const serial =
+  (ports: number): ModelFactory =>
+  (context) =>
+    new Mtty(context, ports);
+const display =
+  (mode: MdpyMode): ModelFactory =>
+  () =>
+    new Mdpy(mode);
+/** A factory for each type of a driver, by the type's name. */
+const eachType = <T>(types: Readonly<Record<string, T>>, factory: (type: T) => ModelFactory) =>
+  Object.fromEntries(Object.entries(types).map(([name, type]) => [name, factory(type)]));
 
 export const MODELS: Readonly<Record<string, ModelFactory>> = {
   vgpu: (context, { fault, seat }: VgpuOptions) =>
     new Vgpu(context, fault === '' ? undefined : FAULTY_PARTS[fault], seat),
   edu: factoryOf(edu),
+  mtty: serial(2),
+  mdpy: display(MDPY_MODES['mdpy-vga']!),
+  ...eachType(MTTY_PORTS, serial),
+  ...eachType(MDPY_MODES, display),
 };

@@ -1,0 +1,43 @@
+/**
+ * A model's scanout as the region REGION_SCANOUT: a header, then the lines. Reading from its start takes a new look.
+ */
+import { checkScanout, encodeScanoutHeader, SCANOUT_HEADER_BYTES, type Scanout } from '../pci/scanout.ts';
+import type { DeviceModel } from './model.ts';
+
+export class ScanoutRegion {
+  readonly #model: DeviceModel;
+  readonly #complain: (text: string) => void;
+  #current: Scanout | undefined;
+
+  /** `complain` is told what cannot be a picture. */
+  constructor(model: DeviceModel, complain: (text: string) => void) {
+    this.#model = model;
+    this.#complain = complain;
+  }
+
+  /** What the model displays now. */
+  take(): Scanout | undefined {
+    const scanout: Scanout | undefined = this.#model.scanout?.();
+    if (scanout === undefined) return undefined;
+    try {
+      checkScanout(scanout);
+      return scanout;
+    } catch (error) {
+      this.#complain(`scanout() answers ${(error as Error).message}`);
+      return undefined;
+    }
+  }
+
+  /** Fills `bytes` as far as the region goes. */
+  read(offset: number, bytes: Uint8Array): void {
+    if (offset === 0) this.#current = this.take();
+    if (offset < SCANOUT_HEADER_BYTES) {
+      bytes.set(encodeScanoutHeader(this.#current).subarray(offset, offset + bytes.length));
+      return;
+    }
+    if (!this.#current) return;
+    const { stride, height, pixels } = this.#current;
+    const from = offset - SCANOUT_HEADER_BYTES;
+    bytes.set(pixels.subarray(from, Math.min(from + bytes.length, stride * height)));
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * Where a guest's driver puts a device's BARs, once it knows their sizes: memory below 4 GiB, and I/O ports.
+ */
+const SPACE_IO = 1;
+const IO_FLAGS = 0x3;
+const MEMORY_FLAGS = 0xf;
+
+/** The hole in guest RAM below 4 GiB, and what each device may have of it. */
+const MEMORY_BASE = 0x8000_0000;
+const MEMORY_STRIDE = 0x100_0000;
+const IO_BASE = 0xc000;
+const IO_STRIDE = 0x100;
+/** Beyond so many devices of a VM the places are used again: BARs are reached by number, never by address. */
+const PLACES = 64;
+
+/** One device's part of the address spaces. */
+export class BarSpace {
+  #memory: number;
+  #io: number;
+
+  /** `index` of the device in its VM. */
+  constructor(index: number) {
+    this.#memory = MEMORY_BASE + (index % PLACES) * MEMORY_STRIDE;
+    this.#io = IO_BASE + (index % PLACES) * IO_STRIDE;
+  }
+
+  /** The address for a BAR, from what it reads after all ones were written to it; 0 for one that is not there. */
+  place(sized: number): number {
+    const isIo = (sized & SPACE_IO) !== 0;
+    const bytes = -(sized & ~(isIo ? IO_FLAGS : MEMORY_FLAGS)) >>> 0;
+    if (bytes === 0) return 0;
+    const address = Math.ceil((isIo ? this.#io : this.#memory) / bytes) * bytes;
+    if (isIo) this.#io = address + bytes;
+    else this.#memory = address + bytes;
+    return address;
+  }
+}

@@ -1,0 +1,21 @@
+/**
+ * Configuration space as text: the hex dump that `lspci -xxx` prints and `lspci -F FILE` reads.
+ */
+import { bdfText, type ConfigSpace } from './config-space.ts';
+
+const LINE_BYTES = 16;
+
+const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
+
+/** One device's dump, with an empty line after it: dumps of several devices may follow one another in a file. */
+export function configDump(requesterId: number, config: ConfigSpace): string {
+  const bytes = config.bytes();
+  const word = (offset: number) => hex(bytes[offset]! | (bytes[offset + 1]! << 8), 4);
+  // What lspci reads of this line is the address; the rest is for people, as in `lspci -n`.
+  const lines = [`${bdfText(requesterId)} ${word(0x0a)}: ${word(0x00)}:${word(0x02)}`];
+  for (let at = 0; at < bytes.length; at += LINE_BYTES) {
+    const line = Array.from(bytes.subarray(at, at + LINE_BYTES), (byte) => hex(byte, 2));
+    lines.push(`${hex(at, 2)}: ${line.join(' ')}`);
+  }
+  return `${lines.join('\n')}\n\n`;
+}

@@ -1,0 +1,63 @@
+/**
+ * Golden files: each model's configuration space, enabled by its guest, as `lspci -vv` prints it. UPDATE_GOLDEN=1 writes
+ * them anew.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { DeviceHarness } from '../../src/index.ts';
+import { configDump } from '../../src/pci/config-dump.ts';
+import { requesterId } from '../../src/pci/config-space.ts';
+import { MODELS } from '../../workers/models/index.ts';
+
+const DATA = fileURLToPath(new URL('../data/', import.meta.url));
+const SLOT = requesterId(0, 4, 0);
+const GOLDEN_MODELS = ['vgpu', 'edu', 'mtty', 'mdpy'];
+
+/** A device of the model as its guest's driver leaves it. */
+function enabled(model: string): DeviceHarness {
+  const device = new DeviceHarness(MODELS[model]!);
+  device.enable();
+  return device;
+}
+
+function lspci(dump: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'mdevsim-lspci-'));
+  try {
+    const file = join(folder, 'dump');
+    writeFileSync(file, dump);
+    // The names are those of a file of our own: distributions' lists differ.
+    const args = ['-F', file, '-i', join(DATA, 'pci.ids'), '-vv'];
+    return execFileSync('lspci', args, { encoding: 'utf8', stdio: 'pipe', timeout: 10_000 });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+describe('configuration space for lspci', () => {
+  const isInstalled = spawnSync('lspci', ['--version'], { timeout: 10_000 }).status === 0;
+
+  it('is a dump as lspci -xxx prints it', () => {
+    const lines = configDump(SLOT, enabled('edu').model.config).split('\n');
+    expect(lines).to.have.length(1 + 16 + 2);
+    expect(lines[0]).to.equal('00:04.0 00ff: 1234:11e8');
+    expect(lines[1]).to.equal('00: 34 12 e8 11 07 00 10 00 10 00 ff 00 00 00 00 00');
+    expect(lines[16]).to.equal(`f0:${' 00'.repeat(16)}`);
+  });
+
+  for (const model of GOLDEN_MODELS)
+    it(`${model} is what lspci-${model}.txt has`, function () {
+      if (!isInstalled) {
+        console.log(`    lspci-${model}.txt skipped: lspci is not installed (apt-get install pciutils)`);
+        this.skip();
+      }
+      const printed = lspci(configDump(SLOT, enabled(model).model.config));
+      const golden = join(DATA, `lspci-${model}.txt`);
+      if (process.env.UPDATE_GOLDEN) writeFileSync(golden, printed);
+      expect(printed).to.equal(readFileSync(golden, 'utf8'));
+    });
+});
