@@ -54,7 +54,10 @@ function program(): Command {
     .option('--vgpus <n>', 'vGPUs per VM, each in its own worker', integer(1, VGPUS_LIMIT))
     .option('--ram <MiB>', 'RAM of each VM', integer(RAM_MIB_MIN, RAM_MIB_MAX))
     .addOption(new Option('--viommu <word>', 'the vIOMMU in front of every vGPU').choices(VIOMMUS))
-    .option('--model <file>', 'the device model: a file of your own (./my-device.ts), vgpu, edu, mtty or mdpy')
+    .option(
+      '--model <file>',
+      'the device model: a file of your own (./my-device.ts), vgpu, edu, mtty or mdpy',
+    )
     .option('--processes <n>', 'host processes to divide the VMs over', integer(1, PROCESSES_LIMIT), 1)
     .option('--seed <n>', 'seed of everything random (default: drawn, and printed)', integer(0, 2 ** 31 - 1))
     .option('--timeout <ms>', 'time limit of each guest script', integer(1, 86_400_000))
