@@ -1,14 +1,15 @@
 /**
- * `npm run bench -- lookup|pin|map|viommu`: runs one bench beside its baselines, or all of them.
+ * `npm run bench -- lookup|pin|map|viommu|vgpu`: runs one bench beside its baselines, or all of them.
  */
 import { benchLookup } from './lookup.ts';
 import { benchMap } from './map.ts';
 import { benchPin } from './pin.ts';
 import { Report } from './report.ts';
 import { Rival } from './rival.ts';
+import { benchVgpu } from './vgpu.ts';
 import { benchViommu } from './viommu.ts';
 
-const BENCHES = { lookup: benchLookup, pin: benchPin, map: benchMap, viommu: benchViommu };
+const BENCHES = { lookup: benchLookup, pin: benchPin, map: benchMap, viommu: benchViommu, vgpu: benchVgpu };
 const isName = (name: string): name is keyof typeof BENCHES => Object.hasOwn(BENCHES, name);
 
 async function main(names: readonly string[]): Promise<number> {

@@ -1,0 +1,179 @@
+/**
+ * The vgpu: its copy engine beside a plain copy, a doorbell beside a bare round trip between two threads, and commands
+ * per second of 1, 16 and 128 vGPUs.
+ */
+import { Worker } from 'node:worker_threads';
+import { nowUs, sleep, yieldTurn } from '#host';
+import * as mem from '#mem';
+import { PAGE_2M, PAGE_SIZE } from '../src/address/address.ts';
+import { DeviceHarness } from '../src/device/harness.ts';
+import * as vgpu from '../src/pci/vgpu-interface.ts';
+import { MODELS } from '../workers/models/index.ts';
+import { format, median, type Report, takeTurns } from './report.ts';
+import { framesOf, startVgpus, type ThreadedVgpu, writeCommand } from './vgpu-rig.ts';
+
+const { add, ld, st, wake, waitEqAsync, wordsOf } = mem;
+
+const COPY_BYTES = 16 * 2 ** 20;
+const COPY_BOUND = 0.5;
+const ROUND_TRIPS = 2000;
+const ROUND_TRIP_BOUND = 3;
+const FLEETS: readonly number[] = [1, 16, 128];
+const FLEET_MS = 2000;
+/** Commands that each vGPU does before the measurement: every thread compiles its own code. */
+const WARM_COMMANDS = 20_000;
+const WARM_MS = 60_000;
+const FLEET_ROUNDS = 5;
+const FLEET_BOUND = 0.8;
+const WAIT_MS = 1000;
+
+const RING = 0;
+const COMPLETIONS = 0x1000;
+const DIRECTORY = 0x2000;
+const TABLES = 0x3000;
+const SOURCE = PAGE_2M;
+const TARGET = SOURCE + COPY_BYTES;
+const RING_SLOTS = 2;
+
+/** A vGPU alone in this thread, whose GPU addresses are IOVAs, with a ring of copies. */
+function copyRig(): { readonly gpu: DeviceHarness; copy(): void } {
+  const gpu = new DeviceHarness(MODELS.vgpu!, { ramMiB: 64 });
+  gpu.enable();
+  const flags = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;
+  for (let page = 0; page < (TARGET + COPY_BYTES) / PAGE_SIZE; page++)
+    gpu.ram.write32(TABLES + page * 8, (page * PAGE_SIZE) | flags);
+  for (let table = 0; table < (TARGET + COPY_BYTES) / PAGE_2M; table++)
+    gpu.ram.write32(DIRECTORY + table * 8, (TABLES + table * PAGE_SIZE) | vgpu.GPU_PTE_PRESENT);
+  for (let slot = 0; slot < RING_SLOTS; slot++)
+    writeCommand(gpu.ram, RING + slot * vgpu.COMMAND_BYTES, {
+      opcode: vgpu.Opcode.copy,
+      source: SOURCE,
+      target: TARGET,
+      length: COPY_BYTES,
+    });
+  const bar = gpu.model.bars[0]!;
+  const set = (name: vgpu.VgpuRegister, value: number, size = 4) =>
+    bar.write(vgpu.VGPU_OFFSET[name], size, BigInt(value));
+  set('RingBase', RING, 8);
+  set('RingEntries', RING_SLOTS);
+  set('CompletionBase', COMPLETIONS, 8);
+  set('PageTableBase', DIRECTORY, 8);
+  set('Control', vgpu.CONTROL_ENABLE);
+  let tail = 0;
+  const copy = () => {
+    tail = (tail + 1) % RING_SLOTS;
+    set('RingTail', tail);
+    while (gpu.model.step() === 'more');
+  };
+  return { gpu, copy };
+}
+
+async function benchCopy(report: Report): Promise<void> {
+  const { gpu, copy } = copyRig();
+  const source = framesOf(gpu.ram, SOURCE, COPY_BYTES);
+  const target = framesOf(gpu.ram, TARGET, COPY_BYTES);
+  const plain = () => {
+    for (const [i, frame] of target.entries()) gpu.ram.host.copy(frame, source[i]!, PAGE_2M);
+  };
+  const perByte = (work: () => void) => () => {
+    const since = nowUs();
+    work();
+    return ((nowUs() - since) * 1000) / COPY_BYTES;
+  };
+  gpu.ram.host.fill32(source[0]!, PAGE_2M, 0x5eed);
+  const result = await takeTurns([perByte(copy), perByte(plain)]);
+  if (gpu.ram.read32(TARGET) !== 0x5eed || gpu.faults.length > 0) throw new Error('nothing was copied');
+  report.say(
+    `vgpu: GB/s of a copy of ${COPY_BYTES / 2 ** 20} MiB, by the engine / plain, frame by frame: ` +
+      result.ns.map((ns) => format(1 / ns)).join(' / '),
+  );
+  report.bound('vgpu copy engine to a plain copy', result.ratio(1, 0), '≥', COPY_BOUND);
+}
+
+/** Microseconds from a doorbell to the interrupt of a command that does nothing, each by itself. */
+async function doorbells(gpu: ThreadedVgpu): Promise<number[]> {
+  const times: number[] = [];
+  for (let i = 0; i < ROUND_TRIPS; i++) {
+    const before = gpu.link.events;
+    const since = nowUs();
+    gpu.post(1);
+    await gpu.link.waitEvents(before, WAIT_MS);
+    times.push(nowUs() - since);
+  }
+  return times;
+}
+
+async function echoes(words: mem.SharedWords): Promise<number[]> {
+  const times: number[] = [];
+  for (let i = 0; i < ROUND_TRIPS; i++) {
+    const before = ld(words, 1, 'link.word');
+    const since = nowUs();
+    add(words, 0, 1, 'link.word');
+    wake(words, 0, 'link.wait');
+    await waitEqAsync(words, 1, before, WAIT_MS, 'link.wait');
+    times.push(nowUs() - since);
+  }
+  return times;
+}
+
+async function benchDoorbell(report: Report): Promise<void> {
+  const [gpu] = (await startVgpus(1, { opcode: vgpu.Opcode.nop })) as [ThreadedVgpu];
+  const sab = new SharedArrayBuffer(16);
+  const words = wordsOf(sab);
+  const echo = new Worker(new URL('./echo-thread.js', import.meta.url), { workerData: sab });
+  const result = await takeTurns(
+    [async () => median(await doorbells(gpu)), async () => median(await echoes(words))],
+    FLEET_ROUNDS,
+  );
+  st(words, 2, 1, 'link.word');
+  await gpu.stop();
+  await echo.terminate();
+  report.say(
+    `vgpu: µs p50 from doorbell to interrupt / of a bare round trip: ${result.ns.map(format).join(' / ')}`,
+  );
+  report.bound('vgpu doorbell to a bare round trip', result.ratio(0, 1), '≤', ROUND_TRIP_BOUND);
+}
+
+/** Commands per second of a fleet whose rings are kept full. */
+async function commandRate(fleet: readonly ThreadedVgpu[]): Promise<number> {
+  const done = () => fleet.reduce((sum, gpu) => sum + gpu.completed, 0);
+  const isWarm = () => fleet.every((gpu) => gpu.completed >= WARM_COMMANDS);
+  const run = async (ms: number, until: () => boolean) => {
+    for (const end = nowUs() + ms * 1000; nowUs() < end && !until(); ) {
+      let busy = false;
+      for (const gpu of fleet) busy = gpu.refill() || busy;
+      // Never spin: there are more threads than cores.
+      await (busy ? yieldTurn() : sleep(1));
+    }
+  };
+  await run(WARM_MS, isWarm);
+  const [before, since] = [done(), nowUs()];
+  await run(FLEET_MS, () => false);
+  const rate = (done() - before) / ((nowUs() - since) / 1e6);
+  while (fleet.some((gpu) => gpu.completed < gpu.posted)) await sleep(5);
+  return rate;
+}
+
+async function benchFleets(report: Report): Promise<void> {
+  const rates: number[] = [];
+  for (const count of FLEETS) {
+    const fleet = await startVgpus(count, { opcode: vgpu.Opcode.fill, length: PAGE_SIZE });
+    const rate = await commandRate(fleet);
+    rates.push(rate);
+    const each = fleet.map(({ completed }) => completed).sort((a, b) => a - b);
+    report.say(
+      `vgpu: ${count} vGPUs fill pages: ${Math.round(rate)} commands/s, ${Math.round(rate / count)} each ` +
+        `(least to most ${format((each[0] as number) / (each.at(-1) as number))})`,
+    );
+    await Promise.all(fleet.map((gpu) => gpu.stop()));
+  }
+  const [one, ...more] = rates as [number, ...number[]];
+  for (const [i, rate] of more.entries())
+    report.bound(`vgpu commands/s of ${FLEETS[i + 1]} vGPUs to one`, rate / one, '≥', FLEET_BOUND);
+}
+
+export async function benchVgpu(report: Report): Promise<void> {
+  await benchCopy(report);
+  await benchDoorbell(report);
+  await benchFleets(report);
+}
