@@ -56,6 +56,9 @@ export class DeviceSupervisor {
       resourceLimits: WORKER_LIMITS,
       recordTiming: false,
     });
+    // A worker may throw when nobody waits for it: after its device has stopped, or at its heap limit while it is being
+    // ended. An 'error' event without a listener would end the process, and every VM in it.
+    this.#pool.on('error', () => {});
   }
 
   /** Starts a device when its turn comes; resolves as soon as the worker has been given its task. */
