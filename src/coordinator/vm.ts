@@ -17,6 +17,7 @@ import { runGuest } from './guest-host.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import { VmLedger } from './ledger.ts';
 import { makeIommu } from './make-iommu.ts';
+import { modelAt } from './models.ts';
 import { DEFAULT_MODEL, type DeviceSupervisor } from './supervisor.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './vm-device.ts';
 import { vmResult } from './vm-result.ts';
@@ -33,7 +34,7 @@ export interface VmConfig {
   readonly scenario: string;
   readonly params: Readonly<Record<string, unknown>>;
   readonly timeoutMs: number;
-  /** A built-in device model's name, or the URL of a user's file. */
+  /** Built-in device models' names, which the devices take in turn, or the URL of a user's file. */
   readonly model: string;
   /** That file's text without its types; empty to have each worker read the file. */
   readonly modelSource: string;
@@ -332,7 +333,7 @@ export class Vm implements DeviceOwner {
       vm,
       device: device.index,
       name: device.name,
-      model: this.config.model,
+      model: modelAt(this.config.model, device.index),
       modelSource: this.config.modelSource,
       options,
       link: device.link.sab,

@@ -4,6 +4,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { modelNames } from '../coordinator/models.ts';
 import { DEFAULT_MODEL, WORKER_LIMITS } from '../coordinator/supervisor.ts';
 import { askWorker, LOAD_TIMEOUT_MS } from './load.ts';
 import { ScenarioError } from './scenario.ts';
@@ -22,7 +23,7 @@ function modelUrl(path: string): string {
 
 /** What device workers are told of their model. */
 export interface ResolvedModel {
-  /** A built-in model's name, or the URL of a file. */
+  /** A built-in model's name, several with commas between, or the URL of a file. */
   readonly model: string;
   /** The file's text without its types: a worker that strips them itself takes 11 MiB more. Empty: read the file. */
   readonly source: string;
@@ -36,8 +37,18 @@ export interface ResolvedModel {
  */
 export async function resolveModel(model: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<ResolvedModel> {
   if (model === DEFAULT_MODEL) return { model, source: '' };
+  if (!isPath(model) && modelNames(model).length > 1) return resolveSeveral(model, timeoutMs);
   const target = isPath(model) ? modelUrl(model) : model;
   const answer = await askWorker<{ source: string }>('model', target, timeoutMs, WORKER_LIMITS);
   if ('error' in answer) throw new ScenarioError(`model ${model}: ${answer.error}`);
   return { model: target, source: answer.source };
+}
+
+/** Built-in models for a VM's devices to take in turn. The guest has a driver for `vgpu`, or is the driver itself. */
+async function resolveSeveral(models: string, timeoutMs: number): Promise<ResolvedModel> {
+  const names = modelNames(models);
+  if (names.includes(DEFAULT_MODEL))
+    throw new ScenarioError(`model ${models}: accepted: '${DEFAULT_MODEL}' alone, or others`);
+  for (const name of new Set(names)) await resolveModel(name, timeoutMs);
+  return { model: names.join(','), source: '' };
 }

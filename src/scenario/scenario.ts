@@ -50,7 +50,10 @@ export const scenarioShape = z.strictObject({
   gpu: gpuShape.prefault({}),
   /** Time limit of each guest's script. */
   timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
-  /** What every device is: a built-in model's name, or the path of a file that exports one. */
+  /**
+   * What every device is: a built-in model's name, or the path of a file that exports one. Several names, with commas
+   * between, are taken in turn by a VM's devices.
+   */
   model: z.string().min(1).max(4096).default(DEFAULT_MODEL),
   /** How long a device model may be busy with one call before its device is ended. */
   deviceTimeoutMs: z.int().min(100).max(3_600_000).default(DEVICE_TIMEOUT_MS),

@@ -1,0 +1,101 @@
+/**
+ * Devices without DMA: a serial card whose ports answer what they are sent, by interrupt, and a display that is drawn
+ * into and photographed. Behind them are the kernel's sample drivers `mtty` and `mdpy`, as models.
+ */
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type GuestPciDevice, type GuestVm, scenario } from 'mdevsim';
+
+/** Registers of a serial port (8250), and bits of theirs. */
+const DATA = 0;
+const INTERRUPT_ENABLE = 1;
+const INTERRUPT_CAUSE = 2;
+const FIFO_CONTROL = 2;
+const LINE_STATUS = 5;
+const ENABLE_RECEIVED = 1;
+const CAUSE_RECEIVED = 4;
+const FIFO_ON_AND_CLEAR = 7;
+const RECEIVED = 1;
+const PORTS = [0, 1];
+const BYTES = 200;
+
+/** The display's vendor capability. */
+const WIDTH = 0x48;
+const HEIGHT = 0x4c;
+const PIXEL_BYTES = 4;
+
+const MODELS: Readonly<Record<number, string>> = { 12883: 'mtty', 15: 'mdpy' };
+
+/** Sends a byte and, once the port has said that it has it, takes it back. */
+async function echo(device: GuestPciDevice, port: number, value: number): Promise<number> {
+  const seen = device.interrupts(0);
+  await device.write(port, DATA, 1, value);
+  await device.waitInterrupt(0, seen);
+  const cause = Number(await device.read(port, INTERRUPT_CAUSE, 1)) & 0x0f;
+  const status = Number(await device.read(port, LINE_STATUS, 1));
+  if (cause !== CAUSE_RECEIVED || (status & RECEIVED) === 0) return -1;
+  return Number(await device.read(port, DATA, 1));
+}
+
+async function loopback(vm: GuestVm, device: GuestPciDevice): Promise<void> {
+  for (const port of PORTS) {
+    await device.write(port, FIFO_CONTROL, 1, FIFO_ON_AND_CLEAR);
+    await device.write(port, INTERRUPT_ENABLE, 1, ENABLE_RECEIVED);
+    for (let i = 0; i < BYTES; i++) {
+      const sent = vm.prng.below(256);
+      const got = await echo(device, port, sent);
+      vm.verify.check(got === sent, `${device.name} port ${port} answers ${got} to ${sent}`);
+      vm.operations++;
+    }
+    await device.write(port, INTERRUPT_ENABLE, 1, 0);
+  }
+}
+
+/** Colour bars over a ramp, another one in each VM. */
+function picture(width: number, height: number, tint: number): Uint8Array {
+  const pixels = new Uint8Array(width * height * PIXEL_BYTES);
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      const bar = Math.floor((x * 8) / width) ^ tint;
+      const light = Math.floor(((height - y) * 255) / height);
+      const at = (y * width + x) * PIXEL_BYTES;
+      for (let colour = 0; colour < 3; colour++) pixels[at + colour] = (bar >> colour) & 1 ? light : 0;
+    }
+  return pixels;
+}
+
+async function draw(vm: GuestVm, device: GuestPciDevice): Promise<void> {
+  const width = Number(await device.readConfig(WIDTH, 4));
+  const height = Number(await device.readConfig(HEIGHT, 4));
+  const before = await device.screenshot();
+  const pixels = picture(width, height, vm.id % 8);
+  await device.writeBlock(0, 0, pixels);
+  const drawn = Buffer.from(await device.readBlock(0, 0, pixels.length));
+  vm.verify.check(drawn.equals(pixels), `${device.name} does not hold what was drawn`);
+  const file = join(String(vm.params.folder ?? tmpdir()), `mdevsim-${device.name.replace('/', '-')}.png`);
+  const after = await device.screenshot(file);
+  vm.verify.check(!Buffer.from(before).equals(after), `${device.name} shows what it did before`);
+  vm.note(`${device.name}: ${width} × ${height} pixels, ${after.length} bytes in ${file}`);
+  vm.operations++;
+}
+
+export default scenario({
+  name: 'serial-and-display',
+  question:
+    'Do bytes come back from a serial port, each with its interrupt, and does a display show what was drawn?',
+  model: 'mtty,mdpy',
+  vms: 2,
+  vgpus: 2,
+  ramMiB: 16,
+  viommu: 'none',
+
+  async guest(vm: GuestVm): Promise<void> {
+    await vm.phase('echo and draw');
+    await vm.eachDevice(async (device) => {
+      const model = MODELS[Number(await device.readConfig(2, 2))];
+      if (model === 'mtty') await loopback(vm, device);
+      else if (model === 'mdpy') await draw(vm, device);
+      else vm.note(`${device.name} is neither a serial port nor a display`);
+    });
+  },
+});
