@@ -83,8 +83,15 @@ describe('a device model of one’s own', () => {
   });
 
   it('is driven by a script, behind a vIOMMU', async () => {
-    const { code, stdout } = await mdevsim('run', 'scenarios/edu-device.ts', '--vms', '1', '--vgpus', '1');
-    expect(code, stdout).to.equal(0);
+    const { code, stdout, stderr } = await mdevsim(
+      'run',
+      'scenarios/edu-device.ts',
+      '--vms',
+      '1',
+      '--vgpus',
+      '1',
+    );
+    expect(code, stderr).to.equal(0);
     expect(stdout).to.match(/devices {8}.*transfers 80/);
   });
 });
