@@ -11,6 +11,9 @@ export const FILL_NS_PER_BYTE = 1 / 8;
 export const COPY_NS_PER_BYTE = 1 / 4;
 export const CHECKSUM_NS_PER_BYTE = 1 / 2;
 
+/** One round of a loop without an end. */
+export const SPIN_NS = 5000;
+
 /** Writing a page table entry and forgetting its shadow. */
 export const PTE_NS = 200;
 

@@ -76,6 +76,8 @@ export interface GpuCommand {
   readonly value?: number;
   /** A context's number, or GLOBAL_CONTEXT; 0, the one of `map`, by default. */
   readonly context?: number;
+  /** A kernel's factor. */
+  readonly scalar?: number;
 }
 
 /** How a command ended. */
@@ -110,7 +112,10 @@ export class GpuDriver {
   readonly #directory: Gpa;
   readonly #contextTable: Gpa;
   readonly #pages: PageAllocator;
+  readonly #scalar = new DataView(new ArrayBuffer(4));
   #contexts = 1;
+  /** Commands that hung and were ended by a reset of the engine. */
+  hangs = 0;
   readonly #tables: readonly Gpa[];
   readonly #outstanding: Outstanding[] = [];
   #roomWaiters: (() => void)[] = [];
@@ -208,6 +213,12 @@ export class GpuDriver {
     return context;
   }
 
+  /** Ends the command that runs or hangs, with the status `hung`. The driver does so by itself when one hangs. */
+  async resetEngine(): Promise<void> {
+    this.hangs++;
+    await this.writeRegister('Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
+  }
+
   /** Has the device forget what it read from page tables. */
   invalidate(): void | Promise<void> {
     return this.writeRegister('TlbInvalidate', 1);
@@ -298,6 +309,8 @@ export class GpuDriver {
     word(vgpu.CommandWord.source, source % 2 ** 32);
     word(vgpu.CommandWord.sourceHigh, Math.floor(source / 2 ** 32));
     word(vgpu.CommandWord.context, command.context ?? 0);
+    this.#scalar.setFloat32(0, command.scalar ?? 0);
+    word(vgpu.CommandWord.scalar, this.#scalar.getUint32(0));
     word(vgpu.CommandWord.length, command.length ?? 0);
     word(vgpu.CommandWord.value, command.value ?? 0);
   }
@@ -349,6 +362,7 @@ export class GpuDriver {
       const status = await this.readRegister('Status');
       if (status === 0xffff_ffff) this.#error = new DeviceLostError(this.name);
       else if (status & vgpu.STATUS_HALTED) this.#error = new DeviceHaltedError(this.name);
+      else if (status & vgpu.STATUS_HUNG) await this.resetEngine();
     }
   }
 

@@ -23,12 +23,20 @@ export const VGPU_VERSION = 1;
 
 export const CONTROL_ENABLE = 1;
 export const CONTROL_RESET = 2;
+/** Ends the command that runs, or hangs, with the status `hung`, and goes on with the next. Reads as 0. */
+export const CONTROL_ENGINE_RESET = 4;
 export const STATUS_RUNNING = 1;
 /** The engine stopped because its ring or its completions could not be reached; a reset clears it. */
 export const STATUS_HALTED = 2;
+/** A command has used HangLimitUs of engine time and is stopped; an engine reset ends it. */
+export const STATUS_HUNG = 4;
 export const INTERRUPT_COMPLETION = 1;
 export const INTERRUPT_FAULT = 2;
 export const INTERRUPT_HALTED = 4;
+export const INTERRUPT_HUNG = 8;
+
+/** Engine time that one command may use, unless the guest sets another limit. */
+export const HANG_LIMIT_US = 100_000;
 
 export type VgpuRegister =
   | 'Id'
@@ -49,7 +57,8 @@ export type VgpuRegister =
   | 'FaultIova'
   | 'FaultContext'
   | 'ContextTableBase'
-  | 'ContextCount';
+  | 'ContextCount'
+  | 'HangLimitUs';
 
 const ALL32 = 0xffff_ffffn;
 const ALL64 = 0xffff_ffff_ffff_ffffn;
@@ -59,7 +68,7 @@ export const VGPU_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   { name: 'Id', offset: 0x00, size: 4, reset: BigInt(VGPU_ID) },
   { name: 'Version', offset: 0x04, size: 4, reset: BigInt(VGPU_VERSION) },
   { name: 'Status', offset: 0x08, size: 4 },
-  { name: 'Control', offset: 0x0c, size: 4, rw: 3n },
+  { name: 'Control', offset: 0x0c, size: 4, rw: 7n },
   { name: 'RingBase', offset: 0x10, size: 8, rw: ALL64 },
   { name: 'RingEntries', offset: 0x18, size: 4, rw: ALL32 },
   { name: 'RingHead', offset: 0x1c, size: 4 },
@@ -67,14 +76,15 @@ export const VGPU_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   { name: 'CompletionBase', offset: 0x28, size: 8, rw: ALL64 },
   { name: 'PageTableBase', offset: 0x30, size: 8, rw: ALL64 },
   { name: 'TlbInvalidate', offset: 0x38, size: 4, rw: ALL32 },
-  { name: 'InterruptStatus', offset: 0x40, size: 4, w1c: 7n },
-  { name: 'InterruptMask', offset: 0x44, size: 4, rw: 7n },
+  { name: 'InterruptStatus', offset: 0x40, size: 4, w1c: 15n },
+  { name: 'InterruptMask', offset: 0x44, size: 4, rw: 15n },
   { name: 'FaultAddress', offset: 0x48, size: 4 },
   { name: 'FaultAddressHigh', offset: 0x4c, size: 4 },
   { name: 'FaultIova', offset: 0x50, size: 8 },
   { name: 'FaultContext', offset: 0x58, size: 4 },
   { name: 'ContextCount', offset: 0x5c, size: 4, rw: ALL32 },
   { name: 'ContextTableBase', offset: 0x60, size: 8, rw: ALL64 },
+  { name: 'HangLimitUs', offset: 0x68, size: 4, reset: BigInt(HANG_LIMIT_US), rw: ALL32 },
 ];
 
 /** BAR 0 offset of each register. */
@@ -98,22 +108,25 @@ export const CommandWord = {
   targetHigh: 8,
   sourceHigh: 9,
   context: 10,
+  scalar: 11,
 } as const;
 
 /**
  * `updatePtes` writes the page table entries of [target, target + length): value has the flags, and with them the page
  * size, source is the IOVA of the first page; what was shadowed there is forgotten. The tables above must be there.
  */
-export const Opcode = { nop: 0, fill: 1, copy: 2, checksum: 3, updatePtes: 4 } as const;
+export const Opcode = { nop: 0, fill: 1, copy: 2, checksum: 3, updatePtes: 4, compute: 5 } as const;
+/** What `compute` runs, by its value: y (target) = scalar x (source) + y; a sum; a hash; a loop without an end. */
+export const Kernel = { saxpy: 1, sum: 2, fnv1a: 3, spin: 4 } as const;
 export type Opcode = (typeof Opcode)[keyof typeof Opcode];
 
 /** Most bytes one command may move. */
 export const COMMAND_LENGTH_LIMIT = 16 * 1024 * 1024;
 
 /**
- * A completion record per ring slot: words status, result (a checksum's CRC-32), 0, sequence. The sequence is
+ * A completion record per ring slot: words status, result (of a checksum or kernel), 0, sequence. The sequence is
  * written last, after the rest is visible.
  */
 export const COMPLETION_BYTES = 16;
 export const CompletionWord = { status: 0, result: 1, sequence: 3 } as const;
-export const CompletionStatus = { ok: 0, fault: 1, badCommand: 2 } as const;
+export const CompletionStatus = { ok: 0, fault: 1, badCommand: 2, hung: 3 } as const;

@@ -11,6 +11,7 @@ import {
   COPY_NS_PER_BYTE,
   FILL_NS_PER_BYTE,
   PTE_NS,
+  SPIN_NS,
 } from '../../../src/gpu/cost.ts';
 import {
   COMMAND_BYTES,
@@ -19,8 +20,11 @@ import {
   CommandWord,
   CompletionStatus,
   gpuPageBytes,
+  HANG_LIMIT_US,
+  Kernel,
   Opcode,
 } from '../../../src/pci/vgpu-interface.ts';
+import { KERNELS } from './kernels.ts';
 import type { GpuSpaces } from './spaces.ts';
 
 /** Pages one step touches at most: about 20 µs of copying. */
@@ -34,8 +38,12 @@ interface Command {
   readonly length: number;
   readonly value: number;
   readonly context: number;
+  readonly scalar: number;
   done: number;
+  /** CRC-32, or what a kernel has come to. */
   crc: number;
+  /** Engine time used, ns. */
+  spentNs: number;
   status: number | undefined;
 }
 
@@ -51,12 +59,19 @@ export interface EngineEvents {
   completed(head: number): void;
   faulted(context: number, va: number, iova: number): void;
   halted(): void;
+  hung(): void;
 }
 
 type Outcome = 'progress' | 'stalled';
 
 export class Engine {
-  readonly counters: ModelCounters = { commands: 0, bytesFilled: 0, bytesCopied: 0, bytesSummed: 0 };
+  readonly counters: ModelCounters & { bytesComputed: number } = {
+    commands: 0,
+    bytesFilled: 0,
+    bytesCopied: 0,
+    bytesSummed: 0,
+    bytesComputed: 0,
+  };
   readonly #dma: DeviceDma;
   readonly #spaces: GpuSpaces;
   readonly #events: EngineEvents;
@@ -66,6 +81,11 @@ export class Engine {
   #head = 0;
   #costNs = 0;
   #ended = false;
+  #hung = false;
+  readonly #x = new Uint8Array(PAGE_SIZE);
+  readonly #y = new Uint8Array(PAGE_SIZE);
+  /** Engine time, ns, that one command may use. */
+  hangLimitNs = HANG_LIMIT_US * 1000;
 
   constructor(dma: DeviceDma, spaces: GpuSpaces, events: EngineEvents) {
     this.#dma = dma;
@@ -78,9 +98,9 @@ export class Engine {
     return this.#head;
   }
 
-  /** True if a command is half done, or waits in the ring. */
+  /** True if a command is half done, or waits in the ring, and none hangs. */
   hasWork(tail: number): boolean {
-    return this.#current !== undefined || this.#head !== tail;
+    return !this.#hung && (this.#current !== undefined || this.#head !== tail);
   }
 
   /** Engine time, ns, of the last step, and whether a command ended in it. */
@@ -88,7 +108,19 @@ export class Engine {
     return { costNs: this.#costNs, ended: this.#ended };
   }
 
+  /** True if a command was stopped because it did not end. */
+  get hung(): boolean {
+    return this.#hung;
+  }
+
+  /** Ends the command that runs, if there is one; the next step writes its completion. */
+  endCommand(): void {
+    this.#hung = false;
+    if (this.#current) this.#current.status ??= CompletionStatus.hung;
+  }
+
   reset(): void {
+    this.#hung = false;
     this.#current = undefined;
     this.#head = 0;
   }
@@ -124,12 +156,15 @@ export class Engine {
       length: word(CommandWord.length),
       value: word(CommandWord.value),
       context: word(CommandWord.context),
+      scalar: this.#entryView.getFloat32(CommandWord.scalar * 4, true),
       done: 0,
       crc: 0,
+      spentNs: 0,
       status: undefined,
     };
     if (!isSound(command, this.#spaces.limit(command.context))) command.status = CompletionStatus.badCommand;
     else if (command.opcode === Opcode.nop || command.length === 0) command.status = CompletionStatus.ok;
+    else if (command.opcode === Opcode.compute) command.crc = KERNELS[command.value]?.start ?? 0;
     this.#current = command;
     return 'progress';
   }
@@ -148,7 +183,17 @@ export class Engine {
       command.done += moved;
       if (command.done === command.length) command.status = CompletionStatus.ok;
     }
-    return command.status === undefined ? 'progress' : this.#complete(command, command.status, ring);
+    if (command.status !== undefined) return this.#complete(command, command.status, ring);
+    this.#watch(command);
+    return 'progress';
+  }
+
+  /** A command without an end would keep the engine for ever: it is stopped, and the guest told. */
+  #watch(command: Command): void {
+    command.spentNs += this.#costNs;
+    if (command.spentNs <= this.hangLimitNs) return;
+    this.#hung = true;
+    this.#events.hung();
   }
 
   /** Bytes moved, or minus a DMA status. */
@@ -158,6 +203,7 @@ export class Engine {
     const left = command.length - command.done;
     if (command.opcode === Opcode.fill) return this.#fill(command, target, left);
     if (command.opcode === Opcode.copy) return this.#copy(command, target, source, left);
+    if (command.opcode === Opcode.compute) return this.#compute(command, target, source, left);
     if (command.opcode === Opcode.updatePtes) return this.#updatePte(command, target, source);
     return this.#checksum(command, source, left);
   }
@@ -192,6 +238,34 @@ export class Engine {
     command.crc = this.#dma.crc32Pinned(hostAddress(pfn, source), length, command.crc);
     this.counters.bytesSummed += length;
     this.#costNs += length * CHECKSUM_NS_PER_BYTE;
+    return length;
+  }
+
+  /** By short DMA: a kernel works on copies, and writes back what it has computed. */
+  #compute(command: Command, target: number, source: number, left: number): number {
+    const kernel = KERNELS[command.value];
+    if (!kernel) {
+      this.#costNs += SPIN_NS;
+      return 0;
+    }
+    const { context, scalar } = command;
+    const to = kernel.writes ? this.#spaces.translate(context, target, PERM_WRITE) : 0;
+    if (to < 0) return to;
+    const from = this.#spaces.translate(context, source, PERM_READ);
+    if (from < 0) return from;
+    const targetRoom = kernel.writes ? PAGE_SIZE - (target % PAGE_SIZE) : PAGE_SIZE;
+    const length = Math.min(left, PAGE_SIZE - (source % PAGE_SIZE), targetRoom);
+    const [x, y] = [this.#x.subarray(0, length), this.#y.subarray(0, length)];
+    const targetIova = kernel.writes ? this.#spaces.iovaOf(context, target) : undefined;
+    let status = this.#dma.read(this.#spaces.iovaOf(context, source), x);
+    if (status === DMA_OK && targetIova !== undefined) status = this.#dma.read(targetIova, y);
+    if (status !== DMA_OK) return -status;
+    const result = kernel.run({ x, y, scalar, result: command.crc });
+    if (targetIova !== undefined) status = this.#dma.write(targetIova, y);
+    if (status !== DMA_OK) return -status;
+    command.crc = result;
+    this.#costNs += length * kernel.nsPerByte;
+    this.counters.bytesComputed += length;
     return length;
   }
 
@@ -231,6 +305,12 @@ function isSound({ opcode, target, source, length, value }: Command, limit: numb
   const sourceFits = source + length <= limit;
   if (opcode === Opcode.fill) return targetFits && target % 4 === 0 && length % 4 === 0;
   if (opcode === Opcode.copy) return targetFits && sourceFits;
+  if (opcode === Opcode.compute) {
+    const { alignment, writes } = KERNELS[value] ?? { alignment: 1, writes: false };
+    const isKernel = value === Kernel.spin || KERNELS[value] !== undefined;
+    const aligned = [source, length, writes ? target : 0].every((each) => each % alignment === 0);
+    return isKernel && aligned && sourceFits && (targetFits || !writes);
+  }
   if (opcode !== Opcode.updatePtes) return opcode === Opcode.checksum && sourceFits;
   const page = gpuPageBytes(value);
   return targetFits && target % page === 0 && source % page === 0 && length % page === 0;

@@ -54,6 +54,12 @@ export class ShadowPageTable {
     return this.#fill(page, perm);
   }
 
+  /** IOVA behind `va`, if its page is shadowed now. */
+  iovaOf(va: number): Iova | undefined {
+    const entry = this.entries.get(Math.floor(va / PAGE_SIZE));
+    return entry && ((entry.iova + (va % PAGE_SIZE)) as Iova);
+  }
+
   /** Has the entry of the page at `va` written, and forgets what was shadowed there. Minus a DMA status if refused. */
   update(va: number, iova: number, flags: number, bytes: number): number {
     const status = this.source.update(va, iova, flags);

@@ -97,6 +97,14 @@ export class GpuSpaces {
     return pfn;
   }
 
+  /** IOVA behind an address that has just been translated. */
+  iovaOf(context: number, va: number): Iova {
+    const shadow = context === GLOBAL_CONTEXT ? this.#globalShadow : this.#shadows.get(context);
+    const iova = shadow?.iovaOf(va);
+    if (iova === undefined) throw new Error(`GPU address ${va} of context ${context} is not shadowed`);
+    return iova;
+  }
+
   /** Writes the page table entry of the page at `va`; minus a DMA status if refused. */
   update(context: number, va: number, iova: number, flags: number, bytes: number): number {
     const shadow = this.#of(context, va);

@@ -14,13 +14,17 @@ import { ConfigSpace } from '../../../src/pci/config-space.ts';
 import { RegisterFile } from '../../../src/pci/registers.ts';
 import {
   CONTROL_ENABLE,
+  CONTROL_ENGINE_RESET,
   CONTROL_RESET,
+  HANG_LIMIT_US,
   INTERRUPT_COMPLETION,
   INTERRUPT_FAULT,
   INTERRUPT_HALTED,
+  INTERRUPT_HUNG,
   RING_ENTRIES_MAX,
   RING_ENTRIES_MIN,
   STATUS_HALTED,
+  STATUS_HUNG,
   STATUS_RUNNING,
   VGPU_IDENTITY,
   VGPU_REGISTERS,
@@ -74,9 +78,13 @@ export class Vgpu implements DeviceModel {
       completed: (head) => this.#completed(head),
       faulted: (space, va, iova) => this.#faulted(space, va, iova),
       halted: () => this.#halt(),
+      hung: () => this.#hang(),
     });
     this.#registers.onWrite('Control', (value) => this.#control(Number(value)));
     this.#registers.onWrite('PageTableBase', (pointer) => this.#spaces.setRoot(pointer));
+    this.#registers.onWrite('HangLimitUs', (us) => {
+      this.#engine.hangLimitNs = Number(us) * 1000;
+    });
     this.#registers.onWrite('TlbInvalidate', () => this.#spaces.invalidate());
     for (const name of ['ContextTableBase', 'ContextCount'] as const)
       this.#registers.onWrite(name, () =>
@@ -128,8 +136,13 @@ export class Vgpu implements DeviceModel {
     if (value & CONTROL_RESET) {
       this.#spaces.reset();
       this.#engine.reset();
+      this.#engine.hangLimitNs = HANG_LIMIT_US * 1000;
       this.#ring = undefined;
       this.#registers.reset();
+      return;
+    }
+    if (value & CONTROL_ENGINE_RESET) {
+      this.#resetEngine(value);
       return;
     }
     if (this.#registers.get32('Status') & STATUS_HALTED) return;
@@ -151,7 +164,7 @@ export class Vgpu implements DeviceModel {
       entries,
       completions: this.#address('CompletionBase'),
     };
-    this.#setStatus(STATUS_RUNNING);
+    this.#setStatus(this.#engine.hung ? STATUS_RUNNING | STATUS_HUNG : STATUS_RUNNING);
   }
 
   #completed(head: number): void {
@@ -175,6 +188,18 @@ export class Vgpu implements DeviceModel {
     this.#ring = undefined;
     this.#setStatus(STATUS_HALTED);
     this.#interrupt(INTERRUPT_HALTED);
+  }
+
+  /** Its ring is there, but nothing moves: the guest resets the engine, or everything. */
+  #hang(): void {
+    this.#setStatus(STATUS_RUNNING | STATUS_HUNG);
+    this.#interrupt(INTERRUPT_HUNG);
+  }
+
+  #resetEngine(control: number): void {
+    this.#registers.set('Control', BigInt(control & ~CONTROL_ENGINE_RESET));
+    this.#engine.endCommand();
+    if (this.#ring) this.#setStatus(STATUS_RUNNING);
   }
 
   #setStatus(status: number): void {

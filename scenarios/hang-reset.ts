@@ -1,0 +1,120 @@
+/**
+ * Hang and reset: does a vGPU work again after a command that never ends, and do its neighbours notice?
+ *
+ * One vGPU of the GPU is given a kernel without an end, between commands that are sound. Its engine must stop it, its
+ * driver reset the engine, and the commands before and behind must have done their work. The others run a verified load
+ * all the time; at the end every vGPU computes something that is checked.
+ */
+import {
+  allocatePages,
+  CompletionStatus,
+  filled,
+  type Gpa,
+  type GuestGpu,
+  type GuestVm,
+  type Iova,
+  Kernel,
+  Opcode,
+  PAGE_SIZE,
+  SteadyLoad,
+  scenario,
+  submit,
+  usageBetween,
+  verifiedRound,
+} from 'mdevsim';
+
+const LOAD_VA = 0;
+const LOAD_PAGES = 4;
+const WORK_VA = 0x20_0000;
+const WORK_PAGES = 4;
+const HANGS = 5;
+
+/** A buffer of its own for each half of a verified round, at WORK_VA. */
+async function workBuffer(vm: GuestVm, gpu: GuestGpu): Promise<readonly Gpa[]> {
+  const pages = allocatePages(vm, 2 * WORK_PAGES);
+  await gpu.driver.map(
+    WORK_VA,
+    pages.map((page) => page as number as Iova),
+  );
+  return pages;
+}
+
+/** Sound, endless, sound: the endless one ends as hung, the others as if it had not been there. */
+async function hang(vm: GuestVm, gpu: GuestGpu, pages: readonly Gpa[]): Promise<number> {
+  const length = WORK_PAGES * PAGE_SIZE;
+  const [before, behind] = [vm.prng.next32(), vm.prng.next32()];
+  const fill = (half: number, value: number) =>
+    submit(vm, gpu, { opcode: Opcode.fill, target: WORK_VA + half * length, length, value });
+  const [first, spin, last] = await Promise.all([
+    fill(0, before),
+    submit(vm, gpu, { opcode: Opcode.compute, value: Kernel.spin, length: 4 }),
+    fill(1, behind),
+  ]);
+  vm.verify.check(spin.status === CompletionStatus.hung, `${gpu.name} spin ended with ${spin.status}`);
+  for (const { status } of [first, last])
+    vm.verify.check(status === CompletionStatus.ok, `${gpu.name} a sound command ended with ${status}`);
+  vm.verify.pages(pages.slice(0, WORK_PAGES), filled(WORK_PAGES, before), `${gpu.name} before the hang`);
+  vm.verify.pages(pages.slice(WORK_PAGES), filled(WORK_PAGES, behind), `${gpu.name} behind the hang`);
+  return spin.latencyUs;
+}
+
+/** A sum over a page whose words are known. */
+async function checkSum(vm: GuestVm, gpu: GuestGpu, page: Gpa): Promise<void> {
+  const value = vm.prng.next32();
+  vm.ram.write(page, filled(1, value));
+  const { status, result } = await submit(vm, gpu, {
+    opcode: Opcode.compute,
+    value: Kernel.sum,
+    source: WORK_VA,
+    length: PAGE_SIZE,
+  });
+  const expected = Number((BigInt(value) * BigInt(PAGE_SIZE / 4)) & 0xffff_ffffn);
+  vm.verify.check(
+    status === CompletionStatus.ok && result === expected,
+    `${gpu.name} sum: status ${status}, ${result} instead of ${expected}`,
+  );
+}
+
+export default scenario({
+  name: 'hang-reset',
+  question: 'Does a vGPU work again after a command that never ends, and do its neighbours notice?',
+  vms: 1,
+  vgpus: 4,
+  ramMiB: 64,
+  viommu: 'none',
+  gpu: { policy: 'equal-share', sliceUs: 500 },
+
+  async guest(vm: GuestVm): Promise<void> {
+    const [victim, ...neighbours] = vm.gpus as readonly [GuestGpu, ...GuestGpu[]];
+    const loads = neighbours.map((gpu) => new SteadyLoad(vm, gpu, LOAD_VA, LOAD_PAGES));
+    for (const load of loads) await load.start();
+
+    await vm.phase('hang and reset');
+    const pages = await workBuffer(vm, victim);
+    const before = await vm.gpuFigures();
+    const recoveries: number[] = [];
+    for (let i = 0; i < HANGS; i++) recoveries.push(await hang(vm, victim, pages));
+    vm.verify.check(
+      victim.driver.hangs === HANGS,
+      `${victim.name}: ${victim.driver.hangs} resets of the engine for ${HANGS} hangs`,
+    );
+    const usage = usageBetween(before, await vm.gpuFigures());
+    vm.note(
+      `${victim.name}: ${HANGS} hangs, each ended by a reset of the engine within ` +
+        `${(Math.max(...recoveries) / 1000).toFixed(1)} ms; ${usage[0]?.preemptions} preemptions while it hung`,
+    );
+    for (const { name, commands, waitP99Us } of usage.slice(1)) {
+      vm.note(`${name}: ${commands} commands meanwhile, waits p99 ${(waitP99Us / 1000).toFixed(1)} ms`);
+      vm.verify.check(commands > 0, `${name} stood still while ${victim.name} hung`);
+    }
+
+    await vm.phase('work again');
+    for (const load of loads) await load.stop();
+    await vm.eachGpu(async (gpu) => {
+      const own = gpu === victim ? pages : await workBuffer(vm, gpu);
+      await verifiedRound(vm, gpu, WORK_VA, own.slice(0, WORK_PAGES), own.slice(WORK_PAGES));
+      await checkSum(vm, gpu, own[0] as Gpa);
+    });
+    await vm.progress();
+  },
+});

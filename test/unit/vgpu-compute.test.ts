@@ -1,0 +1,149 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { PAGE_SIZE } from '../../src/address/address.ts';
+import {
+  CONTROL_ENABLE,
+  CONTROL_ENGINE_RESET,
+  CONTROL_RESET,
+  CompletionStatus,
+  HANG_LIMIT_US,
+  INTERRUPT_HUNG,
+  Kernel,
+  Opcode,
+  STATUS_HUNG,
+  STATUS_RUNNING,
+} from '../../src/pci/vgpu-interface.ts';
+import { VgpuRig } from '../fixtures/vgpu-rig.ts';
+
+const { ok, fault, badCommand, hung } = CompletionStatus;
+const DATA = 0x100000;
+const PAGES = 8;
+/** GPU addresses of the two buffers. */
+const [X, Y] = [0, (PAGES / 2) * PAGE_SIZE];
+
+/** Pages in reverse order of their IOVAs: a kernel must cross from one to the next. */
+function rig(): VgpuRig {
+  const gpu = new VgpuRig();
+  for (let page = 0; page < PAGES; page++) gpu.pte(page * PAGE_SIZE, DATA + (PAGES - 1 - page) * PAGE_SIZE);
+  gpu.enable();
+  return gpu;
+}
+
+const gpaOf = (va: number): number =>
+  DATA + (PAGES - 1 - Math.floor(va / PAGE_SIZE)) * PAGE_SIZE + (va % PAGE_SIZE);
+
+const bitsOf = (value: number): number => new Uint32Array(new Float32Array([value]).buffer)[0] as number;
+const floatOf = (bits: number): number => new Float32Array(new Uint32Array([bits]).buffer)[0] as number;
+
+const compute = (gpu: VgpuRig, kernel: number, fields: Record<string, number>) =>
+  gpu.run({ opcode: Opcode.compute, value: kernel, ...fields });
+
+describe('vgpu kernels', () => {
+  it('saxpy computes y = a x + y over pages that meet at different places', () => {
+    const gpu = rig();
+    const count = 1500;
+    const [x, y] = [X + 2048, Y + 512];
+    for (let i = 0; i < count; i++) {
+      gpu.ram.write32(gpaOf(x + i * 4), bitsOf(i));
+      gpu.ram.write32(gpaOf(y + i * 4), bitsOf(1 / (i + 1)));
+    }
+    const fields = { source: x, target: y, length: count * 4, scalar: bitsOf(2.5) };
+    expect(compute(gpu, Kernel.saxpy, fields)).to.include({ status: ok });
+    for (let i = 0; i < count; i++)
+      expect(floatOf(gpu.ram.read32(gpaOf(y + i * 4))), `${i}`).to.equal(
+        Math.fround(2.5 * i + Math.fround(1 / (i + 1))),
+      );
+    expect(gpu.ram.read32(gpaOf(y - 4)), 'before').to.equal(0);
+    expect(gpu.ram.read32(gpaOf(y + count * 4)), 'behind').to.equal(0);
+  });
+
+  it('sum adds words modulo 2^32, and fnv1a hashes bytes', () => {
+    const gpu = rig();
+    const length = 3 * PAGE_SIZE;
+    let [sum, hash] = [0n, 0x811c_9dc5n];
+    for (let at = 0; at < length; at += 4) {
+      const word = (at * 2_654_435_761) >>> 0;
+      gpu.ram.write32(gpaOf(X + at), word);
+      sum += BigInt(word);
+    }
+    expect(compute(gpu, Kernel.sum, { source: X, length }).result).to.equal(Number(sum & 0xffff_ffffn));
+    for (let at = 5; at < 5000; at++) {
+      const byte = BigInt(gpu.ram.read(gpaOf(X + at), 1)[0] as number);
+      hash = ((hash ^ byte) * 0x0100_0193n) & 0xffff_ffffn;
+    }
+    expect(compute(gpu, Kernel.fnv1a, { source: X + 5, length: 4995 }).result).to.equal(Number(hash));
+    gpu.ram.write(gpaOf(X), Buffer.from('foobar'));
+    const known = compute(gpu, Kernel.fnv1a, { source: X, length: 6 });
+    expect(known.result, 'the published value of "foobar"').to.equal(0xbf9c_f968);
+  });
+
+  it('faults on what is not mapped, and refuses what is no kernel or not aligned', () => {
+    const gpu = rig();
+    expect(compute(gpu, Kernel.sum, { source: PAGES * PAGE_SIZE, length: 4 }).status).to.equal(fault);
+    gpu.pte(Y, DATA, 1);
+    expect(compute(gpu, Kernel.saxpy, { source: X, target: Y, length: 4 }).status, 'read-only').to.equal(
+      fault,
+    );
+    expect(compute(gpu, 0, { length: 4 }).status).to.equal(badCommand);
+    expect(compute(gpu, 99, { length: 4 }).status).to.equal(badCommand);
+    expect(compute(gpu, Kernel.sum, { source: 2, length: 4 }).status).to.equal(badCommand);
+    expect(compute(gpu, Kernel.saxpy, { target: 2, length: 4 }).status).to.equal(badCommand);
+    expect(gpu.violations).to.deep.equal([]);
+  });
+});
+
+describe('vgpu hangs', () => {
+  const spin = { opcode: Opcode.compute, value: Kernel.spin, length: 4 };
+
+  it('stops a command without an end, says so, and goes on after a reset of the engine', () => {
+    const gpu = rig();
+    const slot = gpu.submit(spin);
+    const next = gpu.submit({ opcode: Opcode.fill, target: X, length: 4, value: 9 });
+    expect(gpu.go()).to.equal('idle');
+    expect(gpu.get('Status')).to.equal(STATUS_RUNNING | STATUS_HUNG);
+    expect(gpu.get('InterruptStatus') & INTERRUPT_HUNG).to.equal(INTERRUPT_HUNG);
+    expect(gpu.completion(slot).sequence, 'nothing is complete yet').to.equal(0);
+    expect(gpu.steps(), 'and nothing moves').to.equal('idle');
+    gpu.set('Control', 0);
+    gpu.set('Control', CONTROL_ENABLE);
+    expect(gpu.get('Status'), 'off and on again is no reset').to.equal(STATUS_RUNNING | STATUS_HUNG);
+    gpu.set('Control', CONTROL_ENABLE | CONTROL_ENGINE_RESET);
+    expect([gpu.get('Status'), gpu.get('Control')]).to.deep.equal([STATUS_RUNNING, CONTROL_ENABLE]);
+    expect(gpu.steps()).to.equal('idle');
+    expect(gpu.completion(slot)).to.include({ status: hung, sequence: 1 });
+    expect(gpu.completion(next)).to.include({ status: ok, sequence: 2 });
+    expect(gpu.ram.read32(gpaOf(X))).to.equal(9);
+  });
+
+  it('has a limit of engine time that the guest may set', () => {
+    const steps = (limitUs: number) => {
+      const gpu = rig();
+      gpu.set('HangLimitUs', limitUs);
+      gpu.submit(spin);
+      gpu.set('RingTail', gpu.tail);
+      let count = 0;
+      while (gpu.model.step() === 'more') count++;
+      return count;
+    };
+    expect(steps(10_000) / steps(1000)).to.be.within(8, 12);
+    const gpu = rig();
+    gpu.set('HangLimitUs', 5);
+    gpu.set('Control', CONTROL_RESET);
+    expect(gpu.get('HangLimitUs'), 'a reset').to.equal(HANG_LIMIT_US);
+  });
+
+  it('ends also a command that is merely long, and a reset of everything forgets it', () => {
+    const gpu = rig();
+    gpu.set('HangLimitUs', 1);
+    const slot = gpu.submit({ opcode: Opcode.checksum, source: X, length: PAGES * PAGE_SIZE });
+    gpu.submit(spin);
+    gpu.go();
+    expect(gpu.completion(slot), 'it ended within one step').to.include({ status: ok });
+    expect(gpu.get('Status') & STATUS_HUNG).to.equal(STATUS_HUNG);
+    gpu.set('Control', CONTROL_RESET);
+    expect(gpu.get('Status')).to.equal(0);
+    gpu.enable();
+    gpu.tail = 0;
+    expect(gpu.run({ opcode: Opcode.nop })).to.include({ status: ok });
+  });
+});
