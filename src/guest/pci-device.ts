@@ -1,7 +1,6 @@
 /**
  * The guest's end of a device that it has no driver for: configuration space, BARs, interrupts. Scripts are its driver.
  */
-import { writeFile } from 'node:fs/promises';
 import { nowUs } from '#host';
 import { DeviceLink, DeviceState, MAX_VECTORS } from '../channel/device-link.ts';
 import { type AccessSize, type MmioPort, REGION_CONFIG } from '../channel/mmio-channel.ts';
@@ -13,11 +12,10 @@ import {
   MSI_CAPABILITY,
   MSI_CONTROL_ENABLE,
 } from '../pci/config-space.ts';
-import { encodePng } from '../report/png.ts';
 import type { DmaApi } from './dma-api.ts';
 import { DeviceLostError } from './gpu-driver.ts';
 import type { GuestDevice } from './protocol.ts';
-import { readScanout } from './scanout-reader.ts';
+import { screenshot } from './screenshot.ts';
 
 const BARS = 6;
 /** Offset of the first in configuration space. */
@@ -26,14 +24,6 @@ const BAR0 = 0x10;
 const INTERRUPT_TIMEOUT_MS = 10_000;
 /** The wait is cut this often, to see whether the device is still there. */
 const INTERRUPT_LOOK_MS = 500;
-
-/** A device that displays nothing cannot be photographed. */
-export class NoScanoutError extends Error {
-  constructor(device: string) {
-    super(`${device} displays nothing; accepted: a device whose model has a scanout, and that is alive`);
-    this.name = 'NoScanoutError';
-  }
-}
 
 /** An interrupt did not come in time. */
 export class InterruptTimeoutError extends Error {
@@ -123,16 +113,11 @@ export class GuestPciDevice {
   }
 
   /**
-   * The PNG of what the device displays now, also written to `file` if one is named. The host's look at the display: the
-   * guest's registers are not touched.
+   * The PNG of what the device displays now, also written to `file` if one is named.
    * @throws NoScanoutError, or the file's error
    */
-  async screenshot(file?: string): Promise<Uint8Array> {
-    const scanout = await readScanout(this.#mmio);
-    if (!scanout) throw new NoScanoutError(this.name);
-    const png = encodePng(scanout);
-    if (file !== undefined) await writeFile(file, png);
-    return png;
+  screenshot(file?: string): Promise<Uint8Array> {
+    return screenshot(this.name, this.#mmio, file);
   }
 
   /** Interrupts raised on `vector` so far, modulo 2^32. @throws RangeError */
