@@ -65,7 +65,7 @@ export class MmioPort {
   }
 
   /** Reads; all ones if the owner is gone. Every write made before is taken first. */
-  async read(region: number, offset: number, size: AccessSize): Promise<bigint> {
+  read(region: number, offset: number, size: AccessSize): Promise<bigint> {
     const ones = (1n << BigInt(8 * size)) - 1n;
     return this.#afterReads(async () => {
       if (!(await this.#exchange(OP_READ, region, offset, size))) return ones;

@@ -22,17 +22,4 @@ describe('a run with serial ports and displays', () => {
       rmSync(folder, { recursive: true });
     }
   });
-
-  it('refuses a list with the model that has a driver, and one with a model that there is not', async () => {
-    const refusals = [
-      ['mtty,vgpu', /accepted: 'vgpu' alone, or others/],
-      ['mtty,teapot', /model teapot: .*accepted: vgpu, edu, mtty, mdpy/],
-    ] as const;
-    await Promise.all(
-      refusals.map(async ([models, says]) => {
-        const { code, stderr } = await mdevsim('run', 'scenarios/serial-and-display.ts', '--model', models);
-        expect([code, says.test(stderr)], stderr).to.deep.equal([104, true]);
-      }),
-    );
-  });
 });

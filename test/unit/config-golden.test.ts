@@ -11,7 +11,8 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { DeviceHarness } from '../../src/index.ts';
 import { configDump } from '../../src/pci/config-dump.ts';
-import { requesterId } from '../../src/pci/config-space.ts';
+import { ConfigSpace, requesterId } from '../../src/pci/config-space.ts';
+import { VGPU_IDENTITY } from '../../src/pci/vgpu-interface.ts';
 import { MODELS } from '../../workers/models/index.ts';
 
 const DATA = fileURLToPath(new URL('../data/', import.meta.url));
@@ -47,6 +48,21 @@ describe('configuration space for lspci', () => {
     expect(lines[0]).to.equal('00:04.0 00ff: 1234:11e8');
     expect(lines[1]).to.equal('00: 34 12 e8 11 07 00 10 00 10 00 ff 00 00 00 00 00');
     expect(lines[16]).to.equal(`f0:${' 00'.repeat(16)}`);
+  });
+
+  it('chains a device’s own capabilities before MSI', () => {
+    const capability = { id: 0x09, registers: [{ name: 'Own', offset: 0x42, size: 2 as const, reset: 8n }] };
+    const identity = { ...VGPU_IDENTITY, capabilities: [{ ...capability, offset: 0x40 }] };
+    const bytes = new ConfigSpace(identity).bytes();
+    expect([bytes[0x34], ...bytes.subarray(0x40, 0x44), ...bytes.subarray(0x50, 0x52)]).to.deep.equal([
+      0x40, 0x09, 0x50, 8, 0, 0x05, 0,
+    ]);
+    const without = new ConfigSpace({ ...VGPU_IDENTITY, msiVectors: 0 });
+    expect([without.bytes()[0x34], without.bytes()[0x06], without.delivered(0)]).to.deep.equal([
+      0,
+      0,
+      undefined,
+    ]);
   });
 
   for (const model of GOLDEN_MODELS)

@@ -91,6 +91,17 @@ describe('blocks through an MMIO channel', () => {
     expect([back.at(-2), back.at(-1)]).to.deep.equal([1, 0]);
   });
 
+  it('larger than the window, of a guest that writes its ring itself, are dropped', () => {
+    const { sab, server, memory } = channel();
+    const words = new Int32Array(sab);
+    const entries = 8;
+    for (const [index, op] of [3, 4].entries())
+      words.set([op, 0, 0, MMIO_WINDOW_BYTES + 1], entries + index * entries);
+    words[0] = 2;
+    expect(server.serve(memory, 2)).to.equal(false);
+    expect(memory.log).to.deep.equal([]);
+  });
+
   it('read as ones once the owner is gone, or if it knows no blocks; a channel without a window has none', async () => {
     const { sab, port, server, memory } = channel();
     const back = new Uint8Array(2);

@@ -9,6 +9,7 @@ import { modelAt, modelNames } from '../../src/coordinator/models.ts';
 import { DeviceHarness, type Scanout } from '../../src/index.ts';
 import { BarSpace } from '../../src/pci/bar-space.ts';
 import { encodePng } from '../../src/report/png.ts';
+import { resolveModel } from '../../src/scenario/model.ts';
 import { MODELS } from '../../workers/models/index.ts';
 import { Mdpy } from '../../workers/models/mdpy/mdpy.ts';
 
@@ -225,5 +226,10 @@ describe('the places of BARs', () => {
   it('and models in a list go to the devices in turn', () => {
     expect([0, 1, 2].map((index) => modelAt('mtty, mdpy', index))).to.deep.equal(['mtty', 'mdpy', 'mtty']);
     expect(modelNames('file:///a,b.ts')).to.deep.equal(['file:///a,b.ts']);
+  });
+
+  it('but not with the model that the guest has a driver for', async () => {
+    const refused = await resolveModel('mtty,vgpu').catch((error: unknown) => error);
+    expect(String(refused)).to.include("model mtty,vgpu: accepted: 'vgpu' alone, or others");
   });
 });
