@@ -1,8 +1,7 @@
 /**
  * The kernel's `mtty` sample as a device: one or two 8250 ports, each behind an I/O BAR. What is sent comes back.
  *
- * The sample's driver answers with the same port and configuration space in src/conformance; here a guest is
- * interrupted by MSI, which the card has for that purpose.
+ * Unlike the sample's card this one has an MSI capability: by MSI alone this emulator's guests are interrupted.
  */
 import type { BarRegion, DeviceContext, DeviceModel, StepResult } from '../../../src/device/model.ts';
 import { ConfigSpace } from '../../../src/pci/config-space.ts';
