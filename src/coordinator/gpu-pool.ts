@@ -5,7 +5,7 @@ import type { VgpuFigures } from '../gpu/figures.ts';
 import { PhysicalGpu } from '../gpu/physical-gpu.ts';
 import { checkScheduling, DEFAULT_SCHEDULING, type Scheduling } from '../gpu/policy.ts';
 import type { SeatHandle } from '../gpu/seat.ts';
-import { DEFAULT_VGPU_TYPE, type VgpuType, vgpuType } from '../gpu/types.ts';
+import { DEFAULT_VGPU_TYPE, typeOfMdev, type VgpuType, vgpuType } from '../gpu/types.ts';
 
 /** Where a vGPU is. */
 export interface Placement {
@@ -33,9 +33,13 @@ export class GpuPool {
     this.#types = types.map(vgpuType);
   }
 
-  /** Gives the vGPU with this index in its VM a seat on the first GPU that has room. */
-  place(name: string, index: number, link: SharedArrayBuffer): Placement {
-    const type = this.#types[index % this.#types.length] ?? vgpuType(DEFAULT_VGPU_TYPE);
+  /**
+   * Gives the vGPU with this index in its VM a seat on the first GPU that has room. An instance of a host's GPU has the
+   * type that its mdev type says.
+   */
+  place(name: string, index: number, link: SharedArrayBuffer, mdevType = ''): Placement {
+    const type =
+      typeOfMdev(mdevType) ?? this.#types[index % this.#types.length] ?? vgpuType(DEFAULT_VGPU_TYPE);
     let gpu = this.#gpus.find((candidate) => candidate.available(type) > 0);
     if (!gpu) {
       gpu = new PhysicalGpu(this.#scheduling);

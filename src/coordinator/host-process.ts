@@ -128,10 +128,12 @@ const NO_FIGURES: FrameBodies['hostResult'] = {
 
 function vmConfig(request: RunRequest, vm: number): VmConfig {
   const ramBytes = request.ramMib * MIB;
+  const mdevs = request.mdevs?.instances.filter((mdev) => mdev.vm === vm);
   return {
     process: request.process,
     vm,
-    vgpus: request.mdevs?.instances.filter((mdev) => mdev.vm === vm).length ?? request.vgpus,
+    vgpus: mdevs?.length ?? request.vgpus,
+    mdevTypes: mdevs?.map(({ type }) => type) ?? [],
     seed: (request.seed + vm * SEED_STRIDE) % 2 ** 31,
     // A gap between the VMs' host memory: an HPA of one is never an HPA of another.
     hpaBase: (HPA_BASE + vm * (ramBytes + PAGE_2M)) as Hpa,

@@ -27,6 +27,8 @@ export interface VmConfig {
   readonly process: number;
   readonly vm: number;
   readonly vgpus: number;
+  /** The devices' mdev types, by index. */
+  readonly mdevTypes: readonly string[];
   readonly seed: number;
   readonly hpaBase: Hpa;
   readonly ramBytes: number;
@@ -90,7 +92,9 @@ export class Vm implements DeviceOwner {
       violation: (kind, detail) => this.#violation(-1, kind, detail),
     });
     this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index));
-    this.#seats = this.devices.map(({ name, link }, index) => around.gpus.place(name, index, link.sab));
+    this.#seats = this.devices.map(({ name, link }, index) =>
+      around.gpus.place(name, index, link.sab, config.mdevTypes[index]),
+    );
   }
 
   get progress() {

@@ -1,6 +1,8 @@
 /**
  * vGPU types: what part of a physical GPU's memory and engine one vGPU of the type has.
  */
+import { MDEV_GPU, SRIOV_GPU, VRAM_MIB } from '../mdev/default-host.ts';
+
 export interface VgpuType {
   readonly id: string;
   readonly vramMiB: number;
@@ -9,7 +11,7 @@ export interface VgpuType {
 }
 
 /** Memory of a physical GPU, MiB. */
-export const GPU_VRAM_MIB = 16 * 1024;
+export const GPU_VRAM_MIB = VRAM_MIB;
 
 const typeOf = (id: string, vramMiB: number): VgpuType => ({ id, vramMiB, share: vramMiB / GPU_VRAM_MIB });
 
@@ -24,6 +26,12 @@ export const VGPU_TYPES: readonly VgpuType[] = [
 ];
 
 export const DEFAULT_VGPU_TYPE = 'vgpu-1g';
+
+/** The vGPU type of an instance of the host's GPUs, by its mdev type: the one with its part of the memory. */
+export function typeOfMdev(id: string): VgpuType | undefined {
+  const share = [...MDEV_GPU.types, ...SRIOV_GPU.types].find((type) => type.id === id)?.share;
+  return VGPU_TYPES.find(({ vramMiB }) => vramMiB === share);
+}
 
 /** @throws RangeError for a type that is not there */
 export function vgpuType(id: string): VgpuType {

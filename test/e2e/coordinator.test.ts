@@ -23,6 +23,7 @@ async function withVm(test: (vm: Vm) => Promise<void>): Promise<void> {
         process: 0,
         vm: 0,
         vgpus: 2,
+        mdevTypes: [],
         seed: 1,
         hpaBase: HPA_BASE as Hpa,
         ramBytes: 16 * 2 ** 20,

@@ -1,10 +1,11 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { DEVICE_LINK_BYTES, DeviceLink } from '../../src/channel/device-link.ts';
+import { GpuPool } from '../../src/coordinator/gpu-pool.ts';
 import { jainIndex, usageBetween, type VgpuUsage } from '../../src/gpu/figures.ts';
 import { bucketUs, SEATS_LIMIT, WAIT_BUCKETS, waitBucket } from '../../src/gpu/layout.ts';
 import { GpuFullError, PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
-import type { Policy } from '../../src/gpu/policy.ts';
+import { DEFAULT_SCHEDULING, type Policy } from '../../src/gpu/policy.ts';
 import { EngineSeat, LEASE_MS } from '../../src/gpu/seat.ts';
 import { VGPU_TYPES, vgpuType } from '../../src/gpu/types.ts';
 
@@ -221,6 +222,21 @@ describe('a physical GPU', () => {
     const many = new PhysicalGpu();
     for (let i = 0; i < SEATS_LIMIT; i++) many.place(`${i}`, small, link);
     expect(many.available(small), 'a seat each').to.equal(0);
+  });
+
+  it('gives an instance of a host GPU the type of its mdev type, by mdev and by virtual function', () => {
+    const pool = new GpuPool({ ...DEFAULT_SCHEDULING, types: ['vgpu-512m'] });
+    const place = (mdevType?: string) => {
+      const name = `gpu-${mdevType}`;
+      const { gpu } = pool.place(name, 0, new SharedArrayBuffer(DEVICE_LINK_BYTES), mdevType);
+      return gpu.figures(0).find((figures) => figures.name === name)?.type;
+    };
+    expect([place('vgpu-4g'), place('1005'), place('vgpu-1'), place()]).to.deep.equal([
+      'vgpu-4g',
+      'vgpu-16g',
+      'vgpu-512m',
+      'vgpu-512m',
+    ]);
   });
 
   it('refuses types, policies and slices that there are not, and says which there are', () => {
