@@ -19,7 +19,7 @@ const COPY_BOUND = 0.5;
 const ROUND_TRIPS = 2000;
 const ROUND_TRIP_BOUND = 3;
 const FLEETS: readonly number[] = [1, 16, 128];
-const FLEET_MS = 2000;
+const FLEET_MS = 700;
 /** Commands that each vGPU does before the measurement: every thread compiles its own code. */
 const WARM_COMMANDS = 20_000;
 const WARM_MS = 60_000;
@@ -134,42 +134,46 @@ async function benchDoorbell(report: Report): Promise<void> {
   report.bound('vgpu doorbell to a bare round trip', result.ratio(0, 1), '≤', ROUND_TRIP_BOUND);
 }
 
-/** Commands per second of a fleet whose rings are kept full. */
+/** Keeps the rings of a fleet full for `ms`, or until something is so. */
+async function keepBusy(fleet: readonly ThreadedVgpu[], ms: number, until: () => boolean): Promise<void> {
+  for (const end = nowUs() + ms * 1000; nowUs() < end && !until(); ) {
+    let busy = false;
+    for (const gpu of fleet) busy = gpu.refill() || busy;
+    // Never spin: there are more threads than cores.
+    await (busy ? yieldTurn() : sleep(1));
+  }
+}
+
+/** Commands per second of a fleet; the others sleep meanwhile. */
 async function commandRate(fleet: readonly ThreadedVgpu[]): Promise<number> {
   const done = () => fleet.reduce((sum, gpu) => sum + gpu.completed, 0);
-  const isWarm = () => fleet.every((gpu) => gpu.completed >= WARM_COMMANDS);
-  const run = async (ms: number, until: () => boolean) => {
-    for (const end = nowUs() + ms * 1000; nowUs() < end && !until(); ) {
-      let busy = false;
-      for (const gpu of fleet) busy = gpu.refill() || busy;
-      // Never spin: there are more threads than cores.
-      await (busy ? yieldTurn() : sleep(1));
-    }
-  };
-  await run(WARM_MS, isWarm);
   const [before, since] = [done(), nowUs()];
-  await run(FLEET_MS, () => false);
+  await keepBusy(fleet, FLEET_MS, () => false);
   const rate = (done() - before) / ((nowUs() - since) / 1e6);
   while (fleet.some((gpu) => gpu.completed < gpu.posted)) await sleep(5);
   return rate;
 }
 
 async function benchFleets(report: Report): Promise<void> {
-  const rates: number[] = [];
+  const fleets: ThreadedVgpu[][] = [];
   for (const count of FLEETS) {
     const fleet = await startVgpus(count, { opcode: vgpu.Opcode.fill, length: PAGE_SIZE });
-    const rate = await commandRate(fleet);
-    rates.push(rate);
-    const each = fleet.map(({ completed }) => completed).sort((a, b) => a - b);
+    await keepBusy(fleet, WARM_MS, () => fleet.every((gpu) => gpu.completed >= WARM_COMMANDS));
+    fleets.push(fleet);
+  }
+  const result = await takeTurns(
+    fleets.map((fleet) => async () => 1e9 / (await commandRate(fleet))),
+    FLEET_ROUNDS,
+  );
+  for (const [i, fleet] of fleets.entries()) {
+    const rate = 1e9 / (result.ns[i] as number);
     report.say(
-      `vgpu: ${count} vGPUs fill pages: ${Math.round(rate)} commands/s, ${Math.round(rate / count)} each ` +
-        `(least to most ${format((each[0] as number) / (each.at(-1) as number))})`,
+      `vgpu: ${fleet.length} vGPUs fill pages: ${Math.round(rate)} commands/s, ${Math.round(rate / fleet.length)} each`,
     );
     await Promise.all(fleet.map((gpu) => gpu.stop()));
   }
-  const [one, ...more] = rates as [number, ...number[]];
-  for (const [i, rate] of more.entries())
-    report.bound(`vgpu commands/s of ${FLEETS[i + 1]} vGPUs to one`, rate / one, '≥', FLEET_BOUND);
+  for (let i = 1; i < FLEETS.length; i++)
+    report.bound(`vgpu commands/s of ${FLEETS[i]} vGPUs to one`, result.ratio(0, i), '≥', FLEET_BOUND);
 }
 
 export async function benchVgpu(report: Report): Promise<void> {

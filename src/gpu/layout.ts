@@ -69,6 +69,15 @@ export const seatWord = (seat: number, word: number): number => HEADER_WORDS + s
 export const wantWord = (seat: number): number => GpuWord.want + (seat >>> 5);
 export const wantBit = (seat: number): number => 1 << (seat & 31);
 
+/** True if a seat other than this one wants the engine; -1 for any seat. */
+export function othersWant(words: mem.SharedWords, seat: number): boolean {
+  for (let word = 0; word < WANT_WORDS; word++) {
+    const own = seat >>> 5 === word ? wantBit(seat) : 0;
+    if ((ld(words, GpuWord.want + word, 'engine.want') & ~own) !== 0) return true;
+  }
+  return false;
+}
+
 /** The seats whose bits are set, in order. */
 export function* wantingSeats(words: mem.SharedWords): Iterable<number> {
   for (let word = 0; word < WANT_WORDS; word++) {

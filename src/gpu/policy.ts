@@ -44,6 +44,8 @@ export interface EngineTimes {
 }
 
 export interface PolicyRules {
+  /** True if shares are caps: then the clock goes on while the engine idles. */
+  readonly capped: boolean;
   /** A seat's virtual time as it counts now, after whatever of its idleness is forgiven. */
   effective(virtual: number, times: EngineTimes): number;
   /** Virtual time after a turn began. */
@@ -56,6 +58,7 @@ export interface PolicyRules {
 }
 
 const bestEffort: PolicyRules = {
+  capped: false,
   effective: (virtual) => virtual,
   begun: (_virtual, { clock }) => clock,
   worked: (virtual) => virtual,
@@ -64,6 +67,7 @@ const bestEffort: PolicyRules = {
 };
 
 const equalShare: PolicyRules = {
+  capped: false,
   effective: (virtual, { floor, sliceNs }) => Math.max(virtual, floor - EQUAL_LAG_SLICES * sliceNs),
   begun: (virtual) => virtual,
   worked: (virtual, ns) => virtual + ns,
@@ -72,6 +76,7 @@ const equalShare: PolicyRules = {
 };
 
 const fixedShare: PolicyRules = {
+  capped: true,
   effective: (virtual, { clock }) => Math.max(virtual, clock - FIXED_BANK_NS),
   begun: (virtual) => virtual,
   worked: (virtual, ns, share) => virtual + ns / share,

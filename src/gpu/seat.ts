@@ -20,6 +20,7 @@ import { RING_ENGINE, ringDevice } from '../channel/device-link.ts';
 import {
   GpuWord,
   glanceTime,
+  othersWant,
   readTime,
   SEATS_LIMIT,
   SeatWord,
@@ -71,7 +72,7 @@ export class EngineSeat {
   #since: number | undefined;
   #wanting = false;
   /** Seats that wanted the engine when this one last looked. */
-  #seen: ReadonlySet<number> = new Set();
+  #seen = new Set<number>();
 
   /** `clockUs` is for tests: the clock of leases and of gaps. */
   constructor({ gpu, seat, links }: SeatHandle, clockUs: () => number = nowUs) {
@@ -108,9 +109,12 @@ export class EngineSeat {
     }
     writeTime(words, GpuWord.clock, readTime(words, GpuWord.clock) + ns);
     this.#turnNs += ns;
+    if (!more) {
+      this.rest();
+      return;
+    }
     this.#renew();
-    if (!more) this.rest();
-    else if (rules.turnEnds(this.#turnNs, this.#times.sliceNs, atCommandEnd)) this.#endTurn();
+    if (rules.turnEnds(this.#turnNs, this.#times.sliceNs, atCommandEnd)) this.#endTurn();
   }
 
   /** Says that there is no work: gives the engine on if this seat has it, or has just been given it. */
@@ -123,7 +127,11 @@ export class EngineSeat {
     const owner = ld(this.#words, GpuWord.owner, 'engine.owner');
     this.#term = FREE;
     if (owner === FREE || seatOf(owner) !== this.#seat) return;
-    this.#dispatch();
+    if (othersWant(this.#words, -1)) this.#dispatch();
+    else {
+      this.#seen.clear();
+      this.#free();
+    }
   }
 
   get #share(): number {
@@ -153,12 +161,15 @@ export class EngineSeat {
     if (owner !== FREE && seatOf(owner) === this.#seat) return this.#begin(owner);
     if (owner !== FREE && !this.#leaseIsOver()) return 'queued';
     const term = this.#newTerm(this.#seat);
+    // First the lease, then the engine: nobody may find the new owner with an old lease.
+    this.#renew();
     const found = cas(this.#words, GpuWord.owner, owner, term, 'engine.owner');
     if (found !== owner) return seatOf(found) === this.#seat ? this.#begin(found) : 'queued';
-    this.#renew();
     if (owner !== FREE) return this.#passOver(seatOf(owner), term);
-    this.#passIdleTime();
     this.#term = term;
+    this.#adoptPolicy();
+    if (this.#rules.capped) this.#passIdleTime();
+    else if (!othersWant(this.#words, this.#seat)) return this.#begin(term);
     return this.#dispatch();
   }
 
@@ -236,9 +247,10 @@ export class EngineSeat {
   #free(): void {
     const words = this.#words;
     this.#term = FREE;
-    st(words, GpuWord.freeSince, this.#clockUs() | 0, 'engine.clock');
+    if (this.#rules.capped) st(words, GpuWord.freeSince, this.#clockUs() | 0, 'engine.clock');
     st(words, GpuWord.owner, FREE, 'engine.owner');
     // Who asked in between found the engine taken. One is enough: it decides among all.
+    if (!othersWant(words, -1)) return;
     for (const seat of wantingSeats(words)) {
       if (this.#seen.has(seat)) continue;
       this.#ring(seat);
@@ -257,7 +269,7 @@ export class EngineSeat {
     wr(words, GpuWord.policy, wanted, 'engine.policy');
   }
 
-  /** Only where shares are caps does the clock of an idle engine matter. */
+  /** The gap in which nobody ran, on the clock of an engine whose shares are caps. */
   #passIdleTime(): void {
     const gapUs = (this.#clockUs() - ld(this.#words, GpuWord.freeSince, 'engine.clock')) | 0;
     const passedNs = Math.min(IDLE_GAP_US, Math.max(0, gapUs)) * 1000;

@@ -61,7 +61,7 @@ describe('threads at the engine of a GPU', () => {
   it('go on when one dies while it owns the engine', async () => {
     const { gpu, usage, pieces } = await contend('equal-share', 1e9, 500, 40);
     expect(pieces[0]).to.equal(-1);
-    expect(gpu.leasesBroken).to.equal(1);
+    expect(gpu.leasesBroken).to.be.at.least(1);
     for (const { name, turns } of usage.slice(1)) expect(turns, name).to.be.greaterThan(3);
   });
 });
