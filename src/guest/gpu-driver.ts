@@ -114,6 +114,9 @@ export class GpuDriver {
   readonly #pages: PageAllocator;
   readonly #scalar = new DataView(new ArrayBuffer(4));
   #contexts = 1;
+  #collected = 0;
+  /** Interrupts so far that no completion explains: a fault, a halt, a hang. */
+  #unexplained = 0;
   /** Commands that hung and were ended by a reset of the engine. */
   hangs = 0;
   readonly #tables: readonly Gpa[];
@@ -323,7 +326,7 @@ export class GpuDriver {
       const events = this.#link.events;
       const completed = this.#collect();
       if (this.#outstanding.length === 0) break;
-      if (woken && !completed) await this.#checkHealth();
+      if (this.#isUnexplained() || (woken && !completed)) await this.#checkHealth();
       if (this.#error) break;
       await this.#link.waitEvents(events, PUMP_WAIT_MS);
       woken = true;
@@ -332,12 +335,21 @@ export class GpuDriver {
     if (this.#error) this.#rejectAll(this.#error);
   }
 
+  /** True once per interrupt that stands for something else than a completion. */
+  #isUnexplained(): boolean {
+    const unexplained = (this.#link.interrupts(0) - this.#collected) | 0;
+    if (unexplained <= this.#unexplained) return false;
+    this.#unexplained = unexplained;
+    return true;
+  }
+
   #collect(): boolean {
     let any = false;
     for (let first = this.#outstanding[0]; first; first = this.#outstanding[0]) {
       const record = this.#completions + first.slot * vgpu.COMPLETION_BYTES;
       if (this.#ram.load32(record + vgpu.CompletionWord.sequence * 4) !== first.sequence) break;
       this.#outstanding.shift();
+      this.#collected++;
       first.resolve({
         status: this.#ram.read32(record + vgpu.CompletionWord.status * 4),
         result: this.#ram.read32(record + vgpu.CompletionWord.result * 4),
