@@ -115,6 +115,7 @@ export interface RunRequest {
   readonly mdevs?: Mdevs;
   readonly device?: DeviceChoice;
   readonly gpu?: GpuSettings;
+  readonly migrationSockets: readonly string[];
 }
 
 export interface GpuSettings {
@@ -174,6 +175,7 @@ export interface VmResult {
   readonly audits: number;
   readonly devices?: DeviceReport;
   readonly notes: readonly string[];
+  readonly moved: boolean;
 }
 
 export interface HostResult {
@@ -199,6 +201,141 @@ export interface DeviceRequest {
 }
 
 export type DeviceReleased = Record<string, never>;
+
+export type RunEnd = Record<string, never>;
+
+export type VmArrived = Record<string, never>;
+
+export interface DeviceStateSet {
+  readonly state: number;
+}
+
+export interface DeviceStateChanged {
+  readonly state: number;
+  readonly error: string;
+}
+
+export interface DeviceDataRead {
+  readonly maxBytes: number;
+}
+
+export interface DeviceData {
+  readonly data: Uint8Array;
+  readonly end: boolean;
+  readonly initialBytes: number;
+  readonly dirtyBytes: number;
+  readonly error: string;
+}
+
+export interface DeviceDataWrite {
+  readonly data: Uint8Array;
+}
+
+export interface DeviceDataWritten {
+  readonly error: string;
+}
+
+export interface DeviceStateRecord {
+  readonly header?: DeviceStateHeader;
+  readonly memory?: DeviceMemoryPages;
+  readonly registers?: RegisterValues;
+  readonly model?: DeviceModelState;
+  readonly end?: DeviceStateEnd;
+}
+
+export interface DeviceStateHeader {
+  readonly version: number;
+  readonly vendorId: number;
+  readonly deviceId: number;
+  readonly subsystemVendorId: number;
+  readonly subsystemId: number;
+  readonly modelVersion: number;
+}
+
+export interface DeviceMemoryPages {
+  readonly memory: string;
+  readonly offset: number;
+  readonly data: Uint8Array;
+  readonly zeroBytes: number;
+}
+
+export interface RegisterValues {
+  readonly file: string;
+  readonly values: readonly RegisterValue[];
+}
+
+export interface RegisterValue {
+  readonly name: string;
+  readonly low: number;
+  readonly high: number;
+}
+
+export interface DeviceModelState {
+  readonly state: Uint8Array;
+}
+
+export type DeviceStateEnd = Record<string, never>;
+
+export interface StateBag {
+  readonly kind: string;
+  readonly version: number;
+  readonly fields: readonly StateField[];
+}
+
+export interface StateField {
+  readonly name: string;
+  readonly type: string;
+  readonly data: Uint8Array;
+}
+
+export interface MigrationStart {
+  readonly version: number;
+  readonly config: string;
+}
+
+export type MigrationReady = Record<string, never>;
+
+export interface RamPages {
+  readonly gpa: number;
+  readonly data: Uint8Array;
+  readonly compare: boolean;
+}
+
+export interface ZeroPages {
+  readonly gpa: number;
+  readonly bytes: number;
+  readonly compare: boolean;
+}
+
+export interface DeviceStream {
+  readonly data: Uint8Array;
+  readonly end: boolean;
+  readonly interrupts: readonly number[];
+}
+
+export interface IommuState {
+  readonly state: Uint8Array;
+}
+
+export interface GuestState {
+  readonly state: string;
+}
+
+export type MigrationLoad = Record<string, never>;
+
+export interface MigrationLoaded {
+  readonly comparedBytes: number;
+  readonly differentBytes: number;
+  readonly firstDifference: number;
+}
+
+export type MigrationResume = Record<string, never>;
+
+export type MigrationRunning = Record<string, never>;
+
+export interface MigrationFailed {
+  readonly reason: string;
+}
 
 export function writeDeviceReady(m: DeviceReady, w: Writer): Writer {
   if (m.threadId !== 0) w.uint32(8).uint32(m.threadId);
@@ -655,11 +792,13 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.mdevs !== undefined) writeMdevs(m.mdevs, w.uint32(106).fork()).ldelim();
   if (m.device !== undefined) writeDeviceChoice(m.device, w.uint32(114).fork()).ldelim();
   if (m.gpu !== undefined) writeGpuSettings(m.gpu, w.uint32(122).fork()).ldelim();
+  for (const value of m.migrationSockets) w.uint32(130).string(value);
   return w;
 }
 
 export function readRunRequest(r: Reader, end: number): RunRequest {
   const vms: number[] = [];
+  const migrationSockets: string[] = [];
   const m: Draft<RunRequest> = {
     scenario: '',
     process: 0,
@@ -673,6 +812,7 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
     viommu: '',
     bareWorkers: 0,
     params: '',
+    migrationSockets,
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -721,6 +861,9 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         break;
       case 122:
         m.gpu = readGpuSettings(r, r.uint32() + r.pos);
+        break;
+      case 130:
+        migrationSockets.push(r.string());
         break;
       default:
         r.skipType(tag & 7);
@@ -936,6 +1079,7 @@ export function writeVmResult(m: VmResult, w: Writer): Writer {
   if (m.audits !== 0) w.uint32(112).uint32(m.audits);
   if (m.devices !== undefined) writeDeviceReport(m.devices, w.uint32(122).fork()).ldelim();
   for (const value of m.notes) w.uint32(130).string(value);
+  if (m.moved !== false) w.uint32(136).bool(m.moved);
   return w;
 }
 
@@ -961,6 +1105,7 @@ export function readVmResult(r: Reader, end: number): VmResult {
     switches: 0,
     audits: 0,
     notes,
+    moved: false,
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -1012,6 +1157,9 @@ export function readVmResult(r: Reader, end: number): VmResult {
         break;
       case 130:
         notes.push(r.string());
+        break;
+      case 136:
+        m.moved = r.bool();
         break;
       default:
         r.skipType(tag & 7);
@@ -1148,6 +1296,704 @@ export function readDeviceReleased(r: Reader, end: number): DeviceReleased {
   return m;
 }
 
+export function writeRunEnd(_m: RunEnd, w: Writer): Writer {
+  return w;
+}
+
+export function readRunEnd(r: Reader, end: number): RunEnd {
+  const m: Draft<RunEnd> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeVmArrived(_m: VmArrived, w: Writer): Writer {
+  return w;
+}
+
+export function readVmArrived(r: Reader, end: number): VmArrived {
+  const m: Draft<VmArrived> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceStateSet(m: DeviceStateSet, w: Writer): Writer {
+  if (m.state !== 0) w.uint32(8).uint32(m.state);
+  return w;
+}
+
+export function readDeviceStateSet(r: Reader, end: number): DeviceStateSet {
+  const m: Draft<DeviceStateSet> = { state: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.state = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceStateChanged(m: DeviceStateChanged, w: Writer): Writer {
+  if (m.state !== 0) w.uint32(8).uint32(m.state);
+  if (m.error !== '') w.uint32(18).string(m.error);
+  return w;
+}
+
+export function readDeviceStateChanged(r: Reader, end: number): DeviceStateChanged {
+  const m: Draft<DeviceStateChanged> = { state: 0, error: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.state = r.uint32();
+        break;
+      case 18:
+        m.error = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceDataRead(m: DeviceDataRead, w: Writer): Writer {
+  if (m.maxBytes !== 0) w.uint32(8).uint32(m.maxBytes);
+  return w;
+}
+
+export function readDeviceDataRead(r: Reader, end: number): DeviceDataRead {
+  const m: Draft<DeviceDataRead> = { maxBytes: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.maxBytes = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceData(m: DeviceData, w: Writer): Writer {
+  if (m.data.length > 0) w.uint32(10).bytes(m.data);
+  if (m.end !== false) w.uint32(16).bool(m.end);
+  if (m.initialBytes !== 0) w.uint32(24).uint64(m.initialBytes);
+  if (m.dirtyBytes !== 0) w.uint32(32).uint64(m.dirtyBytes);
+  if (m.error !== '') w.uint32(42).string(m.error);
+  return w;
+}
+
+export function readDeviceData(r: Reader, end: number): DeviceData {
+  const m: Draft<DeviceData> = { data: NO_BYTES, end: false, initialBytes: 0, dirtyBytes: 0, error: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.data = r.bytes();
+        break;
+      case 16:
+        m.end = r.bool();
+        break;
+      case 24:
+        m.initialBytes = Number(r.uint64());
+        break;
+      case 32:
+        m.dirtyBytes = Number(r.uint64());
+        break;
+      case 42:
+        m.error = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceDataWrite(m: DeviceDataWrite, w: Writer): Writer {
+  if (m.data.length > 0) w.uint32(10).bytes(m.data);
+  return w;
+}
+
+export function readDeviceDataWrite(r: Reader, end: number): DeviceDataWrite {
+  const m: Draft<DeviceDataWrite> = { data: NO_BYTES };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.data = r.bytes();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceDataWritten(m: DeviceDataWritten, w: Writer): Writer {
+  if (m.error !== '') w.uint32(10).string(m.error);
+  return w;
+}
+
+export function readDeviceDataWritten(r: Reader, end: number): DeviceDataWritten {
+  const m: Draft<DeviceDataWritten> = { error: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.error = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceStateRecord(m: DeviceStateRecord, w: Writer): Writer {
+  if (m.header !== undefined) writeDeviceStateHeader(m.header, w.uint32(10).fork()).ldelim();
+  if (m.memory !== undefined) writeDeviceMemoryPages(m.memory, w.uint32(18).fork()).ldelim();
+  if (m.registers !== undefined) writeRegisterValues(m.registers, w.uint32(26).fork()).ldelim();
+  if (m.model !== undefined) writeDeviceModelState(m.model, w.uint32(34).fork()).ldelim();
+  if (m.end !== undefined) writeDeviceStateEnd(m.end, w.uint32(42).fork()).ldelim();
+  return w;
+}
+
+export function readDeviceStateRecord(r: Reader, end: number): DeviceStateRecord {
+  const m: Draft<DeviceStateRecord> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.header = readDeviceStateHeader(r, r.uint32() + r.pos);
+        break;
+      case 18:
+        m.memory = readDeviceMemoryPages(r, r.uint32() + r.pos);
+        break;
+      case 26:
+        m.registers = readRegisterValues(r, r.uint32() + r.pos);
+        break;
+      case 34:
+        m.model = readDeviceModelState(r, r.uint32() + r.pos);
+        break;
+      case 42:
+        m.end = readDeviceStateEnd(r, r.uint32() + r.pos);
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceStateHeader(m: DeviceStateHeader, w: Writer): Writer {
+  if (m.version !== 0) w.uint32(8).uint32(m.version);
+  if (m.vendorId !== 0) w.uint32(16).uint32(m.vendorId);
+  if (m.deviceId !== 0) w.uint32(24).uint32(m.deviceId);
+  if (m.subsystemVendorId !== 0) w.uint32(32).uint32(m.subsystemVendorId);
+  if (m.subsystemId !== 0) w.uint32(40).uint32(m.subsystemId);
+  if (m.modelVersion !== 0) w.uint32(48).uint32(m.modelVersion);
+  return w;
+}
+
+export function readDeviceStateHeader(r: Reader, end: number): DeviceStateHeader {
+  const m: Draft<DeviceStateHeader> = {
+    version: 0,
+    vendorId: 0,
+    deviceId: 0,
+    subsystemVendorId: 0,
+    subsystemId: 0,
+    modelVersion: 0,
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.version = r.uint32();
+        break;
+      case 16:
+        m.vendorId = r.uint32();
+        break;
+      case 24:
+        m.deviceId = r.uint32();
+        break;
+      case 32:
+        m.subsystemVendorId = r.uint32();
+        break;
+      case 40:
+        m.subsystemId = r.uint32();
+        break;
+      case 48:
+        m.modelVersion = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceMemoryPages(m: DeviceMemoryPages, w: Writer): Writer {
+  if (m.memory !== '') w.uint32(10).string(m.memory);
+  if (m.offset !== 0) w.uint32(16).uint64(m.offset);
+  if (m.data.length > 0) w.uint32(26).bytes(m.data);
+  if (m.zeroBytes !== 0) w.uint32(32).uint64(m.zeroBytes);
+  return w;
+}
+
+export function readDeviceMemoryPages(r: Reader, end: number): DeviceMemoryPages {
+  const m: Draft<DeviceMemoryPages> = { memory: '', offset: 0, data: NO_BYTES, zeroBytes: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.memory = r.string();
+        break;
+      case 16:
+        m.offset = Number(r.uint64());
+        break;
+      case 26:
+        m.data = r.bytes();
+        break;
+      case 32:
+        m.zeroBytes = Number(r.uint64());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeRegisterValues(m: RegisterValues, w: Writer): Writer {
+  if (m.file !== '') w.uint32(10).string(m.file);
+  for (const value of m.values) writeRegisterValue(value, w.uint32(18).fork()).ldelim();
+  return w;
+}
+
+export function readRegisterValues(r: Reader, end: number): RegisterValues {
+  const values: RegisterValue[] = [];
+  const m: Draft<RegisterValues> = { file: '', values };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.file = r.string();
+        break;
+      case 18:
+        values.push(readRegisterValue(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeRegisterValue(m: RegisterValue, w: Writer): Writer {
+  if (m.name !== '') w.uint32(10).string(m.name);
+  if (m.low !== 0) w.uint32(16).uint32(m.low);
+  if (m.high !== 0) w.uint32(24).uint32(m.high);
+  return w;
+}
+
+export function readRegisterValue(r: Reader, end: number): RegisterValue {
+  const m: Draft<RegisterValue> = { name: '', low: 0, high: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.name = r.string();
+        break;
+      case 16:
+        m.low = r.uint32();
+        break;
+      case 24:
+        m.high = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceModelState(m: DeviceModelState, w: Writer): Writer {
+  if (m.state.length > 0) w.uint32(10).bytes(m.state);
+  return w;
+}
+
+export function readDeviceModelState(r: Reader, end: number): DeviceModelState {
+  const m: Draft<DeviceModelState> = { state: NO_BYTES };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.state = r.bytes();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceStateEnd(_m: DeviceStateEnd, w: Writer): Writer {
+  return w;
+}
+
+export function readDeviceStateEnd(r: Reader, end: number): DeviceStateEnd {
+  const m: Draft<DeviceStateEnd> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeStateBag(m: StateBag, w: Writer): Writer {
+  if (m.kind !== '') w.uint32(10).string(m.kind);
+  if (m.version !== 0) w.uint32(16).uint32(m.version);
+  for (const value of m.fields) writeStateField(value, w.uint32(26).fork()).ldelim();
+  return w;
+}
+
+export function readStateBag(r: Reader, end: number): StateBag {
+  const fields: StateField[] = [];
+  const m: Draft<StateBag> = { kind: '', version: 0, fields };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.kind = r.string();
+        break;
+      case 16:
+        m.version = r.uint32();
+        break;
+      case 26:
+        fields.push(readStateField(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeStateField(m: StateField, w: Writer): Writer {
+  if (m.name !== '') w.uint32(10).string(m.name);
+  if (m.type !== '') w.uint32(18).string(m.type);
+  if (m.data.length > 0) w.uint32(26).bytes(m.data);
+  return w;
+}
+
+export function readStateField(r: Reader, end: number): StateField {
+  const m: Draft<StateField> = { name: '', type: '', data: NO_BYTES };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.name = r.string();
+        break;
+      case 18:
+        m.type = r.string();
+        break;
+      case 26:
+        m.data = r.bytes();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationStart(m: MigrationStart, w: Writer): Writer {
+  if (m.version !== 0) w.uint32(8).uint32(m.version);
+  if (m.config !== '') w.uint32(18).string(m.config);
+  return w;
+}
+
+export function readMigrationStart(r: Reader, end: number): MigrationStart {
+  const m: Draft<MigrationStart> = { version: 0, config: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.version = r.uint32();
+        break;
+      case 18:
+        m.config = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationReady(_m: MigrationReady, w: Writer): Writer {
+  return w;
+}
+
+export function readMigrationReady(r: Reader, end: number): MigrationReady {
+  const m: Draft<MigrationReady> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeRamPages(m: RamPages, w: Writer): Writer {
+  if (m.gpa !== 0) w.uint32(8).uint64(m.gpa);
+  if (m.data.length > 0) w.uint32(18).bytes(m.data);
+  if (m.compare !== false) w.uint32(24).bool(m.compare);
+  return w;
+}
+
+export function readRamPages(r: Reader, end: number): RamPages {
+  const m: Draft<RamPages> = { gpa: 0, data: NO_BYTES, compare: false };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.gpa = Number(r.uint64());
+        break;
+      case 18:
+        m.data = r.bytes();
+        break;
+      case 24:
+        m.compare = r.bool();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeZeroPages(m: ZeroPages, w: Writer): Writer {
+  if (m.gpa !== 0) w.uint32(8).uint64(m.gpa);
+  if (m.bytes !== 0) w.uint32(16).uint64(m.bytes);
+  if (m.compare !== false) w.uint32(24).bool(m.compare);
+  return w;
+}
+
+export function readZeroPages(r: Reader, end: number): ZeroPages {
+  const m: Draft<ZeroPages> = { gpa: 0, bytes: 0, compare: false };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.gpa = Number(r.uint64());
+        break;
+      case 16:
+        m.bytes = Number(r.uint64());
+        break;
+      case 24:
+        m.compare = r.bool();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceStream(m: DeviceStream, w: Writer): Writer {
+  if (m.data.length > 0) w.uint32(10).bytes(m.data);
+  if (m.end !== false) w.uint32(16).bool(m.end);
+  if (m.interrupts.length > 0) {
+    w.uint32(26).fork();
+    for (const value of m.interrupts) w.uint32(value);
+    w.ldelim();
+  }
+  return w;
+}
+
+export function readDeviceStream(r: Reader, end: number): DeviceStream {
+  const interrupts: number[] = [];
+  const m: Draft<DeviceStream> = { data: NO_BYTES, end: false, interrupts };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.data = r.bytes();
+        break;
+      case 16:
+        m.end = r.bool();
+        break;
+      case 26:
+        for (const last = r.uint32() + r.pos; r.pos < last; ) interrupts.push(r.uint32());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeIommuState(m: IommuState, w: Writer): Writer {
+  if (m.state.length > 0) w.uint32(10).bytes(m.state);
+  return w;
+}
+
+export function readIommuState(r: Reader, end: number): IommuState {
+  const m: Draft<IommuState> = { state: NO_BYTES };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.state = r.bytes();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeGuestState(m: GuestState, w: Writer): Writer {
+  if (m.state !== '') w.uint32(10).string(m.state);
+  return w;
+}
+
+export function readGuestState(r: Reader, end: number): GuestState {
+  const m: Draft<GuestState> = { state: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.state = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationLoad(_m: MigrationLoad, w: Writer): Writer {
+  return w;
+}
+
+export function readMigrationLoad(r: Reader, end: number): MigrationLoad {
+  const m: Draft<MigrationLoad> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationLoaded(m: MigrationLoaded, w: Writer): Writer {
+  if (m.comparedBytes !== 0) w.uint32(8).uint64(m.comparedBytes);
+  if (m.differentBytes !== 0) w.uint32(16).uint64(m.differentBytes);
+  if (m.firstDifference !== 0) w.uint32(24).uint64(m.firstDifference);
+  return w;
+}
+
+export function readMigrationLoaded(r: Reader, end: number): MigrationLoaded {
+  const m: Draft<MigrationLoaded> = { comparedBytes: 0, differentBytes: 0, firstDifference: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.comparedBytes = Number(r.uint64());
+        break;
+      case 16:
+        m.differentBytes = Number(r.uint64());
+        break;
+      case 24:
+        m.firstDifference = Number(r.uint64());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationResume(_m: MigrationResume, w: Writer): Writer {
+  return w;
+}
+
+export function readMigrationResume(r: Reader, end: number): MigrationResume {
+  const m: Draft<MigrationResume> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationRunning(_m: MigrationRunning, w: Writer): Writer {
+  return w;
+}
+
+export function readMigrationRunning(r: Reader, end: number): MigrationRunning {
+  const m: Draft<MigrationRunning> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationFailed(m: MigrationFailed, w: Writer): Writer {
+  if (m.reason !== '') w.uint32(10).string(m.reason);
+  return w;
+}
+
+export function readMigrationFailed(r: Reader, end: number): MigrationFailed {
+  const m: Draft<MigrationFailed> = { reason: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.reason = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
 /** The messages a frame can carry, by the name of their field. */
 export interface FrameBodies {
   deviceReady: DeviceReady;
@@ -1171,6 +2017,26 @@ export interface FrameBodies {
   deviceRequest: DeviceRequest;
   deviceReleased: DeviceReleased;
   deviceLog: DeviceLog;
+  runEnd: RunEnd;
+  vmArrived: VmArrived;
+  deviceStateSet: DeviceStateSet;
+  deviceStateChanged: DeviceStateChanged;
+  deviceDataRead: DeviceDataRead;
+  deviceData: DeviceData;
+  deviceDataWrite: DeviceDataWrite;
+  deviceDataWritten: DeviceDataWritten;
+  migrationStart: MigrationStart;
+  migrationReady: MigrationReady;
+  ramPages: RamPages;
+  zeroPages: ZeroPages;
+  deviceStream: DeviceStream;
+  iommuState: IommuState;
+  guestState: GuestState;
+  migrationLoad: MigrationLoad;
+  migrationLoaded: MigrationLoaded;
+  migrationResume: MigrationResume;
+  migrationRunning: MigrationRunning;
+  migrationFailed: MigrationFailed;
 }
 
 /** The fields of a frame besides its message: their tags. */
@@ -1201,4 +2067,24 @@ export const BODY_CODECS: {
   deviceRequest: { tag: 370, write: writeDeviceRequest, read: readDeviceRequest },
   deviceReleased: { tag: 378, write: writeDeviceReleased, read: readDeviceReleased },
   deviceLog: { tag: 386, write: writeDeviceLog, read: readDeviceLog },
+  runEnd: { tag: 394, write: writeRunEnd, read: readRunEnd },
+  vmArrived: { tag: 402, write: writeVmArrived, read: readVmArrived },
+  deviceStateSet: { tag: 482, write: writeDeviceStateSet, read: readDeviceStateSet },
+  deviceStateChanged: { tag: 490, write: writeDeviceStateChanged, read: readDeviceStateChanged },
+  deviceDataRead: { tag: 498, write: writeDeviceDataRead, read: readDeviceDataRead },
+  deviceData: { tag: 506, write: writeDeviceData, read: readDeviceData },
+  deviceDataWrite: { tag: 514, write: writeDeviceDataWrite, read: readDeviceDataWrite },
+  deviceDataWritten: { tag: 522, write: writeDeviceDataWritten, read: readDeviceDataWritten },
+  migrationStart: { tag: 642, write: writeMigrationStart, read: readMigrationStart },
+  migrationReady: { tag: 650, write: writeMigrationReady, read: readMigrationReady },
+  ramPages: { tag: 658, write: writeRamPages, read: readRamPages },
+  zeroPages: { tag: 666, write: writeZeroPages, read: readZeroPages },
+  deviceStream: { tag: 674, write: writeDeviceStream, read: readDeviceStream },
+  iommuState: { tag: 682, write: writeIommuState, read: readIommuState },
+  guestState: { tag: 690, write: writeGuestState, read: readGuestState },
+  migrationLoad: { tag: 698, write: writeMigrationLoad, read: readMigrationLoad },
+  migrationLoaded: { tag: 706, write: writeMigrationLoaded, read: readMigrationLoaded },
+  migrationResume: { tag: 714, write: writeMigrationResume, read: readMigrationResume },
+  migrationRunning: { tag: 722, write: writeMigrationRunning, read: readMigrationRunning },
+  migrationFailed: { tag: 730, write: writeMigrationFailed, read: readMigrationFailed },
 };

@@ -4,6 +4,7 @@
  * A model lives in IOVA space (R1): nothing here says whether a vIOMMU exists.
  */
 import type { Iova } from '../address/address.ts';
+import type { StateReader, StateValues } from '../channel/state-bag.ts';
 import type { ConfigSpace } from '../pci/config-space.ts';
 import type { UnimplementedCount } from '../pci/registers.ts';
 import type { Scanout } from '../pci/scanout.ts';
@@ -42,6 +43,21 @@ export interface BarRegion {
   nameAt?(offset: number): string | undefined;
 }
 
+/**
+ * What only the model knows, for its way to another host. Configuration space, the register files behind the BARs and
+ * the device's memories travel without it. Never an HPA: pins end with the host.
+ */
+export interface ModelState {
+  /** Of the values, from 1: raised with every change of them. */
+  readonly version: number;
+  /** The oldest version that `restore` reads; `version` if nothing is said. */
+  readonly oldest?: number;
+  /** The values now. The device has stopped; it may go on here if the migration fails. */
+  save(): StateValues;
+  /** Takes values up, in a device just made, after registers and memories. @throws StateError */
+  restore(state: StateReader): void;
+}
+
 /** A device model: registers that the guest reaches, and work done in bounded steps. */
 export interface DeviceModel {
   readonly config: ConfigSpace;
@@ -49,6 +65,8 @@ export interface DeviceModel {
   readonly bars: Readonly<Partial<Record<BarIndex, BarRegion>>>;
   /** Figures that a model counts in an object of its own, beside `DeviceContext.metrics`. Read at the end. */
   readonly counters?: Readonly<Record<string, number>>;
+  /** Without it the device cannot be migrated: it would forget what nobody else knows. */
+  readonly state?: ModelState;
   /** What the device displays now, if it is a display, and on. For screenshots: no guest sees it. */
   scanout?(): Scanout | undefined;
   /** Does a bounded piece of work (microseconds). Control messages are served between steps. */

@@ -12,6 +12,14 @@ export interface GuestDevice {
   readonly link: SharedArrayBuffer;
 }
 
+/** What a guest's drivers and its script carry to another host: plain JSON. */
+export interface GuestCarried {
+  /** What the drivers know beside guest RAM. */
+  readonly drivers: unknown;
+  /** The script's own. */
+  readonly script: unknown;
+}
+
 /** Everything a guest worker is given: shared memory and numbers. */
 export interface GuestTask {
   readonly vm: number;
@@ -32,6 +40,8 @@ export interface GuestTask {
   readonly coordinatorBit: number;
   /** A deliberate fault of the guest's own driver, by name; empty for a sound one. */
   readonly fault: string;
+  /** The VM comes from another host: what it brought along. */
+  readonly carried?: GuestCarried | undefined;
 }
 
 /** An HdrHistogram, compressed V2 encoding; values in nanoseconds. */

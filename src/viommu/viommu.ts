@@ -34,6 +34,16 @@ export interface VIommu {
   readRegister(offset: number, size: number): bigint;
   /** A guest's MMIO write; everything it causes is complete (R6) when the completion is. */
   writeRegister(offset: number, size: number, value: bigint): Completion;
+  /**
+   * The registers and what else is not in guest RAM, for another host. Everything the guest asked for must be complete.
+   * Without it a VM with this vIOMMU cannot be migrated.
+   */
+  save?(): Uint8Array;
+  /**
+   * Takes up what {@link save} gave, in a vIOMMU just made: guest RAM is there, and no device attached yet.
+   * @throws StateError
+   */
+  restore?(state: Uint8Array): void;
   /** Translates one access of a device as the hardware would. Records a fault on failure. */
   translate(requesterId: number, iova: Iova, write: boolean): TranslateResult;
 }
