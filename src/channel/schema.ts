@@ -115,7 +115,12 @@ export interface RunRequest {
   readonly mdevs?: Mdevs;
   readonly device?: DeviceChoice;
   readonly gpu?: GpuSettings;
-  readonly migrationSockets: readonly string[];
+  readonly migrations?: Migrations;
+}
+
+export interface Migrations {
+  readonly sockets: readonly string[];
+  readonly devicesMax: number;
 }
 
 export interface GpuSettings {
@@ -792,13 +797,12 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.mdevs !== undefined) writeMdevs(m.mdevs, w.uint32(106).fork()).ldelim();
   if (m.device !== undefined) writeDeviceChoice(m.device, w.uint32(114).fork()).ldelim();
   if (m.gpu !== undefined) writeGpuSettings(m.gpu, w.uint32(122).fork()).ldelim();
-  for (const value of m.migrationSockets) w.uint32(130).string(value);
+  if (m.migrations !== undefined) writeMigrations(m.migrations, w.uint32(130).fork()).ldelim();
   return w;
 }
 
 export function readRunRequest(r: Reader, end: number): RunRequest {
   const vms: number[] = [];
-  const migrationSockets: string[] = [];
   const m: Draft<RunRequest> = {
     scenario: '',
     process: 0,
@@ -812,7 +816,6 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
     viommu: '',
     bareWorkers: 0,
     params: '',
-    migrationSockets,
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -863,7 +866,32 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         m.gpu = readGpuSettings(r, r.uint32() + r.pos);
         break;
       case 130:
-        migrationSockets.push(r.string());
+        m.migrations = readMigrations(r, r.uint32() + r.pos);
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrations(m: Migrations, w: Writer): Writer {
+  for (const value of m.sockets) w.uint32(10).string(value);
+  if (m.devicesMax !== 0) w.uint32(16).uint32(m.devicesMax);
+  return w;
+}
+
+export function readMigrations(r: Reader, end: number): Migrations {
+  const sockets: string[] = [];
+  const m: Draft<Migrations> = { sockets, devicesMax: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        sockets.push(r.string());
+        break;
+      case 16:
+        m.devicesMax = r.uint32();
         break;
       default:
         r.skipType(tag & 7);

@@ -44,6 +44,7 @@ export function vmResult(report: GuestReport, end: VmEnd): FrameBodies['vmResult
     audits: end.audits,
     devices: sumReports(devices.flatMap((device) => device.report ?? [])),
     notes: notesOf(report, devices),
+    moved: false,
   };
 }
 

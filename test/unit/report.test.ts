@@ -25,6 +25,7 @@ const result = (changes: Partial<VmResult> = {}): VmResult => ({
   switches: 0,
   audits: 0,
   notes: [],
+  moved: false,
   ...changes,
 });
 
