@@ -128,6 +128,17 @@ export class DeviceLink {
     return ld(this.#events, VECTORS + vector, 'link.word') >>> 0;
   }
 
+  /** How often each vector has been raised: a guest that comes from another host has counted them there. */
+  get interruptCounts(): number[] {
+    return Array.from({ length: MAX_VECTORS }, (_, vector) => this.interrupts(vector));
+  }
+
+  /** The coordinator's, before the device and its guest run here. */
+  set interruptCounts(counts: readonly number[]) {
+    for (let vector = 0; vector < MAX_VECTORS; vector++)
+      st(this.#events, VECTORS + vector, (counts[vector] ?? 0) | 0, 'link.word');
+  }
+
   get events(): number {
     return ld(this.#events, EVENTS, 'link.word');
   }

@@ -328,7 +328,11 @@ export interface GuestState {
 
 export type MigrationLoad = Record<string, never>;
 
-export interface MigrationLoaded {
+export type MigrationLoaded = Record<string, never>;
+
+export type MigrationCompare = Record<string, never>;
+
+export interface MigrationCompared {
   readonly comparedBytes: number;
   readonly differentBytes: number;
   readonly firstDifference: number;
@@ -1942,15 +1946,47 @@ export function readMigrationLoad(r: Reader, end: number): MigrationLoad {
   return m;
 }
 
-export function writeMigrationLoaded(m: MigrationLoaded, w: Writer): Writer {
+export function writeMigrationLoaded(_m: MigrationLoaded, w: Writer): Writer {
+  return w;
+}
+
+export function readMigrationLoaded(r: Reader, end: number): MigrationLoaded {
+  const m: Draft<MigrationLoaded> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationCompare(_m: MigrationCompare, w: Writer): Writer {
+  return w;
+}
+
+export function readMigrationCompare(r: Reader, end: number): MigrationCompare {
+  const m: Draft<MigrationCompare> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMigrationCompared(m: MigrationCompared, w: Writer): Writer {
   if (m.comparedBytes !== 0) w.uint32(8).uint64(m.comparedBytes);
   if (m.differentBytes !== 0) w.uint32(16).uint64(m.differentBytes);
   if (m.firstDifference !== 0) w.uint32(24).uint64(m.firstDifference);
   return w;
 }
 
-export function readMigrationLoaded(r: Reader, end: number): MigrationLoaded {
-  const m: Draft<MigrationLoaded> = { comparedBytes: 0, differentBytes: 0, firstDifference: 0 };
+export function readMigrationCompared(r: Reader, end: number): MigrationCompared {
+  const m: Draft<MigrationCompared> = { comparedBytes: 0, differentBytes: 0, firstDifference: 0 };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -2065,6 +2101,8 @@ export interface FrameBodies {
   migrationResume: MigrationResume;
   migrationRunning: MigrationRunning;
   migrationFailed: MigrationFailed;
+  migrationCompare: MigrationCompare;
+  migrationCompared: MigrationCompared;
 }
 
 /** The fields of a frame besides its message: their tags. */
@@ -2115,4 +2153,6 @@ export const BODY_CODECS: {
   migrationResume: { tag: 714, write: writeMigrationResume, read: readMigrationResume },
   migrationRunning: { tag: 722, write: writeMigrationRunning, read: readMigrationRunning },
   migrationFailed: { tag: 730, write: writeMigrationFailed, read: readMigrationFailed },
+  migrationCompare: { tag: 738, write: writeMigrationCompare, read: readMigrationCompare },
+  migrationCompared: { tag: 746, write: writeMigrationCompared, read: readMigrationCompared },
 };

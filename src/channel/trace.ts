@@ -2,8 +2,8 @@
  * Trace files: every control frame, length-delimited as protobuf does it (a varint before each message).
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
-import protobuf from 'protobufjs/minimal.js';
-import { decodeFrame, FRAME_BYTES_LIMIT, type Frame, FrameError } from './codec.ts';
+import { decodeFrame, type Frame, FrameError } from './codec.ts';
+import { delimited, lengthPrefix } from './delimited.ts';
 
 /** A trace file grows to this and no further; what does not fit is counted. */
 export const TRACE_BYTES_LIMIT = 1024 * 1024 * 1024;
@@ -27,7 +27,7 @@ export class TraceWriter {
   }
 
   append(frame: Uint8Array): void {
-    const prefix = protobuf.Writer.create().uint32(frame.length).finish();
+    const prefix = lengthPrefix(frame.length);
     const size = prefix.length + frame.length;
     if (this.#written + size > this.#limit) {
       this.dropped++;
@@ -82,21 +82,6 @@ export function* readTrace(path: string): Generator<Frame> {
   } finally {
     closeSync(file);
   }
-}
-
-/** Length of the frame at the start of `bytes`, if it is there whole. @throws FrameError */
-function delimited(bytes: Buffer, offset: number): { prefix: number; size: number } | undefined {
-  let size = 0;
-  for (let prefix = 0; prefix < bytes.length; prefix++) {
-    const byte = bytes[prefix] as number;
-    size += (byte & 0x7f) * 2 ** (7 * prefix);
-    if (size > FRAME_BYTES_LIMIT)
-      throw new FrameError(
-        `frame of ${size} bytes at offset ${offset}; accepted: up to ${FRAME_BYTES_LIMIT}`,
-      );
-    if (byte < 0x80) return prefix + 1 + size <= bytes.length ? { prefix: prefix + 1, size } : undefined;
-  }
-  return undefined;
 }
 
 function decodeAt(bytes: Uint8Array, offset: number): Frame {

@@ -1,0 +1,124 @@
+/**
+ * Frames over a stream socket, both ways: what two host processes say to each other.
+ */
+import type { Socket } from 'node:net';
+import { after } from '#host';
+import {
+  decodeFrame,
+  encodeFrame,
+  type Frame,
+  FrameError,
+  type FrameHeader,
+  type FrameKind,
+} from './codec.ts';
+import { delimited, lengthPrefix } from './delimited.ts';
+import type { FrameBodies } from './schema.ts';
+
+/** How long the other side may take to answer, unless the caller says otherwise. */
+export const ANSWER_TIMEOUT_MS = 60_000;
+
+/** The other side has gone, is silent, or sends what is no frame. */
+export class FrameSocketError extends Error {
+  override name = 'FrameSocketError';
+}
+
+export class FrameSocket {
+  bytesSent = 0;
+  readonly #socket: Socket;
+  readonly #header: (device: number) => FrameHeader;
+  readonly #frames: AsyncGenerator<Frame>;
+  #failure: Error | undefined;
+
+  /** `header` is asked for the header of each frame that is sent. */
+  constructor(socket: Socket, header: (device: number) => FrameHeader) {
+    this.#socket = socket;
+    this.#header = header;
+    this.#frames = this.#read();
+    // Read and written on: whoever waits learns of it there. Without a listener it would end the process.
+    socket.on('error', (error) => {
+      this.#failure ??= error;
+    });
+  }
+
+  /**
+   * Sends a frame. Resolves when the socket takes more: who awaits every frame has a bounded amount in flight.
+   * @throws FrameSocketError if the other side has gone
+   */
+  async send<K extends FrameKind>(kind: K, body: FrameBodies[K], device = -1): Promise<void> {
+    if (this.#socket.destroyed || !this.#socket.writable) throw this.#gone();
+    const frame = encodeFrame(this.#header(device), kind, body);
+    const prefix = lengthPrefix(frame.length);
+    this.bytesSent += prefix.length + frame.length;
+    this.#socket.cork();
+    this.#socket.write(prefix);
+    const room = this.#socket.write(frame);
+    this.#socket.uncork();
+    if (!room) await this.#drained();
+  }
+
+  /**
+   * The next frame from the other side.
+   * @throws FrameSocketError if it has gone or is silent, FrameError for what is no frame
+   */
+  async next(timeoutMs = ANSWER_TIMEOUT_MS): Promise<Frame> {
+    let cancel = () => {};
+    const silence = new Promise<never>((_, reject) => {
+      cancel = after(timeoutMs, () =>
+        reject(new FrameSocketError(`the other host has sent nothing for ${timeoutMs} ms`)),
+      );
+    });
+    try {
+      const { value, done } = await Promise.race([this.#frames.next(), silence]);
+      if (done) throw this.#gone();
+      return value;
+    } finally {
+      cancel();
+    }
+  }
+
+  /** Ends the connection when all that was sent has left. */
+  close(): void {
+    this.#socket.end();
+    this.#socket.destroySoon();
+  }
+
+  #gone(): FrameSocketError {
+    return new FrameSocketError(
+      `the other host has gone${this.#failure ? `: ${this.#failure.message}` : ''}`,
+    );
+  }
+
+  #drained(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done = (act: () => void) => {
+        this.#socket.off('drain', drained).off('close', closed);
+        act();
+      };
+      const drained = () => done(resolve);
+      const closed = () => done(() => reject(this.#gone()));
+      this.#socket.on('drain', drained).on('close', closed);
+    });
+  }
+
+  async *#read(): AsyncGenerator<Frame> {
+    let pending: Buffer = Buffer.alloc(0);
+    let offset = 0;
+    try {
+      for await (const chunk of this.#socket as AsyncIterable<Buffer>) {
+        pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
+        for (let found = delimited(pending, offset); found; found = delimited(pending, offset)) {
+          const end = found.prefix + found.size;
+          yield decodeFrame(pending.subarray(found.prefix, end));
+          pending = pending.subarray(end);
+          offset += end;
+        }
+      }
+    } catch (error) {
+      if (error instanceof FrameError) throw error;
+      this.#failure ??= error as Error;
+      throw this.#gone();
+    }
+    if (pending.length > 0)
+      throw new FrameSocketError(`the other host ended inside a frame, at offset ${offset}`);
+  }
+}
