@@ -9,6 +9,7 @@ import type { ConfigSpace } from '../pci/config-space.ts';
 import type { UnimplementedCount } from '../pci/registers.ts';
 import type { Scanout } from '../pci/scanout.ts';
 import type { DeviceDma } from './dma.ts';
+import type { DeviceMemory } from './memory.ts';
 
 /** `idle`: nothing to do until a register is written. `more`: call again. `stalled`: wait for the address space. */
 export type StepResult = 'idle' | 'more' | 'stalled';
@@ -65,6 +66,8 @@ export interface DeviceModel {
   readonly bars: Readonly<Partial<Record<BarIndex, BarRegion>>>;
   /** Figures that a model counts in an object of its own, beside `DeviceContext.metrics`. Read at the end. */
   readonly counters?: Readonly<Record<string, number>>;
+  /** Memories of the device's own, behind BARs or not: the runtime migrates them. Names are unique. */
+  readonly memories?: readonly DeviceMemory[];
   /** Without it the device cannot be migrated: it would forget what nobody else knows. */
   readonly state?: ModelState;
   /** What the device displays now, if it is a display, and on. For screenshots: no guest sees it. */

@@ -15,6 +15,7 @@ export {
   defineDevice,
 } from './definition.ts';
 export { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY, type DmaStatus } from './dma.ts';
+export { DeviceMemory } from './memory.ts';
 export type {
   BarIndex,
   BarRegion,
