@@ -8,6 +8,7 @@ import type { Gpa, Hpa } from '../address/address.ts';
 import * as address from '../address/address.ts';
 import * as hostMemory from './host-memory.ts';
 import { HostMemory, type HostMemoryHandle } from './host-memory.ts';
+import { RamLog, type RamLogHandle } from './ram-log.ts';
 
 // Local, because every access divides by them: V8 multiplies by the inverse of a local constant only.
 const { FOUR_GIB, hex, PAGE_SIZE } = address;
@@ -49,7 +50,12 @@ export class GuestAddressError extends RangeError {
   }
 }
 
-/** Guest RAM as the guest's CPU and the vIOMMU's table walker see it: by GPA. */
+/**
+ * Guest RAM as the guest's CPU and the vIOMMU's table walker see it: by GPA.
+ *
+ * Every method that writes marks the pages in the log, if one is attached, after their bytes (see ram-log.ts). Who writes
+ * to {@link host} directly must be logged elsewhere, as devices are.
+ */
 export class GuestRam {
   readonly handle: GuestRamHandle;
   readonly regions: readonly RamRegion[];
@@ -58,6 +64,9 @@ export class GuestRam {
   readonly #below4g: number;
   readonly #end: number;
   readonly #frames: Int32Array;
+  /** By host frame, the 2 MiB of RAM that it backs; made when it is first asked for. */
+  #sections: Int32Array | undefined;
+  #log: RamLog | undefined;
 
   constructor(handle: GuestRamHandle) {
     this.handle = handle;
@@ -89,6 +98,59 @@ export class GuestRam {
 
   get size(): number {
     return this.#below4g + this.handle.above4g;
+  }
+
+  /** Pages of 4 KiB. */
+  get pages(): number {
+    return this.size / PAGE_SIZE;
+  }
+
+  /**
+   * From now on this thread's writes are marked in the log of `handle`, or in a new one if none is given. Every thread
+   * that writes attaches before the first full copy begins. Returns the log's handle, for the other threads.
+   * @throws RangeError for a log of another size of RAM
+   */
+  startLog(handle?: RamLogHandle): RamLogHandle {
+    if (handle && handle.byteLength !== RamLog.bytesFor(this.size))
+      throw new RangeError(
+        `a log of ${handle.byteLength} bytes for RAM of ${this.size}; accepted: ${RamLog.bytesFor(this.size)}`,
+      );
+    this.#log = handle ? new RamLog(handle) : RamLog.allocate(this.size);
+    return this.#log.handle;
+  }
+
+  /** This thread's writes are marked no longer. */
+  stopLog(): void {
+    this.#log = undefined;
+  }
+
+  /** This thread's view of the log that is attached. */
+  get log(): RamLog | undefined {
+    return this.#log;
+  }
+
+  /** GPA of a page by its number in RAM order, as the log counts. @throws RangeError */
+  gpaOfPage(page: number): Gpa {
+    if (!(Number.isInteger(page) && page >= 0 && page < this.pages))
+      throw new RangeError(`page ${page} of guest RAM; accepted: 0 to ${this.pages - 1}`);
+    const linear = page * PAGE_SIZE;
+    return (linear < this.#below4g ? linear : linear - this.#below4g + FOUR_GIB) as Gpa;
+  }
+
+  /** Number of the page at `gpa` in RAM order. @throws GuestAddressError */
+  pageIndex(gpa: number): number {
+    this.#check(gpa, 1);
+    return Math.floor(this.#linear(gpa) / PAGE_SIZE);
+  }
+
+  /** GPA of the page that a host address is in: what {@link hpaOf} gives, turned around. Undefined outside this RAM. */
+  pageOf(hpa: number): Gpa | undefined {
+    const offset = hpa - this.host.base;
+    if (!(offset >= 0 && offset < this.size)) return undefined;
+    this.#sections ??= inverse(this.#frames);
+    const frame = Math.floor(offset / FRAME_SIZE);
+    const linear = (this.#sections[frame] as number) * FRAME_SIZE + (offset - frame * FRAME_SIZE);
+    return this.gpaOfPage(Math.floor(linear / PAGE_SIZE));
   }
 
   /** True if all of [gpa, gpa + length) is RAM (it may not span the MMIO hole). */
@@ -151,11 +213,13 @@ export class GuestRam {
   /** @throws GuestAddressError */
   write32(gpa: number, value: number): void {
     wr(this.#words, this.#wordIndex(gpa), value, 'ram.word');
+    if (this.#log !== undefined) this.#mark(gpa, 4);
   }
 
   /** Sets bits in one step, so that nothing another thread writes at the same time is lost. @throws GuestAddressError */
   setBits32(gpa: number, bits: number): void {
     or(this.#words, this.#wordIndex(gpa), bits, 'ram.word');
+    if (this.#log !== undefined) this.#mark(gpa, 4);
   }
 
   /** As {@link read32}, ordered: what was written before the value it sees is visible. @throws GuestAddressError */
@@ -167,6 +231,7 @@ export class GuestRam {
   publish32(gpa: number, value: number): void {
     const index = this.#wordIndex(gpa);
     st(this.#words, index, value, 'ram.word');
+    if (this.#log !== undefined) this.#mark(gpa, 4);
     wake(this.#words, index, 'ram.wait');
   }
 
@@ -201,6 +266,28 @@ export class GuestRam {
       this.#pieces(gpa, bytes.length, (offset, at, piece) =>
         copyIn(this.host.bytes, offset, bytes, at, piece, 'ram.copy'),
       );
+    if (this.#log !== undefined && bytes.length > 0) this.#mark(gpa, bytes.length);
+  }
+
+  /**
+   * Copies the page at `gpa` to `target` from index `at` on: {@link readInto} without its checks of length.
+   * @param gpa a multiple of 4 KiB
+   * @throws GuestAddressError
+   */
+  copyPageOut(gpa: number, target: Uint8Array, at = 0): void {
+    copyOut(target, at, this.host.bytes, this.#pageOffset(gpa), PAGE_SIZE, 'ram.copy');
+  }
+
+  /** True if [gpa, gpa + bytes), whole pages, holds nothing but zeros. @throws GuestAddressError */
+  isZero(gpa: number, bytes: number): boolean {
+    this.#check(gpa, bytes);
+    for (let at = gpa; at < gpa + bytes; at += PAGE_SIZE) {
+      const offset = this.#pageOffset(at);
+      // The first word tells most pages that are in use, for a fraction of a comparison's call.
+      if (rd(this.#words, offset / 4, 'ram.word') !== 0) return false;
+      if (!equals(this.host.bytes, offset, ZERO_PAGE, 'ram.copy')) return false;
+    }
+    return true;
   }
 
   /** True if RAM at `gpa` holds exactly `expected`. @throws GuestAddressError */
@@ -225,6 +312,25 @@ export class GuestRam {
     if (!this.contains(gpa, length)) throw new GuestAddressError(gpa, length, this.regions);
   }
 
+  /** Marks the pages of a range that was just written. Out of the writers' way: most of the time there is no log. */
+  #mark(gpa: number, length: number): void {
+    const first = Math.floor(this.#linear(gpa) / PAGE_SIZE);
+    const last = Math.floor(this.#linear(gpa + length - 1) / PAGE_SIZE);
+    this.#log?.mark(first, last - first + 1);
+  }
+
+  /** Where `gpa` is in RAM order; it is RAM. */
+  #linear(gpa: number): number {
+    return gpa >= FOUR_GIB ? gpa - FOUR_GIB + this.#below4g : gpa;
+  }
+
+  /** Byte offset in the slab of a page. @throws GuestAddressError if it is none */
+  #pageOffset(gpa: number): number {
+    const offset = this.#offset(gpa);
+    if (offset < 0 || gpa % PAGE_SIZE !== 0) throw new GuestAddressError(gpa, PAGE_SIZE, this.regions);
+    return offset;
+  }
+
   /** Byte offset in the slab, or -1 if `gpa` is not RAM. */
   #offset(gpa: number): number {
     let linear = gpa;
@@ -241,6 +347,15 @@ export class GuestRam {
     if (offset < 0 || (gpa & 3) !== 0) throw new GuestAddressError(gpa, 4, this.regions);
     return offset / 4;
   }
+}
+
+const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
+
+/** A permutation turned around. */
+function inverse(permutation: Int32Array): Int32Array {
+  const inverted = new Int32Array(permutation.length);
+  for (const [i, value] of permutation.entries()) inverted[value] = i;
+  return inverted;
 }
 
 /** True if the range lies in one host frame: its bytes are contiguous there. */

@@ -75,4 +75,8 @@ export type Site =
   | 'ram.copy'
   | 'ram.fill'
   | 'ram.checksum'
-  | 'ram.wait';
+  | 'ram.wait'
+  // the log of pages that were written by others than devices
+  | 'ramlog.mark'
+  | 'ramlog.take'
+  | 'ramlog.clear';
