@@ -91,7 +91,7 @@ export class StateReader {
 
   /** A natural number below 2^bits. */
   bigint(name: string, bits = 64): bigint {
-    const digits = text.decode(this.#data(name, 'bigint'));
+    const digits = Buffer.from(this.#data(name, 'bigint')).toString('latin1');
     const value = /^[0-9a-f]{1,64}$/.test(digits) ? BigInt(`0x${digits}`) : -1n;
     if (value < 0n || value >> BigInt(bits) > 0n)
       throw this.error(name, `is 0x${digits.slice(0, 40)}; accepted: ${bits} bits`);

@@ -34,6 +34,10 @@ export class AttachedDevices {
     this.#contextsHaveDomains = contextsHaveDomains;
   }
 
+  get size(): number {
+    return this.#devices.size;
+  }
+
   attach(space: DeviceAddressSpace): Completion {
     const cached = this.#resolve(space.requesterId);
     this.detach(space.requesterId);

@@ -29,6 +29,11 @@ export class CommandSerial {
     return this.#waiting;
   }
 
+  /** True until the last command is complete. */
+  get busy(): boolean {
+    return this.#running || this.#tail !== undefined;
+  }
+
   /** A command that fails is reported to its own caller only; the next one runs all the same. */
   run(command: () => Completion): Completion {
     if (!this.#tail && !this.#running) {

@@ -58,6 +58,24 @@ export class InvalidationQueue {
     return this.#registers.get32('IQH') !== this.#registers.get32('IQT');
   }
 
+  /** IQA's value when the queue was last enabled; 0 before it was. */
+  get latched(): bigint {
+    return this.#iqa;
+  }
+
+  /** Bytes of the queue, and of each descriptor. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get descriptorBytes(): number {
+    return this.#descriptorBytes;
+  }
+
+  get lastWasWait(): boolean {
+    return this.#lastWasWait;
+  }
+
   /** What IQA's address reads as: QEMU answers with the one in use, 0 before there was one. */
   get latchedAddress(): bigint {
     return this.#iqa & vtd.IQA_ADDRESS_MASK;
@@ -76,17 +94,28 @@ export class InvalidationQueue {
 
   /** Latches IQA; IQH becomes 0. */
   enable(): void {
-    this.#iqa = this.#registers.get('IQA');
-    this.#base = Number(this.#iqa & vtd.IQA_ADDRESS_MASK);
-    this.#bytes = vtd.QI_MIN_BYTES * 2 ** Number(this.#iqa & vtd.IQA_QS_MASK);
-    this.#descriptorBytes = widthOf(this.#iqa);
+    this.#latch(this.#registers.get('IQA'));
     this.#registers.set('IQH', 0n);
     this.#enabled = true;
+  }
+
+  /** As a queue of another unit was between two descriptors; IQH and IQT are in the register file. */
+  restore(latched: bigint, enabled: boolean, lastWasWait: boolean): void {
+    this.#latch(latched);
+    this.#enabled = enabled;
+    this.#lastWasWait = lastWasWait;
   }
 
   disable(): void {
     this.#enabled = false;
     this.#registers.set('IQH', 0n);
+  }
+
+  #latch(iqa: bigint): void {
+    this.#iqa = iqa;
+    this.#base = Number(iqa & vtd.IQA_ADDRESS_MASK);
+    this.#bytes = vtd.QI_MIN_BYTES * 2 ** Number(iqa & vtd.IQA_QS_MASK);
+    this.#descriptorBytes = widthOf(iqa);
   }
 
   /** Handles descriptors up to the tail, at most as many as the queue holds. Never run twice at a time. */

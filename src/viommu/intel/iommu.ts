@@ -31,6 +31,7 @@ import {
   type VtdRegisterFile,
 } from './registers.ts';
 import { type Route, Routes } from './routes.ts';
+import { restoreUnit, saveUnit, type UnitParts } from './state.ts';
 
 /** A guest's queue gives way to others after this much work: table entries looked at … */
 export const TURN_WORK_LIMIT = 2 ** 20;
@@ -71,6 +72,7 @@ export class IntelIommu implements VIommu {
   readonly #faults: FaultLog;
   readonly #queue: InvalidationQueue;
   readonly #devices: AttachedDevices;
+  readonly #parts: UnitParts;
   readonly #serial = new CommandSerial();
   #translating = false;
   #queueScheduled = false;
@@ -108,6 +110,13 @@ export class IntelIommu implements VIommu {
       (requesterId) => this.#resolve(requesterId),
       () => quirks === 'spec' && !this.#routes.scalable,
     );
+    this.#parts = {
+      registers: this.#registers,
+      routes: this.#routes,
+      queue: this.#queue,
+      capabilities: options,
+      quirks,
+    };
     this.#registers.onWrite('GCMD', (value) => this.#globalCommand(Number(value)));
     this.#registers.onWrite('CCMD', (value) => this.#contextCommand(value));
     this.#registers.onWrite('IOTLB', (value) => this.#iotlbCommand(value));
@@ -147,6 +156,19 @@ export class IntelIommu implements VIommu {
     const caused = this.#caused;
     this.#caused = outer;
     return caused;
+  }
+
+  /** @throws Error while a register command or the queue is under way */
+  save(): Uint8Array {
+    if (this.#serial.busy) throw new Error('VT-d: a register command or the invalidation queue is under way');
+    return saveUnit(this.#parts);
+  }
+
+  /** @throws StateError; Error if a device is attached already */
+  restore(state: Uint8Array): void {
+    if (this.#devices.size > 0)
+      throw new Error(`VT-d: ${this.#devices.size} devices are attached before restore`);
+    this.#translating = restoreUnit(state, this.#parts);
   }
 
   translate(requesterId: number, iova: Iova, write: boolean): TranslateResult {

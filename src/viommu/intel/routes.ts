@@ -28,6 +28,7 @@ export class Routes {
   readonly #firstStage: FirstStageFormat;
   readonly #scalableUnit: boolean;
   readonly #onWalked: OnWalked;
+  #latched = 0n;
   #root = 0;
   #scalable = false;
 
@@ -52,8 +53,14 @@ export class Routes {
     return this.#scalable;
   }
 
+  /** RTADDR's value at the last {@link setRoot}; 0 before there was one. */
+  get latchedRoot(): bigint {
+    return this.#latched;
+  }
+
   /** Takes a root pointer over. A unit without scalable mode ignores TTM. @param rtaddr RTADDR's value */
   setRoot(rtaddr: bigint): void {
+    this.#latched = rtaddr;
     this.#root = Number(rtaddr & ~0xfffn);
     this.#scalable = this.#scalableUnit && (rtaddr & vtd.RTADDR_TTM_SCALABLE) !== 0n;
   }

@@ -3,6 +3,7 @@
  */
 import type { Gpa, Iova } from '../../address/address.ts';
 import { PERM_RW } from '../../address/address.ts';
+import { decodeState, encodeState } from '../../channel/state-bag.ts';
 import type { GuestRam } from '../../host/guest-ram.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
 import type { Completion } from '../notifier.ts';
@@ -29,6 +30,16 @@ export class NoIommu implements VIommu {
 
   writeRegister(): Completion {
     return undefined;
+  }
+
+  /** Nothing but its kind: there is no state, and the other host has no other vIOMMU. */
+  save(): Uint8Array {
+    return encodeState('none', 1, {});
+  }
+
+  /** @throws StateError */
+  restore(state: Uint8Array): void {
+    decodeState(state, 'none', 1);
   }
 
   translate(_requesterId: number, iova: Iova): TranslateResult {
