@@ -19,6 +19,8 @@ const SENDERS = 3;
 export const MAX_VECTORS = 32;
 /** Bytes of control frames in flight, each way. */
 export const CONTROL_RING_BYTES = 16384;
+/** Bytes of a migration stream that one control frame carries at most: half of the ring. */
+export const DEVICE_DATA_BYTES_MAX: number = CONTROL_RING_BYTES / 2;
 
 export const DeviceState = { starting: 0, ready: 1, stopped: 2, failed: 3 } as const;
 export type DeviceState = (typeof DeviceState)[keyof typeof DeviceState];

@@ -10,9 +10,14 @@ const PAGE_SHIFT = 12;
 /** A mask of the pages before `page`. */
 const upTo = (page: number): number => 2 ** page - 1;
 
-/** Chunk → its pages; taken in the order in which the chunks came. */
+/**
+ * Chunk → its pages, taken in the order in which the chunks came. A chunk is taken to its end before the next, so behind
+ * the iterator there is never one: what comes anew comes after it.
+ */
 class PageSet {
   readonly #masks = new Map<number, number>();
+  #next = this.#masks.keys();
+  #current = -1;
   count = 0;
 
   mask(chunk: number): number {
@@ -29,15 +34,26 @@ class PageSet {
 
   /** The lowest page of the oldest chunk. */
   take(): number | undefined {
-    for (const [chunk, mask] of this.#masks) {
-      const bit = 31 - Math.clz32(mask & -mask);
-      const rest = mask & (mask - 1);
-      if (rest === 0) this.#masks.delete(chunk);
-      else this.#masks.set(chunk, rest);
-      this.count--;
-      return chunk * PAGES_PER_CHUNK + bit;
+    if (this.count === 0) return undefined;
+    if (this.#current < 0) this.#current = this.#oldest();
+    const chunk = this.#current;
+    const mask = this.mask(chunk);
+    const rest = mask & (mask - 1);
+    if (rest !== 0) this.#masks.set(chunk, rest);
+    else {
+      this.#masks.delete(chunk);
+      this.#current = -1;
     }
-    return undefined;
+    this.count--;
+    return chunk * PAGES_PER_CHUNK + 31 - Math.clz32(mask & -mask);
+  }
+
+  #oldest(): number {
+    const next = this.#next.next();
+    if (!next.done) return next.value;
+    // An iterator that has come to its end stays there.
+    this.#next = this.#masks.keys();
+    return this.#next.next().value as number;
   }
 }
 

@@ -1,0 +1,113 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import {
+  MigrationState,
+  migrationRoute,
+  migrationStateName,
+  nextState,
+} from '../../src/device/migration-states.ts';
+
+const { ERROR, RUNNING_P2P, PRE_COPY_P2P } = MigrationState;
+const NUMBERS = [0, 1, 2, 3, 4, 5, 6, 7];
+const SUPPORTED = ['STOP', 'RUNNING', 'STOP_COPY', 'RESUMING', 'PRE_COPY'] as const;
+
+/**
+ * What a driver of the kernel with STOP_COPY and PRE_COPY, without P2P, is told to do, arc by arc: the combination
+ * transitions of vfio_mig_get_next_state with the P2P states left out, as its loop skips them.
+ */
+const ROUTES = [
+  'PRE_COPY RUNNING',
+  'PRE_COPY RUNNING STOP',
+  'PRE_COPY RUNNING STOP RESUMING',
+  'PRE_COPY STOP_COPY',
+  'RESUMING STOP',
+  'RESUMING STOP RUNNING',
+  'RESUMING STOP RUNNING PRE_COPY',
+  'RESUMING STOP STOP_COPY',
+  'RUNNING PRE_COPY',
+  'RUNNING STOP',
+  'RUNNING STOP RESUMING',
+  'RUNNING STOP STOP_COPY',
+  'STOP RESUMING',
+  'STOP RUNNING',
+  'STOP RUNNING PRE_COPY',
+  'STOP STOP_COPY',
+  'STOP_COPY STOP',
+  'STOP_COPY STOP RESUMING',
+  'STOP_COPY STOP RUNNING',
+];
+const ARCS = new Set([
+  'RUNNING STOP',
+  'STOP RUNNING',
+  'STOP STOP_COPY',
+  'STOP_COPY STOP',
+  'STOP RESUMING',
+  'RESUMING STOP',
+  'RUNNING PRE_COPY',
+  'PRE_COPY RUNNING',
+  'PRE_COPY STOP_COPY',
+]);
+
+/** The states that asking again and again leads through; undefined as soon as the answer is no. */
+function walk(from: number, to: number): string[] | undefined {
+  const states = [migrationStateName(from)];
+  for (let at = from; at !== to; ) {
+    const next = nextState(at, to);
+    if (next === undefined) return undefined;
+    expect(ARCS.has(`${migrationStateName(at)} ${migrationStateName(next)}`), `${at} to ${next}`).to.equal(
+      true,
+    );
+    expect(states.length, `a way without an end from ${from} to ${to}`).to.be.below(8);
+    states.push(migrationStateName(next));
+    at = next;
+  }
+  return states;
+}
+
+describe('the states of a device that migrates', () => {
+  it('have the names and numbers of enum vfio_device_mig_state', () => {
+    const names = 'ERROR STOP RUNNING STOP_COPY RESUMING RUNNING_P2P PRE_COPY PRE_COPY_P2P 8'.split(' ');
+    expect(names.map((_, number) => migrationStateName(number))).to.deep.equal(names);
+  });
+
+  it('are all reached, by the arcs and on the way that the kernel takes', () => {
+    const found: string[] = [];
+    for (const from of SUPPORTED)
+      for (const to of SUPPORTED) {
+        if (from === to) continue;
+        const states = walk(MigrationState[from], MigrationState[to]);
+        if (states) found.push(states.join(' '));
+        const route = migrationRoute(MigrationState[from], MigrationState[to]);
+        expect(route?.map((step) => migrationStateName(step.to))).to.deep.equal(states?.slice(1));
+      }
+    expect(found.sort()).to.deep.equal(ROUTES);
+  });
+
+  it('and what the kernel refuses is refused: nothing else', () => {
+    const refused = NUMBERS.flatMap((from) =>
+      NUMBERS.filter((to) => nextState(from, to) === undefined).map((to) => `${from} ${to}`),
+    );
+    const odd: readonly number[] = [ERROR, RUNNING_P2P, PRE_COPY_P2P];
+    const expected = NUMBERS.flatMap((from) =>
+      NUMBERS.filter(
+        (to) =>
+          odd.includes(from) ||
+          odd.includes(to) ||
+          (from === MigrationState.STOP_COPY && to === MigrationState.PRE_COPY),
+      ).map((to) => `${from} ${to}`),
+    );
+    expect(refused).to.deep.equal(expected);
+    for (const state of [-1, 8, 1.5, Number.NaN]) {
+      expect(nextState(MigrationState.RUNNING, state)).to.equal(undefined);
+      expect(nextState(state, MigrationState.RUNNING)).to.equal(undefined);
+      expect(nextState(state, state)).to.equal(undefined);
+    }
+  });
+
+  it('stay where they are when they are there', () => {
+    for (const name of SUPPORTED) {
+      const state = MigrationState[name];
+      expect([nextState(state, state), migrationRoute(state, state)]).to.deep.equal([state, []]);
+    }
+  });
+});
