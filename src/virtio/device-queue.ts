@@ -23,6 +23,15 @@ export interface QueueAddresses {
   readonly used: number;
 }
 
+/** A queue that is ready, between two chains: for another host. */
+export interface QueueState {
+  readonly at: QueueAddresses;
+  readonly eventIdx: boolean;
+  /** Index of the available ring up to which chains were taken, and of the used ring up to which they were given back. */
+  readonly seen: number;
+  readonly given: number;
+}
+
 interface Table {
   readonly gpa: number;
   readonly entries: number;
@@ -46,6 +55,20 @@ export class DeviceQueue {
 
   get ready(): boolean {
     return this.#at !== undefined;
+  }
+
+  /** Undefined unless ready. Chains taken and not given back are not in it. */
+  get state(): QueueState | undefined {
+    return this.#at && { at: this.#at, eventIdx: this.#eventIdx, seen: this.#seen, given: this.#used };
+  }
+
+  /** Goes on where another queue was; undefined: not ready. */
+  restore(state: QueueState | undefined): void {
+    this.#at = state?.at;
+    if (!state) return;
+    this.#eventIdx = state.eventIdx;
+    this.#seen = state.seen;
+    this.#used = state.given;
   }
 
   /** Starts at index 0 of both rings. Addresses that make no sense are found when the queue is used. */

@@ -5,6 +5,7 @@ import type { GuestRam } from '../host/guest-ram.ts';
 import { RegisterFile, type RegisterSpec } from '../pci/registers.ts';
 import * as virtio from '../pci/virtio-format.ts';
 import { DeviceQueue } from './device-queue.ts';
+import { restoreTransport, saveTransport } from './transport-state.ts';
 
 /** Undefined when the work is already done; otherwise a promise of its end. */
 export type Work = Promise<void> | undefined;
@@ -165,6 +166,29 @@ export class MmioTransport {
     const { live } = this;
     this.#registers.set('STATUS', BigInt(this.status | virtio.STATUS_NEEDS_RESET));
     if (live) this.interrupt(virtio.INTERRUPT_CONFIG);
+  }
+
+  /**
+   * Registers, features and queues for another host. The device has given back every chain that it took.
+   * @throws Error while it resets
+   */
+  save(): Uint8Array {
+    if (this.#resetting) throw new Error('virtio: a reset is under way');
+    const [low, high] = this.#driverFeatures as [bigint, bigint];
+    const values = { driverFeatures: [low, high], negotiated: this.#negotiated } as const;
+    return saveTransport(this.#registers, values, this.queues);
+  }
+
+  /** Takes up what {@link save} gave, in a transport just made for the same device. @throws StateError */
+  restore(state: Uint8Array): void {
+    const { features, queueSizes } = this.#device;
+    const values = restoreTransport(state, this.#registers, features, queueSizes, this.queues);
+    this.#negotiated = values.negotiated;
+    this.#driverFeatures.splice(0, 2, ...values.driverFeatures);
+    const size = this.#registers.get('QUEUE_SIZE');
+    this.#selectQueue(this.#selected());
+    this.#registers.set('QUEUE_SIZE', size);
+    this.#showFeatures();
   }
 
   #selected(): number {

@@ -44,6 +44,32 @@ export class Endpoints {
     return this.meter.mappings;
   }
 
+  /** Ids of all functions, with DMA or without. */
+  get functions(): number[] {
+    return [...this.#functions.keys()];
+  }
+
+  /** Functions that were plugged in: they have an address space. */
+  get plugged(): number {
+    return [...this.#functions.values()].filter((space) => space !== undefined).length;
+  }
+
+  /** Ids of the endpoints that a driver has tried to attach and that are in no domain. */
+  get unattached(): number[] {
+    return [...this.#entries].filter(([, { domain }]) => !domain).map(([id]) => id);
+  }
+
+  /** As another unit's were; functions get their address spaces when they are plugged in. */
+  restore(functions: readonly number[], unattached: readonly number[], domains: readonly Domain[]): void {
+    this.#functions.clear();
+    for (const id of functions) this.#functions.set(id, undefined);
+    for (const id of unattached) this.#entries.set(id, { domain: undefined });
+    for (const domain of domains) {
+      this.#domains.set(domain.id, domain);
+      for (const id of domain.endpoints) this.#entries.set(id, { domain });
+    }
+  }
+
   plug(space: DeviceAddressSpace): Completion {
     this.#functions.set(space.requesterId, space);
     return this.#refresh(space.requesterId);

@@ -22,6 +22,7 @@ import { type ConfigFile, createConfig, type VirtioIommuLimits } from './config.
 import { type Domain, MAPPING_LIMIT } from './domain.ts';
 import { Endpoints } from './endpoints.ts';
 import { type Answer, execute, type RequestContext, type ReservedRegion } from './requests.ts';
+import { restoreUnit, saveUnit, type UnitParts } from './state.ts';
 
 /** Bytes of the register page: the transport's registers and the configuration space. */
 export const VIRTIO_IOMMU_REGISTER_BYTES = 0x1000;
@@ -91,6 +92,7 @@ export class VirtioIommu implements VIommu {
   readonly #config: ConfigFile;
   readonly #transport: MmioTransport;
   readonly #context: RequestContext;
+  readonly #parts: UnitParts;
   readonly #serial = new CommandSerial();
   /** The request that is being looked at. A view of a small array of its own would cost more than the request. */
   readonly #request = new DataView(new ArrayBuffer(format.REQUEST_BYTES_MAX));
@@ -122,6 +124,8 @@ export class VirtioIommu implements VIommu {
       mappingLimit: options.mappingLimit ?? MAPPING_LIMIT,
       negotiated: (feature) => (this.#transport.features & feature) !== 0n,
     };
+    const quirks = options.quirks ?? 'spec';
+    this.#parts = { transport: this.#transport, config: this.#config, context: this.#context, quirks };
   }
 
   attach(space: DeviceAddressSpace): Completion {
@@ -138,6 +142,19 @@ export class VirtioIommu implements VIommu {
 
   writeRegister(offset: number, size: number, value: bigint): Completion {
     return this.#transport.write(offset, size, value);
+  }
+
+  /** @throws Error while a request, a write of `bypass` or a reset is under way */
+  save(): Uint8Array {
+    if (this.#serial.busy) throw new Error('virtio-iommu: a request, bypass or a reset is under way');
+    return saveUnit(this.#parts);
+  }
+
+  /** @throws StateError; Error if a device is attached already */
+  restore(state: Uint8Array): void {
+    const { plugged } = this.#endpoints;
+    if (plugged > 0) throw new Error(`virtio-iommu: ${plugged} devices are attached before restore`);
+    this.#bypass = restoreUnit(state, this.#parts);
   }
 
   /** The domain that an endpoint is in; undefined outside all. */

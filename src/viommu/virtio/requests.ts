@@ -122,7 +122,7 @@ function map(request: DataView, context: RequestContext): Outcome {
 }
 
 /** 5.13.6.5.2: what the specification lets no device map. */
-function refusal({ start, end, phys }: DomainMapping, context: RequestContext): Outcome | undefined {
+export function refusal({ start, end, phys }: DomainMapping, context: RequestContext): Outcome | undefined {
   const { limits, reserved } = context;
   if (reserved.some((region) => start <= region.end && end >= region.start)) return INVALID;
   // A granule is below 2^32: the low words decide.
