@@ -24,7 +24,7 @@ import type {
   TranslationSource,
   TranslationVisitor,
 } from '../notifier.ts';
-import { type TceBudget, TceWindow } from './tce-window.ts';
+import { type TceBudget, TceWindow, type WindowShape } from './tce-window.ts';
 
 /** `spec`: LoPAR's answers; `qemu`: those of QEMU's pseries machine where it differs. */
 export type SpaprQuirks = 'spec' | 'qemu';
@@ -106,6 +106,16 @@ export class SpaprBridge implements TranslationSource {
     return this.#slots.filter((window) => window !== undefined);
   }
 
+  /** As {@link windows}, empty slots included. */
+  get slots(): readonly (TceWindow | undefined)[] {
+    return this.#slots;
+  }
+
+  /** Devices behind it. */
+  get devices(): number {
+    return this.#devices.size;
+  }
+
   /** The mask of ibm,query-pe-dma-window. */
   get pageSizeMask(): number {
     let mask = 0;
@@ -176,6 +186,32 @@ export class SpaprBridge implements TranslationSource {
     return { status: RTAS_SUCCESS, done: this.#emptied(this.sync(0, this.limit)) };
   }
 
+  /**
+   * Makes the windows of another bridge, empty, in the slots where they were.
+   * @returns the slot that has one that cannot be, and why
+   */
+  restore(shapes: readonly (WindowShape | undefined)[]): { slot: number; what: string } | undefined {
+    const slot = shapes.findIndex((shape, i) => shape && !this.#isPossible(shape, i));
+    if (slot >= 0) return { slot, what: 'is none that the guest could have made' };
+    if (this.#quirks === 'spec' && overlap(shapes)) return { slot: 1, what: 'overlaps window 0' };
+    shapes.forEach((shape, i) => {
+      this.#slots[i] = shape && new TceWindow(shape, this.#budget);
+    });
+    return undefined;
+  }
+
+  #isPossible({ liobn, start, pageShift, entries, isDefault }: WindowShape, slot: number): boolean {
+    if (liobn !== liobnOf(this.index, slot)) return false;
+    const size = entries * 2 ** pageShift;
+    if (isDefault) {
+      const { start: place, size: bytes } = this.#defaultWindow;
+      return slot === 0 && pageShift === DEFAULT_PAGE_SHIFT && start === place && size === bytes;
+    }
+    const whole = Number.isInteger(Math.log2(entries)) && entries >= 1 && entries <= WINDOW_ENTRY_LIMIT;
+    if (!this.dynamicWindows || !this.#pageShifts.has(pageShift) || !whole) return false;
+    return this.#places.includes(start) && this.#fits(start, size);
+  }
+
   /** The window that translates a bus address: of two that overlap, the one in slot 1. */
   windowAt(iova: number): TceWindow | undefined {
     return this.#slots.findLast((window) => window?.covers(iova));
@@ -232,15 +268,21 @@ export class SpaprBridge implements TranslationSource {
 
   /** Where a window of `size` bytes goes; undefined if it has no room. */
   #placeFor(size: number): number | undefined {
-    const places = [this.#defaultWindow.start, this.#dynamicStart];
-    // A window at the lower place ends before the upper one, so that two overlap only by starting together.
-    const fits = (start: number) =>
-      start + size <= (start < this.#dynamicStart ? this.#dynamicStart : this.limit);
-    if (this.#quirks === 'qemu') return places.slice(Math.min(1, this.windows.length)).find(fits);
-    return places.find(
+    const fits = (start: number) => this.#fits(start, size);
+    if (this.#quirks === 'qemu') return this.#places.slice(Math.min(1, this.windows.length)).find(fits);
+    return this.#places.find(
       (start) =>
         fits(start) && this.windows.every((window) => start >= window.end || start + size <= window.start),
     );
+  }
+
+  get #places(): readonly number[] {
+    return [this.#defaultWindow.start, this.#dynamicStart];
+  }
+
+  /** A window at the lower place ends before the upper one, so that two overlap only by starting together. */
+  #fits(start: number, size: number): boolean {
+    return start + size <= (start < this.#dynamicStart ? this.#dynamicStart : this.limit);
   }
 
   #makeDefault(): TceWindow {
@@ -255,6 +297,12 @@ export class SpaprBridge implements TranslationSource {
     };
     return new TceWindow(shape, this.#budget);
   }
+}
+
+/** True if any two share an address. */
+function overlap(shapes: readonly (WindowShape | undefined)[]): boolean {
+  const [low, high] = shapes.filter((shape) => shape !== undefined).sort((a, b) => a.start - b.start);
+  return low !== undefined && high !== undefined && low.start + low.entries * 2 ** low.pageShift > high.start;
 }
 
 /** What of a translation lies at or above `start`. */

@@ -34,6 +34,28 @@ export class CallPage {
     this.#registers.setBigUint64(spapr.CALL_SLOTS_REG, BigInt(spapr.CALL_SLOTS), true);
   }
 
+  /** True while a call has not returned. */
+  get busy(): boolean {
+    return this.#busy.size > 0;
+  }
+
+  /** A copy of all registers, as bytes. */
+  get registers(): Uint8Array {
+    return new Uint8Array(this.#registers.buffer.slice(0));
+  }
+
+  /**
+   * Sets the registers to those of another page, as many bytes.
+   * @returns the offset of a byte that cannot be; undefined: all are taken up
+   */
+  restore(registers: Uint8Array): number | undefined {
+    const here = new Uint8Array(this.#registers.buffer);
+    const odd = registers.findIndex((byte, offset) => byte !== here[offset] && !isHeld(offset));
+    if (odd >= 0) return odd;
+    here.set(registers);
+    return undefined;
+  }
+
   /** A register's value, or 0 where none is. `size` is 4 or 8. */
   read(offset: number, size: number): bigint {
     if (!isAccess(offset, size)) return 0n;
@@ -87,6 +109,15 @@ export class CallPage {
     this.#ram.write(gpa, new Uint8Array(bytes.buffer));
     this.#ram.publish32(gpa + spapr.CALL_RECORD_SEQUENCE, Number(BigInt.asUintN(32, sequence)));
   }
+}
+
+/** Registers of a slot that hold something: a byte elsewhere is what it was made. */
+const HELD: readonly number[] = [...WRITABLE, spapr.CALL_RET, spapr.CALL_OUT, spapr.CALL_DONE];
+
+function isHeld(offset: number): boolean {
+  const slot = Math.floor((offset - spapr.CALL_SLOT_BASE) / spapr.CALL_SLOT_BYTES);
+  const at = offset - slotBase(slot);
+  return slot >= 0 && slot < spapr.CALL_SLOTS && HELD.includes(at - (at % 8));
 }
 
 const slotBase = (slot: number): number => spapr.CALL_SLOT_BASE + slot * spapr.CALL_SLOT_BYTES;

@@ -73,7 +73,7 @@ function target(context: HypercallContext, liobn: bigint, ioba: bigint): Target 
 }
 
 /** LoPAR: a TCE other than "Page Fault" must mean memory of the partition. QEMU finds out at the DMA. */
-function acceptable(
+export function acceptable(
   { ram, quirks }: HypercallContext,
   raw: bigint,
   { pageShift, pageSize }: TceWindow,

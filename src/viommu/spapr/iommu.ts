@@ -15,6 +15,7 @@ import { type BridgeOptions, SpaprBridge, type SpaprQuirks } from './bridge.ts';
 import { CallPage } from './call-page.ts';
 import { HYPERCALLS, type HypercallArgs, type HypercallContext, type HypercallResult } from './hypercalls.ts';
 import { RTAS_CALLS, type RtasResult, runRtas } from './rtas.ts';
+import { restoreUnit, saveUnit, type UnitParts } from './state.ts';
 import { decodeTce, TceBudget, TceWindow } from './tce-window.ts';
 
 /** Bridges of one machine. */
@@ -120,6 +121,24 @@ export class SpaprIommu implements VIommu {
 
   writeRegister(offset: number, size: number, value: bigint): Completion {
     return this.#page.write(offset, size, value);
+  }
+
+  /** @throws Error while a hypercall is under way */
+  save(): Uint8Array {
+    if (this.#serial.busy || this.#page.busy) throw new Error('spapr: a hypercall is under way');
+    return saveUnit(this.#parts);
+  }
+
+  /** @throws StateError; Error if a device is attached already */
+  restore(state: Uint8Array): void {
+    const devices = this.bridges.reduce((sum, bridge) => sum + bridge.devices, 0);
+    if (devices > 0) throw new Error(`spapr: ${devices} devices are attached before restore`);
+    restoreUnit(state, this.#parts);
+  }
+
+  get #parts(): UnitParts {
+    const { bridges } = this;
+    return { bridges, vio: this.#vio, page: this.#page, budget: this.#budget, context: this.#context };
   }
 
   /**

@@ -68,6 +68,11 @@ export class TceWindow {
     return this.#tces.size;
   }
 
+  /** The TCEs other than 0 with their index, ascending. */
+  tces(): Iterable<readonly [index: number, raw: bigint]> {
+    return this.#tces.entries();
+  }
+
   /** Index of the TCE of a bus address, whose low bits are ignored; undefined if the window does not cover it. */
   indexOf(ioba: bigint): number | undefined {
     const index = (ioba - BigInt(this.start)) >> BigInt(this.pageShift);
