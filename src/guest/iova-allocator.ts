@@ -13,6 +13,13 @@ export class IovaExhausted extends Error {
   }
 }
 
+/** What an allocator has handed out and got back. */
+export interface IovaAllocatorState {
+  readonly next: number;
+  /** Freed addresses by number of pages; the last is handed out first. */
+  readonly free: readonly (readonly [pages: number, iovas: readonly number[]])[];
+}
+
 export class IovaAllocator {
   readonly #base: number;
   readonly #end: number;
@@ -24,6 +31,18 @@ export class IovaAllocator {
     this.#base = base;
     this.#next = base;
     this.#end = base + size;
+  }
+
+  /** An allocator of the same range that goes on where another was. */
+  static restore(base: number, size: number, { next, free }: IovaAllocatorState): IovaAllocator {
+    const allocator = new IovaAllocator(base, size);
+    allocator.#next = next;
+    for (const [pages, iovas] of free) allocator.#free.set(pages, [...iovas]);
+    return allocator;
+  }
+
+  save(): IovaAllocatorState {
+    return { next: this.#next, free: [...this.#free].map(([pages, iovas]) => [pages, [...iovas]]) };
   }
 
   /** First address of `pages` contiguous free pages. @throws IovaExhausted */

@@ -3,6 +3,7 @@
  */
 import { alignDown, hex, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
+import { numbersOf, type Run, runsOf } from './runs.ts';
 
 /** Thrown when the range has no free page or block left. */
 export class PageAllocatorExhausted extends Error {
@@ -18,6 +19,18 @@ export class PageNotAllocated extends Error {
     super(`guest page ${hex(gpa)} is not allocated`);
     this.name = 'PageNotAllocated';
   }
+}
+
+/** What an allocator has handed out and got back; GPAs. */
+export interface PageAllocatorState {
+  readonly low: number;
+  readonly high: number;
+  /** Freed pages and blocks; the last is handed out first. */
+  readonly free: readonly number[];
+  readonly freeBlocks: readonly number[];
+  /** Live 4 KiB pages as runs, and live 2 MiB blocks. */
+  readonly livePages: readonly Run[];
+  readonly liveBlocks: readonly number[];
 }
 
 /**
@@ -47,6 +60,32 @@ export class PageAllocator {
     this.#size = size;
     this.#low = base;
     this.#high = base + size;
+  }
+
+  /** An allocator of the same range that goes on where another was; RAM is left as it is. @throws as the constructor */
+  static restore(ram: GuestRam, base: number, size: number, saved: PageAllocatorState): PageAllocator {
+    const allocator = new PageAllocator(ram, base, size);
+    allocator.#low = saved.low;
+    allocator.#high = saved.high;
+    // One by one: a spread of many thousands does not fit the stack.
+    for (const gpa of saved.free) allocator.#free.push(gpa);
+    for (const gpa of saved.freeBlocks) allocator.#freeBlocks.push(gpa);
+    for (const gpa of numbersOf(saved.livePages, PAGE_SIZE)) allocator.#live.set(gpa, PAGE_SIZE);
+    for (const gpa of saved.liveBlocks) allocator.#live.set(gpa, PAGE_2M);
+    return allocator;
+  }
+
+  save(): PageAllocatorState {
+    const live = (wanted: number) =>
+      [...this.#live].filter(([, size]) => size === wanted).map(([gpa]) => gpa);
+    return {
+      low: this.#low,
+      high: this.#high,
+      free: [...this.#free],
+      freeBlocks: [...this.#freeBlocks],
+      livePages: runsOf(live(PAGE_SIZE), PAGE_SIZE),
+      liveBlocks: live(PAGE_2M),
+    };
   }
 
   /** Pages and blocks in use. */

@@ -60,6 +60,15 @@ export const FIRST_STAGE_ENTRIES: EntryEncoding = {
   },
 };
 
+/** What an editor knows beside the tables in RAM. */
+export interface PageTablesState {
+  readonly root: number;
+  /** The tables below the root and their present entries, in the order in which they were made. */
+  readonly live: readonly (readonly [table: number, entries: number])[];
+  /** Tables that are linked no longer and not free yet. */
+  readonly retired: readonly number[];
+}
+
 interface Leaf {
   readonly iova: number;
   readonly level: number;
@@ -80,6 +89,7 @@ export class PageTableEditor {
   /**
    * @param levels 3 or 4
    * @param largestLeaf level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB
+   * @param saved tables that are there already
    */
   constructor(
     ram: GuestRam,
@@ -87,13 +97,24 @@ export class PageTableEditor {
     levels: number,
     largestLeaf: number,
     encoding: EntryEncoding,
+    saved?: PageTablesState,
   ) {
     this.#encoding = encoding;
     this.#ram = ram;
     this.#pages = pages;
     this.#levels = levels;
     this.#largestLeaf = largestLeaf;
-    this.root = pages.allocate();
+    this.root = saved?.root ?? pages.allocate();
+    for (const [table, entries] of saved?.live ?? []) this.#live.set(table, entries);
+    this.#retired.push(...(saved?.retired ?? []));
+  }
+
+  /**
+   * The counts could be read from RAM again, but their order could not, and it decides in which order pages become free;
+   * a count for each table is less than a walk through all entries while a VM stands still.
+   */
+  save(): PageTablesState {
+    return { root: this.root, live: [...this.#live], retired: [...this.#retired] };
   }
 
   /**

@@ -17,6 +17,15 @@ export interface DeviceTarget {
   readonly root: number | undefined;
 }
 
+/** GPAs of the tables. */
+export interface DeviceTablesState {
+  readonly root: number;
+  /** By bus, or in scalable mode by half bus: the context table. */
+  readonly contexts: readonly (readonly [bus: number, table: number])[];
+  /** By requester ID: the PASID table. Empty in legacy mode. */
+  readonly pasids: readonly (readonly [requesterId: number, table: number])[];
+}
+
 /** The tables of one mode. What it returns are the invalidations that make hardware read the entry again. */
 export interface DeviceTables {
   /** For RTADDR: the root table and the mode. */
@@ -27,6 +36,7 @@ export interface DeviceTables {
    */
   set(requesterId: number, target: DeviceTarget, cachedDomain: number): readonly Descriptor[];
   clear(requesterId: number, cachedDomain: number): readonly Descriptor[];
+  save(): DeviceTablesState;
 }
 
 /** Root and context tables of legacy mode, section 9.1 and 9.3. Takes a page, and one per bus. */
@@ -34,12 +44,18 @@ export class ContextTables implements DeviceTables {
   readonly #ram: GuestRam;
   readonly #pages: PageAllocator;
   readonly #root: number;
-  readonly #tables = new Map<number, number>();
+  readonly #tables: Map<number, number>;
 
-  constructor(ram: GuestRam, pages: PageAllocator) {
+  /** @param saved tables that are there already */
+  constructor(ram: GuestRam, pages: PageAllocator, saved?: DeviceTablesState) {
     this.#ram = ram;
     this.#pages = pages;
-    this.#root = pages.allocate();
+    this.#root = saved?.root ?? pages.allocate();
+    this.#tables = new Map(saved?.contexts);
+  }
+
+  save(): DeviceTablesState {
+    return { root: this.#root, contexts: [...this.#tables], pasids: [] };
   }
 
   get rootPointer(): bigint {
@@ -83,15 +99,24 @@ export class PasidTables implements DeviceTables {
   readonly #type: number;
   readonly #root: number;
   /** By requester ID's half bus, and by requester ID. */
-  readonly #contextTables = new Map<number, number>();
-  readonly #pasidTables = new Map<number, number>();
+  readonly #contextTables: Map<number, number>;
+  readonly #pasidTables: Map<number, number>;
 
-  /** @param type PGTT of a device with tables: PGTT_FIRST_STAGE or PGTT_SECOND_STAGE */
-  constructor(ram: GuestRam, pages: PageAllocator, type: number) {
+  /**
+   * @param type PGTT of a device with tables: PGTT_FIRST_STAGE or PGTT_SECOND_STAGE
+   * @param saved tables that are there already
+   */
+  constructor(ram: GuestRam, pages: PageAllocator, type: number, saved?: DeviceTablesState) {
     this.#ram = ram;
     this.#pages = pages;
     this.#type = type;
-    this.#root = pages.allocate();
+    this.#root = saved?.root ?? pages.allocate();
+    this.#contextTables = new Map(saved?.contexts);
+    this.#pasidTables = new Map(saved?.pasids);
+  }
+
+  save(): DeviceTablesState {
+    return { root: this.#root, contexts: [...this.#contextTables], pasids: [...this.#pasidTables] };
   }
 
   get rootPointer(): bigint {

@@ -2,9 +2,10 @@
  * One VT-d domain of a guest: an IOVA→GPA address space that devices can be attached to.
  */
 import type { GuestRam } from '../host/guest-ram.ts';
+import type { InFlight } from './in-flight.ts';
 import type { GuestDomain } from './iommu-driver.ts';
 import type { PageAllocator } from './page-allocator.ts';
-import { type EntryEncoding, PageTableEditor } from './page-table-editor.ts';
+import { type EntryEncoding, PageTableEditor, type PageTablesState } from './page-table-editor.ts';
 
 export interface MapRange {
   readonly iova: number;
@@ -30,8 +31,15 @@ export interface DomainHost {
   readonly encoding: EntryEncoding;
   /** CAP.CM: an entry that becomes present must be invalidated too. */
   readonly cachingMode: boolean;
+  readonly inFlight: InFlight;
   /** Complete when no device uses what was cached for these ranges. */
   invalidate(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void>;
+}
+
+/** A domain's id and what it knows of its tables. */
+export interface VtdDomainState {
+  readonly id: number;
+  readonly tables: PageTablesState;
 }
 
 export class VtdDomain implements GuestDomain {
@@ -39,12 +47,16 @@ export class VtdDomain implements GuestDomain {
   readonly #host: DomainHost;
   readonly #tables: PageTableEditor;
 
-  /** @throws PageAllocatorExhausted */
-  constructor(id: number, host: DomainHost) {
+  /** @param saved tables that are there already. @throws PageAllocatorExhausted */
+  constructor(id: number, host: DomainHost, saved?: PageTablesState) {
     this.id = id;
     this.#host = host;
     const { ram, pages, levels, largestLeaf, encoding } = host;
-    this.#tables = new PageTableEditor(ram, pages, levels, largestLeaf, encoding);
+    this.#tables = new PageTableEditor(ram, pages, levels, largestLeaf, encoding, saved);
+  }
+
+  save(): VtdDomainState {
+    return { id: this.id, tables: this.#tables.save() };
   }
 
   /** GPA of the top table, for the context or PASID entry. */
@@ -62,7 +74,11 @@ export class VtdDomain implements GuestDomain {
   }
 
   /** As {@link map} for several ranges with one invalidation. When one throws, those before it stay mapped. */
-  async mapAll(ranges: readonly MapRange[]): Promise<void> {
+  mapAll(ranges: readonly MapRange[]): Promise<void> {
+    return this.#host.inFlight.run('map', () => this.#mapAll(ranges));
+  }
+
+  async #mapAll(ranges: readonly MapRange[]): Promise<void> {
     const mapped: MapRange[] = [];
     try {
       for (const range of ranges) {
@@ -84,7 +100,11 @@ export class VtdDomain implements GuestDomain {
   }
 
   /** As {@link unmap} for several ranges with one invalidation. When one throws, those before it are unmapped. */
-  async unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+  unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+    return this.#host.inFlight.run('unmap', () => this.#unmapAll(ranges));
+  }
+
+  async #unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
     const unmapped: UnmapRange[] = [];
     let bytes = 0;
     try {

@@ -5,22 +5,26 @@
 import { nowUs, sleep, yieldTurn } from '#host';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as vtd from '../pci/vtd-format.ts';
+import { InFlight } from './in-flight.ts';
 import type { GuestFault, GuestIommu } from './iommu-driver.ts';
 import { Mutex } from './mutex.ts';
 import type { PageAllocator } from './page-allocator.ts';
-import { type EntryEncoding, FIRST_STAGE_ENTRIES, SECOND_STAGE_ENTRIES } from './page-table-editor.ts';
+import type { PageTablesState } from './page-table-editor.ts';
 import type { RegisterPort } from './register-port.ts';
+import { CONTEXT_GLOBAL, IOTLB_GLOBAL, PASID_CACHE_GLOBAL } from './vtd-descriptors.ts';
+import type { DeviceTables, DeviceTablesState } from './vtd-device-tables.ts';
+import { type DomainHost, type UnmapRange, VtdDomain, type VtdDomainState } from './vtd-domain.ts';
 import {
-  CONTEXT_GLOBAL,
-  FIRST_STAGE_IOTLB,
-  IOTLB_GLOBAL,
-  type IotlbDescriptors,
-  PASID_CACHE_GLOBAL,
-  SECOND_STAGE_IOTLB,
-} from './vtd-descriptors.ts';
-import { ContextTables, type DeviceTables, PasidTables } from './vtd-device-tables.ts';
-import { type UnmapRange, VtdDomain } from './vtd-domain.ts';
-import { type Descriptor, VtdQueue } from './vtd-queue.ts';
+  MODES,
+  type ModeParts,
+  readCapabilities,
+  type VtdCapabilities,
+  VtdDriverError,
+  type VtdMode,
+} from './vtd-modes.ts';
+import { type Descriptor, VtdQueue, type VtdQueueState } from './vtd-queue.ts';
+
+export { type VtdCapabilities, VtdDriverError, type VtdMode } from './vtd-modes.ts';
 
 /** How long an invalidation or a command may take. */
 export const DEFAULT_TIMEOUT_MS = 60_000;
@@ -41,14 +45,6 @@ export class CommandTimeout extends Error {
   }
 }
 
-/** Thrown by the driver for a request it or the hardware cannot serve. */
-export class VtdDriverError extends Error {
-  override name = 'VtdDriverError';
-}
-
-/** `legacy`: root and context tables; the others are scalable mode with tables of that stage. */
-export type VtdMode = 'legacy' | 'second-stage' | 'first-stage';
-
 export interface VtdDriverOptions {
   readonly timeoutMs?: number;
   /** Default `legacy`. */
@@ -57,60 +53,18 @@ export interface VtdDriverOptions {
   readonly levels?: 3 | 4;
 }
 
-export interface VtdCapabilities {
-  readonly cachingMode: boolean;
-  readonly passThrough: boolean;
-  readonly levels: number;
-  /** Level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB. */
-  readonly largestLeaf: number;
-  /** Largest address mask of a page-selective invalidation, or -1 if there is none. */
-  readonly maxAddressMask: number;
-  readonly faultOffset: number;
-  /** Always: VT-d has at least one fault recording register. */
-  readonly faultRecords: true;
+/** What a driver knows beside guest RAM and the registers. */
+export interface VtdDriverState {
+  readonly options: VtdDriverOptions;
+  readonly capabilities: VtdCapabilities;
+  readonly queue: VtdQueueState;
+  readonly tables: DeviceTablesState;
+  readonly domains: readonly VtdDomainState[];
+  /** Domain id by requester ID: PASS_THROUGH_DOMAIN, or one of `domains`. */
+  readonly attachments: readonly (readonly [requesterId: number, domainId: number])[];
+  readonly freeIds: readonly number[];
+  readonly nextId: number;
 }
-
-/** What a mode is made of. */
-interface ModeParts {
-  readonly scalable: boolean;
-  readonly encoding: EntryEncoding;
-  readonly iotlb: IotlbDescriptors;
-  /** ECAP bits that the hardware must have. */
-  readonly needs: bigint;
-  tables(ram: GuestRam, pages: PageAllocator): DeviceTables;
-  /** Level of the largest leaf. */
-  largestLeaf(cap: bigint): number;
-}
-
-const secondStageLeaf = (cap: bigint): number =>
-  (cap & vtd.CAP.SLLPS_1G) !== 0n ? 3 : (cap & vtd.CAP.SLLPS_2M) !== 0n ? 2 : 1;
-
-const MODES: Readonly<Record<VtdMode, ModeParts>> = {
-  legacy: {
-    scalable: false,
-    encoding: SECOND_STAGE_ENTRIES,
-    iotlb: SECOND_STAGE_IOTLB,
-    needs: vtd.ECAP.QI,
-    tables: (ram, pages) => new ContextTables(ram, pages),
-    largestLeaf: secondStageLeaf,
-  },
-  'second-stage': {
-    scalable: true,
-    encoding: SECOND_STAGE_ENTRIES,
-    iotlb: SECOND_STAGE_IOTLB,
-    needs: vtd.ECAP.QI | vtd.ECAP.SMTS | vtd.ECAP.SSTS,
-    tables: (ram, pages) => new PasidTables(ram, pages, vtd.PGTT_SECOND_STAGE),
-    largestLeaf: secondStageLeaf,
-  },
-  'first-stage': {
-    scalable: true,
-    encoding: FIRST_STAGE_ENTRIES,
-    iotlb: FIRST_STAGE_IOTLB,
-    needs: vtd.ECAP.QI | vtd.ECAP.SMTS | vtd.ECAP.FSTS,
-    tables: (ram, pages) => new PasidTables(ram, pages, vtd.PGTT_FIRST_STAGE),
-    largestLeaf: (cap) => ((cap & vtd.CAP.FS1GP) !== 0n ? 3 : 2),
-  },
-};
 
 interface Attachment {
   readonly domainId: number;
@@ -126,23 +80,67 @@ export class VtdDriver implements GuestIommu {
   readonly #queue: VtdQueue;
   readonly #mode: ModeParts;
   readonly #tables: DeviceTables;
+  /** By id. */
+  readonly #domains = new Map<number, VtdDomain>();
   readonly #attachments = new Map<number, Attachment>();
+  readonly #inFlight = new InFlight();
   readonly #commands = new Mutex();
   readonly #contexts = new Mutex();
   readonly #freeIds: number[] = [];
   #nextId = FIRST_DOMAIN;
   #capabilities: VtdCapabilities | undefined;
 
-  /** Takes three pages; {@link start} makes it usable. @throws PageAllocatorExhausted */
-  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, options: VtdDriverOptions = {}) {
+  /**
+   * Takes three pages; {@link start} makes it usable.
+   * @param saved of a driver whose registers and RAM are there: nothing is taken, and it is started
+   * @throws PageAllocatorExhausted
+   */
+  constructor(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    options: VtdDriverOptions = {},
+    saved?: VtdDriverState,
+  ) {
     this.#port = port;
     this.#ram = ram;
     this.#pages = pages;
     this.#options = options;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#mode = MODES[options.mode ?? 'legacy'];
-    this.#tables = this.#mode.tables(ram, pages);
-    this.#queue = new VtdQueue(port, ram, pages, this.#timeoutMs, this.#mode.scalable);
+    this.#tables = this.#mode.tables(ram, pages, saved?.tables);
+    this.#queue = new VtdQueue(port, ram, pages, this.#timeoutMs, this.#mode.scalable, saved?.queue);
+    if (saved) this.#takeUp(saved);
+  }
+
+  /** A driver that goes on where another was; registers and RAM are as that one left them. */
+  static restore(port: RegisterPort, ram: GuestRam, pages: PageAllocator, saved: VtdDriverState): VtdDriver {
+    return new VtdDriver(port, ram, pages, saved.options, saved);
+  }
+
+  /** @throws InFlightError, VtdDriverError before {@link start} */
+  save(): VtdDriverState {
+    const { capabilities } = this;
+    this.#inFlight.expectNone('the VT-d driver');
+    return {
+      options: this.#options,
+      capabilities,
+      queue: this.#queue.save(),
+      tables: this.#tables.save(),
+      domains: [...this.#domains.values()].map((domain) => domain.save()),
+      attachments: [...this.#attachments].map(([requesterId, { domainId }]) => [requesterId, domainId]),
+      freeIds: [...this.#freeIds],
+      nextId: this.#nextId,
+    };
+  }
+
+  #takeUp(saved: VtdDriverState): void {
+    this.#capabilities = saved.capabilities;
+    for (const domain of saved.domains) this.#addDomain(domain.id, domain.tables);
+    for (const [requesterId, domainId] of saved.attachments)
+      this.#attachments.set(requesterId, { domainId, domain: this.#domains.get(domainId) });
+    this.#freeIds.push(...saved.freeIds);
+    this.#nextId = saved.nextId;
   }
 
   /** A started driver; translation is still disabled. @throws as {@link start} */
@@ -163,7 +161,11 @@ export class VtdDriver implements GuestIommu {
    * @throws VtdDriverError, CommandTimeout, InvalidationTimeout
    */
   async start(): Promise<void> {
-    this.#capabilities = await this.#readCapabilities();
+    this.#capabilities = await readCapabilities(
+      this.#port,
+      this.#options.mode ?? 'legacy',
+      this.#options.levels,
+    );
     await this.disableTranslation();
     await this.#command('disabling queued invalidation', vtd.GCMD_QIE, false);
     await this.#port.write(vtd.RTADDR_REG, 8, this.#tables.rootPointer);
@@ -184,27 +186,39 @@ export class VtdDriver implements GuestIommu {
 
   /** An empty domain. @throws VtdDriverError when all domain ids are in use, PageAllocatorExhausted */
   createDomain(): VtdDomain {
-    const { levels, largestLeaf, cachingMode } = this.capabilities;
     const reused = this.#freeIds.at(-1);
     const id = reused ?? this.#nextId;
     if (id >= DOMAIN_LIMIT) throw new VtdDriverError(`all ${DOMAIN_LIMIT} domain ids are in use`);
-    const domain = new VtdDomain(id, {
+    const domain = this.#addDomain(id);
+    if (reused === undefined) this.#nextId++;
+    else this.#freeIds.pop();
+    return domain;
+  }
+
+  domain(id: number): VtdDomain | undefined {
+    return this.#domains.get(id);
+  }
+
+  #addDomain(id: number, saved?: PageTablesState): VtdDomain {
+    const { levels, largestLeaf, cachingMode } = this.capabilities;
+    const host: DomainHost = {
       ram: this.#ram,
       pages: this.#pages,
       levels,
       largestLeaf,
       encoding: this.#mode.encoding,
       cachingMode,
+      inFlight: this.#inFlight,
       invalidate: (changed, ranges) => this.submitInvalidation(changed, ranges),
-    });
-    if (reused === undefined) this.#nextId++;
-    else this.#freeIds.pop();
+    };
+    const domain = new VtdDomain(id, host, saved);
+    this.#domains.set(id, domain);
     return domain;
   }
 
   /** Frees a domain that no device is attached to. @throws VtdDriverError, InvalidationTimeout */
   destroyDomain(domain: VtdDomain): Promise<void> {
-    return this.#contexts.run(async () => {
+    return this.#changeTables('destroyDomain', async () => {
       for (const [requesterId, { domain: used }] of this.#attachments)
         if (used === domain) throw new VtdDriverError(`domain ${domain.id} is used by ${bdf(requesterId)}`);
       await this.#queue.submit(
@@ -212,6 +226,7 @@ export class VtdDriver implements GuestIommu {
         `IOTLB invalidation of domain ${domain.id}`,
       );
       domain.dismantle();
+      this.#domains.delete(domain.id);
       this.#freeIds.push(domain.id);
     });
   }
@@ -234,7 +249,7 @@ export class VtdDriver implements GuestIommu {
 
   /** Blocks a device. Resolves when it can reach nothing any more. @throws InvalidationTimeout */
   detach(requesterId: number): Promise<void> {
-    return this.#contexts.run(() => this.#clearTables(requesterId));
+    return this.#changeTables('detach', () => this.#clearTables(requesterId));
   }
 
   /** Resolves when every device is behind its domain's tables. @throws CommandTimeout */
@@ -248,7 +263,11 @@ export class VtdDriver implements GuestIommu {
   }
 
   /** Reads and clears the recorded fault and the fault status; undefined if none is recorded. */
-  async readFaults(): Promise<GuestFault | undefined> {
+  readFaults(): Promise<GuestFault | undefined> {
+    return this.#inFlight.run('readFaults', () => this.#readFaults());
+  }
+
+  async #readFaults(): Promise<GuestFault | undefined> {
     const { FRCD } = vtd;
     const at = this.capabilities.faultOffset;
     const high = await this.#port.read(at + 8, 8);
@@ -292,13 +311,17 @@ export class VtdDriver implements GuestIommu {
     return descriptors;
   }
 
+  #changeTables(what: string, work: () => Promise<void>): Promise<void> {
+    return this.#inFlight.run(what, () => this.#contexts.run(work));
+  }
+
   /**
    * What was cached carries the old domain id (0 for "not present", section 6.1), so that is the one the
    * invalidation names.
    */
   #setTables(requesterId: number, attachment: Attachment): Promise<void> {
     const { levels } = this.capabilities;
-    return this.#contexts.run(async () => {
+    return this.#changeTables('attach', async () => {
       const { domainId, domain } = attachment;
       const cached = this.#attachments.get(requesterId)?.domainId ?? 0;
       const target = { domainId, levels, root: domain?.root };
@@ -329,61 +352,26 @@ export class VtdDriver implements GuestIommu {
 
   /** Sets or clears one bit of GCMD and polls GSTS until it follows. */
   #command(what: string, bit: number, on: boolean): Promise<void> {
-    return this.#commands.run(async () => {
-      const status = (await this.#status()) & ~vtd.GSTS_ONE_SHOT;
-      const command = (on ? status | bit : status & ~bit) >>> 0;
-      await this.#port.write(vtd.GCMD_REG, 4, BigInt(command));
-      const deadline = nowUs() + this.#timeoutMs * 1000;
-      for (let polls = 0; ; polls++) {
-        const now = await this.#status();
-        if (((now & bit) !== 0) === on) return;
-        if (nowUs() > deadline) throw new CommandTimeout(what, this.#timeoutMs, now);
-        await (polls < QUICK_POLLS ? yieldTurn() : sleep(1));
-      }
-    });
+    return this.#inFlight.run(what, () => this.#commands.run(() => this.#followed(what, bit, on)));
+  }
+
+  async #followed(what: string, bit: number, on: boolean): Promise<void> {
+    const status = (await this.#status()) & ~vtd.GSTS_ONE_SHOT;
+    const command = (on ? status | bit : status & ~bit) >>> 0;
+    await this.#port.write(vtd.GCMD_REG, 4, BigInt(command));
+    const deadline = nowUs() + this.#timeoutMs * 1000;
+    for (let polls = 0; ; polls++) {
+      const now = await this.#status();
+      if (((now & bit) !== 0) === on) return;
+      if (nowUs() > deadline) throw new CommandTimeout(what, this.#timeoutMs, now);
+      await (polls < QUICK_POLLS ? yieldTurn() : sleep(1));
+    }
   }
 
   async #status(): Promise<number> {
     return Number(await this.#port.read(vtd.GSTS_REG, 4));
   }
-
-  async #readCapabilities(): Promise<VtdCapabilities> {
-    const { CAP, ECAP } = vtd;
-    const cap = await this.#port.read(vtd.CAP_REG, 8);
-    const ecap = await this.#port.read(vtd.ECAP_REG, 8);
-    const widest = (cap & CAP.SAGAW_48) !== 0n ? 4 : (cap & CAP.SAGAW_39) !== 0n ? 3 : 0;
-    const levels = this.#options.levels ?? widest;
-    if (widest === 0) throw new VtdDriverError('the hardware does not translate DMA (CAP.SAGAW is 0)');
-    if (levels > widest)
-      throw new VtdDriverError(`the hardware has ${widest} levels of tables, not ${levels}`);
-    this.#checkMode(ecap);
-    if (this.#options.mode === 'first-stage' && levels !== vtd.FS_LEVELS)
-      throw new VtdDriverError(`first-stage tables have ${vtd.FS_LEVELS} levels, not ${levels}`);
-    return {
-      cachingMode: (cap & CAP.CM) !== 0n,
-      passThrough: (ecap & ECAP.PT) !== 0n,
-      levels,
-      largestLeaf: this.#mode.largestLeaf(cap),
-      maxAddressMask: (cap & CAP.PSI) !== 0n ? Number((cap >> CAP.MAMV_SHIFT) & CAP.MAMV_MASK) : -1,
-      faultRecords: true,
-      faultOffset: Number((cap >> CAP.FRO_SHIFT) & CAP.FRO_MASK) * 16,
-    };
-  }
-
-  #checkMode(ecap: bigint): void {
-    const missing = NEEDED.filter(({ bit }) => (this.#mode.needs & bit & ~ecap) !== 0n);
-    if (missing.length > 0)
-      throw new VtdDriverError(`the hardware has no ${missing.map(({ what }) => what).join(', no ')}`);
-  }
 }
-
-/** What a mode may need of the hardware, in words. */
-const NEEDED: readonly { readonly bit: bigint; readonly what: string }[] = [
-  { bit: vtd.ECAP.QI, what: 'queued invalidation (ECAP.QI)' },
-  { bit: vtd.ECAP.SMTS, what: 'scalable mode (ECAP.SMTS)' },
-  { bit: vtd.ECAP.SSTS, what: 'second-stage translation in scalable mode (ECAP.SSTS)' },
-  { bit: vtd.ECAP.FSTS, what: 'first-stage translation (ECAP.FSTS)' },
-];
 
 /** `bb:dd.f`, as lspci prints it. */
 const bdf = (requesterId: number): string => {

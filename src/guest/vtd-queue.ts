@@ -7,6 +7,7 @@
 import { nowUs } from '#host';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as vtd from '../pci/vtd-format.ts';
+import { InFlightError } from './in-flight.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { RegisterPort } from './register-port.ts';
 
@@ -32,6 +33,17 @@ export class InvalidationTimeout extends Error {
   }
 }
 
+/** What a queue knows beside its pages; nothing is in it. */
+export interface VtdQueueState {
+  readonly ring: number;
+  /** Index of the next descriptor. */
+  readonly tail: number;
+  /** The last wait descriptor's status data. */
+  readonly value: number;
+  /** GPAs of the status words; the last is used next. */
+  readonly freeStatus: readonly number[];
+}
+
 interface Submission {
   readonly slots: number;
   readonly statusGpa: number;
@@ -47,28 +59,50 @@ export class VtdQueue {
   readonly #wide: boolean;
   readonly #entries: number;
   readonly #descriptorBytes: number;
-  readonly #freeStatus: number[] = [];
+  readonly #freeStatus: number[];
   /** In ring order, from the oldest that is not known to be complete. */
   readonly #inFlight: Submission[] = [];
-  #tail = 0;
+  #tail: number;
   #used = 0;
-  #value = 0;
+  #value: number;
 
   /**
    * Takes two pages: the ring and the status words.
    * @param wide 256-bit descriptors (IQA.DW), which scalable mode needs
+   * @param saved a queue that hardware has already: no page is taken
    * @throws PageAllocatorExhausted
    */
-  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, timeoutMs: number, wide: boolean) {
+  constructor(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    timeoutMs: number,
+    wide: boolean,
+    saved?: VtdQueueState,
+  ) {
     this.#wide = wide;
     this.#entries = wide ? QUEUE_ENTRIES / 2 : QUEUE_ENTRIES;
     this.#descriptorBytes = wide ? vtd.QI_WIDE_DESCRIPTOR_BYTES : vtd.QI_DESCRIPTOR_BYTES;
     this.#port = port;
     this.#ram = ram;
     this.#timeoutMs = timeoutMs;
-    this.#ring = pages.allocate();
-    const status = pages.allocate();
-    for (let i = this.#entries - 1; i >= 0; i--) this.#freeStatus.push(status + 4 * i);
+    this.#ring = saved?.ring ?? pages.allocate();
+    this.#tail = saved?.tail ?? 0;
+    this.#value = saved?.value ?? 0;
+    this.#freeStatus = saved ? [...saved.freeStatus] : statusWords(pages.allocate(), this.#entries);
+  }
+
+  /** @throws InFlightError while hardware has a submission that it has not completed */
+  save(): VtdQueueState {
+    this.#reap();
+    const { length } = this.#inFlight;
+    if (length > 0) throw new InFlightError('the invalidation queue', [`${length} submissions`]);
+    return {
+      ring: this.#ring,
+      tail: this.#tail,
+      value: this.#value,
+      freeStatus: [...this.#freeStatus],
+    };
   }
 
   /** Tells the hardware where the queue is; enabling it (GCMD.QIE) is the caller's. */
@@ -166,3 +200,7 @@ export class VtdQueue {
     return new InvalidationTimeout(what, this.#timeoutMs, state.join(', '));
   }
 }
+
+/** One word for each submission that fits the ring; the first is used first. */
+const statusWords = (page: number, count: number): number[] =>
+  Array.from({ length: count }, (_, i) => page + 4 * (count - 1 - i));

@@ -8,7 +8,7 @@
 import { setPriority } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { uniformInt } from 'pure-rand/distribution/uniformInt';
-import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus';
+import { xoroshiro128plus, xoroshiro128plusFromState } from 'pure-rand/generator/xoroshiro128plus';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 
 /** Microseconds since this process started; monotonic, the same in all its threads, finer than a microsecond. */
@@ -66,10 +66,22 @@ export const drawSeed = (): number => {
 
 /** Seeded pseudo-random numbers: one per VM, so that a run's draws do not depend on its neighbours'. */
 export class Prng {
-  readonly #generator: RandomGenerator;
+  #generator: RandomGenerator;
 
   constructor(seed: number) {
     this.#generator = xoroshiro128plus(seed | 0);
+  }
+
+  /** One that goes on where another was. @throws Error for what is no {@link state} */
+  static from(state: readonly number[]): Prng {
+    const prng = new Prng(0);
+    prng.#generator = xoroshiro128plusFromState(state);
+    return prng;
+  }
+
+  /** Where it is in its sequence: four integers. */
+  get state(): readonly number[] {
+    return this.#generator.getState();
   }
 
   /** An integer in [0, bound). */
