@@ -7,6 +7,7 @@
 import BTreeModule from 'sorted-btree';
 import { hex, isAligned } from '../address/address.ts';
 import { S_OK, STATUS_NAMES } from '../pci/virtio-iommu-format.ts';
+import type { InFlight } from './in-flight.ts';
 import type { GuestDomain } from './iommu-driver.ts';
 import { Mutex } from './mutex.ts';
 import { mapRequest, unmapRequest } from './virtio-iommu-requests.ts';
@@ -31,8 +32,17 @@ export class VirtioIommuError extends Error {
 export interface VirtioDomainHost {
   /** Smallest page, bytes. */
   readonly granule: number;
+  readonly inFlight: InFlight;
   /** The status of each request, in order. */
   submit(requests: readonly Uint8Array[], what: string): Promise<number[]>;
+}
+
+/** What a domain knows; the device has it too, as long as somebody is in it. */
+export interface VirtioIommuDomainState {
+  readonly id: number;
+  readonly bypass: boolean;
+  readonly mapped: readonly (readonly [iova: number, gpa: number, size: number, perm: number])[];
+  readonly endpoints: readonly number[];
 }
 
 const rangeText = ({ iova, size }: UnmapRange): string => `${hex(iova)} +${hex(size)}`;
@@ -49,6 +59,23 @@ export class VirtioIommuDomain implements GuestDomain {
     this.id = id;
     this.bypass = bypass;
     this.#host = host;
+  }
+
+  /** One that goes on where another was: the device has its mappings, if anybody is in it. */
+  static restore(saved: VirtioIommuDomainState, host: VirtioDomainHost): VirtioIommuDomain {
+    const domain = new VirtioIommuDomain(saved.id, saved.bypass, host);
+    for (const [iova, gpa, size, perm] of saved.mapped) domain.#mapped.set(iova, { iova, gpa, size, perm });
+    for (const endpoint of saved.endpoints) domain.#endpoints.add(endpoint);
+    return domain;
+  }
+
+  save(): VirtioIommuDomainState {
+    return {
+      id: this.id,
+      bypass: this.bypass,
+      mapped: [...this.#mapped.values()].map(({ iova, gpa, size, perm }) => [iova, gpa, size, perm]),
+      endpoints: [...this.#endpoints],
+    };
   }
 
   /** Requester IDs of the devices in it. */
@@ -71,7 +98,7 @@ export class VirtioIommuDomain implements GuestDomain {
    * when one is no range that it could map, nothing is.
    */
   mapAll(ranges: readonly MapRange[]): Promise<void> {
-    return this.#gate.share(async () => {
+    return this.#share('map', async () => {
       this.#reserveAll(ranges);
       if (this.#endpoints.size === 0) return;
       const requests = ranges.map(({ iova, gpa, size, perm }) => mapRequest(this.id, iova, gpa, size, perm));
@@ -93,7 +120,7 @@ export class VirtioIommuDomain implements GuestDomain {
 
   /** As {@link unmap} for several ranges. When one throws, those before it are unmapped. */
   unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
-    return this.#gate.share(async () => {
+    return this.#share('unmap', async () => {
       let bytes = 0;
       const gone: UnmapRange[] = [];
       try {
@@ -130,6 +157,10 @@ export class VirtioIommuDomain implements GuestDomain {
       await leave();
       this.#endpoints.delete(endpoint);
     });
+  }
+
+  #share<Result>(what: string, work: () => Promise<Result>): Promise<Result> {
+    return this.#host.inFlight.run(what, () => this.#gate.share(work));
   }
 
   async #unmapDevices(ranges: readonly UnmapRange[]): Promise<void> {

@@ -6,12 +6,23 @@ import { nowUs, sleep, yieldTurn } from '#host';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as virtio from '../pci/virtio-format.ts';
 import * as format from '../pci/virtio-iommu-format.ts';
+import { InFlight } from './in-flight.ts';
 import { Mutex } from './mutex.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { RegisterPort } from './register-port.ts';
-import { VirtioIommuDomain, VirtioIommuError } from './virtio-iommu-domain.ts';
-import { attachRequest, detachRequest, RequestQueue } from './virtio-iommu-requests.ts';
-import { VirtioQueue } from './virtio-queue.ts';
+import {
+  type VirtioDomainHost,
+  VirtioIommuDomain,
+  type VirtioIommuDomainState,
+  VirtioIommuError,
+} from './virtio-iommu-domain.ts';
+import {
+  attachRequest,
+  detachRequest,
+  RequestQueue,
+  type RequestQueueState,
+} from './virtio-iommu-requests.ts';
+import { VirtioQueue, type VirtioQueueState } from './virtio-queue.ts';
 
 export { VirtioIommuDomain, VirtioIommuError } from './virtio-iommu-domain.ts';
 export { RequestTimeout } from './virtio-iommu-requests.ts';
@@ -38,6 +49,21 @@ export interface VirtioIommuFault {
   readonly address: number;
 }
 
+/** What a driver knows beside guest RAM and the device. */
+export interface VirtioIommuDriverState {
+  readonly timeoutMs: number;
+  readonly requests: RequestQueueState;
+  readonly events: VirtioQueueState;
+  readonly eventBuffers: number;
+  /** Feature bits, as a hexadecimal string. */
+  readonly features: string;
+  readonly granule: number;
+  readonly nextId: number;
+  readonly lastId: number;
+  readonly freeIds: readonly number[];
+  readonly domains: readonly VirtioIommuDomainState[];
+}
+
 export class VirtioIommuDriver {
   readonly #port: RegisterPort;
   readonly #ram: GuestRam;
@@ -45,7 +71,10 @@ export class VirtioIommuDriver {
   readonly #requests: RequestQueue;
   readonly #events: VirtioQueue;
   readonly #eventBuffers: number;
+  /** By id. */
+  readonly #domains = new Map<number, VirtioIommuDomain>();
   readonly #attachments = new Map<number, VirtioIommuDomain>();
+  readonly #inFlight = new InFlight();
   readonly #changes = new Mutex();
   readonly #freeIds: number[] = [];
   #features = 0n;
@@ -53,19 +82,66 @@ export class VirtioIommuDriver {
   #nextId = 0;
   #lastId = 0;
 
-  /** Takes four pages; {@link start} makes it usable. @throws PageAllocatorExhausted */
+  /**
+   * Takes four pages; {@link start} makes it usable.
+   * @param saved of a driver whose device and RAM are there: nothing is taken, and it is started
+   * @throws PageAllocatorExhausted
+   */
   constructor(
     port: RegisterPort,
     ram: GuestRam,
     pages: PageAllocator,
     options: VirtioIommuDriverOptions = {},
+    saved?: VirtioIommuDriverState,
   ) {
     this.#port = port;
     this.#ram = ram;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    this.#requests = new RequestQueue(port, ram, pages, this.#timeoutMs);
-    this.#events = new VirtioQueue(port, ram, pages, format.EVENT_QUEUE);
-    this.#eventBuffers = pages.allocate();
+    this.#requests = new RequestQueue(port, ram, pages, this.#timeoutMs, saved?.requests);
+    this.#events = new VirtioQueue(port, ram, pages, format.EVENT_QUEUE, saved?.events);
+    this.#eventBuffers = saved?.eventBuffers ?? pages.allocate();
+    if (saved) this.#takeUp(saved);
+  }
+
+  /** A driver that goes on where another was; device and RAM are as that one left them. */
+  static restore(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: VirtioIommuDriverState,
+  ): VirtioIommuDriver {
+    return new VirtioIommuDriver(port, ram, pages, saved, saved);
+  }
+
+  /** @throws InFlightError, VirtioIommuError before {@link start} */
+  save(): VirtioIommuDriverState {
+    this.#needStart();
+    this.#inFlight.expectNone('the virtio-iommu driver');
+    return {
+      timeoutMs: this.#timeoutMs,
+      requests: this.#requests.save(),
+      events: this.#events.save(),
+      eventBuffers: this.#eventBuffers,
+      features: `0x${this.#features.toString(16)}`,
+      granule: this.#granule,
+      nextId: this.#nextId,
+      lastId: this.#lastId,
+      freeIds: [...this.#freeIds],
+      domains: [...this.#domains.values()].map((domain) => domain.save()),
+    };
+  }
+
+  #takeUp(saved: VirtioIommuDriverState): void {
+    this.#features = BigInt(saved.features);
+    this.#granule = saved.granule;
+    this.#nextId = saved.nextId;
+    this.#lastId = saved.lastId;
+    this.#freeIds.push(...saved.freeIds);
+    for (const state of saved.domains) {
+      const domain = VirtioIommuDomain.restore(state, this.#host());
+      this.#domains.set(domain.id, domain);
+      for (const endpoint of domain.endpoints) this.#attachments.set(endpoint, domain);
+    }
   }
 
   /** A started driver; no endpoint is in a domain. @throws as {@link start} */
@@ -114,9 +190,10 @@ export class VirtioIommuDriver {
 
   /** Frees a domain that no device is in. @throws VirtioIommuError */
   destroyDomain(domain: VirtioIommuDomain): Promise<void> {
-    return this.#changes.run(async () => {
+    return this.#change('destroyDomain', async () => {
       if (domain.endpoints.size > 0)
         throw new VirtioIommuError(`domain ${domain.id} is used by ${[...domain.endpoints].join(', ')}`);
+      this.#domains.delete(domain.id);
       this.#freeIds.push(domain.id);
     });
   }
@@ -128,7 +205,7 @@ export class VirtioIommuDriver {
    * @throws VirtioIommuError, RequestTimeout
    */
   attach(endpoint: number, domain: VirtioIommuDomain): Promise<void> {
-    return this.#changes.run(async () => {
+    return this.#change('attach', async () => {
       const previous = this.#attachments.get(endpoint);
       if (previous === domain) return;
       const flags = domain.bypass ? format.ATTACH_F_BYPASS : 0;
@@ -142,7 +219,7 @@ export class VirtioIommuDriver {
 
   /** Takes a device out of its domain. Resolves when it sees what `bypass` says. @throws VirtioIommuError, RequestTimeout */
   detach(endpoint: number): Promise<void> {
-    return this.#changes.run(async () => {
+    return this.#change('detach', async () => {
       const domain = this.#attachments.get(endpoint);
       if (!domain) return;
       await domain.dismiss(endpoint, () =>
@@ -158,7 +235,7 @@ export class VirtioIommuDriver {
    */
   setBypass(on: boolean): Promise<void> {
     this.#needBypass();
-    return this.#changes.run(async () => {
+    return this.#change('setBypass', async () => {
       const register = virtio.CONFIG_REG + format.CONFIG_BYPASS;
       await this.#write(register, on ? 1 : 0);
       await this.#until('bypass', async () => ((await this.#read(register)) & 0xff) === (on ? 1 : 0));
@@ -166,7 +243,15 @@ export class VirtioIommuDriver {
   }
 
   /** The faults reported since the last call, oldest first; their buffers go back to the device. */
-  async readFaults(): Promise<VirtioIommuFault[]> {
+  readFaults(): Promise<VirtioIommuFault[]> {
+    return this.#inFlight.run('readFaults', () => this.#readFaults());
+  }
+
+  domain(id: number): VirtioIommuDomain | undefined {
+    return this.#domains.get(id);
+  }
+
+  async #readFaults(): Promise<VirtioIommuFault[]> {
     const faults: VirtioIommuFault[] = [];
     for (let used = this.#events.take(); used; used = this.#events.take()) {
       const bytes = this.#ram.read(this.#eventBuffers + EVENT_STEP * used.head, format.EVENT_BYTES);
@@ -185,13 +270,28 @@ export class VirtioIommuDriver {
   }
 
   #create(bypass: boolean): VirtioIommuDomain {
-    if (this.#granule === 0) throw new VirtioIommuError('the virtio-iommu driver was not started');
+    this.#needStart();
     const id = this.#freeIds.pop() ?? this.#nextId++;
     if (id > this.#lastId) throw new VirtioIommuError('all domain ids are in use');
-    return new VirtioIommuDomain(id, bypass, {
+    const domain = new VirtioIommuDomain(id, bypass, this.#host());
+    this.#domains.set(id, domain);
+    return domain;
+  }
+
+  #host(): VirtioDomainHost {
+    return {
       granule: this.#granule,
+      inFlight: this.#inFlight,
       submit: (requests, what) => this.#requests.submit(requests, what),
-    });
+    };
+  }
+
+  #change(what: string, work: () => Promise<void>): Promise<void> {
+    return this.#inFlight.run(what, () => this.#changes.run(work));
+  }
+
+  #needStart(): void {
+    if (this.#granule === 0) throw new VirtioIommuError('the virtio-iommu driver was not started');
   }
 
   #needBypass(): void {

@@ -4,9 +4,10 @@
 import { nowUs } from '#host';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as format from '../pci/virtio-iommu-format.ts';
+import { InFlightError } from './in-flight.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { RegisterPort } from './register-port.ts';
-import { RING_ENTRIES, VirtioQueue } from './virtio-queue.ts';
+import { RING_ENTRIES, VirtioQueue, type VirtioQueueState } from './virtio-queue.ts';
 
 /** Each request has two descriptors and a place in the page of buffers. */
 const SLOTS = RING_ENTRIES / 2;
@@ -25,21 +26,47 @@ export class RequestTimeout extends Error {
   }
 }
 
+/** What a request queue knows beside its pages; nothing is in it. */
+export interface RequestQueueState {
+  readonly queue: VirtioQueueState;
+  readonly buffers: number;
+  /** Slots; the last is used next. */
+  readonly free: readonly number[];
+}
+
 export class RequestQueue {
   readonly #ram: GuestRam;
   readonly #queue: VirtioQueue;
   readonly #timeoutMs: number;
   readonly #buffers: number;
-  readonly #free = Array.from({ length: SLOTS }, (_, i) => SLOTS - 1 - i);
+  readonly #free: number[];
   /** Slots that the device has and a flow waits for. */
   readonly #pending = new Set<number>();
 
-  /** Takes two pages. @throws PageAllocatorExhausted */
-  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, timeoutMs: number) {
+  /**
+   * Takes two pages.
+   * @param saved a queue that the device has already: no page is taken
+   * @throws PageAllocatorExhausted
+   */
+  constructor(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    timeoutMs: number,
+    saved?: RequestQueueState,
+  ) {
     this.#ram = ram;
-    this.#queue = new VirtioQueue(port, ram, pages, format.REQUEST_QUEUE);
+    this.#queue = new VirtioQueue(port, ram, pages, format.REQUEST_QUEUE, saved?.queue);
     this.#timeoutMs = timeoutMs;
-    this.#buffers = pages.allocate();
+    this.#buffers = saved?.buffers ?? pages.allocate();
+    this.#free = saved ? [...saved.free] : Array.from({ length: SLOTS }, (_, i) => SLOTS - 1 - i);
+  }
+
+  /** @throws InFlightError while the device has a request that it has not answered */
+  save(): RequestQueueState {
+    const pending = SLOTS - this.#free.length;
+    if (pending > 0) throw new InFlightError('the request queue', [`${pending} requests`]);
+    return { queue: this.#queue.save(), buffers: this.#buffers, free: [...this.#free] };
   }
 
   install(): Promise<void> {

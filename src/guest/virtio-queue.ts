@@ -18,20 +18,44 @@ export interface UsedEntry {
   readonly length: number;
 }
 
+/** What a queue's driver knows beside its page. */
+export interface VirtioQueueState {
+  readonly page: number;
+  /** Indices as in the rings, modulo 2^16: chains offered, and used entries taken. */
+  readonly offered: number;
+  readonly taken: number;
+}
+
 export class VirtioQueue {
   readonly #port: RegisterPort;
   readonly #ram: GuestRam;
   readonly #index: number;
   readonly #page: number;
-  #offered = 0;
-  #taken = 0;
+  #offered: number;
+  #taken: number;
 
-  /** Takes one page. @throws PageAllocatorExhausted */
-  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, index: number) {
+  /**
+   * Takes one page.
+   * @param saved a queue that the device has already: no page is taken
+   * @throws PageAllocatorExhausted
+   */
+  constructor(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    index: number,
+    saved?: VirtioQueueState,
+  ) {
     this.#port = port;
     this.#ram = ram;
     this.#index = index;
-    this.#page = pages.allocate();
+    this.#page = saved?.page ?? pages.allocate();
+    this.#offered = saved?.offered ?? 0;
+    this.#taken = saved?.taken ?? 0;
+  }
+
+  save(): VirtioQueueState {
+    return { page: this.#page, offered: this.#offered, taken: this.#taken };
   }
 
   /** Tells the device where the queue is, empty (4.2.3.2). */
