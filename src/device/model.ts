@@ -11,6 +11,8 @@ import type { Scanout } from '../pci/scanout.ts';
 import type { DeviceDma } from './dma.ts';
 import type { DeviceMemory } from './memory.ts';
 
+export type { StateReader, StateValues };
+
 /** `idle`: nothing to do until a register is written. `more`: call again. `stalled`: wait for the address space. */
 export type StepResult = 'idle' | 'more' | 'stalled';
 

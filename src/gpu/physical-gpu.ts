@@ -71,7 +71,8 @@ export class PhysicalGpu {
 
   /** What the vGPU's worker is given. To be called when all that share the GPU have been placed. */
   handle(seat: number): SeatHandle {
-    return { gpu: this.#sab, seat, links: this.#occupants.map(({ link }) => link) };
+    const vramMiB = this.#occupants[seat]?.type.vramMiB;
+    return { gpu: this.#sab, seat, links: this.#occupants.map(({ link }) => link), vramMiB };
   }
 
   /** Frees the seat of a vGPU whose thread is gone; if it owned the engine, the others are told. */

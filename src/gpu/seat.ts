@@ -51,6 +51,8 @@ export interface SeatHandle {
   readonly seat: number;
   /** Links of all vGPUs on this GPU, by seat. */
   readonly links: readonly SharedArrayBuffer[];
+  /** What its type gives it of the GPU's memory. */
+  readonly vramMiB?: number | undefined;
 }
 
 interface Candidate {

@@ -1,7 +1,14 @@
 /**
- * PCI configuration space, type 0 header, with an MSI capability and what a device has of its own: declared as a
- * register table.
+ * PCI configuration space, type 0 header, with the capabilities MSI, MSI-X and PCI Express and what a device has of its
+ * own: declared as a register table.
  */
+import {
+  CONTROL_FUNCTION_RESET,
+  CONTROL_PAYLOAD,
+  type ExpressRegister,
+  expressCapability,
+} from './express.ts';
+import { MSIX_ENABLE, type MsixConfigRegister, type MsixPlace, msixCapability } from './msix-format.ts';
 import { RegisterFile, type RegisterSpec } from './registers.ts';
 
 export const CONFIG_SPACE_BYTES = 256;
@@ -37,12 +44,12 @@ export type ConfigRegister =
   | 'CapabilitiesPointer'
   | 'InterruptLine'
   | 'InterruptPin'
-  | 'MsiCapabilityId'
-  | 'MsiNext'
   | 'MsiControl'
   | 'MsiAddress'
   | 'MsiUpperAddress'
-  | 'MsiData';
+  | 'MsiData'
+  | MsixConfigRegister
+  | ExpressRegister;
 
 /** Number of a PCI base address register. */
 export type BarNumber = 0 | 1 | 2 | 3 | 4 | 5;
@@ -68,14 +75,20 @@ export interface PciIdentity {
   readonly classCode: number;
   /** Size of BAR 0, a power of two of at least 16 bytes. */
   readonly bar0Bytes: number;
-  /** Sizes of the 32-bit memory BARs 1 to 5, likewise; 0 or nothing for one that is not there. */
+  /** Sizes of BARs 1 to 5, likewise; 0 or nothing for one that is not there. */
   readonly barBytes?: Readonly<Partial<Record<1 | 2 | 3 | 4 | 5, number>>>;
   /** BARs in I/O space, from 4 bytes; the others are in memory. */
   readonly ioBars?: readonly BarNumber[];
   /** Memory BARs that say they are prefetchable. */
   readonly prefetchableBars?: readonly BarNumber[];
+  /** Memory BARs of 64 bits: each takes the next BAR's place as well, for the upper half of its address. */
+  readonly wideBars?: readonly BarNumber[];
   /** Vectors that the MSI capability offers: 1 (the default), 2, 4, 8, 16 or 32; 0 for no such capability. */
   readonly msiVectors?: number;
+  /** Where the vectors of MSI-X are; nothing for no such capability. */
+  readonly msix?: MsixPlace;
+  /** True for a PCI Express endpoint of the root complex, which can reset its function. */
+  readonly express?: boolean;
   /** Capabilities before MSI in the list. */
   readonly capabilities?: readonly PciCapability[];
   /** Registers beyond the header that are in no capability. */
@@ -89,15 +102,21 @@ export interface PciIdentity {
 
 /** Low bits of a BAR that say what it is (§6.2.5.1). */
 const BAR_IO = 1;
+const BAR_64_BITS = 4;
 const BAR_PREFETCHABLE = 8;
+const ALL32 = 0xffff_ffffn;
 
 /** A BAR's low bits are hard-wired to 0 up to its size: that is how software sizes it. */
 function bar(id: PciIdentity, index: BarNumber): RegisterSpec<ConfigRegister> {
+  const at = { name: `Bar${index}`, offset: 0x10 + 4 * index, size: 4 } as const;
+  if (id.wideBars?.includes((index - 1) as BarNumber)) return { ...at, rw: ALL32 };
   const bytes = (index === 0 ? id.bar0Bytes : id.barBytes?.[index]) ?? 0;
   const isIo = id.ioBars?.includes(index) === true;
-  const kind = isIo ? BAR_IO : id.prefetchableBars?.includes(index) ? BAR_PREFETCHABLE : 0;
+  const isPrefetchable = id.prefetchableBars?.includes(index) === true;
+  const isWide = id.wideBars?.includes(index) === true;
+  const memory = (isPrefetchable ? BAR_PREFETCHABLE : 0) | (isWide ? BAR_64_BITS : 0);
   const mask = bytes === 0 ? 0 : (-bytes & (isIo ? ~3 : ~15)) >>> 0;
-  return { name: `Bar${index}`, offset: 0x10 + 4 * index, size: 4, reset: BigInt(kind), rw: BigInt(mask) };
+  return { ...at, reset: BigInt(isIo ? BAR_IO : memory), rw: BigInt(mask) };
 }
 
 const BARS: readonly BarNumber[] = [0, 1, 2, 3, 4, 5];
@@ -128,40 +147,46 @@ function table(id: PciIdentity): RegisterSpec<ConfigRegister>[] {
   ];
 }
 
-/** The capabilities, chained: a device's own, then MSI if it has vectors. */
+/** The capabilities, chained: a device's own, then MSI if it has vectors, MSI-X and PCI Express. */
 function capabilities(id: PciIdentity) {
-  const own = id.capabilities ?? [];
+  const chain: PciCapability[] = [...(id.capabilities ?? [])];
   const msiVectors = id.msiVectors ?? 1;
-  const offsets = [...own.map(({ offset }) => offset), ...(msiVectors > 0 ? [MSI_CAPABILITY] : []), 0];
-  const list = own.flatMap(({ offset, id: kind, registers }, index) => [
+  if (msiVectors > 0) chain.push(msiCapability(msiVectors));
+  if (id.msix) chain.push(msixCapability(id.msix));
+  if (id.express) chain.push(expressCapability());
+  const list = chain.flatMap(({ offset, id: kind, registers }, index) => [
     { name: `Capability${index}Id`, offset, size: 1 as const, reset: BigInt(kind) },
     {
       name: `Capability${index}Next`,
       offset: offset + 1,
       size: 1 as const,
-      reset: BigInt(offsets[index + 1]!),
+      reset: BigInt(chain[index + 1]?.offset ?? 0),
     },
     ...registers,
   ]) as RegisterSpec<ConfigRegister>[];
-  return { list: msiVectors > 0 ? [...list, ...msi(msiVectors)] : list, pointer: offsets[0]! };
+  return { list, pointer: chain[0]?.offset ?? 0 };
 }
 
 /** MSI with 64-bit addresses (§6.8.1): Multiple Message Capable in bits 1-3, Enable in bits 4-6. */
-function msi(vectors: number): RegisterSpec<ConfigRegister>[] {
-  return [
-    { name: 'MsiCapabilityId', offset: MSI_CAPABILITY, size: 1, reset: 0x05n },
-    { name: 'MsiNext', offset: MSI_CAPABILITY + 1, size: 1 },
-    {
-      name: 'MsiControl',
-      offset: MSI_CAPABILITY + 2,
-      size: 2,
-      reset: 0x80n | BigInt(Math.log2(vectors) << 1),
-      rw: vectors > 1 ? 0x71n : 0x01n,
-    },
-    { name: 'MsiAddress', offset: MSI_CAPABILITY + 4, size: 4, rw: 0xffff_fffcn },
-    { name: 'MsiUpperAddress', offset: MSI_CAPABILITY + 8, size: 4, rw: 0xffff_ffffn },
-    { name: 'MsiData', offset: MSI_CAPABILITY + 12, size: 2, rw: 0xffffn },
-  ];
+function msiCapability(vectors: number): PciCapability {
+  const control = 0x80n | BigInt(Math.log2(vectors) << 1);
+  const at = MSI_CAPABILITY;
+  return {
+    offset: at,
+    id: 0x05,
+    registers: [
+      { name: 'MsiControl', offset: at + 2, size: 2, reset: control, rw: vectors > 1 ? 0x71n : 0x01n },
+      { name: 'MsiAddress', offset: at + 4, size: 4, rw: 0xffff_fffcn },
+      { name: 'MsiUpperAddress', offset: at + 8, size: 4, rw: ALL32 },
+      { name: 'MsiData', offset: at + 12, size: 2, rw: 0xffffn },
+    ],
+  };
+}
+
+/** What a device with MSI-X does with a vector that it raises: {@link Msix}. */
+export interface VectorGate {
+  /** The vector to deliver now, or undefined for one that is masked, and pending from now on. */
+  raise(vector: number): number | undefined;
 }
 
 /** One function's configuration space. Undeclared offsets read 0 and ignore writes, as reserved fields do. */
@@ -169,12 +194,34 @@ export class ConfigSpace {
   readonly registers: RegisterFile<ConfigRegister>;
   readonly #hasMsi: boolean;
   readonly #ioBars: readonly number[];
+  #vectors: VectorGate | undefined;
 
   /** @throws RegisterTableError for registers and capabilities that overlap */
   constructor(identity: PciIdentity) {
     this.#hasMsi = identity.msiVectors !== 0;
     this.#ioBars = identity.ioBars ?? [];
     this.registers = new RegisterFile(CONFIG_SPACE_BYTES, table(identity));
+  }
+
+  /** Has vectors pass through MSI-X while software has that enabled. */
+  useMsix(vectors: VectorGate): void {
+    this.#vectors = vectors;
+  }
+
+  /**
+   * Calls `action` when software resets the function (PCI Express Base Specification 4.0 §6.6.2). Configuration space is
+   * as after power-on by then, except for Max_Payload_Size, which survives.
+   */
+  onFunctionReset(action: () => void): void {
+    this.registers.onWrite('ExpressControl', (control) => {
+      if ((control & CONTROL_FUNCTION_RESET) === 0n) return;
+      this.registers.reset();
+      this.registers.set(
+        'ExpressControl',
+        (this.registers.get('ExpressControl') & ~CONTROL_PAYLOAD) | (control & CONTROL_PAYLOAD),
+      );
+      action();
+    });
   }
 
   /** True if the device may put requests on the bus. */
@@ -196,6 +243,11 @@ export class ConfigSpace {
     return this.#hasMsi && (this.registers.get32('MsiControl') & MSI_CONTROL_ENABLE) !== 0;
   }
 
+  /** True if vectors go by MSI-X; software must not enable MSI beside it (§6.8.2). */
+  get msixEnabled(): boolean {
+    return this.#vectors !== undefined && (this.registers.get32('MsixControl') & MSIX_ENABLE) !== 0;
+  }
+
   /** Its 256 bytes as they are now. Reads nothing as software does. */
   bytes(): Uint8Array {
     const bytes = new Uint8Array(CONFIG_SPACE_BYTES);
@@ -206,9 +258,10 @@ export class ConfigSpace {
 
   /**
    * The vector that the guest sees when the device raises `vector`: software may have enabled fewer than the device
-   * has (Multiple Message Enable), and then they are shared. Undefined while MSI is disabled.
+   * has (Multiple Message Enable), and then they are shared. Undefined while MSI is disabled, or MSI-X masks the vector.
    */
   delivered(vector: number): number | undefined {
+    if (this.msixEnabled) return this.#vectors?.raise(vector);
     if (!this.msiEnabled) return undefined;
     const enabled = 1 << Math.min(5, (this.registers.get32('MsiControl') >>> 4) & 7);
     return vector & (enabled - 1);

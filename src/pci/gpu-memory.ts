@@ -1,6 +1,6 @@
 /**
- * The vgpu's address translation: GPU page tables in guest memory, context descriptors, and the global table in BAR 4.
- * Every address in them is an IOVA (R1).
+ * The vgpu's memory: VRAM and its aperture; GPU page tables in guest memory, context descriptors, and the global table in
+ * BAR 4. Every address in them is an IOVA (R1), but for pages with GPU_PTE_VRAM: theirs are offsets in VRAM.
  *
  * An entry is a little-endian 64-bit word: GPU_PTE_* flags and, in bits 12–47, an IOVA. A table has 512 entries. The lowest
  * level maps pages of 4 KiB; sixteen equal entries with GPU_PTE_64K, aligned, are a page of 64 KiB, whose IOVA is aligned
@@ -11,6 +11,8 @@ import { PAGE_2M, PAGE_SIZE } from '../address/address.ts';
 export const GPU_PTE_PRESENT = 1;
 /** Pages only: the levels above do not restrict. */
 export const GPU_PTE_WRITABLE = 2;
+/** Pages only: the address is an offset in the vGPU's VRAM. One beyond VramSize faults. */
+export const GPU_PTE_VRAM = 1 << 2;
 export const GPU_PTE_2M = 1 << 7;
 export const GPU_PTE_64K = 1 << 11;
 
@@ -38,6 +40,10 @@ export const GLOBAL_TABLE_BAR = 4;
 export const GLOBAL_TABLE_ENTRIES = 2048;
 export const GLOBAL_TABLE_BYTES: number = GLOBAL_TABLE_ENTRIES * 8;
 export const GLOBAL_VA_LIMIT: number = GLOBAL_TABLE_ENTRIES * PAGE_SIZE;
+
+/** BAR of the aperture: APERTURE_BYTES of VRAM, from ApertureBase on. */
+export const APERTURE_BAR = 2;
+export const APERTURE_BYTES: number = 16 * 2 ** 20;
 
 /** Bytes that an entry with these flags maps. */
 export const gpuPageBytes = (flags: number): number =>

@@ -2,10 +2,14 @@
  * The programming interface of the `vgpu` device: what its model implements and its guest driver uses.
  */
 import type { PciIdentity } from './config-space.ts';
-import { GLOBAL_TABLE_BAR, GLOBAL_TABLE_BYTES } from './gpu-memory.ts';
+import { APERTURE_BAR, APERTURE_BYTES, GLOBAL_TABLE_BAR, GLOBAL_TABLE_BYTES } from './gpu-memory.ts';
+import type { MsixPlace } from './msix-format.ts';
 import type { RegisterSpec } from './registers.ts';
 
 export * from './gpu-memory.ts';
+
+/** In BAR 0, behind the registers, as many GPUs have them. */
+export const VGPU_MSIX: MsixPlace = { vectors: 3, bar: 0, table: 0x800, pending: 0xc00 };
 
 export const VGPU_IDENTITY: PciIdentity = {
   vendorId: 0x1234,
@@ -15,7 +19,11 @@ export const VGPU_IDENTITY: PciIdentity = {
   revision: 1,
   classCode: 0x03_02_00, // 3D controller
   bar0Bytes: 0x1000,
-  barBytes: { [GLOBAL_TABLE_BAR]: GLOBAL_TABLE_BYTES },
+  barBytes: { [APERTURE_BAR]: APERTURE_BYTES, [GLOBAL_TABLE_BAR]: GLOBAL_TABLE_BYTES },
+  prefetchableBars: [APERTURE_BAR],
+  wideBars: [APERTURE_BAR],
+  msix: VGPU_MSIX,
+  express: true,
 };
 
 export const VGPU_ID = 0x4756_444d; // 'MDVG'
@@ -34,6 +42,32 @@ export const INTERRUPT_COMPLETION = 1;
 export const INTERRUPT_FAULT = 2;
 export const INTERRUPT_HALTED = 4;
 export const INTERRUPT_HUNG = 8;
+/** A frame of the display has ended; a flip has taken effect. */
+export const INTERRUPT_VBLANK = 16;
+export const INTERRUPT_FLIP = 32;
+
+/** MSI-X vectors. With MSI, which has one, they are all vector 0. */
+export const VECTOR_COMPLETION = 0;
+export const VECTOR_TROUBLE = 1;
+export const VECTOR_DISPLAY = 2;
+/** The causes of each vector. */
+export const VECTOR_CAUSES: readonly number[] = [
+  INTERRUPT_COMPLETION,
+  INTERRUPT_FAULT | INTERRUPT_HALTED | INTERRUPT_HUNG,
+  INTERRUPT_VBLANK | INTERRUPT_FLIP,
+];
+
+export const DISPLAY_ENABLE = 1;
+/** It is scanning out. */
+export const DISPLAY_ON = 1;
+/** It is enabled, but its mode or its base cannot be: nothing is scanned out. */
+export const DISPLAY_BAD_MODE = 2;
+/** DisplayBase is not shown yet: it will be, from the next frame on. */
+export const DISPLAY_FLIP_PENDING = 4;
+/** Frames a second. */
+export const DISPLAY_HZ = 60;
+/** Most bytes of a picture, stride × height: 2048 lines of 2048 pixels. */
+export const DISPLAY_BYTES_LIMIT: number = 16 * 2 ** 20;
 
 /** Engine time that one command may use, unless the guest sets another limit. */
 export const HANG_LIMIT_US = 100_000;
@@ -58,10 +92,26 @@ export type VgpuRegister =
   | 'FaultContext'
   | 'ContextTableBase'
   | 'ContextCount'
-  | 'HangLimitUs';
+  | 'HangLimitUs'
+  | 'VramSize'
+  | 'ApertureBase'
+  | 'DisplayControl'
+  | 'DisplayStatus'
+  | 'DisplayWidth'
+  | 'DisplayHeight'
+  | 'DisplayStride'
+  | 'DisplayFormat'
+  | 'DisplayBase'
+  | 'DisplaySurface'
+  | 'DisplayFrame';
 
 const ALL32 = 0xffff_ffffn;
 const ALL64 = 0xffff_ffff_ffff_ffffn;
+/** Offsets of pages in VRAM. */
+const VRAM_PAGES = 0xffff_ffff_f000n;
+const CAUSES = 0x3fn;
+/** A guest that wants interrupts of the display asks for them. */
+const MASK_RESET: bigint = BigInt(INTERRUPT_VBLANK | INTERRUPT_FLIP);
 
 /** BAR 0. All addresses that the device is given are IOVAs (R1). */
 export const VGPU_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
@@ -76,8 +126,8 @@ export const VGPU_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   { name: 'CompletionBase', offset: 0x28, size: 8, rw: ALL64 },
   { name: 'PageTableBase', offset: 0x30, size: 8, rw: ALL64 },
   { name: 'TlbInvalidate', offset: 0x38, size: 4, rw: ALL32 },
-  { name: 'InterruptStatus', offset: 0x40, size: 4, w1c: 15n },
-  { name: 'InterruptMask', offset: 0x44, size: 4, rw: 15n },
+  { name: 'InterruptStatus', offset: 0x40, size: 4, w1c: CAUSES },
+  { name: 'InterruptMask', offset: 0x44, size: 4, reset: MASK_RESET, rw: CAUSES },
   { name: 'FaultAddress', offset: 0x48, size: 4 },
   { name: 'FaultAddressHigh', offset: 0x4c, size: 4 },
   { name: 'FaultIova', offset: 0x50, size: 8 },
@@ -85,6 +135,19 @@ export const VGPU_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   { name: 'ContextCount', offset: 0x5c, size: 4, rw: ALL32 },
   { name: 'ContextTableBase', offset: 0x60, size: 8, rw: ALL64 },
   { name: 'HangLimitUs', offset: 0x68, size: 4, reset: BigInt(HANG_LIMIT_US), rw: ALL32 },
+  // Its value is the instance's: bytes of VRAM that it has.
+  { name: 'VramSize', offset: 0x70, size: 8 },
+  { name: 'ApertureBase', offset: 0x78, size: 8, rw: VRAM_PAGES },
+  { name: 'DisplayControl', offset: 0x80, size: 4, rw: BigInt(DISPLAY_ENABLE) },
+  { name: 'DisplayStatus', offset: 0x84, size: 4 },
+  { name: 'DisplayWidth', offset: 0x88, size: 4, rw: ALL32 },
+  { name: 'DisplayHeight', offset: 0x8c, size: 4, rw: ALL32 },
+  { name: 'DisplayStride', offset: 0x90, size: 4, rw: ALL32 },
+  { name: 'DisplayFormat', offset: 0x94, size: 4, rw: ALL32 },
+  { name: 'DisplayBase', offset: 0x98, size: 8, rw: VRAM_PAGES },
+  // What is shown now, and how many frames there have been.
+  { name: 'DisplaySurface', offset: 0xa0, size: 8 },
+  { name: 'DisplayFrame', offset: 0xa8, size: 4 },
 ];
 
 /** BAR 0 offset of each register. */

@@ -2,9 +2,10 @@
  * The command engine: fetches ring entries, runs fill, copy and checksum a bounded piece at a time, and writes
  * completions. A command survives a switch of the address space: it stalls, and goes on where it was.
  */
-import { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../src/address/address.ts';
+import { type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../src/address/address.ts';
 import { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY } from '../../../src/device/dma.ts';
-import type { ModelCounters, StepResult } from '../../../src/device/model.ts';
+import type { DeviceMemory } from '../../../src/device/memory.ts';
+import type { ModelCounters, StateReader, StateValues, StepResult } from '../../../src/device/model.ts';
 import {
   CHECKSUM_NS_PER_BYTE,
   COMMAND_NS,
@@ -15,37 +16,20 @@ import {
 } from '../../../src/gpu/cost.ts';
 import {
   COMMAND_BYTES,
-  COMMAND_LENGTH_LIMIT,
   COMPLETION_BYTES,
-  CommandWord,
   CompletionStatus,
   gpuPageBytes,
   HANG_LIMIT_US,
-  Kernel,
   Opcode,
+  RING_ENTRIES_MAX,
 } from '../../../src/pci/vgpu-interface.ts';
+import { type Command, isSound, parseCommand, restoreCommand, saveCommand } from './command.ts';
 import { KERNELS } from './kernels.ts';
+import { Pages } from './pages.ts';
 import type { GpuSpaces } from './spaces.ts';
 
 /** Pages one step touches at most: about 20 µs of copying. */
 export const STEP_PAGES = 16;
-
-interface Command {
-  readonly opcode: number;
-  readonly sequence: number;
-  readonly target: number;
-  readonly source: number;
-  readonly length: number;
-  readonly value: number;
-  readonly context: number;
-  readonly scalar: number;
-  done: number;
-  /** CRC-32, or what a kernel has come to. */
-  crc: number;
-  /** Engine time used, ns. */
-  spentNs: number;
-  status: number | undefined;
-}
 
 /** Ring and completion area as the guest has programmed them; addresses are IOVAs. */
 export interface RingSetup {
@@ -74,6 +58,7 @@ export class Engine {
   };
   readonly #dma: DeviceDma;
   readonly #spaces: GpuSpaces;
+  readonly #pages: Pages;
   readonly #events: EngineEvents;
   readonly #entry = new Uint8Array(COMMAND_BYTES);
   readonly #entryView = new DataView(this.#entry.buffer);
@@ -87,9 +72,10 @@ export class Engine {
   /** Engine time, ns, that one command may use. */
   hangLimitNs = HANG_LIMIT_US * 1000;
 
-  constructor(dma: DeviceDma, spaces: GpuSpaces, events: EngineEvents) {
+  constructor(dma: DeviceDma, spaces: GpuSpaces, vram: DeviceMemory, events: EngineEvents) {
     this.#dma = dma;
     this.#spaces = spaces;
+    this.#pages = new Pages(dma, spaces, vram);
     this.#events = events;
   }
 
@@ -125,6 +111,18 @@ export class Engine {
     this.#head = 0;
   }
 
+  /** Where it is in the ring, and in the command that runs. The hang limit is in a register. */
+  save(): StateValues {
+    return { head: this.#head, hung: this.#hung, ...saveCommand(this.#current) };
+  }
+
+  /** @throws StateError */
+  restore(state: StateReader): void {
+    this.#head = state.integer('head', RING_ENTRIES_MAX - 1);
+    this.#hung = state.boolean('hung');
+    this.#current = restoreCommand(state);
+  }
+
   /** One bounded piece of work towards `tail`. */
   step(ring: RingSetup, tail: number): StepResult {
     this.#costNs = 0;
@@ -147,21 +145,7 @@ export class Engine {
       return 'progress';
     }
     this.#costNs += COMMAND_NS;
-    const word = (index: number) => this.#entryView.getUint32(index * 4, true);
-    const command: Command = {
-      opcode: word(CommandWord.opcode),
-      sequence: word(CommandWord.sequence),
-      target: word(CommandWord.target) + word(CommandWord.targetHigh) * 2 ** 32,
-      source: word(CommandWord.source) + word(CommandWord.sourceHigh) * 2 ** 32,
-      length: word(CommandWord.length),
-      value: word(CommandWord.value),
-      context: word(CommandWord.context),
-      scalar: this.#entryView.getFloat32(CommandWord.scalar * 4, true),
-      done: 0,
-      crc: 0,
-      spentNs: 0,
-      status: undefined,
-    };
+    const command = parseCommand(this.#entryView);
     if (!isSound(command, this.#spaces.limit(command.context))) command.status = CompletionStatus.badCommand;
     else if (command.opcode === Opcode.nop || command.length === 0) command.status = CompletionStatus.ok;
     else if (command.opcode === Opcode.compute) command.crc = KERNELS[command.value]?.start ?? 0;
@@ -212,7 +196,7 @@ export class Engine {
     const pfn = this.#spaces.translate(context, target, PERM_WRITE);
     if (pfn < 0) return pfn;
     const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE));
-    this.#dma.fillPinned(hostAddress(pfn, target), length, value | 0);
+    this.#pages.fill(pfn, target, length, value);
     this.counters.bytesFilled += length;
     this.#costNs += length * FILL_NS_PER_BYTE;
     return length;
@@ -225,7 +209,8 @@ export class Engine {
     const from = this.#spaces.translate(context, source, PERM_READ);
     if (from < 0) return from;
     const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE), PAGE_SIZE - (source % PAGE_SIZE));
-    this.#dma.copyPinned(hostAddress(to, target), hostAddress(from, source), length);
+    const status = this.#pages.copy(context, to, target, from, source, length);
+    if (status !== DMA_OK) return -status;
     this.counters.bytesCopied += length;
     this.#costNs += length * COPY_NS_PER_BYTE;
     return length;
@@ -235,7 +220,7 @@ export class Engine {
     const pfn = this.#spaces.translate(command.context, source, PERM_READ);
     if (pfn < 0) return pfn;
     const length = Math.min(left, PAGE_SIZE - (source % PAGE_SIZE));
-    command.crc = this.#dma.crc32Pinned(hostAddress(pfn, source), length, command.crc);
+    command.crc = this.#pages.crc32(pfn, source, length, command.crc);
     this.counters.bytesSummed += length;
     this.#costNs += length * CHECKSUM_NS_PER_BYTE;
     return length;
@@ -256,12 +241,12 @@ export class Engine {
     const targetRoom = kernel.writes ? PAGE_SIZE - (target % PAGE_SIZE) : PAGE_SIZE;
     const length = Math.min(left, PAGE_SIZE - (source % PAGE_SIZE), targetRoom);
     const [x, y] = [this.#x.subarray(0, length), this.#y.subarray(0, length)];
-    const targetIova = kernel.writes ? this.#spaces.iovaOf(context, target) : undefined;
-    let status = this.#dma.read(this.#spaces.iovaOf(context, source), x);
-    if (status === DMA_OK && targetIova !== undefined) status = this.#dma.read(targetIova, y);
+    const written = kernel.writes ? { context, va: target, pfn: to } : undefined;
+    let status = this.#pages.load({ context, va: source, pfn: from }, x);
+    if (status === DMA_OK && written) status = this.#pages.load(written, y);
     if (status !== DMA_OK) return -status;
     const result = kernel.run({ x, y, scalar, result: command.crc });
-    if (targetIova !== undefined) status = this.#dma.write(targetIova, y);
+    if (written) status = this.#pages.store(written, y);
     if (status !== DMA_OK) return -status;
     command.crc = result;
     this.#costNs += length * kernel.nsPerByte;
@@ -293,25 +278,4 @@ export class Engine {
     this.#events.completed(this.#head);
     return 'progress';
   }
-}
-
-const hostAddress = (pfn: number, va: number): Hpa => (pfn * PAGE_SIZE + (va % PAGE_SIZE)) as Hpa;
-
-/** `limit`: the first address beyond the command's context; 0 if there is no such context. */
-function isSound({ opcode, target, source, length, value }: Command, limit: number): boolean {
-  if (opcode === Opcode.nop) return true;
-  if (length > COMMAND_LENGTH_LIMIT || limit === 0) return false;
-  const targetFits = target + length <= limit;
-  const sourceFits = source + length <= limit;
-  if (opcode === Opcode.fill) return targetFits && target % 4 === 0 && length % 4 === 0;
-  if (opcode === Opcode.copy) return targetFits && sourceFits;
-  if (opcode === Opcode.compute) {
-    const { alignment, writes } = KERNELS[value] ?? { alignment: 1, writes: false };
-    const isKernel = value === Kernel.spin || KERNELS[value] !== undefined;
-    const aligned = [source, length, writes ? target : 0].every((each) => each % alignment === 0);
-    return isKernel && aligned && sourceFits && (targetFits || !writes);
-  }
-  if (opcode !== Opcode.updatePtes) return opcode === Opcode.checksum && sourceFits;
-  const page = gpuPageBytes(value);
-  return targetFits && target % page === 0 && source % page === 0 && length % page === 0;
 }

@@ -2,11 +2,10 @@
  * Deliberately broken variants of `vgpu`: they prove that the verifier can see (`--inject`).
  */
 import { type Iova, PAGE_SIZE } from '../../../src/address/address.ts';
-import type { DeviceContext } from '../../../src/device/model.ts';
-import { Engine, type EngineEvents } from './engine.ts';
+import { Engine } from './engine.ts';
 import { type ShadowEntry, ShadowPageTable } from './shadow.ts';
-import type { GpuSpaces } from './spaces.ts';
 import { SOUND_PARTS, type VgpuParts } from './vgpu.ts';
+import { VRAM_PFN } from './vram.ts';
 
 /** Commands that a crashing device completes first, so that it dies under load. */
 const COMMANDS_BEFORE_CRASH = 12;
@@ -17,7 +16,13 @@ class StaleShadow extends ShadowPageTable {
 
   override dropIova(iova: Iova, size: number): void {
     for (const entry of this.entries.values()) {
-      if (entry.iova < iova || entry.iova + PAGE_SIZE > iova + size || this.#unpinned.has(entry)) continue;
+      if (
+        entry.pfn >= VRAM_PFN ||
+        entry.iova < iova ||
+        entry.iova + PAGE_SIZE > iova + size ||
+        this.#unpinned.has(entry)
+      )
+        continue;
       this.#unpinned.add(entry);
       this.dma.unpin(entry.iova);
     }
@@ -44,15 +49,14 @@ class CrashingEngine extends Engine {
 export const FAULTY_PARTS: Readonly<Record<string, VgpuParts>> = {
   'stale-translation': {
     ...SOUND_PARTS,
-    shadow: (context, source) => new StaleShadow(context.dma, source),
+    shadow: (context, source, vram) => new StaleShadow(context.dma, source, vram.size),
   },
   'never-unpin': {
     ...SOUND_PARTS,
-    shadow: (context, source) => new StubbornShadow(context.dma, source),
+    shadow: (context, source, vram) => new StubbornShadow(context.dma, source, vram.size),
   },
   'worker-crash': {
     ...SOUND_PARTS,
-    engine: (context: DeviceContext, spaces: GpuSpaces, events: EngineEvents) =>
-      new CrashingEngine(context.dma, spaces, events),
+    engine: (context, spaces, vram, events) => new CrashingEngine(context.dma, spaces, vram, events),
   },
 };

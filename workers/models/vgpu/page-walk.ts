@@ -11,6 +11,7 @@ import {
   GPU_PTE_2M,
   GPU_PTE_64K,
   GPU_PTE_PRESENT,
+  GPU_PTE_VRAM,
   GPU_PTE_WRITABLE,
   GPU_ROOT_LEVELS_3,
   GPU_TABLE_ENTRIES,
@@ -19,6 +20,7 @@ import {
   gpuEntryIova,
   gpuPageBytes,
 } from '../../../src/pci/gpu-memory.ts';
+import { VRAM_ADDRESS } from './vram.ts';
 
 /** What a shadow is the shadow of. Numbers below 0 are DMA statuses with the sign changed. */
 export interface PteSource {
@@ -26,7 +28,10 @@ export interface PteSource {
   readonly limit: number;
   /** IOVA at which the last `find` or `update` met its refusal; 0 if the tables themselves say no. */
   readonly involved: number;
-  /** IOVA of the 4 KiB page at `va`, which is a multiple of 4 KiB, if `perm` is allowed; or below 0. */
+  /**
+   * IOVA of the 4 KiB page at `va`, which is a multiple of 4 KiB, if `perm` is allowed, or VRAM_ADDRESS and its offset in
+   * VRAM; or below 0.
+   */
   find(va: number, perm: number): number;
   /** Writes the entry, or the sixteen, of the page at `va`; the page size is that of `flags`. Below 0: refused. */
   update(va: number, iova: number, flags: number): number;
@@ -34,6 +39,10 @@ export interface PteSource {
 
 const allowed = (flags: number, perm: number): boolean =>
   (flags & GPU_PTE_PRESENT) !== 0 && ((perm & PERM_WRITE) === 0 || (flags & GPU_PTE_WRITABLE) !== 0);
+
+/** Where an entry's page is, from its flags and its address. */
+const pageAddress = (flags: number, address: number): number =>
+  flags & GPU_PTE_VRAM ? VRAM_ADDRESS + address : address;
 
 /** Tables of two or three levels in guest memory. Nothing is kept between two walks. */
 export class TableWalk implements PteSource {
@@ -93,7 +102,8 @@ export class TableWalk implements PteSource {
   /** A large page's IOVA must be aligned to its size. */
   #pageIova(va: number, level: number): number {
     const bytes = level === 1 ? PAGE_2M : this.#flags & GPU_PTE_64K ? GPU_PAGE_64K : PAGE_SIZE;
-    return this.#iova % bytes === 0 ? this.#iova + (va % bytes) : this.#refuse();
+    if (this.#iova % bytes !== 0) return this.#refuse();
+    return pageAddress(this.#flags, this.#iova + (va % bytes));
   }
 
   #refuse(): number {
@@ -142,7 +152,8 @@ export class GlobalTable implements PteSource, BarRegion {
   find(va: number, perm: number): number {
     const at = (va / PAGE_SIZE) * 8;
     const flags = this.#entries.getUint32(at, true);
-    return allowed(flags, perm) ? gpuEntryIova(flags, this.#entries.getUint32(at + 4, true)) : -DMA_FAULT;
+    if (!allowed(flags, perm)) return -DMA_FAULT;
+    return pageAddress(flags, gpuEntryIova(flags, this.#entries.getUint32(at + 4, true)));
   }
 
   update(va: number, iova: number, flags: number): number {
@@ -155,7 +166,17 @@ export class GlobalTable implements PteSource, BarRegion {
   }
 
   reset(): void {
-    new Uint8Array(this.#entries.buffer).fill(0);
+    this.load(new Uint8Array(GLOBAL_TABLE_BYTES));
+  }
+
+  /** Its bytes now. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.#entries.buffer.slice(0));
+  }
+
+  /** Replaces every entry; there are GLOBAL_TABLE_BYTES of them. */
+  load(bytes: Uint8Array): void {
+    new Uint8Array(this.#entries.buffer).set(bytes);
     this.#changed(0, GLOBAL_VA_LIMIT);
   }
 }

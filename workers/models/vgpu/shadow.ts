@@ -1,13 +1,15 @@
 /**
- * The shadow of one GPU address space: GPU virtual page → pinned host page.
+ * The shadow of one GPU address space: GPU virtual page → pinned host page, or page of VRAM.
  *
  * Entries are built on use and dropped on the guest's TLB invalidation, on a page table update and on `dmaUnmap`; while an
  * entry is here, its page is pinned. An entry stands for 4 KiB, also inside a larger GPU page: the host's pages behind
- * that need not lie together, and a pin is one page's.
+ * that need not lie together, and a pin is one page's. A page
+ * of VRAM has no pin: it is the device's own, and nobody unmaps it.
  */
 import { type Iova, PAGE_SIZE, PERM_READ } from '../../../src/address/address.ts';
 import { type DeviceDma, DMA_FAULT } from '../../../src/device/dma.ts';
 import type { PteSource } from './page-walk.ts';
+import { VRAM_ADDRESS, VRAM_PFN } from './vram.ts';
 
 /** Shadow entries, and with them pins, that one vGPU holds at most: 256 MiB of memory. */
 export const SHADOW_LIMIT = 65536;
@@ -15,7 +17,9 @@ export const SHADOW_LIMIT = 65536;
 export interface ShadowEntry {
   /** GPU virtual page number. */
   readonly va: number;
+  /** From VRAM_ADDRESS on: an offset in VRAM. */
   readonly iova: Iova;
+  /** From VRAM_PFN on: a page of VRAM. */
   readonly pfn: number;
   readonly perm: number;
 }
@@ -33,11 +37,14 @@ export class ShadowPageTable {
   protected readonly byIova = new Map<number, Set<number>>();
   protected readonly dma: DeviceDma;
   readonly source: PteSource;
+  readonly #vramBytes: number;
   lastFault: GpuFault = { va: 0, iova: 0 };
 
-  constructor(dma: DeviceDma, source: PteSource) {
+  /** `vramBytes`: VRAM that the device has. */
+  constructor(dma: DeviceDma, source: PteSource, vramBytes = 0) {
     this.dma = dma;
     this.source = source;
+    this.#vramBytes = vramBytes;
   }
 
   /** Entries held now. */
@@ -96,7 +103,7 @@ export class ShadowPageTable {
 
   protected drop(entry: ShadowEntry): void {
     this.forget(entry);
-    this.dma.unpin(entry.iova);
+    if (entry.pfn < VRAM_PFN) this.dma.unpin(entry.iova);
   }
 
   protected forget(entry: ShadowEntry): void {
@@ -117,7 +124,18 @@ export class ShadowPageTable {
     const va = page * PAGE_SIZE;
     if (va >= this.source.limit) return this.#refuse(-DMA_FAULT, va, 0);
     const iova = this.source.find(va, perm);
-    return iova < 0 ? this.#refuse(iova, va, this.source.involved) : this.#pin(page, iova as Iova, perm);
+    if (iova < 0) return this.#refuse(iova, va, this.source.involved);
+    return iova < VRAM_ADDRESS
+      ? this.#pin(page, iova as Iova, perm)
+      : this.#enterVram(page, iova as Iova, perm);
+  }
+
+  #enterVram(page: number, iova: Iova, perm: number): number {
+    const offset = iova - VRAM_ADDRESS;
+    if (offset + PAGE_SIZE > this.#vramBytes) return this.#refuse(-DMA_FAULT, page * PAGE_SIZE, 0);
+    const pfn = VRAM_PFN + offset / PAGE_SIZE;
+    this.entries.set(page, { va: page, iova, pfn, perm: perm | PERM_READ });
+    return pfn;
   }
 
   #pin(page: number, iova: Iova, perm: number): number {

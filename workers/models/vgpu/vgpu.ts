@@ -1,22 +1,30 @@
 /**
- * The `vgpu` model: registers in BAR 0, one command ring, GPU page tables shadowed to pinned host pages.
+ * The `vgpu` model: registers in BAR 0, one command ring, GPU page tables shadowed to pinned host pages, VRAM behind an
+ * aperture in BAR 2, a display.
  */
 import type { Iova } from '../../../src/address/address.ts';
+import type { DeviceMemory } from '../../../src/device/memory.ts';
 import type {
   BarRegion,
   DeviceContext,
   DeviceModel,
   DeviceOptions,
+  ModelState,
+  StateReader,
+  StateValues,
   StepResult,
 } from '../../../src/device/model.ts';
 import { EngineSeat, type Grant, type SeatHandle } from '../../../src/gpu/seat.ts';
 import { ConfigSpace } from '../../../src/pci/config-space.ts';
-import { RegisterFile } from '../../../src/pci/registers.ts';
+import { Msix } from '../../../src/pci/msix.ts';
+import { msixRegisters } from '../../../src/pci/msix-format.ts';
+import { RegisterFile, type RegisterSpec } from '../../../src/pci/registers.ts';
+import type { Scanout } from '../../../src/pci/scanout.ts';
 import {
   CONTROL_ENABLE,
   CONTROL_ENGINE_RESET,
   CONTROL_RESET,
-  HANG_LIMIT_US,
+  GLOBAL_TABLE_BYTES,
   INTERRUPT_COMPLETION,
   INTERRUPT_FAULT,
   INTERRUPT_HALTED,
@@ -26,15 +34,21 @@ import {
   STATUS_HALTED,
   STATUS_HUNG,
   STATUS_RUNNING,
+  VECTOR_CAUSES,
   VGPU_IDENTITY,
+  VGPU_MSIX,
   VGPU_REGISTERS,
   type VgpuRegister,
 } from '../../../src/pci/vgpu-interface.ts';
+import { Display } from './display.ts';
 import { Engine, type EngineEvents, type RingSetup } from './engine.ts';
 import type { PteSource } from './page-walk.ts';
 import { ShadowPageTable } from './shadow.ts';
 import { GpuSpaces } from './spaces.ts';
+import { Aperture, makeVram } from './vram.ts';
 
+/** Of the values that the model saves. */
+const STATE_VERSION = 1;
 const ADDRESS_MASK = (1n << 48n) - 1n;
 
 /** How soon a vGPU whose share is used up asks again, while nobody else may run. */
@@ -48,22 +62,36 @@ export interface VgpuOptions extends DeviceOptions {
 
 /** The parts that a faulty variant replaces. */
 export interface VgpuParts {
-  shadow(context: DeviceContext, source: PteSource): ShadowPageTable;
-  engine(context: DeviceContext, spaces: GpuSpaces, events: EngineEvents): Engine;
+  shadow(context: DeviceContext, source: PteSource, vram: DeviceMemory): ShadowPageTable;
+  engine(context: DeviceContext, spaces: GpuSpaces, vram: DeviceMemory, events: EngineEvents): Engine;
 }
 
 export const SOUND_PARTS: VgpuParts = {
-  shadow: (context, source) => new ShadowPageTable(context.dma, source),
-  engine: (context, spaces, events) => new Engine(context.dma, spaces, events),
+  shadow: (context, source, vram) => new ShadowPageTable(context.dma, source, vram.size),
+  engine: (context, spaces, vram, events) => new Engine(context.dma, spaces, vram, events),
 };
+
+/** The registers of an instance with so much VRAM. */
+const registersOf = (vramBytes: number): readonly RegisterSpec<VgpuRegister>[] =>
+  VGPU_REGISTERS.map((spec) => (spec.name === 'VramSize' ? { ...spec, reset: BigInt(vramBytes) } : spec));
 
 export class Vgpu implements DeviceModel {
   readonly config = new ConfigSpace(VGPU_IDENTITY);
-  readonly bars: { readonly 0: RegisterFile<string>; readonly 4: BarRegion };
+  readonly bars: { readonly 0: RegisterFile<string>; readonly 2: BarRegion; readonly 4: BarRegion };
+  readonly memories: readonly DeviceMemory[];
+  readonly state: ModelState = {
+    version: STATE_VERSION,
+    save: () => this.#save(),
+    restore: (state) => this.#restore(state),
+  };
+  readonly #table: readonly RegisterSpec<VgpuRegister>[];
   readonly #registers: RegisterFile<VgpuRegister>;
   readonly #context: DeviceContext;
+  readonly #vram: DeviceMemory;
   readonly #spaces: GpuSpaces;
   readonly #engine: Engine;
+  readonly #display: Display;
+  readonly #msix: Msix;
   readonly #seat: EngineSeat | undefined;
   #askingAgain = false;
   #ring: RingSetup | undefined;
@@ -71,25 +99,39 @@ export class Vgpu implements DeviceModel {
   constructor(context: DeviceContext, parts: VgpuParts = SOUND_PARTS, seat?: SeatHandle) {
     this.#context = context;
     this.#seat = seat && new EngineSeat(seat);
-    this.#registers = new RegisterFile(VGPU_IDENTITY.bar0Bytes, VGPU_REGISTERS);
-    this.#spaces = new GpuSpaces(context.dma, (source) => parts.shadow(context, source));
-    this.bars = { 0: this.#registers as RegisterFile<string>, 4: this.#spaces.global };
-    this.#engine = parts.engine(context, this.#spaces, {
+    this.#vram = makeVram(seat);
+    this.memories = [this.#vram];
+    this.#table = registersOf(this.#vram.size);
+    const bar0 = new RegisterFile<string>(VGPU_IDENTITY.bar0Bytes, [
+      ...this.#table,
+      ...msixRegisters(VGPU_MSIX),
+    ]);
+    this.#registers = bar0 as RegisterFile<VgpuRegister>;
+    this.#msix = new Msix(this.config, bar0, VGPU_MSIX.vectors, (vector) => context.interrupt(vector));
+    this.#spaces = new GpuSpaces(context.dma, (source) => parts.shadow(context, source, this.#vram));
+    this.#display = new Display(this.#registers, this.#vram, context.timers, (cause) =>
+      this.#interrupt(cause),
+    );
+    const aperture = new Aperture(this.#vram, () => Number(this.#registers.get('ApertureBase')));
+    this.bars = { 0: bar0, 2: aperture, 4: this.#spaces.global };
+    this.#engine = parts.engine(context, this.#spaces, this.#vram, {
       completed: (head) => this.#completed(head),
       faulted: (space, va, iova) => this.#faulted(space, va, iova),
       halted: () => this.#halt(),
       hung: () => this.#hang(),
     });
+    this.#reactToWrites();
+  }
+
+  #reactToWrites(): void {
+    this.config.onFunctionReset(() => this.#resetFunction());
     this.#registers.onWrite('Control', (value) => this.#control(Number(value)));
+    this.#registers.onWrite('InterruptStatus', () => this.#withdrawInterrupts());
     this.#registers.onWrite('PageTableBase', (pointer) => this.#spaces.setRoot(pointer));
-    this.#registers.onWrite('HangLimitUs', (us) => {
-      this.#engine.hangLimitNs = Number(us) * 1000;
-    });
+    this.#registers.onWrite('HangLimitUs', () => this.#takeHangLimit());
     this.#registers.onWrite('TlbInvalidate', () => this.#spaces.invalidate());
     for (const name of ['ContextTableBase', 'ContextCount'] as const)
-      this.#registers.onWrite(name, () =>
-        this.#spaces.setContexts(this.#address('ContextTableBase'), this.#registers.get32('ContextCount')),
-      );
+      this.#registers.onWrite(name, () => this.#takeContexts());
   }
 
   get counters() {
@@ -132,13 +174,70 @@ export class Vgpu implements DeviceModel {
     return 'idle';
   }
 
+  scanout(): Scanout | undefined {
+    return this.#display.scanout();
+  }
+
+  /** Everything but what belongs to the bus, the vectors' table among it, and VRAM. */
+  #reset(): void {
+    this.#spaces.reset();
+    this.#engine.reset();
+    this.#ring = undefined;
+    for (const { name, reset = 0n } of this.#table) this.#registers.set(name, reset);
+    this.#takeHangLimit();
+    this.#withdrawInterrupts();
+    this.#display.reset();
+  }
+
+  /** Function-level reset: also the vectors; and nobody may see what the last owner left in VRAM. */
+  #resetFunction(): void {
+    this.#reset();
+    this.bars[0].reset();
+    this.#vram.clear();
+  }
+
+  #save(): StateValues {
+    const { base = 0, entries = 0, completions = 0 } = this.#ring ?? {};
+    return {
+      ringBase: base,
+      ringEntries: entries,
+      ringCompletions: completions,
+      globalTable: this.#spaces.global.bytes,
+      ...this.#engine.save(),
+      ...this.#display.save(),
+    };
+  }
+
+  /** Shadow and pins come back with their next use: the host's pages are others here. */
+  #restore(state: StateReader): void {
+    const entries = state.integer('ringEntries', RING_ENTRIES_MAX);
+    const ring = {
+      base: state.integer('ringBase', Number(ADDRESS_MASK)),
+      entries,
+      completions: state.integer('ringCompletions', Number(ADDRESS_MASK)),
+    };
+    this.#engine.restore(state);
+    if (entries !== 0 && !(isRingSize(entries) && this.#engine.head < entries))
+      throw state.error('ringEntries', `is ${entries}, with its head at ${this.#engine.head}`);
+    this.#ring = entries === 0 ? undefined : ring;
+    this.#spaces.setRoot(this.#registers.get('PageTableBase'));
+    this.#takeContexts();
+    this.#takeHangLimit();
+    this.#spaces.global.load(state.bytes('globalTable', GLOBAL_TABLE_BYTES));
+    this.#display.restore(state);
+  }
+
+  #takeHangLimit(): void {
+    this.#engine.hangLimitNs = this.#registers.get32('HangLimitUs') * 1000;
+  }
+
+  #takeContexts(): void {
+    this.#spaces.setContexts(this.#address('ContextTableBase'), this.#registers.get32('ContextCount'));
+  }
+
   #control(value: number): void {
     if (value & CONTROL_RESET) {
-      this.#spaces.reset();
-      this.#engine.reset();
-      this.#engine.hangLimitNs = HANG_LIMIT_US * 1000;
-      this.#ring = undefined;
-      this.#registers.reset();
+      this.#reset();
       return;
     }
     if (value & CONTROL_ENGINE_RESET) {
@@ -152,10 +251,8 @@ export class Vgpu implements DeviceModel {
       return;
     }
     const entries = this.#registers.get32('RingEntries');
-    const isPowerOfTwo = (entries & (entries - 1)) === 0;
-    const isUsable = isPowerOfTwo && entries >= RING_ENTRIES_MIN && entries <= RING_ENTRIES_MAX;
     // A ring re-enabled without a reset goes on at its head, which a smaller ring may not have.
-    if (!isUsable || this.#engine.head >= entries) {
+    if (!isRingSize(entries) || this.#engine.head >= entries) {
       this.#halt();
       return;
     }
@@ -206,12 +303,25 @@ export class Vgpu implements DeviceModel {
     this.#registers.set('Status', BigInt(status));
   }
 
+  /** `cause`: one, or several of the same vector. */
   #interrupt(cause: number): void {
     this.#registers.set('InterruptStatus', this.#registers.get('InterruptStatus') | BigInt(cause));
-    if ((this.#registers.get32('InterruptMask') & cause) === 0) this.#context.interrupt(0);
+    const unmasked = cause & ~this.#registers.get32('InterruptMask');
+    if (unmasked === 0) return;
+    this.#context.interrupt(VECTOR_CAUSES.findIndex((causes) => (causes & unmasked) !== 0));
+  }
+
+  /** A vector whose causes software has all seen has nothing to be pending for. */
+  #withdrawInterrupts(): void {
+    const status = this.#registers.get32('InterruptStatus');
+    for (const [vector, causes] of VECTOR_CAUSES.entries())
+      if ((status & causes) === 0) this.#msix.withdraw(vector);
   }
 
   #address(name: VgpuRegister): Iova {
     return Number(this.#registers.get(name) & ADDRESS_MASK) as Iova;
   }
 }
+
+const isRingSize = (entries: number): boolean =>
+  (entries & (entries - 1)) === 0 && entries >= RING_ENTRIES_MIN && entries <= RING_ENTRIES_MAX;

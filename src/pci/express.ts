@@ -1,0 +1,55 @@
+/**
+ * The PCI Express capability (PCI Express Base Specification 4.0 §7.5.3) of an endpoint of the root complex: no link, a
+ * function that software can reset.
+ */
+import type { PciCapability } from './config-space.ts';
+
+/** Offset of the capability in this emulator's devices. */
+export const EXPRESS_CAPABILITY = 0x70;
+/** Offset of Device Control. */
+export const EXPRESS_CONTROL: number = EXPRESS_CAPABILITY + 8;
+
+/** Device Control: writing 1 resets the function; reads as 0 (§7.5.3.4). */
+export const CONTROL_FUNCTION_RESET: bigint = 1n << 15n;
+/** Device Control: Max_Payload_Size, which a function-level reset leaves alone (§6.6.2). */
+export const CONTROL_PAYLOAD = 0xe0n;
+/** How long software waits before it uses the function again (§6.6.2). */
+export const FUNCTION_RESET_MS = 100;
+
+const ID = 0x10;
+/** Version 2, device type 9: Root Complex Integrated Endpoint. */
+const CAPABILITIES = 0x0092n;
+/** Role-based error reporting, which every function has, and function-level reset. */
+const DEVICE_CAPABILITIES: bigint = (1n << 15n) | (1n << 28n);
+/** Error reporting, relaxed ordering, payload, no snoop, read request size, and the reset. */
+const DEVICE_CONTROL_WRITABLE = 0xf8ffn;
+/** Relaxed ordering and no snoop on; read requests of 512 bytes. */
+const DEVICE_CONTROL_RESET = 0x2810n;
+const ERRORS_DETECTED = 0xfn;
+
+export type ExpressRegister =
+  | 'ExpressCapabilities'
+  | 'ExpressDeviceCapabilities'
+  | 'ExpressControl'
+  | 'ExpressStatus';
+
+/** The registers that a device without link, slot and root port has; what follows them in version 2 reads as 0. */
+export function expressCapability(): PciCapability {
+  const at = EXPRESS_CAPABILITY;
+  return {
+    offset: at,
+    id: ID,
+    registers: [
+      { name: 'ExpressCapabilities', offset: at + 2, size: 2, reset: CAPABILITIES },
+      { name: 'ExpressDeviceCapabilities', offset: at + 4, size: 4, reset: DEVICE_CAPABILITIES },
+      {
+        name: 'ExpressControl',
+        offset: EXPRESS_CONTROL,
+        size: 2,
+        reset: DEVICE_CONTROL_RESET,
+        rw: DEVICE_CONTROL_WRITABLE,
+      },
+      { name: 'ExpressStatus', offset: at + 10, size: 2, w1c: ERRORS_DETECTED },
+    ],
+  };
+}

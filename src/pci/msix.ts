@@ -1,0 +1,73 @@
+/**
+ * MSI-X at work (PCI Local Bus Specification 3.0 §6.8.2): a masked vector that is raised is pending, and is delivered when
+ * software unmasks it. All of its state is in registers: the table and the pending bits, and Message Control.
+ */
+import type { ConfigSpace, VectorGate } from './config-space.ts';
+import {
+  MSIX_ENABLE,
+  MSIX_FUNCTION_MASK,
+  MSIX_PENDING_NAME,
+  MSIX_VECTOR_MASKED,
+  msixControlName,
+} from './msix-format.ts';
+import type { RegisterFile } from './registers.ts';
+
+export class Msix implements VectorGate {
+  readonly #config: ConfigSpace;
+  readonly #registers: RegisterFile<string>;
+  readonly #vectors: number;
+  readonly #deliver: (vector: number) => void;
+
+  /**
+   * `registers`: those of the BAR, with msixRegisters among them. `deliver` raises a vector that was pending; it comes back
+   * here by {@link raise}.
+   */
+  constructor(
+    config: ConfigSpace,
+    registers: RegisterFile<string>,
+    vectors: number,
+    deliver: (vector: number) => void,
+  ) {
+    this.#config = config;
+    this.#registers = registers;
+    this.#vectors = vectors;
+    this.#deliver = deliver;
+    for (let vector = 0; vector < vectors; vector++)
+      registers.onWrite(msixControlName(vector), () => this.#deliverPending(vector));
+    config.registers.onWrite('MsixControl', () => {
+      for (let vector = 0; vector < vectors; vector++) this.#deliverPending(vector);
+    });
+    config.useMsix(this);
+  }
+
+  raise(vector: number): number | undefined {
+    if (vector >= this.#vectors) return undefined;
+    if (!this.#isMasked(vector)) return vector;
+    this.#setPending(vector, true);
+    return undefined;
+  }
+
+  /** What the vector stands for is over: it is pending no longer, if it was. */
+  withdraw(vector: number): void {
+    this.#setPending(vector, false);
+  }
+
+  #isMasked(vector: number): boolean {
+    const all = (this.#config.registers.get32('MsixControl') & MSIX_FUNCTION_MASK) !== 0;
+    return all || (this.#registers.get32(msixControlName(vector)) & MSIX_VECTOR_MASKED) !== 0;
+  }
+
+  #deliverPending(vector: number): void {
+    const enabled = (this.#config.registers.get32('MsixControl') & MSIX_ENABLE) !== 0;
+    const isPending = ((this.#registers.get(MSIX_PENDING_NAME) >> BigInt(vector)) & 1n) === 1n;
+    if (!enabled || !isPending || this.#isMasked(vector)) return;
+    this.#setPending(vector, false);
+    this.#deliver(vector);
+  }
+
+  #setPending(vector: number, pending: boolean): void {
+    const bit = 1n << BigInt(vector);
+    const bits = this.#registers.get(MSIX_PENDING_NAME);
+    this.#registers.set(MSIX_PENDING_NAME, pending ? bits | bit : bits & ~bit);
+  }
+}
