@@ -12,13 +12,13 @@ import { Container } from '../../src/vfio/container.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { WALK_ENTRY_LIMIT } from '../../src/viommu/intel/page-tables.ts';
 import type { Completion, IovaRange, TranslationVisitor } from '../../src/viommu/notifier.ts';
-import type { VIommu } from '../../src/viommu/viommu.ts';
+import type { DmaFaultRecord, VIommu } from '../../src/viommu/viommu.ts';
 import { Digest, Draw } from './draw.ts';
 
 export const PAGE = 4096;
 const MIB = 2 ** 20;
-const RAM_BELOW = 2 * MIB;
-const RAM_ABOVE = 2 * MIB;
+export const RAM_BELOW = 2 * MIB;
+export const RAM_ABOVE = 2 * MIB;
 /** Mappings of one container, and nodes of its pin table: small, so that limits are met. */
 const ENTRY_LIMIT = 512;
 const TABLE_NODES = 48;
@@ -54,7 +54,7 @@ class Meter {
   }
 }
 
-class MeteredRam extends GuestRam {
+export class MeteredRam extends GuestRam {
   readonly meter = new Meter();
 
   override read32(gpa: number): number {
@@ -104,6 +104,14 @@ class SlowNotifier extends ContainerNotifier {
   }
 }
 
+/** What a world gives a model: its RAM, and whoever wants to know of what it sends. */
+export interface Given {
+  readonly ram: GuestRam;
+  readonly onFault?: (record: DmaFaultRecord) => void;
+  readonly raiseMsi?: (address: number, data: number) => void;
+  readonly raiseInterrupt?: () => void;
+}
+
 interface FuzzDevice {
   readonly space: DeviceAddressSpace;
   readonly container: Container;
@@ -147,6 +155,11 @@ export class World {
   /** The IDs that are plugged in now. */
   get plugged(): number[] {
     return [...this.#plugged.keys()];
+  }
+
+  /** The model of this world's case. */
+  make<Model extends VIommu>(build: (given: Given) => Model): Model {
+    return build({ ram: this.ram });
   }
 
   /** A GPA of a page: mostly of RAM below or above 4 GiB. */

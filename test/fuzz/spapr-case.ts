@@ -43,7 +43,7 @@ class SpaprCase {
   readonly #starts: readonly number[];
 
   constructor(world: World) {
-    const { draw, ram } = world;
+    const { draw } = world;
     this.#world = world;
     const high = draw.chance(30);
     this.#starts = [0, 0, high ? spapr.DYNAMIC_WINDOW_START : DYNAMIC];
@@ -53,14 +53,14 @@ class SpaprCase {
       defaultWindow: { start: 0, size: SMALL_WINDOW },
       dynamicWindows: draw.chance(80),
     };
-    this.#iommu = new SpaprIommu({
-      ram,
+    const options = {
       bridges: [limits, small],
-      bridgeOf: (id) => (id === DEVICES[3] ? 1 : 0),
+      bridgeOf: (id: number) => (id === DEVICES[3] ? 1 : 0),
       vioLiobns: [VIO_LIOBN],
       quirks: draw.chance(65) ? 'spec' : 'qemu',
       liveTceLimit: LIVE_TCES,
-    });
+    } as const;
+    this.#iommu = world.make((given) => new SpaprIommu({ ...options, ...given }));
   }
 
   async run(): Promise<void> {

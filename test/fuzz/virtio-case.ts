@@ -49,10 +49,9 @@ class VirtioCase {
   #slot = 0;
 
   constructor(world: World) {
-    const { draw, ram } = world;
+    const { draw } = world;
     this.#world = world;
-    this.#iommu = new VirtioIommu({
-      ram,
+    const options = {
       awBits: draw.one([32, 39, 48, 64]),
       granule: draw.one([PAGE, PAGE, 2 * PAGE]),
       bootBypass: draw.chance(50),
@@ -60,7 +59,8 @@ class VirtioCase {
       mappingLimit: MAPPING_LIMIT,
       probeSize: draw.one([0, 24, 512]),
       functions: [0x0300],
-    });
+    } as const;
+    this.#iommu = world.make((given) => new VirtioIommu({ ...options, ...given }));
   }
 
   async run(): Promise<void> {

@@ -53,12 +53,11 @@ class VtdCase {
   #tail = 0;
 
   constructor(world: World, scalable: boolean) {
-    const { draw, ram } = world;
+    const { draw } = world;
     this.#world = world;
     this.#scalable = scalable;
     this.#width = draw.chance(75) ? 48 : 39;
-    this.#iommu = new IntelIommu({
-      ram,
+    const options = {
       awBits: this.#width,
       cachingMode: draw.chance(75),
       scalable,
@@ -68,7 +67,8 @@ class VtdCase {
       snoopControl: draw.chance(30),
       deviceIotlb: draw.chance(30),
       quirks: draw.chance(75) ? 'spec' : 'qemu',
-    });
+    } as const;
+    this.#iommu = world.make((given) => new IntelIommu({ ...options, ...given }));
   }
 
   async run(): Promise<void> {
