@@ -19,6 +19,8 @@ export type { GpuCommand, GpuCompletion } from './guest/gpu-driver.ts';
 export { CommandTimeoutError, DeviceHaltedError, DeviceLostError } from './guest/gpu-driver.ts';
 export type { GuestGpu, GuestVm } from './guest/guest-vm.ts';
 export type { GuestDomain, GuestFault, GuestIommu, GuestIommuCapabilities } from './guest/iommu-driver.ts';
+export { type MigrateOptions, type Pause, VmMovedError } from './guest/migration.ts';
+export { MigrationError, type MigrationFigures, type MigrationRound } from './guest/migration-settings.ts';
 export { type GuestPciDevice, InterruptTimeoutError } from './guest/pci-device.ts';
 export { NoScanoutError } from './guest/screenshot.ts';
 export { type DmaWindow, type SpaprDomain, SpaprDriver } from './guest/spapr-driver.ts';

@@ -5,7 +5,8 @@ import { type MessagePort, workerData } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import { every, yieldToOthers } from '#host';
 import { GuestVm } from '../src/guest/guest-vm.ts';
-import type { GuestApi, GuestReport, GuestTask, VmControl } from '../src/guest/protocol.ts';
+import { VmMovedError } from '../src/guest/migration.ts';
+import type { GuestApi, GuestCarried, GuestReport, GuestTask, VmControl } from '../src/guest/protocol.ts';
 import { importScenario } from '../src/scenario/load.ts';
 import { errorText } from './error-text.ts';
 
@@ -16,21 +17,38 @@ const { task, port } = workerData as { task: GuestTask; port: MessagePort };
 yieldToOthers();
 
 const api: GuestApi = {
-  async run(control: VmControl): Promise<GuestReport> {
-    const vm = new GuestVm(task, control);
+  async load(): Promise<void> {
+    await importScenario(task.scenario).catch(() => {}); // told when it is run
+  },
+
+  async run(control: VmControl, carried?: GuestCarried): Promise<GuestReport> {
+    const vm = new GuestVm({ ...task, carried }, control);
     const stop = every(PROGRESS_INTERVAL_MS, () => void vm.progress());
     try {
-      const { guest } = await importScenario(task.scenario);
-      for (const gpu of vm.gpus) await vm.startGpu(gpu);
-      for (const device of vm.devices) await vm.startDevice(device);
-      await guest(vm);
+      await (carried ? goOn(vm, control, carried) : begin(vm));
       return vm.report('');
     } catch (error) {
-      return vm.report(errorText(error, task.scenario));
+      return vm.report(error instanceof VmMovedError ? '' : errorText(error, task.scenario));
     } finally {
       stop();
     }
   },
 };
+
+async function begin(vm: GuestVm): Promise<void> {
+  const { guest, resume } = await importScenario(task.scenario);
+  vm.migratable = resume !== undefined;
+  for (const gpu of vm.gpus) await vm.startGpu(gpu);
+  for (const device of vm.devices) await vm.startDevice(device);
+  await guest(vm);
+}
+
+async function goOn(vm: GuestVm, control: VmControl, { script }: GuestCarried): Promise<void> {
+  const { resume } = await importScenario(task.scenario);
+  if (!resume) throw new Error('the scenario has no resume(vm, state)');
+  vm.migratable = true;
+  await control.resumed();
+  await resume(vm, script);
+}
 
 Comlink.expose(api, port as unknown as Comlink.Endpoint);

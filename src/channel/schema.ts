@@ -120,6 +120,7 @@ export interface RunRequest {
 
 export interface Migrations {
   readonly sockets: readonly string[];
+  readonly vmsMax: number;
   readonly devicesMax: number;
 }
 
@@ -881,13 +882,14 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
 
 export function writeMigrations(m: Migrations, w: Writer): Writer {
   for (const value of m.sockets) w.uint32(10).string(value);
-  if (m.devicesMax !== 0) w.uint32(16).uint32(m.devicesMax);
+  if (m.vmsMax !== 0) w.uint32(16).uint32(m.vmsMax);
+  if (m.devicesMax !== 0) w.uint32(24).uint32(m.devicesMax);
   return w;
 }
 
 export function readMigrations(r: Reader, end: number): Migrations {
   const sockets: string[] = [];
-  const m: Draft<Migrations> = { sockets, devicesMax: 0 };
+  const m: Draft<Migrations> = { sockets, vmsMax: 0, devicesMax: 0 };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -895,6 +897,9 @@ export function readMigrations(r: Reader, end: number): Migrations {
         sockets.push(r.string());
         break;
       case 16:
+        m.vmsMax = r.uint32();
+        break;
+      case 24:
         m.devicesMax = r.uint32();
         break;
       default:

@@ -7,8 +7,9 @@ import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { CapacityError } from '../coordinator/limits.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
 import { ExitCode } from '../report/summary.ts';
-import { INJECTIONS, PROCESSES_LIMIT } from '../scenario/run.ts';
+import { INJECTIONS } from '../scenario/run.ts';
 import {
+  HOSTS_LIMIT,
   RAM_MIB_MAX,
   RAM_MIB_MIN,
   ScenarioError,
@@ -58,7 +59,7 @@ function program(): Command {
       '--model <file>',
       'the device model: a file of your own (./my-device.ts), vgpu, edu, mtty or mdpy',
     )
-    .option('--processes <n>', 'host processes to divide the VMs over', integer(1, PROCESSES_LIMIT), 1)
+    .option('--processes <n>', 'host processes to divide the VMs over', integer(1, HOSTS_LIMIT), 1)
     .option('--seed <n>', 'seed of everything random (default: drawn, and printed)', integer(0, 2 ** 31 - 1))
     .option('--timeout <ms>', 'time limit of each guest script', integer(1, 86_400_000))
     .option('--device-timeout <ms>', 'time limit of one call of a device model', integer(100, 3_600_000))

@@ -9,8 +9,10 @@ import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
 import { TraceWriter } from '../channel/trace.ts';
 import { DeviceWatch } from './device-watch.ts';
 import { GpuPool, type GpuSettings } from './gpu-pool.ts';
+import type { HostSocket } from './migration/host-socket.ts';
 import { DeviceSupervisor } from './supervisor.ts';
-import { Vm, type VmConfig } from './vm.ts';
+import { Vm } from './vm.ts';
+import type { VmConfig, VmSurroundings } from './vm-config.ts';
 
 /** The sleep is cut this often, in case a wake-up is ever lost. */
 const IDLE_WAIT_MS = 500;
@@ -23,49 +25,80 @@ export interface CoordinatorOptions {
   readonly trace: string;
   /** How the physical GPUs are divided. */
   readonly gpus?: GpuSettings | undefined;
+  /** VMs may come from other hosts, and go there. */
+  readonly migrations?: Migrations | undefined;
 }
+
+export interface Migrations {
+  readonly hosts: HostSocket;
+  /** Devices and VMs that may be here at once. */
+  readonly capacity: { readonly vms: number; readonly devices: number };
+  /** A VM that has come goes on here, to this result. */
+  arrived: VmSurroundings['arrived'];
+}
+
+/** A VM's numbers on the doorbell: its vIOMMU's, then one per device. */
+const numbersOf = ({ vgpus }: VmConfig): number => 1 + vgpus;
 
 export class Coordinator {
   readonly vms: Vm[] = [];
   readonly #doorbell: Doorbell;
+  readonly #doorbellSab: SharedArrayBuffer;
+  readonly #senders: number;
   readonly #supervisor: DeviceSupervisor;
-  readonly #watch: DeviceWatch;
+  readonly #watch = new DeviceWatch();
+  readonly #gpus: GpuPool;
+  readonly #options: CoordinatorOptions;
   readonly #trace: TraceWriter | undefined;
-  /** Doorbell number → what it serves. */
-  readonly #serve: (() => void)[] = [];
+  /** Doorbell number → what it serves; undefined: free. */
+  readonly #serve: ((() => void) | undefined)[] = [];
   #running = true;
   #loop: Promise<void> | undefined;
 
-  constructor({ vms, workers, trace, gpus: settings }: CoordinatorOptions) {
-    const senders = vms.reduce((total, vm) => total + 1 + vm.vgpus, 0);
-    const doorbell = new SharedArrayBuffer(doorbellWords(senders) * 4);
-    this.#doorbell = new Doorbell(doorbell, 0, senders);
+  constructor(options: CoordinatorOptions) {
+    const { vms, workers, trace, gpus, migrations } = options;
+    const { vms: arrivals, devices } = migrations?.capacity ?? { vms: 0, devices: 0 };
+    const own = vms.reduce((total, vm) => total + vm.vgpus, 0);
+    this.#options = options;
+    this.#senders = own + vms.length + devices + arrivals;
+    this.#doorbellSab = new SharedArrayBuffer(doorbellWords(this.#senders) * 4);
+    this.#doorbell = new Doorbell(this.#doorbellSab, 0, this.#senders);
     this.#trace = trace === '' ? undefined : new TraceWriter(trace);
-    this.#supervisor = new DeviceSupervisor(
-      workers.device,
-      vms.reduce((total, vm) => total + vm.vgpus, 0),
-    );
-    const gpus = new GpuPool(settings);
-    for (const config of vms) {
-      const vm = new Vm(config, {
-        doorbell,
-        doorbellSenders: senders,
-        firstBit: this.#serve.length,
-        supervisor: this.#supervisor,
-        gpus,
-        workers,
-        trace: (frame) => this.trace(frame),
-        again: (bit) => this.#doorbell.ring(bit),
-      });
-      this.vms.push(vm);
-      this.#serve.push(() => vm.serveIommu());
-      for (const device of vm.devices) this.#serve.push(() => vm.serveDevice(device.index));
-    }
-    this.#watch = new DeviceWatch(
-      this.vms.flatMap(({ devices, config }) =>
-        devices.map((device) => ({ device, timeoutMs: config.deviceTimeoutMs })),
-      ),
-    );
+    this.#supervisor = new DeviceSupervisor(workers.device, own + devices);
+    this.#gpus = new GpuPool(gpus);
+    for (const config of vms) this.addVm(config);
+  }
+
+  /** Builds a VM; its devices are to be started. @throws RangeError if there is no room, or for a bad configuration */
+  addVm(config: VmConfig): Vm {
+    const firstBit = this.#room(numbersOf(config));
+    const { workers, migrations } = this.#options;
+    const vm = new Vm(config, {
+      doorbell: this.#doorbellSab,
+      doorbellSenders: this.#senders,
+      firstBit,
+      supervisor: this.#supervisor,
+      gpus: this.#gpus,
+      workers,
+      hosts: migrations?.hosts,
+      trace: (frame) => this.trace(frame),
+      arrived: (arrival, result) => migrations?.arrived(arrival, result),
+      again: (bit) => this.#doorbell.ring(bit),
+    });
+    this.vms.push(vm);
+    this.#serve[firstBit] = () => vm.serveIommu();
+    for (const { index } of vm.devices) this.#serve[firstBit + 1 + index] = () => vm.serveDevice(index);
+    this.#watch.add(vm.devices.map((device) => ({ device, timeoutMs: config.deviceTimeoutMs })));
+    return vm;
+  }
+
+  /** Forgets a VM that has ended here: its numbers on the doorbell are free. */
+  removeVm(vm: Vm): void {
+    const at = this.vms.indexOf(vm);
+    if (at < 0) return;
+    this.vms.splice(at, 1);
+    this.#watch.remove(vm.devices);
+    this.#serve.fill(undefined, vm.around.firstBit, vm.around.firstBit + numbersOf(vm.config));
   }
 
   get traceFrames(): { written: number; dropped: number } {
@@ -86,6 +119,16 @@ export class Coordinator {
   /** Starts every device of every VM; resolves when all are ready or have failed. */
   async startDevices(): Promise<void> {
     await Promise.all(this.vms.map((vm) => vm.startDevices()));
+  }
+
+  /** First of `count` free numbers on the doorbell. @throws RangeError */
+  #room(count: number): number {
+    for (let first = 0; first + count <= this.#senders; first++) {
+      const taken = this.#serve.slice(first, first + count).findLastIndex((serve) => serve !== undefined);
+      if (taken < 0) return first;
+      first += taken;
+    }
+    throw new RangeError(`a VM with ${count - 1} devices: this host has no room for more`);
   }
 
   /** Ends serving, the workers and the trace. */

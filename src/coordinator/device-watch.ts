@@ -24,11 +24,15 @@ interface Look extends WatchedDevice {
 }
 
 export class DeviceWatch {
-  readonly #looks: Look[];
+  readonly #looks = new Set<Look>();
   #stop = () => {};
 
-  constructor(devices: readonly WatchedDevice[]) {
-    this.#looks = devices.map((watched) => ({ ...watched, turn: 0, since: 0 }));
+  add(devices: readonly WatchedDevice[]): void {
+    for (const watched of devices) this.#looks.add({ ...watched, turn: 0, since: 0 });
+  }
+
+  remove(devices: readonly VmDevice[]): void {
+    for (const look of this.#looks) if (devices.includes(look.device)) this.#looks.delete(look);
   }
 
   start(): void {

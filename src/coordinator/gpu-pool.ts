@@ -24,6 +24,8 @@ export const DEFAULT_GPU_SETTINGS: GpuSettings = { ...DEFAULT_SCHEDULING, types:
 export class GpuPool {
   readonly #gpus: PhysicalGpu[] = [];
   readonly #types: readonly VgpuType[];
+  /** GPUs whose vGPUs have started: those know each other's links, and could not know a newcomer's. */
+  readonly #sealed = new Set<PhysicalGpu>();
   #scheduling: Scheduling;
 
   /** @throws RangeError for a policy, slice or type that there is not */
@@ -34,13 +36,13 @@ export class GpuPool {
   }
 
   /**
-   * Gives the vGPU with this index in its VM a seat on the first GPU that has room. An instance of a host's GPU has the
-   * type that its mdev type says.
+   * Gives the vGPU with this index in its VM a seat on the first GPU that has room and has not started. An instance of a
+   * host's GPU has the type that its mdev type says.
    */
   place(name: string, index: number, link: SharedArrayBuffer, mdevType = ''): Placement {
     const type =
       typeOfMdev(mdevType) ?? this.#types[index % this.#types.length] ?? vgpuType(DEFAULT_VGPU_TYPE);
-    let gpu = this.#gpus.find((candidate) => candidate.available(type) > 0);
+    let gpu = this.#gpus.find((candidate) => !this.#sealed.has(candidate) && candidate.available(type) > 0);
     if (!gpu) {
       gpu = new PhysicalGpu(this.#scheduling);
       this.#gpus.push(gpu);
@@ -48,7 +50,9 @@ export class GpuPool {
     return { gpu, seat: gpu.place(name, type, link) };
   }
 
+  /** What a vGPU's worker is given. From then on nobody else gets a seat on its GPU. */
   handle({ gpu, seat }: Placement): SeatHandle {
+    this.#sealed.add(gpu);
     return gpu.handle(seat);
   }
 

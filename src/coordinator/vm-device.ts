@@ -15,6 +15,7 @@ import { Container, type DmaUser } from '../vfio/container.ts';
 import { SpaprContainer } from '../vfio/spapr-container.ts';
 import { DeviceAddressSpace } from '../viommu/address-space.ts';
 import { ContainerNotifier } from './container-notifier.ts';
+import { DeviceControl } from './device-control.ts';
 import type { DeviceRun } from './supervisor.ts';
 
 /** Characters of a logged line that are kept: the watchdog's are longer than a model's. */
@@ -44,6 +45,8 @@ export class VmDevice implements DmaUser {
   readonly notifier: ContainerNotifier;
   readonly space: DeviceAddressSpace;
   readonly slot: number;
+  /** Its migration interface. */
+  readonly control = new DeviceControl(this);
   /** Set when the worker has been given its task. */
   run: DeviceRun | undefined;
   report: FrameBodies['deviceReport'] | undefined;
@@ -119,6 +122,7 @@ export class VmDevice implements DmaUser {
   /** Marks the device as lost and frees what its thread held. The thread must have ended. */
   fail(reason: string): number {
     this.failure = reason;
+    this.control.lost(reason);
     const before = this.container.counters.forcedPins;
     this.container.releaseUser(this);
     this.link.mmioServer().close();

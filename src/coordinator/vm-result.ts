@@ -18,6 +18,8 @@ export interface VmEnd {
   /** What the guest last said of its progress. */
   readonly operations: number;
   readonly bytesVerified: number;
+  /** How it has moved to another host, in words; undefined if it has not. */
+  readonly migration?: readonly string[] | undefined;
 }
 
 export function vmResult(report: GuestReport, end: VmEnd): FrameBodies['vmResult'] {
@@ -43,8 +45,8 @@ export function vmResult(report: GuestReport, end: VmEnd): FrameBodies['vmResult
     switches: sum(devices.map((device) => device.space.counters.switches)),
     audits: end.audits,
     devices: sumReports(devices.flatMap((device) => device.report ?? [])),
-    notes: notesOf(report, devices),
-    moved: false,
+    notes: [...(end.migration ?? []), ...notesOf(report, devices)],
+    moved: end.migration !== undefined,
   };
 }
 

@@ -1,78 +1,49 @@
 /**
  * One VM: guest RAM, vIOMMU, devices and guest, and the order in which they start, fail and end.
  */
-import { Prng, wallMs } from '#host';
-import { type Hpa, hex, type Iova } from '../address/address.ts';
+import { nowUs, Prng, wallMs } from '#host';
+import { hex, type Iova } from '../address/address.ts';
 import { decodeFrame, encodeFrame, type Frame, type FrameHeader, type FrameKind } from '../channel/codec.ts';
 import type { FrameBodies } from '../channel/schema.ts';
-import type { DeviceOptions } from '../device/model.ts';
-import type { DeviceTask } from '../device/runtime.ts';
-import type { SeatHandle } from '../gpu/seat.ts';
-import type { GuestTask, VmControl } from '../guest/protocol.ts';
+import { MigrationState } from '../device/migration-states.ts';
+import { MigrationError, migrationLines } from '../guest/migration-settings.ts';
+import type { GuestCarried, GuestReport, VmControl } from '../guest/protocol.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { requesterId } from '../pci/config-space.ts';
 import type { VIommu } from '../viommu/viommu.ts';
-import type { GpuPool, Placement } from './gpu-pool.ts';
-import { runGuest } from './guest-host.ts';
+import type { Placement } from './gpu-pool.ts';
+import { GuestHost } from './guest-host.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import { VmLedger } from './ledger.ts';
 import { makeIommu } from './make-iommu.ts';
-import { modelAt } from './models.ts';
-import { DEFAULT_MODEL, type DeviceSupervisor } from './supervisor.ts';
+import type { ArrivingVm } from './migration/incoming.ts';
+import { type MigratableVm, VmMigration } from './migration/vm-migration.ts';
+import { DEFAULT_MODEL } from './supervisor.ts';
+import type { VmConfig, VmSurroundings } from './vm-config.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './vm-device.ts';
 import { vmResult } from './vm-result.ts';
-
-/** What a VM is made of. */
-export interface VmConfig {
-  readonly process: number;
-  readonly vm: number;
-  readonly vgpus: number;
-  /** The devices' mdev types, by index. */
-  readonly mdevTypes: readonly string[];
-  readonly seed: number;
-  readonly hpaBase: Hpa;
-  readonly ramBytes: number;
-  readonly viommu: string;
-  readonly scenario: string;
-  readonly params: Readonly<Record<string, unknown>>;
-  readonly timeoutMs: number;
-  /** Built-in device models' names, which the devices take in turn, or the URL of a user's file. */
-  readonly model: string;
-  /** That file's text without its types; empty to have each worker read the file. */
-  readonly modelSource: string;
-  /** How long a model may be busy with one call. */
-  readonly deviceTimeoutMs: number;
-  /** Deliberate fault for this VM, or empty. */
-  readonly inject: string;
-}
-
-/** What the VM needs of the coordinator around it. */
-export interface VmSurroundings {
-  readonly doorbell: SharedArrayBuffer;
-  readonly doorbellSenders: number;
-  /** This VM's first number on the doorbell: its vIOMMU's, then one per device. */
-  readonly firstBit: number;
-  readonly supervisor: DeviceSupervisor;
-  readonly gpus: GpuPool;
-  readonly workers: { readonly guest: URL };
-  trace(frame: Uint8Array): void;
-  /** Something waits to be served outside the doorbell's turn. */
-  again(bit: number): void;
-}
+import { deviceTask, guestTask, type VmParts } from './vm-tasks.ts';
 
 /** Frames served per turn: one device must not starve the others. */
 const BURST = 64;
 
-export class Vm implements DeviceOwner {
+/** Spreads a VM's seed over the hosts it has been at: the host frames behind its RAM are others at each. */
+const HOP_STRIDE = 104_729;
+
+export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly config: VmConfig;
   readonly ram: GuestRam;
   readonly devices: VmDevice[];
   readonly ledger = new VmLedger();
-  readonly #around: VmSurroundings;
+  readonly around: VmSurroundings;
+  readonly iommu: VIommu;
   /** The vGPUs' seats, by index. */
   readonly #seats: readonly Placement[];
-  readonly #iommu: VIommu;
   readonly #registers: IommuRegisters;
+  readonly #migration: VmMigration;
+  #guest: GuestHost | undefined;
+  #goesOn: () => void = () => {};
+  #since = nowUs();
   #started: Promise<unknown> = Promise.resolve();
   readonly #releases: Promise<void>[] = [];
   #ending = false;
@@ -83,11 +54,13 @@ export class Vm implements DeviceOwner {
 
   constructor(config: VmConfig, around: VmSurroundings) {
     this.config = config;
-    this.#around = around;
+    this.around = around;
     const half = config.ramBytes / 2;
-    this.ram = GuestRam.allocate(config.hpaBase, half, half, new Prng(config.seed));
-    this.#iommu = makeIommu(config.viommu, this.ram);
-    this.#registers = new IommuRegisters(this.#iommu, {
+    const frames = new Prng(config.seed + config.hops * HOP_STRIDE);
+    this.ram = GuestRam.allocate(config.hpaBase, half, half, frames);
+    this.iommu = makeIommu(config.viommu, this.ram);
+    this.#migration = new VmMigration(this, around.hosts);
+    this.#registers = new IommuRegisters(this.iommu, {
       again: () => around.again(around.firstBit),
       violation: (kind, detail) => this.#violation(-1, kind, detail),
     });
@@ -107,25 +80,75 @@ export class Vm implements DeviceOwner {
     await this.#started;
   }
 
-  /** Runs the guest's script to its end, stops the devices, and sums up. */
-  async runGuest(): Promise<FrameBodies['vmResult']> {
-    const report = await runGuest({
-      entry: this.#around.workers.guest,
-      task: this.#guestTask(),
-      control: this.#control(),
-      timeoutMs: this.config.timeoutMs,
-    });
+  /** Starts the guest's worker and has it load the script. */
+  async loadGuest(): Promise<void> {
+    const task = guestTask(this, this.devices, this.#registers.mmio);
+    const { timeoutMs } = this.config;
+    const entry = this.around.workers.guest;
+    this.#guest = new GuestHost({ entry, task, control: this.#control(), timeoutMs });
+    await this.#guest.load();
+  }
+
+  /** Runs the guest's script to its end, or to its VM's departure, stops the devices, and sums up. */
+  async runGuest(carried?: GuestCarried): Promise<FrameBodies['vmResult']> {
+    if (!this.#guest) await this.loadGuest();
+    const report = await (this.#guest as GuestHost).run(carried);
+    this.#goesOn();
+    return this.#end(report);
+  }
+
+  async #end(report: GuestReport): Promise<FrameBodies['vmResult']> {
+    const { moved, lost } = this.#migration;
     this.#record('guestDone', -1, { error: report.error });
     await this.#registers.settle();
-    if (report.error === '') this.#audit();
+    if (report.error === '' && !moved && lost === '') this.#audit();
     await this.#stopDevices();
-    return vmResult(report, {
+    const result = vmResult(report, {
       devices: this.devices,
       ledger: this.ledger,
       audits: this.#audits,
       operations: this.#operations,
       bytesVerified: this.#bytesVerified,
+      migration: moved && migrationLines(this.config.vm, moved),
     });
+    return lost === ''
+      ? result
+      : { ...result, scriptError: `the VM was handed over and not taken on: ${lost}` };
+  }
+
+  /** What the other host is to build. The rest of the script's time goes along. */
+  configFor(host: number): string {
+    const { config } = this;
+    const timeoutMs = Math.max(1, Math.ceil(config.timeoutMs - (nowUs() - this.#since) / 1000));
+    return JSON.stringify({ ...config, timeoutMs, process: host, hops: config.hops + 1 });
+  }
+
+  settle(): Promise<void> {
+    return this.#registers.settle();
+  }
+
+  async load(iommuState: Uint8Array): Promise<void> {
+    if (!this.iommu.restore) throw new MigrationError(`the vIOMMU '${this.iommu.name}' cannot be migrated`);
+    // The devices' streams first: one that is not complete ends the migration before anything is mapped.
+    await Promise.all(this.devices.map(({ control }) => control.setState(MigrationState.STOP)));
+    this.iommu.restore(iommuState);
+    for (const device of this.devices) await this.iommu.attach(device.space);
+  }
+
+  /** Has devices and guest go on where they stopped at the other host. Resolves when the script runs. */
+  async resume(carried: GuestCarried): Promise<void> {
+    await Promise.all(this.devices.map(({ control }) => control.setState(MigrationState.RUNNING)));
+    const goesOn = new Promise<void>((resolve) => {
+      this.#goesOn = resolve;
+    });
+    this.around.arrived(this, this.runGuest(carried));
+    await goesOn;
+  }
+
+  /** It does not come after all: its devices and its guest's worker go. */
+  async discard(): Promise<void> {
+    await this.#guest?.end();
+    await this.#stopDevices();
   }
 
   /** Serves the vIOMMU's register ring. */
@@ -141,10 +164,10 @@ export class Vm implements DeviceOwner {
       for (let served = 0; served < BURST; served++) {
         const bytes = device.link.fromDevice.shift();
         if (!bytes) return;
-        this.#around.trace(bytes);
+        this.around.trace(bytes);
         this.#handle(device, decodeFrame(bytes));
       }
-      this.#around.again(this.#around.firstBit + 1 + index);
+      this.around.again(this.around.firstBit + 1 + index);
     } catch (error) {
       // A device that writes garbage into its ring is lost; the coordinator and the others are not.
       const detail = error instanceof Error ? error.message : String(error);
@@ -157,7 +180,7 @@ export class Vm implements DeviceOwner {
   }
 
   sent(bytes: Uint8Array): void {
-    this.#around.trace(bytes);
+    this.around.trace(bytes);
   }
 
   switched(device: VmDevice, what: FrameBodies['addressSpaceSwitch']): void {
@@ -204,14 +227,17 @@ export class Vm implements DeviceOwner {
       requesterId(0, index + 1, 0),
       this.ram,
       this,
-      this.#iommu.windowed,
+      this.iommu.windowed,
     );
   }
 
   async #startDevice(device: VmDevice): Promise<void> {
-    await this.#iommu.attach(device.space);
+    // One that comes from another host is attached when its vIOMMU knows what it knew there.
+    if (this.config.hops === 0) await this.iommu.attach(device.space);
     const ready = new Promise<void>((resolve) => this.#whenReady.set(device.index, resolve));
-    const run = await this.#around.supervisor.start(this.#deviceTask(device));
+    const run = await this.around.supervisor.start(
+      deviceTask(this, device, this.#seats[device.index] as Placement),
+    );
     device.run = run;
     run.ended.then(
       () => this.#whenReady.get(device.index)?.(),
@@ -235,11 +261,12 @@ export class Vm implements DeviceOwner {
       this.ledger.violation(frame.body.kind, `${device.name} ${frame.body.detail}`, frame.body.repeats);
     else if (frame.kind === 'deviceReport') device.report = frame.body;
     else if (frame.kind === 'deviceLog') device.addLog(frame.body);
+    else device.control.answered(frame);
   }
 
   /** A device's DMA found no mapping: the vIOMMU says why, and records it (R8). */
   #fault(device: VmDevice, { iova, write }: FrameBodies['dmaFault']): void {
-    const answer = this.#iommu.translate(device.requesterId, iova as Iova, write);
+    const answer = this.iommu.translate(device.requesterId, iova as Iova, write);
     const { reason, text } = answer.ok
       ? { reason: 0, text: this.#whyUnmapped(answer.gpa) }
       : { reason: answer.reason, text: answer.text };
@@ -257,10 +284,14 @@ export class Vm implements DeviceOwner {
   #failed(device: VmDevice, reason: string): void {
     this.ledger.deviceLost(device.index);
     const pinsReleased = device.fail(reason);
-    const placement = this.#seats[device.index];
-    placement?.gpu.release(placement.seat);
+    this.#leaveSeat(device);
     if (pinsReleased > 0) device.failure = `${reason} (${pinsReleased} pins released)`;
     this.#record('deviceFailed', device.index, { reason, pinsReleased });
+  }
+
+  #leaveSeat({ index }: VmDevice): void {
+    const placement = this.#seats[index];
+    placement?.gpu.release(placement.seat);
   }
 
   #audit(): number {
@@ -291,6 +322,7 @@ export class Vm implements DeviceOwner {
       if (!device.report && device.failure === '')
         await this.quarantine(device, 'did-not-stop', `was still running ${STOP_TIMEOUT_MS} ms after stop`);
       device.link.mmioServer().close();
+      if (device.failure === '') this.#leaveSeat(device);
       const pins = device.failure === '' ? device.container.pins() : 0;
       if (pins > 0)
         this.#violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);
@@ -304,7 +336,7 @@ export class Vm implements DeviceOwner {
 
   /** Traces something that the coordinator itself has to say. */
   #record<K extends FrameKind>(kind: K, device: number, body: FrameBodies[K]): void {
-    this.#around.trace(encodeFrame(this.header(device), kind, body));
+    this.around.trace(encodeFrame(this.header(device), kind, body));
   }
 
   #control(): VmControl {
@@ -319,61 +351,13 @@ export class Vm implements DeviceOwner {
       },
       expectFault: (device, iova) => this.ledger.expectFault(device, iova),
       audit: () => this.#audit(),
-      schedule: (scheduling) => this.#around.gpus.schedule(scheduling),
-      gpuFigures: () => this.#around.gpus.figures(),
-    };
-  }
-
-  #deviceTask(device: VmDevice): DeviceTask {
-    const { process, vm, inject } = this.config;
-    const { doorbell, doorbellSenders, firstBit, gpus } = this.#around;
-    const options: DeviceOptions & { readonly seat: SeatHandle } = {
-      // One device of the chosen VM is broken; its neighbours are the witnesses.
-      fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '',
-      seat: gpus.handle(this.#seats[device.index] as Placement),
-    };
-    return {
-      process,
-      vm,
-      device: device.index,
-      name: device.name,
-      model: modelAt(this.config.model, device.index),
-      modelSource: this.config.modelSource,
-      options,
-      link: device.link.sab,
-      pinTable: device.table.handle,
-      readerSlot: device.slot,
-      memory: this.ram.host.handle,
-      coordinatorDoorbell: doorbell,
-      coordinatorSenders: doorbellSenders,
-      coordinatorBit: firstBit + 1 + device.index,
-    };
-  }
-
-  #guestTask(): GuestTask {
-    const { vm, seed, scenario, params, viommu, inject } = this.config;
-    const { doorbell, doorbellSenders, firstBit } = this.#around;
-    return {
-      vm,
-      seed,
-      scenario,
-      params,
-      ram: this.ram.handle,
-      devices: this.devices.map(({ name, requesterId, link }) => ({ name, requesterId, link: link.sab })),
-      model: this.config.model,
-      viommu,
-      iommuMmio: this.#registers.mmio,
-      coordinatorDoorbell: doorbell,
-      coordinatorSenders: doorbellSenders,
-      coordinatorBit: firstBit,
-      fault: inject === 'skip-invalidation' ? inject : '',
+      schedule: (scheduling) => this.around.gpus.schedule(scheduling),
+      gpuFigures: () => this.around.gpus.figures(),
+      resumed: () => this.#goesOn(),
+      beginMigration: async (settings) => this.#migration.begin(settings),
+      copyMemory: () => this.#migration.copy(),
+      handOver: (state, pausedUs) => this.#migration.handOver(state, pausedUs),
+      giveUpMigration: (reason) => this.#migration.giveUp(reason),
     };
   }
 }
-
-/** Faults that `--inject` plants in a device model. */
-export const MODEL_FAULTS: ReadonlySet<string> = new Set([
-  'stale-translation',
-  'never-unpin',
-  'worker-crash',
-]);

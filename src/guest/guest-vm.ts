@@ -16,6 +16,8 @@ import { IovaAllocator } from './iova-allocator.ts';
 import { makeGuestIommu, startsAtBoot } from './make-guest-iommu.ts';
 import { PageAllocator } from './page-allocator.ts';
 import { GuestPciDevice } from './pci-device.ts';
+import { type MigrateOptions, migrate } from './migration.ts';
+import { MigrationError } from './migration-settings.ts';
 import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
 import type { RegisterPort } from './register-port.ts';
 import { Verifier } from './verifier.ts';
@@ -55,6 +57,8 @@ export class GuestVm {
   readonly latencies = new Latencies();
   /** Commands that completed. */
   operations = 0;
+  /** Whether the scenario says how a VM goes on at another host. */
+  migratable = false;
   readonly #task: GuestTask;
   readonly #control: VmControl;
   readonly #notes: string[] = [];
@@ -241,6 +245,21 @@ export class GuestVm {
         perm: PERM_RW,
       })),
     );
+  }
+
+  /**
+   * Moves this VM to another host process, while it and its devices work on. The script ends here: it throws
+   * VmMovedError, which is no failure, and the scenario's `resume(vm, state)` begins at the other host.
+   * @throws MigrationError, or what `work` throws, if the VM stays: the script may go on
+   */
+  migrate(options: MigrateOptions = {}): Promise<never> {
+    if (!this.migratable) throw new MigrationError('the scenario has no resume(vm, state)');
+    return migrate(this, this.#control, options);
+  }
+
+  /** What the drivers know beside guest RAM, for {@link GuestTask.carried}. @throws Error naming what is under way */
+  save(): unknown {
+    throw new Error('not yet');
   }
 
   sleep(ms: number): Promise<void> {

@@ -4,6 +4,8 @@
 import type { VgpuFigures } from '../gpu/figures.ts';
 import type { Scheduling } from '../gpu/policy.ts';
 import type { GuestRamHandle } from '../host/guest-ram.ts';
+import type { RamLogHandle } from '../host/ram-log.ts';
+import type { MigrationFigures, MigrationSettings } from './migration-settings.ts';
 
 /** One device as the guest finds it on its bus. */
 export interface GuestDevice {
@@ -65,8 +67,13 @@ export interface GuestReport {
 
 /** The guest worker, as the coordinator calls it (Comlink). */
 export interface GuestApi {
-  /** Loads the script and runs it to its end. Never rejects for the script's own errors. */
-  run(control: VmControl): Promise<GuestReport>;
+  /** Loads the script, for {@link run} to begin at once. Its errors are told there. */
+  load(): Promise<void>;
+  /**
+   * Runs the script to its end, or, with what a VM from another host has brought along, its `resume`. Never rejects for
+   * the script's own errors.
+   */
+  run(control: VmControl, carried?: GuestCarried): Promise<GuestReport>;
 }
 
 /** The machine, as the guest worker calls it (Comlink): control plane only. */
@@ -85,4 +92,14 @@ export interface VmControl {
   schedule(scheduling: Scheduling): void | Promise<void>;
   /** What every vGPU of this host process has had of its engine so far. */
   gpuFigures(): readonly VgpuFigures[] | Promise<readonly VgpuFigures[]>;
+  /** The script of a VM that has come from another host goes on now. */
+  resumed(): void | Promise<void>;
+  /** Begins to move the VM. Answers the log in which this thread, too, marks its writes to RAM. Rejects if it cannot be. */
+  beginMigration(settings: MigrationSettings): Promise<RamLogHandle>;
+  /** Copies memory while the VM runs; resolves when it should pause. */
+  copyMemory(): Promise<void>;
+  /** The guest has stopped, `pausedUs` ago. Resolves when the VM runs elsewhere; `state` is GuestCarried as JSON. */
+  handOver(state: string, pausedUs: number): Promise<MigrationFigures>;
+  /** The VM stays, after all. */
+  giveUpMigration(reason: string): void | Promise<void>;
 }

@@ -7,6 +7,7 @@ import { decodeFrame, encodeFrame, type FrameKind } from '../channel/codec.ts';
 import type { FrameBodies } from '../channel/schema.ts';
 import { workerEntry } from '../coordinator/entries.ts';
 import type { LostVm } from '../report/summary.ts';
+import { addResults } from '../report/vm-result.ts';
 
 type RunRequest = FrameBodies['runRequest'];
 
@@ -50,25 +51,35 @@ export class Fleet {
   readonly #children = new Map<number, ChildProcess>();
   readonly #progress = new Map<number, FrameBodies['progress']>();
   readonly #results = new Map<number, FrameBodies['vmResult']>();
+  /** Of VMs that have moved: what they came to at the hosts they have left. */
+  readonly #parts: { readonly vm: number; readonly result: FrameBodies['vmResult'] }[] = [];
+  /** VM → number of the process it is in. */
+  readonly #where = new Map<number, number>();
   readonly #hosts: FrameBodies['hostResult'][] = [];
   readonly #lost: LostVm[] = [];
   /** Of each host process that has not been started yet: what it is told first. */
   readonly #early = new Map<number, Uint8Array[]>();
   #killed = false;
+  #ended = false;
 
   constructor(options: FleetOptions) {
     this.#options = options;
+    for (const { vms, process } of options.requests) for (const vm of vms) this.#where.set(vm, process);
   }
 
   /** Runs every request in a process of its own. Never rejects: a process that dies loses its VMs. */
   async run(): Promise<FleetResult> {
     await Promise.all(this.#options.requests.map((request) => this.#runOne(request)));
+    for (const { vm, result } of this.#parts.toReversed()) {
+      const rest = this.#results.get(vm);
+      this.#results.set(vm, rest ? addResults(result, rest) : result);
+    }
     return { results: this.#results, lost: this.#lost, hosts: this.#hosts };
   }
 
   /** Tells a VM's host process something about one of its devices; one that has ended is past hearing it. */
   tell<K extends FrameKind>(vm: number, device: number, kind: K, body: FrameBodies[K]): void {
-    const request = this.#options.requests.find(({ vms }) => vms.includes(vm));
+    const request = this.#options.requests.find(({ process }) => process === this.#where.get(vm));
     if (!request) return;
     const frame = encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
     const child = this.#children.get(request.process);
@@ -118,18 +129,37 @@ export class Fleet {
   }
 
   #lose(request: RunRequest, reason: string): void {
-    for (const vm of request.vms) {
+    for (const [vm, process] of this.#where) {
+      if (process !== request.process) continue;
       if (!this.#results.has(vm))
         this.#lost.push({ vm, reason: `host process ${request.process}: ${reason}` });
       this.#options.onVmEnded?.(vm);
+    }
+    this.#endIfDone();
+  }
+
+  /** Host processes that take VMs in wait for more until they hear that there are none. */
+  #endIfDone(): void {
+    const isOver = (vm: number) => this.#results.has(vm) || this.#lost.some((lost) => lost.vm === vm);
+    if (this.#ended || ![...this.#where.keys()].every(isOver)) return;
+    this.#ended = true;
+    for (const { process, migrations } of this.#options.requests) {
+      if (!migrations) continue;
+      const frame = encodeFrame({ timeUs: wallMs() * 1000, process, vm: 0, device: -1 }, 'runEnd', {});
+      const child = this.#children.get(process);
+      if (child?.connected) child.send(frame, () => {});
     }
   }
 
   #handle(request: RunRequest, bytes: Uint8Array): void {
     const frame = decodeFrame(bytes);
-    if (frame.kind === 'vmResult') {
+    if (frame.kind === 'vmResult' && frame.body.moved)
+      this.#parts.push({ vm: frame.header.vm, result: frame.body });
+    else if (frame.kind === 'vmArrived') this.#where.set(frame.header.vm, request.process);
+    else if (frame.kind === 'vmResult') {
       this.#results.set(frame.header.vm, frame.body);
       this.#options.onVmEnded?.(frame.header.vm);
+      this.#endIfDone();
     } else if (frame.kind === 'deviceReleased')
       this.#options.onReleased?.(frame.header.vm, frame.header.device);
     else if (frame.kind === 'hostResult') {

@@ -7,7 +7,7 @@ import { drawSeed, nowUs } from '#host';
 import type { FrameBodies } from '../channel/schema.ts';
 import { checkCapacity } from '../coordinator/limits.ts';
 import { DEFAULT_MODEL } from '../coordinator/supervisor.ts';
-import { MODEL_FAULTS } from '../coordinator/vm.ts';
+import { MODEL_FAULTS } from '../coordinator/vm-tasks.ts';
 import { SysfsTree } from '../mdev/sysfs.ts';
 import { type DiskWrite, SysfsDisk } from '../mdev/sysfs-disk.ts';
 import { SysfsServer } from '../mdev/sysfs-server.ts';
@@ -15,6 +15,7 @@ import { type RunSummary, summarize } from '../report/summary.ts';
 import { Fleet, type FleetProgress } from './fleet.ts';
 import { scenarioUrl } from './load.ts';
 import { type ResolvedModel, resolveModel } from './model.ts';
+import { Passages } from './passages.ts';
 import { RunMdevs } from './run-mdevs.ts';
 import { ScenarioError, type ScenarioSettings } from './scenario.ts';
 
@@ -32,8 +33,6 @@ const NO_INVALIDATIONS: Readonly<Partial<Record<ScenarioSettings['viommu'], stri
 
 /** RAM is mapped by a TCE per 4 KiB in front of every vGPU: VGPUS_LIMIT of them stay below the platform's 2^20 TCEs. */
 const SPAPR_RAM_MIB_MAX = 128;
-
-export const PROCESSES_LIMIT = 64;
 
 /** Operations of the doomed host process before `host-kill` strikes: it is then under load. */
 const KILL_AFTER_OPERATIONS = 50;
@@ -82,14 +81,17 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
     );
   // Killing the only host process would leave nobody to show that the others are unharmed.
   const wanted = inject === 'host-kill' ? Math.max(2, options.processes) : options.processes;
-  const processes = Math.min(wanted, settings.vms);
+  const processes = Math.max(settings.hosts, Math.min(wanted, settings.vms));
   const seed = options.seed ?? drawSeed();
   const mdevs = new RunMdevs(settings, dirname(resolve(options.path)), seed);
   const vgpus = mdevs.vgpusMax;
   checkCapacity({ ...settings, vgpus, processes, ramBytes: settings.ramMiB * 2 ** 20 });
   const since = nowUs();
-  const requests = shard(options, processes, seed, mdevs, model);
-  for (const { trace } of requests) if (trace !== '') closeSync(openSync(trace, 'w')); // better told now than later
+  const shards = shard(options, processes, seed, mdevs, model);
+  for (const { trace } of shards) if (trace !== '') closeSync(openSync(trace, 'w')); // better told now than later
+  const passages = new Passages(settings.hosts > 1 ? processes : 0);
+  const migrations = { sockets: passages.sockets, vmsMax: settings.vms, devicesMax: settings.vms * vgpus };
+  const requests = passages.exist ? shards.map((request) => ({ ...request, migrations })) : shards;
   const bare = new Fleet({
     requests: settings.bareWorkers > 0 ? [bareRequest(requests[0] as RunRequest, settings.bareWorkers)] : [],
     onProgress: () => {},
@@ -112,6 +114,7 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const { hosts: bareHosts } = await bare.run();
   const { results, lost, hosts } = await fleet.run();
   await stopSysfs();
+  passages.remove();
   const facts = {
     scenario: settings.name,
     vms: settings.vms,
@@ -145,7 +148,7 @@ const bareRequest = (like: RunRequest, bareWorkers: number): RunRequest => ({
   trace: '',
 });
 
-/** Divides the VMs over the processes, contiguous and as even as can be. */
+/** Divides the VMs over the processes, contiguous and as even as can be; with fewer VMs than processes, the last have none. */
 function shard(
   options: RunOptions,
   processes: number,
@@ -156,8 +159,8 @@ function shard(
   const { settings } = options;
   const scenario = scenarioUrl(options.path);
   return Array.from({ length: processes }, (_, process) => {
-    const first = Math.floor((process * settings.vms) / processes);
-    const end = Math.floor(((process + 1) * settings.vms) / processes);
+    const first = Math.ceil((process * settings.vms) / processes);
+    const end = Math.ceil(((process + 1) * settings.vms) / processes);
     const vms = Array.from({ length: end - first }, (_, i) => first + i);
     return {
       scenario,

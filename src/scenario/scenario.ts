@@ -13,6 +13,9 @@ export const VGPUS_LIMIT = 31; // one bus: device numbers 1 to 31
 export const RAM_MIB_MIN = 8;
 export const RAM_MIB_MAX = 4096;
 
+/** Host processes of a run. */
+export const HOSTS_LIMIT = 64;
+
 /** The words that choose a VM's vIOMMU. */
 export const VIOMMUS = ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'] as const;
 
@@ -48,6 +51,8 @@ export const scenarioShape = z.strictObject({
   ramMiB: z.int().min(RAM_MIB_MIN).max(RAM_MIB_MAX).multipleOf(4).default(64),
   viommu: z.enum(VIOMMUS).default('intel'),
   gpu: gpuShape.prefault({}),
+  /** Host processes, at least: with two and more a VM can migrate to another. */
+  hosts: z.int().min(1).max(HOSTS_LIMIT).default(1),
   /** Time limit of each guest's script. */
   timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
   /**
@@ -69,6 +74,11 @@ export type ScenarioSettings = z.infer<typeof scenarioShape>;
 export type Scenario = z.input<typeof scenarioShape> & {
   /** Rejecting, or throwing, fails the run. */
   guest(vm: GuestVm): Promise<void>;
+  /**
+   * The script of a VM that has migrated, at its new host: `state` is what `work` of `vm.migrate` has returned. Without
+   * it the VMs of the scenario cannot migrate.
+   */
+  resume?(vm: GuestVm, state: unknown): Promise<void>;
 };
 
 /** Types a scenario file's default export. Checked when the file is loaded. */
@@ -83,13 +93,20 @@ export class ScenarioError extends Error {
 export function checkScenario(module: { readonly default?: unknown }): {
   settings: ScenarioSettings;
   guest: Scenario['guest'];
+  resume: Scenario['resume'];
 } {
   const exported = module.default;
   if (typeof exported !== 'object' || exported === null)
     throw new ScenarioError('the file has no default export: it must be scenario({ … })');
-  const { guest, ...settings } = exported as Record<string, unknown>;
+  const { guest, resume, ...settings } = exported as Record<string, unknown>;
   if (typeof guest !== 'function') throw new ScenarioError('guest is not a function');
-  return { settings: parseSettings(settings), guest: guest as Scenario['guest'] };
+  if (resume !== undefined && typeof resume !== 'function')
+    throw new ScenarioError('resume is not a function');
+  return {
+    settings: parseSettings(settings),
+    guest: guest as Scenario['guest'],
+    resume: resume as Scenario['resume'],
+  };
 }
 
 /** @throws ScenarioError naming every setting that is wrong and its accepted range */

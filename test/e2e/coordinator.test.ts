@@ -35,6 +35,7 @@ async function withVm(test: (vm: Vm) => Promise<void>): Promise<void> {
         deviceTimeoutMs: 20_000,
         timeoutMs: 1000,
         inject: '',
+        hops: 0,
       },
     ],
     workers: { device: workerEntry('device'), guest: workerEntry('guest') },
