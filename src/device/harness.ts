@@ -29,6 +29,7 @@ import { PinTableWriter } from '../pin-table/writer.ts';
 import { encodePng } from '../report/png.ts';
 import { type DeviceDefinition, factoryOf } from './definition.ts';
 import { DeviceInstance } from './instance.ts';
+import { MigrationState } from './migration-states.ts';
 import { BAR_INDICES, type BarIndex, type DeviceModel, type ModelFactory } from './model.ts';
 
 /** Steps in which a model must come to rest, unless a test says otherwise. */
@@ -38,6 +39,8 @@ export const HARNESS_RAM_MIB = 4;
 export const HARNESS_RAM_MIB_MAX = 256;
 /** Pin table nodes: enough for that RAM as pages, at IOVAs scattered over 64 GiB. */
 const TABLE_NODES = 512;
+/** Bytes of a migration stream at once. */
+const HARNESS_DATA_BYTES = 8192;
 /** Offset of the first BAR in configuration space. */
 const BAR0 = 0x10;
 
@@ -211,6 +214,40 @@ export class DeviceHarness {
   /** The address space is being switched, or no longer: meanwhile a DMA that finds nothing answers DMA_RETRY. */
   switching(on: boolean): void {
     this.#table.setSwitching(on);
+  }
+
+  /**
+   * What the model is now, as the migration stream of its device: read in PRE_COPY, then in STOP_COPY. It runs again
+   * afterwards.
+   * @throws MigrationStateError for a model without `state`, StateError for one whose state cannot be had
+   */
+  save(): Uint8Array {
+    const pieces: Uint8Array[] = [];
+    try {
+      for (const state of [MigrationState.PRE_COPY, MigrationState.STOP_COPY]) {
+        this.#device.setMigrationState(state);
+        for (let end = false; !end; ) {
+          const part = this.#device.readData(HARNESS_DATA_BYTES);
+          pieces.push(part.data);
+          end = part.end;
+        }
+      }
+    } finally {
+      this.#device.setMigrationState(MigrationState.RUNNING);
+    }
+    return Buffer.concat(pieces);
+  }
+
+  /**
+   * Makes the model anew, has it take up what {@link save} has answered, and lets it run. Its address space is to be as
+   * that of the saved one was.
+   * @throws StateError for what is no state of such a device, which cannot be used from then on
+   */
+  restore(bytes: Uint8Array): void {
+    this.#device.setMigrationState(MigrationState.RESUMING);
+    for (let at = 0; at < bytes.length; at += HARNESS_DATA_BYTES)
+      this.#device.writeData(bytes.subarray(at, at + HARNESS_DATA_BYTES));
+    this.#device.setMigrationState(MigrationState.RUNNING);
   }
 
   /** Figures, faults and accesses to registers that the model does not implement, as a run's report has them. */

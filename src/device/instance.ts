@@ -7,18 +7,21 @@ import { MAX_VECTORS } from '../channel/device-link.ts';
 import { REGION_CONFIG, REGION_SCANOUT } from '../channel/mmio-channel.ts';
 import type { FrameBodies } from '../channel/schema.ts';
 import type { HostMemory } from '../host/host-memory.ts';
-import { ConfigSpace } from '../pci/config-space.ts';
 import { UNIMPLEMENTED_OFFSETS_LIMIT, type UnimplementedCount } from '../pci/registers.ts';
 import type { Scanout } from '../pci/scanout.ts';
 import type { PinTableReader } from '../pin-table/reader.ts';
 import { readString, writeString } from './block-access.ts';
-import { DeviceDefinitionError } from './definition.ts';
+import { checkModel } from './check-model.ts';
+import { type DeviceStreamPart, memoriesOf } from './device-stream.ts';
 import { DeviceDma } from './dma.ts';
 import { MetricSet } from './metrics.ts';
+import { DeviceMigration } from './migration.ts';
+import { type MigrationState, migrationStateName } from './migration-states.ts';
 import {
   BAR_INDICES,
   type BarIndex,
   type BarRegion,
+  type DeviceContext,
   type DeviceModel,
   type DeviceOptions,
   type ModelFactory,
@@ -54,6 +57,10 @@ export interface DevicePlace {
   readonly table: PinTableReader;
   readonly memory: HostMemory;
   readonly options: DeviceOptions;
+  /** Of the model, for messages; the device's if nothing is said. */
+  readonly modelName?: string;
+  /** It begins in RESUMING: a migration stream says what it is. */
+  readonly resuming?: boolean;
 }
 
 const isStep = (result: unknown): result is StepResult =>
@@ -65,39 +72,16 @@ const isAccess = (offset: number, size: number): boolean =>
 
 const allOnes = (size: number): bigint => (1n << BigInt(8 * size)) - 1n;
 
-/** @throws DeviceDefinitionError for what a factory answers that is no model */
-function checkModel(answer: unknown): asserts answer is DeviceModel {
-  const check = (holds: boolean, what: string, found: unknown, accepted: string): void => {
-    if (!holds) throw new DeviceDefinitionError(`${what} is ${String(found)}; accepted: ${accepted}`);
-  };
-  const isObject = (value: unknown) => typeof value === 'object' && value !== null;
-  check(isObject(answer), 'the model', answer, 'an object, { config, bars, step, dmaUnmap, close }');
-  const model = answer as DeviceModel;
-  check(model.config instanceof ConfigSpace, "the model's config", model.config, 'a ConfigSpace');
-  check(isObject(model.bars), "the model's bars", model.bars, 'an object, { 0: region }');
-  for (const name of ['step', 'dmaUnmap', 'close'] as const)
-    check(typeof model[name] === 'function', `the model's ${name}`, model[name], 'a function');
-  const { scanout } = model;
-  check(scanout === undefined || typeof scanout === 'function', "the model's scanout", scanout, 'a function');
-  for (const [bar, { size, read, write }] of Object.entries(model.bars)) {
-    const answers = typeof read === 'function' && typeof write === 'function';
-    check(
-      answers && Number.isSafeInteger(size) && size >= 0,
-      `BAR${bar}`,
-      `a region of ${size} bytes`,
-      'an object, { size, read, write }',
-    );
-  }
-}
-
 export class DeviceInstance {
-  readonly model: DeviceModel;
   readonly dma: DeviceDma;
   readonly metrics = new MetricSet();
   readonly timers: TimerQueue;
   readonly #host: DeviceHost;
   readonly #spin: SpinWatch;
-  readonly #scanout: ScanoutRegion;
+  readonly #build: () => DeviceModel;
+  readonly #migration: DeviceMigration;
+  #model: DeviceModel | undefined;
+  #scanout: ScanoutRegion;
   /** Accesses to BARs that are not there, or beyond a region's end: bar, then offset. */
   readonly #unclaimed = new Map<number, Map<number, UnimplementedCount>>();
   #unclaimedRows = 0;
@@ -105,25 +89,90 @@ export class DeviceInstance {
   #logged = 0;
 
   /** Builds the model. @throws whatever its factory throws */
-  constructor({ name, table, memory, options }: DevicePlace, host: DeviceHost, factory: ModelFactory) {
+  constructor(place: DevicePlace, host: DeviceHost, factory: ModelFactory) {
+    const { name, table, memory, options, modelName = name, resuming = false } = place;
     this.#host = host;
     this.timers = new TimerQueue(() => host.nowUs());
     this.#spin = new SpinWatch(() => host.nowUs());
     this.dma = new DeviceDma(table, memory, host);
-    const model: unknown = factory(
-      {
-        name,
-        dma: this.dma,
-        timers: this.timers,
-        metrics: this.metrics,
-        interrupt: (vector) => this.#interrupt(vector),
-        log: (text) => this.#log(text),
+    const context: DeviceContext = {
+      name,
+      dma: this.dma,
+      timers: this.timers,
+      metrics: this.metrics,
+      interrupt: (vector) => this.#interrupt(vector),
+      log: (text) => this.#log(text),
+    };
+    this.#build = () => {
+      const model: unknown = factory(context, options);
+      checkModel(model);
+      return model;
+    };
+    this.#model = this.#build();
+    this.#scanout = this.#scanoutRegion();
+    const device = this;
+    this.#migration = new DeviceMigration({
+      get model() {
+        return device.model;
       },
-      options,
-    );
-    checkModel(model);
-    this.model = model;
-    this.#scanout = new ScanoutRegion(model, (text) => this.#host.violation('bad-answer', text));
+      modelName,
+      rebuild: () => this.#rebuild(),
+    });
+    if (resuming) this.#migration.startResuming();
+  }
+
+  get model(): DeviceModel {
+    return this.#model!;
+  }
+
+  /** Its state in VFIO's migration interface. Only in RUNNING and PRE_COPY it works, and its timers run. */
+  get migrationState(): MigrationState {
+    return this.#migration.state;
+  }
+
+  /** True if it works, and answers what the guest accesses. */
+  get running(): boolean {
+    return this.#migration.running;
+  }
+
+  /**
+   * Enters a state, through others if need be. At the source the model keeps its pins: it may go on there.
+   * @throws MigrationStateError if that is not possible: the device is where it was
+   * @throws StateError for a stream that is not complete: the device is in ERROR
+   */
+  setMigrationState(state: number): void {
+    this.#migration.enter(state);
+    this.#spin.moved();
+  }
+
+  /**
+   * The next bytes of its migration stream, at most `maxBytes`, in PRE_COPY and STOP_COPY.
+   * @throws MigrationStateError, StateError
+   */
+  readData(maxBytes: number): DeviceStreamPart {
+    return this.#migration.read(maxBytes);
+  }
+
+  /** Takes the next bytes of a migration stream, in RESUMING. @throws MigrationStateError, StateError: it is in ERROR then */
+  writeData(bytes: Uint8Array): void {
+    this.#migration.write(bytes);
+  }
+
+  /** Makes the model anew: the only way out of the state ERROR. */
+  reset(): void {
+    this.#migration.reset();
+  }
+
+  /** Microseconds until a timer is due: never, while it does not run. */
+  get waitUs(): number {
+    return this.running ? this.timers.waitUs : Number.POSITIVE_INFINITY;
+  }
+
+  /** Bytes that its memories cost now. */
+  get memoryBytes(): number {
+    let bytes = 0;
+    for (const memory of memoriesOf(this.model).values()) bytes += memory.allocatedBytes;
+    return bytes;
   }
 
   /** What the device displays now; undefined for nothing, or for what cannot be a picture. */
@@ -179,8 +228,9 @@ export class DeviceInstance {
     else writeString(offset, bytes, (at, size, value) => this.write(region, at, size, value));
   }
 
-  /** Runs due timers, then one step of the model. */
+  /** Runs due timers, then one step of the model; nothing while it does not run. */
   step(): StepResult {
+    if (!this.running) return 'idle';
     if (this.timers.runDue() > 0) this.#spin.moved();
     const result: unknown = this.model.step();
     if (result === 'idle') return result;
@@ -224,6 +274,18 @@ export class DeviceInstance {
     };
   }
 
+  #rebuild(): void {
+    this.model.close();
+    this.timers.clear();
+    this.#model = undefined;
+    this.#model = this.#build();
+    this.#scanout = this.#scanoutRegion();
+  }
+
+  #scanoutRegion(): ScanoutRegion {
+    return new ScanoutRegion(this.model, (text) => this.#host.violation('bad-answer', text));
+  }
+
   /** A BAR answers only while its space, memory or I/O, is enabled; else nobody claims the access. */
   #region(region: number): BarRegion | undefined {
     const { config, bars } = this.model;
@@ -252,7 +314,15 @@ export class DeviceInstance {
       this.#host.violation('bad-interrupt', text);
       return;
     }
-    const delivered = this.model?.config.delivered(vector);
+    if (this.#model && !this.running) {
+      const state = migrationStateName(this.migrationState);
+      this.#host.violation(
+        'bad-interrupt',
+        `raises interrupt ${vector} in ${state}; accepted: while it runs`,
+      );
+      return;
+    }
+    const delivered = this.#model?.config.delivered(vector);
     if (delivered !== undefined) this.#host.interrupt(delivered);
   }
 

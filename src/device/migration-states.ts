@@ -43,8 +43,8 @@ const ARCS: readonly {
   { from: STOP, to: RESUMING, arc: 'resume' },
   { from: RESUMING, to: STOP, arc: 'resumed' },
   { from: RUNNING, to: PRE_COPY, arc: 'log' },
-  { from: PRE_COPY, to: RUNNING, arc: 'unlog' },
   { from: PRE_COPY, to: STOP_COPY, arc: 'rest' },
+  { from: PRE_COPY, to: RUNNING, arc: 'unlog' },
 ];
 
 /** States in which a stream is read: a way may begin or end there, but not lead through. */

@@ -5,6 +5,7 @@
  */
 import type { Iova } from '../address/address.ts';
 import type { StateReader, StateValues } from '../channel/state-bag.ts';
+import type { SeatHandle } from '../gpu/seat.ts';
 import type { ConfigSpace } from '../pci/config-space.ts';
 import type { UnimplementedCount } from '../pci/registers.ts';
 import type { Scanout } from '../pci/scanout.ts';
@@ -55,9 +56,12 @@ export interface ModelState {
   readonly version: number;
   /** The oldest version that `restore` reads; `version` if nothing is said. */
   readonly oldest?: number;
-  /** The values now. The device has stopped; it may go on here if the migration fails. */
+  /** The values now. The device has stopped, and keeps its pins: it may go on here if the migration fails. */
   save(): StateValues;
-  /** Takes values up, in a device just made, after registers and memories. @throws StateError */
+  /**
+   * Takes values up, in a device just made, after registers and memories. It does not run yet: no DMA, no pins, no
+   * interrupts; timers may be set. @throws StateError
+   */
   restore(state: StateReader): void;
 }
 
@@ -71,7 +75,7 @@ export interface DeviceModel {
   /** Memories of the device's own, behind BARs or not: the runtime migrates them. Names are unique. */
   readonly memories?: readonly DeviceMemory[];
   /** Without it the device cannot be migrated: it would forget what nobody else knows. */
-  readonly state?: ModelState;
+  readonly state?: ModelState | undefined;
   /** What the device displays now, if it is a display, and on. For screenshots: no guest sees it. */
   scanout?(): Scanout | undefined;
   /** Does a bounded piece of work (microseconds). Control messages are served between steps. */
@@ -120,6 +124,8 @@ export interface DeviceContext {
 export interface DeviceOptions {
   /** A deliberate fault, by name; empty for a sound model. */
   readonly fault: string;
+  /** A vGPU's seat at the engine of its physical GPU; without one it has an engine of its own. */
+  readonly seat?: SeatHandle;
 }
 
 export type ModelFactory = (context: DeviceContext, options: DeviceOptions) => DeviceModel;

@@ -4,15 +4,19 @@
 import { getHeapStatistics } from 'node:v8';
 import { nowUs, wallMs } from '#host';
 import type { Iova } from '../address/address.ts';
-import { decodeFrame, encodeFrame, type FrameKind } from '../channel/codec.ts';
-import { DeviceLink, DeviceState } from '../channel/device-link.ts';
-import type { MmioServer } from '../channel/mmio-channel.ts';
+import { decodeFrame, encodeFrame, type Frame, type FrameKind } from '../channel/codec.ts';
+import { DEVICE_DATA_BYTES_MAX, DeviceLink, DeviceState } from '../channel/device-link.ts';
+import { MMIO_RING_ENTRIES, type MmioServer } from '../channel/mmio-channel.ts';
 import type { FrameBodies } from '../channel/schema.ts';
+import { StateError } from '../channel/state-bag.ts';
 import { HostMemory, type HostMemoryHandle } from '../host/host-memory.ts';
 import type { PinTableHandle } from '../pin-table/kernels.ts';
 import { PinTableReader } from '../pin-table/reader.ts';
+import type { DeviceStreamPart } from './device-stream.ts';
 import { DeviceInstance } from './instance.ts';
-import type { DeviceOptions, ModelFactory } from './model.ts';
+import { MigrationStateError } from './migration.ts';
+import { MigrationState } from './migration-states.ts';
+import type { DeviceOptions, ModelFactory, StepResult } from './model.ts';
 
 /** Everything a device worker is given: shared memory and numbers. */
 export interface DeviceTask {
@@ -24,6 +28,8 @@ export interface DeviceTask {
   readonly model: string;
   readonly modelSource: string;
   readonly options: DeviceOptions;
+  /** It begins in RESUMING, for a migration stream that comes. */
+  readonly resuming?: boolean;
   readonly link: SharedArrayBuffer;
   readonly pinTable: SharedArrayBuffer | PinTableHandle;
   readonly readerSlot: number;
@@ -47,6 +53,10 @@ const IDLE_WAIT_MS = 1000;
 const STALL_WAIT_MS = 5;
 /** How long a device waits for its fault to be recorded. */
 const FAULT_WAIT_MS = 5000;
+/** Answers kept while the ring to the coordinator is full; with so many, requests wait in theirs. */
+const ANSWERS_LIMIT = 16;
+/** How soon a device tries again to put them into the ring: nobody rings when there is room. */
+const ANSWER_WAIT_MS = 1;
 /** Violations sent one by one; the rest are only counted. */
 const VIOLATION_LIMIT = 8;
 
@@ -68,6 +78,8 @@ export class DeviceRuntime {
   readonly #device: DeviceInstance;
   readonly #counts = { stalls: 0, interrupts: 0, faultsDropped: 0 };
   readonly #violations = new Map<string, number>();
+  /** Encoded answers that found the ring full, in their order. */
+  readonly #answers: Uint8Array[] = [];
   #stopping = false;
   #lookedUs = 0;
   #faultsSent = 0;
@@ -83,6 +95,8 @@ export class DeviceRuntime {
         table: new PinTableReader(task.pinTable, task.readerSlot),
         memory: new HostMemory(task.memory),
         options: task.options,
+        modelName: task.model,
+        resuming: task.resuming === true,
       },
       {
         fault: (iova, write, denied) => this.#sendFault(iova, write, denied),
@@ -113,15 +127,22 @@ export class DeviceRuntime {
     const sequence = this.#link.doorbell.sequence;
     this.#link.beginTurn();
     this.#link.doorbell.take(() => {});
-    const moreMmio = this.#mmio.serve(this.#device, BURST);
+    this.#sendAnswers();
+    // What is accessed while the device stands still waits in the ring until it runs again.
+    const ran = this.#device.running;
+    const moreMmio = ran && this.#mmio.serve(this.#device, BURST);
     const moreControl = this.#serveControl();
     const result = this.#stopping ? 'more' : this.#device.step();
     this.#lookAtMemory();
-    if (result === 'more' || moreMmio || moreControl) return;
+    if (result === 'more' || moreMmio || moreControl || ran !== this.#device.running) return;
     if (result === 'stalled') this.#counts.stalls++;
-    const wait = result === 'stalled' ? Math.min(STALL_WAIT_MS, idleMs) : idleMs;
     this.#link.endTurn();
-    this.#link.doorbell.wait(sequence, Math.min(wait, this.#device.timers.waitUs / 1000));
+    this.#link.doorbell.wait(sequence, Math.min(this.#waitMs(result), idleMs, this.#device.waitUs / 1000));
+  }
+
+  #waitMs(result: StepResult): number {
+    if (this.#answers.length > 0) return ANSWER_WAIT_MS;
+    return result === 'stalled' ? STALL_WAIT_MS : IDLE_WAIT_MS;
   }
 
   /** V8 limits a worker's heap, not the buffers that it refers to. @throws DeviceMemoryError */
@@ -129,7 +150,8 @@ export class DeviceRuntime {
     const now = nowUs();
     if (now - this.#lookedUs < MEMORY_LOOK_US) return;
     this.#lookedUs = now;
-    const { external_memory: bytes } = getHeapStatistics();
+    // What it has declared as its memory has a size of its own.
+    const bytes = getHeapStatistics().external_memory - this.#device.memoryBytes;
     if (bytes > BUFFER_BYTES_LIMIT)
       throw new DeviceMemoryError(
         `holds ${Math.ceil(bytes / 2 ** 20)} MiB of buffers; accepted: up to ${BUFFER_BYTES_LIMIT / 2 ** 20} MiB`,
@@ -139,17 +161,43 @@ export class DeviceRuntime {
   /** Serves at most BURST frames. True if more may be waiting. */
   #serveControl(): boolean {
     for (let served = 0; served < BURST; served++) {
+      if (this.#answers.length >= ANSWERS_LIMIT) return false;
       const bytes = this.#link.toDevice.shift();
       if (!bytes) return false;
-      const frame = decodeFrame(bytes);
-      if (frame.kind === 'deviceStop') this.#stopping = true;
-      else if (frame.kind === 'dmaUnmap') {
-        const { iova, size } = frame.body;
-        const released = this.#device.dmaUnmap(iova as Iova, size);
-        this.#send('dmaUnmapDone', { iova, size, released });
-      }
+      this.#serveFrame(decodeFrame(bytes));
     }
     return true;
+  }
+
+  #serveFrame(frame: Frame): void {
+    if (frame.kind === 'deviceStop') this.#stopping = true;
+    else if (frame.kind === 'dmaUnmap') {
+      const { iova, size } = frame.body;
+      const released = this.#device.dmaUnmap(iova as Iova, size);
+      this.#send('dmaUnmapDone', { iova, size, released });
+    } else if (frame.kind === 'deviceStateSet') this.#enterState(frame.body.state);
+    else if (frame.kind === 'deviceDataRead') this.#readData(frame.body.maxBytes);
+    else if (frame.kind === 'deviceDataWrite') this.#writeData(frame.body.data);
+  }
+
+  /** Writes are posted: what the guest had written before it stopped is done before the device stops. */
+  #enterState(state: number): void {
+    const runs = state === MigrationState.RUNNING || state === MigrationState.PRE_COPY;
+    if (this.#device.running && !runs) this.#mmio.serve(this.#device, MMIO_RING_ENTRIES);
+    const error = errorOf(() => this.#device.setMigrationState(state));
+    this.#answer('deviceStateChanged', { state: this.#device.migrationState, error });
+  }
+
+  #readData(maxBytes: number): void {
+    let part: DeviceStreamPart = { data: NO_BYTES, end: false, initialBytes: 0, dirtyBytes: 0 };
+    const error = errorOf(() => {
+      part = this.#device.readData(Math.min(maxBytes, DEVICE_DATA_BYTES_MAX));
+    });
+    this.#answer('deviceData', { ...part, error });
+  }
+
+  #writeData(data: Uint8Array): void {
+    this.#answer('deviceDataWritten', { error: errorOf(() => this.#device.writeData(data)) });
   }
 
   #interrupt(vector: number): void {
@@ -180,11 +228,40 @@ export class DeviceRuntime {
   }
 
   #send<K extends FrameKind>(kind: K, body: FrameBodies[K]): boolean {
+    return this.#push(this.#encode(kind, body));
+  }
+
+  /** Sends what the coordinator waits for: now, or when there is room. */
+  #answer<K extends FrameKind>(kind: K, body: FrameBodies[K]): void {
+    this.#answers.push(this.#encode(kind, body));
+    this.#sendAnswers();
+  }
+
+  #sendAnswers(): void {
+    while (this.#answers.length > 0 && this.#push(this.#answers[0]!)) this.#answers.shift();
+  }
+
+  #encode<K extends FrameKind>(kind: K, body: FrameBodies[K]): Uint8Array {
     const { process, vm, device } = this.#task;
-    const sent = this.#link.fromDevice.push(
-      encodeFrame({ timeUs: wallMs() * 1000, process, vm, device }, kind, body),
-    );
+    return encodeFrame({ timeUs: wallMs() * 1000, process, vm, device }, kind, body);
+  }
+
+  #push(frame: Uint8Array): boolean {
+    const sent = this.#link.fromDevice.push(frame);
     if (sent) this.#coordinator.ring(this.#task.coordinatorBit);
     return sent;
+  }
+}
+
+const NO_BYTES = new Uint8Array();
+
+/** What went wrong, as the coordinator is told; empty for nothing. A fault of the model's code is not caught here. */
+function errorOf(work: () => void): string {
+  try {
+    work();
+    return '';
+  } catch (error) {
+    if (error instanceof StateError || error instanceof MigrationStateError) return error.message;
+    throw error;
   }
 }

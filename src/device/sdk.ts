@@ -2,6 +2,7 @@
  * What a device model's file imports from `mdevsim/device`: small, because every device worker loads it.
  */
 export { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../address/address.ts';
+export { StateError, type StateReader, type StateValue, type StateValues } from '../channel/state-bag.ts';
 export { ConfigSpace, type PciCapability, type PciIdentity } from '../pci/config-space.ts';
 export { RegisterFile, type RegisterSpec, RegisterTableError } from '../pci/registers.ts';
 export type { Scanout } from '../pci/scanout.ts';
@@ -11,10 +12,12 @@ export {
   type DeviceBehaviour,
   type DeviceDefinition,
   DeviceDefinitionError,
-  type DeviceIdentity,
   defineDevice,
+  type MemoryBarDefinition,
+  type RegisterBarDefinition,
 } from './definition.ts';
 export { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY, type DmaStatus } from './dma.ts';
+export type { DeviceIdentity } from './identity.ts';
 export { DeviceMemory } from './memory.ts';
 export type {
   BarIndex,
@@ -25,5 +28,6 @@ export type {
   DeviceOptions,
   DeviceTimers,
   ModelFactory,
+  ModelState,
   StepResult,
 } from './model.ts';

@@ -45,6 +45,11 @@ export class TimerQueue implements DeviceTimers {
     return this.#timers.length;
   }
 
+  /** Forgets them all. */
+  clear(): void {
+    this.#timers.length = 0;
+  }
+
   /** Microseconds until the next timer is due; 0 if one is, Infinity if there is none. */
   get waitUs(): number {
     const [next] = this.#timers;
