@@ -6,6 +6,8 @@ import type { MapRange, UnmapRange } from './vtd-domain.ts';
 
 /** An IOVA→GPA address space that devices can be attached to. Addresses and sizes are bytes, multiples of 4 KiB. */
 export interface GuestDomain extends DmaDomain {
+  /** Its number: it is {@link GuestIommu.domain} of it, also on another host. */
+  readonly id: number;
   /**
    * Resolves when the devices attached to it see the mapping.
    * @param perm PERM_READ | PERM_WRITE
@@ -47,6 +49,8 @@ export interface GuestIommu {
   readonly capabilities: GuestIommuCapabilities;
   /** An empty domain. @throws the driver's own error when there is no room for one more */
   createDomain(): GuestDomain;
+  /** The domain of that number, if it is one of this driver's. */
+  domain(id: number): GuestDomain | undefined;
   /** Puts a device into a domain of this driver, out of any other. */
   attach(requesterId: number, domain: GuestDomain): Promise<void>;
   /** Lets a device see system memory while others are translated. */
@@ -60,4 +64,9 @@ export interface GuestIommu {
    * them. Always undefined without {@link GuestIommuCapabilities.faultRecords}.
    */
   readFaults(): Promise<GuestFault | undefined>;
+  /**
+   * What it knows beside guest RAM and the hardware, as JSON, for a driver on another host: see restoreGuestIommu.
+   * @throws InFlightError while a call of it or of its domains is under way
+   */
+  save(): unknown;
 }

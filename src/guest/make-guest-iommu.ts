@@ -2,14 +2,14 @@
  * The guest's driver for its vIOMMU, by the word a scenario uses.
  */
 import type { GuestRam } from '../host/guest-ram.ts';
-import { ForgetfulVtdDriver } from './faulty.ts';
+import { ForgetfulVtdDriver, type ForgetfulVtdState } from './faulty.ts';
 import type { GuestIommu } from './iommu-driver.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { RegisterPort } from './register-port.ts';
-import { SwitchedSpapr } from './switched-spapr.ts';
-import { SwitchedVirtioIommu } from './switched-virtio-iommu.ts';
+import { SwitchedSpapr, type SwitchedSpaprState } from './switched-spapr.ts';
+import { SwitchedVirtioIommu, type SwitchedVirtioState } from './switched-virtio-iommu.ts';
 import type { VirtioIommuDriver } from './virtio-iommu-driver.ts';
-import { VtdDriver, type VtdMode } from './vtd-driver.ts';
+import { VtdDriver, type VtdDriverState, type VtdMode } from './vtd-driver.ts';
 
 /** What a driver is made from. */
 export interface GuestMachine {
@@ -25,6 +25,11 @@ export interface GuestMachine {
   registers(): RegisterPort;
   /** The VM's one virtio-iommu driver: scripts may use it beside the interface. */
   virtioIommu(): Promise<VirtioIommuDriver>;
+}
+
+/** What a driver is made from that another host has saved: its virtio-iommu driver is restored already. */
+export interface RestoredMachine extends Omit<GuestMachine, 'virtioIommu'> {
+  readonly virtioIommu: VirtioIommuDriver | undefined;
 }
 
 /** The VT-d driver's mode, by the vIOMMU's word and the parameter `stage`. */
@@ -49,22 +54,37 @@ async function makeVtd(machine: GuestMachine): Promise<GuestIommu> {
   return driver;
 }
 
+function restoreVtd(machine: RestoredMachine, saved: unknown): GuestIommu {
+  const { ram, pages } = machine;
+  if (machine.fault === 'skip-invalidation')
+    return ForgetfulVtdDriver.restore(machine.registers(), ram, pages, saved as ForgetfulVtdState);
+  return VtdDriver.restore(machine.registers(), ram, pages, saved as VtdDriverState);
+}
+
 interface Maker {
   make(machine: GuestMachine): Promise<GuestIommu>;
+  /** @param saved what the driver's `save()` gave */
+  restore(machine: RestoredMachine, saved: unknown): GuestIommu;
   /** Devices see nothing until the driver has started: the guest's kernel starts it before theirs. */
   readonly atBoot: boolean;
 }
 
 const MAKERS: Readonly<Record<string, Maker>> = {
-  intel: { make: makeVtd, atBoot: false },
-  'intel-scalable': { make: makeVtd, atBoot: false },
+  intel: { make: makeVtd, restore: restoreVtd, atBoot: false },
+  'intel-scalable': { make: makeVtd, restore: restoreVtd, atBoot: false },
   virtio: {
     make: async (machine) => new SwitchedVirtioIommu(await machine.virtioIommu()),
+    restore: ({ virtioIommu }, saved) => {
+      if (!virtioIommu) throw new Error('the saved guest has no virtio-iommu driver behind its vm.iommu()');
+      return SwitchedVirtioIommu.restore(virtioIommu, saved as SwitchedVirtioState);
+    },
     atBoot: false,
   },
   spapr: {
     make: ({ registers, ram, pages, requesterIds }) =>
       SwitchedSpapr.create(registers(), ram, pages, requesterIds),
+    restore: ({ registers, ram, pages }, saved) =>
+      SwitchedSpapr.restore(registers(), ram, pages, saved as SwitchedSpaprState),
     atBoot: true,
   },
 };
@@ -72,13 +92,27 @@ const MAKERS: Readonly<Record<string, Maker>> = {
 /** True if devices work only once the driver has started. */
 export const startsAtBoot = (viommu: string): boolean => MAKERS[viommu]?.atBoot ?? false;
 
-/** A started driver; translation is disabled. @throws Error if there is no such vIOMMU, the driver's own errors */
-export async function makeGuestIommu(machine: GuestMachine): Promise<GuestIommu> {
-  const { viommu } = machine;
+/** @throws Error if there is no such vIOMMU */
+function makerOf(viommu: string): Maker {
   const maker = MAKERS[viommu];
   if (!maker)
     throw new Error(
       `vm.iommu(): vIOMMU '${viommu}' has no driver; accepted: ${Object.keys(MAKERS).join(', ')}. Ask vm.viommu first`,
     );
-  return maker.make(machine);
+  return maker;
+}
+
+/** A started driver; translation is disabled. @throws Error if there is no such vIOMMU, the driver's own errors */
+export async function makeGuestIommu(machine: GuestMachine): Promise<GuestIommu> {
+  return makerOf(machine.viommu).make(machine);
+}
+
+/**
+ * A driver that goes on where another was, on another host. Guest RAM and the vIOMMU are as that one left them; neither
+ * is touched.
+ * @param saved what {@link GuestIommu.save} of a driver for the same vIOMMU gave; its shape is not checked
+ * @throws Error if there is no such vIOMMU
+ */
+export function restoreGuestIommu(machine: RestoredMachine, saved: unknown): GuestIommu {
+  return makerOf(machine.viommu).restore(machine, saved);
 }

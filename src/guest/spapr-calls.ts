@@ -5,8 +5,12 @@
 import { nowUs, yieldTurn } from '#host';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as spapr from '../pci/spapr-format.ts';
+import { InFlight, InFlightError } from './in-flight.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { RegisterPort } from './register-port.ts';
+
+/** Bytes from one slot's record to the next's. */
+const RECORD_STEP = 32;
 
 /** Thrown when a call has not returned in time. Its slot is given up: the hypervisor may still write to it. */
 export class HypercallTimeout extends Error {
@@ -30,11 +34,19 @@ export interface CallResult {
   readonly out: bigint;
 }
 
+/** What the call page's user knows beside RAM and the page's registers; no call is under way. */
+export interface SpaprCallsState {
+  readonly timeoutMs: number;
+  /** The last is used next. */
+  readonly slots: readonly Slot[];
+}
+
 /** One call at a time; `record` is where its result appears, `list` a page for its TCEs or RTAS arguments. */
 interface Slot {
   readonly base: number;
   readonly record: number;
-  list: number | undefined;
+  /** 0: none yet. */
+  list: number;
   sequence: number;
   recordSet: boolean;
 }
@@ -45,23 +57,36 @@ export class SpaprCalls {
   readonly #pages: PageAllocator;
   readonly #timeoutMs: number;
   readonly #free: Slot[];
+  /** Of every driver and domain that makes its calls here. */
+  readonly inFlight = new InFlight();
   readonly #waiting: { readonly resolve: (slot: Slot) => void; readonly reject: (error: Error) => void }[] =
     [];
   #lostSlots = 0;
 
-  /** Takes one page now, and one for each slot that passes a list. @throws PageAllocatorExhausted */
-  constructor(port: RegisterPort, ram: GuestRam, pages: PageAllocator, timeoutMs: number) {
+  /**
+   * Takes one page now, and one for each slot that passes a list.
+   * @param saved slots that the hypervisor knows already: no page is taken
+   * @throws PageAllocatorExhausted
+   */
+  constructor(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    timeoutMs: number,
+    saved?: SpaprCallsState,
+  ) {
     this.#port = port;
     this.#ram = ram;
     this.#pages = pages;
     this.#timeoutMs = timeoutMs;
-    const records = pages.allocate();
-    // Highest first, because slots are taken from the end.
-    this.#free = Array.from({ length: spapr.CALL_SLOTS }, (_, i) => {
-      const index = spapr.CALL_SLOTS - 1 - i;
-      const base = spapr.CALL_SLOT_BASE + index * spapr.CALL_SLOT_BYTES;
-      return { base, record: records + index * 32, list: undefined, sequence: 0, recordSet: false };
-    });
+    this.#free = saved ? saved.slots.map((slot) => ({ ...slot })) : slotsOf(pages.allocate());
+  }
+
+  /** @throws InFlightError while a call is under way, or one has not returned in time */
+  save(): SpaprCallsState {
+    const busy = spapr.CALL_SLOTS - this.#free.length;
+    if (busy > 0) throw new InFlightError('the call page', [`${busy} hypercalls`]);
+    return { timeoutMs: this.#timeoutMs, slots: this.#free.map((slot) => ({ ...slot })) };
   }
 
   /** Makes a call. @throws HypercallTimeout, NoCallSlot */
@@ -80,7 +105,7 @@ export class SpaprCalls {
     args: (gpa: number) => readonly bigint[],
   ): Promise<CallResult & { readonly page: Uint8Array }> {
     return this.#withSlot(async (slot) => {
-      slot.list ??= this.#pages.allocate();
+      if (slot.list === 0) slot.list = this.#pages.allocate();
       this.#ram.write(slot.list, bytes);
       const result = await this.#make(slot, opcode, args(slot.list));
       return { ...result, page: this.#ram.read(slot.list, bytes.length) };
@@ -158,3 +183,11 @@ export class SpaprCalls {
     };
   }
 }
+
+/** Slots with their records in a page. Highest first, because slots are taken from the end. */
+const slotsOf = (records: number): Slot[] =>
+  Array.from({ length: spapr.CALL_SLOTS }, (_, i) => {
+    const index = spapr.CALL_SLOTS - 1 - i;
+    const base = spapr.CALL_SLOT_BASE + index * spapr.CALL_SLOT_BYTES;
+    return { base, record: records + index * RECORD_STEP, list: 0, sequence: 0, recordSet: false };
+  });

@@ -4,6 +4,7 @@
 import { hex } from '../address/address.ts';
 import * as spapr from '../pci/spapr-format.ts';
 import type { GuestDomain } from './iommu-driver.ts';
+import { numbersOf, type Run, runsOf } from './runs.ts';
 import { HypercallTimeout, type SpaprCalls } from './spapr-calls.ts';
 import type { MapRange, UnmapRange } from './vtd-domain.ts';
 
@@ -38,8 +39,15 @@ interface Span {
   readonly count: number;
 }
 
-/** A run of TCEs for one call. */
-interface Run {
+/** A window, and which of its TCEs are put. */
+export interface SpaprDomainState {
+  readonly window: DmaWindow;
+  /** Indices of TCEs, in runs. */
+  readonly live: readonly Run[];
+}
+
+/** Neighbouring TCEs for one call. */
+interface TceRun {
   readonly index: number;
   readonly tces: bigint[];
 }
@@ -61,6 +69,22 @@ export class SpaprDomain implements GuestDomain {
     this.#entries = window.size / this.#pageSize;
   }
 
+  /** One that goes on where another was: the window is there and holds its TCEs. */
+  static restore({ window, live }: SpaprDomainState, calls: SpaprCalls): SpaprDomain {
+    const domain = new SpaprDomain(window, calls);
+    for (const index of numbersOf(live, 1)) domain.#live.add(index);
+    return domain;
+  }
+
+  save(): SpaprDomainState {
+    return { window: this.window, live: runsOf(this.#live, 1) };
+  }
+
+  /** The window's number: what hypercalls name it by. */
+  get id(): number {
+    return this.window.liobn;
+  }
+
   /**
    * Maps a range; resolves when devices see it.
    * @param iova,gpa,size multiples of the window's page size
@@ -80,7 +104,11 @@ export class SpaprDomain implements GuestDomain {
     return this.#putAll(ranges, () => false);
   }
 
-  async #putAll(ranges: readonly MapRange[], taken: (index: number) => boolean): Promise<void> {
+  #putAll(ranges: readonly MapRange[], taken: (index: number) => boolean): Promise<void> {
+    return this.#calls.inFlight.run('map', () => this.#putRanges(ranges, taken));
+  }
+
+  async #putRanges(ranges: readonly MapRange[], taken: (index: number) => boolean): Promise<void> {
     const tces = new Map<number, bigint>();
     for (const { iova, gpa, size, perm } of ranges) {
       if (gpa % this.#pageSize !== 0)
@@ -109,7 +137,11 @@ export class SpaprDomain implements GuestDomain {
   }
 
   /** As {@link unmap} for several ranges. When one throws, those before it are unmapped. */
-  async unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+  unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+    return this.#calls.inFlight.run('unmap', () => this.#clearRanges(ranges));
+  }
+
+  async #clearRanges(ranges: readonly UnmapRange[]): Promise<number> {
     const zeros = new Map<number, bigint>();
     for (const { iova, size } of ranges)
       for (const index of this.#liveIn(this.#span('unmap', iova, size)))
@@ -132,11 +164,11 @@ export class SpaprDomain implements GuestDomain {
    * Changes TCEs, run by run. They are marked meanwhile: another flow that names one is refused, not interleaved. Those
    * of a call that has not returned in time stay marked: what they hold is not known.
    */
-  async #eachRun(tces: ReadonlyMap<number, bigint>, change: (run: Run) => Promise<void>): Promise<void> {
+  async #eachRun(tces: ReadonlyMap<number, bigint>, change: (run: TceRun) => Promise<void>): Promise<void> {
     const marked = new Set(tces.keys());
     for (const index of marked) this.#busy.add(index);
     try {
-      for (const run of runsOf(tces)) {
+      for (const run of callsOf(tces)) {
         try {
           await change(run);
         } catch (error) {
@@ -150,7 +182,7 @@ export class SpaprDomain implements GuestDomain {
     }
   }
 
-  async #put({ index, tces }: Run): Promise<void> {
+  async #put({ index, tces }: TceRun): Promise<void> {
     if (tces.length === 1) {
       await this.#call(spapr.H_PUT_TCE, [this.#ioba(index), tces[0] as bigint]);
       return;
@@ -196,8 +228,8 @@ export class SpaprDomain implements GuestDomain {
 }
 
 /** Divides TCEs into runs of neighbours that one call takes. */
-function runsOf(tces: ReadonlyMap<number, bigint>): Run[] {
-  const runs: Run[] = [];
+function callsOf(tces: ReadonlyMap<number, bigint>): TceRun[] {
+  const runs: TceRun[] = [];
   for (const index of [...tces.keys()].sort((a, b) => a - b)) {
     const last = runs.at(-1);
     const tce = tces.get(index) as bigint;

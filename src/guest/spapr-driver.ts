@@ -7,8 +7,8 @@ import type { GuestRam } from '../host/guest-ram.ts';
 import * as spapr from '../pci/spapr-format.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { RegisterPort } from './register-port.ts';
-import { SpaprCalls } from './spapr-calls.ts';
-import { type DmaWindow, HypercallError, SpaprDomain } from './spapr-domain.ts';
+import { SpaprCalls, type SpaprCallsState } from './spapr-calls.ts';
+import { type DmaWindow, HypercallError, SpaprDomain, type SpaprDomainState } from './spapr-domain.ts';
 
 export { HypercallTimeout } from './spapr-calls.ts';
 export { type DmaWindow, HypercallError, SpaprDomain, WindowRangeError } from './spapr-domain.ts';
@@ -39,17 +39,41 @@ export interface WindowCapabilities {
   readonly pageShifts: readonly number[];
 }
 
+/** What the drivers that share a call page know beside guest RAM and the hypervisor's tables. */
+export interface SpaprState {
+  readonly calls: SpaprCallsState;
+  readonly bridges: readonly {
+    readonly bridge: number;
+    readonly defaultWindow: SpaprDomainState;
+    /** Dynamic windows. */
+    readonly windows: readonly SpaprDomainState[];
+  }[];
+}
+
 export class SpaprDriver {
   readonly #ram: GuestRam;
   readonly #calls: SpaprCalls;
   readonly #bridge: number;
   /** The window that is there at boot. */
   readonly defaultDomain: SpaprDomain;
+  /** Dynamic windows by LIOBN. */
+  readonly #windows = new Map<number, SpaprDomain>();
 
-  private constructor(calls: SpaprCalls, ram: GuestRam, options: SpaprDriverOptions) {
+  private constructor(
+    calls: SpaprCalls,
+    ram: GuestRam,
+    options: SpaprDriverOptions,
+    saved?: SpaprState['bridges'][number],
+  ) {
     this.#calls = calls;
     this.#ram = ram;
     this.#bridge = options.bridge ?? 0;
+    for (const state of saved?.windows ?? [])
+      this.#windows.set(state.window.liobn, SpaprDomain.restore(state, calls));
+    if (saved) {
+      this.defaultDomain = SpaprDomain.restore(saved.defaultWindow, calls);
+      return;
+    }
     const window = options.defaultWindow ?? {
       liobn: spapr.liobnOf(this.#bridge, 0),
       start: spapr.DEFAULT_WINDOW_START,
@@ -89,12 +113,61 @@ export class SpaprDriver {
     return drivers;
   }
 
-  /** Removes every window but the default one, which is emptied. Domains made before are of no more use. */
-  async reset(): Promise<void> {
-    await this.#rtas(spapr.RESET_PE_DMA_WINDOW, this.#unit, 1);
+  /** A driver that goes on where another was; RAM and the hypervisor's tables are as that one left them. */
+  static restore(port: RegisterPort, ram: GuestRam, pages: PageAllocator, saved: SpaprState): SpaprDriver {
+    return SpaprDriver.restoreAll(port, ram, pages, saved)[0] as SpaprDriver;
   }
 
-  async query(): Promise<WindowCapabilities> {
+  /** {@link restore} for drivers that share the call page. */
+  static restoreAll(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: SpaprState,
+  ): SpaprDriver[] {
+    const calls = new SpaprCalls(port, ram, pages, saved.calls.timeoutMs, saved.calls);
+    return saved.bridges.map((state) => new SpaprDriver(calls, ram, { bridge: state.bridge }, state));
+  }
+
+  /** @throws InFlightError */
+  save(): SpaprState {
+    return SpaprDriver.saveAll([this]);
+  }
+
+  /** {@link save} for drivers that share the call page. @throws InFlightError, RangeError if they do not */
+  static saveAll(drivers: readonly SpaprDriver[]): SpaprState {
+    const [first] = drivers;
+    if (!first || drivers.some((driver) => driver.#calls !== first.#calls))
+      throw new RangeError('sPAPR drivers that are saved together share one call page');
+    first.#calls.inFlight.expectNone('the sPAPR driver');
+    return {
+      calls: first.#calls.save(),
+      bridges: drivers.map((driver) => ({
+        bridge: driver.#bridge,
+        defaultWindow: driver.defaultDomain.save(),
+        windows: [...driver.#windows.values()].map((window) => window.save()),
+      })),
+    };
+  }
+
+  /** One of its windows by LIOBN. */
+  domain(liobn: number): SpaprDomain | undefined {
+    return liobn === this.defaultDomain.id ? this.defaultDomain : this.#windows.get(liobn);
+  }
+
+  /** Removes every window but the default one, which is emptied. Domains made before are of no more use. */
+  reset(): Promise<void> {
+    return this.#calls.inFlight.run('reset', async () => {
+      await this.#rtas(spapr.RESET_PE_DMA_WINDOW, this.#unit, 1);
+      this.#windows.clear();
+    });
+  }
+
+  query(): Promise<WindowCapabilities> {
+    return this.#calls.inFlight.run('query', () => this.#query());
+  }
+
+  async #query(): Promise<WindowCapabilities> {
     const [available, largest, mask] = await this.#rtas(spapr.QUERY_PE_DMA_WINDOW, this.#unit, 5);
     const pageShifts = [...spapr.PAGE_SHIFT_MASKS]
       .filter(([, bit]) => ((mask as number) & bit) !== 0)
@@ -110,16 +183,26 @@ export class SpaprDriver {
    * Makes an empty window of 2^windowShift bytes; where it lies is the platform's choice.
    * @throws SpaprDriverError if the platform refuses, HypercallTimeout
    */
-  async createWindow(pageShift: number, windowShift: number): Promise<SpaprDomain> {
+  createWindow(pageShift: number, windowShift: number): Promise<SpaprDomain> {
+    return this.#calls.inFlight.run('createWindow', () => this.#createWindow(pageShift, windowShift));
+  }
+
+  async #createWindow(pageShift: number, windowShift: number): Promise<SpaprDomain> {
     const args = [...this.#unit, pageShift, windowShift];
     const [liobn, high, low] = await this.#rtas(spapr.CREATE_PE_DMA_WINDOW, args, 4);
     const start = (high as number) * 2 ** 32 + (low as number);
-    return new SpaprDomain({ liobn: liobn as number, start, size: 2 ** windowShift, pageShift }, this.#calls);
+    const window = { liobn: liobn as number, start, size: 2 ** windowShift, pageShift };
+    const domain = new SpaprDomain(window, this.#calls);
+    this.#windows.set(domain.id, domain);
+    return domain;
   }
 
   /** Removes a window, mapped or not; resolves when no device can use it. */
-  async removeWindow({ window }: SpaprDomain): Promise<void> {
-    await this.#rtas(spapr.REMOVE_PE_DMA_WINDOW, [window.liobn], 1);
+  removeWindow({ window }: SpaprDomain): Promise<void> {
+    return this.#calls.inFlight.run('removeWindow', async () => {
+      await this.#rtas(spapr.REMOVE_PE_DMA_WINDOW, [window.liobn], 1);
+      this.#windows.delete(window.liobn);
+    });
   }
 
   /**

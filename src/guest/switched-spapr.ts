@@ -9,27 +9,61 @@ import { bridgeOfDevice, SCENARIO_WINDOW_SIZE, scenarioWindow } from '../pci/spa
 import type { GuestDomain, GuestFault } from './iommu-driver.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { RegisterPort } from './register-port.ts';
-import { SpaprDriver } from './spapr-driver.ts';
-import { type DeviceView, SwitchedIommu } from './switched-iommu.ts';
-import { DeviceWindow, type PageSet, pagesOf, TceDomain } from './tce-domain.ts';
+import { SpaprDriver, type SpaprState } from './spapr-driver.ts';
+import {
+  type DeviceView,
+  type SavedView,
+  SwitchedIommu,
+  type SwitchedState,
+  savedView,
+} from './switched-iommu.ts';
+import {
+  DeviceWindow,
+  type PageSet,
+  pagesOf,
+  type SavedPages,
+  TceDomain,
+  type TceDomainState,
+} from './tce-domain.ts';
 
 const NOTHING: PageSet = new Map();
 
-/** A device's window, and the domain that it shows, if any. */
+/** A device's window, and what it shows now. */
 interface Station {
   readonly window: DeviceWindow;
-  domain: TceDomain | undefined;
+  shows: DeviceView<TceDomain>;
+}
+
+/** What it knows beside guest RAM and the hypervisor's tables. */
+export interface SwitchedSpaprState extends SwitchedState {
+  readonly drivers: SpaprState;
+  readonly domains: readonly TceDomainState[];
+  /** In the order of the drivers. */
+  readonly stations: readonly {
+    readonly requesterId: number;
+    readonly held: SavedPages;
+    readonly shows: SavedView;
+  }[];
 }
 
 export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
   /** A refused DMA freezes a real bridge (EEH), which is not modelled: the guest is not told. */
   readonly capabilities = { passThrough: true, faultRecords: false };
   readonly #system: PageSet;
+  readonly #drivers: readonly SpaprDriver[];
+  /** By requester ID, in the order of the drivers. */
   readonly #stations: ReadonlyMap<number, Station>;
+  /** By number; there are as many as were ever made. */
+  readonly #domains = new Map<number, TceDomain>();
 
-  private constructor(system: PageSet, stations: ReadonlyMap<number, Station>) {
+  private constructor(
+    ram: GuestRam,
+    drivers: readonly SpaprDriver[],
+    stations: ReadonlyMap<number, Station>,
+  ) {
     super();
-    this.#system = system;
+    this.#system = pagesOf(ram.regions.map(({ gpa, size }) => ({ iova: gpa, gpa, size, perm: PERM_RW })));
+    this.#drivers = drivers;
     this.#stations = stations;
   }
 
@@ -48,19 +82,55 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
       return { bridge, defaultWindow: scenarioWindow(bridge) };
     });
     const drivers = await SpaprDriver.createAll(port, ram, pages, bridges);
-    const system = pagesOf(ram.regions.map(({ gpa, size }) => ({ iova: gpa, gpa, size, perm: PERM_RW })));
     const stations = new Map<number, Station>();
     for (const [i, id] of requesterIds.entries()) {
       const { defaultDomain } = drivers[i] as SpaprDriver;
-      stations.set(id, { window: new DeviceWindow(defaultDomain), domain: undefined });
+      stations.set(id, { window: new DeviceWindow(defaultDomain), shows: 'nothing' });
     }
-    const iommu = new SwitchedSpapr(system, stations);
+    const iommu = new SwitchedSpapr(ram, drivers, stations);
     await iommu.showSystem();
     return iommu;
   }
 
+  /** One that goes on where another was; RAM and the hypervisor's tables are as that one left them. */
+  static restore(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: SwitchedSpaprState,
+  ): SwitchedSpapr {
+    const drivers = SpaprDriver.restoreAll(port, ram, pages, saved.drivers);
+    const stations = new Map<number, Station>();
+    for (const [i, { requesterId, held }] of saved.stations.entries()) {
+      const { defaultDomain } = drivers[i] as SpaprDriver;
+      stations.set(requesterId, { window: new DeviceWindow(defaultDomain, held), shows: 'nothing' });
+    }
+    const iommu = new SwitchedSpapr(ram, drivers, stations);
+    for (const { id, pages: held } of saved.domains) iommu.#addDomain(id, held);
+    iommu.restoreViews(saved);
+    for (const { requesterId, shows } of saved.stations) iommu.#resume(requesterId, iommu.viewOf(shows));
+    return iommu;
+  }
+
+  save(): SwitchedSpaprState {
+    return {
+      ...this.saveViews(),
+      drivers: SpaprDriver.saveAll(this.#drivers),
+      domains: [...this.#domains.values()].map((domain) => domain.save()),
+      stations: [...this.#stations].map(([requesterId, { window, shows }]) => ({
+        requesterId,
+        held: window.save(),
+        shows: savedView(shows),
+      })),
+    };
+  }
+
   createDomain(): TceDomain {
-    return new TceDomain(SCENARIO_WINDOW_SIZE);
+    return this.#addDomain(this.#domains.size);
+  }
+
+  domain(id: number): TceDomain | undefined {
+    return this.#domains.get(id);
   }
 
   async readFaults(): Promise<GuestFault | undefined> {
@@ -74,13 +144,12 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
   protected async show(requesterId: number, view: DeviceView<TceDomain>): Promise<void> {
     const station = this.#stations.get(requesterId);
     if (!station) throw new RangeError(`there is no device ${requesterId}`);
-    const { window, domain: previous } = station;
-    const domain = view === 'system' || view === 'nothing' ? undefined : view;
-    if (domain && domain === previous) return;
-    station.domain = domain;
-    if (domain) await domain.enter(window);
-    else await window.show(view === 'system' ? this.#system : NOTHING);
-    previous?.leave(window);
+    const { window, shows: previous } = station;
+    if (typeof view === 'object' && view === previous) return;
+    station.shows = view;
+    if (typeof view === 'object') await view.enter(window);
+    else await window.show(this.#pagesOf(view));
+    if (typeof previous === 'object') previous.leave(window);
   }
 
   protected async showViews(views: ReadonlyMap<number, DeviceView<TceDomain>>): Promise<void> {
@@ -89,5 +158,23 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
 
   protected async showSystem(): Promise<void> {
     await Promise.all([...this.#stations.keys()].map((id) => this.show(id, 'system')));
+  }
+
+  #addDomain(id: number, pages?: SavedPages): TceDomain {
+    const domain = new TceDomain(id, SCENARIO_WINDOW_SIZE, this.inFlight, pages);
+    this.#domains.set(id, domain);
+    return domain;
+  }
+
+  /** A window shows this view already: it follows it from now on. */
+  #resume(requesterId: number, view: DeviceView<TceDomain>): void {
+    const station = this.#stations.get(requesterId) as Station;
+    station.shows = view;
+    if (typeof view === 'object') view.resume(station.window);
+    else station.window.resume(this.#pagesOf(view));
+  }
+
+  #pagesOf(view: 'system' | 'nothing'): PageSet {
+    return view === 'system' ? this.#system : NOTHING;
   }
 }

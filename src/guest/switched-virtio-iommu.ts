@@ -4,7 +4,7 @@
  */
 import { FAULT_F_WRITE } from '../pci/virtio-iommu-format.ts';
 import type { GuestDomain, GuestFault } from './iommu-driver.ts';
-import { type DeviceView, SwitchedIommu } from './switched-iommu.ts';
+import { type DeviceView, SwitchedIommu, type SwitchedState } from './switched-iommu.ts';
 import { VirtioIommuDomain, type VirtioIommuDriver } from './virtio-iommu-driver.ts';
 
 /**
@@ -13,16 +13,42 @@ import { VirtioIommuDomain, type VirtioIommuDriver } from './virtio-iommu-driver
  */
 const PLACEHOLDER = 0;
 
+/** What it knows beside its driver. */
+export interface SwitchedVirtioState extends SwitchedState {
+  readonly bypass: number;
+}
+
 export class SwitchedVirtioIommu extends SwitchedIommu<VirtioIommuDomain> {
   readonly capabilities = { passThrough: true, faultRecords: true };
   readonly #driver: VirtioIommuDriver;
   readonly #bypass: VirtioIommuDomain;
 
-  /** @param driver started, with no endpoint in a domain. @throws VirtioIommuError without VIRTIO_IOMMU_F_BYPASS_CONFIG */
-  constructor(driver: VirtioIommuDriver) {
+  /**
+   * @param driver started, with no endpoint in a domain
+   * @param bypass the domain of devices that see system memory; a new one by default
+   * @throws VirtioIommuError without VIRTIO_IOMMU_F_BYPASS_CONFIG
+   */
+  constructor(driver: VirtioIommuDriver, bypass: VirtioIommuDomain = driver.createBypassDomain()) {
     super();
     this.#driver = driver;
-    this.#bypass = driver.createBypassDomain();
+    this.#bypass = bypass;
+  }
+
+  /** One that goes on where another was, over that one's restored driver. @throws RangeError if they do not belong together */
+  static restore(driver: VirtioIommuDriver, saved: SwitchedVirtioState): SwitchedVirtioIommu {
+    const bypass = driver.domain(saved.bypass);
+    if (!bypass) throw new RangeError(`the saved bypass domain ${saved.bypass} is not one of the driver's`);
+    const iommu = new SwitchedVirtioIommu(driver, bypass);
+    iommu.restoreViews(saved);
+    return iommu;
+  }
+
+  save(): SwitchedVirtioState {
+    return { ...this.saveViews(), bypass: this.#bypass.id };
+  }
+
+  domain(id: number): VirtioIommuDomain | undefined {
+    return this.#driver.domain(id);
   }
 
   /** @throws VirtioIommuError when all domain ids are in use */

@@ -3,6 +3,7 @@
  * own bridge while the device is attached.
  */
 import { hex, isAligned, PAGE_SIZE } from '../address/address.ts';
+import type { InFlight } from './in-flight.ts';
 import type { GuestDomain } from './iommu-driver.ts';
 import { Mutex } from './mutex.ts';
 import { type SpaprDomain, WindowRangeError } from './spapr-driver.ts';
@@ -11,16 +12,52 @@ import type { MapRange, UnmapRange } from './vtd-domain.ts';
 /** By bus address, a page: its GPA plus its permissions. */
 export type PageSet = ReadonlyMap<number, number>;
 
+/** Pages in runs: neighbours whose memory are neighbours, with the same permissions. */
+export type SavedPages = readonly (readonly [iova: number, gpa: number, pages: number, perm: number])[];
+
+/** A set's pages as runs, ascending. */
+export function savePages(pages: PageSet): SavedPages {
+  const runs: [number, number, number, number][] = [];
+  let last: [number, number, number, number] | undefined;
+  for (const [iova, page] of [...pages].sort(([a], [b]) => a - b)) {
+    const [gpa, perm] = [page - (page % PAGE_SIZE), page % PAGE_SIZE];
+    const end = last ? last[2] * PAGE_SIZE : 0;
+    if (last && last[0] + end === iova && last[1] + end === gpa && last[3] === perm) last[2]++;
+    else {
+      last = [iova, gpa, 1, perm];
+      runs.push(last);
+    }
+  }
+  return runs;
+}
+
+export const restorePages = (saved: SavedPages): Map<number, number> =>
+  pagesOf(saved.map(([iova, gpa, pages, perm]) => ({ iova, gpa, size: pages * PAGE_SIZE, perm })));
+
 /** The window in front of one device, and what its TCEs are now. */
 export class DeviceWindow {
   readonly #window: SpaprDomain;
-  readonly #held = new Map<number, number>();
+  readonly #held: Map<number, number>;
   readonly #changes = new Mutex();
   #shown: PageSet = new Map();
 
-  /** @param window empty, with 4 KiB pages */
-  constructor(window: SpaprDomain) {
+  /**
+   * @param window with 4 KiB pages
+   * @param held what its TCEs are; empty by default
+   */
+  constructor(window: SpaprDomain, held: SavedPages = []) {
     this.#window = window;
+    this.#held = restorePages(held);
+  }
+
+  /** What its TCEs are. */
+  save(): SavedPages {
+    return savePages(this.#held);
+  }
+
+  /** As {@link show} when its TCEs show these pages already: from now on it follows them. */
+  resume(pages: PageSet): void {
+    this.#shown = pages;
   }
 
   /** Makes the device see exactly these pages, and follow them. Pages that are in both sets stay as they are. */
@@ -69,14 +106,32 @@ export function pagesOf(ranges: readonly MapRange[]): Map<number, number> {
   return pages;
 }
 
+/** A domain's number and its pages. */
+export interface TceDomainState {
+  readonly id: number;
+  readonly pages: SavedPages;
+}
+
 export class TceDomain implements GuestDomain {
-  readonly #pages = new Map<number, number>();
+  readonly id: number;
+  readonly #pages: Map<number, number>;
   readonly #windows = new Set<DeviceWindow>();
   readonly #limit: number;
+  readonly #inFlight: InFlight;
 
-  /** @param limit no mapping reaches this bus address: the end of every device's window */
-  constructor(limit: number) {
+  /**
+   * @param limit no mapping reaches this bus address: the end of every device's window
+   * @param pages what it holds; empty by default
+   */
+  constructor(id: number, limit: number, inFlight: InFlight, pages: SavedPages = []) {
+    this.id = id;
     this.#limit = limit;
+    this.#inFlight = inFlight;
+    this.#pages = restorePages(pages);
+  }
+
+  save(): TceDomainState {
+    return { id: this.id, pages: savePages(this.#pages) };
   }
 
   /** @throws WindowRangeError, HypercallError, HypercallTimeout */
@@ -85,7 +140,11 @@ export class TceDomain implements GuestDomain {
   }
 
   /** As {@link map} for several ranges: all of them or, if one is not possible, none. */
-  async mapAll(ranges: readonly MapRange[]): Promise<void> {
+  mapAll(ranges: readonly MapRange[]): Promise<void> {
+    return this.#inFlight.run('map', () => this.#mapAll(ranges));
+  }
+
+  async #mapAll(ranges: readonly MapRange[]): Promise<void> {
     const added = pagesOf(ranges);
     for (const iova of added.keys()) {
       if (this.#pages.has(iova)) throw new WindowRangeError(`${hex(iova)} is mapped`);
@@ -102,7 +161,11 @@ export class TceDomain implements GuestDomain {
   }
 
   /** As {@link unmap} for several ranges. */
-  async unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+  unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+    return this.#inFlight.run('unmap', () => this.#unmapAll(ranges));
+  }
+
+  async #unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
     const gone: number[] = [];
     for (const { iova, size } of ranges)
       for (let at = iova; at < iova + size; at += PAGE_SIZE) if (this.#pages.delete(at)) gone.push(at);
@@ -114,6 +177,12 @@ export class TceDomain implements GuestDomain {
   async enter(window: DeviceWindow): Promise<void> {
     this.#windows.add(window);
     await window.show(this.#pages);
+  }
+
+  /** As {@link enter} for a window that shows this domain already. */
+  resume(window: DeviceWindow): void {
+    this.#windows.add(window);
+    window.resume(this.#pages);
   }
 
   /** The window shows something else from now on. */
