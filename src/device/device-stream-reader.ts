@@ -89,10 +89,16 @@ export class DeviceStreamReader {
     if (!AFTER[kind].includes(this.#last))
       throw new StateError(`device state: ${kind} after ${this.#last ?? 'nothing'}`);
     this.#last = kind;
-    if (record.header) this.#checkHeader(record.header);
+    if (record.header) this.#begin(record.header);
     else if (record.memory) this.#storePages(record.memory);
     else if (record.registers) this.#setRegisters(record.registers);
     else if (record.model) this.#restoreModel(record.model.state);
+  }
+
+  /** Pages that are 0 need not come: what a device draws when it is made must not show through. */
+  #begin(header: DeviceStateHeader): void {
+    this.#checkHeader(header);
+    for (const memory of this.#memories.values()) memory.clear();
   }
 
   #checkHeader(header: DeviceStateHeader): void {

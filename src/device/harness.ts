@@ -241,9 +241,10 @@ export class DeviceHarness {
   /**
    * Makes the model anew, has it take up what {@link save} has answered, and lets it run. Its address space is to be as
    * that of the saved one was.
-   * @throws StateError for what is no state of such a device, which cannot be used from then on
+   * @throws StateError for what is no state of such a device, which cannot be used before another restore
    */
   restore(bytes: Uint8Array): void {
+    if (this.#device.migrationState === MigrationState.ERROR) this.#device.reset();
     this.#device.setMigrationState(MigrationState.RESUMING);
     for (let at = 0; at < bytes.length; at += HARNESS_DATA_BYTES)
       this.#device.writeData(bytes.subarray(at, at + HARNESS_DATA_BYTES));

@@ -30,6 +30,33 @@ const LSR_EMPTY = 0x60;
 const MSR_CONNECTED = 0xa2;
 const MSR_CLEAR_TO_SEND = 0x11;
 
+/** All that a port remembers. */
+export interface UartState {
+  /** Bytes by offset, and the ring of what was received. */
+  readonly registers: Uint8Array;
+  readonly fifo: Uint8Array;
+  readonly head: number;
+  readonly tail: number;
+  readonly count: number;
+  /** Bytes that the FIFO takes: 1 or all. */
+  readonly room: number;
+  readonly trigger: number;
+  readonly overrun: boolean;
+  readonly divisor: number;
+}
+
+/** The largest of each number in a port's state; 0 is the smallest, of `room` 1. */
+export const UART_STATE_MAX = {
+  head: FIFO_SIZE - 1,
+  tail: FIFO_SIZE - 1,
+  count: FIFO_SIZE,
+  room: FIFO_SIZE,
+  trigger: 1,
+  divisor: 0xffff,
+} as const;
+export const UART_REGISTERS = REGISTERS;
+export const UART_FIFO_BYTES = FIFO_SIZE;
+
 export class Uart {
   readonly #registers = new Uint8Array(REGISTERS);
   readonly #fifo = new Uint8Array(FIFO_SIZE);
@@ -54,6 +81,33 @@ export class Uart {
 
   write(offset: number, value: number): void {
     this.#writes[offset]?.(value);
+  }
+
+  save(): UartState {
+    return {
+      registers: this.#registers.slice(),
+      fifo: this.#fifo.slice(),
+      head: this.#head,
+      tail: this.#tail,
+      count: this.#count,
+      room: this.#room,
+      trigger: this.#trigger,
+      overrun: this.#overrun,
+      divisor: this.#divisor,
+    };
+  }
+
+  /** Becomes what `state` says. No interrupt is raised. */
+  restore(state: UartState): void {
+    this.#registers.set(state.registers);
+    this.#fifo.set(state.fifo);
+    this.#head = state.head;
+    this.#tail = state.tail;
+    this.#count = state.count;
+    this.#room = state.room;
+    this.#trigger = state.trigger;
+    this.#overrun = state.overrun;
+    this.#divisor = state.divisor;
   }
 
   get #dlab(): boolean {

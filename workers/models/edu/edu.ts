@@ -10,6 +10,7 @@ import {
   DMA_RETRY,
   defineDevice,
   type Iova,
+  type ModelState,
   type RegisterSpec,
   type StepResult,
 } from '../../../src/device/sdk.ts';
@@ -50,6 +51,21 @@ class Edu implements DeviceBehaviour {
   readonly #context: DefinedContext;
   readonly #registers;
   readonly #buffer = new Uint8Array(BUFFER_BYTES);
+  /** When the factorial under way is done. */
+  #doneUs = 0;
+
+  /** For another host, where the clock is another one. Registers travel by themselves. */
+  readonly state: ModelState = {
+    version: 1,
+    save: () => ({
+      buffer: this.#buffer,
+      factorialUs: Math.max(0, this.#doneUs - this.#context.timers.nowUs()),
+    }),
+    restore: (saved) => {
+      this.#buffer.set(saved.bytes('buffer', BUFFER_BYTES));
+      if (this.#registers.get32('Status') & STATUS_COMPUTING) this.#finishIn(saved.number('factorialUs'));
+    },
+  };
 
   constructor(context: DefinedContext) {
     this.#context = context;
@@ -95,7 +111,12 @@ class Edu implements DeviceBehaviour {
     const status = this.#registers.get32('Status');
     if (status & STATUS_COMPUTING) return;
     this.#registers.set('Status', BigInt(status | STATUS_COMPUTING));
-    this.#context.timers.after(FACTORIAL_US, () => {
+    this.#finishIn(FACTORIAL_US);
+  }
+
+  #finishIn(delayUs: number): void {
+    this.#doneUs = this.#context.timers.nowUs() + delayUs;
+    this.#context.timers.after(delayUs, () => {
       let result = 1;
       // Modulo 2^32, 34! and all beyond are 0: a guest cannot make the loop longer than that.
       for (let n = this.#registers.get32('Factorial'); n > 1 && result !== 0; n--)

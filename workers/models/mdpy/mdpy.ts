@@ -1,57 +1,44 @@
 /**
  * The kernel's `mdpy` sample as a device: a framebuffer that the guest draws into, and that can be seen.
  */
-import type { BarRegion, DeviceModel, StepResult } from '../../../src/device/model.ts';
+import { DeviceMemory } from '../../../src/device/memory.ts';
+import type { DeviceModel, ModelState, StepResult } from '../../../src/device/model.ts';
 import { ConfigSpace } from '../../../src/pci/config-space.ts';
 import { drawGradient, type MdpyMode, mdpyBarBytes, mdpyIdentity } from '../../../src/pci/mdpy-interface.ts';
 import { PIXEL_BYTES, type Scanout } from '../../../src/pci/scanout.ts';
-
-/** Memory behind a BAR: every access is within it, the bus sees to that. */
-class Framebuffer implements BarRegion {
-  readonly size: number;
-  readonly bytes: Buffer;
-
-  constructor(mode: MdpyMode) {
-    this.size = mdpyBarBytes(mode);
-    this.bytes = Buffer.alloc(this.size);
-    drawGradient(this.bytes, mode);
-  }
-
-  read(offset: number, size: number): bigint {
-    if (size === 8) return this.bytes.readBigUInt64LE(offset);
-    return BigInt(this.bytes.readUIntLE(offset, size));
-  }
-
-  write(offset: number, size: number, value: bigint): void {
-    if (size === 8) this.bytes.writeBigUInt64LE(BigInt.asUintN(64, value), offset);
-    else this.bytes.writeUIntLE(Number(BigInt.asUintN(8 * size, value)), offset, size);
-  }
-
-  readBlock(offset: number, target: Uint8Array): void {
-    this.bytes.copy(target, 0, offset, offset + target.length);
-  }
-
-  writeBlock(offset: number, source: Uint8Array): void {
-    this.bytes.set(source, offset);
-  }
-}
 
 export class Mdpy implements DeviceModel {
   readonly config: ConfigSpace;
   readonly bars: DeviceModel['bars'];
   readonly #mode: MdpyMode;
-  readonly #framebuffer: Framebuffer;
+  readonly #framebuffer: DeviceMemory;
+
+  /** All it knows is in the framebuffer; a display of another size has the same IDs, and is another device. */
+  readonly state: ModelState = {
+    version: 1,
+    save: () => ({ ...this.#mode }),
+    restore: (saved) => {
+      for (const side of ['width', 'height'] as const)
+        saved.integer(side, this.#mode[side], this.#mode[side]);
+    },
+  };
 
   constructor(mode: MdpyMode) {
     this.#mode = mode;
     this.config = new ConfigSpace(mdpyIdentity(mode));
-    this.#framebuffer = new Framebuffer(mode);
+    this.#framebuffer = new DeviceMemory('framebuffer', mdpyBarBytes(mode));
+    const picture = Buffer.alloc(mode.width * mode.height * PIXEL_BYTES);
+    drawGradient(picture, mode);
+    this.#framebuffer.store(0, picture);
     this.bars = { 0: this.#framebuffer };
   }
 
   scanout(): Scanout {
     const { width, height } = this.#mode;
-    return { width, height, stride: width * PIXEL_BYTES, pixels: this.#framebuffer.bytes };
+    const stride = width * PIXEL_BYTES;
+    const pixels = Buffer.alloc(stride * height);
+    this.#framebuffer.readInto(0, pixels);
+    return { width, height, stride, pixels };
   }
 
   /** It only remembers. */
