@@ -1,0 +1,173 @@
+/**
+ * States of vIOMMUs: what a guest finds after the move that no random program provokes, and when a state is not given.
+ */
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { attachRequest, unmapRequest } from '../../src/guest/virtio-iommu-requests.ts';
+import type { GuestRam } from '../../src/host/guest-ram.ts';
+import * as spapr from '../../src/pci/spapr-format.ts';
+import * as format from '../../src/pci/virtio-iommu-format.ts';
+import * as vtd from '../../src/pci/vtd-format.ts';
+import type { VIommu } from '../../src/viommu/viommu.ts';
+import {
+  Bench,
+  CASES,
+  FIRST,
+  leafOf,
+  makeVirtio,
+  makeVtd,
+  request,
+  SECOND,
+  spaprBench,
+  virtioBench,
+  vtdBench,
+  waitDescriptor,
+  write64,
+} from './viommu-state-cases.ts';
+import { MIB, smallRam } from './vtd-fakes.ts';
+
+const RAM_BYTES = 4 * MIB;
+
+/** RAM with the same bytes on other host pages. */
+function copyOf(ram: GuestRam): GuestRam {
+  const copy = smallRam(RAM_BYTES, 0, 2);
+  copy.write(0, ram.read(0, RAM_BYTES));
+  return copy;
+}
+
+/** The bench's unit on another host, devices attached. */
+function move<Model extends VIommu>(bench: Bench<Model>, make: (ram: GuestRam) => Model): Bench<Model> {
+  const state = bench.iommu.save?.() as Uint8Array;
+  const ram = copyOf(bench.ram);
+  const iommu = make(ram);
+  iommu.restore?.(state);
+  return new Bench(ram, iommu).plugAll();
+}
+
+describe('the state of a vIOMMU', () => {
+  const ram = () => smallRam(RAM_BYTES);
+
+  for (const [name, { make, bench }] of Object.entries(CASES)) {
+    it(`${name}: containers, registers and the state itself are the same on another host`, () => {
+      const source = bench(ram());
+      const target = move(source, make);
+      expect(source.held[0], 'the case maps something').to.not.deep.equal([]);
+      expect(target.held).to.deep.equal(source.held);
+      for (let at = 0; at < source.iommu.registerBytes; at += 4)
+        expect(target.iommu.readRegister(at, 4), `register at ${at}`).to.equal(
+          source.iommu.readRegister(at, 4),
+        );
+      expect(target.iommu.save?.()).to.deep.equal(source.iommu.save?.());
+    });
+
+    if (name !== 'none')
+      it(`${name}: is not taken up by a unit with devices`, () => {
+        const source = bench(ram());
+        const state = source.iommu.save?.() as Uint8Array;
+        expect(() => source.iommu.restore?.(state)).to.throw('2 devices are attached before restore');
+      });
+  }
+
+  it('VT-d: a held fault message goes out when the guest unmasks it there', () => {
+    const messages: number[][] = [];
+    const target = move(vtdBench(ram()), (copy) =>
+      makeVtd(copy, { raiseMsi: (address, data) => messages.push([address, data]) }),
+    );
+    expect(messages).to.deep.equal([]);
+    target.write(vtd.FECTL_REG, 4, 0);
+    expect(messages).to.deep.equal([[0xfee00000, 0x41]]);
+  });
+
+  it('VT-d: the queue goes on behind the last descriptor', () => {
+    const target = move(vtdBench(ram()), (copy) => makeVtd(copy));
+    target.ram.write32(0x17000, 0);
+    waitDescriptor(target, 1);
+    expect(target.ram.read32(0x17000)).to.equal(9);
+    expect(target.iommu.readRegister(vtd.IQH_REG, 8)).to.equal(32n);
+  });
+
+  it('VT-d: QEMU disables the queue because the last descriptor, at the source, was a wait', () => {
+    const target = move(vtdBench(ram(), { quirks: 'qemu' }), (copy) => makeVtd(copy, { quirks: 'qemu' }));
+    target.write(vtd.GCMD_REG, 4, vtd.GCMD_TE);
+    expect(Number(target.iommu.readRegister(vtd.GSTS_REG, 4)) & vtd.GCMD_QIE).to.equal(0);
+  });
+
+  it('VT-d: an entry changed and not announced is seen early, and is the same once it is announced', () => {
+    const source = vtdBench(ram());
+    write64(source.ram, leafOf(0x7000), 0x180000 + 3);
+    const target = move(source, (copy) => makeVtd(copy));
+    expect(source.notifier(FIRST).mappingAt(0x7000)).to.equal(undefined);
+    expect(target.notifier(FIRST).mappingAt(0x7000)?.gpa).to.equal(0x180000);
+    const words = [vtd.QI_IOTLB | (vtd.IOTLB_PAGE << 4) | (7 << 16), 0, 0x7000, 0];
+    for (const bench of [source, target]) {
+      for (const [i, word] of words.entries()) bench.ram.write32(0x16010 + 4 * i, word);
+      bench.write(vtd.IQT_REG, 8, 32);
+    }
+    expect(target.held).to.deep.equal(source.held);
+    expect(source.notifier(FIRST).mappingAt(0x7000)?.gpa).to.equal(0x180000);
+  });
+
+  it('virtio: QEMU knows an endpoint whose ATTACH failed from one that nobody tried', () => {
+    const options = { quirks: 'qemu' as const };
+    const source = virtioBench(ram(), options);
+    // The domain exists and is not a bypass domain.
+    expect(request(source, attachRequest(3, SECOND, format.ATTACH_F_BYPASS))).to.equal(format.S_INVAL);
+    const target = move(source, (copy) => makeVirtio(copy, options));
+    const refused = { ok: false, reason: format.FAULT_DOMAIN };
+    expect(source.translate(SECOND, 0x5000)).to.include(refused);
+    expect(target.translate(SECOND, 0x5000)).to.include(refused);
+    expect(target.translate(SECOND, 0xfee00000, true)).to.include({ ok: true });
+  });
+
+  it('virtio: the last endpoint that leaves takes the domain with it there', () => {
+    const target = move(virtioBench(ram()), (copy) => makeVirtio(copy));
+    expect(request(target, unmapRequest(3, 0x9000, 0x1000))).to.equal(format.S_OK);
+    target.iommu.detach(FIRST);
+    target.iommu.detach(SECOND);
+    expect(request(target, unmapRequest(3, 0x5000, 0x2000))).to.equal(format.S_NOENT);
+  });
+
+  it('spapr: TCEs beyond 2^53 are read and translated there', () => {
+    const source = spaprBench(ram());
+    const target = move(source, (CASES.spapr as (typeof CASES)[string]).make as never);
+    const liobn = BigInt(spapr.liobnOf(0, 1));
+    const start = spapr.DYNAMIC_WINDOW_START;
+    const read = target.iommu.hypercall(spapr.H_GET_TCE, [liobn, BigInt(start)]);
+    expect(read).to.deep.equal({ ret: spapr.H_SUCCESS, out: [0x110003n] });
+    expect(target.translate(FIRST, start + 4096, true)).to.include({ ok: true, gpa: 0x111000 });
+    expect(target.iommu.liveTces).to.equal(source.iommu.liveTces);
+  });
+
+  it('VT-d is not saved while a switch is under way', async () => {
+    const bench = vtdBench(ram());
+    bench.notifier(FIRST).hold();
+    const done = bench.write(vtd.GCMD_REG, 4, vtd.GCMD_QIE);
+    expect(() => bench.iommu.save()).to.throw(
+      'VT-d: a register command or the invalidation queue is under way',
+    );
+    bench.notifier(FIRST).release();
+    await done;
+    expect(bench.iommu.save().length).to.be.greaterThan(0);
+  });
+
+  it('virtio-iommu is not saved while a request or a reset is under way', async () => {
+    const bench = virtioBench(ram());
+    bench.notifier(FIRST).hold();
+    expect(request(bench, unmapRequest(3, 0x9000, 0x1000))).to.equal(undefined);
+    const reset = bench.write(0x70, 4, 0);
+    expect(() => bench.iommu.save()).to.throw('virtio-iommu: a request, bypass or a reset is under way');
+    bench.notifier(FIRST).release();
+    await reset;
+    expect(bench.iommu.save().length).to.be.greaterThan(0);
+  });
+
+  it('spapr is not saved while a hypercall is under way', async () => {
+    const bench = spaprBench(ram());
+    bench.notifier(FIRST).hold();
+    const call = bench.iommu.hypercall(spapr.H_PUT_TCE, [BigInt(spapr.liobnOf(0, 0)), 0n, 0n]);
+    expect(() => bench.iommu.save()).to.throw('spapr: a hypercall is under way');
+    bench.notifier(FIRST).release();
+    await call;
+    expect(bench.iommu.save().length).to.be.greaterThan(0);
+  });
+});
