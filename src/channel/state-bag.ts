@@ -103,8 +103,9 @@ export class StateReader {
   }
 
   text(name: string): string {
+    const data = this.#data(name, 'text');
     try {
-      return text.decode(this.#data(name, 'text'));
+      return text.decode(data);
     } catch {
       throw this.error(name, 'is not UTF-8');
     }
