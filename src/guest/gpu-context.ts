@@ -4,6 +4,7 @@
 import { type Gpa, hex, type Iova, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as gpu from '../pci/gpu-memory.ts';
+import type { SavedContext } from './gpu-saved.ts';
 import type { PageAllocator } from './page-allocator.ts';
 
 /** Regions of 2 MiB that a context's tables cover. */
@@ -15,17 +16,20 @@ export interface GpuMapping {
   readonly pageBytes?: number;
   /** Default true. */
   readonly writable?: boolean;
+  /** The address is an offset in the device's VRAM instead of an IOVA. */
+  readonly vram?: boolean;
 }
 
 /** Flags of a present entry. @throws RangeError for a page size that there is not */
-export function entryFlags({ pageBytes = PAGE_SIZE, writable = true }: GpuMapping): number {
+export function entryFlags({ pageBytes = PAGE_SIZE, writable = true, vram = false }: GpuMapping): number {
   const size = [
     { bytes: PAGE_SIZE, flag: 0 },
     { bytes: gpu.GPU_PAGE_64K, flag: gpu.GPU_PTE_64K },
     { bytes: PAGE_2M, flag: gpu.GPU_PTE_2M },
   ].find(({ bytes }) => bytes === pageBytes);
   if (!size) throw new RangeError(`GPU pages of ${pageBytes} bytes; accepted: 4096, 65536, 2097152`);
-  return gpu.GPU_PTE_PRESENT | (writable ? gpu.GPU_PTE_WRITABLE : 0) | size.flag;
+  const place = vram ? gpu.GPU_PTE_VRAM : 0;
+  return gpu.GPU_PTE_PRESENT | (writable ? gpu.GPU_PTE_WRITABLE : 0) | place | size.flag;
 }
 
 /** Writes an entry; the half with the present bit last, for a device that looks meanwhile. */
@@ -46,33 +50,49 @@ export class GpuContext {
   readonly #directory: Gpa;
   readonly #tables: readonly Gpa[];
 
-  /** Builds the tables and writes the root pointer to `slot`. */
-  constructor(id: number, base: number, slot: number, ram: GuestRam, pages: PageAllocator) {
-    if (base % GIB !== 0 || base < 0 || base >= gpu.GPU_VA_LIMIT_3)
-      throw new RangeError(
-        `context at ${hex(base)}; accepted: multiples of 1 GiB below ${hex(gpu.GPU_VA_LIMIT_3)}`,
-      );
+  /** `tablePages`: root, directory and tables, as they are in guest RAM. */
+  private constructor(id: number, base: number, tablePages: readonly Gpa[], ram: GuestRam) {
     this.id = id;
     this.base = base;
     this.end = base + REGIONS * PAGE_2M;
     this.#ram = ram;
-    const root = pages.allocate() as Gpa;
-    this.#directory = pages.allocate() as Gpa;
-    this.#tables = Array.from({ length: REGIONS }, () => pages.allocate() as Gpa);
-    this.tablePages = [root, this.#directory, ...this.#tables];
-    this.#tables.forEach((table, region) => {
-      writeEntry(ram, this.#directory + region * 8, table, gpu.GPU_PTE_PRESENT);
+    this.tablePages = tablePages;
+    this.#directory = tablePages[1] as Gpa;
+    this.#tables = tablePages.slice(2);
+  }
+
+  /** Builds the tables and writes the root pointer to `slot`. @throws RangeError */
+  static create(id: number, base: number, slot: number, ram: GuestRam, pages: PageAllocator): GpuContext {
+    if (base % GIB !== 0 || base < 0 || base >= gpu.GPU_VA_LIMIT_3)
+      throw new RangeError(
+        `context at ${hex(base)}; accepted: multiples of 1 GiB below ${hex(gpu.GPU_VA_LIMIT_3)}`,
+      );
+    const [root, directory, ...tables] = Array.from({ length: 2 + REGIONS }, () => pages.allocate() as Gpa);
+    tables.forEach((table, region) => {
+      writeEntry(ram, (directory as Gpa) + region * 8, table, gpu.GPU_PTE_PRESENT);
     });
-    writeEntry(ram, root + (base / GIB) * 8, this.#directory, gpu.GPU_PTE_PRESENT);
-    writeEntry(ram, slot, root, gpu.GPU_ROOT_PRESENT | gpu.GPU_ROOT_LEVELS_3);
+    writeEntry(ram, (root as Gpa) + (base / GIB) * 8, directory as Gpa, gpu.GPU_PTE_PRESENT);
+    writeEntry(ram, slot, root as Gpa, gpu.GPU_ROOT_PRESENT | gpu.GPU_ROOT_LEVELS_3);
+    return new GpuContext(id, base, [root as Gpa, directory as Gpa, ...tables], ram);
+  }
+
+  /** A context whose tables are in guest RAM already. @throws RangeError for other numbers of pages */
+  static restore({ id, base, tablePages }: SavedContext, ram: GuestRam): GpuContext {
+    if (tablePages.length !== 2 + REGIONS)
+      throw new RangeError(`context ${id} of ${tablePages.length} pages; accepted: ${2 + REGIONS}`);
+    return new GpuContext(id, base, tablePages, ram);
+  }
+
+  save(): SavedContext {
+    return { id: this.id, base: this.base, tablePages: this.tablePages };
   }
 
   /**
-   * Points the GPU pages from `va` on, `bytes` of them, at consecutive IOVAs. The device must then be told to forget
+   * Points the GPU pages from `va` on, `bytes` of them, at consecutive IOVAs, or offsets in VRAM. The device must then be told to forget
    * (TlbInvalidate). All three are multiples of the page size.
    * @throws RangeError
    */
-  write(va: number, iova: Iova, bytes: number, mapping: GpuMapping = {}): void {
+  write(va: number, iova: Iova | number, bytes: number, mapping: GpuMapping = {}): void {
     const page = mapping.pageBytes ?? PAGE_SIZE;
     const flags = entryFlags(mapping);
     if (va % page !== 0 || iova % page !== 0 || bytes % page !== 0)

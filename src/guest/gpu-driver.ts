@@ -8,16 +8,17 @@ import { type Gpa, hex, type Iova, PAGE_2M, PAGE_SIZE } from '../address/address
 import { DeviceLink, DeviceState } from '../channel/device-link.ts';
 import { type MmioPort, REGION_BAR0, REGION_CONFIG } from '../channel/mmio-channel.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
-import {
-  COMMAND_BUS_MASTER,
-  COMMAND_MEMORY_SPACE,
-  MSI_CAPABILITY,
-  MSI_CONTROL_ENABLE,
-} from '../pci/config-space.ts';
 import * as vgpu from '../pci/vgpu-interface.ts';
 import { entryFlags, GpuContext, type GpuMapping, writeEntry } from './gpu-context.ts';
+import { CommandTimeoutError, DeviceHaltedError, DeviceLostError, DeviceResetError } from './gpu-errors.ts';
+import { type SavedGpu, SavedGpuReader } from './gpu-saved.ts';
+import { enableFunction, resetFunction } from './gpu-setup.ts';
+import { GpuDisplay, GpuVram } from './gpu-vram.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { GuestDevice } from './protocol.ts';
+import { screenshot } from './screenshot.ts';
+
+export * from './gpu-errors.ts';
 
 /** Ring slots: ring and completion records then fill one page each at most. */
 const RING_ENTRIES = 64;
@@ -29,42 +30,10 @@ export const GPU_VA_END: number = GPU_PAGE_TABLES * PAGE_2M;
 const COMMAND_TIMEOUT_MS = 60_000;
 /** The pump looks around this often even without an interrupt. */
 const PUMP_WAIT_MS = 1000;
-/** Where BARs are put: in the MMIO hole. */
-const BAR_BASE = 0xe000_0000;
-const BAR_STRIDE = 0x1_0000;
-/** BAR 4, from BAR 0. */
-const GLOBAL_TABLE_OFFSET = 0x4000;
-
 /** Registers of 8 bytes. */
 const WIDE: ReadonlySet<vgpu.VgpuRegister> = new Set(
   vgpu.VGPU_REGISTERS.filter(({ size }) => size === 8).map(({ name }) => name),
 );
-
-/** The device's worker has failed or its link is down: it answers no more. */
-export class DeviceLostError extends Error {
-  readonly device: string;
-  constructor(device: string) {
-    super(`${device} is lost`);
-    this.name = 'DeviceLostError';
-    this.device = device;
-  }
-}
-
-/** The engine has stopped: its ring or completions could not be reached. */
-export class DeviceHaltedError extends Error {
-  constructor(device: string) {
-    super(`${device} halted: its ring or completion area cannot be reached`);
-    this.name = 'DeviceHaltedError';
-  }
-}
-
-/** A command had no completion in time. */
-export class CommandTimeoutError extends Error {
-  constructor(device: string, sequence: number) {
-    super(`${device} did not complete command ${sequence} within ${COMMAND_TIMEOUT_MS} ms`);
-    this.name = 'CommandTimeoutError';
-  }
-}
 
 /** A command for the engine; addresses are GPU virtual, of the context, lengths bytes. */
 export interface GpuCommand {
@@ -98,12 +67,24 @@ interface Outstanding {
   reject(error: Error): void;
 }
 
+/** The guest memory that a driver starts with, zeroed. */
+function newGpu(pages: PageAllocator): SavedGpu {
+  const page = () => pages.allocate() as Gpa;
+  const [ring, completions, directory] = [page(), page(), page()];
+  const tables = Array.from({ length: GPU_PAGE_TABLES }, page);
+  const numbers = { tail: 0, sequence: 0, hangs: 0, troubles: 0 };
+  const lists = { contexts: [], global: [], outstanding: [] };
+  return { ring, completions, directory, tables, contextTable: page(), ...numbers, ...lists };
+}
+
 export class GpuDriver {
   readonly name: string;
   readonly index: number;
   readonly requesterId: number;
   /** Pages the device reaches on its own: they must be mapped wherever the device is. */
   readonly staticPages: readonly Gpa[];
+  readonly vram: GpuVram;
+  readonly display: GpuDisplay;
   readonly #ram: GuestRam;
   readonly #link: DeviceLink;
   readonly #mmio: MmioPort;
@@ -113,34 +94,108 @@ export class GpuDriver {
   readonly #contextTable: Gpa;
   readonly #pages: PageAllocator;
   readonly #scalar = new DataView(new ArrayBuffer(4));
-  #contexts = 1;
-  #collected = 0;
-  /** Interrupts so far that no completion explains: a fault, a halt, a hang. */
-  #unexplained = 0;
+  readonly #contexts: GpuContext[];
+  /** What the global table holds, for a reset clears it. */
+  readonly #global = new Map<number, bigint>();
+  /** Interrupts of VECTOR_TROUBLE that have been looked into: a fault, a halt, a hang. */
+  #troubles: number;
+  /** When the device was last known to be well. */
+  #wellUs = 0;
   /** Commands that hung and were ended by a reset of the engine. */
-  hangs = 0;
+  hangs: number;
   readonly #tables: readonly Gpa[];
   readonly #outstanding: Outstanding[] = [];
+  readonly #carried: readonly Promise<GpuCompletion>[];
   #roomWaiters: (() => void)[] = [];
-  #tail = 0;
-  #sequence = 0;
+  #resetting: Promise<void> | undefined;
+  #tail: number;
+  #sequence: number;
   #pumping = false;
   #error: Error | undefined;
 
-  constructor(device: GuestDevice, index: number, ram: GuestRam, pages: PageAllocator) {
+  /** `saved`: what {@link restore} has checked; without it, a driver that is to be started. */
+  constructor(
+    device: GuestDevice,
+    index: number,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: SavedGpu = newGpu(pages),
+  ) {
     this.name = device.name;
     this.index = index;
     this.requesterId = device.requesterId;
     this.#ram = ram;
     this.#link = new DeviceLink(device.link);
     this.#mmio = this.#link.mmioPort();
-    this.#ring = pages.allocate() as Gpa;
-    this.#completions = pages.allocate() as Gpa;
-    this.#directory = pages.allocate() as Gpa;
-    this.#tables = Array.from({ length: GPU_PAGE_TABLES }, () => pages.allocate() as Gpa);
-    this.#contextTable = pages.allocate() as Gpa;
+    this.vram = new GpuVram(this, this.#mmio);
+    this.display = new GpuDisplay(this, this.#link);
+    this.#ring = saved.ring;
+    this.#completions = saved.completions;
+    this.#directory = saved.directory;
+    this.#tables = saved.tables;
+    this.#contextTable = saved.contextTable;
     this.#pages = pages;
     this.staticPages = [this.#ring, this.#completions, this.#directory, this.#contextTable, ...this.#tables];
+    this.#contexts = saved.contexts.map((context) => GpuContext.restore(context, ram));
+    for (const [entry, low, high] of saved.global)
+      this.#global.set(entry, BigInt(low) | (BigInt(high) << 32n));
+    this.#tail = saved.tail;
+    this.#sequence = saved.sequence;
+    this.hangs = saved.hangs;
+    this.#troubles = saved.troubles;
+    this.#carried = saved.outstanding.map(({ sequence, slot }) => this.#expect(sequence, slot));
+    // Who does not ask for them does not want to hear of them.
+    for (const completion of this.#carried) completion.catch(() => {});
+  }
+
+  /**
+   * The driver of a device that has come from another host with its VM, around the RAM that came too; `saved` is what
+   * {@link save} answered there. The device is not touched.
+   * @throws SavedGpuError
+   */
+  static restore(
+    device: GuestDevice,
+    index: number,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: unknown,
+  ): GpuDriver {
+    const reader = new SavedGpuReader(device.name, ram);
+    return new GpuDriver(device, index, ram, pages, reader.read(saved, GPU_PAGE_TABLES, RING_ENTRIES));
+  }
+
+  /** What it knows beside guest RAM, as plain JSON, for {@link restore} on another host. */
+  save(): unknown {
+    const saved: SavedGpu = {
+      ring: this.#ring,
+      completions: this.#completions,
+      directory: this.#directory,
+      tables: this.#tables,
+      contextTable: this.#contextTable,
+      tail: this.#tail,
+      sequence: this.#sequence,
+      hangs: this.hangs,
+      troubles: this.#troubles,
+      contexts: this.#contexts.map((context) => context.save()),
+      global: [...this.#global].map(([index, entry]) => [
+        index,
+        Number(entry & 0xffff_ffffn),
+        Number(entry >> 32n),
+      ]),
+      outstanding: this.#outstanding.map(({ sequence, slot }) => ({ sequence, slot })),
+    };
+    return saved;
+  }
+
+  /** The commands that were under way when the VM left its last host, in their order; see {@link submit}. */
+  outstanding(): readonly Promise<GpuCompletion>[] {
+    this.#startPump();
+    return this.#carried;
+  }
+
+  /** The contexts that there are beside context 0. */
+  get contexts(): readonly GpuContext[] {
+    return this.#contexts;
   }
 
   /** True until the device has been lost or has halted. */
@@ -158,15 +213,42 @@ export class GpuDriver {
     if (id === 0xffff_ffff) throw new DeviceLostError(this.name);
     const expected = vgpu.VGPU_IDENTITY.vendorId | (vgpu.VGPU_IDENTITY.deviceId << 16);
     if (id !== expected) throw new Error(`${this.name} has PCI ID ${hex(id)}, expected ${hex(expected)}`);
-    await this.#mmio.write(REGION_CONFIG, 0x10, 4, BigInt(BAR_BASE + this.index * BAR_STRIDE));
-    const globalTable = BAR_BASE + this.index * BAR_STRIDE + GLOBAL_TABLE_OFFSET;
-    await this.#mmio.write(REGION_CONFIG, 0x20, 4, BigInt(globalTable));
-    await this.#mmio.write(REGION_CONFIG, 0x04, 2, BigInt(COMMAND_BUS_MASTER | COMMAND_MEMORY_SPACE));
-    await this.#mmio.write(REGION_CONFIG, MSI_CAPABILITY + 4, 4, 0xfee0_0000n);
-    await this.#mmio.write(REGION_CONFIG, MSI_CAPABILITY + 12, 2, BigInt(0x30 + this.index));
-    await this.#mmio.write(REGION_CONFIG, MSI_CAPABILITY + 2, 2, BigInt(MSI_CONTROL_ENABLE));
+    await enableFunction(this.#mmio, this.index);
     await this.#writeTables();
     await this.#programEngine();
+  }
+
+  /**
+   * Resets the function and makes it work again: ring, page tables, contexts, global table. Commands under way are rejected
+   * with DeviceResetError. VRAM is empty, the display is off.
+   * @throws DeviceLostError
+   */
+  reset(): Promise<void> {
+    this.#resetting ??= this.#reset().finally(() => {
+      this.#resetting = undefined;
+    });
+    return this.#resetting;
+  }
+
+  async #reset(): Promise<void> {
+    await resetFunction(this.#mmio);
+    this.#collect();
+    this.#rejectAll(({ sequence }) => new DeviceResetError(this.name, sequence));
+    if (this.#link.state !== DeviceState.ready) throw new DeviceLostError(this.name);
+    this.#error = undefined;
+    this.#tail = 0;
+    await this.start();
+    await this.#announceContexts();
+    for (const [index, entry] of this.#global)
+      await this.#mmio.write(vgpu.GLOBAL_TABLE_BAR, index * 8, 8, entry);
+  }
+
+  /**
+   * The PNG of what the device displays now, also written to `file` if one is named.
+   * @throws NoScanoutError, or the file's error
+   */
+  screenshot(file?: string): Promise<Uint8Array> {
+    return screenshot(this.name, this.#mmio, file);
   }
 
   /** Writes a BAR 0 register. */
@@ -185,12 +267,25 @@ export class GpuDriver {
    * @throws RangeError beyond GPU_VA_END
    */
   map(va: number, iovas: readonly Iova[], writable = true): void | Promise<void> {
-    if (va % PAGE_SIZE !== 0 || va + iovas.length * PAGE_SIZE > GPU_VA_END)
+    return this.#map(va, iovas, entryFlags({ writable }));
+  }
+
+  /**
+   * Points the GPU virtual pages from `va` on at VRAM, from `offset` on, a multiple of 4096. @throws RangeError
+   */
+  mapVram(va: number, offset: number, pages: number, writable = true): void | Promise<void> {
+    if (offset % PAGE_SIZE !== 0 || offset < 0)
+      throw new RangeError(`VRAM ${hex(offset)}; accepted: multiples of ${PAGE_SIZE}`);
+    const offsets = Array.from({ length: pages }, (_, i) => offset + i * PAGE_SIZE);
+    return this.#map(va, offsets, entryFlags({ writable, vram: true }));
+  }
+
+  #map(va: number, addresses: readonly number[], flags: number): void | Promise<void> {
+    if (va % PAGE_SIZE !== 0 || va + addresses.length * PAGE_SIZE > GPU_VA_END)
       throw new RangeError(
-        `GPU address ${hex(va)} +${iovas.length} pages; accepted: pages below ${hex(GPU_VA_END)}`,
+        `GPU address ${hex(va)} +${addresses.length} pages; accepted: pages below ${hex(GPU_VA_END)}`,
       );
-    const flags = vgpu.GPU_PTE_PRESENT | (writable ? vgpu.GPU_PTE_WRITABLE : 0);
-    for (const [i, iova] of iovas.entries()) this.#writePte(va / PAGE_SIZE + i, iova, flags);
+    for (const [i, address] of addresses.entries()) this.#writePte(va / PAGE_SIZE + i, address, flags);
     return this.writeRegister('TlbInvalidate', 1);
   }
 
@@ -206,14 +301,19 @@ export class GpuDriver {
    * @throws RangeError beyond CONTEXTS_LIMIT
    */
   async createContext(base: number): Promise<GpuContext> {
-    if (this.#contexts >= vgpu.CONTEXTS_LIMIT)
-      throw new RangeError(`${this.name} has ${this.#contexts} contexts; accepted: ${vgpu.CONTEXTS_LIMIT}`);
-    const id = this.#contexts++;
+    const id = this.#contexts.length + 1;
+    if (id >= vgpu.CONTEXTS_LIMIT)
+      throw new RangeError(`${this.name} has ${id} contexts; accepted: ${vgpu.CONTEXTS_LIMIT}`);
     const slot = this.#contextTable + id * vgpu.CONTEXT_ROOT_BYTES;
-    const context = new GpuContext(id, base, slot, this.#ram, this.#pages);
-    await this.writeRegister('ContextTableBase', this.#contextTable);
-    await this.writeRegister('ContextCount', this.#contexts);
+    const context = GpuContext.create(id, base, slot, this.#ram, this.#pages);
+    this.#contexts.push(context);
+    await this.#announceContexts();
     return context;
+  }
+
+  async #announceContexts(): Promise<void> {
+    await this.writeRegister('ContextTableBase', this.#contextTable);
+    await this.writeRegister('ContextCount', this.#contexts.length + 1);
   }
 
   /** Ends the command that runs or hangs, with the status `hung`. The driver does so by itself when one hangs. */
@@ -230,6 +330,8 @@ export class GpuDriver {
   /** Writes an entry of the global table, a trapped write; `iova` undefined clears it. */
   writeGlobal(index: number, iova: Iova | undefined, mapping: GpuMapping = {}): void | Promise<void> {
     const entry = iova === undefined ? 0n : BigInt(iova) | BigInt(entryFlags(mapping));
+    if (entry === 0n) this.#global.delete(index);
+    else this.#global.set(index, entry);
     return this.#mmio.write(vgpu.GLOBAL_TABLE_BAR, index * 8, 8, entry);
   }
 
@@ -255,22 +357,29 @@ export class GpuDriver {
 
   /**
    * Puts a command in the ring and rings the doorbell; resolves with its completion, whatever its status.
-   * @throws DeviceLostError, DeviceHaltedError, CommandTimeoutError
+   * @throws DeviceLostError, DeviceHaltedError, DeviceResetError, CommandTimeoutError
    */
   async submit(command: GpuCommand): Promise<GpuCompletion> {
-    while (this.#outstanding.length >= RING_ENTRIES - 1)
-      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
+    while (this.#resetting || this.#outstanding.length >= RING_ENTRIES - 1) {
+      this.#startPump();
+      await (this.#resetting ?? new Promise<void>((resolve) => this.#roomWaiters.push(resolve)));
+    }
     this.#throwIfDead();
     const slot = this.#tail;
     const sequence = ++this.#sequence;
     this.#writeCommand(slot, sequence, command);
     this.#tail = (slot + 1) % RING_ENTRIES;
-    const done = new Promise<GpuCompletion>((resolve, reject) => {
+    const done = this.#expect(sequence, slot);
+    await this.writeRegister('RingTail', this.#tail);
+    this.#startPump();
+    return done;
+  }
+
+  /** The completion of a command that is in the ring. */
+  #expect(sequence: number, slot: number): Promise<GpuCompletion> {
+    return new Promise((resolve, reject) => {
       this.#outstanding.push({ sequence, slot, since: nowUs(), resolve, reject });
     });
-    await this.writeRegister('RingTail', this.#tail);
-    if (!this.#pumping) void this.#pump();
-    return done;
   }
 
   async #programEngine(): Promise<void> {
@@ -318,28 +427,34 @@ export class GpuDriver {
     word(vgpu.CommandWord.value, command.value ?? 0);
   }
 
+  #startPump(): void {
+    if (!this.#pumping && this.#outstanding.length > 0) void this.#pump();
+  }
+
   /** Runs while commands are outstanding: waits for interrupts, hands out completions. */
   async #pump(): Promise<void> {
     this.#pumping = true;
-    let woken = false;
+    this.#wellUs = nowUs();
     while (this.#outstanding.length > 0) {
       const events = this.#link.events;
-      const completed = this.#collect();
+      if (this.#collect()) this.#wellUs = nowUs();
       if (this.#outstanding.length === 0) break;
-      if (this.#isUnexplained() || (woken && !completed)) await this.#checkHealth();
+      if (this.#mayBeInTrouble()) await this.#checkHealth();
       if (this.#error) break;
       await this.#link.waitEvents(events, PUMP_WAIT_MS);
-      woken = true;
     }
     this.#pumping = false;
-    if (this.#error) this.#rejectAll(this.#error);
+    const error = this.#error;
+    if (error) this.#rejectAll(() => error);
   }
 
-  /** True once per interrupt that stands for something else than a completion. */
-  #isUnexplained(): boolean {
-    const unexplained = (this.#link.interrupts(0) - this.#collected) | 0;
-    if (unexplained <= this.#unexplained) return false;
-    this.#unexplained = unexplained;
+  /** An interrupt says so, the link is down, or nothing has completed for a while. */
+  #mayBeInTrouble(): boolean {
+    const troubles = this.#link.interrupts(vgpu.VECTOR_TROUBLE);
+    const wasWell = nowUs() - this.#wellUs < PUMP_WAIT_MS * 1000;
+    if (troubles === this.#troubles && this.#link.state === DeviceState.ready && wasWell) return false;
+    this.#troubles = troubles;
+    this.#wellUs = nowUs();
     return true;
   }
 
@@ -349,7 +464,6 @@ export class GpuDriver {
       const record = this.#completions + first.slot * vgpu.COMPLETION_BYTES;
       if (this.#ram.load32(record + vgpu.CompletionWord.sequence * 4) !== first.sequence) break;
       this.#outstanding.shift();
-      this.#collected++;
       first.resolve({
         status: this.#ram.read32(record + vgpu.CompletionWord.status * 4),
         result: this.#ram.read32(record + vgpu.CompletionWord.result * 4),
@@ -369,7 +483,7 @@ export class GpuDriver {
     const first = this.#outstanding[0];
     if (this.#link.state !== DeviceState.ready) this.#error = new DeviceLostError(this.name);
     else if (first && nowUs() - first.since > COMMAND_TIMEOUT_MS * 1000)
-      this.#error = new CommandTimeoutError(this.name, first.sequence);
+      this.#error = new CommandTimeoutError(this.name, first.sequence, COMMAND_TIMEOUT_MS);
     else {
       const status = await this.readRegister('Status');
       if (status === 0xffff_ffff) this.#error = new DeviceLostError(this.name);
@@ -378,8 +492,8 @@ export class GpuDriver {
     }
   }
 
-  #rejectAll(error: Error): void {
-    for (const command of this.#outstanding.splice(0)) command.reject(error);
+  #rejectAll(errorOf: (command: Outstanding) => Error): void {
+    for (const command of this.#outstanding.splice(0)) command.reject(errorOf(command));
     for (const wake of this.#roomWaiters) wake();
     this.#roomWaiters = [];
   }

@@ -1,6 +1,6 @@
 /**
- * Where a guest's driver puts a device's BARs, once it knows their sizes: memory below 4 GiB, that of 64-bit BARs far
- * above, and I/O ports.
+ * Where a guest's driver puts a device's BARs, once it knows their sizes: memory below 4 GiB, that of 64-bit BARs above
+ * the rest, and I/O ports.
  */
 const SPACE_IO = 1;
 const TYPE_MASK = 0x7;
@@ -11,9 +11,10 @@ const MEMORY_FLAGS = 0xf;
 /** The hole in guest RAM below 4 GiB, and what each device may have of it. */
 const MEMORY_BASE = 0x8000_0000;
 const MEMORY_STRIDE = 0x100_0000;
-/** Above all guest RAM. */
-const WIDE_BASE = 2 ** 39;
-const WIDE_STRIDE = 2 ** 30;
+/** Below 4 GiB too, as firmware does that leaves nothing to 64-bit software: lspci reads no dump right that has more. */
+const WIDE_BASE = 0xc000_0000;
+const WIDE_STRIDE = 0x100_0000;
+const WIDE_PLACES = 32;
 const IO_BASE = 0xc000;
 const IO_STRIDE = 0x100;
 /** Beyond so many devices of a VM the places are used again: BARs are reached by number, never by address. */
@@ -30,7 +31,7 @@ export class BarSpace {
   /** `index` of the device in its VM. */
   constructor(index: number) {
     this.#memory = MEMORY_BASE + (index % PLACES) * MEMORY_STRIDE;
-    this.#wide = WIDE_BASE + (index % PLACES) * WIDE_STRIDE;
+    this.#wide = WIDE_BASE + (index % WIDE_PLACES) * WIDE_STRIDE;
     this.#io = IO_BASE + (index % PLACES) * IO_STRIDE;
   }
 

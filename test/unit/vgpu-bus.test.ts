@@ -1,0 +1,259 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { DeviceHarness } from '../../src/device/harness.ts';
+import { BarSpace } from '../../src/pci/bar-space.ts';
+import { COMMAND_BUS_MASTER, COMMAND_MEMORY_SPACE } from '../../src/pci/config-space.ts';
+import { CONTROL_FUNCTION_RESET, EXPRESS_CONTROL } from '../../src/pci/express.ts';
+import {
+  MSIX_CAPABILITY,
+  MSIX_ENABLE,
+  MSIX_ENTRY_BYTES,
+  MSIX_ENTRY_CONTROL,
+  MSIX_FUNCTION_MASK,
+  MSIX_VECTORS_MAX,
+  msixCapability,
+} from '../../src/pci/msix-format.ts';
+import * as vgpu from '../../src/pci/vgpu-interface.ts';
+import { MODELS } from '../../workers/models/index.ts';
+
+const { table, pending, vectors } = vgpu.VGPU_MSIX;
+const RING = 0x10000;
+const COMPLETIONS = 0x20000;
+const DIRECTORY = 0x30000;
+const TABLE = 0x31000;
+const DATA = 0x10_0000;
+
+/** A vgpu on its bus, with a ring, one page table, and MSI enabled. */
+class Bus extends DeviceHarness {
+  tail = 0;
+  sequence = 0;
+
+  constructor() {
+    super(MODELS.vgpu!);
+    this.enable();
+    this.program();
+  }
+
+  program(): void {
+    this.ram.write32(DIRECTORY, TABLE | vgpu.GPU_PTE_PRESENT);
+    this.pte(0, DATA);
+    this.set('RingBase', RING);
+    this.set('RingEntries', 8);
+    this.set('CompletionBase', COMPLETIONS);
+    this.set('PageTableBase', DIRECTORY);
+    this.set('Control', vgpu.CONTROL_ENABLE);
+    this.tail = 0;
+  }
+
+  pte(page: number, address: number, flags = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE): void {
+    this.ram.write32(TABLE + page * 8, address | flags);
+  }
+
+  get(name: vgpu.VgpuRegister): number {
+    return Number(this.read(0, vgpu.VGPU_OFFSET[name], 4));
+  }
+
+  set(name: vgpu.VgpuRegister, value: number): void {
+    const size = vgpu.VGPU_REGISTERS.find((spec) => spec.name === name)?.size as 4 | 8;
+    this.write(0, vgpu.VGPU_OFFSET[name], size, BigInt(value));
+  }
+
+  /** Puts a command in the ring and rings the doorbell; what it does begins with the next step. */
+  submit(command: Partial<Record<keyof typeof vgpu.CommandWord, number>>): number {
+    const slot = this.tail;
+    const entry = Buffer.alloc(vgpu.COMMAND_BYTES);
+    for (const [name, value] of Object.entries({ sequence: ++this.sequence, ...command }))
+      entry.writeUInt32LE(value >>> 0, vgpu.CommandWord[name as keyof typeof vgpu.CommandWord] * 4);
+    this.ram.write(RING + slot * vgpu.COMMAND_BYTES, entry);
+    this.tail = (slot + 1) % 8;
+    this.set('RingTail', this.tail);
+    return slot;
+  }
+
+  /** Runs a command to its end; its status. */
+  do(command: Partial<Record<keyof typeof vgpu.CommandWord, number>>): number {
+    const slot = this.submit(command);
+    this.run();
+    const at = COMPLETIONS + slot * vgpu.COMPLETION_BYTES;
+    expect(this.ram.read32(at + 12), 'sequence').to.equal(this.sequence);
+    return this.ram.read32(at);
+  }
+
+  mask(vector: number, masked: boolean): void {
+    this.write(0, table + vector * MSIX_ENTRY_BYTES + MSIX_ENTRY_CONTROL, 4, masked ? 1 : 0);
+  }
+
+  msix(control: number): void {
+    this.writeConfig(MSIX_CAPABILITY + 2, 2, BigInt(control));
+  }
+
+  get pendingBits(): number {
+    return Number(this.read(0, pending, 8));
+  }
+}
+
+const NOP = { opcode: vgpu.Opcode.nop };
+const FAULTING = { opcode: vgpu.Opcode.fill, target: 0x1f_f000, length: 4 };
+
+describe('MSI-X of the vgpu', () => {
+  it('says how many vectors there are, and where their table and pending bits are', () => {
+    const bus = new Bus();
+    expect(bus.readConfig(MSIX_CAPABILITY, 1)).to.equal(0x11n);
+    bus.msix(0xffff);
+    expect(bus.readConfig(MSIX_CAPABILITY + 2, 2), 'enable and mask alone can be written').to.equal(
+      BigInt(MSIX_ENABLE | MSIX_FUNCTION_MASK | (vectors - 1)),
+    );
+    expect(bus.readConfig(MSIX_CAPABILITY + 4, 4)).to.equal(BigInt(table));
+    expect(bus.readConfig(MSIX_CAPABILITY + 8, 4)).to.equal(BigInt(pending));
+    bus.write(0, table, 8, 0x1234_5678_fee0_1003n);
+    bus.write(0, table + 8, 4, 0xdead_beef);
+    expect(bus.read(0, table, 8)).to.equal(0x1234_5678_fee0_1000n);
+    expect(bus.read(0, table + 8, 8), 'masked at reset').to.equal(0x1_dead_beefn);
+    bus.write(0, pending, 8, 7n);
+    expect(bus.pendingBits, 'software cannot set them').to.equal(0);
+    for (const wrong of [0, MSIX_VECTORS_MAX + 1])
+      expect(() => msixCapability({ vectors: wrong, bar: 0, table: 0, pending: 0 })).to.throw(
+        RangeError,
+        'accepted: 1 to 32',
+      );
+    expect(() => msixCapability({ vectors: 1, bar: 0, table: 4, pending: 0 })).to.throw('multiples of 8');
+  });
+
+  it('gives completions, trouble and the display vectors of their own; with MSI they are all vector 0', () => {
+    const bus = new Bus();
+    bus.do(FAULTING);
+    expect(bus.interrupts.splice(0), 'MSI: a fault and its completion').to.deep.equal([0, 0]);
+    bus.msix(MSIX_ENABLE);
+    for (let vector = 0; vector < vectors; vector++) bus.mask(vector, false);
+    bus.do(NOP);
+    bus.do(FAULTING);
+    expect(bus.interrupts).to.deep.equal([
+      vgpu.VECTOR_COMPLETION,
+      vgpu.VECTOR_TROUBLE,
+      vgpu.VECTOR_COMPLETION,
+    ]);
+  });
+
+  it('keeps what a masked vector raises, once, and delivers it at unmask', () => {
+    const bus = new Bus();
+    bus.msix(MSIX_ENABLE);
+    bus.mask(1, false);
+    for (let i = 0; i < 3; i++) bus.do(NOP);
+    expect([bus.interrupts, bus.pendingBits]).to.deep.equal([[], 1]);
+    bus.mask(1, true);
+    expect(bus.interrupts, 'another vector').to.deep.equal([]);
+    bus.mask(0, false);
+    expect([bus.interrupts, bus.pendingBits]).to.deep.equal([[0], 0]);
+    bus.mask(0, true);
+    bus.mask(0, false);
+    expect(bus.interrupts, 'not again').to.deep.equal([0]);
+  });
+
+  it('obeys the function mask, and delivers nothing pending while it is disabled', () => {
+    const bus = new Bus();
+    for (const vector of [0, 1]) bus.mask(vector, false);
+    bus.msix(MSIX_ENABLE | MSIX_FUNCTION_MASK);
+    bus.do(FAULTING);
+    expect([bus.interrupts, bus.pendingBits]).to.deep.equal([[], 3]);
+    bus.msix(0);
+    expect(bus.interrupts).to.deep.equal([]);
+    bus.mask(1, true);
+    bus.msix(MSIX_ENABLE);
+    expect([bus.interrupts, bus.pendingBits], 'vector 1 has a mask of its own').to.deep.equal([[0], 2]);
+    bus.mask(1, false);
+    expect([bus.interrupts, bus.pendingBits]).to.deep.equal([[0, 1], 0]);
+  });
+
+  it('drops what is pending for causes that software has already seen', () => {
+    const bus = new Bus();
+    bus.msix(MSIX_ENABLE);
+    bus.do(FAULTING);
+    expect(bus.pendingBits).to.equal(3);
+    bus.set('InterruptStatus', vgpu.INTERRUPT_FAULT);
+    expect(bus.pendingBits).to.equal(1);
+    bus.mask(1, false);
+    bus.mask(0, false);
+    expect(bus.interrupts).to.deep.equal([0]);
+  });
+
+  it('keeps its table when the device is reset by its own register', () => {
+    const bus = new Bus();
+    bus.msix(MSIX_ENABLE);
+    bus.mask(0, false);
+    bus.set('Control', vgpu.CONTROL_RESET);
+    bus.program();
+    bus.do(NOP);
+    expect(bus.interrupts).to.deep.equal([0]);
+  });
+});
+
+describe('function-level reset of the vgpu', () => {
+  const reset = (bus: Bus) => {
+    const control = bus.readConfig(EXPRESS_CONTROL, 2);
+    bus.writeConfig(EXPRESS_CONTROL, 2, control | CONTROL_FUNCTION_RESET);
+  };
+
+  it('leaves nothing of its owner: pins, registers, tables, vectors, VRAM', () => {
+    const bus = new Bus();
+    const fresh = new DeviceHarness(MODELS.vgpu!);
+    bus.msix(MSIX_ENABLE);
+    bus.do({ opcode: vgpu.Opcode.fill, length: 4096, value: 1 });
+    bus.do(FAULTING);
+    bus.write(4, 8, 8, BigInt(DATA | vgpu.GPU_PTE_PRESENT));
+    bus.set('ApertureBase', 0x10_0000);
+    bus.write(2, 0, 4, 0x5ec1_2e75);
+    bus.submit({ opcode: vgpu.Opcode.compute, value: vgpu.Kernel.spin, length: 4 });
+    bus.step();
+    bus.step();
+    expect(bus.heldPins).to.equal(1);
+    reset(bus);
+    expect(bus.heldPins).to.equal(0);
+    expect(Buffer.from(bus.model.config.bytes()).equals(fresh.model.config.bytes()), 'config space').to.equal(
+      true,
+    );
+    expect(bus.read(0, 0, 4), 'memory space is off').to.equal(0xffff_ffffn);
+    bus.writeConfig(4, 2, BigInt(COMMAND_MEMORY_SPACE | COMMAND_BUS_MASTER));
+    fresh.writeConfig(4, 2, BigInt(COMMAND_MEMORY_SPACE | COMMAND_BUS_MASTER));
+    expect(Buffer.from(bus.readBlock(0, 0, 4096)).equals(fresh.readBlock(0, 0, 4096)), 'BAR 0').to.equal(
+      true,
+    );
+    expect(bus.read(4, 8, 8), 'global table').to.equal(0n);
+    bus.set('ApertureBase', 0x10_0000);
+    expect(bus.read(2, 0, 4), 'VRAM').to.equal(0n);
+    expect(bus.run()).to.equal('idle');
+    bus.program();
+    bus.sequence = 100;
+    expect(bus.do(NOP), 'and it works again').to.equal(vgpu.CompletionStatus.ok);
+  });
+
+  it('reads its bit as 0, keeps the payload size, and resets for nothing else in that register', () => {
+    const bus = new Bus();
+    bus.writeConfig(EXPRESS_CONTROL, 2, 0x0027n);
+    expect(bus.get('Status')).to.equal(vgpu.STATUS_RUNNING);
+    reset(bus);
+    expect(bus.readConfig(EXPRESS_CONTROL, 2)).to.equal(0x2830n);
+    expect(bus.readConfig(4, 2)).to.equal(0n);
+  });
+});
+
+describe('the places of 64-bit BARs', () => {
+  it('are apart from the others, and the next BAR is their upper half', () => {
+    const space = new BarSpace(2);
+    const sized = [0xffff_f000, 0, 0xff00_000c, 0xffff_ffff, 0xffff_c000];
+    expect(sized.map((value) => space.place(value).toString(16))).to.deep.equal([
+      '82000000',
+      '0',
+      'c2000000',
+      '0',
+      '82004000',
+    ]);
+  });
+
+  it('are sized like the others, and take all of the upper half', () => {
+    const bus = new Bus();
+    bus.writeConfig(0x18, 4, 0xffff_ffffn);
+    bus.writeConfig(0x1c, 4, 0xffff_ffffn);
+    expect(bus.readConfig(0x18, 4)).to.equal(BigInt((-vgpu.APERTURE_BYTES | 0xc) >>> 0));
+    expect(bus.readConfig(0x1c, 4)).to.equal(0xffff_ffffn);
+  });
+});
