@@ -1,7 +1,7 @@
 /**
  * A virtio-iommu's state on its way to another host: its transport and configuration, which endpoint is in which
- * domain, and the domains' mappings. QEMU's `vmstate_virtio_iommu_device` has the same trees; here nothing is cached, so
- * nothing is dropped.
+ * domain, and the domains' mappings. Nothing is cached, so nothing is dropped. QEMU sends domains with their endpoints
+ * and mappings, and `bypass`; that an ATTACH failed it forgets on the way, which `unattached` does not.
  */
 import { decodeState, encodeState, type StateReader } from '../../channel/state-bag.ts';
 import * as format from '../../pci/virtio-iommu-format.ts';
