@@ -7,88 +7,22 @@ import { CONTROL_FUNCTION_RESET, EXPRESS_CONTROL } from '../../src/pci/express.t
 import {
   MSIX_CAPABILITY,
   MSIX_ENABLE,
-  MSIX_ENTRY_BYTES,
-  MSIX_ENTRY_CONTROL,
   MSIX_FUNCTION_MASK,
   MSIX_VECTORS_MAX,
   msixCapability,
 } from '../../src/pci/msix-format.ts';
 import * as vgpu from '../../src/pci/vgpu-interface.ts';
 import { MODELS } from '../../workers/models/index.ts';
+import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const { table, pending, vectors } = vgpu.VGPU_MSIX;
-const RING = 0x10000;
-const COMPLETIONS = 0x20000;
-const DIRECTORY = 0x30000;
-const TABLE = 0x31000;
 const DATA = 0x10_0000;
 
-/** A vgpu on its bus, with a ring, one page table, and MSI enabled. */
-class Bus extends DeviceHarness {
-  tail = 0;
-  sequence = 0;
-
+class Bus extends VgpuBus {
   constructor() {
-    super(MODELS.vgpu!);
-    this.enable();
+    super();
     this.program();
-  }
-
-  program(): void {
-    this.ram.write32(DIRECTORY, TABLE | vgpu.GPU_PTE_PRESENT);
     this.pte(0, DATA);
-    this.set('RingBase', RING);
-    this.set('RingEntries', 8);
-    this.set('CompletionBase', COMPLETIONS);
-    this.set('PageTableBase', DIRECTORY);
-    this.set('Control', vgpu.CONTROL_ENABLE);
-    this.tail = 0;
-  }
-
-  pte(page: number, address: number, flags = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE): void {
-    this.ram.write32(TABLE + page * 8, address | flags);
-  }
-
-  get(name: vgpu.VgpuRegister): number {
-    return Number(this.read(0, vgpu.VGPU_OFFSET[name], 4));
-  }
-
-  set(name: vgpu.VgpuRegister, value: number): void {
-    const size = vgpu.VGPU_REGISTERS.find((spec) => spec.name === name)?.size as 4 | 8;
-    this.write(0, vgpu.VGPU_OFFSET[name], size, BigInt(value));
-  }
-
-  /** Puts a command in the ring and rings the doorbell; what it does begins with the next step. */
-  submit(command: Partial<Record<keyof typeof vgpu.CommandWord, number>>): number {
-    const slot = this.tail;
-    const entry = Buffer.alloc(vgpu.COMMAND_BYTES);
-    for (const [name, value] of Object.entries({ sequence: ++this.sequence, ...command }))
-      entry.writeUInt32LE(value >>> 0, vgpu.CommandWord[name as keyof typeof vgpu.CommandWord] * 4);
-    this.ram.write(RING + slot * vgpu.COMMAND_BYTES, entry);
-    this.tail = (slot + 1) % 8;
-    this.set('RingTail', this.tail);
-    return slot;
-  }
-
-  /** Runs a command to its end; its status. */
-  do(command: Partial<Record<keyof typeof vgpu.CommandWord, number>>): number {
-    const slot = this.submit(command);
-    this.run();
-    const at = COMPLETIONS + slot * vgpu.COMPLETION_BYTES;
-    expect(this.ram.read32(at + 12), 'sequence').to.equal(this.sequence);
-    return this.ram.read32(at);
-  }
-
-  mask(vector: number, masked: boolean): void {
-    this.write(0, table + vector * MSIX_ENTRY_BYTES + MSIX_ENTRY_CONTROL, 4, masked ? 1 : 0);
-  }
-
-  msix(control: number): void {
-    this.writeConfig(MSIX_CAPABILITY + 2, 2, BigInt(control));
-  }
-
-  get pendingBits(): number {
-    return Number(this.read(0, pending, 8));
   }
 }
 
@@ -223,7 +157,7 @@ describe('function-level reset of the vgpu', () => {
     expect(bus.run()).to.equal('idle');
     bus.program();
     bus.sequence = 100;
-    expect(bus.do(NOP), 'and it works again').to.equal(vgpu.CompletionStatus.ok);
+    expect(bus.do(NOP).status, 'and it works again').to.equal(vgpu.CompletionStatus.ok);
   });
 
   it('reads its bit as 0, keeps the payload size, and resets for nothing else in that register', () => {
