@@ -4,6 +4,7 @@
 import { nowUs } from '#host';
 import { type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../address/address.ts';
 import type { Latencies } from '../report/histograms.ts';
+import { InFlight } from './in-flight.ts';
 import type { IovaAllocator } from './iova-allocator.ts';
 import type { MapRange } from './vtd-domain.ts';
 
@@ -26,6 +27,7 @@ export interface DmaBuffer {
 export class DmaApi {
   readonly #latencies: Latencies;
   readonly #iovas: IovaAllocator;
+  readonly #inFlight = new InFlight();
   #domain: DmaDomain | undefined;
 
   constructor(latencies: Latencies, iovas: IovaAllocator) {
@@ -42,8 +44,22 @@ export class DmaApi {
     return this.#domain;
   }
 
+  /** @throws InFlightError while a map or unmap is under way */
+  expectIdle(owner: string): void {
+    this.#inFlight.expectNone(owner);
+  }
+
   /** Maps the pages for reading and writing; strict: resolves when the device sees them. */
-  async map(pages: readonly Gpa[]): Promise<DmaBuffer> {
+  map(pages: readonly Gpa[]): Promise<DmaBuffer> {
+    return this.#inFlight.run('dma.map', () => this.#map(pages));
+  }
+
+  /** Unmaps; strict: resolves when no device can reach the pages any more. */
+  unmap(buffer: DmaBuffer): Promise<void> {
+    return this.#inFlight.run('dma.unmap', () => this.#unmap(buffer));
+  }
+
+  async #map(pages: readonly Gpa[]): Promise<DmaBuffer> {
     const domain = this.#domain;
     if (!domain) return { pages, iovas: pages.map((page) => page as number as Iova), domain };
     const since = nowUs();
@@ -56,8 +72,7 @@ export class DmaApi {
     return { pages, iovas, domain };
   }
 
-  /** Unmaps; strict: resolves when no device can reach the pages any more. */
-  async unmap({ iovas, domain }: DmaBuffer): Promise<void> {
+  async #unmap({ iovas, domain }: DmaBuffer): Promise<void> {
     if (!domain) return;
     const since = nowUs();
     const base = iovas[0] as Iova;

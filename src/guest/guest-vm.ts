@@ -9,15 +9,27 @@ import type { VgpuFigures } from '../gpu/figures.ts';
 import type { Scheduling } from '../gpu/policy.ts';
 import { GuestRam } from '../host/guest-ram.ts';
 import { Latencies } from '../report/histograms.ts';
-import { DmaApi, type DmaDomain } from './dma-api.ts';
+import { DmaApi, type DmaBuffer, type DmaDomain } from './dma-api.ts';
 import { DeviceLostError, GpuDriver } from './gpu-driver.ts';
-import type { GuestIommu } from './iommu-driver.ts';
+import {
+  carriedState,
+  domainOf,
+  GUEST_STATE_VERSION,
+  type GuestState,
+  numberOf,
+  restoreBuffer,
+  type SavedDmaBuffer,
+  saveBuffer,
+} from './guest-state.ts';
+import { InFlightError } from './in-flight.ts';
+import type { GuestDomain, GuestIommu } from './iommu-driver.ts';
 import { IovaAllocator } from './iova-allocator.ts';
-import { makeGuestIommu, startsAtBoot } from './make-guest-iommu.ts';
-import { PageAllocator } from './page-allocator.ts';
-import { GuestPciDevice } from './pci-device.ts';
+import { makeGuestIommu, restoreGuestIommu, startsAtBoot } from './make-guest-iommu.ts';
 import { type MigrateOptions, migrate } from './migration.ts';
 import { MigrationError } from './migration-settings.ts';
+import { OnFirstUse } from './on-first-use.ts';
+import { PageAllocator, type PageAllocatorState } from './page-allocator.ts';
+import { GuestPciDevice } from './pci-device.ts';
 import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
 import type { RegisterPort } from './register-port.ts';
 import { Verifier } from './verifier.ts';
@@ -62,22 +74,32 @@ export class GuestVm {
   readonly #task: GuestTask;
   readonly #control: VmControl;
   readonly #notes: string[] = [];
-  readonly #iovas = new IovaAllocator(IOVA_BASE, IOVA_BYTES);
+  readonly #iovas: IovaAllocator;
   readonly #lost = new Set<GuestGpu | GuestPciDevice>();
-  #iommu: Promise<GuestIommu> | undefined;
-  #virtioIommu: Promise<VirtioIommuDriver> | undefined;
+  readonly #iommu: OnFirstUse<GuestIommu>;
+  readonly #virtioIommu: OnFirstUse<VirtioIommuDriver>;
 
+  /**
+   * With `task.carried` a VM whose RAM and devices are as another host left them: its drivers go on, and touch neither.
+   * @throws GuestStateError if what it carries is not this VM's
+   */
   constructor(task: GuestTask, control: VmControl) {
+    const carried = carriedState(task);
     this.#task = task;
     this.#control = control;
     this.id = task.vm;
     this.seed = task.seed;
     this.params = task.params;
-    this.prng = new Prng(task.seed ^ 0x5eed);
+    this.prng = carried ? Prng.from(carried.prng) : new Prng(task.seed ^ 0x5eed);
     this.ram = new GuestRam(task.ram);
     const { below4g, above4g } = task.ram;
-    this.lowPages = new PageAllocator(this.ram, FIRST_PAGE, below4g - FIRST_PAGE);
-    this.pages = new PageAllocator(this.ram, FOUR_GIB, above4g);
+    this.lowPages = pageAllocator(this.ram, FIRST_PAGE, below4g - FIRST_PAGE, carried?.lowPages);
+    this.pages = pageAllocator(this.ram, FOUR_GIB, above4g, carried?.pages);
+    this.#iovas = carried
+      ? IovaAllocator.restore(IOVA_BASE, IOVA_BYTES, carried.iovas)
+      : new IovaAllocator(IOVA_BASE, IOVA_BYTES);
+    this.#virtioIommu = new OnFirstUse(this.#restoredVirtioIommu(carried));
+    this.#iommu = new OnFirstUse(this.#restoredIommu(carried));
     this.verify = new Verifier(this.ram);
     const isGpu = task.model === 'vgpu';
     const found = (wanted: boolean) => (isGpu === wanted ? task.devices : []);
@@ -88,9 +110,15 @@ export class GuestVm {
       name: device.name,
       index,
       requesterId: device.requesterId,
-      driver: new GpuDriver(device, index, this.ram, this.lowPages),
+      driver: carried
+        ? GpuDriver.restore(device, index, this.ram, this.lowPages, carried.devices[index]?.driver)
+        : new GpuDriver(device, index, this.ram, this.lowPages),
       dma: new DmaApi(this.latencies, this.#iovas),
     }));
+    for (const [i, device] of this.#allDevices.entries()) {
+      device.dma.setDomain(domainOf(carried?.devices[i]?.domain ?? null, this.#findDomain));
+      if (carried?.devices[i]?.lost) this.#lost.add(device);
+    }
   }
 
   /** `none` or the vIOMMU's name. */
@@ -126,25 +154,24 @@ export class GuestVm {
    * @throws Error if this VM has no vIOMMU, or for another `stage`
    */
   iommu(): Promise<GuestIommu> {
-    this.#iommu ??= makeGuestIommu({
-      viommu: this.viommu,
-      ram: this.ram,
-      pages: this.lowPages,
-      params: this.params,
-      requesterIds: this.#task.devices.map(({ requesterId }) => requesterId),
-      fault: this.#task.fault,
-      registers: () => this.iommuRegisters(),
-      virtioIommu: () => this.virtioIommu(),
-    });
-    return this.#iommu;
+    return this.#iommu.get(() => makeGuestIommu({ ...this.#machine, virtioIommu: () => this.virtioIommu() }));
+  }
+
+  /**
+   * The domain of that number, of the driver behind {@link iommu} or {@link virtioIommu}: how a script finds the domains
+   * again that it had on another host.
+   */
+  domain(id: number): GuestDomain | undefined {
+    return this.#findDomain(id);
   }
 
   /** The guest's virtio-iommu driver, started on first use. @throws Error if this VM has no virtio-iommu */
   async virtioIommu(): Promise<VirtioIommuDriver> {
     if (this.#task.viommu !== 'virtio')
       throw new Error(`VM ${this.id} has vIOMMU '${this.#task.viommu}', not 'virtio'`);
-    this.#virtioIommu ??= VirtioIommuDriver.create(this.iommuRegisters(), this.ram, this.lowPages);
-    return this.#virtioIommu;
+    return this.#virtioIommu.get(() =>
+      VirtioIommuDriver.create(this.iommuRegisters(), this.ram, this.lowPages),
+    );
   }
 
   /** The vIOMMU's registers, bare: for scripts that are their own driver, or a bad one. */
@@ -257,9 +284,75 @@ export class GuestVm {
     return migrate(this, this.#control, options);
   }
 
-  /** What the drivers know beside guest RAM, for {@link GuestTask.carried}. @throws Error naming what is under way */
-  save(): unknown {
-    throw new Error('not yet');
+  /**
+   * What the drivers know beside guest RAM and the hardware, for {@link GuestTask.carried}. What this host reports of the
+   * VM (operations, checks, latencies, notes) is its own and stays.
+   * @throws InFlightError naming what is under way, GuestStateError for a device in a domain of a script's own driver
+   */
+  save(): GuestState {
+    const [iommu, virtioIommu] = [this.#iommu, this.#virtioIommu];
+    if (iommu.starting || virtioIommu.starting)
+      throw new InFlightError(`VM ${this.id}`, ["the start of the vIOMMU's driver"]);
+    for (const device of this.#allDevices) device.dma.expectIdle(device.name);
+    return {
+      version: GUEST_STATE_VERSION,
+      viommu: this.viommu,
+      prng: this.prng.state,
+      lowPages: this.lowPages.save(),
+      pages: this.pages.save(),
+      iovas: this.#iovas.save(),
+      devices: this.#allDevices.map((device) => ({
+        name: device.name,
+        domain: numberOf(device.dma.domain, this.#findDomain),
+        driver: 'driver' in device ? device.driver.save() : null,
+        lost: this.#lost.has(device),
+      })),
+      virtioIommu: virtioIommu.value?.save() ?? null,
+      iommu: iommu.value?.save() ?? null,
+    };
+  }
+
+  /** A buffer of a device's DMA API as JSON, for a script's own state. @throws GuestStateError as {@link save} */
+  saveBuffer(buffer: DmaBuffer): SavedDmaBuffer {
+    return saveBuffer(buffer, this.#findDomain);
+  }
+
+  /** The buffer again, at the other host. @throws GuestStateError for a domain that there is not */
+  restoreBuffer(saved: SavedDmaBuffer): DmaBuffer {
+    return restoreBuffer(saved, this.#findDomain);
+  }
+
+  get #allDevices(): readonly (GuestGpu | GuestPciDevice)[] {
+    return [...this.gpus, ...this.devices];
+  }
+
+  /** What the vIOMMU's driver is made from. */
+  get #machine() {
+    const { viommu, devices, fault } = this.#task;
+    const registers = () => this.iommuRegisters();
+    const requesterIds = devices.map(({ requesterId }) => requesterId);
+    return {
+      viommu,
+      ram: this.ram,
+      pages: this.lowPages,
+      params: this.params,
+      requesterIds,
+      fault,
+      registers,
+    };
+  }
+
+  readonly #findDomain = (id: number): GuestDomain | undefined =>
+    this.#iommu.value?.domain(id) ?? this.#virtioIommu.value?.domain(id);
+
+  #restoredVirtioIommu(carried: GuestState | undefined): VirtioIommuDriver | undefined {
+    if (!carried?.virtioIommu) return undefined;
+    return VirtioIommuDriver.restore(this.iommuRegisters(), this.ram, this.lowPages, carried.virtioIommu);
+  }
+
+  #restoredIommu(carried: GuestState | undefined): GuestIommu | undefined {
+    if (!carried?.iommu) return undefined;
+    return restoreGuestIommu({ ...this.#machine, virtioIommu: this.#virtioIommu.value }, carried.iommu);
   }
 
   sleep(ms: number): Promise<void> {
@@ -284,4 +377,13 @@ export class GuestVm {
       error,
     };
   }
+}
+
+function pageAllocator(
+  ram: GuestRam,
+  base: number,
+  size: number,
+  saved: PageAllocatorState | undefined,
+): PageAllocator {
+  return saved ? PageAllocator.restore(ram, base, size, saved) : new PageAllocator(ram, base, size);
 }
