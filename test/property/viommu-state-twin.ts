@@ -116,8 +116,8 @@ class Side {
 
 export class TwinWorld extends World {
   override readonly guest: MirroredRam;
-  /** The state's bytes; 0 before the move. */
-  stateBytes = 0;
+  /** Steps after the move that were compared, and mappings that containers held in them. */
+  readonly compared = { steps: 0, mappings: 0 };
   readonly #rams: TwinRam;
   readonly #cutAt: number;
   readonly #flush: Flush;
@@ -239,7 +239,6 @@ export class TwinWorld extends World {
     const early = this.draw.chance(50);
     if (early) await this.#flush(this.#guest as VIommu, this.draw);
     const state = source.iommu.save?.() as Uint8Array;
-    this.stateBytes = state.length;
     this.#rams.copy();
     const target = new Side(this.#rams.target, this.#build as (given: Given) => Model);
     target.iommu.restore?.(state);
@@ -262,6 +261,8 @@ export class TwinWorld extends World {
         `${key} differ ${when} ${this.#steps}: ${difference(source[key], target[key])}`,
       );
     for (const side of this.#sides) side.events.length = 0;
+    this.compared.steps++;
+    for (const [, held] of source.mappings) this.compared.mappings += held.length;
   }
 }
 
