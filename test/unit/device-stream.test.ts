@@ -1,0 +1,326 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { Prng } from '#host';
+import type { DeviceStateRecord } from '../../src/channel/schema.ts';
+import { encodeState, StateError } from '../../src/channel/state-bag.ts';
+import { MODEL_STATE_BYTES_MAX } from '../../src/device/device-stream.ts';
+import type { DeviceMemory } from '../../src/device/memory.ts';
+import { MigrationState, migrationStateName } from '../../src/device/migration-states.ts';
+import {
+  drain,
+  type Gadget,
+  type GadgetRig,
+  gadget,
+  IDENTITY,
+  REGISTERS,
+  recordsOf,
+  saved,
+  streamOf,
+  type Variant,
+  VRAM_BYTES,
+} from '../fixtures/migrating-device.ts';
+
+const { RUNNING, STOP_COPY, PRE_COPY } = MigrationState;
+const PAGE = 4096;
+
+const contents = (memory: DeviceMemory): Buffer => {
+  const bytes = Buffer.alloc(memory.size);
+  memory.readInto(0, bytes);
+  return bytes;
+};
+
+function expectSame(found: Gadget, expected: Gadget): void {
+  expect([...found.registers.entries()].map(({ value }) => value)).to.deep.equal(
+    [...expected.registers.entries()].map(({ value }) => value),
+  );
+  expect(Buffer.from(found.config.bytes()).equals(expected.config.bytes()), 'configuration space').to.equal(
+    true,
+  );
+  expect(found.level).to.equal(expected.level);
+  for (const name of ['window', 'vram'] as const)
+    expect(contents(found[name]).equals(contents(expected[name])), name).to.equal(true);
+}
+
+/** Hands a stream over in pieces as `next` says, and lets the device run. */
+function take(stream: Uint8Array, variant: Variant = {}, next = () => stream.length): GadgetRig {
+  const rig = gadget(variant, true);
+  for (let at = 0; at < stream.length; ) {
+    const length = next();
+    rig.device.writeData(stream.subarray(at, at + length));
+    at += length;
+  }
+  rig.device.setMigrationState(RUNNING);
+  return rig;
+}
+
+/** Something of everything. */
+function busy(): GadgetRig {
+  const rig = gadget();
+  const { model } = rig;
+  model.registers.write(0, 4, 0x1234n);
+  model.registers.write(8, 8, 0xfedc_ba98_7654_3210n);
+  model.registers.write(16, 1, 0xffn);
+  model.config.registers.write(4, 2, 6n);
+  model.config.registers.write(0x10, 4, 0x8000_0040n);
+  model.config.registers.write(0x54, 4, 0xfee0_0000n);
+  model.level = 42;
+  model.window.store(100, Buffer.alloc(5000, 3));
+  model.vram.store(VRAM_BYTES - 1, Uint8Array.of(1));
+  return rig;
+}
+
+describe('the migration stream of a device', () => {
+  it('makes another the same, split anywhere, and no action of a register is called', () => {
+    const source = busy();
+    const stream = saved(source);
+    const random = new Prng(5);
+    const splits = [() => stream.length, () => 1, () => 1 + random.below(10), () => 1 + random.below(20_000)];
+    for (const next of splits) {
+      const { model } = take(stream, {}, next);
+      expectSame(model, source.model);
+      expect(model.modeWrites).to.equal(0);
+    }
+  });
+
+  it('is read in pieces of any size, and its end is told', () => {
+    const whole = saved(busy());
+    const random = new Prng(6);
+    for (const limit of [1, 100, 3 * PAGE]) {
+      const source = busy();
+      source.device.setMigrationState(STOP_COPY);
+      const pieces: Uint8Array[] = [];
+      for (let end = false; !end; ) {
+        const bytes = 1 + random.below(limit);
+        const part = source.device.readData(bytes);
+        expect(part.data.length).to.be.within(1, bytes);
+        pieces.push(part.data);
+        end = part.end;
+      }
+      expect(Buffer.concat(pieces).equals(whole), `up to ${limit}`).to.equal(true);
+      const after = source.device.readData(1000);
+      expect([after.data.length, after.end]).to.deep.equal([0, true]);
+    }
+    const source = busy();
+    source.device.setMigrationState(STOP_COPY);
+    expect(source.device.readData(0)).to.deep.include({ end: false, initialBytes: 5 * 65536, dirtyBytes: 0 });
+  });
+
+  it('follows a device that goes on running, and says how much is left', () => {
+    const source = busy();
+    const random = new Prng(8);
+    const pieces: Uint8Array[] = [];
+    const read = (bytes: number) => {
+      const part = source.device.readData(bytes);
+      pieces.push(part.data);
+      return part;
+    };
+    source.device.setMigrationState(PRE_COPY);
+    for (let i = 0; i < 200; i++) {
+      const { vram, window, registers } = source.model;
+      vram.store(random.below(VRAM_BYTES - 9000), Buffer.alloc(random.below(9000), i));
+      vram.clear(random.below(VRAM_BYTES / 2), random.below(200_000));
+      window.write(random.below(0x3_fff0), 8, BigInt(i));
+      registers.write(0, 4, BigInt(i));
+      read(random.below(60_000));
+    }
+    while (!read(8192).end);
+    expect(source.device.readData(8192)).to.deep.equal({
+      data: Buffer.alloc(0),
+      end: true,
+      initialBytes: 0,
+      dirtyBytes: 0,
+    });
+    source.model.window.write(0, 1, 77n);
+    expect(source.device.readData(0)).to.deep.include({ end: false, dirtyBytes: PAGE });
+    source.model.level = 7;
+    source.device.setMigrationState(STOP_COPY);
+    pieces.push(drain(source));
+    const { model } = take(Buffer.concat(pieces));
+    expectSame(model, source.model);
+    expect([model.level, model.modeWrites]).to.deep.equal([7, 0]);
+  });
+
+  it('carries no zeros as data, and wipes out what the other device had when it was made', () => {
+    const source = gadget();
+    source.model.vram.clear();
+    source.model.window.store(0, Buffer.alloc(0x4_0000, 1));
+    source.model.window.store(0, Buffer.alloc(0x4_0000));
+    const stream = saved(source);
+    expect(stream.length).to.be.below(2000);
+    const { model } = take(stream);
+    expectSame(model, source.model);
+    expect(model.vram.allocatedBytes).to.equal(0);
+  });
+
+  it('may come from an older or a newer table of registers, and an older state', () => {
+    const newer = [...REGISTERS, { name: 'New', offset: 24, size: 4, reset: 5n }] as const;
+    const { model } = take(saved(busy()), { registers: newer });
+    expect([model.registers.get('Wide'), model.registers.get('New')]).to.deep.equal([
+      0xfedc_ba98_7654_3210n,
+      5n,
+    ]);
+    expect(() => take(saved(gadget({ registers: newer })))).to.throw(
+      StateError,
+      'register bar0.New is not known',
+    );
+    const old = () => gadget({ state: { version: 1 } });
+    expect(() => take(saved(old()))).to.throw(StateError, "its model's has version 1; accepted: 2 to 2");
+    expect(take(saved(old()), { state: { oldest: 1 } }).model.level).to.equal(0);
+    const next = gadget({ state: { version: 3 } });
+    expect(() => take(saved(next))).to.throw(StateError, "its model's has version 3; accepted: 2 to 2");
+  });
+
+  it('has a bound for the state of a model', () => {
+    const state = { save: () => ({ level: new Uint8Array(MODEL_STATE_BYTES_MAX) }) };
+    expect(() => saved(gadget({ state }))).to.throw(StateError, /has \d+ bytes; accepted: up to 16777216/);
+  });
+
+  it('passes what a model throws on, with its name', () => {
+    const state = {
+      restore: () => {
+        throw new RangeError('too late');
+      },
+    };
+    expect(() => take(saved(gadget()), { state })).to.throw(
+      StateError,
+      'state of 1234:9999 cannot be restored: RangeError: too late',
+    );
+  });
+});
+
+describe('a stream that cannot be', () => {
+  const sound = recordsOf(saved(busy()));
+  const kindAt = (kind: keyof DeviceStateRecord) => sound.findIndex((record) => record[kind] !== undefined);
+  const at = (kind: keyof DeviceStateRecord, record: DeviceStateRecord) => sound.with(kindAt(kind), record);
+  const without = (kind: keyof DeviceStateRecord) => sound.filter((record) => record[kind] === undefined);
+  const { header, memory } = { header: sound[0]!.header!, memory: sound[1]!.memory! };
+  const registers = sound[kindAt('registers')]!.registers!;
+  const pages = (changed: Partial<typeof memory>) => at('memory', { memory: { ...memory, ...changed } });
+  const register = (file: string, name: string, low: number, high = 0) =>
+    at('registers', { registers: { file, values: [{ name, low, high }] } });
+  const state = (kind: string, values = {}) =>
+    at('model', { model: { state: encodeState(kind, 2, { level: 3, ...values }) } });
+  const none = new Uint8Array();
+
+  const REFUSED: readonly (readonly [string, readonly DeviceStateRecord[], RegExp])[] = [
+    ['without a header', without('header'), /memory after nothing/],
+    ['with two headers', [sound[0]!, ...sound], /header after header/],
+    ['of another format', at('header', { header: { ...header, version: 9 } }), /version 9; accepted: 1/],
+    [
+      'of another device',
+      at('header', { header: { ...header, deviceId: 5 } }),
+      /1234:0005 .*accepted: 1234:9999/,
+    ],
+    ['of another card', at('header', { header: { ...header, subsystemId: 5 } }), /\(1af4:0005\)/],
+    [
+      'of a model without state',
+      at('header', { header: { ...header, modelVersion: 0 } }),
+      /version 0; accepted/,
+    ],
+    ['with an unknown memory', pages({ memory: 'rom' }), /memory 'rom'; accepted: vram,window/],
+    ['with pages outside', pages({ offset: VRAM_BYTES }), /within 16777216 bytes/],
+    [
+      'with pages across the end',
+      pages({ offset: VRAM_BYTES - PAGE, data: none, zeroBytes: 8192 }),
+      /within/,
+    ],
+    ['with half a page', pages({ data: new Uint8Array(100) }), /100 bytes and 0 zeros/],
+    ['with pages beside the grid', pages({ offset: 100 }), /at 100/],
+    ['with pages nowhere', pages({ offset: 2 ** 60 }), /memory 'vram'/],
+    ['with pages and zeros', pages({ zeroBytes: PAGE }), /4096 zeros/],
+    ['with no pages', pages({ data: none }), /0 bytes and 0 zeros/],
+    ['with registers of no file', register('bar5', 'Mode', 1), /registers 'bar5'; accepted: config,bar0/],
+    ['with registers of a memory', register('bar1', 'Mode', 1), /registers 'bar1'/],
+    ['with an unknown register', register('bar0', 'Moon', 1), /bar0.Moon is not known/],
+    ['with a register too wide', register('bar0', 'Byte', 0x100), /bar0.Byte is 0x100; accepted: 1 bytes/],
+    ['with a register far too wide', register('bar0', 'Mode', 0, 1), /bar0.Mode is 0x100000000/],
+    ['with another class', register('config', 'BaseClass', 1), /config.BaseClass is 0x1, in bits/],
+    ['with a BAR beside its grid', register('config', 'Bar1', 0x8000_1000), /config.Bar1/],
+    [
+      'with a register twice',
+      at('registers', { registers: { ...registers, values: [registers.values[0]!, registers.values[0]!] } }),
+      /comes twice/,
+    ],
+    [
+      'with pages after registers',
+      [...sound.slice(0, -2), sound[1]!, ...sound.slice(-2)],
+      /memory after registers/,
+    ],
+    [
+      'with registers after the state',
+      [...sound.slice(0, -1), { registers }, sound.at(-1)!],
+      /registers after model/,
+    ],
+    ['without the state', without('model'), /end after registers/],
+    ['with another state', state('1234:0000'), /state of '1234:0000'/],
+    [
+      'with a state out of range',
+      state('1234:9999', { level: 101 }),
+      /level is 101; accepted: integers from 0 to 100/,
+    ],
+    [
+      'with garbage as state',
+      at('model', { model: { state: Uint8Array.of(0x0a, 0xff) } }),
+      /state of 1234:9999/,
+    ],
+    ['without an end', without('end'), /ends after model; accepted: header to end/],
+    ['with nothing', [], /ends after nothing/],
+    ['with an empty message', at('memory', { memory, end: {} }), /a record of memory and end/],
+    ['with more after its end', [...sound, sound[1]!], /bytes after its end/],
+  ];
+  for (const [what, records, message] of REFUSED)
+    it(`${what} is refused, and the device is in ERROR`, () => {
+      const rig = gadget({}, true);
+      const attempt = () => {
+        rig.device.writeData(streamOf(records));
+        rig.device.setMigrationState(RUNNING);
+      };
+      expect(attempt).to.throw(StateError, message);
+      expect(migrationStateName(rig.device.migrationState)).to.equal('ERROR');
+      expect(rig.model.modeWrites).to.equal(0);
+    });
+
+  it('is none of these: the records that they were made of', () => {
+    expectSame(take(streamOf(sound)).model, busy().model);
+    expect(sound[0]!.header).to.include({ vendorId: IDENTITY.vendorId, modelVersion: 2 });
+    expect(recordsOf(streamOf(at('model', { model: { state: none } })))).to.have.length(sound.length);
+  });
+
+  it('announces records that nobody would hold', () => {
+    const refused = [[0], [0x80, 0x80, 0x80, 0x80, 0x80, 0x01], [0xff, 0xff, 0xff, 0xff, 0x0f], [0x80, 0x00]];
+    for (const bytes of refused) {
+      const rig = gadget({}, true);
+      expect(() => rig.device.writeData(Uint8Array.from(bytes))).to.throw(
+        StateError,
+        'accepted: 1 to 16777280',
+      );
+    }
+  });
+
+  it('or any bytes at all end with a StateError, or in a device that runs', () => {
+    const random = new Prng(99);
+    const stream = streamOf(sound);
+    let refused = 0;
+    for (let i = 0; i < 2000; i++) {
+      const bytes = Buffer.from(
+        stream.subarray(0, random.below(4) === 0 ? random.below(stream.length) : undefined),
+      );
+      for (let flips = random.below(4); flips >= 0; flips--)
+        if (bytes.length > 0) {
+          // Most of a stream is pages, in which anything may be.
+          const place =
+            random.below(2) === 0
+              ? bytes.length - 1 - random.below(Math.min(2000, bytes.length))
+              : random.below(Math.min(60, bytes.length));
+          bytes[place] = random.below(256);
+        }
+      try {
+        take(bytes, {}, () => 1 + random.below(5000));
+      } catch (error) {
+        expect(error, `seed 99, round ${i}`).to.be.instanceOf(StateError);
+        refused++;
+      }
+    }
+    expect(refused).to.be.within(1000, 2000);
+  });
+});
