@@ -1,0 +1,184 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import type { Hpa } from '../../src/address/address.ts';
+import { decodeFrame, encodeFrame, type Frame, type FrameKind } from '../../src/channel/codec.ts';
+import { DEVICE_DATA_BYTES_MAX, DeviceLink, RING_CONTROL } from '../../src/channel/device-link.ts';
+import { MMIO_RING_ENTRIES } from '../../src/channel/mmio-channel.ts';
+import type { FrameBodies } from '../../src/channel/schema.ts';
+import { MigrationState } from '../../src/device/migration-states.ts';
+import { DeviceRuntime } from '../../src/device/runtime.ts';
+import { HostMemory, HPA_BASE } from '../../src/host/host-memory.ts';
+import { COMMAND_MEMORY_SPACE } from '../../src/pci/config-space.ts';
+import { PinTableWriter } from '../../src/pin-table/writer.ts';
+import { Gadget, type Variant } from '../fixtures/migrating-device.ts';
+
+const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, PRE_COPY } = MigrationState;
+const HEADER = { timeUs: 0, process: 0, vm: 0, device: 0 };
+
+/** A runtime, and the coordinator's and the guest's ends of its link. */
+function rig(variant: Variant = {}, resuming = false) {
+  const link = new DeviceLink();
+  const writer = new PinTableWriter(4);
+  let model: Gadget | undefined;
+  const task = {
+    ...HEADER,
+    name: 'vm0/gpu0',
+    model: 'gadget',
+    modelSource: '',
+    options: { fault: '' },
+    resuming,
+    link: link.sab,
+    pinTable: writer.sab,
+    readerSlot: writer.addReader(),
+    memory: HostMemory.allocate(HPA_BASE as Hpa, 2 ** 21).handle,
+    coordinatorDoorbell: new SharedArrayBuffer(8),
+    coordinatorSenders: 1,
+    coordinatorBit: 0,
+  };
+  const runtime = new DeviceRuntime(task, { ring: () => {} }, (context) => {
+    model = new Gadget(context, variant);
+    model.config.registers.write(4, 2, BigInt(COMMAND_MEMORY_SPACE));
+    return model;
+  });
+  const post = <K extends FrameKind>(kind: K, body: FrameBodies[K]) => {
+    expect(link.toDevice.push(encodeFrame(HEADER, kind, body)), 'room for a request').to.equal(true);
+    link.doorbell.ring(RING_CONTROL);
+  };
+  /** The next frame of this kind, after at most a few turns; others are dropped. */
+  const answer = <K extends FrameKind>(kind: K): FrameBodies[K] => {
+    for (let turns = 0; turns < 8; turns++) {
+      for (let bytes = link.fromDevice.shift(); bytes; bytes = link.fromDevice.shift()) {
+        const frame: Frame = decodeFrame(bytes);
+        if (frame.kind === kind) return frame.body as FrameBodies[K];
+      }
+      runtime.turn(0);
+    }
+    throw new Error(`no ${kind}`);
+  };
+  const enter = (state: number) => {
+    post('deviceStateSet', { state });
+    return answer('deviceStateChanged');
+  };
+  const read = (maxBytes = DEVICE_DATA_BYTES_MAX) => {
+    post('deviceDataRead', { maxBytes });
+    return answer('deviceData');
+  };
+  const write = (data: Uint8Array) => {
+    post('deviceDataWrite', { data });
+    return answer('deviceDataWritten');
+  };
+  return { link, runtime, post, answer, enter, read, write, port: link.mmioPort(), model: () => model! };
+}
+
+describe('a device worker in a migration', () => {
+  it('hands its stream over, in frames that fit the ring, to one that resumes', () => {
+    const [source, target] = [rig(), rig({}, true)];
+    source.model().vram.store(0x10_0000, Buffer.alloc(100_000, 9));
+    source.model().level = 17;
+    let frames = 0;
+    for (const state of [PRE_COPY, STOP_COPY]) {
+      expect(source.enter(state)).to.deep.equal({ state, error: '' });
+      for (let end = false; !end; frames++) {
+        const part = source.read(2 ** 31);
+        expect(part.error).to.equal('');
+        expect(part.data.length).to.be.at.most(DEVICE_DATA_BYTES_MAX);
+        expect(target.write(part.data)).to.deep.equal({ error: '' });
+        end = part.end;
+      }
+    }
+    expect(frames).to.be.greaterThan(30);
+    expect(target.enter(RUNNING)).to.deep.equal({ state: RUNNING, error: '' });
+    const block = new Uint8Array(100_000);
+    target.model().vram.readInto(0x10_0000, block);
+    expect([target.model().level, block.every((byte) => byte === 9)]).to.deep.equal([17, true]);
+  });
+
+  it('says what is left of the first pass, and what is dirty', () => {
+    const { enter, read, model } = rig();
+    enter(PRE_COPY);
+    expect(read(0)).to.deep.include({ end: false, initialBytes: 0x3_0000, dirtyBytes: 0 });
+    while (!read().end);
+    model().vram.write(0, 1, 1n);
+    expect(read(0)).to.deep.include({ end: false, initialBytes: 0, dirtyBytes: 4096 });
+  });
+
+  it('answers what cannot be with the reason, and goes on', () => {
+    const { enter, read, write } = rig({ state: null });
+    expect(enter(PRE_COPY)).to.deep.equal({
+      state: RUNNING,
+      error: "cannot be migrated: the model 'gadget' has no `state`",
+    });
+    expect(read()).to.deep.include({ error: 'has no data to read in RUNNING', end: false });
+    expect(write(Uint8Array.of(1))).to.deep.equal({ error: 'takes no data in RUNNING' });
+    expect(enter(STOP)).to.deep.equal({ state: STOP, error: '' });
+    expect(enter(77).error).to.include('from STOP to 77');
+    expect(enter(RESUMING)).to.deep.equal({ state: RESUMING, error: '' });
+    expect(write(Uint8Array.of(0)).error).to.include('a record of 0 bytes');
+    expect(enter(RUNNING)).to.deep.include({ state: ERROR });
+  });
+
+  it('does what the guest has posted before it stops, and nothing of it before it runs again', async () => {
+    const { enter, port, model, runtime } = rig();
+    for (let i = 1; i <= MMIO_RING_ENTRIES; i++) port.write(0, 0, 4, BigInt(i));
+    expect(enter(STOP_COPY)).to.deep.equal({ state: STOP_COPY, error: '' });
+    expect([model().registers.get32('Mode'), model().modeWrites]).to.deep.equal([256, 256]);
+    port.write(0, 0, 4, 1000n);
+    const later = port.read(0, 0, 4);
+    await Promise.resolve();
+    for (let turns = 0; turns < 5; turns++) runtime.turn(0);
+    expect(model().registers.get32('Mode'), 'while it stands still').to.equal(256);
+    enter(RUNNING);
+    runtime.turn(0);
+    expect(await later).to.equal(1000n);
+    expect(model().steps).to.be.greaterThan(0);
+  });
+
+  it('lets go of pages, and stops, in every state', () => {
+    for (const state of [STOP, STOP_COPY, PRE_COPY, RESUMING]) {
+      const { enter, post, answer, runtime, model } = rig();
+      enter(state);
+      post('dmaUnmap', { iova: 0x1000, size: 0x1000 });
+      expect(answer('dmaUnmapDone')).to.deep.equal({ iova: 0x1000, size: 0x1000, released: 0 });
+      post('deviceStop', {});
+      runtime.run(1);
+      expect(model().closed).to.equal(true);
+    }
+  });
+
+  it('keeps an answer that finds the ring full, until there is room', () => {
+    const { enter, read, link, post, runtime } = rig();
+    enter(STOP_COPY);
+    const expected = rig();
+    expected.enter(STOP_COPY);
+    const whole = [expected.read(), expected.read(), expected.read()].map(({ data }) => Buffer.from(data));
+    while (link.fromDevice.push(encodeFrame(HEADER, 'deviceLog', { text: 'x'.repeat(80), watchdog: false })));
+    for (let i = 0; i < 3; i++) post('deviceDataRead', { maxBytes: DEVICE_DATA_BYTES_MAX });
+    for (let turns = 0; turns < 3; turns++) runtime.turn(0);
+    const found: Buffer[] = [];
+    for (let turns = 0; turns < 20; turns++) {
+      for (let bytes = link.fromDevice.shift(); bytes; bytes = link.fromDevice.shift()) {
+        const frame = decodeFrame(bytes);
+        if (frame.kind === 'deviceData') found.push(Buffer.from(frame.body.data));
+      }
+      runtime.turn(0);
+    }
+    expect(found.map((data) => data.toString('hex'))).to.deep.equal(
+      whole.map((data) => data.toString('hex')),
+    );
+    expect(read().error).to.equal('');
+  });
+
+  it('leaves requests in their ring while too many answers wait', () => {
+    const { link, post, runtime } = rig();
+    while (link.fromDevice.push(encodeFrame(HEADER, 'deviceLog', { text: '', watchdog: false })));
+    for (let i = 0; i < 100; i++) post('deviceStateSet', { state: RUNNING });
+    for (let turns = 0; turns < 5; turns++) runtime.turn(0);
+    let answers = 0;
+    for (let turns = 0; turns < 50; turns++) {
+      for (let bytes = link.fromDevice.shift(); bytes; bytes = link.fromDevice.shift())
+        if (decodeFrame(bytes).kind === 'deviceStateChanged') answers++;
+      runtime.turn(0);
+    }
+    expect(answers).to.equal(100);
+  });
+});
