@@ -1,0 +1,261 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { describe, it } from 'mocha';
+import { PAGE_SIZE } from '../../src/address/address.ts';
+import { MSIX_ENABLE, MSIX_FUNCTION_MASK } from '../../src/pci/msix-format.ts';
+import { XRGB8888 } from '../../src/pci/scanout.ts';
+import * as vgpu from '../../src/pci/vgpu-interface.ts';
+import { BUS_ENTRIES, BUS_RAM_BYTES, type BusCommand, VgpuBus } from '../fixtures/vgpu-bus.ts';
+
+const RW = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;
+const VRAM = RW | vgpu.GPU_PTE_VRAM;
+/** GPU pages 0–31 are RAM, across both host frames; 32–63 VRAM; behind them is a hole, and a page beyond all memory. */
+const RAM_DATA = 0x1f_0000;
+const PAGES = 64;
+const CONTEXTS = 0x40000;
+/** Spins that hang after a few steps. */
+const HANG_US = 800;
+const VRAM_BYTES = 0x4_0000;
+
+class Bus extends VgpuBus {
+  setUp(): void {
+    this.program();
+    for (let page = 0; page < 32; page++) {
+      this.pte(page, RAM_DATA + page * PAGE_SIZE);
+      this.pte(32 + page, page * PAGE_SIZE, VRAM);
+    }
+    this.pte(PAGES + 1, 0x800_0000);
+    this.set('HangLimitUs', HANG_US);
+    this.set('ContextTableBase', CONTEXTS);
+    this.set('ContextCount', 2);
+    for (let vector = 0; vector < vgpu.VGPU_MSIX.vectors; vector++) this.mask(vector, false);
+    this.msix(MSIX_ENABLE);
+    this.ram.write(
+      this.gpa(RAM_DATA),
+      Uint8Array.from({ length: 0x1_0000 }, (_, i) => (i * 13 + (i >> 6)) & 0xff),
+    );
+  }
+
+  /** As it is now, on another host: other host pages, another clock. */
+  move(): Bus {
+    const state = this.save();
+    const there = new Bus(true);
+    there.nowUs = this.nowUs * 3 + 12_345;
+    for (let iova = 0; iova < BUS_RAM_BYTES; iova += 0x20_0000)
+      there.ram.write(there.gpa(iova), this.bytes(iova, 0x20_0000));
+    there.restore(state);
+    there.tail = this.tail;
+    there.sequence = this.sequence;
+    this.close();
+    return there;
+  }
+
+  get vram(): Buffer {
+    const bytes = Buffer.alloc(VRAM_BYTES);
+    this.model.memories![0]!.readInto(0, bytes);
+    return bytes;
+  }
+}
+
+type Act = (bus: Bus) => void;
+
+const va = fc.nat(PAGES * PAGE_SIZE - 1);
+const lengths = fc.oneof(fc.nat(24 * PAGE_SIZE), fc.constantFrom(4, PAGE_SIZE, 20 * PAGE_SIZE));
+const words = fc.nat(0xffff_ffff);
+const down = (value: number) => value - (value % 4);
+
+const commands = fc.oneof(
+  fc.record({ target: va, length: lengths, value: words }).map(
+    ({ target, length, value }): BusCommand => ({
+      opcode: vgpu.Opcode.fill,
+      target: down(target),
+      length: down(length),
+      value,
+    }),
+  ),
+  fc
+    .record({ target: va, source: va, length: lengths })
+    .map((ranges): BusCommand => ({ opcode: vgpu.Opcode.copy, ...ranges })),
+  fc
+    .record({ source: va, length: lengths })
+    .map((ranges): BusCommand => ({ opcode: vgpu.Opcode.checksum, ...ranges })),
+  fc.record({ target: va, source: va, length: lengths, value: fc.constantFrom(1, 2, 3) }).map(
+    ({ target, source, length, value }): BusCommand => ({
+      opcode: vgpu.Opcode.compute,
+      target: down(target),
+      source: down(source),
+      length: down(length),
+      value,
+      scalar: 0x3f00_0000,
+    }),
+  ),
+  fc.record({ page: fc.nat(31), to: fc.nat(31), flags: fc.constantFrom(RW, VRAM, 0) }).map(
+    ({ page, to, flags }): BusCommand => ({
+      opcode: vgpu.Opcode.updatePtes,
+      target: page * PAGE_SIZE,
+      source: flags === RW ? RAM_DATA + to * PAGE_SIZE : to * PAGE_SIZE,
+      length: 2 * PAGE_SIZE,
+      value: flags,
+    }),
+  ),
+  fc.constantFrom<BusCommand>(
+    { opcode: vgpu.Opcode.compute, value: vgpu.Kernel.spin, length: 4 },
+    { opcode: vgpu.Opcode.fill, target: PAGES * PAGE_SIZE, length: 4 },
+    { opcode: vgpu.Opcode.fill, target: (PAGES + 1) * PAGE_SIZE, length: 4 },
+    { opcode: vgpu.Opcode.fill, context: vgpu.GLOBAL_CONTEXT, target: PAGE_SIZE, length: 64, value: 77 },
+    { opcode: vgpu.Opcode.checksum, context: 1, source: 0, length: 4 },
+    { opcode: 99 },
+    { opcode: vgpu.Opcode.nop },
+  ),
+);
+
+/** A command, unless the ring is full. */
+const submitted = commands.map(
+  (command): Act =>
+    (bus) => {
+      if ((bus.tail + 1) % BUS_ENTRIES !== bus.get('RingHead')) bus.submit(command);
+    },
+);
+const stepped = fc.integer({ min: 1, max: 4 }).map(
+  (steps): Act =>
+    (bus) => {
+      for (let i = 0; i < steps; i++) bus.step();
+    },
+);
+const written = fc
+  .constantFrom<[vgpu.VgpuRegister, number]>(
+    ['Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET],
+    ['Control', 0],
+    ['Control', vgpu.CONTROL_ENABLE],
+    ['InterruptStatus', 63],
+    ['InterruptMask', 0],
+    ['InterruptMask', vgpu.INTERRUPT_COMPLETION],
+    ['RingBase', 0x1_0000],
+    ['HangLimitUs', 60],
+    ['ContextCount', 1],
+    ['ApertureBase', 0x3000],
+    ['DisplayWidth', 16],
+    ['DisplayHeight', 16],
+    ['DisplayStride', 64],
+    ['DisplayFormat', XRGB8888],
+    ['DisplayBase', 0x2000],
+    ['DisplayBase', 0x5000],
+    ['DisplayControl', 1],
+    ['DisplayControl', 0],
+  )
+  .map(
+    ([name, value]): Act =>
+      (bus) =>
+        bus.set(name, value),
+  );
+const displayed: Act = (bus) => {
+  for (const [name, value] of [
+    ['DisplayWidth', 16],
+    ['DisplayHeight', 16],
+    ['DisplayStride', 64],
+    ['DisplayFormat', XRGB8888],
+    ['DisplayControl', 1],
+    ['InterruptMask', 0],
+  ] as const)
+    bus.set(name, value);
+};
+const masked = fc.tuple(fc.nat(2), fc.boolean()).map(
+  ([vector, on]): Act =>
+    (bus) =>
+      bus.mask(vector, on),
+);
+const controlled = fc.constantFrom(0, MSIX_ENABLE, MSIX_ENABLE, MSIX_ENABLE | MSIX_FUNCTION_MASK).map(
+  (control): Act =>
+    (bus) =>
+      bus.msix(control),
+);
+const trapped = fc.tuple(fc.nat(2), fc.nat(31), fc.constantFrom(RW, VRAM, 0)).map(
+  ([index, page, flags]): Act =>
+    (bus) =>
+      bus.write(4, index * 8, 8, BigInt((flags === RW ? RAM_DATA : 0) + page * PAGE_SIZE) | BigInt(flags)),
+);
+const poked = fc.tuple(fc.nat(VRAM_BYTES - 0x4000), words).map(
+  ([offset, value]): Act =>
+    (bus) =>
+      bus.write(2, down(offset), 4, value),
+);
+const waited = fc.nat(40_000).map(
+  (us): Act =>
+    (bus) => {
+      bus.nowUs += us;
+      bus.step();
+    },
+);
+
+const acts = fc.oneof(
+  { arbitrary: submitted, weight: 6 },
+  { arbitrary: stepped, weight: 5 },
+  written,
+  fc.constant(displayed),
+  masked,
+  controlled,
+  trapped,
+  poked,
+  waited,
+);
+
+/** All that a guest can see, but its RAM and VRAM. */
+const seen = (bus: Bus) => ({
+  bar0: Buffer.from(bus.readBlock(0, 0, 4096)).toString('hex'),
+  globalTable: Buffer.from(bus.readBlock(4, 0, 64)).toString('hex'),
+  config: Buffer.from(bus.model.config.bytes()).toString('hex'),
+  violations: bus.violations,
+  picture: Buffer.from(bus.screenshot() ?? []).toString('hex'),
+});
+
+describe('the state of a vgpu', () => {
+  it('goes on, at any point of any work, as if the device had never moved', () => {
+    let halfWay = 0;
+    let hung = 0;
+    fc.assert(
+      fc.property(
+        fc.array(acts, { minLength: 5, maxLength: 50 }),
+        fc.array(acts, { minLength: 5, maxLength: 30 }),
+        fc.boolean(),
+        (before, after, twice) => {
+          const stays = new Bus();
+          let moves = new Bus();
+          for (const bus of [stays, moves]) bus.setUp();
+          for (const act of before) for (const bus of [stays, moves]) act(bus);
+          if (stays.heldPins > 0 && stays.get('RingHead') !== stays.tail) halfWay++;
+          if (stays.get('Status') & vgpu.STATUS_HUNG) hung++;
+          const there = moves.move();
+          expect(there.heldPins, 'pins do not travel').to.equal(0);
+          expect(seen(there)).to.deep.equal(seen(stays));
+          const [interrupts, faults] = [[...moves.interrupts], [...moves.faults]];
+          moves = there;
+          for (const act of after) for (const bus of [stays, moves]) act(bus);
+          if (twice) {
+            interrupts.push(...moves.interrupts);
+            faults.push(...moves.faults);
+            moves = moves.move();
+          }
+          for (const bus of [stays, moves]) {
+            bus.set('Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
+            bus.run();
+            bus.msix(MSIX_ENABLE);
+            for (let vector = 0; vector < 3; vector++) bus.mask(vector, false);
+          }
+          expect(seen(moves)).to.deep.equal(seen(stays));
+          expect([...interrupts, ...moves.interrupts]).to.deep.equal(stays.interrupts);
+          expect([...faults, ...moves.faults]).to.deep.equal(stays.faults);
+          expect(moves.vram.equals(stays.vram), 'VRAM').to.equal(true);
+          expect(moves.bytes(0, 0x20_0000).equals(stays.bytes(0, 0x20_0000)), 'RAM').to.equal(true);
+          expect(moves.bytes(0x20_0000, 0x20_0000).equals(stays.bytes(0x20_0000, 0x20_0000))).to.equal(true);
+          for (const bus of [stays, moves]) {
+            bus.close();
+            expect(bus.violations).to.deep.equal([]);
+          }
+        },
+      ),
+      { numRuns: 150 },
+    );
+    expect(halfWay, 'moved in the middle of work').to.be.greaterThan(5);
+    expect(hung, 'moved while it hung').to.be.greaterThan(0);
+  });
+});
