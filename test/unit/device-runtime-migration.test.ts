@@ -10,6 +10,7 @@ import { DeviceRuntime } from '../../src/device/runtime.ts';
 import { HostMemory, HPA_BASE } from '../../src/host/host-memory.ts';
 import { COMMAND_MEMORY_SPACE } from '../../src/pci/config-space.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
+import { interposed } from '../fixtures/interleave.ts';
 import { Gadget, type Variant } from '../fixtures/migrating-device.ts';
 
 const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, PRE_COPY } = MigrationState;
@@ -131,6 +132,22 @@ describe('a device worker in a migration', () => {
     runtime.turn(0);
     expect(await later).to.equal(1000n);
     expect(model().steps).to.be.greaterThan(0);
+  });
+
+  it('serves what has waited in the ring before it sleeps again', async () => {
+    const { enter, post, port, model, runtime } = rig();
+    enter(STOP);
+    port.write(0, 0, 4, 5n);
+    runtime.turn(0);
+    post('deviceStateSet', { state: RUNNING });
+    let slept = false;
+    const sleep = () => {
+      slept = true;
+    };
+    await interposed('wait', sleep, () => {
+      for (let turns = 0; turns < 10 && !slept; turns++) runtime.turn(0);
+    });
+    expect([slept, model().registers.get32('Mode')]).to.deep.equal([true, 5]);
   });
 
   it('lets go of pages, and stops, in every state', () => {
