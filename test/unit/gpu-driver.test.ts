@@ -1,0 +1,197 @@
+import { crc32 } from 'node:zlib';
+import { expect } from 'chai';
+import { afterEach, describe, it } from 'mocha';
+import { type Iova, PAGE_SIZE } from '../../src/address/address.ts';
+import { DeviceResetError, GpuDriver } from '../../src/guest/gpu-driver.ts';
+import * as vgpu from '../../src/pci/vgpu-interface.ts';
+import { DrivenVgpu } from '../fixtures/driven-vgpu.ts';
+
+const { Kernel, Opcode } = vgpu;
+const { ok, fault, hung } = vgpu.CompletionStatus;
+const FILL = { opcode: Opcode.fill, target: 0, length: PAGE_SIZE, value: 0x1234_5678 };
+
+describe('the guest’s driver of a vgpu', () => {
+  const running: DrivenVgpu[] = [];
+  afterEach(async () => {
+    for (const gpu of running.splice(0)) {
+      await gpu.stop();
+      expect(gpu.violations).to.deep.equal([]);
+    }
+  });
+  const start = async (): Promise<DrivenVgpu> => {
+    const gpu = new DrivenVgpu();
+    running.push(gpu);
+    await gpu.driver.start();
+    return gpu;
+  };
+  const move = async (gpu: DrivenVgpu): Promise<DrivenVgpu> => {
+    const there = await gpu.move();
+    running.push(there);
+    return there;
+  };
+
+  it('has completions, trouble and the display by MSI-X vectors of their own', async () => {
+    const gpu = await start();
+    await gpu.buffer(0, 1);
+    for (let i = 0; i < 3; i++) expect((await gpu.driver.submit(FILL)).status).to.equal(ok);
+    expect((await gpu.driver.submit({ ...FILL, target: 0x10_0000 })).status).to.equal(fault);
+    const counts = [0, 1, 2].map((vector) => gpu.link.interrupts(vector));
+    expect(counts).to.deep.equal([4, 1, 0]);
+    const spin = await gpu.driver.submit({ opcode: Opcode.compute, value: Kernel.spin, length: 4 });
+    expect([spin.status, gpu.driver.hangs]).to.deep.equal([hung, 1]);
+  });
+
+  it('goes on after a reset of the function: page tables, contexts and the global table are back', async () => {
+    const gpu = await start();
+    const [page] = await gpu.buffer(0, 1);
+    const context = await gpu.driver.createContext(2 ** 32);
+    context.write(context.base, page as number as Iova, PAGE_SIZE);
+    await gpu.driver.writeGlobal(1, page as number as Iova);
+    await gpu.driver.vram.write(0, Buffer.from('of the last owner'));
+    gpu.working = false;
+    const lost = [gpu.driver.submit(FILL), gpu.driver.submit(FILL)];
+    const outcomes = Promise.allSettled(lost);
+    await gpu.driver.reset();
+    gpu.working = true;
+    for (const [i, outcome] of (await outcomes).entries()) {
+      const { reason } = outcome as PromiseRejectedResult;
+      expect(reason).to.be.instanceOf(DeviceResetError);
+      expect(reason.message).to.equal(`vm0/gpu0 was reset before command ${i + 1} completed`);
+    }
+    expect(gpu.driver.alive).to.equal(true);
+    const value = 0x55aa_55aa;
+    for (const [which, target] of [
+      [0, 0],
+      [context.id, context.base],
+      [vgpu.GLOBAL_CONTEXT, PAGE_SIZE],
+    ] as const) {
+      gpu.ram.write32(page as number, 0);
+      const { status } = await gpu.driver.submit({ ...FILL, context: which, target, value });
+      expect([status, gpu.ram.read32(page as number)], `context ${which}`).to.deep.equal([ok, value]);
+    }
+    expect(Buffer.from(await gpu.driver.vram.read(0, 17)).equals(Buffer.alloc(17))).to.equal(true);
+  });
+
+  it('makes commands that come during a reset wait for its end', async () => {
+    const gpu = await start();
+    await gpu.buffer(0, 1);
+    const reset = gpu.driver.reset();
+    const during = gpu.driver.submit(FILL);
+    await reset;
+    expect((await during).status).to.equal(ok);
+  });
+
+  it('moves bytes through the aperture, across its end, and refuses what lies beyond VRAM', async () => {
+    const gpu = await start();
+    const bytes = Buffer.from(Uint8Array.from({ length: 40_000 }, (_, i) => (i * 31 + (i >> 8)) & 0xff));
+    const offset = vgpu.APERTURE_BYTES - 10_001;
+    await gpu.driver.vram.write(offset, bytes);
+    const [back, first] = await Promise.all([
+      gpu.driver.vram.read(offset, bytes.length),
+      gpu.driver.vram.read(offset, 3),
+    ]);
+    expect(Buffer.from(back).equals(bytes)).to.equal(true);
+    expect(Buffer.from(first).equals(bytes.subarray(0, 3))).to.equal(true);
+    await gpu.driver.mapVram(0, vgpu.APERTURE_BYTES - 3 * PAGE_SIZE, 8);
+    const sum = await gpu.driver.submit({
+      opcode: Opcode.checksum,
+      source: 3 * PAGE_SIZE - 10_001,
+      length: 20_000,
+    });
+    expect(sum.result).to.equal(crc32(bytes.subarray(0, 20_000)));
+    const size = await gpu.driver.vram.size();
+    const refused = await gpu.driver.vram.write(size - 3, bytes.subarray(0, 4)).catch((error) => error);
+    expect(refused).to.be.instanceOf(RangeError);
+    expect(refused.message).to.include('accepted: within 0x4000000 bytes');
+    expect(() => gpu.driver.mapVram(0, 7, 1)).to.throw(RangeError, 'multiples of 4096');
+  });
+
+  it('shows a picture, flips to another, and refuses a mode that the device does', async () => {
+    const gpu = await start();
+    const mode = { width: 32, height: 16, base: 0 };
+    await gpu.driver.vram.write(0, new Uint8Array(2048).fill(0x40));
+    await gpu.driver.vram.write(PAGE_SIZE, new Uint8Array(2048).fill(0x80));
+    expect((await gpu.driver.screenshot().catch((error) => error)).name).to.equal('NoScanoutError');
+    await gpu.driver.display.show(mode);
+    const first = await gpu.driver.screenshot();
+    await gpu.driver.display.flip(PAGE_SIZE);
+    expect(Buffer.from(await gpu.driver.screenshot()).equals(first)).to.equal(false);
+    expect(gpu.link.interrupts(vgpu.VECTOR_DISPLAY)).to.equal(1);
+    expect(await gpu.driver.display.frames()).to.be.greaterThan(0);
+    const bad = await gpu.driver.display.show({ ...mode, width: 5000 }).catch((error) => error);
+    expect(bad.message).to.include('does not display 5000 × 16');
+    await gpu.driver.display.show(mode);
+    expect(Buffer.from(await gpu.driver.screenshot()).equals(first)).to.equal(true);
+    await gpu.driver.display.off();
+    expect((await gpu.driver.screenshot().catch((error) => error)).name).to.equal('NoScanoutError');
+  });
+
+  it('goes with its VM: commands under way end on the other host, everything else is where it was', async () => {
+    const here = await start();
+    const [page] = await here.buffer(0, 1);
+    const context = await here.driver.createContext(2 ** 32);
+    context.write(context.base, 0, 2 * PAGE_SIZE, { vram: true });
+    await here.driver.writeGlobal(3, page as number as Iova);
+    await here.driver.vram.write(0, Buffer.alloc(2 * PAGE_SIZE, 7));
+    await here.driver.display.show({ width: 16, height: 16, base: 0 });
+    await here.driver.submit(FILL);
+    const picture = await here.driver.screenshot();
+    here.working = false;
+    const left = [
+      here.driver.submit({ ...FILL, value: 5 }),
+      here.driver.submit({ opcode: Opcode.compute, value: Kernel.spin, length: 4 }),
+      here.driver.submit({
+        opcode: Opcode.checksum,
+        context: context.id,
+        source: context.base,
+        length: 8192,
+      }),
+    ];
+    for (const each of left) each.catch(() => {});
+    await here.driver.readRegister('RingTail');
+    // Half of the first command is done here: it has been fetched.
+    here.instance.step();
+    const there = await move(here);
+    const outcomes = await Promise.all(there.driver.outstanding());
+    expect(outcomes.map(({ status }) => status)).to.deep.equal([ok, hung, ok]);
+    expect(outcomes[2]?.result).to.equal(crc32(Buffer.alloc(8192, 7)));
+    expect(there.ram.read32(page as number)).to.equal(5);
+    expect(there.driver.contexts.map(({ id, base }) => [id, base])).to.deep.equal([
+      [context.id, context.base],
+    ]);
+    expect(Buffer.from(await there.driver.screenshot()).equals(picture)).to.equal(true);
+    expect((await there.driver.submit({ ...FILL, value: 6 })).status).to.equal(ok);
+    expect(there.ram.read32(page as number)).to.equal(6);
+    // What it knows of the global table came along: a reset writes it anew.
+    await there.driver.reset();
+    const { status } = await there.driver.submit({
+      ...FILL,
+      context: vgpu.GLOBAL_CONTEXT,
+      target: 3 * PAGE_SIZE,
+      value: 9,
+    });
+    expect([status, there.ram.read32(page as number)]).to.deep.equal([ok, 9]);
+    expect(there.driver.hangs).to.equal(1);
+  });
+
+  it('takes up nothing that it cannot have saved', async () => {
+    const gpu = await start();
+    await gpu.driver.createContext(2 ** 31);
+    const saved = gpu.driver.save() as Record<string, unknown>;
+    const restore = (changed: unknown) => () => GpuDriver.restore(gpu.device, 0, gpu.ram, gpu.pages, changed);
+    expect(restore(saved)).to.not.throw();
+    for (const [changed, text] of [
+      [null, 'driver is null; accepted: an object'],
+      [{ ...saved, ring: 0x123 }, 'ring has 0x123; accepted: pages of guest RAM'],
+      [{ ...saved, ring: 2 ** 40 }, 'accepted: pages of guest RAM'],
+      [{ ...saved, tail: 64 }, 'tail is 64; accepted: integers from 0 to 63'],
+      [{ ...saved, sequence: 'x' }, 'sequence is x'],
+      [{ ...saved, tables: [] }, 'tables has 0 pages; accepted: 4'],
+      [{ ...saved, contexts: 7 }, 'contexts is no list'],
+      [{ ...saved, contexts: [{ base: 0, tablePages: [] }] }, 'context 1 of 0 pages; accepted: 6'],
+      [{ ...saved, outstanding: [{ sequence: 1, slot: 64 }] }, 'slot is 64'],
+      [{ ...saved, global: [[2048, 0, 0]] }, 'global is 2048'],
+    ] as const)
+      expect(restore(changed)).to.throw(text);
+  });
+});
