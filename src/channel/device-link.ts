@@ -28,7 +28,7 @@ export type DeviceState = (typeof DeviceState)[keyof typeof DeviceState];
 const OFFSET_DOORBELL = 0;
 const OFFSET_STATE = OFFSET_DOORBELL + doorbellWords(SENDERS) * 4;
 /** Bumped by each interrupt and by each change of state: a guest waits on this one word. */
-const OFFSET_EVENTS = OFFSET_STATE + 12;
+const OFFSET_EVENTS = OFFSET_STATE + 16;
 const OFFSET_VECTORS = OFFSET_EVENTS + 4;
 const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
 const OFFSET_TO_DEVICE = OFFSET_MMIO + MMIO_CHANNEL_BYTES;
@@ -40,6 +40,7 @@ const STATE = 0;
 const FAULTS_RECORDED = 1;
 /** Odd while the device's thread is in a turn; changes with every turn. */
 const TURN = 2;
+const MEMORY_KIB = 3;
 const EVENTS = 0;
 const VECTORS = 1;
 
@@ -62,7 +63,7 @@ export class DeviceLink {
     this.doorbell = new Doorbell(sab, OFFSET_DOORBELL, SENDERS);
     this.toDevice = new FrameRing(sab, OFFSET_TO_DEVICE, CONTROL_RING_BYTES);
     this.fromDevice = new FrameRing(sab, OFFSET_FROM_DEVICE, CONTROL_RING_BYTES);
-    this.#state = wordsOf(sab, OFFSET_STATE, 3);
+    this.#state = wordsOf(sab, OFFSET_STATE, 4);
     this.#events = wordsOf(sab, OFFSET_EVENTS, 1 + MAX_VECTORS);
   }
 
@@ -99,6 +100,16 @@ export class DeviceLink {
   /** Number of the device's turn, odd while it is at work: one that stays odd and the same is stuck in its model. */
   get turn(): number {
     return ld(this.#state, TURN, 'link.word');
+  }
+
+  /** The device's: so much of what it has allocated is memory that it has declared (DeviceMemory). */
+  setMemoryBytes(bytes: number): void {
+    st(this.#state, MEMORY_KIB, Math.ceil(bytes / 1024), 'link.word');
+  }
+
+  /** … as it last said, to the KiB. */
+  get memoryBytes(): number {
+    return ld(this.#state, MEMORY_KIB, 'link.word') * 1024;
   }
 
   /** The coordinator's: one more of this device's faults is recorded at the vIOMMU. */

@@ -62,8 +62,9 @@ export class DeviceWatch {
   }
 
   async #lookAtMemory({ device, turn }: Look): Promise<void> {
-    const bytes = await device.run?.bufferBytes();
-    if (bytes === undefined || bytes <= BUFFER_BYTES_LIMIT || device.link.turn !== turn) return;
+    const held = await device.run?.bufferBytes();
+    const bytes = (held ?? 0) - device.link.memoryBytes;
+    if (bytes <= BUFFER_BYTES_LIMIT || device.link.turn !== turn) return;
     const mib = (value: number) => `${Math.ceil(value / 2 ** 20)} MiB`;
     await device.quarantine(
       'model-memory',

@@ -151,7 +151,9 @@ export class DeviceRuntime {
     if (now - this.#lookedUs < MEMORY_LOOK_US) return;
     this.#lookedUs = now;
     // What it has declared as its memory has a size of its own.
-    const bytes = getHeapStatistics().external_memory - this.#device.memoryBytes;
+    const { memoryBytes } = this.#device;
+    this.#link.setMemoryBytes(memoryBytes);
+    const bytes = getHeapStatistics().external_memory - memoryBytes;
     if (bytes > BUFFER_BYTES_LIMIT)
       throw new DeviceMemoryError(
         `holds ${Math.ceil(bytes / 2 ** 20)} MiB of buffers; accepted: up to ${BUFFER_BYTES_LIMIT / 2 ** 20} MiB`,

@@ -5,8 +5,9 @@ import { decodeFrame, encodeFrame, type Frame, type FrameKind } from '../../src/
 import { DEVICE_DATA_BYTES_MAX, DeviceLink, RING_CONTROL } from '../../src/channel/device-link.ts';
 import { MMIO_RING_ENTRIES } from '../../src/channel/mmio-channel.ts';
 import type { FrameBodies } from '../../src/channel/schema.ts';
+import { DeviceMemory } from '../../src/device/memory.ts';
 import { MigrationState } from '../../src/device/migration-states.ts';
-import { DeviceRuntime } from '../../src/device/runtime.ts';
+import { BUFFER_BYTES_LIMIT, DeviceRuntime } from '../../src/device/runtime.ts';
 import { HostMemory, HPA_BASE } from '../../src/host/host-memory.ts';
 import { COMMAND_MEMORY_SPACE } from '../../src/pci/config-space.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
@@ -197,5 +198,15 @@ describe('a device worker in a migration', () => {
       runtime.turn(0);
     }
     expect(answers).to.equal(100);
+  });
+
+  it('holds as much declared memory as it likes, and says how much', () => {
+    const { link, runtime, model } = rig();
+    const declared = new DeviceMemory('large', 2 ** 30);
+    Reflect.set(model(), 'memories', [declared]);
+    for (let at = 0; at < BUFFER_BYTES_LIMIT + 2 ** 20; at += 2 ** 16) declared.write(at, 1, 1n);
+    runtime.turn(0);
+    expect(link.memoryBytes).to.equal(declared.allocatedBytes);
+    expect(declared.allocatedBytes).to.be.greaterThan(BUFFER_BYTES_LIMIT);
   });
 });
