@@ -26,4 +26,10 @@ describe('a run with the displays of vGPUs', () => {
       rmSync(folder, { recursive: true });
     }
   });
+
+  it('holds all the VRAM that it promises a guest, and refuses more, with its worker alive', async () => {
+    const { code, stdout } = await mdevsim('run', 'test/fixtures/scenarios/vram-full.ts', '--json');
+    const summary = JSON.parse(stdout) as RunSummary;
+    expect([code, summary.problems, summary.operations]).to.deep.equal([0, [], 1]);
+  });
 });
