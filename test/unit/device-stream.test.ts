@@ -218,7 +218,7 @@ describe('a stream that cannot be', () => {
       /version 0; accepted/,
     ],
     ['with an unknown memory', pages({ memory: 'rom' }), /memory 'rom'; accepted: vram,window/],
-    ['with pages outside', pages({ offset: VRAM_BYTES }), /within 16777216 bytes/],
+    ['with pages outside', pages({ offset: VRAM_BYTES }), /within 2097152 bytes/],
     [
       'with pages across the end',
       pages({ offset: VRAM_BYTES - PAGE, data: none, zeroBytes: 8192 }),
