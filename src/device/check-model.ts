@@ -20,8 +20,14 @@ export function checkModel(answer: unknown): asserts answer is DeviceModel {
   check(isObject(model.bars), "the model's bars", model.bars, 'an object, { 0: region }');
   for (const name of ['step', 'dmaUnmap', 'close'] as const)
     check(typeof model[name] === 'function', `the model's ${name}`, model[name], 'a function');
-  const { scanout, state, memories } = model;
-  check(scanout === undefined || typeof scanout === 'function', "the model's scanout", scanout, 'a function');
+  for (const name of ['scanout', 'suspend'] as const)
+    check(
+      ['undefined', 'function'].includes(typeof model[name]),
+      `the model's ${name}`,
+      model[name],
+      'a function',
+    );
+  const { state, memories } = model;
   for (const [bar, { size, read, write }] of Object.entries(model.bars)) {
     const answers = typeof read === 'function' && typeof write === 'function';
     check(

@@ -117,6 +117,7 @@ export class DeviceInstance {
       },
       modelName,
       rebuild: () => this.#rebuild(),
+      suspend: () => this.model.suspend?.(),
     });
     if (resuming) this.#migration.startResuming();
   }

@@ -20,6 +20,8 @@ export interface Migrant {
   readonly modelName: string;
   /** Makes its model anew. */
   rebuild(): void;
+  /** Tells its model that it stands still. */
+  suspend(): void;
 }
 
 export class DeviceMigration {
@@ -97,11 +99,14 @@ export class DeviceMigration {
   }
 
   readonly #work: Readonly<Record<MigrationArc, () => void>> = {
-    stop: () => {},
+    stop: () => this.#device.suspend(),
     run: () => {},
     log: () => this.#beginSaving(),
     unlog: () => this.#endSaving(),
-    rest: () => this.#writer!.stop(),
+    rest: () => {
+      this.#device.suspend();
+      this.#writer!.stop();
+    },
     save: () => {
       this.#beginSaving();
       this.#writer!.stop();

@@ -80,6 +80,8 @@ export interface DeviceModel {
   scanout?(): Scanout | undefined;
   /** Does a bounded piece of work (microseconds). Control messages are served between steps. */
   step(): StepResult;
+  /** It stands still, until it is stepped again: what its neighbours share with it is theirs meanwhile. */
+  suspend?(): void;
   /** Everything in [iova, iova + size) is about to be unmapped: drop every pin in it before returning. */
   dmaUnmap(iova: Iova, size: number): void;
   /** Drops every pin: the device goes. */

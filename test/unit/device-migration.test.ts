@@ -46,6 +46,17 @@ describe('a device that stands still', () => {
     expect([rig.model.steps, rig.device.running]).to.deep.equal([2, true]);
   });
 
+  it('is told so once, each time that it stops', () => {
+    const rig = gadget();
+    const told = [STOP, STOP_COPY, STOP, RUNNING, PRE_COPY, STOP_COPY, RUNNING, PRE_COPY, RUNNING].map(
+      (state) => {
+        rig.device.setMigrationState(state);
+        return rig.model.suspended;
+      },
+    );
+    expect(told).to.deep.equal([1, 1, 1, 1, 1, 2, 2, 2, 2]);
+  });
+
   it('raises no interrupt: that is a violation of its model', () => {
     const rig = gadget();
     rig.model.config.registers.write(MSI_CAPABILITY + 2, 2, 1n);

@@ -153,6 +153,11 @@ export class Vgpu implements DeviceModel {
     return result;
   }
 
+  /** The engine is its neighbours', while it does not run. */
+  suspend(): void {
+    this.#seat?.rest();
+  }
+
   dmaUnmap(iova: Iova, size: number): void {
     this.#spaces.dropIova(iova, size);
   }
