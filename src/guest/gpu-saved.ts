@@ -12,22 +12,26 @@ export interface SavedContext {
   readonly tablePages: readonly Gpa[];
 }
 
-export interface SavedGpu {
+export interface SavedRing {
   readonly ring: Gpa;
   readonly completions: Gpa;
+  readonly tail: number;
+  readonly sequence: number;
+  /** Interrupts of VECTOR_TROUBLE that have been looked into. */
+  readonly troubles: number;
+  /** Commands without a completion yet, in their order. */
+  readonly outstanding: readonly { readonly sequence: number; readonly slot: number }[];
+}
+
+export interface SavedGpu {
+  readonly ring: SavedRing;
   readonly directory: Gpa;
   readonly tables: readonly Gpa[];
   readonly contextTable: Gpa;
-  readonly tail: number;
-  readonly sequence: number;
   readonly hangs: number;
-  /** Interrupts of VECTOR_TROUBLE that have been looked into. */
-  readonly troubles: number;
   readonly contexts: readonly SavedContext[];
   /** Entries of the global table: index, low and high word. */
   readonly global: readonly (readonly [number, number, number])[];
-  /** Commands without a completion yet, in their order. */
-  readonly outstanding: readonly { readonly sequence: number; readonly slot: number }[];
 }
 
 /** A saved driver that cannot be taken up: what is wrong, what is accepted. */
@@ -53,33 +57,37 @@ export class SavedGpuReader {
   /** `pageTables`, `ringEntries`: what this driver has. */
   read(saved: unknown, pageTables: number, ringEntries: number): SavedGpu {
     const fields = this.#object('driver', saved);
-    const page = (name: string) => this.#page(name, fields[name]);
-    const word = (name: string) => this.#integer(name, fields[name], WORD_MAX);
     const list = (name: string, limit: number) => this.#list(name, fields[name], limit);
     const contexts = list('contexts', vgpu.CONTEXTS_LIMIT - 1).map((each, i) => this.#context(each, i + 1));
-    const outstanding = list('outstanding', ringEntries - 1).map((each) => {
-      const command = this.#object('outstanding', each);
-      return {
-        sequence: this.#integer('sequence', command.sequence, WORD_MAX),
-        slot: this.#integer('slot', command.slot, ringEntries - 1),
-      };
-    });
     const tables = list('tables', pageTables).map((each) => this.#page('tables', each));
     if (tables.length !== pageTables)
       throw this.#error('tables', `has ${tables.length} pages`, `${pageTables}`);
     return {
-      ring: page('ring'),
-      completions: page('completions'),
-      directory: page('directory'),
-      contextTable: page('contextTable'),
+      ring: this.#ring(fields.ring, ringEntries),
+      directory: this.#page('directory', fields.directory),
+      contextTable: this.#page('contextTable', fields.contextTable),
       tables,
-      tail: this.#integer('tail', fields.tail, ringEntries - 1),
-      sequence: word('sequence'),
-      hangs: word('hangs'),
-      troubles: word('troubles'),
+      hangs: this.#integer('hangs', fields.hangs, WORD_MAX),
       contexts,
       global: list('global', vgpu.GLOBAL_TABLE_ENTRIES).map((each) => this.#globalEntry(each)),
-      outstanding,
+    };
+  }
+
+  #ring(saved: unknown, entries: number): SavedRing {
+    const fields = this.#object('ring', saved);
+    return {
+      ring: this.#page('ring', fields.ring),
+      completions: this.#page('completions', fields.completions),
+      tail: this.#integer('tail', fields.tail, entries - 1),
+      sequence: this.#integer('sequence', fields.sequence, WORD_MAX),
+      troubles: this.#integer('troubles', fields.troubles, WORD_MAX),
+      outstanding: this.#list('outstanding', fields.outstanding, entries - 1).map((each) => {
+        const command = this.#object('outstanding', each);
+        return {
+          sequence: this.#integer('sequence', command.sequence, WORD_MAX),
+          slot: this.#integer('slot', command.slot, entries - 1),
+        };
+      }),
     };
   }
 

@@ -178,18 +178,19 @@ describe('the guest’s driver of a vgpu', () => {
     const gpu = await start();
     await gpu.driver.createContext(2 ** 31);
     const saved = gpu.driver.save() as Record<string, unknown>;
+    const ring = saved.ring as Record<string, unknown>;
     const restore = (changed: unknown) => () => GpuDriver.restore(gpu.device, 0, gpu.ram, gpu.pages, changed);
     expect(restore(saved)).to.not.throw();
     for (const [changed, text] of [
       [null, 'driver is null; accepted: an object'],
-      [{ ...saved, ring: 0x123 }, 'ring has 0x123; accepted: pages of guest RAM'],
-      [{ ...saved, ring: 2 ** 40 }, 'accepted: pages of guest RAM'],
-      [{ ...saved, tail: 64 }, 'tail is 64; accepted: integers from 0 to 63'],
-      [{ ...saved, sequence: 'x' }, 'sequence is x'],
+      [{ ...saved, ring: { ...ring, ring: 0x123 } }, 'ring has 0x123; accepted: pages of guest RAM'],
+      [{ ...saved, ring: { ...ring, ring: 2 ** 40 } }, 'accepted: pages of guest RAM'],
+      [{ ...saved, ring: { ...ring, tail: 64 } }, 'tail is 64; accepted: integers from 0 to 63'],
+      [{ ...saved, ring: { ...ring, sequence: 'x' } }, 'sequence is x'],
       [{ ...saved, tables: [] }, 'tables has 0 pages; accepted: 4'],
       [{ ...saved, contexts: 7 }, 'contexts is no list'],
       [{ ...saved, contexts: [{ base: 0, tablePages: [] }] }, 'context 1 of 0 pages; accepted: 6'],
-      [{ ...saved, outstanding: [{ sequence: 1, slot: 64 }] }, 'slot is 64'],
+      [{ ...saved, ring: { ...ring, outstanding: [{ sequence: 1, slot: 64 }] } }, 'slot is 64'],
       [{ ...saved, global: [[2048, 0, 0]] }, 'global is 2048'],
     ] as const)
       expect(restore(changed)).to.throw(text);
