@@ -1,0 +1,41 @@
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { DEVICE_LINK_BYTES } from '../../src/channel/device-link.ts';
+import { DeviceHarness } from '../../src/device/harness.ts';
+import { PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
+import { EngineSeat } from '../../src/gpu/seat.ts';
+import { vgpuType } from '../../src/gpu/types.ts';
+import { CONTROL_ENABLE, VGPU_OFFSET } from '../../src/pci/vgpu-interface.ts';
+import { SOUND_PARTS, Vgpu } from '../../workers/models/vgpu/vgpu.ts';
+
+/** A vGPU that owns the engine with work in its ring, and its neighbour, who waits. */
+function neighbours() {
+  const gpu = new PhysicalGpu({ policy: 'best-effort', sliceUs: 500 });
+  const name = 'vgpu-1g';
+  for (let seat = 0; seat < 2; seat++)
+    gpu.place(`gpu${seat}`, vgpuType(name), new SharedArrayBuffer(DEVICE_LINK_BYTES));
+  const bus = new DeviceHarness((context) => new Vgpu(context, SOUND_PARTS, gpu.handle(0)));
+  bus.enable();
+  const set = (register: keyof typeof VGPU_OFFSET, value: number) =>
+    bus.write(0, VGPU_OFFSET[register], 4, value);
+  set('RingBase', 0x1000);
+  set('RingEntries', 64);
+  set('CompletionBase', 0x8000);
+  set('Control', CONTROL_ENABLE);
+  set('RingTail', 60); // commands of zeros
+  expect(bus.step()).to.equal('more');
+  const neighbour = new EngineSeat(gpu.handle(1));
+  expect(neighbour.acquire(), 'while the other has it').to.equal('queued');
+  return { bus, neighbour };
+}
+
+describe('a vGPU that stands still for its migration', () => {
+  it('leaves the engine to its neighbour at once', () => {
+    const { bus, neighbour } = neighbours();
+    bus.save();
+    expect(neighbour.acquire()).to.equal('granted');
+    expect(bus.step(), 'it waits for its turn').to.equal('idle');
+    neighbour.rest();
+    expect(bus.step()).to.equal('more');
+  });
+});
