@@ -324,7 +324,7 @@ export interface IommuState {
 }
 
 export interface GuestState {
-  readonly state: string;
+  readonly state: Uint8Array;
 }
 
 export type MigrationLoad = Record<string, never>;
@@ -1916,17 +1916,17 @@ export function readIommuState(r: Reader, end: number): IommuState {
 }
 
 export function writeGuestState(m: GuestState, w: Writer): Writer {
-  if (m.state !== '') w.uint32(10).string(m.state);
+  if (m.state.length > 0) w.uint32(10).bytes(m.state);
   return w;
 }
 
 export function readGuestState(r: Reader, end: number): GuestState {
-  const m: Draft<GuestState> = { state: '' };
+  const m: Draft<GuestState> = { state: NO_BYTES };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
       case 10:
-        m.state = r.string();
+        m.state = r.bytes();
         break;
       default:
         r.skipType(tag & 7);

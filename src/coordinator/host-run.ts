@@ -106,7 +106,8 @@ export class HostRun {
     if (!this.#hosts || !migrations) return undefined;
     return {
       hosts: this.#hosts,
-      capacity: { vms: migrations.vmsMax, devices: migrations.devicesMax },
+      // Twice what the run has: a VM may come back while what it left is still being put away.
+      capacity: { vms: 2 * migrations.vmsMax, devices: 2 * migrations.devicesMax },
       arrived: (vm, result) => {
         this.#send('vmArrived', vm.config.vm, {});
         this.#track(vm, result);

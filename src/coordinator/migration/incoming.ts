@@ -28,8 +28,38 @@ export interface ArrivalHost {
   discard(vm: ArrivingVm): Promise<void>;
 }
 
-/** Largest comparison at once. */
+/** Bytes of the vIOMMU's state, and of the guest's, that a source may send: several times what there can be. */
+export const STATE_BYTES_LIMIT: number = 128 * 2 ** 20;
+
+/** Zeros to store or compare with, as many at once. */
 const ZEROS = new Uint8Array(2 ** 20);
+
+/** A state that comes in several frames. */
+class Pieces {
+  readonly #what: string;
+  readonly #pieces: Uint8Array[] = [];
+  #bytes = 0;
+
+  constructor(what: string) {
+    this.#what = what;
+  }
+
+  /** @throws MigrationError beyond STATE_BYTES_LIMIT */
+  add(piece: Uint8Array): void {
+    this.#bytes += piece.length;
+    if (this.#bytes > STATE_BYTES_LIMIT)
+      throw new MigrationError(
+        `state of the ${this.#what} of ${this.#bytes} bytes; accepted: ${STATE_BYTES_LIMIT}`,
+      );
+    this.#pieces.push(piece);
+  }
+
+  /** @throws MigrationError if nothing has come */
+  whole(): Buffer {
+    if (this.#bytes === 0) throw new MigrationError(`the state of the ${this.#what} is missing`);
+    return Buffer.concat(this.#pieces);
+  }
+}
 
 type Handlers = {
   readonly [K in FrameKind]?: (body: FrameBodies[K], device: number) => Promise<void> | void;
@@ -39,7 +69,8 @@ export class Incoming {
   readonly #socket: FrameSocket;
   readonly #host: ArrivalHost;
   #vm: ArrivingVm | undefined;
-  #iommuState: Uint8Array | undefined;
+  readonly #iommuState = new Pieces('vIOMMU');
+  readonly #guestState = new Pieces('guest');
   #carried: GuestCarried | undefined;
   #loaded = false;
   #resumed = false;
@@ -75,16 +106,11 @@ export class Incoming {
       compare ? this.#compare(gpa, data) : this.#there.ram.write(gpa, data),
     zeroPages: ({ gpa, bytes, compare }) => this.#zero(gpa, bytes, compare),
     deviceStream: ({ data, end, interrupts }, device) => this.#device(device, data, end, interrupts),
-    iommuState: ({ state }) => {
-      this.#iommuState = state;
-    },
-    guestState: ({ state }) => {
-      this.#carried = JSON.parse(state) as GuestCarried;
-    },
+    iommuState: ({ state }) => this.#iommuState.add(state),
+    guestState: ({ state }) => this.#guestState.add(state),
     migrationLoad: async () => {
-      if (!this.#iommuState || !this.#carried)
-        throw new MigrationError('state of vIOMMU or guest is missing');
-      await this.#there.load(this.#iommuState);
+      this.#carried = JSON.parse(this.#guestState.whole().toString()) as GuestCarried;
+      await this.#there.load(this.#iommuState.whole());
       this.#loaded = true;
       await this.#socket.send('migrationLoaded', {});
     },

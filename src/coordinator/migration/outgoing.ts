@@ -25,6 +25,14 @@ import { RamCopy } from './ram-copy.ts';
 /** Of the stream between two hosts. */
 export const MIGRATION_VERSION = 1;
 
+/** Bytes of a state in one frame: far less than a frame may have. */
+const STATE_PIECE_BYTES = 2 ** 20;
+
+function* pieces(bytes: Uint8Array): Generator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += STATE_PIECE_BYTES)
+    yield bytes.subarray(at, at + STATE_PIECE_BYTES);
+}
+
 /** The VM, as far as its migration needs it. */
 export interface OutgoingVm {
   readonly ram: GuestRam;
@@ -98,8 +106,8 @@ export class Outgoing {
     await this.#setDevices(MigrationState.STOP_COPY);
     await this.#ram.harvest();
     await this.#round(() => this.#finishDevices());
-    await socket.send('iommuState', { state: this.#iommuState() });
-    await socket.send('guestState', { state: guestState });
+    for (const state of pieces(this.#iommuState())) await socket.send('iommuState', { state });
+    for (const state of pieces(Buffer.from(guestState))) await socket.send('guestState', { state });
     await socket.send('migrationLoad', {});
     await this.#expect('migrationLoaded');
     const comparing = nowUs();
