@@ -82,7 +82,8 @@ export class DeviceStreamWriter {
   /** The next bytes, at most `maxBytes`. @throws StateError if the model's state cannot be had; to be tried again, or given up */
   read(maxBytes: number): DeviceStreamPart {
     const pieces: Uint8Array[] = [];
-    for (let left = maxBytes; left > 0 && this.#fill(); ) {
+    // The rest comes alone: if the model fails there, nothing that was taken out is lost.
+    for (let left = maxBytes; left > 0 && this.#fill(pieces.length === 0); ) {
       const first = this.#pending[0]!;
       const piece = first.subarray(0, left);
       pieces.push(piece);
@@ -99,14 +100,14 @@ export class DeviceStreamWriter {
     return { data: Buffer.concat(pieces), end: isDrained && (this.#ended || !this.#stopped), ...sums };
   }
 
-  /** Sees to it that something is pending. False if there is nothing. */
-  #fill(): boolean {
+  /** Sees to it that something is pending, the rest only if it may. False if there is nothing. */
+  #fill(mayEnd: boolean): boolean {
     if (this.#pending.length > 0) return true;
     for (const memory of this.#memories) {
       this.#putPages(memory);
       if (this.#pending.length > 0) return true;
     }
-    if (!this.#stopped || this.#ended) return false;
+    if (!mayEnd || !this.#stopped || this.#ended) return false;
     this.#putRest();
     return true;
   }

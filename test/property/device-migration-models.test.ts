@@ -5,6 +5,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
+import { StateError } from '../../src/channel/state-bag.ts';
 import { DeviceHarness } from '../../src/device/harness.ts';
 import type { BarIndex, ModelFactory } from '../../src/device/model.ts';
 import { BUFFER_BASE, BUFFER_BYTES } from '../../workers/models/edu/edu.ts';
@@ -272,4 +273,41 @@ describe('a device that was saved and restored is the same: ', () => {
     expect([target.step(), target.read(0, 0x24, 4)]).to.deep.equal(['idle', 0x201n]);
     expect(target.faults).to.deep.equal([{ iova: MAPPED, write: false, denied: false }]);
   });
+});
+
+describe('a stream that was tampered with', () => {
+  for (const [name, model] of CASES)
+    it(`is refused by ${name} as a StateError, or makes a device that works`, () => {
+      const source = machine(model, true);
+      if (name === 'edu') source.write(0, 0x08, 4, 5);
+      const sound = source.save();
+      const tampered = fc.array(
+        fc.record({
+          back: fc.oneof(fc.nat(100), fc.integer({ min: BUFFER_BYTES, max: 2 ** 20 })),
+          byte: fc.nat(255),
+        }),
+        {
+          minLength: 1,
+          maxLength: 4,
+        },
+      );
+      let refused = 0;
+      const target = machine(model, false);
+      fc.assert(
+        fc.property(tampered, (changes) => {
+          const bytes = Uint8Array.from(sound);
+          for (const { back, byte } of changes) bytes[bytes.length - 1 - (back % bytes.length)] = byte;
+          try {
+            target.restore(bytes);
+          } catch (error) {
+            expect(error).to.be.instanceOf(StateError);
+            refused++;
+          }
+          target.restore(sound);
+          target.advance(20);
+        }),
+        { numRuns: 300 },
+      );
+      expect(refused).to.be.greaterThan(30);
+    });
 });
