@@ -3,7 +3,8 @@
  * meanwhile and compared byte for byte at the end of each move; commands are in flight when a VM pauses, and their
  * results are checked where it goes on.
  *
- * `--param hops=4` moves more often, `--param bufferPages=128` makes the buffers smaller.
+ * `--param hops=4` moves more often, `--param bufferPages=128` makes the buffers smaller, `--param downtimeMs=5` has more
+ * rounds copied before each pause.
  */
 import { crc32 } from 'node:zlib';
 import {
@@ -108,6 +109,7 @@ async function move(vm: GuestVm, hops: number, gpus: readonly Buffers[]): Promis
   await vm.phase(`move ${hops + 1}`);
   await vm.migrate({
     compare: true,
+    downtimeMs: Number(vm.params.downtimeMs),
     work: async (pause: Pause): Promise<Carried> => ({
       hops: hops + 1,
       gpus: await Promise.all(vm.gpus.map((gpu, i) => workUntil(vm, gpu, gpus[i] as Buffers, pause))),
@@ -122,7 +124,7 @@ export default scenario({
   vgpus: 2,
   hosts: 2,
   ramMiB: 64,
-  params: { hops: 2, bufferPages: 256 },
+  params: { hops: 2, bufferPages: 256, downtimeMs: 20 },
   async guest(vm: GuestVm) {
     await move(vm, 0, await setUp(vm));
   },

@@ -45,7 +45,7 @@ export function vmResult(report: GuestReport, end: VmEnd): FrameBodies['vmResult
     switches: sum(devices.map((device) => device.space.counters.switches)),
     audits: end.audits,
     devices: sumReports(devices.flatMap((device) => device.report ?? [])),
-    notes: [...(end.migration ?? []), ...notesOf(report, devices)],
+    notes: [...notesOf(report, devices), ...(end.migration ?? [])],
     moved: end.migration !== undefined,
   };
 }

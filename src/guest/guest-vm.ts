@@ -25,7 +25,7 @@ import { InFlightError } from './in-flight.ts';
 import type { GuestDomain, GuestIommu } from './iommu-driver.ts';
 import { IovaAllocator } from './iova-allocator.ts';
 import { makeGuestIommu, restoreGuestIommu, startsAtBoot } from './make-guest-iommu.ts';
-import { type MigrateOptions, migrate } from './migration.ts';
+import { type MigrateOptions, migrate, VmMovedError } from './migration.ts';
 import { MigrationError } from './migration-settings.ts';
 import { OnFirstUse } from './on-first-use.ts';
 import { PageAllocator, type PageAllocatorState } from './page-allocator.ts';
@@ -281,7 +281,10 @@ export class GuestVm {
    */
   migrate(options: MigrateOptions = {}): Promise<never> {
     if (!this.migratable) throw new MigrationError('the scenario has no resume(vm, state)');
-    return migrate(this, this.#control, options);
+    return migrate(this, this.#control, options).catch((error) => {
+      if (error instanceof VmMovedError) this.latencies.recordUs('downtime', error.figures.downtimeUs);
+      throw error;
+    });
   }
 
   /**

@@ -6,7 +6,7 @@ import type { Histogram } from 'hdr-histogram-js';
 import hdr from 'hdr-histogram-js';
 
 /** What the emulator measures; the guest sees each of them from its own side. */
-export const LATENCY_NAMES = ['map', 'unmap', 'switch', 'interrupt'] as const;
+export const LATENCY_NAMES = ['map', 'unmap', 'switch', 'interrupt', 'downtime'] as const;
 export type LatencyName = (typeof LATENCY_NAMES)[number];
 
 /** Longer waits are recorded as this: one hour. */

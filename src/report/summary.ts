@@ -151,6 +151,7 @@ const LATENCY_TITLES: Readonly<Record<string, string>> = {
   unmap: 'unmap',
   switch: 'switch',
   interrupt: 'doorbell→interrupt',
+  downtime: 'downtime',
 };
 
 /** The summary for people. */
