@@ -164,10 +164,10 @@ export class DeviceDma {
     else this.#held.delete(record.pfn);
   }
 
-  /** Copies inside pinned pages; neither range crosses a page end. */
+  /** Copies between pinned pages. A range may go on in the host page that follows, if that is pinned as well. */
   copyPinned(target: Hpa, source: Hpa, length: number): void {
-    this.#checkHeld(target, 'writes to');
-    this.#checkHeld(source, 'reads from');
+    this.#checkHeld(target, 'writes to', length);
+    this.#checkHeld(source, 'reads from', length);
     this.#memory.copy(target, source, length);
   }
 
@@ -280,9 +280,12 @@ export class DeviceDma {
     return DMA_FAULT;
   }
 
-  #checkHeld(address: Hpa, does: string): void {
-    const pfn = Math.floor(address / 2 ** PAGE_SHIFT);
-    if (!this.#held.has(pfn))
-      this.#observer.violation('use-after-unpin', `${does} HPA ${hex(address)}, which it holds no pin on`);
+  #checkHeld(address: Hpa, does: string, length = 1): void {
+    const last = Math.floor((address + length - 1) / 2 ** PAGE_SHIFT);
+    for (let pfn = Math.floor(address / 2 ** PAGE_SHIFT); pfn <= last; pfn++)
+      if (!this.#held.has(pfn)) {
+        const at = hex(Math.max(address, pfn * PAGE_SIZE));
+        this.#observer.violation('use-after-unpin', `${does} HPA ${at}, which it holds no pin on`);
+      }
   }
 }

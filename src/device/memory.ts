@@ -64,9 +64,14 @@ export class DeviceMemory implements BarRegion {
 
   /** A software write of 1, 2, 4 or 8 bytes. @throws RangeError */
   write(offset: number, size: number, value: bigint): void {
-    const word = Buffer.alloc(8);
-    word.writeBigUInt64LE(BigInt.asUintN(64, value));
-    this.store(offset, size === 8 ? word : word.subarray(0, size));
+    const view = this.writable(offset, size) as Buffer;
+    if (view.length === size) {
+      put(view, size, value);
+      return;
+    }
+    const word = Buffer.alloc(size);
+    put(word, size, value);
+    this.store(offset, word);
   }
 
   readBlock(offset: number, target: Uint8Array): void {
@@ -247,6 +252,11 @@ function pieceSize(to: number, from: number, length: number, done: number, backw
 
 function load(view: Buffer, size: number): bigint {
   return size === 8 ? view.readBigUInt64LE() : BigInt(view.readUIntLE(0, size));
+}
+
+function put(view: Buffer, size: number, value: bigint): void {
+  if (size === 8) view.writeBigUInt64LE(BigInt.asUintN(64, value));
+  else view.writeUIntLE(Number(BigInt.asUintN(8 * size, value)), 0, size);
 }
 
 /** A view's offset and length are multiples of 4. */
