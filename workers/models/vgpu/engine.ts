@@ -26,7 +26,9 @@ import {
 import { type Command, isSound, parseCommand, restoreCommand, saveCommand } from './command.ts';
 import { KERNELS } from './kernels.ts';
 import { Pages } from './pages.ts';
+import type { ShadowPageTable } from './shadow.ts';
 import type { GpuSpaces } from './spaces.ts';
+import { VRAM_PFN } from './vram.ts';
 
 /** Pages one step touches at most: about 20 µs of copying. */
 export const STEP_PAGES = 16;
@@ -64,6 +66,8 @@ export class Engine {
   readonly #entryView = new DataView(this.#entry.buffer);
   #current: Command | undefined;
   #head = 0;
+  /** Pieces that the step still has; what works on several at once takes them from here. */
+  #left = 0;
   #costNs = 0;
   #ended = false;
   #hung = false;
@@ -154,7 +158,7 @@ export class Engine {
   }
 
   #advance(command: Command, ring: RingSetup): Outcome {
-    for (let pages = 0; command.status === undefined && pages < STEP_PAGES; pages++) {
+    for (this.#left = STEP_PAGES; command.status === undefined && this.#left > 0; this.#left--) {
       this.beforePiece(command.done);
       const moved = this.#piece(command);
       if (moved === -DMA_RETRY) return 'stalled';
@@ -208,11 +212,34 @@ export class Engine {
     if (to < 0) return to;
     const from = this.#spaces.translate(context, source, PERM_READ);
     if (from < 0) return from;
-    const length = Math.min(left, PAGE_SIZE - (target % PAGE_SIZE), PAGE_SIZE - (source % PAGE_SIZE));
+    const length = this.#runLength({ context, target, source, to, from, left });
     const status = this.#pages.copy(context, to, target, from, source, length);
     if (status !== DMA_OK) return -status;
     this.counters.bytesCopied += length;
     this.#costNs += length * COPY_NS_PER_BYTE;
+    return length;
+  }
+
+  /**
+   * Bytes to copy at once: a piece, which ends with the first page of the two, and those behind it that are shadowed and
+   * follow it in host memory. As many pieces as one by one would be, so that a step ends where it would; where source
+   * and target touch, one by one, since the order shows.
+   */
+  #runLength({ context, target, source, to, from, left }: CopyStart): number {
+    const room = (at: number) => PAGE_SIZE - (at % PAGE_SIZE);
+    let length = Math.min(left, room(target), room(source));
+    const apart = Math.abs(to - from) * PAGE_SIZE - PAGE_SIZE;
+    if (to >= VRAM_PFN || from >= VRAM_PFN || length === left) return length;
+    const shadow = this.#spaces.shadowOf(context);
+    while (shadow && this.#left > 1 && length < left) {
+      const [nextTarget, nextSource] = [target + length, source + length];
+      const piece = Math.min(left - length, room(nextTarget), room(nextSource));
+      if (length + piece > apart) break;
+      if (!follows(shadow, to, target, nextTarget, PERM_WRITE)) break;
+      if (!follows(shadow, from, source, nextSource, PERM_READ)) break;
+      length += piece;
+      this.#left--;
+    }
     return length;
   }
 
@@ -278,4 +305,20 @@ export class Engine {
     this.#events.completed(this.#head);
     return 'progress';
   }
+}
+
+/** A copy whose first bytes have been translated: GPU addresses, their pages, bytes left. */
+interface CopyStart {
+  readonly context: number;
+  readonly target: number;
+  readonly source: number;
+  readonly to: number;
+  readonly from: number;
+  readonly left: number;
+}
+
+/** True if the page of `va` is where a run that began at `start` in page `pfn` goes on in host memory. */
+function follows(shadow: ShadowPageTable, pfn: number, start: number, va: number, perm: number): boolean {
+  const pages = Math.floor(va / PAGE_SIZE) - Math.floor(start / PAGE_SIZE);
+  return pages === 0 || shadow.peek(va, perm) === pfn + pages;
 }

@@ -61,6 +61,12 @@ export class ShadowPageTable {
     return this.#fill(page, perm);
   }
 
+  /** Host PFN of the page at `va` if it is shadowed for `perm` already, or -1. Nothing is looked up, nothing recorded. */
+  peek(va: number, perm: number): number {
+    const entry = this.entries.get(Math.floor(va / PAGE_SIZE));
+    return entry && (entry.perm & perm) === perm ? entry.pfn : -1;
+  }
+
   /** IOVA behind `va`, if its page is shadowed now. */
   iovaOf(va: number): Iova | undefined {
     const entry = this.entries.get(Math.floor(va / PAGE_SIZE));

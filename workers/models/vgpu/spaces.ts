@@ -97,10 +97,14 @@ export class GpuSpaces {
     return pfn;
   }
 
+  /** The shadow of a context of which an address has just been translated. */
+  shadowOf(context: number): ShadowPageTable | undefined {
+    return context === GLOBAL_CONTEXT ? this.#globalShadow : this.#shadows.get(context);
+  }
+
   /** IOVA behind an address that has just been translated. */
   iovaOf(context: number, va: number): Iova {
-    const shadow = context === GLOBAL_CONTEXT ? this.#globalShadow : this.#shadows.get(context);
-    const iova = shadow?.iovaOf(va);
+    const iova = this.shadowOf(context)?.iovaOf(va);
     if (iova === undefined) throw new Error(`GPU address ${va} of context ${context} is not shadowed`);
     return iova;
   }

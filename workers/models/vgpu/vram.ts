@@ -8,8 +8,8 @@ import type { SeatHandle } from '../../../src/gpu/seat.ts';
 import { APERTURE_BYTES } from '../../../src/pci/vgpu-interface.ts';
 
 /**
- * Most VRAM that one vGPU has, whatever its type says: a device's buffers are limited (BUFFER_BYTES_LIMIT), and a guest
- * must be able to touch all that VramSize promises, and display it.
+ * Most VRAM that one vGPU has, whatever its type says. What its guest touches costs the machine real memory, and travels
+ * when it migrates: VramSize promises no more than one device may cost.
  */
 export const VRAM_BYTES_LIMIT: number = 128 * 2 ** 20;
 /** VRAM of a vGPU without a seat at a GPU. */
