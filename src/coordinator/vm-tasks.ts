@@ -3,7 +3,6 @@
  */
 import type { DeviceOptions } from '../device/model.ts';
 import type { DeviceTask } from '../device/runtime.ts';
-import type { SeatHandle } from '../gpu/seat.ts';
 import type { GuestTask } from '../guest/protocol.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
 import type { Placement } from './gpu-pool.ts';
@@ -32,7 +31,7 @@ export function deviceTask(
 ): DeviceTask {
   const { process, vm, inject } = config;
   const { doorbell, doorbellSenders, firstBit, gpus } = around;
-  const options: DeviceOptions & { readonly seat: SeatHandle } = {
+  const options: DeviceOptions = {
     // One device of the chosen VM is broken; its neighbours are the witnesses.
     fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '',
     seat: gpus.handle(placement),

@@ -97,9 +97,12 @@ async function copyWhileWorking(control: VmControl, work: (pause: Pause) => unkn
   try {
     // Work that fails ends the migration at once; work that ends early leaves the VM idle.
     await Promise.race([copied, working.then(() => copied)]);
-  } finally {
+  } catch (error) {
     pause.request();
+    await withinPause(working).catch(() => {}); // the script goes on only when its work does not
+    throw error;
   }
+  pause.request();
   return withinPause(working);
 }
 
