@@ -16,7 +16,13 @@ export { POLICIES, type Policy, type Scheduling } from './gpu/policy.ts';
 export type { DmaBuffer } from './guest/dma-api.ts';
 export type { GpuContext, GpuMapping } from './guest/gpu-context.ts';
 export type { GpuCommand, GpuCompletion } from './guest/gpu-driver.ts';
-export { CommandTimeoutError, DeviceHaltedError, DeviceLostError } from './guest/gpu-driver.ts';
+export {
+  CommandTimeoutError,
+  DeviceHaltedError,
+  DeviceLostError,
+  DeviceResetError,
+} from './guest/gpu-driver.ts';
+export type { GpuMode } from './guest/gpu-vram.ts';
 export type { GuestGpu, GuestVm } from './guest/guest-vm.ts';
 export type { GuestDomain, GuestFault, GuestIommu, GuestIommuCapabilities } from './guest/iommu-driver.ts';
 export { type MigrateOptions, type Pause, VmMovedError } from './guest/migration.ts';

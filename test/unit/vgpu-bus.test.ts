@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { DeviceHarness } from '../../src/device/harness.ts';
@@ -189,5 +190,20 @@ describe('the places of 64-bit BARs', () => {
     bus.writeConfig(0x1c, 4, 0xffff_ffffn);
     expect(bus.readConfig(0x18, 4)).to.equal(BigInt((-vgpu.APERTURE_BYTES | 0xc) >>> 0));
     expect(bus.readConfig(0x1c, 4)).to.equal(0xffff_ffffn);
+  });
+});
+
+describe('docs/vgpu.md', () => {
+  it('has every register at its offset', () => {
+    const text = readFileSync(new URL('../../docs/vgpu.md', import.meta.url), 'utf8');
+    const rows = [...text.matchAll(/^\| (0x[0-9a-f]+) \| (\w+) \|/gm)].map(([, at, name]) => [
+      name,
+      Number(at),
+    ]);
+    expect(rows).to.deep.equal(
+      vgpu.VGPU_REGISTERS.map(({ name, offset }) => [name, offset]).sort(
+        (a, b) => Number(a[1]) - Number(b[1]),
+      ),
+    );
   });
 });
