@@ -23,6 +23,7 @@ export {
   DeviceResetError,
 } from './guest/gpu-driver.ts';
 export type { GpuMode } from './guest/gpu-vram.ts';
+export type { SavedDmaBuffer } from './guest/guest-state.ts';
 export type { GuestGpu, GuestVm } from './guest/guest-vm.ts';
 export type { GuestDomain, GuestFault, GuestIommu, GuestIommuCapabilities } from './guest/iommu-driver.ts';
 export { type MigrateOptions, type Pause, VmMovedError } from './guest/migration.ts';
