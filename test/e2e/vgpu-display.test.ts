@@ -32,4 +32,14 @@ describe('a run with the displays of vGPUs', () => {
     const summary = JSON.parse(stdout) as RunSummary;
     expect([code, summary.problems, summary.operations]).to.deep.equal([0, [], 1]);
   });
+
+  it('go with their VMs to another host and back: VRAM, picture, frames, and commands in flight', async () => {
+    const { code, stdout } = await mdevsim('run', 'test/fixtures/scenarios/vgpu-moves.ts', '--json');
+    const summary = JSON.parse(stdout) as RunSummary;
+    expect([code, summary.problems]).to.deep.equal([0, []]);
+    expect(summary.notes.filter((note) => note.startsWith('arrived'))).to.deep.equal([
+      'arrived 1',
+      'arrived 2',
+    ]);
+  });
 });
