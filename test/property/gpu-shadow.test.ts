@@ -21,6 +21,7 @@ import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { Container } from '../../src/vfio/container.ts';
 import { type ShadowEntry, ShadowPageTable } from '../../workers/models/vgpu/shadow.ts';
 import { GpuSpaces } from '../../workers/models/vgpu/spaces.ts';
+import { VRAM_ADDRESS, VRAM_PFN } from '../../workers/models/vgpu/vram.ts';
 
 const RAM_BYTES = 8 * PAGE_2M;
 const PIECE = 0x10000;
@@ -45,10 +46,15 @@ class Probe extends ShadowPageTable {
   }
 }
 
+/** VRAM that the device has; some entries point beyond it. */
+const VRAM_BYTES = PAGE_2M + 3 * PAGE_SIZE;
+
 /** What a page should mean, kept beside the tables. */
 interface Meaning {
   readonly iova: number;
   readonly writable: boolean;
+  /** The address is one of VRAM. */
+  readonly vram: boolean;
 }
 
 class Rig {
@@ -76,7 +82,7 @@ class Rig {
       violation: (kind) => void this.violations.push(kind),
     });
     this.spaces = new GpuSpaces(this.dma, (source) => {
-      const probe = new Probe(this.dma, source);
+      const probe = new Probe(this.dma, source, VRAM_BYTES);
       this.probes.push(probe);
       return probe;
     });
@@ -121,14 +127,15 @@ class Rig {
   note(context: number, va: number, bytes: number, iova: number, flags: number): void {
     const writable = (flags & gpu.GPU_PTE_WRITABLE) !== 0;
     const present = (flags & gpu.GPU_PTE_PRESENT) !== 0;
+    const vram = (flags & gpu.GPU_PTE_VRAM) !== 0;
     const regions = this.regions[context] as (Meaning | 'table' | 'nothing')[];
     if (bytes === PAGE_2M) {
-      regions[va / PAGE_2M] = present ? { iova, writable } : 'nothing';
+      regions[va / PAGE_2M] = present ? { iova, writable, vram } : 'nothing';
       return;
     }
     for (let at = 0; at < bytes; at += PAGE_SIZE) {
       const page = (va + at) / PAGE_SIZE;
-      if (present) this.pages[context]?.set(page, { iova: iova + at, writable });
+      if (present) this.pages[context]?.set(page, { iova: iova + at, writable, vram });
       else this.pages[context]?.delete(page);
     }
   }
@@ -165,9 +172,16 @@ class Rig {
     const base = CONTEXTS.find((c) => c.context === context)?.base ?? 0;
     const got = this.spaces.translate(context, base + va, perm);
     const meant = this.meaning(context, va);
-    const leaf = meant ? this.reader.lookup(meant.iova) : 0;
-    const allowed = meant !== undefined && leaf !== 0 && (perm !== PERM_WRITE || meant.writable);
-    expect(got, `context ${context} address ${va.toString(16)}`).to.equal(allowed ? framePfn(leaf) : -1);
+    const allowed = meant !== undefined && (perm !== PERM_WRITE || meant.writable);
+    const pfn = allowed ? this.pfnOf(meant) : -1;
+    expect(got, `context ${context} address ${va.toString(16)}`).to.equal(pfn);
+  }
+
+  /** What the device gets for a page: a host page, or one of VRAM. */
+  pfnOf({ iova, vram }: Meaning): number {
+    if (vram) return iova + PAGE_SIZE <= VRAM_BYTES ? VRAM_PFN + iova / PAGE_SIZE : -1;
+    const leaf = this.reader.lookup(iova);
+    return leaf === 0 ? -1 : framePfn(leaf);
   }
 
   /** Nothing that is shadowed is stale, everything that is shadowed is pinned. */
@@ -175,10 +189,14 @@ class Rig {
     let entries = 0;
     for (const probe of this.probes)
       for (const { va, iova, pfn } of probe.all) {
+        expect(probe.source.find(va * PAGE_SIZE, PERM_READ), 'a fresh walk').to.equal(iova);
+        if (pfn >= VRAM_PFN) {
+          expect(iova).to.equal(VRAM_ADDRESS + (pfn - VRAM_PFN) * PAGE_SIZE);
+          continue;
+        }
         entries++;
         const leaf = this.reader.lookup(iova);
         expect(leaf !== 0 && framePfn(leaf), `IOVA ${iova.toString(16)} is pinned elsewhere`).to.equal(pfn);
-        expect(probe.source.find(va * PAGE_SIZE, PERM_READ), 'a fresh walk').to.equal(iova);
       }
     expect(this.dma.heldPins).to.equal(entries);
     expect(this.container.pins()).to.be.at.most(entries);
@@ -194,7 +212,16 @@ const pageVa = fc
   .tuple(fc.nat(REGIONS - 1), fc.constantFrom(0, 1, 15, 16, 17, 511))
   .map(([region, page]) => region * PAGE_2M + page * PAGE_SIZE);
 const sizes = fc.constantFrom(PAGE_SIZE, gpu.GPU_PAGE_64K, PAGE_2M);
-const flagBits = fc.constantFrom(0, gpu.GPU_PTE_PRESENT, gpu.GPU_PTE_PRESENT | gpu.GPU_PTE_WRITABLE);
+const RW = gpu.GPU_PTE_PRESENT | gpu.GPU_PTE_WRITABLE;
+const flagBits = fc.constantFrom(
+  0,
+  gpu.GPU_PTE_PRESENT,
+  RW,
+  RW | gpu.GPU_PTE_VRAM,
+  gpu.GPU_PTE_PRESENT | gpu.GPU_PTE_VRAM,
+);
+/** The first address that the flags count from. */
+const baseOf = (flags: number) => (flags & gpu.GPU_PTE_VRAM ? 0 : DATA_IOVA);
 const sizeFlag = (bytes: number) =>
   bytes === PAGE_2M ? gpu.GPU_PTE_2M : bytes === gpu.GPU_PAGE_64K ? gpu.GPU_PTE_64K : 0;
 
@@ -203,17 +230,22 @@ const written = (how: 'edit' | 'update') =>
     .tuple(contexts, pageVa, sizes, fc.nat(DATA_BYTES - 1), flagBits)
     .map(([context, va, bytes, to, flags]): Step => {
       const aligned = va - (va % bytes);
-      const iova = DATA_IOVA + to - (to % bytes);
+      const iova = baseOf(flags) + to - (to % bytes);
       return (rig) => rig[how](context, aligned, bytes, iova, flags | sizeFlag(bytes));
     });
 
 const trapped = fc.tuple(fc.nat(7), fc.nat(DATA_BYTES - 1), flagBits).map(
   ([index, to, flags]): Step =>
     (rig) => {
-      const iova = DATA_IOVA + to - (to % PAGE_SIZE);
+      const iova = baseOf(flags) + to - (to % PAGE_SIZE);
       rig.spaces.global.write(index * 8, 8, BigInt(iova) | BigInt(flags));
       if (flags === 0) rig.global.delete(index);
-      else rig.global.set(index, { iova, writable: (flags & gpu.GPU_PTE_WRITABLE) !== 0 });
+      else
+        rig.global.set(index, {
+          iova,
+          writable: (flags & gpu.GPU_PTE_WRITABLE) !== 0,
+          vram: (flags & gpu.GPU_PTE_VRAM) !== 0,
+        });
     },
 );
 
