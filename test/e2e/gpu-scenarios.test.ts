@@ -1,0 +1,85 @@
+/**
+ * The scenarios that load the GPUs and move VMs, as a user runs them.
+ */
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import type { RunSummary } from '../../src/report/summary.ts';
+import { mdevsim } from './run-command.ts';
+
+async function run(scenario: string, ...args: string[]): Promise<RunSummary> {
+  const { stdout } = await mdevsim('run', `scenarios/${scenario}.ts`, '--json', ...args);
+  return JSON.parse(stdout) as RunSummary;
+}
+
+function expectSound(summary: RunSummary): void {
+  expect(summary.problems).to.deep.equal([]);
+  expect(summary.verdict).to.equal('passed');
+  expect(summary.bytesVerified).to.be.above(0);
+}
+
+/** The numbers of a note, by a pattern with groups. */
+function numbers({ notes }: RunSummary, pattern: RegExp): number[][] {
+  const found = notes.flatMap((note) => {
+    const match = pattern.exec(note);
+    return match ? [match.slice(1).map(Number)] : [];
+  });
+  expect(found, `${pattern} in ${notes.join('\n')}`).to.not.deep.equal([]);
+  return found;
+}
+
+describe('the scenarios of the GPUs', function () {
+  this.timeout(120_000);
+
+  it('shadow-storm: shadow page tables stay true while mappings come and go', async () => {
+    const summary = await run('shadow-storm', '--vms', '1');
+    expectSound(summary);
+    for (const [buffers, rounds] of numbers(summary, /(\d+) buffers came and went, (\d+) rounds/)) {
+      expect(buffers).to.be.above(0);
+      expect(rounds).to.be.above(0);
+    }
+  });
+
+  it('hang-reset: an engine that hangs is reset and works again, and its neighbours work meanwhile', async () => {
+    const summary = await run('hang-reset');
+    expectSound(summary);
+    expect(numbers(summary, /(\d+) hangs, each ended/)[0]?.[0]).to.be.above(0);
+    for (const [commands] of numbers(summary, /(\d+) commands meanwhile/)) expect(commands).to.be.above(0);
+  });
+
+  it('noisy-neighbour: each policy treats a greedy vGPU its own way', async () => {
+    const summary = await run('noisy-neighbour');
+    const [bestEffort, equalShare] = numbers(
+      summary,
+      /(?:best-effort|equal-share): Jain's index ([\d.]+)/,
+    ).flat();
+    expect(equalShare).to.be.above(bestEffort as number);
+    // On a machine that is busy with other tests a vGPU may not get its turns in time: the run then says so itself.
+    expect(equalShare).to.be.above(0.9);
+    for (const problem of summary.problems) expect(problem).to.match(/equal share: Jain's|fixed share: /);
+    expect(summary.mismatches).to.equal(summary.problems.length);
+  });
+
+  it('live-migration: VMs under load change hosts and change back, and lose nothing', async () => {
+    const summary = await run('live-migration', '--seed', '3');
+    expectSound(summary);
+    const moves = numbers(summary, /host (\d) → (\d) in .* ([\d.]+) MiB compared, (\d+) bytes differ/);
+    expect(moves.map(([from, to]) => `${from}${to}`).sort()).to.deep.equal(['01', '01', '10', '10']);
+    for (const [, , compared, different] of moves) expect([compared, different]).to.deep.equal([64, 0]);
+    expect(numbers(summary, /arrived with (\d+) commands in flight/)).to.have.length(4);
+    expect(summary.latencies.find(({ name }) => name === 'downtime')?.count).to.equal(4);
+    expect(summary.devices.pins).to.equal(summary.devices.unpins);
+  });
+
+  for (const viommu of ['none', 'intel-scalable', 'virtio', 'spapr'])
+    it(`live-migration behind ${viommu}`, async () => {
+      expectSound(await run('live-migration', '--viommu', viommu, '--param', 'bufferPages=64'));
+    });
+
+  it('live-migration: a VM whose new host dies stays, or is reported as lost', async () => {
+    const { problems, vmsLost, exitCode } = await run('live-migration', '--inject', 'host-kill');
+    expect(exitCode).to.equal(1);
+    expect(vmsLost).to.be.within(1, 2);
+    for (const problem of problems)
+      expect(problem).to.match(/^VM \d lost: host process 1|did not move: |was handed over and not taken on/);
+  });
+});
