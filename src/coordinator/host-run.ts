@@ -129,10 +129,15 @@ export class HostRun {
     const host = {
       prepare: async (config: string) => {
         const vm = this.coordinator.addVm(this.#arrivalConfig(config));
-        await Promise.all([vm.startDevices(), vm.loadGuest()]);
-        const failed = vm.devices.find((device) => device.failure !== '');
-        if (failed) throw new MigrationError(`${failed.name} ${failed.failure}`);
-        return vm;
+        try {
+          await Promise.all([vm.startDevices(), vm.loadGuest()]);
+          const failed = vm.devices.find((device) => device.failure !== '');
+          if (failed) throw new MigrationError(`${failed.name} ${failed.failure}`);
+          return vm;
+        } catch (error) {
+          await host.discard(vm);
+          throw error;
+        }
       },
       discard: async (vm: Vm) => {
         await vm.discard();
