@@ -3,8 +3,14 @@
  */
 import { CONFIG_SPACE_BYTES, type PciIdentity } from '../pci/config-space.ts';
 
+/** What it takes a model with a ConfigSpace of its own to stand behind. */
+const MODELS_OWN = ['msix', 'express', 'wideBars'] as const;
+
 /** What a definition says of its configuration space; BARs and vectors it declares apart. */
-export type DeviceIdentity = Omit<PciIdentity, 'bar0Bytes' | 'barBytes' | 'msiVectors'>;
+export type DeviceIdentity = Omit<
+  PciIdentity,
+  'bar0Bytes' | 'barBytes' | 'msiVectors' | (typeof MODELS_OWN)[number]
+>;
 
 /** Fields that are numbers, and the largest; the first ones must be there. */
 const REQUIRED = {
@@ -38,6 +44,9 @@ export function checkIdentity(identity: DeviceIdentity, error: (text: string) =>
   for (const [name, max] of Object.entries(REQUIRED)) within(`identity.${name}`, fields[name], max);
   for (const [name, max] of Object.entries(OPTIONAL))
     if (fields[name] !== undefined) within(`identity.${name}`, fields[name], max);
+  for (const name of MODELS_OWN)
+    if (fields[name] !== undefined)
+      throw error(`identity.${name} is set; accepted: only in a model that brings a ConfigSpace of its own`);
   for (const name of ['ioBars', 'prefetchableBars'] as const)
     for (const bar of list(`identity.${name}`, fields[name], 'numbers of BARs'))
       within(`identity.${name}`, bar, 5);

@@ -4,6 +4,8 @@
 export { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../address/address.ts';
 export { StateError, type StateReader, type StateValue, type StateValues } from '../channel/state-bag.ts';
 export { ConfigSpace, type PciCapability, type PciIdentity } from '../pci/config-space.ts';
+export { Msix } from '../pci/msix.ts';
+export { type MsixPlace, msixRegisters } from '../pci/msix-format.ts';
 export { RegisterFile, type RegisterSpec, RegisterTableError } from '../pci/registers.ts';
 export type { Scanout } from '../pci/scanout.ts';
 export {

@@ -122,6 +122,21 @@ describe('MSI-X of the vgpu', () => {
   });
 });
 
+describe('what only a model with a ConfigSpace of its own may say', () => {
+  it('is refused in a definition, by name', () => {
+    const identity = { ...vgpu.VGPU_IDENTITY, msix: undefined, express: undefined, wideBars: undefined };
+    const define = (more: object) => () =>
+      new DeviceHarness({ identity: { ...identity, ...more } as never, bars: {}, create: () => ({}) });
+    expect(define({})).to.not.throw();
+    for (const [name, value] of [
+      ['msix', vgpu.VGPU_MSIX],
+      ['express', true],
+      ['wideBars', [2]],
+    ] as const)
+      expect(define({ [name]: value })).to.throw(`identity.${name} is set; accepted: only in a model`);
+  });
+});
+
 describe('function-level reset of the vgpu', () => {
   const reset = (bus: Bus) => {
     const control = bus.readConfig(EXPRESS_CONTROL, 2);
