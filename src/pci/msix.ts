@@ -15,7 +15,8 @@ import type { RegisterFile } from './registers.ts';
 export class Msix implements VectorGate {
   readonly #config: ConfigSpace;
   readonly #registers: RegisterFile<string>;
-  readonly #vectors: number;
+  /** Names of the vectors' control words. */
+  readonly #controls: readonly string[];
   readonly #deliver: (vector: number) => void;
 
   /**
@@ -30,10 +31,10 @@ export class Msix implements VectorGate {
   ) {
     this.#config = config;
     this.#registers = registers;
-    this.#vectors = vectors;
+    this.#controls = Array.from({ length: vectors }, (_, vector) => msixControlName(vector));
     this.#deliver = deliver;
-    for (let vector = 0; vector < vectors; vector++)
-      registers.onWrite(msixControlName(vector), () => this.#deliverPending(vector));
+    for (const [vector, name] of this.#controls.entries())
+      registers.onWrite(name, () => this.#deliverPending(vector));
     config.registers.onWrite('MsixControl', () => {
       for (let vector = 0; vector < vectors; vector++) this.#deliverPending(vector);
     });
@@ -41,7 +42,7 @@ export class Msix implements VectorGate {
   }
 
   raise(vector: number): number | undefined {
-    if (vector >= this.#vectors) return undefined;
+    if (vector >= this.#controls.length) return undefined;
     if (!this.#isMasked(vector)) return vector;
     this.#setPending(vector, true);
     return undefined;
@@ -54,7 +55,7 @@ export class Msix implements VectorGate {
 
   #isMasked(vector: number): boolean {
     const all = (this.#config.registers.get32('MsixControl') & MSIX_FUNCTION_MASK) !== 0;
-    return all || (this.#registers.get32(msixControlName(vector)) & MSIX_VECTOR_MASKED) !== 0;
+    return all || (this.#registers.get32(this.#controls[vector] as string) & MSIX_VECTOR_MASKED) !== 0;
   }
 
   #deliverPending(vector: number): void {
