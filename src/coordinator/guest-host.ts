@@ -58,7 +58,9 @@ export class GuestHost {
     const late = new Promise<GuestReport>((resolve) => {
       cancel = after(timeoutMs, () => resolve(failedReport(`script did not end within ${timeoutMs} ms`)));
     });
-    const ran = this.#guest.run(this.#control, carried) as Promise<GuestReport>;
+    const asked = this.#guest.run(this.#control, carried) as Promise<GuestReport>;
+    // What a VM from another host has brought along may be refused before there is a script.
+    const ran = asked.catch((error: Error) => failedReport(oneLine(error)));
     const report = await Promise.race([ran, this.#died, late]);
     cancel();
     await this.end();

@@ -7,11 +7,14 @@ import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
 import { Prng } from '#host';
 import { type Gpa, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/address/address.ts';
+import { workerEntry } from '../../src/coordinator/entries.ts';
+import { GuestHost } from '../../src/coordinator/guest-host.ts';
 import type { DmaBuffer } from '../../src/guest/dma-api.ts';
 import { GuestStateError } from '../../src/guest/guest-state.ts';
 import { InFlightError } from '../../src/guest/in-flight.ts';
 import type { GuestDomain, GuestIommu } from '../../src/guest/iommu-driver.ts';
 import { PageAllocator } from '../../src/guest/page-allocator.ts';
+import type { VmControl } from '../../src/guest/protocol.ts';
 import type { RegisterPort } from '../../src/guest/register-port.ts';
 import { SpaprCalls } from '../../src/guest/spapr-calls.ts';
 import { SpaprDriver } from '../../src/guest/spapr-driver.ts';
@@ -372,6 +375,21 @@ describe('a carried state that is not this VM’s', () => {
     const state = moved(change);
     return () => new GuestMachine(options, 2, state);
   };
+
+  it('is a report of its worker, too', async () => {
+    const machine = made(new GuestMachine({ viommu: 'intel' }, 1));
+    const control = {} as VmControl;
+    const host = new GuestHost({
+      entry: workerEntry('guest'),
+      task: machine.task,
+      control,
+      timeoutMs: 10_000,
+    });
+    const { error } = await host.run({ drivers: { version: 9 }, script: null });
+    expect(error).to.equal(
+      "GuestStateError: the carried state of the guest's drivers has version 9; accepted: 1",
+    );
+  });
 
   it('is refused in words', () => {
     expect(taking((drivers) => Object.assign(drivers, { version: 9 }))).to.throw(
