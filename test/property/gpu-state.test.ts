@@ -122,6 +122,12 @@ const stepped = fc.integer({ min: 1, max: 4 }).map(
       for (let i = 0; i < steps; i++) bus.step();
     },
 );
+/** Runs into the hang limit, if nothing is before it in the ring. */
+const spun: Act = (bus) => {
+  if ((bus.tail + 1) % BUS_ENTRIES !== bus.get('RingHead'))
+    bus.submit({ opcode: vgpu.Opcode.compute, value: vgpu.Kernel.spin, length: 4 });
+  for (let i = 0; i < 14; i++) bus.step();
+};
 const written = fc
   .constantFrom<[vgpu.VgpuRegister, number]>(
     ['Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET],
@@ -191,6 +197,7 @@ const acts = fc.oneof(
   { arbitrary: submitted, weight: 6 },
   { arbitrary: stepped, weight: 5 },
   written,
+  fc.constant(spun),
   fc.constant(displayed),
   masked,
   controlled,
