@@ -72,6 +72,23 @@ describe('the guest’s driver of a vgpu', () => {
     expect(Buffer.from(await gpu.driver.vram.read(0, 17)).equals(Buffer.alloc(17))).to.equal(true);
   });
 
+  it('works again after a reset of a device that has halted', async () => {
+    const gpu = await start();
+    await gpu.buffer(0, 1);
+    await gpu.driver.writeRegister('Control', 0);
+    await gpu.driver.writeRegister('RingBase', 2 ** 40);
+    await gpu.driver.writeRegister('Control', vgpu.CONTROL_ENABLE);
+    const halted = await gpu.driver.submit(FILL).catch((error) => error);
+    expect([halted.name, gpu.driver.alive]).to.deep.equal(['DeviceHaltedError', false]);
+    const still = await gpu.driver.submit(FILL).catch((error) => error);
+    expect(still.name).to.equal('DeviceHaltedError');
+    await gpu.driver.reset();
+    expect([(await gpu.driver.submit(FILL)).status, gpu.driver.alive]).to.deep.equal([ok, true]);
+    gpu.link.mmioServer().close();
+    const lost = await gpu.driver.reset().catch((error) => error);
+    expect(lost.name).to.equal('DeviceLostError');
+  });
+
   it('makes commands that come during a reset wait for its end', async () => {
     const gpu = await start();
     await gpu.buffer(0, 1);
