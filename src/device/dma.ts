@@ -15,6 +15,7 @@ import {
 import type { HostMemory } from '../host/host-memory.ts';
 import { ROOT_ENTRIES } from '../pin-table/layout.ts';
 import { framePerm, framePfn, PIN_DENIED, type PinTableReader } from '../pin-table/reader.ts';
+import { HeldPages } from './held-pages.ts';
 
 /** The access was done. */
 export const DMA_OK = 0;
@@ -48,8 +49,7 @@ export class DeviceDma {
   readonly #table: PinTableReader;
   readonly #memory: HostMemory;
   readonly #observer: DmaObserver;
-  /** Host PFN → pins this device holds on it. */
-  readonly #held = new Map<number, number>();
+  readonly #held: HeldPages;
   /** IOVA page number → pins and host PFN. */
   readonly #pinned = new Map<number, { count: number; readonly pfn: number }>();
   readonly #scratch = new Uint8Array(8);
@@ -58,14 +58,13 @@ export class DeviceDma {
   constructor(table: PinTableReader, memory: HostMemory, observer: DmaObserver) {
     this.#table = table;
     this.#memory = memory;
+    this.#held = new HeldPages(memory);
     this.#observer = observer;
   }
 
   /** Pins held now, over all pages. */
   get heldPins(): number {
-    let pins = 0;
-    for (const count of this.#held.values()) pins += count;
-    return pins;
+    return this.#held.pins;
   }
 
   /** Reads guest memory at `iova` into `target`. On DMA_FAULT the pages before the fault have been read. */
@@ -152,16 +151,14 @@ export class DeviceDma {
   unpin(iova: Iova): void {
     const page = Math.floor(iova / PAGE_SIZE);
     const record = this.#pinned.get(page);
-    const held = record ? (this.#held.get(record.pfn) ?? 0) - 1 : 0;
-    if (record && held <= 0) this.#table.noteReleased(record.pfn);
+    if (record && this.#held.count(record.pfn) <= 1) this.#table.noteReleased(record.pfn);
     if (!record || !this.#table.unpin(iova)) {
       this.#observer.violation('unbalanced-unpin', `unpins IOVA ${hex(iova)}, which it has not pinned`);
       return;
     }
     this.counters.unpins++;
     if (--record.count === 0) this.#pinned.delete(page);
-    if (held > 0) this.#held.set(record.pfn, held);
-    else this.#held.delete(record.pfn);
+    this.#held.remove(record.pfn);
   }
 
   /** Copies between pinned pages. A range may go on in the host page that follows, if that is pinned as well. */
@@ -186,9 +183,8 @@ export class DeviceDma {
   /** Enters a pin into the ledgers. */
   #hold(page: number, pfn: number): void {
     this.counters.pins++;
-    const others = this.#held.get(pfn) ?? 0;
-    if (others === 0) this.#table.noteHeld(pfn);
-    this.#held.set(pfn, others + 1);
+    if (this.#held.count(pfn) === 0) this.#table.noteHeld(pfn);
+    this.#held.add(pfn);
     const record = this.#pinned.get(page);
     if (record) record.count++;
     else this.#pinned.set(page, { count: 1, pfn });
@@ -283,7 +279,7 @@ export class DeviceDma {
   #checkHeld(address: Hpa, does: string, length = 1): void {
     const last = Math.floor((address + length - 1) / 2 ** PAGE_SHIFT);
     for (let pfn = Math.floor(address / 2 ** PAGE_SHIFT); pfn <= last; pfn++)
-      if (!this.#held.has(pfn)) {
+      if (this.#held.count(pfn) <= 0) {
         const at = hex(Math.max(address, pfn * PAGE_SIZE));
         this.#observer.violation('use-after-unpin', `${does} HPA ${at}, which it holds no pin on`);
       }

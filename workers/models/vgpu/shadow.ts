@@ -9,6 +9,7 @@
 import { type Iova, PAGE_SIZE, PERM_READ } from '../../../src/address/address.ts';
 import { type DeviceDma, DMA_FAULT } from '../../../src/device/dma.ts';
 import type { PteSource } from './page-walk.ts';
+import { ShadowEntries } from './shadow-entries.ts';
 import { VRAM_ADDRESS, VRAM_PFN } from './vram.ts';
 
 /** Shadow entries, and with them pins, that one vGPU holds at most: 256 MiB of memory. */
@@ -32,7 +33,7 @@ export interface GpuFault {
 }
 
 export class ShadowPageTable {
-  protected readonly entries = new Map<number, ShadowEntry>();
+  protected readonly entries = new ShadowEntries();
   /** IOVA page → GPU virtual pages that shadow it. */
   protected readonly byIova = new Map<number, Set<number>>();
   protected readonly dma: DeviceDma;
@@ -82,15 +83,14 @@ export class ShadowPageTable {
   }
 
   dropAll(): void {
-    for (const entry of [...this.entries.values()]) this.drop(entry);
+    for (const entry of this.entries.values()) this.drop(entry);
   }
 
   /** Drops every entry whose GPU virtual address lies in the range; both are multiples of 4 KiB. */
   dropVa(va: number, size: number): void {
     const [first, end] = [va / PAGE_SIZE, (va + size) / PAGE_SIZE];
     if (end - first > this.entries.size) {
-      for (const entry of [...this.entries.values()])
-        if (entry.va >= first && entry.va < end) this.drop(entry);
+      for (const entry of this.entries.values()) if (entry.va >= first && entry.va < end) this.drop(entry);
       return;
     }
     for (let page = first; page < end; page++) {
