@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { FrameSocket } from '../../src/channel/frame-socket.ts';
@@ -55,7 +56,10 @@ describe('a VM that moves to another host', function () {
 
   it('comes back, and goes again', async () => {
     const heard = await moved({ params: { hops: 3 } });
-    expect(heard.map(({ arrived }) => arrived.length), notesOf(heard)).to.deep.equal([1, 2]);
+    expect(
+      heard.map(({ arrived }) => arrived.length),
+      notesOf(heard),
+    ).to.deep.equal([1, 2]);
     for (const { results } of heard) for (const { result } of results) expectSound(result);
     expect(notesOf(heard)).to.include('arrived after 3');
   });
@@ -81,6 +85,12 @@ describe('a VM that cannot move', function () {
     await stays({ params: { to: 0 } }, /stayed: MigrationError: .*where the VM is/);
     await stays({ params: { to: 9 } }, /stayed: MigrationError: .*to: 9; accepted: 0 to 1/);
   });
+
+  it('stays if a device’s model does not say what only it knows', () =>
+    stays(
+      { model: pathToFileURL('test/fixtures/models/edu-without-state.ts').href },
+      /stayed: MigrationError: vm0\/dev0: cannot be migrated: the model '.*edu-without-state.*' has no `state`/,
+    ));
 
   it('stays if its script’s work fails', () =>
     stays({ params: { work: 'throws' } }, /stayed: Error: the work has failed/));
