@@ -63,7 +63,14 @@ export class DirtyTracker {
   pages(iova: Iova, size: number, pageSize = PAGE_SIZE): Uint8Array {
     this.#check(iova, size, pageSize);
     const mappings = takenBy('refuse', { iova, size }, this.#container.within(iova, iova + size));
-    return this.#bitmap(size, pageSize, (visit) => {
+    // Asked once, however often the page is mapped: the answer takes the mark away.
+    const asked = new Map<number, boolean>();
+    const take = (pfn: number): boolean => {
+      const dirty = asked.get(pfn) ?? this.#table.log.take(pfn);
+      asked.set(pfn, dirty);
+      return dirty;
+    };
+    return this.#bitmap(size, pageSize, take, (visit) => {
       for (const mapping of mappings)
         for (let at: number = mapping.iova; at < mapping.iova + mapping.size; at += PAGE_SIZE)
           visit(at - iova, this.#table.frameAt(at));
@@ -77,30 +84,34 @@ export class DirtyTracker {
    */
   memory(vaddr: number, size: number, pageSize = PAGE_SIZE): Uint8Array {
     this.#check(vaddr, size, pageSize);
-    return this.#bitmap(size, pageSize, (visit) => {
-      for (let at = 0; at < size; at += PAGE_SIZE) {
-        const pfn = this.#backing.frameOf?.(vaddr + at) ?? -1;
-        if (pfn < 0)
-          throw new VfioError('EFAULT', `no memory at ${spanText({ iova: vaddr + at, size: PAGE_SIZE })}`);
-        visit(at, pfn);
-      }
-    });
+    return this.#bitmap(
+      size,
+      pageSize,
+      (pfn) => this.#table.log.take(pfn),
+      (visit) => {
+        for (let at = 0; at < size; at += PAGE_SIZE) {
+          const pfn = this.#backing.frameOf?.(vaddr + at) ?? -1;
+          if (pfn < 0)
+            throw new VfioError('EFAULT', `no memory at ${spanText({ iova: vaddr + at, size: PAGE_SIZE })}`);
+          visit(at, pfn);
+        }
+      },
+    );
   }
 
-  /** @param walk visits each page: its offset in the range, and its host PFN or -1 */
+  /**
+   * @param take whether a page is dirty
+   * @param walk visits each page: its offset in the range, and its host PFN or -1
+   */
   #bitmap(
     size: number,
     pageSize: number,
+    take: (pfn: number) => boolean,
     walk: (visit: (offset: number, pfn: number) => void) => void,
   ): Uint8Array {
     const bitmap = new Uint8Array(Math.ceil(size / pageSize / 8));
-    // Asked once, however often the page is mapped: the answer takes the mark away.
-    const asked = new Map<number, boolean>();
     walk((offset, pfn) => {
-      if (pfn < 0) return;
-      const dirty = asked.get(pfn) ?? this.#table.log.take(pfn);
-      asked.set(pfn, dirty);
-      if (!dirty) return;
+      if (pfn < 0 || !take(pfn)) return;
       const bit = Math.floor(offset / pageSize);
       bitmap[bit >>> 3] = (bitmap[bit >>> 3] as number) | (1 << (bit & 7));
     });

@@ -11,8 +11,8 @@ import type { FrameSocket } from '../../channel/frame-socket.ts';
 import type { GuestRam } from '../../host/guest-ram.ts';
 import type { DirtyTracker } from '../../vfio/dirty-tracker.ts';
 
-/** Most bytes of RAM in one frame. */
-export const RAM_FRAME_BYTES: number = 64 * PAGE_SIZE;
+/** Most bytes of RAM in one frame: about what a socket hands over at once, so that the other side need not join pieces. */
+export const RAM_FRAME_BYTES: number = 15 * PAGE_SIZE;
 /** RAM of which a harvest asks a container at once: the coordinator serves others in between. */
 const HARVEST_BYTES: number = 16 * 2 ** 20;
 
