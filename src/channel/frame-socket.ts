@@ -22,17 +22,33 @@ export class FrameSocketError extends Error {
   override name = 'FrameSocketError';
 }
 
+/** What a socket needs of its owner. */
+export interface FrameSocketOwner {
+  /** The header of a frame that is sent. */
+  header(device: number): FrameHeader;
+  /** Sees every frame that is sent, but for bulk data. */
+  sent?(frame: Uint8Array): void;
+}
+
+/** Frames that carry memory and states: no trace would hold them. */
+const BULK: ReadonlySet<FrameKind> = new Set([
+  'ramPages',
+  'zeroPages',
+  'deviceStream',
+  'iommuState',
+  'guestState',
+]);
+
 export class FrameSocket {
   bytesSent = 0;
   readonly #socket: Socket;
-  readonly #header: (device: number) => FrameHeader;
+  readonly #owner: FrameSocketOwner;
   readonly #frames: AsyncGenerator<Frame>;
   #failure: Error | undefined;
 
-  /** `header` is asked for the header of each frame that is sent. */
-  constructor(socket: Socket, header: (device: number) => FrameHeader) {
+  constructor(socket: Socket, owner: FrameSocketOwner) {
     this.#socket = socket;
-    this.#header = header;
+    this.#owner = owner;
     this.#frames = this.#read();
     // Read and written on: whoever waits learns of it there. Without a listener it would end the process.
     socket.on('error', (error) => {
@@ -46,7 +62,8 @@ export class FrameSocket {
    */
   async send<K extends FrameKind>(kind: K, body: FrameBodies[K], device = -1): Promise<void> {
     if (this.#socket.destroyed || !this.#socket.writable) throw this.#gone();
-    const frame = encodeFrame(this.#header(device), kind, body);
+    const frame = encodeFrame(this.#owner.header(device), kind, body);
+    if (!BULK.has(kind)) this.#owner.sent?.(frame);
     const prefix = lengthPrefix(frame.length);
     this.bytesSent += prefix.length + frame.length;
     this.#socket.cork();

@@ -85,10 +85,10 @@ export class HostRun {
   async start(): Promise<void> {
     this.#stopProgress = every(PROGRESS_INTERVAL_MS, () => this.#send('progress', 0, this.#progress()));
     this.coordinator.start();
-    await this.#hosts?.listen(
-      (socket) => this.#arrive(socket),
-      (device) => ({ timeUs: wallMs() * 1000, process: this.#request.process, vm: 0, device }),
-    );
+    await this.#hosts?.listen((socket) => this.#arrive(socket), {
+      header: (device) => ({ timeUs: wallMs() * 1000, process: this.#request.process, vm: 0, device }),
+      sent: (frame) => this.coordinator.trace(frame),
+    });
     await this.coordinator.startDevices();
   }
 

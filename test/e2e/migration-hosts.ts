@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { decodeFrame, encodeFrame, type Frame } from '../../src/channel/codec.ts';
 import type { FrameBodies } from '../../src/channel/schema.ts';
+import { readTrace } from '../../src/channel/trace.ts';
 import { runRequest } from '../../src/coordinator/host-process.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
 
@@ -20,6 +21,8 @@ export interface MovingOptions {
   readonly hosts?: readonly (readonly number[])[];
   readonly scenario?: string;
   readonly vgpus?: number;
+  /** Given the trace of each host, when all have ended. */
+  traced?(traces: readonly (readonly Frame[])[]): void;
 }
 
 /** What a host has said: its VMs' results, in the order of their ends, and which VMs have come. */
@@ -59,7 +62,7 @@ export async function withHosts(
       ramMib: 16,
       timeoutMs: 60_000,
       inject: '',
-      trace: '',
+      trace: options.traced ? join(directory, `${host}.trace`) : '',
       viommu,
       bareWorkers: 0,
       params: JSON.stringify(params),
@@ -87,6 +90,7 @@ export async function withHosts(
     await test({ sockets, start, heard, end });
   } finally {
     await end();
+    options.traced?.(hosts.map((_, host) => [...readTrace(join(directory, `${host}.trace`))]));
     rmSync(directory, { recursive: true, force: true });
   }
 }

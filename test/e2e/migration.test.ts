@@ -54,6 +54,22 @@ describe('a VM that moves to another host', function () {
       expect(notesOf([second])).to.match(/arrived after 1/);
     });
 
+  it('leaves the steps of its move in the traces of both hosts, and no memory', async () => {
+    let steps: string[][] = [];
+    const traced: MovingOptions['traced'] = (traces) => {
+      steps = traces.map((frames) =>
+        frames.map(({ kind }) => kind).filter((kind) => kind.startsWith('migration') || kind === 'vmArrived'),
+      );
+      const largest = Math.max(...traces.flat().map((frame) => JSON.stringify(frame).length));
+      expect(largest).to.be.below(64 * 1024);
+    };
+    await moved({ traced });
+    expect(steps).to.deep.equal([
+      ['migrationStart', 'migrationLoad', 'migrationCompare', 'migrationResume'],
+      ['migrationReady', 'migrationLoaded', 'migrationCompared', 'vmArrived', 'migrationRunning'],
+    ]);
+  });
+
   it('comes back, and goes again', async () => {
     const heard = await moved({ params: { hops: 3 } });
     expect(
@@ -127,12 +143,12 @@ describe('a VM that cannot move', function () {
   });
 });
 
-const header = (device: number) => ({ timeUs: 0, process: 1, vm: 0, device });
+const owner = { header: (device: number) => ({ timeUs: 0, process: 1, vm: 0, device }) };
 
 /** A host that says it is ready, takes so many frames, and dies; 0: it dies at once. */
 const dyingHost = (path: string, frames: number): Promise<Server> =>
   listen(path, async (socket) => {
-    const stream = new FrameSocket(socket, header);
+    const stream = new FrameSocket(socket, owner);
     if (frames > 0) {
       await stream.next();
       await stream.send('migrationReady', {});
@@ -143,7 +159,7 @@ const dyingHost = (path: string, frames: number): Promise<Server> =>
 
 const refusingHost = (path: string, reason: string): Promise<Server> =>
   listen(path, async (socket) => {
-    const stream = new FrameSocket(socket, header);
+    const stream = new FrameSocket(socket, owner);
     await stream.next();
     await stream.send('migrationFailed', { reason });
     stream.close();
@@ -166,7 +182,7 @@ describe('a host that VMs come to', function () {
     await withHosts({}, async ({ sockets, start, heard }) => {
       start(1);
       await until(() => existsSync(sockets[1] as string), 'the socket');
-      const stream = new FrameSocket(connect(sockets[1] as string), header);
+      const stream = new FrameSocket(connect(sockets[1] as string), owner);
       await say(stream);
       const frame = await stream.next();
       if (frame.kind === 'migrationFailed') answer = frame.body.reason;

@@ -2,14 +2,11 @@
  * Where a host process takes VMs in, and how it reaches the others: UNIX sockets in a directory of the run's own.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import type { FrameHeader } from '../../channel/codec.ts';
-import { FrameSocket } from '../../channel/frame-socket.ts';
+import { FrameSocket, type FrameSocketOwner } from '../../channel/frame-socket.ts';
 import { MigrationError } from '../../guest/migration-settings.ts';
 
 /** VMs that come at once; the next are refused. */
 export const ARRIVALS_LIMIT = 64;
-
-export type HeaderOf = (device: number) => FrameHeader;
 
 export class HostSocket {
   /** Number of this host process. */
@@ -29,14 +26,14 @@ export class HostSocket {
   }
 
   /** Takes VMs in: `serve` is given each connection, and resolves when it is done. Resolves when it listens. */
-  listen(serve: (socket: FrameSocket) => Promise<void>, header: HeaderOf): Promise<void> {
+  listen(serve: (socket: FrameSocket) => Promise<void>, owner: FrameSocketOwner): Promise<void> {
     const server = createServer((socket) => {
       if (this.#arrivals >= ARRIVALS_LIMIT) {
         socket.destroy();
         return;
       }
       this.#arrivals++;
-      void serve(new FrameSocket(socket, header)).finally(() => this.#arrivals--);
+      void serve(new FrameSocket(socket, owner)).finally(() => this.#arrivals--);
     });
     this.#server = server;
     return new Promise((resolve, reject) => {
@@ -46,13 +43,13 @@ export class HostSocket {
   }
 
   /** @throws MigrationError if that host cannot be reached */
-  connect(to: number, header: HeaderOf): Promise<FrameSocket> {
+  connect(to: number, owner: FrameSocketOwner): Promise<FrameSocket> {
     const path = this.#sockets[to];
     if (path === undefined) throw new MigrationError(`host ${to}; accepted: 0 to ${this.hosts - 1}`);
     return new Promise((resolve, reject) => {
       const socket: Socket = connect(path, () => {
         socket.off('error', failed);
-        resolve(new FrameSocket(socket, header));
+        resolve(new FrameSocket(socket, owner));
       });
       const failed = (error: Error) => reject(new MigrationError(`host ${to}: ${error.message}`));
       socket.once('error', failed);

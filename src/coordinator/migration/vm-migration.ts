@@ -1,7 +1,7 @@
 /**
  * A VM's migrations, as its guest asks for them: one at a time, from the first check to its end.
  */
-import type { FrameHeader } from '../../channel/codec.ts';
+import type { FrameSocketOwner } from '../../channel/frame-socket.ts';
 import {
   checkSettings,
   MigrationError,
@@ -13,9 +13,7 @@ import type { HostSocket } from './host-socket.ts';
 import { Outgoing, type OutgoingVm } from './outgoing.ts';
 
 /** The VM, and what this needs of it beside what is sent. */
-export interface MigratableVm extends OutgoingVm {
-  header(device: number): FrameHeader;
-}
+export interface MigratableVm extends OutgoingVm, FrameSocketOwner {}
 
 export class VmMigration {
   readonly #vm: MigratableVm;
@@ -54,7 +52,7 @@ export class VmMigration {
     const [settings, host] = [this.#settings, this.#host];
     if (!settings || !host) throw new MigrationError('no migration has begun');
     const to = this.#targetOf(settings, host);
-    const socket = await host.connect(to, (device) => this.#vm.header(device));
+    const socket = await host.connect(to, this.#vm);
     this.#outgoing = new Outgoing(this.#vm, settings, { from: host.process, to, socket });
     await this.#outgoing.copy();
   }
