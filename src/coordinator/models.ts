@@ -12,3 +12,6 @@ export function modelAt(models: string, index: number): string {
   const names = modelNames(models);
   return names[index % names.length]!;
 }
+
+/** Whether a device of this model may have use for a part of a physical GPU: a user's may be any device. */
+export const usesGpu = (model: string): boolean => model === 'vgpu' || model.startsWith('file:');

@@ -27,14 +27,14 @@ export interface VmParts {
 export function deviceTask(
   { config, around, ram }: VmParts,
   device: VmDevice,
-  placement: Placement,
+  placement: Placement | undefined,
 ): DeviceTask {
   const { process, vm, inject } = config;
   const { doorbell, doorbellSenders, firstBit, gpus } = around;
   const options: DeviceOptions = {
     // One device of the chosen VM is broken; its neighbours are the witnesses.
     fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '',
-    seat: gpus.handle(placement),
+    ...(placement && { seat: gpus.handle(placement) }),
   };
   return {
     process,

@@ -18,6 +18,7 @@ import { VmLedger } from './ledger.ts';
 import { makeIommu } from './make-iommu.ts';
 import type { ArrivingVm } from './migration/incoming.ts';
 import { type MigratableVm, VmMigration } from './migration/vm-migration.ts';
+import { modelAt, usesGpu } from './models.ts';
 import { DEFAULT_MODEL } from './supervisor.ts';
 import type { VmConfig, VmSurroundings } from './vm-config.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './vm-device.ts';
@@ -37,8 +38,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly ledger = new VmLedger();
   readonly around: VmSurroundings;
   readonly iommu: VIommu;
-  /** The vGPUs' seats, by index. */
-  readonly #seats: readonly Placement[];
+  /** The devices' seats at physical GPUs, by index; undefined for those that have no use for one. */
+  readonly #seats: readonly (Placement | undefined)[];
   readonly #registers: IommuRegisters;
   readonly #migration: VmMigration;
   #guest: GuestHost | undefined;
@@ -66,7 +67,9 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     });
     this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index));
     this.#seats = this.devices.map(({ name, link }, index) =>
-      around.gpus.place(name, index, link.sab, config.mdevTypes[index]),
+      usesGpu(modelAt(config.model, index))
+        ? around.gpus.place(name, index, link.sab, config.mdevTypes[index])
+        : undefined,
     );
   }
 
@@ -235,9 +238,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     // One that comes from another host is attached when its vIOMMU knows what it knew there.
     if (this.config.hops === 0) await this.iommu.attach(device.space);
     const ready = new Promise<void>((resolve) => this.#whenReady.set(device.index, resolve));
-    const run = await this.around.supervisor.start(
-      deviceTask(this, device, this.#seats[device.index] as Placement),
-    );
+    const run = await this.around.supervisor.start(deviceTask(this, device, this.#seats[device.index]));
     device.run = run;
     run.ended.then(
       () => this.#whenReady.get(device.index)?.(),

@@ -16,7 +16,7 @@ const POLL_MS = 5;
 const POLLS = 2000;
 
 /** One VM with two devices, started; closed when `test` is done. */
-async function withVm(test: (vm: Vm) => Promise<void>): Promise<void> {
+async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<void> {
   const coordinator = new Coordinator({
     vms: [
       {
@@ -30,7 +30,7 @@ async function withVm(test: (vm: Vm) => Promise<void>): Promise<void> {
         viommu: 'intel',
         scenario: '',
         params: {},
-        model: 'vgpu',
+        model,
         modelSource: '',
         deviceTimeoutMs: 20_000,
         timeoutMs: 1000,
@@ -71,6 +71,19 @@ describe('the coordinator', function () {
         expect(device.space.audit()).to.deep.equal([]);
       }
     }));
+
+  it('gives vGPUs a part of a physical GPU, and other devices none', async () => {
+    const placed = async (model: string) => {
+      let names: string[] = [];
+      await withVm(async (vm) => {
+        names = vm.around.gpus.figures().map(({ name }) => name);
+      }, model);
+      return names;
+    };
+    expect(await placed('vgpu')).to.deep.equal(['vm0/gpu0', 'vm0/gpu1']);
+    expect(await placed('edu')).to.deep.equal([]);
+    expect(await placed('vgpu, mtty')).to.deep.equal(['vm0/dev0']);
+  });
 
   it('ends a device that sends garbage, names it, and serves its neighbour', () =>
     withVm(async (vm) => {
