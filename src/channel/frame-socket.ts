@@ -2,7 +2,7 @@
  * Frames over a stream socket, both ways: what two host processes say to each other.
  */
 import type { Socket } from 'node:net';
-import { after } from '#host';
+import { after, sleep } from '#host';
 import {
   decodeFrame,
   encodeFrame,
@@ -99,6 +99,24 @@ export class FrameSocket {
     this.#socket.destroySoon();
   }
 
+  /**
+   * Sends no more, but takes what the other side still sends, and drops it, until that ends, or for `ms`. A connection
+   * closed over data that nobody has read is reset, and the last frame that was sent here with it.
+   */
+  async drain(ms: number): Promise<void> {
+    const socket = this.#socket;
+    if (!socket.destroyed) {
+      const ended = new Promise<void>((resolve) => {
+        socket.once('end', resolve).once('close', resolve);
+      });
+      socket.end();
+      // Not awaited: whoever waited for a frame that does not come still does.
+      void this.#frames.return(undefined).then(() => socket.resume());
+      await Promise.race([ended, sleep(ms)]);
+    }
+    socket.destroy();
+  }
+
   #gone(): FrameSocketError {
     return new FrameSocketError(
       `the other host has gone${this.#failure ? `: ${this.#failure.message}` : ''}`,
@@ -121,7 +139,9 @@ export class FrameSocket {
     let pending: Buffer = Buffer.alloc(0);
     let offset = 0;
     try {
-      for await (const chunk of this.#socket as AsyncIterable<Buffer>) {
+      // The socket outlives what is wrong with its bytes: the other side has to be told.
+      const chunks = this.#socket.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>;
+      for await (const chunk of chunks) {
         pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
         for (let found = delimited(pending, offset); found; found = delimited(pending, offset)) {
           const end = found.prefix + found.size;

@@ -21,6 +21,8 @@ export interface MovingOptions {
   readonly hosts?: readonly (readonly number[])[];
   readonly scenario?: string;
   readonly vgpus?: number;
+  /** Of scripts; a minute if nothing is said. */
+  readonly timeoutMs?: number;
   /** Given the trace of each host, when all have ended. */
   traced?(traces: readonly (readonly Frame[])[]): void;
 }
@@ -60,7 +62,7 @@ export async function withHosts(
       vgpus,
       seed: 7,
       ramMib: 16,
-      timeoutMs: 60_000,
+      timeoutMs: options.timeoutMs ?? 60_000,
       inject: '',
       trace: options.traced ? join(directory, `${host}.trace`) : '',
       viommu,

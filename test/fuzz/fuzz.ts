@@ -1,8 +1,11 @@
 /**
  * `npm run fuzz -- viommu --seconds 60 --seed N`: garbage against the vIOMMUs; `--kind K --case N` replays one case.
+ * `npm run fuzz -- migration --seconds 60 --seed N`: broken streams against a host that takes VMs in.
  */
 import { parseArgs } from 'node:util';
 import { drawSeed, nowUs } from '#host';
+import { VIOMMUS } from '../../src/scenario/scenario.ts';
+import { fuzzMigration, recordStream } from './migration.ts';
 import { type Failed, fuzz, KIND_NAMES, type Kind } from './viommu.ts';
 
 const DEFAULT_SECONDS = 60;
@@ -33,6 +36,22 @@ function tell(seed: number, { kind, number, error }: Failed): void {
   console.log(`  npm run fuzz -- viommu --kind ${kind} --seed ${seed} --case ${number}`);
 }
 
+/** Each vIOMMU's streams for a part of the time. A host that does not take in a sound VM any more throws. */
+async function breakStreams(seed: number, seconds: number): Promise<void> {
+  console.log(`fuzz migration: ${VIOMMUS.join(', ')}; seed ${seed}`);
+  let cases = 0;
+  for (const viommu of VIOMMUS) {
+    const frames = await recordStream(viommu);
+    const start = nowUs();
+    const more = () => nowUs() - start < (seconds / VIOMMUS.length) * 1e6;
+    const endings = await fuzzMigration(viommu, frames, seed, more);
+    const told = Object.entries(endings).map(([ending, count]) => `${count} ${ending}`);
+    console.log(`${viommu}: ${told.join(', ')}`);
+    cases += Object.values(endings).reduce((sum, count) => sum + count, 0);
+  }
+  console.log(`${cases} passed, 0 failed`);
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -44,12 +63,14 @@ async function main(): Promise<void> {
       cases: { type: 'string' },
     },
   });
-  if (positionals.length !== 1 || positionals[0] !== 'viommu')
-    throw new RangeError(`fuzz ${positionals.join(' ')}; accepted: viommu`);
+  const [what = ''] = positionals;
+  if (positionals.length !== 1 || !['viommu', 'migration'].includes(what))
+    throw new RangeError(`fuzz ${positionals.join(' ')}; accepted: viommu, migration`);
   const seconds = wholeNumber('seconds', values.seconds ?? String(DEFAULT_SECONDS), 1, MAX_SECONDS);
   const seed = wholeNumber('seed', values.seed ?? String(drawSeed()), 1, MAX_SEED);
   const first = values.case === undefined ? 0 : wholeNumber('case', values.case, 0, MAX_CASE);
   const count = values.cases === undefined ? undefined : wholeNumber('cases', values.cases, 1, MAX_CASE);
+  if (what === 'migration') return breakStreams(seed, seconds);
   const kinds = kindsOf(values.kind);
   const start = nowUs();
   const limit = values.case === undefined ? count : (count ?? 1);

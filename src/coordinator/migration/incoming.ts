@@ -31,6 +31,9 @@ export interface ArrivalHost {
 /** Bytes of the vIOMMU's state, and of the guest's, that a source may send: several times what there can be. */
 export const STATE_BYTES_LIMIT: number = 128 * 2 ** 20;
 
+/** How long a source may take to hear that its VM is not taken. */
+const DRAIN_MS = 5_000;
+
 /** Zeros to store or compare with, as many at once. */
 const ZEROS = new Uint8Array(2 ** 20);
 
@@ -85,12 +88,14 @@ export class Incoming {
   async serve(): Promise<void> {
     try {
       while (!this.#resumed) await this.#handle(await this.#socket.next());
+      this.#socket.close();
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       await this.#socket.send('migrationFailed', { reason }).catch(() => {}); // the source may be gone
-      if (this.#vm && !this.#resumed) await this.#host.discard(this.#vm);
-    } finally {
-      this.#socket.close();
+      await Promise.all([
+        this.#socket.drain(DRAIN_MS),
+        this.#vm && !this.#resumed ? this.#host.discard(this.#vm) : undefined,
+      ]);
     }
   }
 

@@ -13,6 +13,8 @@ import type { DirtyTracker } from '../../vfio/dirty-tracker.ts';
 
 /** Most bytes of RAM in one frame: about what a socket hands over at once, so that the other side need not join pieces. */
 export const RAM_FRAME_BYTES: number = 15 * PAGE_SIZE;
+/** Most bytes of zeros in one frame, which says only how many: looking for them takes as long as other work may wait. */
+const ZERO_FRAME_BYTES: number = 2 ** 20;
 /** RAM of which a harvest asks a container at once: the coordinator serves others in between. */
 const HARVEST_BYTES: number = 16 * 2 ** 20;
 
@@ -136,7 +138,7 @@ export class RamCopy {
    */
   #runAt(page: number, gpa: Gpa, zero: boolean): number {
     let pages = 1;
-    const limit = RAM_FRAME_BYTES / PAGE_SIZE;
+    const limit = (zero ? ZERO_FRAME_BYTES : RAM_FRAME_BYTES) / PAGE_SIZE;
     while (pages < limit && page + pages < this.#ram.pages && this.#pending.has(page + pages)) {
       const next = this.#ram.gpaOfPage(page + pages);
       // Regions end at the MMIO hole.
