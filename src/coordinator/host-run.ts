@@ -9,7 +9,7 @@ import type { FrameBodies } from '../channel/schema.ts';
 import { MigrationError } from '../guest/migration-settings.ts';
 import { HPA_BASE } from '../host/host-memory.ts';
 import { Coordinator, type Migrations } from './coordinator.ts';
-import { deviceEntry, workerEntry } from './entries.ts';
+import { deviceEntry, guestEntry } from './entries.ts';
 import type { GpuSettings } from './gpu-pool.ts';
 import { HostSocket } from './migration/host-socket.ts';
 import { Incoming } from './migration/incoming.ts';
@@ -57,7 +57,7 @@ export class HostRun {
     this.#hosts = migrations && new HostSocket(request.process, migrations.sockets);
     this.coordinator = new Coordinator({
       vms: request.vms.map((vm) => vmConfig(request, vm)),
-      workers: { device: deviceEntry(request.device?.model ?? DEFAULT_MODEL), guest: workerEntry('guest') },
+      workers: { device: deviceEntry(request.device?.model ?? DEFAULT_MODEL), guest: guestEntry() },
       trace: request.trace,
       gpus: request.gpu as GpuSettings | undefined,
       migrations: this.#migrations(),

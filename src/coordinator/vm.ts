@@ -244,7 +244,9 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       () => this.#whenReady.get(device.index)?.(),
       (error: Error) => {
         this.serveDevice(device.index); // what it said before it ended
-        if (device.failure === '') this.#failed(device, `worker ended: ${error.message}`);
+        // One that has reported had stopped: what its thread does then is nobody's loss.
+        if (device.failure === '' && !device.report)
+          this.#failed(device, `worker ended: ${error.message}`);
         this.#whenReady.get(device.index)?.();
       },
     );
