@@ -35,10 +35,11 @@ describe('the guest’s driver of a vgpu', () => {
     await gpu.buffer(0, 1);
     for (let i = 0; i < 3; i++) expect((await gpu.driver.submit(FILL)).status).to.equal(ok);
     expect((await gpu.driver.submit({ ...FILL, target: 0x10_0000 })).status).to.equal(fault);
-    const counts = [0, 1, 2].map((vector) => gpu.link.interrupts(vector));
-    expect(counts).to.deep.equal([4, 1, 0]);
+    const counts = () => [0, 1, 2, 3].map((vector) => gpu.link.interrupts(vector));
+    expect(counts()).to.deep.equal([4, 1, 0, 0]);
     const spin = await gpu.driver.submit({ opcode: Opcode.compute, value: Kernel.spin, length: 4 });
     expect([spin.status, gpu.driver.hangs]).to.deep.equal([hung, 1]);
+    expect(counts()).to.deep.equal([4, 2, 0, 1]);
   });
 
   it('goes on after a reset of the function: page tables, contexts and the global table are back', async () => {
@@ -195,19 +196,24 @@ describe('the guest’s driver of a vgpu', () => {
     const gpu = await start();
     await gpu.driver.createContext(2 ** 31);
     const saved = gpu.driver.save() as Record<string, unknown>;
-    const ring = saved.ring as Record<string, unknown>;
+    const rings = saved.rings as Record<string, Record<string, unknown>>;
+    const ring = (changed: Record<string, unknown>) => ({
+      ...saved,
+      rings: { ...rings, compute: { ...rings.compute, ...changed } },
+    });
     const restore = (changed: unknown) => () => GpuDriver.restore(gpu.device, 0, gpu.ram, gpu.pages, changed);
     expect(restore(saved)).to.not.throw();
     for (const [changed, text] of [
       [null, 'driver is null; accepted: an object'],
-      [{ ...saved, ring: { ...ring, ring: 0x123 } }, 'ring has 0x123; accepted: pages of guest RAM'],
-      [{ ...saved, ring: { ...ring, ring: 2 ** 40 } }, 'accepted: pages of guest RAM'],
-      [{ ...saved, ring: { ...ring, tail: 64 } }, 'tail is 64; accepted: integers from 0 to 63'],
-      [{ ...saved, ring: { ...ring, sequence: 'x' } }, 'sequence is x'],
+      [ring({ ring: 0x123 }), 'ring has 0x123; accepted: pages of guest RAM'],
+      [ring({ ring: 2 ** 40 }), 'accepted: pages of guest RAM'],
+      [ring({ tail: 64 }), 'tail is 64; accepted: integers from 0 to 63'],
+      [{ ...saved, sequence: 'x' }, 'sequence is x'],
+      [{ ...saved, rings: { copy: rings.copy } }, 'ring is undefined; accepted: an object'],
       [{ ...saved, tables: [] }, 'tables has 0 pages; accepted: 4'],
       [{ ...saved, contexts: 7 }, 'contexts is no list'],
       [{ ...saved, contexts: [{ base: 0, tablePages: [] }] }, 'context 1 of 0 pages; accepted: 6'],
-      [{ ...saved, ring: { ...ring, outstanding: [{ sequence: 1, slot: 64 }] } }, 'slot is 64'],
+      [ring({ outstanding: [{ sequence: 1, slot: 64 }] }), 'slot is 64'],
       [{ ...saved, global: [[2048, 0, 0]] }, 'global is 2048'],
     ] as const)
       expect(restore(changed)).to.throw(text);
