@@ -139,6 +139,15 @@ const ENGINE_BLOCK: readonly RegisterSpec<EngineRegister>[] = [
 export const engineRegister = (engine: GpuEngine, name: EngineRegister): EngineRegisterName =>
   `${GPU_ENGINES[engine].prefix}${name}`;
 
+/** What each register of an engine's block is called there. */
+export const engineRegisterNames = (
+  engine: GpuEngine,
+): Readonly<Record<EngineRegister, EngineRegisterName>> =>
+  Object.fromEntries(ENGINE_BLOCK.map(({ name }) => [name, engineRegister(engine, name)])) as Record<
+    EngineRegister,
+    EngineRegisterName
+  >;
+
 /** An engine's block of registers in BAR 0. */
 export function engineRegisters(engine: GpuEngine): readonly RegisterSpec<EngineRegisterName>[] {
   const { offset, control } = GPU_ENGINES[engine];

@@ -19,6 +19,9 @@ export class Engines {
   readonly #timers: DeviceTimers;
   /** Which of them is next, if it has work. */
   #turn = 0;
+  /** Engine time of the step, ns, and whether a command ended in it. */
+  #costNs = 0;
+  #ended = false;
   #askingAgain = false;
   /** When fences are looked at again; undefined while none is waited for. */
   #lookAtUs: number | undefined;
@@ -40,11 +43,12 @@ export class Engines {
     }
     const grant = this.#seat?.acquire() ?? 'granted';
     if (grant !== 'granted') return this.#waitForEngine(grant);
-    const { costNs, ended, stalled } = this.#work(first);
+    this.#costNs = 0;
+    const stalled = this.#work(first);
     const result = stalled ? 'stalled' : this.#lookAtFences();
     const more = !stalled && this.#streamers.some(hasWork);
     // What halted has no ring any more; what stalls, for the sake of the address space, must not hold up the others.
-    this.#seat?.charge(costNs, ended, more);
+    this.#seat?.charge(this.#costNs, this.#ended, more);
     return more ? 'more' : result;
   }
 
@@ -100,20 +104,20 @@ export class Engines {
     return undefined;
   }
 
-  /** A piece of its work; if it stalls, one of the other's, which may have all its pages. */
-  #work(first: Streamer): { costNs: number; ended: boolean; stalled: boolean } {
-    const piece = this.#piece(first);
-    if (!piece.stalled) return piece;
+  /** A piece of its work; if it stalls, one of the other's, which may have all its pages. True if both stall. */
+  #work(first: Streamer): boolean {
+    if (!this.#piece(first)) return false;
     const second = this.#next();
-    if (!second || second === first) return piece;
-    const other = this.#piece(second);
-    return { ...other, costNs: piece.costNs + other.costNs };
+    return !second || second === first || this.#piece(second);
   }
 
-  #piece(streamer: Streamer) {
-    const piece = streamer.step();
-    if (piece.ended) for (const each of this.#streamers) if (each !== streamer) each.engine.lookAgain();
-    return piece;
+  #piece(streamer: Streamer): boolean {
+    const stalled = streamer.step();
+    const { costNs, ended } = streamer.engine.lastStep;
+    this.#costNs += costNs;
+    this.#ended = ended;
+    if (ended) for (const each of this.#streamers) if (each !== streamer) each.engine.lookAgain();
+    return stalled;
   }
 
   /** Looks at the fences that there is reason to look at. `stalled` if one of them has to be looked at again. */

@@ -11,7 +11,7 @@ import {
   CONTROL_RESET,
   type EngineRegister,
   engineCauses,
-  engineRegister,
+  engineRegisterNames,
   type GpuEngine,
   INTERRUPT_COMPLETION,
   INTERRUPT_FAULT,
@@ -38,24 +38,16 @@ export interface StreamerOwner {
   rung(): void;
 }
 
-/** What a step has come to. */
-export interface StreamerStep {
-  /** Engine time, ns. */
-  readonly costNs: number;
-  /** A command has ended. */
-  readonly ended: boolean;
-  /** It waits for the address space. */
-  readonly stalled: boolean;
-}
-
 export class Streamer {
   readonly name: GpuEngine;
   readonly engine: Engine;
   readonly #registers: RegisterFile<VgpuRegister>;
   readonly #owner: StreamerOwner;
-  /** Looked at before every step. */
-  readonly #ringTail: VgpuRegister;
+  /** What its registers are called in BAR 0. */
+  readonly #names: Readonly<Record<EngineRegister, VgpuRegister>>;
   #ring: RingSetup | undefined;
+  /** RingTail as an index of the ring: looked at before and after every step. */
+  #tail = 0;
 
   constructor(
     name: GpuEngine,
@@ -66,21 +58,21 @@ export class Streamer {
     this.name = name;
     this.#registers = registers;
     this.#owner = owner;
-    this.#ringTail = engineRegister(name, 'RingTail');
+    this.#names = engineRegisterNames(name);
     this.engine = makeEngine({
       completed: (head) => this.#completed(head),
       faulted: (context, va, iova) => this.#faulted(context, va, iova),
       halted: () => this.#halt(),
       hung: () => this.#hang(),
     });
-    registers.onWrite(engineRegister(name, 'Control'), (value) => this.#control(Number(value)));
-    registers.onWrite(engineRegister(name, 'HangLimitUs'), () => this.takeHangLimit());
-    registers.onWrite(this.#ringTail, () => owner.rung());
+    registers.onWrite(this.#names.Control, (value) => this.#control(Number(value)));
+    registers.onWrite(this.#names.HangLimitUs, () => this.#takeHangLimit());
+    registers.onWrite(this.#names.RingTail, () => this.#takeTail());
   }
 
   /** True if it has something to do with the engine's time. */
   get hasWork(): boolean {
-    return this.#ring !== undefined && this.engine.hasWork(this.#tail(this.#ring));
+    return this.#ring !== undefined && this.engine.hasWork(this.#tail);
   }
 
   /** True if its command waits for a fence that is to be looked at. */
@@ -88,11 +80,9 @@ export class Streamer {
     return this.#ring !== undefined && this.engine.waiting;
   }
 
-  /** One bounded piece of work. */
-  step(): StreamerStep {
-    if (!this.#ring) return { costNs: 0, ended: false, stalled: false };
-    const result = this.engine.step(this.#ring, this.#tail(this.#ring));
-    return { ...this.engine.lastStep, stalled: result === 'stalled' };
+  /** One bounded piece of work, of which the engine says what it was. True if it stalls. */
+  step(): boolean {
+    return this.#ring !== undefined && this.engine.step(this.#ring, this.#tail) === 'stalled';
   }
 
   /** Looks at the fence that its command waits for, if there is reason to. True if it stalls. */
@@ -104,7 +94,7 @@ export class Streamer {
   reset(): void {
     this.stop();
     this.engine.reset();
-    this.takeHangLimit();
+    this.#takeHangLimit();
   }
 
   /** Takes nothing more from its ring. */
@@ -112,7 +102,7 @@ export class Streamer {
     this.#ring = undefined;
   }
 
-  takeHangLimit(): void {
+  #takeHangLimit(): void {
     this.engine.hangLimitNs = this.#get('HangLimitUs') * 1000;
   }
 
@@ -133,12 +123,18 @@ export class Streamer {
     this.engine.restore(state);
     if (entries !== 0 && !(isRingSize(entries) && this.engine.head < entries))
       throw state.error('ringEntries', `is ${entries}, with its head at ${this.engine.head}`);
-    this.#ring = entries === 0 ? undefined : ring;
-    this.takeHangLimit();
+    this.#setRing(entries === 0 ? undefined : ring);
+    this.#takeHangLimit();
   }
 
-  #tail({ entries }: RingSetup): number {
-    return this.#registers.get32(this.#ringTail) % entries;
+  #setRing(ring: RingSetup | undefined): void {
+    this.#ring = ring;
+    if (ring) this.#tail = this.#get('RingTail') % ring.entries;
+  }
+
+  #takeTail(): void {
+    this.#setRing(this.#ring);
+    this.#owner.rung();
   }
 
   #control(value: number): void {
@@ -166,11 +162,11 @@ export class Streamer {
       this.#halt();
       return;
     }
-    this.#ring = {
+    this.#setRing({
       base: this.#address('RingBase'),
       entries,
       completions: this.#address('CompletionBase'),
-    };
+    });
     this.#set('Status', this.engine.hung ? STATUS_RUNNING | STATUS_HUNG : STATUS_RUNNING);
     this.#owner.rung();
   }
@@ -215,15 +211,15 @@ export class Streamer {
   }
 
   #get(name: EngineRegister): number {
-    return this.#registers.get32(engineRegister(this.name, name));
+    return this.#registers.get32(this.#names[name]);
   }
 
   #set(name: EngineRegister, value: number): void {
-    this.#registers.set(engineRegister(this.name, name), BigInt(value));
+    this.#registers.set(this.#names[name], BigInt(value));
   }
 
   #address(name: EngineRegister): Iova {
-    return Number(this.#registers.get(engineRegister(this.name, name)) & ADDRESS_MASK) as Iova;
+    return Number(this.#registers.get(this.#names[name]) & ADDRESS_MASK) as Iova;
   }
 }
 
