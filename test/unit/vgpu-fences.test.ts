@@ -26,7 +26,7 @@ class Bus extends VgpuBus {
     super();
     this.program();
     for (let page = 0; page < PAGES; page++) this.pte(page, DATA + page * PAGE_SIZE);
-    this.pte(PAGES, 0, vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE | vgpu.GPU_PTE_VRAM);
+    this.pte(PAGES, 0, PAGE_FLAGS);
   }
 
   /** The guest's CPU writes the word of a fence. */
@@ -216,6 +216,7 @@ describe('fences of the vgpu', () => {
 });
 
 const LONG = PAGES * PAGE_SIZE;
+const PAGE_FLAGS = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE | vgpu.GPU_PTE_VRAM;
 
 /** A vGPU with a neighbour at the same physical GPU. */
 function neighbours() {
@@ -242,8 +243,12 @@ function neighbours() {
       bus.ram.write32(at + vgpu.CommandWord[name as keyof BusCommand] * 4, value);
     set(vgpu.engineRegister(engine, 'RingTail'), 1);
   };
+  const worked = () => {
+    const state = bus.model.state!.save();
+    return vgpu.GPU_ENGINE_NAMES.map((engine) => Number(state[`${engine}.command.done`] ?? -1));
+  };
   const busyUs = () => gpu.figures()[0]!.busyUs;
-  return { bus, submit, busyUs, neighbour: new EngineSeat(gpu.handle(1)) };
+  return { bus, submit, busyUs, worked, neighbour: new EngineSeat(gpu.handle(1)) };
 }
 
 describe('a vGPU’s seat at its physical GPU', () => {
@@ -280,5 +285,22 @@ describe('a vGPU’s seat at its physical GPU', () => {
       3 * summed,
     );
     neighbour.rest();
+  });
+
+  it('is refused at no cost of a turn: both engines go on whenever it is given', () => {
+    const { bus, submit, worked, neighbour } = neighbours();
+    // Every GPU page is one page of VRAM: commands of many pieces.
+    for (let page = 0; page < 512; page++) bus.ram.write32(0x4000 + page * 8, PAGE_FLAGS);
+    submit('copy', { opcode: Opcode.checksum, length: 2 ** 20 });
+    submit('compute', { opcode: Opcode.compute, value: Kernel.sum, length: 2 ** 20 });
+    for (let i = 0; i < 6; i++) {
+      // A wish for the engine, and the engine itself, each after the neighbour has had it.
+      expect(neighbour.acquire()).to.equal('granted');
+      expect(bus.step()).to.equal('idle');
+      neighbour.rest();
+      expect(bus.step()).to.equal('more');
+      bus.model.suspend?.();
+    }
+    expect(worked(), 'three steps each, of which one fetched').to.deep.equal([2 ** 17, 2 ** 17]);
   });
 });

@@ -5,8 +5,7 @@
  */
 import { type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../src/address/address.ts';
 import { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY } from '../../../src/device/dma.ts';
-import type { DeviceMemory } from '../../../src/device/memory.ts';
-import type { ModelCounters, StateReader, StateValues, StepResult } from '../../../src/device/model.ts';
+import type { StateReader, StateValues, StepResult } from '../../../src/device/model.ts';
 import {
   CHECKSUM_NS_PER_BYTE,
   COMMAND_NS,
@@ -22,13 +21,13 @@ import {
   FENCE_BYTES,
   fencePassed,
   GPU_ENGINES,
-  type GpuEngine,
   gpuPageBytes,
   HANG_LIMIT_US,
   Opcode,
   RING_ENTRIES_MAX,
 } from '../../../src/pci/vgpu-interface.ts';
 import { type Command, isSound, isWait, parseCommand, restoreCommand, saveCommand } from './command.ts';
+import type { EngineCounters, EngineEvents, EnginePlace, RingSetup } from './engine-place.ts';
 import { KERNELS } from './kernels.ts';
 import { Pages } from './pages.ts';
 import type { ShadowPageTable } from './shadow.ts';
@@ -37,33 +36,6 @@ import { VRAM_PFN } from './vram.ts';
 
 /** Pages one step touches at most: about 20 µs of copying. */
 export const STEP_PAGES = 16;
-
-/** Ring and completion area as the guest has programmed them; addresses are IOVAs. */
-export interface RingSetup {
-  readonly base: number;
-  readonly entries: number;
-  readonly completions: number;
-}
-
-/** What the engine tells the registers. */
-export interface EngineEvents {
-  completed(head: number): void;
-  faulted(context: number, va: number, iova: number): void;
-  halted(): void;
-  hung(): void;
-}
-
-/** Of all engines of a vGPU. */
-export type EngineCounters = ModelCounters & { bytesComputed: number };
-
-/** What an engine is, and what it shares with the others of its vGPU. */
-export interface EnginePlace {
-  readonly name: GpuEngine;
-  readonly dma: DeviceDma;
-  readonly spaces: GpuSpaces;
-  readonly vram: DeviceMemory;
-  readonly counters: EngineCounters;
-}
 
 type Outcome = 'progress' | 'stalled';
 

@@ -91,15 +91,12 @@ export class Engines {
     this.#setTimer(this.#streamers.some(waits) ? leftUs : undefined);
   }
 
-  /** The engine whose turn it is, or the one behind it that has work. */
+  /** The engine whose turn it is, or the one behind it that has work. A turn is over when it has been used. */
   #next(): Streamer | undefined {
     const count = this.#streamers.length;
     for (let i = 0; i < count; i++) {
-      const at = (this.#turn + i) % count;
-      const streamer = this.#streamers[at] as Streamer;
-      if (!streamer.hasWork) continue;
-      this.#turn = (at + 1) % count;
-      return streamer;
+      const streamer = this.#streamers[(this.#turn + i) % count] as Streamer;
+      if (streamer.hasWork) return streamer;
     }
     return undefined;
   }
@@ -113,6 +110,7 @@ export class Engines {
 
   #piece(streamer: Streamer): boolean {
     const stalled = streamer.step();
+    this.#turn = (this.#streamers.indexOf(streamer) + 1) % this.#streamers.length;
     const { costNs, ended } = streamer.engine.lastStep;
     this.#costNs += costNs;
     this.#ended = ended;

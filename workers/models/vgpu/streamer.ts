@@ -24,7 +24,8 @@ import {
   STATUS_RUNNING,
   type VgpuRegister,
 } from '../../../src/pci/vgpu-interface.ts';
-import type { Engine, EngineEvents, RingSetup } from './engine.ts';
+import type { Engine } from './engine.ts';
+import type { EngineEvents, RingSetup } from './engine-place.ts';
 
 const ADDRESS_MASK = (1n << 48n) - 1n;
 

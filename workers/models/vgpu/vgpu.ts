@@ -31,7 +31,8 @@ import {
   type VgpuRegister,
 } from '../../../src/pci/vgpu-interface.ts';
 import { Display } from './display.ts';
-import { Engine, type EngineCounters, type EngineEvents, type EnginePlace } from './engine.ts';
+import { Engine } from './engine.ts';
+import type { EngineCounters, EngineEvents, EnginePlace } from './engine-place.ts';
 import { Engines } from './engines.ts';
 import type { PteSource } from './page-walk.ts';
 import { ShadowPageTable } from './shadow.ts';
