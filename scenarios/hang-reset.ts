@@ -1,9 +1,9 @@
 /**
  * Hang and reset: does a vGPU work again after a command that never ends, and do its neighbours notice?
  *
- * One vGPU of the GPU is given a kernel without an end, between commands that are sound. Its engine must stop it, its
- * driver reset the engine, and the commands before and behind must have done their work. The others run a verified load
- * all the time; at the end every vGPU computes something that is checked.
+ * One vGPU of the GPU is given a kernel without an end, between kernels that are sound. Its compute engine must stop it, its
+ * driver reset that engine, and the commands before and behind must have done their work; its copy engine goes on
+ * meanwhile. The others run a verified load all the time; at the end every vGPU computes something that is checked.
  */
 import {
   allocatePages,
@@ -39,22 +39,39 @@ async function workBuffer(vm: GuestVm, gpu: GuestGpu): Promise<readonly Gpa[]> {
   return pages;
 }
 
-/** Sound, endless, sound: the endless one ends as hung, the others as if it had not been there. */
+/** The words of the first page. */
+const SUM = { opcode: Opcode.compute, value: Kernel.sum, source: WORK_VA, length: PAGE_SIZE } as const;
+
+/** The sum of a page full of `value`. */
+const sumOfFilled = (value: number): number => Number((BigInt(value) * BigInt(PAGE_SIZE / 4)) & 0xffff_ffffn);
+
+/**
+ * Sound, endless, sound: the endless one ends as hung, the others as if it had not been there. The copy engine does not
+ * wait for any of it.
+ */
 async function hang(vm: GuestVm, gpu: GuestGpu, pages: readonly Gpa[]): Promise<number> {
-  const length = WORK_PAGES * PAGE_SIZE;
-  const [before, behind] = [vm.prng.next32(), vm.prng.next32()];
-  const fill = (half: number, value: number) =>
-    submit(vm, gpu, { opcode: Opcode.fill, target: WORK_VA + half * length, length, value });
-  const [first, spin, last] = await Promise.all([
-    fill(0, before),
+  const value = vm.prng.next32();
+  vm.ram.write(pages[0] as Gpa, filled(1, value));
+  const filling = filled(WORK_PAGES, ~value >>> 0);
+  const [first, spin, last, fill] = await Promise.all([
+    submit(vm, gpu, SUM),
     submit(vm, gpu, { opcode: Opcode.compute, value: Kernel.spin, length: 4 }),
-    fill(1, behind),
+    submit(vm, gpu, SUM),
+    submit(vm, gpu, {
+      opcode: Opcode.fill,
+      target: WORK_VA + WORK_PAGES * PAGE_SIZE,
+      length: WORK_PAGES * PAGE_SIZE,
+      value: ~value >>> 0,
+    }),
   ]);
   vm.verify.check(spin.status === CompletionStatus.hung, `${gpu.name} spin ended with ${spin.status}`);
-  for (const { status } of [first, last])
-    vm.verify.check(status === CompletionStatus.ok, `${gpu.name} a sound command ended with ${status}`);
-  vm.verify.pages(pages.slice(0, WORK_PAGES), filled(WORK_PAGES, before), `${gpu.name} before the hang`);
-  vm.verify.pages(pages.slice(WORK_PAGES), filled(WORK_PAGES, behind), `${gpu.name} behind the hang`);
+  for (const { status, result } of [first, last])
+    vm.verify.check(
+      status === CompletionStatus.ok && result === sumOfFilled(value),
+      `${gpu.name} a sum beside the hang: status ${status}, ${result} instead of ${sumOfFilled(value)}`,
+    );
+  vm.verify.check(fill.status === CompletionStatus.ok, `${gpu.name} a fill ended with ${fill.status}`);
+  vm.verify.pages(pages.slice(WORK_PAGES), filling, `${gpu.name} filled beside the hang`);
   return spin.latencyUs;
 }
 
@@ -62,16 +79,10 @@ async function hang(vm: GuestVm, gpu: GuestGpu, pages: readonly Gpa[]): Promise<
 async function checkSum(vm: GuestVm, gpu: GuestGpu, page: Gpa): Promise<void> {
   const value = vm.prng.next32();
   vm.ram.write(page, filled(1, value));
-  const { status, result } = await submit(vm, gpu, {
-    opcode: Opcode.compute,
-    value: Kernel.sum,
-    source: WORK_VA,
-    length: PAGE_SIZE,
-  });
-  const expected = Number((BigInt(value) * BigInt(PAGE_SIZE / 4)) & 0xffff_ffffn);
+  const { status, result } = await submit(vm, gpu, SUM);
   vm.verify.check(
-    status === CompletionStatus.ok && result === expected,
-    `${gpu.name} sum: status ${status}, ${result} instead of ${expected}`,
+    status === CompletionStatus.ok && result === sumOfFilled(value),
+    `${gpu.name} sum: status ${status}, ${result} instead of ${sumOfFilled(value)}`,
   );
 }
 

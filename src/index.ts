@@ -43,6 +43,13 @@ export {
   submit,
   verifiedRound,
 } from './guest/workload.ts';
-export { CompletionStatus, GLOBAL_CONTEXT, GPU_PAGE_64K, Kernel, Opcode } from './pci/vgpu-interface.ts';
+export {
+  CompletionStatus,
+  GLOBAL_CONTEXT,
+  GPU_PAGE_64K,
+  type GpuEngine,
+  Kernel,
+  Opcode,
+} from './pci/vgpu-interface.ts';
 export * as vtd from './pci/vtd-format.ts';
 export { type Scenario, scenario } from './scenario/scenario.ts';

@@ -75,6 +75,14 @@ export class StateReader {
     return this.#fields.has(name);
   }
 
+  /** The values of one part, `part.name` each, by their own names. */
+  part(part: string): StateReader {
+    const fields = new Map<string, StateField>();
+    for (const [name, field] of this.#fields)
+      if (name.startsWith(`${part}.`)) fields.set(name.slice(part.length + 1), field);
+    return new StateReader(`${this.#kind}, ${part}`, this.version, fields);
+  }
+
   /** A finite number. */
   number(name: string): number {
     const [value] = this.#numbers(name, this.#data(name, 'number', 8));

@@ -245,8 +245,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       (error: Error) => {
         this.serveDevice(device.index); // what it said before it ended
         // One that has reported had stopped: what its thread does then is nobody's loss.
-        if (device.failure === '' && !device.report)
-          this.#failed(device, `worker ended: ${error.message}`);
+        if (device.failure === '' && !device.report) this.#failed(device, `worker ended: ${error.message}`);
         this.#whenReady.get(device.index)?.();
       },
     );

@@ -1,5 +1,5 @@
 /**
- * The guest's driver of a `vgpu`: configuration, ring, GPU page tables, submission and completion.
+ * The guest's driver of a `vgpu`: configuration, a ring for each engine, GPU page tables, submission and completion.
  *
  * It knows IOVAs only as numbers it is given: who maps them is the caller's business, as with a kernel's DMA API.
  */
@@ -33,11 +33,11 @@ const WIDE: ReadonlySet<vgpu.VgpuRegister> = new Set(
 /** The guest memory that a driver starts with, zeroed. */
 function newGpu(pages: PageAllocator): SavedGpu {
   const page = () => pages.allocate() as Gpa;
-  const [ring, completions, directory] = [page(), page(), page()];
+  const ring = () => ({ ring: page(), completions: page(), tail: 0, troubles: 0, outstanding: [] });
+  const rings = { copy: ring(), compute: ring() };
   const tables = Array.from({ length: GPU_PAGE_TABLES }, page);
-  const empty = { tail: 0, sequence: 0, troubles: 0, outstanding: [] };
-  const none = { contexts: [], global: [], hangs: 0 };
-  return { ring: { ring, completions, ...empty }, directory, tables, contextTable: page(), ...none };
+  const none = { contexts: [], global: [], hangs: 0, sequence: 0 };
+  return { rings, directory: page(), tables, contextTable: page(), ...none };
 }
 
 export class GpuDriver {
@@ -51,7 +51,8 @@ export class GpuDriver {
   readonly #ram: GuestRam;
   readonly #link: DeviceLink;
   readonly #mmio: MmioPort;
-  readonly #ring: GpuRing;
+  readonly #rings: Readonly<Record<vgpu.GpuEngine, GpuRing>>;
+  #sequence: number;
   readonly #directory: Gpa;
   readonly #contextTable: Gpa;
   readonly #pages: PageAllocator;
@@ -79,13 +80,16 @@ export class GpuDriver {
     this.#mmio = this.#link.mmioPort();
     this.vram = new GpuVram(this, this.#mmio);
     this.display = new GpuDisplay(this, this.#link);
-    this.#ring = new GpuRing(this, this.#link, ram, saved.ring);
+    const ringOf = (engine: vgpu.GpuEngine) =>
+      new GpuRing(this, engine, this.#link, ram, saved.rings[engine]);
+    this.#rings = { copy: ringOf('copy'), compute: ringOf('compute') };
+    this.#sequence = saved.sequence;
     this.#directory = saved.directory;
     this.#tables = saved.tables;
     this.#contextTable = saved.contextTable;
     this.#pages = pages;
-    const { ring, completions } = saved.ring;
-    this.staticPages = [ring, completions, this.#directory, this.#contextTable, ...this.#tables];
+    const ringPages = Object.values(saved.rings).flatMap(({ ring, completions }) => [ring, completions]);
+    this.staticPages = [...ringPages, this.#directory, this.#contextTable, ...this.#tables];
     this.#contexts = saved.contexts.map((context) => GpuContext.restore(context, ram));
     for (const [entry, low, high] of saved.global)
       this.#global.set(entry, BigInt(low) | (BigInt(high) << 32n));
@@ -111,7 +115,8 @@ export class GpuDriver {
   /** What it knows beside guest RAM, as plain JSON, for {@link restore} on another host. */
   save(): unknown {
     const saved: SavedGpu = {
-      ring: this.#ring.save(),
+      rings: { copy: this.#rings.copy.save(), compute: this.#rings.compute.save() },
+      sequence: this.#sequence,
       directory: this.#directory,
       tables: this.#tables,
       contextTable: this.#contextTable,
@@ -128,8 +133,13 @@ export class GpuDriver {
 
   /** The commands that were under way when the VM left its last host, in their order; see {@link submit}. */
   outstanding(): readonly Promise<GpuCompletion>[] {
-    this.#ring.startPump();
-    return this.#ring.carried;
+    for (const ring of this.#allRings) ring.startPump();
+    const commands = this.#allRings.flatMap(({ carried }) => carried);
+    return commands.sort((a, b) => a.sequence - b.sequence).map(({ completion }) => completion);
+  }
+
+  get #allRings(): readonly GpuRing[] {
+    return Object.values(this.#rings);
   }
 
   /** The contexts that there are beside context 0. */
@@ -137,13 +147,13 @@ export class GpuDriver {
     return this.#contexts;
   }
 
-  /** True until the device has been lost or has halted. */
+  /** True until the device has been lost, or an engine of it has halted. */
   get alive(): boolean {
-    return this.#ring.alive;
+    return this.#allRings.every(({ alive }) => alive);
   }
 
   /**
-   * Finds the device, sets up configuration space, ring and GPU page tables, and enables the engine. The static
+   * Finds the device, sets up configuration space, rings and GPU page tables, and enables the engines. The static
    * pages must be mapped at IOVA = GPA.
    * @throws DeviceLostError, Error if it is not a vgpu
    */
@@ -154,24 +164,29 @@ export class GpuDriver {
     if (id !== expected) throw new Error(`${this.name} has PCI ID ${hex(id)}, expected ${hex(expected)}`);
     await enableFunction(this.#mmio, this.index);
     await this.#writeTables();
-    await this.#programEngine();
+    await this.#programEngines();
   }
 
   /**
-   * Resets the function and makes it work again: ring, page tables, contexts, global table. Commands under way are rejected
+   * Resets the function and makes it work again: rings, page tables, contexts, global table. Commands under way are rejected
    * with DeviceResetError. VRAM is empty, the display is off.
    * @throws DeviceLostError
    */
   reset(): Promise<void> {
-    this.#resetting ??= this.#ring.pauseFor(this.#reset()).finally(() => {
+    this.#resetting ??= this.#pausedReset().finally(() => {
       this.#resetting = undefined;
     });
     return this.#resetting;
   }
 
+  async #pausedReset(): Promise<void> {
+    const work = this.#reset();
+    await Promise.all(this.#allRings.map((ring) => ring.pauseFor(work)));
+  }
+
   async #reset(): Promise<void> {
     await resetFunction(this.#mmio);
-    this.#ring.startAnew();
+    for (const ring of this.#allRings) ring.startAnew();
     await this.start();
     await this.#announceContexts();
     for (const [index, entry] of this.#global)
@@ -251,10 +266,19 @@ export class GpuDriver {
     await this.writeRegister('ContextCount', this.#contexts.length + 1);
   }
 
-  /** Ends the command that runs or hangs, with the status `hung`. The driver does so by itself when one hangs. */
-  async resetEngine(): Promise<void> {
+  /**
+   * Ends the command of that engine that runs, waits or hangs, with the status `hung`. The driver does so by itself when
+   * one hangs.
+   */
+  async resetEngine(engine: vgpu.GpuEngine = 'copy'): Promise<void> {
     this.hangs++;
-    await this.writeRegister('Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
+    const control = vgpu.engineRegister(engine, 'Control');
+    await this.writeRegister(control, vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
+  }
+
+  /** The next command's number, for a ring. */
+  nextSequence(): number {
+    return ++this.#sequence;
   }
 
   /** Has the device forget what it read from page tables. */
@@ -291,22 +315,20 @@ export class GpuDriver {
   }
 
   /**
-   * Puts a command in the ring and rings the doorbell; resolves with its completion, whatever its status.
+   * Puts a command in the ring of its engine and rings the doorbell; resolves with its completion, whatever its status.
    * @throws DeviceLostError, DeviceHaltedError, DeviceResetError, CommandTimeoutError
    */
   submit(command: GpuCommand): Promise<GpuCompletion> {
-    return this.#ring.submit(command);
+    return this.#rings[command.engine ?? vgpu.engineOf(command.opcode)].submit(command);
   }
 
-  async #programEngine(): Promise<void> {
+  async #programEngines(): Promise<void> {
     await this.writeRegister('Control', vgpu.CONTROL_RESET);
-    await this.#ring.program();
     await this.writeRegister('PageTableBase', this.#directory);
-    await this.writeRegister('Control', vgpu.CONTROL_ENABLE);
-    const status = await this.readRegister('Status');
-    if (status === 0xffff_ffff) throw new DeviceLostError(this.name);
-    if ((status & vgpu.STATUS_RUNNING) === 0)
-      throw new Error(`${this.name} did not start: Status ${hex(status)}`);
+    for (const ring of this.#allRings) {
+      await ring.program();
+      await ring.enable();
+    }
   }
 
   async #writeTables(): Promise<void> {

@@ -1,8 +1,9 @@
 /**
- * The command ring of a vgpu in guest RAM: commands go in, completions come out, and what keeps them from coming is found.
+ * The command ring of one engine of a vgpu, in guest RAM: commands go in, completions come out, and what keeps them from
+ * coming is found.
  */
 import { nowUs } from '#host';
-import type { Gpa } from '../address/address.ts';
+import { type Gpa, hex } from '../address/address.ts';
 import { type DeviceLink, DeviceState } from '../channel/device-link.ts';
 import type { GuestRam } from '../host/guest-ram.ts';
 import * as vgpu from '../pci/vgpu-interface.ts';
@@ -17,13 +18,15 @@ const COMMAND_TIMEOUT_MS = 60_000;
 /** The pump looks around this often even without an interrupt. */
 const PUMP_WAIT_MS = 1000;
 
-/** A command for the engine; addresses are GPU virtual, of the context, lengths bytes. */
+/** A command for an engine; addresses are GPU virtual, of the context, lengths bytes. */
 export interface GpuCommand {
   readonly opcode: vgpu.Opcode;
+  /** Whose ring it goes into: by default the engine's that has the opcode, the copy engine's for nop, signal and wait. */
+  readonly engine?: vgpu.GpuEngine;
   readonly target?: number;
   readonly source?: number;
   readonly length?: number;
-  /** Fill value, or flags of page table entries. */
+  /** Fill value, flags of page table entries, or a fence's value. */
   readonly value?: number;
   /** A context's number, or GLOBAL_CONTEXT; 0, the one of `map`, by default. */
   readonly context?: number;
@@ -35,7 +38,7 @@ export interface GpuCommand {
 export interface GpuCompletion {
   /** One of CompletionStatus. */
   readonly status: number;
-  /** CRC-32 of a checksum. */
+  /** CRC-32 of a checksum, what a kernel has come to, or the word that a wait has seen. */
   readonly result: number;
   /** From the doorbell write to the guest seeing the completion. */
   readonly latencyUs: number;
@@ -51,14 +54,23 @@ interface Outstanding {
 
 /** What the ring asks of the driver that it belongs to. */
 export interface RingOwner extends GpuRegisters {
+  /** One more than the command before, whichever ring that went into. */
+  nextSequence(): number;
   /** Ends the command that hangs. */
-  resetEngine(): Promise<void>;
+  resetEngine(engine: vgpu.GpuEngine): Promise<void>;
+}
+
+/** A command that was under way when the VM left its last host. */
+export interface CarriedCommand {
+  readonly sequence: number;
+  readonly completion: Promise<GpuCompletion>;
 }
 
 export class GpuRing {
-  /** Completions of the commands that were under way when the VM left its last host. */
-  readonly carried: readonly Promise<GpuCompletion>[];
+  /** The commands that were under way when the VM left its last host, in their order. */
+  readonly carried: readonly CarriedCommand[];
   readonly #owner: RingOwner;
+  readonly #engine: vgpu.GpuEngine;
   readonly #link: DeviceLink;
   readonly #ram: GuestRam;
   readonly #ring: Gpa;
@@ -67,7 +79,6 @@ export class GpuRing {
   readonly #outstanding: Outstanding[] = [];
   #roomWaiters: (() => void)[] = [];
   #tail: number;
-  #sequence: number;
   /** Interrupts of VECTOR_TROUBLE that have been looked into: a fault, a halt, a hang. */
   #troubles: number;
   /** When the device was last known to be well. */
@@ -77,18 +88,21 @@ export class GpuRing {
   #pause: Promise<unknown> | undefined;
   #error: Error | undefined;
 
-  constructor(owner: RingOwner, link: DeviceLink, ram: GuestRam, saved: SavedRing) {
+  constructor(owner: RingOwner, engine: vgpu.GpuEngine, link: DeviceLink, ram: GuestRam, saved: SavedRing) {
     this.#owner = owner;
+    this.#engine = engine;
     this.#link = link;
     this.#ram = ram;
     this.#ring = saved.ring;
     this.#completions = saved.completions;
     this.#tail = saved.tail;
-    this.#sequence = saved.sequence;
     this.#troubles = saved.troubles;
-    this.carried = saved.outstanding.map(({ sequence, slot }) => this.#expect(sequence, slot));
+    this.carried = saved.outstanding.map(({ sequence, slot }) => ({
+      sequence,
+      completion: this.#expect(sequence, slot),
+    }));
     // Who does not ask for them does not want to hear of them.
-    for (const completion of this.carried) completion.catch(() => {});
+    for (const { completion } of this.carried) completion.catch(() => {});
   }
 
   save(): SavedRing {
@@ -96,7 +110,6 @@ export class GpuRing {
       ring: this.#ring,
       completions: this.#completions,
       tail: this.#tail,
-      sequence: this.#sequence,
       troubles: this.#troubles,
       outstanding: this.#outstanding.map(({ sequence, slot }) => ({ sequence, slot })),
     };
@@ -109,9 +122,19 @@ export class GpuRing {
 
   /** Tells the device where ring and completions are. */
   async program(): Promise<void> {
-    await this.#owner.writeRegister('RingBase', this.#ring);
-    await this.#owner.writeRegister('RingEntries', RING_ENTRIES);
-    await this.#owner.writeRegister('CompletionBase', this.#completions);
+    await this.#set('RingBase', this.#ring);
+    await this.#set('RingEntries', RING_ENTRIES);
+    await this.#set('CompletionBase', this.#completions);
+  }
+
+  /** Has the engine work on it. @throws DeviceLostError, Error if it does not */
+  async enable(): Promise<void> {
+    await this.#set('Control', vgpu.CONTROL_ENABLE);
+    const status = await this.#status();
+    const { name } = this.#owner;
+    if (status === 0xffff_ffff) throw new DeviceLostError(name);
+    if ((status & vgpu.STATUS_RUNNING) === 0)
+      throw new Error(`${name} did not start its ${this.#engine} engine: Status ${hex(status)}`);
   }
 
   /** See GpuDriver.submit. */
@@ -122,11 +145,11 @@ export class GpuRing {
     }
     this.#throwIfDead();
     const slot = this.#tail;
-    const sequence = ++this.#sequence;
+    const sequence = this.#owner.nextSequence();
     this.#write(slot, sequence, command);
     this.#tail = (slot + 1) % RING_ENTRIES;
     const done = this.#expect(sequence, slot);
-    await this.#owner.writeRegister('RingTail', this.#tail);
+    await this.#set('RingTail', this.#tail);
     this.startPump();
     return done;
   }
@@ -152,6 +175,14 @@ export class GpuRing {
   /** Has completions looked for while there are commands without one. */
   startPump(): void {
     if (!this.#pumping && this.#outstanding.length > 0) void this.#pump();
+  }
+
+  #set(name: vgpu.EngineRegister, value: number): void | Promise<void> {
+    return this.#owner.writeRegister(vgpu.engineRegister(this.#engine, name), value);
+  }
+
+  #status(): Promise<number> {
+    return this.#owner.readRegister(vgpu.engineRegister(this.#engine, 'Status'));
   }
 
   /** The completion of a command that is in the ring. */
@@ -232,10 +263,10 @@ export class GpuRing {
     else if (first && nowUs() - first.since > COMMAND_TIMEOUT_MS * 1000)
       this.#error = new CommandTimeoutError(this.#owner.name, first.sequence, COMMAND_TIMEOUT_MS);
     else {
-      const status = await this.#owner.readRegister('Status');
+      const status = await this.#status();
       if (status === 0xffff_ffff) this.#error = new DeviceLostError(this.#owner.name);
       else if (status & vgpu.STATUS_HALTED) this.#error = new DeviceHaltedError(this.#owner.name);
-      else if (status & vgpu.STATUS_HUNG) await this.#owner.resetEngine();
+      else if (status & vgpu.STATUS_HUNG) await this.#owner.resetEngine(this.#engine);
     }
   }
 

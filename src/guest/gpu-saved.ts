@@ -16,7 +16,6 @@ export interface SavedRing {
   readonly ring: Gpa;
   readonly completions: Gpa;
   readonly tail: number;
-  readonly sequence: number;
   /** Interrupts of VECTOR_TROUBLE that have been looked into. */
   readonly troubles: number;
   /** Commands without a completion yet, in their order. */
@@ -24,7 +23,9 @@ export interface SavedRing {
 }
 
 export interface SavedGpu {
-  readonly ring: SavedRing;
+  readonly rings: Readonly<Record<vgpu.GpuEngine, SavedRing>>;
+  /** Of the last command, whichever ring it went into. */
+  readonly sequence: number;
   readonly directory: Gpa;
   readonly tables: readonly Gpa[];
   readonly contextTable: Gpa;
@@ -63,7 +64,8 @@ export class SavedGpuReader {
     if (tables.length !== pageTables)
       throw this.#error('tables', `has ${tables.length} pages`, `${pageTables}`);
     return {
-      ring: this.#ring(fields.ring, ringEntries),
+      rings: this.#rings(fields.rings, ringEntries),
+      sequence: this.#integer('sequence', fields.sequence, WORD_MAX),
       directory: this.#page('directory', fields.directory),
       contextTable: this.#page('contextTable', fields.contextTable),
       tables,
@@ -73,13 +75,17 @@ export class SavedGpuReader {
     };
   }
 
+  #rings(saved: unknown, entries: number): SavedGpu['rings'] {
+    const fields = this.#object('rings', saved);
+    return { copy: this.#ring(fields.copy, entries), compute: this.#ring(fields.compute, entries) };
+  }
+
   #ring(saved: unknown, entries: number): SavedRing {
     const fields = this.#object('ring', saved);
     return {
       ring: this.#page('ring', fields.ring),
       completions: this.#page('completions', fields.completions),
       tail: this.#integer('tail', fields.tail, entries - 1),
-      sequence: this.#integer('sequence', fields.sequence, WORD_MAX),
       troubles: this.#integer('troubles', fields.troubles, WORD_MAX),
       outstanding: this.#list('outstanding', fields.outstanding, entries - 1).map((each) => {
         const command = this.#object('outstanding', each);

@@ -10,7 +10,7 @@ import type { GuestTask } from './protocol.ts';
 import type { VirtioIommuDriverState } from './virtio-iommu-driver.ts';
 
 /** Of the shapes below and of all that they contain. */
-export const GUEST_STATE_VERSION = 1;
+export const GUEST_STATE_VERSION = 2;
 
 /** A device as its guest sees it. */
 export interface GuestDeviceState {

@@ -46,6 +46,14 @@ describe('the scenarios of the GPUs', function () {
     for (const [commands] of numbers(summary, /(\d+) commands meanwhile/)) expect(commands).to.be.above(0);
   });
 
+  it('engines: fences keep two engines in order, and one goes on while the other hangs', async () => {
+    const summary = await run('engines');
+    expectSound(summary);
+    const counts = numbers(summary, /(\d+) rounds by fences, (\d+) rounds of the copy engine/);
+    expect(counts).to.have.length(2);
+    for (const each of counts) expect(each).to.deep.equal([80, 50]);
+  });
+
   it('noisy-neighbour: each policy treats a greedy vGPU its own way', async () => {
     const summary = await run('noisy-neighbour');
     const [bestEffort, equalShare] = numbers(

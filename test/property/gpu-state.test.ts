@@ -5,7 +5,7 @@ import { PAGE_SIZE } from '../../src/address/address.ts';
 import { MSIX_ENABLE, MSIX_FUNCTION_MASK } from '../../src/pci/msix-format.ts';
 import { XRGB8888 } from '../../src/pci/scanout.ts';
 import * as vgpu from '../../src/pci/vgpu-interface.ts';
-import { BUS_ENTRIES, BUS_RAM_BYTES, type BusCommand, VgpuBus } from '../fixtures/vgpu-bus.ts';
+import { BUS_RAM_BYTES, type BusCommand, VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const RW = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;
 const VRAM = RW | vgpu.GPU_PTE_VRAM;
@@ -16,6 +16,8 @@ const CONTEXTS = 0x40000;
 /** Spins that hang after a few steps. */
 const HANG_US = 800;
 const VRAM_BYTES = 0x4_0000;
+/** In the state, in the place of a command's status: it has none yet. */
+const RUNNING = 255;
 
 class Bus extends VgpuBus {
   setUp(): void {
@@ -25,7 +27,7 @@ class Bus extends VgpuBus {
       this.pte(32 + page, page * PAGE_SIZE, VRAM);
     }
     this.pte(PAGES + 1, 0x800_0000);
-    this.set('HangLimitUs', HANG_US);
+    for (const engine of vgpu.GPU_ENGINE_NAMES) this.setOf(engine, 'HangLimitUs', HANG_US);
     this.set('ContextTableBase', CONTEXTS);
     this.set('ContextCount', 2);
     for (let vector = 0; vector < vgpu.VGPU_MSIX.vectors; vector++) this.mask(vector, false);
@@ -44,7 +46,7 @@ class Bus extends VgpuBus {
     for (let iova = 0; iova < BUS_RAM_BYTES; iova += 0x20_0000)
       there.ram.write(there.gpa(iova), this.bytes(iova, 0x20_0000));
     there.restore(state);
-    there.tail = this.tail;
+    there.tails = { ...this.tails };
     there.sequence = this.sequence;
     this.close();
     return there;
@@ -109,12 +111,41 @@ const commands = fc.oneof(
   ),
 );
 
-/** A command, unless the ring is full. */
-const submitted = commands.map(
-  (command): Act =>
+/** Words that fences are in: of RAM, of VRAM, of a page that is not there. Few values, so that they are reached. */
+const FENCE_WORDS = [4, 0x108, 33 * PAGE_SIZE + 16];
+const fences = fc
+  .record({
+    opcode: fc.constantFrom(vgpu.Opcode.signal, vgpu.Opcode.wait, vgpu.Opcode.wait),
+    at: fc.oneof(
+      { arbitrary: fc.constantFrom(...FENCE_WORDS), weight: 12 },
+      fc.constantFrom(6, PAGES * PAGE_SIZE),
+    ),
+    value: fc.constantFrom(0, 1, 2, 0xffff_ffff, 0x8000_0000),
+  })
+  .map(({ opcode, at, value }): BusCommand => ({ opcode, target: at, source: at, value }));
+const engines = fc.constantFrom(...vgpu.GPU_ENGINE_NAMES);
+
+/** A command in its own engine's ring, seldom in the other's, unless that is full. */
+const submitted = fc
+  .tuple(commands, fc.oneof({ arbitrary: fc.constant(undefined), weight: 15 }, engines))
+  .map(
+    ([command, other]): Act =>
+      (bus) => {
+        const engine = other ?? vgpu.engineOf(command.opcode ?? 0);
+        if (!bus.isFull(engine)) bus.submit(command, engine);
+      },
+  );
+const fenced = fc.tuple(fences, engines).map(
+  ([command, engine]): Act =>
     (bus) => {
-      if ((bus.tail + 1) % BUS_ENTRIES !== bus.get('RingHead')) bus.submit(command);
+      if (!bus.isFull(engine)) bus.submit(command, engine);
     },
+);
+/** The guest's CPU writes a fence; no doorbell says so. */
+const signalled = fc.tuple(fc.constantFrom(4, 0x108), fc.constantFrom(0, 1, 2, 3)).map(
+  ([at, value]): Act =>
+    (bus) =>
+      bus.ram.write32(bus.gpa(RAM_DATA + at), value),
 );
 const stepped = fc.integer({ min: 1, max: 4 }).map(
   (steps): Act =>
@@ -124,17 +155,23 @@ const stepped = fc.integer({ min: 1, max: 4 }).map(
 );
 /** Runs into the hang limit, if nothing is before it in the ring. */
 const spun: Act = (bus) => {
-  if ((bus.tail + 1) % BUS_ENTRIES !== bus.get('RingHead'))
-    bus.submit({ opcode: vgpu.Opcode.compute, value: vgpu.Kernel.spin, length: 4 });
-  for (let i = 0; i < 14; i++) bus.step();
+  if (!bus.isFull('compute')) bus.submit({ opcode: vgpu.Opcode.compute, value: vgpu.Kernel.spin, length: 4 });
+  for (let i = 0; i < 28; i++) bus.step();
 };
 const written = fc
   .constantFrom<[vgpu.VgpuRegister, number]>(
     ['Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET],
     ['Control', 0],
     ['Control', vgpu.CONTROL_ENABLE],
-    ['InterruptStatus', 63],
+    ['ComputeControl', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET],
+    ['ComputeControl', vgpu.CONTROL_ENABLE | vgpu.CONTROL_RESET],
+    ['ComputeControl', 0],
+    ['ComputeControl', vgpu.CONTROL_ENABLE],
+    ['InterruptStatus', 1023],
     ['InterruptMask', 0],
+    ['InterruptMask', vgpu.engineCauses('compute', vgpu.INTERRUPT_COMPLETION)],
+    ['ComputeRingBase', 0x1_1000],
+    ['ComputeHangLimitUs', 60],
     ['InterruptMask', vgpu.INTERRUPT_COMPLETION],
     ['RingBase', 0x1_0000],
     ['HangLimitUs', 60],
@@ -165,7 +202,7 @@ const displayed: Act = (bus) => {
   ] as const)
     bus.set(name, value);
 };
-const masked = fc.tuple(fc.nat(2), fc.boolean()).map(
+const masked = fc.tuple(fc.nat(vgpu.VGPU_MSIX.vectors - 1), fc.boolean()).map(
   ([vector, on]): Act =>
     (bus) =>
       bus.mask(vector, on),
@@ -185,7 +222,7 @@ const poked = fc.tuple(fc.nat(VRAM_BYTES - 0x4000), words).map(
     (bus) =>
       bus.write(2, down(offset), 4, value),
 );
-const waited = fc.nat(40_000).map(
+const waited = fc.oneof(fc.nat(2 * vgpu.FENCE_LOOK_US), fc.nat(40_000)).map(
   (us): Act =>
     (bus) => {
       bus.nowUs += us;
@@ -195,6 +232,8 @@ const waited = fc.nat(40_000).map(
 
 const acts = fc.oneof(
   { arbitrary: submitted, weight: 6 },
+  { arbitrary: fenced, weight: 3 },
+  signalled,
   { arbitrary: stepped, weight: 5 },
   written,
   fc.constant(spun),
@@ -215,10 +254,20 @@ const seen = (bus: Bus) => ({
   picture: Buffer.from(bus.screenshot() ?? []).toString('hex'),
 });
 
+/** True if the engine's command is a wait that has not ended. */
+const waits = (bus: Bus, engine: vgpu.GpuEngine): boolean => {
+  const state = bus.model.state!.save();
+  return (
+    state[`${engine}.command.opcode`] === vgpu.Opcode.wait && state[`${engine}.command.status`] === RUNNING
+  );
+};
+
 describe('the state of a vgpu', () => {
   it('goes on, at any point of any work, as if the device had never moved', () => {
     let halfWay = 0;
     let hung = 0;
+    let waiting = 0;
+    let both = 0;
     fc.assert(
       fc.property(
         fc.array(acts, { minLength: 5, maxLength: 50 }),
@@ -229,8 +278,14 @@ describe('the state of a vgpu', () => {
           let moves = new Bus();
           for (const bus of [stays, moves]) bus.setUp();
           for (const act of before) for (const bus of [stays, moves]) act(bus);
-          if (stays.heldPins > 0 && stays.get('RingHead') !== stays.tail) halfWay++;
-          if (stays.get('Status') & vgpu.STATUS_HUNG) hung++;
+          const busy = vgpu.GPU_ENGINE_NAMES.filter(
+            (engine) => stays.getOf(engine, 'RingHead') !== stays.tails[engine],
+          );
+          if (stays.heldPins > 0 && busy.length > 0) halfWay++;
+          if (busy.length > 1) both++;
+          if (vgpu.GPU_ENGINE_NAMES.some((engine) => stays.getOf(engine, 'Status') & vgpu.STATUS_HUNG))
+            hung++;
+          if (vgpu.GPU_ENGINE_NAMES.some((engine) => waits(stays, engine))) waiting++;
           const there = moves.move();
           expect(there.heldPins, 'pins do not travel').to.equal(0);
           expect(seen(there)).to.deep.equal(seen(stays));
@@ -243,10 +298,12 @@ describe('the state of a vgpu', () => {
             moves = moves.move();
           }
           for (const bus of [stays, moves]) {
-            bus.set('Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
+            for (const engine of vgpu.GPU_ENGINE_NAMES)
+              bus.setOf(engine, 'Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
             bus.run();
+            bus.advance(vgpu.FENCE_LOOK_US);
             bus.msix(MSIX_ENABLE);
-            for (let vector = 0; vector < 3; vector++) bus.mask(vector, false);
+            for (let vector = 0; vector < vgpu.VGPU_MSIX.vectors; vector++) bus.mask(vector, false);
           }
           expect(seen(moves)).to.deep.equal(seen(stays));
           expect([...interrupts, ...moves.interrupts]).to.deep.equal(stays.interrupts);
@@ -264,5 +321,7 @@ describe('the state of a vgpu', () => {
     );
     expect(halfWay, 'moved in the middle of work').to.be.greaterThan(5);
     expect(hung, 'moved while it hung').to.be.greaterThan(0);
+    expect(waiting, 'moved while it waited for a fence').to.be.greaterThan(5);
+    expect(both, 'moved with work for both engines').to.be.greaterThan(5);
   });
 });

@@ -2,7 +2,7 @@ import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
 import { type Iova, PAGE_SIZE } from '../../src/address/address.ts';
-import { DeviceResetError, GpuDriver } from '../../src/guest/gpu-driver.ts';
+import { DeviceResetError, type GpuCommand, GpuDriver } from '../../src/guest/gpu-driver.ts';
 import * as vgpu from '../../src/pci/vgpu-interface.ts';
 import { DrivenVgpu } from '../fixtures/driven-vgpu.ts';
 
@@ -35,10 +35,56 @@ describe('the guest’s driver of a vgpu', () => {
     await gpu.buffer(0, 1);
     for (let i = 0; i < 3; i++) expect((await gpu.driver.submit(FILL)).status).to.equal(ok);
     expect((await gpu.driver.submit({ ...FILL, target: 0x10_0000 })).status).to.equal(fault);
-    const counts = [0, 1, 2].map((vector) => gpu.link.interrupts(vector));
-    expect(counts).to.deep.equal([4, 1, 0]);
+    const counts = () => [0, 1, 2, 3].map((vector) => gpu.link.interrupts(vector));
+    expect(counts()).to.deep.equal([4, 1, 0, 0]);
     const spin = await gpu.driver.submit({ opcode: Opcode.compute, value: Kernel.spin, length: 4 });
     expect([spin.status, gpu.driver.hangs]).to.deep.equal([hung, 1]);
+    expect(counts()).to.deep.equal([4, 2, 0, 1]);
+  });
+
+  it('sends each command to the engine that has it, or to the one that is named', async () => {
+    const gpu = await start();
+    const [page] = await gpu.buffer(0, 1);
+    const sum = { opcode: Opcode.compute, value: Kernel.sum, length: PAGE_SIZE };
+    expect(await gpu.driver.submit(FILL)).to.include({ status: ok });
+    const { result } = await gpu.driver.submit(sum);
+    expect(result).to.equal((FILL.value * (PAGE_SIZE / 4)) % 2 ** 32);
+    const { badCommand } = vgpu.CompletionStatus;
+    expect((await gpu.driver.submit({ ...sum, engine: 'copy' })).status).to.equal(badCommand);
+    expect((await gpu.driver.submit({ ...FILL, engine: 'compute' })).status).to.equal(badCommand);
+    const done: string[] = [];
+    const named = (name: string, command: GpuCommand) =>
+      gpu.driver.submit(command).then(({ status }) => void done.push(`${name} ${status}`));
+    const all = [
+      named('wait', { opcode: Opcode.wait, engine: 'compute', source: 8, value: FILL.value + 1 }),
+      named('nop', { opcode: Opcode.nop, engine: 'compute' }),
+      named('fill', FILL),
+    ];
+    await all[2];
+    expect(done, 'the other ring waits').to.deep.equal(['fill 0']);
+    all.push(named('signal', { opcode: Opcode.signal, target: 8, value: FILL.value + 1 }));
+    await Promise.all(all);
+    expect(done.sort()).to.deep.equal(['fill 0', 'nop 0', 'signal 0', 'wait 0']);
+    expect(gpu.ram.read32((page as number) + 8)).to.equal(FILL.value + 1);
+    const rings = ['RingBase', 'CompletionBase', 'ComputeRingBase', 'ComputeCompletionBase'] as const;
+    const bases = await Promise.all(rings.map((name) => gpu.driver.readRegister(name)));
+    expect(new Set(bases).size).to.equal(4);
+    expect(gpu.driver.staticPages).to.include.members(bases);
+  });
+
+  it('resets the engine that hangs, each alone, and ends a wait when it is told to', async () => {
+    const gpu = await start();
+    await gpu.buffer(0, 64);
+    await gpu.driver.writeRegister('HangLimitUs', 1);
+    const source = 63 * PAGE_SIZE;
+    const waiting = gpu.driver.submit({ opcode: Opcode.wait, engine: 'compute', source, value: 1 });
+    const long = await gpu.driver.submit({ ...FILL, length: 60 * PAGE_SIZE });
+    expect([long.status, gpu.driver.hangs]).to.deep.equal([hung, 1]);
+    expect((await gpu.driver.submit(FILL)).status).to.equal(ok);
+    await gpu.driver.resetEngine('compute');
+    expect((await waiting).status).to.equal(hung);
+    const sum = { opcode: Opcode.compute, value: Kernel.sum, length: 4 };
+    expect((await gpu.driver.submit(sum)).status).to.equal(ok);
   });
 
   it('goes on after a reset of the function: page tables, contexts and the global table are back', async () => {
@@ -49,7 +95,7 @@ describe('the guest’s driver of a vgpu', () => {
     await gpu.driver.writeGlobal(1, page as number as Iova);
     await gpu.driver.vram.write(0, Buffer.from('of the last owner'));
     gpu.working = false;
-    const lost = [gpu.driver.submit(FILL), gpu.driver.submit(FILL)];
+    const lost = [gpu.driver.submit(FILL), gpu.driver.submit({ opcode: Opcode.nop, engine: 'compute' })];
     const outcomes = Promise.allSettled(lost);
     await gpu.driver.reset();
     gpu.working = true;
@@ -69,6 +115,8 @@ describe('the guest’s driver of a vgpu', () => {
       const { status } = await gpu.driver.submit({ ...FILL, context: which, target, value });
       expect([status, gpu.ram.read32(page as number)], `context ${which}`).to.deep.equal([ok, value]);
     }
+    const nop = await gpu.driver.submit({ opcode: Opcode.nop, engine: 'compute' });
+    expect(nop.status).to.equal(ok);
     expect(Buffer.from(await gpu.driver.vram.read(0, 17)).equals(Buffer.alloc(17))).to.equal(true);
   });
 
@@ -157,6 +205,8 @@ describe('the guest’s driver of a vgpu', () => {
     const left = [
       here.driver.submit({ ...FILL, value: 5 }),
       here.driver.submit({ opcode: Opcode.compute, value: Kernel.spin, length: 4 }),
+      here.driver.submit({ opcode: Opcode.wait, source: 16, value: 7 }),
+      here.driver.submit({ opcode: Opcode.signal, engine: 'compute', target: 16, value: 7 }),
       here.driver.submit({
         opcode: Opcode.checksum,
         context: context.id,
@@ -166,12 +216,15 @@ describe('the guest’s driver of a vgpu', () => {
     ];
     for (const each of left) each.catch(() => {});
     await here.driver.readRegister('RingTail');
-    // Half of the first command is done here: it has been fetched.
-    here.instance.step();
+    // The first command of each ring has been fetched here, and no more.
+    for (let i = 0; i < 2; i++) here.instance.step();
     const there = await move(here);
+    const sequenceOf = ({ driver }: DrivenVgpu) => (driver.save() as { sequence: number }).sequence;
+    expect(sequenceOf(there)).to.equal(sequenceOf(here)).and.to.be.greaterThan(5);
     const outcomes = await Promise.all(there.driver.outstanding());
-    expect(outcomes.map(({ status }) => status)).to.deep.equal([ok, hung, ok]);
-    expect(outcomes[2]?.result).to.equal(crc32(Buffer.alloc(8192, 7)));
+    expect(outcomes.map(({ status }) => status)).to.deep.equal([ok, hung, ok, ok, ok]);
+    expect(outcomes[2]?.result).to.equal(7);
+    expect(outcomes[4]?.result).to.equal(crc32(Buffer.alloc(8192, 7)));
     expect(there.ram.read32(page as number)).to.equal(5);
     expect(there.driver.contexts.map(({ id, base }) => [id, base])).to.deep.equal([
       [context.id, context.base],
@@ -195,19 +248,24 @@ describe('the guest’s driver of a vgpu', () => {
     const gpu = await start();
     await gpu.driver.createContext(2 ** 31);
     const saved = gpu.driver.save() as Record<string, unknown>;
-    const ring = saved.ring as Record<string, unknown>;
+    const rings = saved.rings as Record<string, Record<string, unknown>>;
+    const ring = (changed: Record<string, unknown>) => ({
+      ...saved,
+      rings: { ...rings, compute: { ...rings.compute, ...changed } },
+    });
     const restore = (changed: unknown) => () => GpuDriver.restore(gpu.device, 0, gpu.ram, gpu.pages, changed);
     expect(restore(saved)).to.not.throw();
     for (const [changed, text] of [
       [null, 'driver is null; accepted: an object'],
-      [{ ...saved, ring: { ...ring, ring: 0x123 } }, 'ring has 0x123; accepted: pages of guest RAM'],
-      [{ ...saved, ring: { ...ring, ring: 2 ** 40 } }, 'accepted: pages of guest RAM'],
-      [{ ...saved, ring: { ...ring, tail: 64 } }, 'tail is 64; accepted: integers from 0 to 63'],
-      [{ ...saved, ring: { ...ring, sequence: 'x' } }, 'sequence is x'],
+      [ring({ ring: 0x123 }), 'ring has 0x123; accepted: pages of guest RAM'],
+      [ring({ ring: 2 ** 40 }), 'accepted: pages of guest RAM'],
+      [ring({ tail: 64 }), 'tail is 64; accepted: integers from 0 to 63'],
+      [{ ...saved, sequence: 'x' }, 'sequence is x'],
+      [{ ...saved, rings: { copy: rings.copy } }, 'ring is undefined; accepted: an object'],
       [{ ...saved, tables: [] }, 'tables has 0 pages; accepted: 4'],
       [{ ...saved, contexts: 7 }, 'contexts is no list'],
       [{ ...saved, contexts: [{ base: 0, tablePages: [] }] }, 'context 1 of 0 pages; accepted: 6'],
-      [{ ...saved, ring: { ...ring, outstanding: [{ sequence: 1, slot: 64 }] } }, 'slot is 64'],
+      [ring({ outstanding: [{ sequence: 1, slot: 64 }] }), 'slot is 64'],
       [{ ...saved, global: [[2048, 0, 0]] }, 'global is 2048'],
     ] as const)
       expect(restore(changed)).to.throw(text);

@@ -387,14 +387,14 @@ describe('a carried state that is not this VM’s', () => {
     });
     const { error } = await host.run({ drivers: { version: 9 }, script: null });
     expect(error).to.equal(
-      "GuestStateError: the carried state of the guest's drivers has version 9; accepted: 1",
+      "GuestStateError: the carried state of the guest's drivers has version 9; accepted: 2",
     );
   });
 
   it('is refused in words', () => {
     expect(taking((drivers) => Object.assign(drivers, { version: 9 }))).to.throw(
       GuestStateError,
-      "the carried state of the guest's drivers has version 9; accepted: 1",
+      "the carried state of the guest's drivers has version 9; accepted: 2",
     );
     expect(taking((drivers) => Object.assign(drivers, { viommu: 'spapr' }))).to.throw(
       GuestStateError,

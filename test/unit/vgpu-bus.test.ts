@@ -44,7 +44,7 @@ describe('MSI-X of the vgpu', () => {
     bus.write(0, table + 8, 4, 0xdead_beef);
     expect(bus.read(0, table, 8)).to.equal(0x1234_5678_fee0_1000n);
     expect(bus.read(0, table + 8, 8), 'masked at reset').to.equal(0x1_dead_beefn);
-    bus.write(0, pending, 8, 7n);
+    bus.write(0, pending, 8, 15n);
     expect(bus.pendingBits, 'software cannot set them').to.equal(0);
     for (const wrong of [0, MSIX_VECTORS_MAX + 1])
       expect(() => msixCapability({ vectors: wrong, bar: 0, table: 0, pending: 0 })).to.throw(
@@ -62,11 +62,22 @@ describe('MSI-X of the vgpu', () => {
     for (let vector = 0; vector < vectors; vector++) bus.mask(vector, false);
     bus.do(NOP);
     bus.do(FAULTING);
-    expect(bus.interrupts).to.deep.equal([
+    expect(bus.interrupts.splice(0)).to.deep.equal([
       vgpu.VECTOR_COMPLETION,
       vgpu.VECTOR_TROUBLE,
       vgpu.VECTOR_COMPLETION,
     ]);
+    bus.do(NOP, 'compute');
+    bus.do({ ...FAULTING, opcode: vgpu.Opcode.signal }, 'compute');
+    expect(bus.interrupts, 'troubles are those of both engines').to.deep.equal([
+      vgpu.VECTOR_COMPUTE,
+      vgpu.VECTOR_TROUBLE,
+      vgpu.VECTOR_COMPUTE,
+    ]);
+    bus.msix(0);
+    bus.interrupts.splice(0);
+    bus.do(NOP, 'compute');
+    expect(bus.interrupts, 'MSI again').to.deep.equal([0]);
   });
 
   it('keeps what a masked vector raises, once, and delivers it at unmask', () => {

@@ -6,6 +6,7 @@ import {
   CONTROL_ENGINE_RESET,
   CONTROL_RESET,
   CompletionStatus,
+  engineCauses,
   HANG_LIMIT_US,
   INTERRUPT_HUNG,
   Kernel,
@@ -98,52 +99,61 @@ describe('vgpu hangs', () => {
   it('stops a command without an end, says so, and goes on after a reset of the engine', () => {
     const gpu = rig();
     const slot = gpu.submit(spin);
-    const next = gpu.submit({ opcode: Opcode.fill, target: X, length: 4, value: 9 });
+    gpu.ram.write32(gpaOf(X), 9);
+    const next = gpu.submit({ opcode: Opcode.compute, value: Kernel.sum, source: X, length: 4 });
     expect(gpu.go()).to.equal('idle');
-    expect(gpu.get('Status')).to.equal(STATUS_RUNNING | STATUS_HUNG);
-    expect(gpu.get('InterruptStatus') & INTERRUPT_HUNG).to.equal(INTERRUPT_HUNG);
-    expect(gpu.completion(slot).sequence, 'nothing is complete yet').to.equal(0);
+    expect(gpu.get('ComputeStatus')).to.equal(STATUS_RUNNING | STATUS_HUNG);
+    expect(gpu.get('InterruptStatus')).to.equal(engineCauses('compute', INTERRUPT_HUNG));
+    expect(gpu.completion(slot, 'compute').sequence, 'nothing is complete yet').to.equal(0);
     expect(gpu.steps(), 'and nothing moves').to.equal('idle');
-    gpu.set('Control', 0);
-    gpu.set('Control', CONTROL_ENABLE);
-    expect(gpu.get('Status'), 'off and on again is no reset').to.equal(STATUS_RUNNING | STATUS_HUNG);
-    gpu.set('Control', CONTROL_ENABLE | CONTROL_ENGINE_RESET);
-    expect([gpu.get('Status'), gpu.get('Control')]).to.deep.equal([STATUS_RUNNING, CONTROL_ENABLE]);
+    gpu.set('ComputeControl', 0);
+    gpu.set('ComputeControl', CONTROL_ENABLE);
+    expect(gpu.get('ComputeStatus'), 'off and on again is no reset').to.equal(STATUS_RUNNING | STATUS_HUNG);
+    gpu.set('ComputeControl', CONTROL_ENABLE | CONTROL_ENGINE_RESET);
+    expect([gpu.get('ComputeStatus'), gpu.get('ComputeControl')]).to.deep.equal([
+      STATUS_RUNNING,
+      CONTROL_ENABLE,
+    ]);
     expect(gpu.steps()).to.equal('idle');
-    expect(gpu.completion(slot)).to.include({ status: hung, sequence: 1 });
-    expect(gpu.completion(next)).to.include({ status: ok, sequence: 2 });
-    expect(gpu.ram.read32(gpaOf(X))).to.equal(9);
+    expect(gpu.completion(slot, 'compute')).to.include({ status: hung, sequence: 1 });
+    expect(gpu.completion(next, 'compute')).to.deep.equal({ status: ok, result: 9, sequence: 2 });
   });
 
   it('has a limit of engine time that the guest may set', () => {
     const steps = (limitUs: number) => {
       const gpu = rig();
-      gpu.set('HangLimitUs', limitUs);
+      gpu.set('ComputeHangLimitUs', limitUs);
       gpu.submit(spin);
-      gpu.set('RingTail', gpu.tail);
+      gpu.ring();
       let count = 0;
       while (gpu.model.step() === 'more') count++;
       return count;
     };
     expect(steps(10_000) / steps(1000)).to.be.within(8, 12);
     const gpu = rig();
-    gpu.set('HangLimitUs', 5);
+    for (const name of ['HangLimitUs', 'ComputeHangLimitUs'] as const) gpu.set(name, 5);
     gpu.set('Control', CONTROL_RESET);
-    expect(gpu.get('HangLimitUs'), 'a reset').to.equal(HANG_LIMIT_US);
+    for (const name of ['HangLimitUs', 'ComputeHangLimitUs'] as const)
+      expect(gpu.get(name), 'a reset').to.equal(HANG_LIMIT_US);
   });
 
   it('ends also a command that is merely long, and a reset of everything forgets it', () => {
     const gpu = rig();
-    gpu.set('HangLimitUs', 1);
-    const slot = gpu.submit({ opcode: Opcode.checksum, source: X, length: PAGES * PAGE_SIZE });
+    for (let page = 0; page < 64; page++) gpu.pte(page * PAGE_SIZE, DATA);
+    for (const name of ['HangLimitUs', 'ComputeHangLimitUs'] as const) gpu.set(name, 1);
+    const short = gpu.submit({ opcode: Opcode.checksum, source: X, length: PAGES * PAGE_SIZE });
+    gpu.submit({ opcode: Opcode.checksum, source: X, length: 64 * PAGE_SIZE });
     gpu.submit(spin);
     gpu.go();
-    expect(gpu.completion(slot), 'it ended within one step').to.include({ status: ok });
-    expect(gpu.get('Status') & STATUS_HUNG).to.equal(STATUS_HUNG);
+    expect(gpu.completion(short), 'it ended within one step').to.include({ status: ok });
+    for (const name of ['Status', 'ComputeStatus'] as const)
+      expect(gpu.get(name), name).to.equal(STATUS_RUNNING | STATUS_HUNG);
     gpu.set('Control', CONTROL_RESET);
-    expect(gpu.get('Status')).to.equal(0);
+    for (const name of ['Status', 'ComputeStatus'] as const) expect(gpu.get(name), name).to.equal(0);
     gpu.enable();
-    gpu.tail = 0;
+    Object.assign(gpu.tails, { copy: 0, compute: 0 });
     expect(gpu.run({ opcode: Opcode.nop })).to.include({ status: ok });
+    const sum = { opcode: Opcode.compute, value: Kernel.sum, source: X, length: 4 };
+    expect(gpu.run(sum)).to.include({ status: ok });
   });
 });

@@ -185,7 +185,7 @@ describe('vgpu faults', () => {
       gpu.set('Control', CONTROL_RESET);
       expect(gpu.get('Status')).to.equal(0);
       gpu.enable();
-      gpu.tail = 0;
+      gpu.tails.copy = 0;
       expect(gpu.run({ opcode: Opcode.nop })).to.include({ status: ok });
     }
   });
@@ -319,7 +319,7 @@ describe('vgpu during a switch of its address space', () => {
     const length = 40 * PAGE_SIZE;
     const slot = gpu.submit({ opcode: Opcode.copy, source: 0, target: 40 * PAGE_SIZE, length });
     const after = gpu.submit({ opcode: Opcode.checksum, source: 40 * PAGE_SIZE, length });
-    gpu.set('RingTail', gpu.tail);
+    gpu.set('RingTail', gpu.tails.copy);
     expect(gpu.steps(3)).to.equal('more');
     expect(gpu.model.counters.bytesCopied).to.be.within(1, length - 1);
     gpu.container.setSwitching(true);
@@ -342,7 +342,7 @@ describe('vgpu during a switch of its address space', () => {
     for (const stepsBefore of [0, 1]) {
       const gpu = rig();
       const slot = gpu.submit({ opcode: Opcode.nop });
-      gpu.set('RingTail', gpu.tail);
+      gpu.set('RingTail', gpu.tails.copy);
       if (stepsBefore > 0) expect(gpu.model.step()).to.equal('more');
       gpu.container.setSwitching(true);
       await gpu.container.unmapAll();

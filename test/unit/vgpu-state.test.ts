@@ -15,16 +15,17 @@ function halfDone(): { bus: VgpuBus; values: StateValues } {
   return { bus, values: bus.model.state!.save() };
 }
 
-function restore(values: StateValues): void {
+function restore(values: StateValues, version = 2): void {
   const { state } = new VgpuBus().model;
-  state!.restore(decodeState(encodeState('vgpu', state!.version, values), 'vgpu', state!.version));
+  const { version: newest, oldest = newest } = state!;
+  state!.restore(decodeState(encodeState('vgpu', version, values), 'vgpu', newest, oldest));
 }
 
 describe('the state that a vgpu takes up', () => {
   it('holds what is half done, and no host address', () => {
     const { bus, values } = halfDone();
-    expect(values.commandRuns).to.equal(true);
-    expect(values['command.done']).to.equal(16 * 4096);
+    expect(values['copy.commandRuns']).to.equal(true);
+    expect(values['copy.command.done']).to.equal(16 * 4096);
     expect(bus.heldPins).to.equal(16);
     for (const [name, value] of Object.entries(values))
       if (typeof value === 'number') expect(value, name).to.be.below(2 ** 40);
@@ -34,29 +35,59 @@ describe('the state that a vgpu takes up', () => {
   it('is refused if no such device can have been in it', () => {
     const { values } = halfDone();
     const wrong: StateValues[] = [
-      { head: vgpu.RING_ENTRIES_MAX },
-      { head: 8 },
-      { ringEntries: 3 },
-      { ringBase: 2 ** 48 },
+      { 'copy.head': vgpu.RING_ENTRIES_MAX },
+      { 'copy.head': 8 },
+      { 'copy.ringEntries': 3 },
+      { 'copy.ringBase': 2 ** 48 },
       { globalTable: new Uint8Array(8) },
       { displayFrameLeftUs: 1e6 },
       { displayFrameLeftUs: -1 },
-      { hung: 1 },
-      { 'command.done': 32 * 4096 },
-      { 'command.length': 2 ** 31 },
-      { 'command.status': 9 },
-      { 'command.opcode': 99 },
-      { 'command.opcode': vgpu.Opcode.nop },
-      { 'command.source': 2 ** 52 },
-      { 'command.source': 0.5 },
-      { 'command.spentNs': -1 },
-      { 'command.opcode': vgpu.Opcode.updatePtes, 'command.value': vgpu.GPU_PTE_2M },
-      { 'command.opcode': vgpu.Opcode.fill, 'command.done': 4097 },
-      { 'command.opcode': vgpu.Opcode.compute, 'command.value': vgpu.Kernel.saxpy, 'command.done': 3 },
+      { 'copy.hung': 1 },
+      { 'copy.command.done': 32 * 4096 },
+      { 'copy.command.length': 2 ** 31 },
+      { 'copy.command.status': 9 },
+      { 'copy.command.opcode': 99 },
+      { 'copy.command.opcode': vgpu.Opcode.nop },
+      { 'copy.command.source': 2 ** 52 },
+      { 'copy.command.source': 0.5 },
+      { 'copy.command.spentNs': -1 },
+      { 'copy.command.opcode': vgpu.Opcode.updatePtes, 'copy.command.value': vgpu.GPU_PTE_2M },
+      { 'copy.command.opcode': vgpu.Opcode.fill, 'copy.command.done': 4097 },
+      { 'copy.command.opcode': vgpu.Opcode.compute, 'copy.command.value': vgpu.Kernel.sum },
+      { 'copy.command.opcode': vgpu.Opcode.signal, 'copy.command.done': 0 },
+      { 'compute.head': 8 },
+      { turn: 2 },
+      { fenceLookLeftUs: -1 },
+      { fenceLookLeftUs: 2000 },
     ];
     for (const changed of wrong)
       expect(() => restore({ ...values, ...changed }), JSON.stringify(changed)).to.throw(StateError);
-    const { head: _head, ...without } = values;
-    expect(() => restore(without)).to.throw(StateError, 'head is missing');
+    const { 'copy.head': _head, ...without } = values;
+    expect(() => restore(without)).to.throw(StateError, 'state of vgpu, copy: head is missing');
+  });
+
+  it('holds a wait, and what an engine had begun of a kernel; a kernel’s pieces are whole words', () => {
+    const bus = new VgpuBus();
+    bus.program();
+    for (let page = 0; page < 32; page++) bus.pte(page, 0x10_0000);
+    bus.submit({ opcode: vgpu.Opcode.compute, value: vgpu.Kernel.saxpy, length: 32 * 4096 });
+    bus.submit({ opcode: vgpu.Opcode.wait, source: 8, value: 1 });
+    for (let i = 0; i < 3; i++) bus.step();
+    const values = bus.model.state!.save();
+    expect(values).to.include({ 'copy.command.opcode': vgpu.Opcode.wait, 'copy.looks': false, turn: 0 });
+    expect(values).to.include({ 'compute.command.done': 16 * 4096, fenceLookLeftUs: vgpu.FENCE_LOOK_US });
+    expect(() => restore(values)).to.not.throw();
+    for (const changed of [
+      { 'compute.command.done': 3 },
+      { 'copy.command.length': 8 },
+      { 'copy.command.source': 6 },
+      { 'compute.command.opcode': vgpu.Opcode.copy },
+    ])
+      expect(() => restore({ ...values, ...changed }), JSON.stringify(changed)).to.throw(StateError);
+  });
+
+  it('is refused if it is that of a vgpu with one engine', () => {
+    const { values } = halfDone();
+    expect(() => restore(values, 1)).to.throw(StateError, 'version 1; accepted: 2 to 2');
   });
 });

@@ -6,6 +6,7 @@ import {
   COMMAND_LENGTH_LIMIT,
   CommandWord,
   CompletionStatus,
+  FENCE_BYTES,
   GPU_VA_LIMIT_3,
   gpuPageBytes,
   Kernel,
@@ -30,14 +31,21 @@ export interface Command {
   status: number | undefined;
 }
 
+const isFence = (opcode: number): boolean => opcode === Opcode.signal || opcode === Opcode.wait;
+
+/** True for a wait that has not ended. */
+export const isWait = (command: Command | undefined): boolean =>
+  command?.opcode === Opcode.wait && command.status === undefined;
+
 export function parseCommand(entry: DataView): Command {
   const word = (index: number) => entry.getUint32(index * 4, true);
+  const opcode = word(CommandWord.opcode);
   return {
-    opcode: word(CommandWord.opcode),
+    opcode,
     sequence: word(CommandWord.sequence),
     target: word(CommandWord.target) + word(CommandWord.targetHigh) * 2 ** 32,
     source: word(CommandWord.source) + word(CommandWord.sourceHigh) * 2 ** 32,
-    length: word(CommandWord.length),
+    length: isFence(opcode) ? FENCE_BYTES : word(CommandWord.length),
     value: word(CommandWord.value),
     context: word(CommandWord.context),
     scalar: entry.getFloat32(CommandWord.scalar * 4, true),
@@ -56,6 +64,8 @@ export function isSound({ opcode, target, source, length, value }: Command, limi
   const sourceFits = source + length <= limit;
   if (opcode === Opcode.fill) return targetFits && target % 4 === 0 && length % 4 === 0;
   if (opcode === Opcode.copy) return targetFits && sourceFits;
+  if (opcode === Opcode.signal) return targetFits && target % FENCE_BYTES === 0;
+  if (opcode === Opcode.wait) return sourceFits && source % FENCE_BYTES === 0;
   if (opcode === Opcode.compute) {
     const { alignment, writes } = KERNELS[value] ?? { alignment: 1, writes: false };
     const isKernel = value === Kernel.spin || KERNELS[value] !== undefined;
@@ -120,6 +130,7 @@ export function restoreCommand(state: StateReader): Command | undefined {
 function unitOf(opcode: number, value: number): number {
   if (opcode === Opcode.updatePtes) return gpuPageBytes(value);
   if (opcode === Opcode.compute) return KERNELS[value]?.alignment ?? 1;
+  if (isFence(opcode)) return FENCE_BYTES;
   return opcode === Opcode.fill ? 4 : 1;
 }
 
@@ -129,5 +140,6 @@ function canRun(command: Command): boolean {
   const unit = unitOf(opcode, value);
   const areAddresses = [target, source].every((at) => Number.isSafeInteger(at) && at >= 0);
   const isHere = done < length && done % unit === 0 && spentNs >= 0;
+  if (isFence(opcode) && length !== FENCE_BYTES) return false;
   return areAddresses && isHere && opcode !== Opcode.nop && isSound(command, GPU_VA_LIMIT_3);
 }

@@ -1,11 +1,11 @@
 /**
- * The command engine: fetches ring entries, runs fill, copy and checksum a bounded piece at a time, and writes
- * completions. A command survives a switch of the address space: it stalls, and goes on where it was.
+ * A command engine: fetches ring entries, runs commands a bounded piece at a time, and writes completions. A command
+ * survives a switch of the address space: it stalls, and goes on where it was. A fence that has not been reached is no work:
+ * it is looked at when whoever drives the engine says so.
  */
 import { type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../src/address/address.ts';
 import { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY } from '../../../src/device/dma.ts';
-import type { DeviceMemory } from '../../../src/device/memory.ts';
-import type { ModelCounters, StateReader, StateValues, StepResult } from '../../../src/device/model.ts';
+import type { StateReader, StateValues, StepResult } from '../../../src/device/model.ts';
 import {
   CHECKSUM_NS_PER_BYTE,
   COMMAND_NS,
@@ -18,12 +18,16 @@ import {
   COMMAND_BYTES,
   COMPLETION_BYTES,
   CompletionStatus,
+  FENCE_BYTES,
+  fencePassed,
+  GPU_ENGINES,
   gpuPageBytes,
   HANG_LIMIT_US,
   Opcode,
   RING_ENTRIES_MAX,
 } from '../../../src/pci/vgpu-interface.ts';
-import { type Command, isSound, parseCommand, restoreCommand, saveCommand } from './command.ts';
+import { type Command, isSound, isWait, parseCommand, restoreCommand, saveCommand } from './command.ts';
+import type { EngineCounters, EngineEvents, EnginePlace, RingSetup } from './engine-place.ts';
 import { KERNELS } from './kernels.ts';
 import { Pages } from './pages.ts';
 import type { ShadowPageTable } from './shadow.ts';
@@ -33,31 +37,11 @@ import { VRAM_PFN } from './vram.ts';
 /** Pages one step touches at most: about 20 µs of copying. */
 export const STEP_PAGES = 16;
 
-/** Ring and completion area as the guest has programmed them; addresses are IOVAs. */
-export interface RingSetup {
-  readonly base: number;
-  readonly entries: number;
-  readonly completions: number;
-}
-
-/** What the engine tells the registers. */
-export interface EngineEvents {
-  completed(head: number): void;
-  faulted(context: number, va: number, iova: number): void;
-  halted(): void;
-  hung(): void;
-}
-
 type Outcome = 'progress' | 'stalled';
 
 export class Engine {
-  readonly counters: ModelCounters & { bytesComputed: number } = {
-    commands: 0,
-    bytesFilled: 0,
-    bytesCopied: 0,
-    bytesSummed: 0,
-    bytesComputed: 0,
-  };
+  readonly counters: EngineCounters;
+  readonly #opcodes: ReadonlySet<number>;
   readonly #dma: DeviceDma;
   readonly #spaces: GpuSpaces;
   readonly #pages: Pages;
@@ -71,12 +55,19 @@ export class Engine {
   #costNs = 0;
   #ended = false;
   #hung = false;
+  /** The command is a wait whose fence has not been reached; and it has reason to look again. */
+  #waiting = false;
+  #looks = false;
+  readonly #word = new DataView(new ArrayBuffer(FENCE_BYTES));
+  readonly #wordBytes = new Uint8Array(this.#word.buffer);
   readonly #x = new Uint8Array(PAGE_SIZE);
   readonly #y = new Uint8Array(PAGE_SIZE);
   /** Engine time, ns, that one command may use. */
   hangLimitNs = HANG_LIMIT_US * 1000;
 
-  constructor(dma: DeviceDma, spaces: GpuSpaces, vram: DeviceMemory, events: EngineEvents) {
+  constructor({ name, dma, spaces, vram, counters }: EnginePlace, events: EngineEvents) {
+    this.counters = counters;
+    this.#opcodes = new Set(GPU_ENGINES[name].opcodes);
     this.#dma = dma;
     this.#spaces = spaces;
     this.#pages = new Pages(dma, spaces, vram);
@@ -88,9 +79,19 @@ export class Engine {
     return this.#head;
   }
 
-  /** True if a command is half done, or waits in the ring, and none hangs. */
+  /** True if a command is half done, or waits in the ring, and none hangs or waits for a fence. */
   hasWork(tail: number): boolean {
-    return !this.#hung && (this.#current !== undefined || this.#head !== tail);
+    return !this.#hung && !this.#waiting && (this.#current !== undefined || this.#head !== tail);
+  }
+
+  /** True if its command waits for a fence. */
+  get waiting(): boolean {
+    return this.#waiting;
+  }
+
+  /** Something may have reached the fence that it waits for, if it does. */
+  lookAgain(): void {
+    this.#looks = this.#waiting;
   }
 
   /** Engine time, ns, of the last step, and whether a command ended in it. */
@@ -106,25 +107,32 @@ export class Engine {
   /** Ends the command that runs, if there is one; the next step writes its completion. */
   endCommand(): void {
     this.#hung = false;
+    this.#endWait();
     if (this.#current) this.#current.status ??= CompletionStatus.hung;
   }
 
   reset(): void {
     this.#hung = false;
+    this.#endWait();
     this.#current = undefined;
     this.#head = 0;
   }
 
   /** Where it is in the ring, and in the command that runs. The hang limit is in a register. */
   save(): StateValues {
-    return { head: this.#head, hung: this.#hung, ...saveCommand(this.#current) };
+    return { head: this.#head, hung: this.#hung, looks: this.#looks, ...saveCommand(this.#current) };
   }
 
   /** @throws StateError */
   restore(state: StateReader): void {
     this.#head = state.integer('head', RING_ENTRIES_MAX - 1);
     this.#hung = state.boolean('hung');
-    this.#current = restoreCommand(state);
+    const command = restoreCommand(state);
+    if (command && command.status === undefined && !this.#opcodes.has(command.opcode))
+      throw state.error('command.opcode', `is ${command.opcode}; accepted: ${[...this.#opcodes].join(', ')}`);
+    this.#current = command;
+    this.#waiting = isWait(command);
+    this.#looks = this.#waiting && state.boolean('looks');
   }
 
   /** One bounded piece of work towards `tail`. */
@@ -136,6 +144,28 @@ export class Engine {
     const outcome = this.#current ? this.#advance(this.#current, ring) : this.#fetch(ring);
     if (outcome === 'stalled') return 'stalled';
     return this.hasWork(tail) ? 'more' : 'idle';
+  }
+
+  /** Looks at the fence that it waits for, if there is reason to. No work: it costs no engine time. */
+  look(): Outcome {
+    const command = this.#current;
+    if (!this.#looks || !command) return 'progress';
+    this.#spaces.reserve(1);
+    const seen = this.#readFence(command);
+    if (seen === -DMA_RETRY) return 'stalled';
+    this.#looks = false;
+    if (seen === -DMA_FAULT) this.#fail(command);
+    else if (fencePassed(this.#word.getUint32(0, true), command.value)) {
+      command.crc = this.#word.getUint32(0, true);
+      command.status = CompletionStatus.ok;
+    }
+    this.#waiting = command.status === undefined;
+    return 'progress';
+  }
+
+  #endWait(): void {
+    this.#waiting = false;
+    this.#looks = false;
   }
 
   /** Runs once per piece of a command, before it; a faulty model overrides what it does. */
@@ -150,10 +180,14 @@ export class Engine {
     }
     this.#costNs += COMMAND_NS;
     const command = parseCommand(this.#entryView);
-    if (!isSound(command, this.#spaces.limit(command.context))) command.status = CompletionStatus.badCommand;
+    const runs = this.#opcodes.has(command.opcode);
+    if (!runs || !isSound(command, this.#spaces.limit(command.context)))
+      command.status = CompletionStatus.badCommand;
     else if (command.opcode === Opcode.nop || command.length === 0) command.status = CompletionStatus.ok;
     else if (command.opcode === Opcode.compute) command.crc = KERNELS[command.value]?.start ?? 0;
     this.#current = command;
+    this.#waiting = isWait(command);
+    this.#looks = this.#waiting;
     return 'progress';
   }
 
@@ -163,9 +197,7 @@ export class Engine {
       const moved = this.#piece(command);
       if (moved === -DMA_RETRY) return 'stalled';
       if (moved === -DMA_FAULT) {
-        command.status = CompletionStatus.fault;
-        const { va, iova } = this.#spaces.lastFault;
-        this.#events.faulted(command.context, va, iova);
+        this.#fail(command);
         break;
       }
       command.done += moved;
@@ -174,6 +206,12 @@ export class Engine {
     if (command.status !== undefined) return this.#complete(command, command.status, ring);
     this.#watch(command);
     return 'progress';
+  }
+
+  #fail(command: Command): void {
+    command.status = CompletionStatus.fault;
+    const { va, iova } = this.#spaces.lastFault;
+    this.#events.faulted(command.context, va, iova);
   }
 
   /** A command without an end would keep the engine for ever: it is stopped, and the guest told. */
@@ -193,6 +231,7 @@ export class Engine {
     if (command.opcode === Opcode.copy) return this.#copy(command, target, source, left);
     if (command.opcode === Opcode.compute) return this.#compute(command, target, source, left);
     if (command.opcode === Opcode.updatePtes) return this.#updatePte(command, target, source);
+    if (command.opcode === Opcode.signal) return this.#signal(command, target);
     return this.#checksum(command, source, left);
   }
 
@@ -286,6 +325,22 @@ export class Engine {
     const status = this.#spaces.update(context, target, source, value, bytes);
     this.#costNs += PTE_NS;
     return status < 0 ? status : bytes;
+  }
+
+  /** By short DMA: its section orders what was done before it before the word, as it does for a completion. */
+  #signal({ context, value }: Command, target: number): number {
+    const pfn = this.#spaces.translate(context, target, PERM_WRITE);
+    if (pfn < 0) return pfn;
+    this.#word.setUint32(0, value, true);
+    const status = this.#pages.store({ context, va: target, pfn }, this.#wordBytes);
+    return status === DMA_OK ? FENCE_BYTES : -status;
+  }
+
+  /** Reads the word of a fence; a DMA status, negative. */
+  #readFence({ context, source }: Command): number {
+    const pfn = this.#spaces.translate(context, source, PERM_READ);
+    if (pfn < 0) return pfn;
+    return -this.#pages.load({ context, va: source, pfn }, this.#wordBytes);
   }
 
   #complete(command: Command, status: number, ring: RingSetup): Outcome {

@@ -57,6 +57,6 @@ export const FAULTY_PARTS: Readonly<Record<string, VgpuParts>> = {
   },
   'worker-crash': {
     ...SOUND_PARTS,
-    engine: (context, spaces, vram, events) => new CrashingEngine(context.dma, spaces, vram, events),
+    engine: (place, events) => new CrashingEngine(place, events),
   },
 };
