@@ -3,8 +3,8 @@
  * meanwhile and compared byte for byte at the end of each move; commands are in flight when a VM pauses, and their
  * results are checked where it goes on.
  *
- * `--param hops=4` moves more often, `--param bufferPages=128` makes the buffers smaller, `--param downtimeMs=5` has more
- * rounds copied before each pause.
+ * `--param hops=4` moves more often, `--param bufferPages=128` makes the buffers smaller, `--param downtimeMs=100` pauses
+ * sooner, with more left to copy.
  */
 import { crc32 } from 'node:zlib';
 import {
@@ -44,6 +44,21 @@ interface Buffers {
 interface Carried {
   readonly hops: number;
   readonly gpus: readonly Buffers[];
+  /** Pages that nobody touches, each of its own bytes. */
+  readonly ballast: readonly Gpa[];
+}
+
+/** What page `index` of the ballast holds. */
+function ballastPage(vm: GuestVm, index: number): Uint8Array {
+  const words = new Uint32Array(PAGE / 4);
+  for (let i = 0; i < words.length; i++) words[i] = Math.imul(vm.seed + index, 2654435761) + i;
+  return new Uint8Array(words.buffer);
+}
+
+function load(vm: GuestVm): Gpa[] {
+  const ballast = allocatePages(vm, (Number(vm.params.ballastMiB) * 2 ** 20) / PAGE);
+  for (const [index, page] of ballast.entries()) vm.ram.write(page, ballastPage(vm, index));
+  return ballast;
 }
 
 async function setUp(vm: GuestVm): Promise<Buffers[]> {
@@ -107,10 +122,10 @@ async function collect(vm: GuestVm, gpu: GuestGpu, { pages, value }: Buffers): P
 }
 
 /** Moves the VM. One that has to stay is a failure of the run, but its work goes on. */
-async function move(vm: GuestVm, hops: number, gpus: readonly Buffers[]): Promise<void> {
-  await vm.phase(`move ${hops + 1}`);
+async function move(vm: GuestVm, state: Carried): Promise<void> {
+  await vm.phase(`move ${state.hops + 1}`);
   try {
-    await migrate(vm, hops, gpus);
+    await migrate(vm, state);
   } catch (error) {
     if (!(error instanceof MigrationError)) throw error;
     vm.verify.fail(`did not move: ${error.message}`);
@@ -118,12 +133,13 @@ async function move(vm: GuestVm, hops: number, gpus: readonly Buffers[]): Promis
   }
 }
 
-async function migrate(vm: GuestVm, hops: number, gpus: readonly Buffers[]): Promise<void> {
+async function migrate(vm: GuestVm, { hops, gpus, ballast }: Carried): Promise<void> {
   await vm.migrate({
     compare: true,
     downtimeMs: Number(vm.params.downtimeMs),
     work: async (pause: Pause): Promise<Carried> => ({
       hops: hops + 1,
+      ballast,
       gpus: await Promise.all(vm.gpus.map((gpu, i) => workUntil(vm, gpu, gpus[i] as Buffers, pause))),
     }),
   });
@@ -136,16 +152,17 @@ export default scenario({
   vgpus: 2,
   hosts: 2,
   ramMiB: 64,
-  params: { hops: 2, bufferPages: 256, downtimeMs: 20 },
+  params: { hops: 2, bufferPages: 256, ballastMiB: 24, downtimeMs: 5 },
   async guest(vm: GuestVm) {
-    await move(vm, 0, await setUp(vm));
+    await move(vm, { hops: 0, ballast: load(vm), gpus: await setUp(vm) });
   },
   async resume(vm: GuestVm, state: unknown) {
-    const { hops, gpus } = state as Carried;
+    const { hops, gpus, ballast } = state as Carried;
     const inFlight = await Promise.all(vm.gpus.map((gpu, i) => collect(vm, gpu, gpus[i] as Buffers)));
     vm.note(`VM ${vm.id}: arrived with ${inFlight.reduce((a, b) => a + b, 0)} commands in flight`);
     await vm.eachGpu((gpu) => churnRound(vm, gpu, CHURN_VA, CHURN_PAGES, vm.viommu !== 'none'));
-    if (hops < Number(vm.params.hops)) await move(vm, hops, gpus);
-    else await vm.audit();
+    if (hops < Number(vm.params.hops)) return move(vm, { hops, gpus, ballast });
+    for (const [index, page] of ballast.entries()) vm.verify.pages([page], ballastPage(vm, index), 'ballast');
+    await vm.audit();
   },
 });

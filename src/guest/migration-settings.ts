@@ -23,8 +23,11 @@ export interface MigrationSettings {
 
 /** One copy of what was dirty. */
 export interface MigrationRound {
+  /** Of pages; those full of zeros go as a few bytes. */
   readonly ramBytes: number;
   readonly deviceBytes: number;
+  /** What went through the socket for both. */
+  readonly sentBytes: number;
   readonly tookUs: number;
 }
 
@@ -72,12 +75,12 @@ const ms = (us: number): string => `${(us / 1000).toFixed(1)} ms`;
 /** A migration in a few lines, for the report. */
 export function migrationLines(vm: number, figures: MigrationFigures): string[] {
   const { from, to, rounds, forced, totalUs, downtimeUs, comparedBytes, differentBytes } = figures;
-  const sent = rounds.reduce((sum, { ramBytes, deviceBytes }) => sum + ramBytes + deviceBytes, 0);
+  const sent = rounds.reduce((sum, { sentBytes }) => sum + sentBytes, 0);
   const sizes = rounds.map(({ ramBytes, deviceBytes }) => mib(ramBytes + deviceBytes)).join(', ');
   const compared =
     comparedBytes > 0 ? `; ${mib(comparedBytes)} compared, ${differentBytes} bytes differ` : '';
   return [
-    `VM ${vm}: host ${from} → ${to} in ${ms(totalUs)}, downtime ${ms(downtimeUs)}, ${mib(sent)} sent${compared}`,
-    `VM ${vm}: ${rounds.length} rounds${forced ? ' (did not converge)' : ''}: ${sizes}`,
+    `VM ${vm}: host ${from} → ${to} in ${ms(totalUs)}, downtime ${ms(downtimeUs)}, ${mib(sent)} through the socket${compared}`,
+    `VM ${vm}: ${rounds.length} rounds${forced ? ' (did not converge)' : ''}, of pages ${sizes}`,
   ];
 }

@@ -146,18 +146,21 @@ export class Outgoing {
 
   #isLittleLeft(): boolean {
     const last = this.#rounds.at(-1) as MigrationRound;
-    const perUs = (last.ramBytes + last.deviceBytes) / Math.max(1, last.tookUs);
+    // What pages full of zeros cost says nothing of others.
+    const perUs = last.sentBytes / Math.max(1, last.tookUs);
     const leftUs = this.#ram.pendingBytes / Math.max(perUs, Number.EPSILON);
     return leftUs <= this.#settings.downtimeMs * 1000;
   }
 
   /** Sends RAM and the devices' data, and counts them. */
   async #round(devices: () => Promise<number>): Promise<void> {
-    const [since, ramBefore] = [nowUs(), this.#ram.bytesSent];
+    const { socket } = this.#passage;
+    const [since, ramBefore, sentBefore] = [nowUs(), this.#ram.bytesSent, socket.bytesSent];
     const [deviceBytes] = await Promise.all([devices(), this.#ram.send()]);
     this.#rounds.push({
       ramBytes: this.#ram.bytesSent - ramBefore,
       deviceBytes,
+      sentBytes: socket.bytesSent - sentBefore,
       tookUs: nowUs() - since,
     });
   }
