@@ -22,7 +22,9 @@ const SILENCE_MS = 1_000;
 const SOUND_SILENCE_MS = 20_000;
 /** Scripts of VMs that arrive broken may wait for what never comes. */
 const SCRIPT_MS = 3_000;
-const SOUND_TRIES = 10;
+/** How long a host may take to let go of what came before, and have room again; asked as often as this. */
+const ROOM_MS = 60_000;
+const ROOM_POLL_MS = 100;
 /** A sound stream must be taken in after so many broken ones. */
 const SOUND_EVERY = 10;
 
@@ -156,9 +158,11 @@ export async function fuzzMigration(
     const sound = async (after: number) => {
       const before = results().length;
       let ending: Ending = 'silence';
-      // While what came before is being let go there may be no room.
-      for (let tries = 0; tries < SOUND_TRIES && ending !== 'migrationRunning'; tries++)
+      const deadline = performance.now() + ROOM_MS;
+      while (ending !== 'migrationRunning' && performance.now() < deadline) {
         ending = await say(path, frames, SOUND_SILENCE_MS);
+        await new Promise((resolve) => setTimeout(resolve, ROOM_POLL_MS));
+      }
       if (ending !== 'migrationRunning') throw new Error(`after case ${after} a sound VM: ${ending}`);
       await until(() => results().length > before, `the end of the sound VM after case ${after}`);
       const { scriptError, failures } = results().at(-1)?.result ?? {};
