@@ -38,12 +38,16 @@ interface Waiting {
 
 export class DeviceControl {
   readonly #device: ControlledDevice;
+  readonly #timeoutMs: number;
+  /** Answers to requests that were given up, still to come: they are in order, and none is the next request's. */
+  readonly #late: FrameKind[] = [];
   #waiting: Waiting | undefined;
   /** Requests take their turn. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(device: ControlledDevice) {
+  constructor(device: ControlledDevice, timeoutMs = DEVICE_ANSWER_TIMEOUT_MS) {
     this.#device = device;
+    this.#timeoutMs = timeoutMs;
   }
 
   /** Has the device enter a state. @throws DeviceMigrationError with the device's reason */
@@ -67,7 +71,8 @@ export class DeviceControl {
 
   /** Takes an answer; anything else is left alone. */
   answered(frame: Frame): void {
-    if (this.#waiting?.kind === frame.kind) this.#waiting.resolve(frame.body);
+    if (this.#late[0] === frame.kind) this.#late.shift();
+    else if (this.#waiting?.kind === frame.kind) this.#waiting.resolve(frame.body);
   }
 
   /** The device is gone: nobody will answer. */
@@ -92,9 +97,10 @@ export class DeviceControl {
         cancel();
         act();
       };
-      const cancel = after(DEVICE_ANSWER_TIMEOUT_MS, () =>
-        this.lost(`no answer to ${request} within ${DEVICE_ANSWER_TIMEOUT_MS} ms`),
-      );
+      const cancel = after(this.#timeoutMs, () => {
+        this.#late.push(ANSWERS[request]);
+        this.lost(`no answer to ${request} within ${this.#timeoutMs} ms`);
+      });
       this.#waiting = {
         kind: ANSWERS[request],
         resolve: (answer) => end(() => resolve(answer as Answer<R>)),

@@ -6,8 +6,8 @@
  * uses it, so the log needs no atomics.
  */
 import { hex } from '../address/address.ts';
+import { DirtyPages, PAGES_PER_CHUNK } from './dirty-pages.ts';
 import type { BarRegion } from './model.ts';
-import { PAGES_PER_CHUNK, PageLog } from './page-log.ts';
 
 /** Largest memory that a device may have. */
 export const DEVICE_MEMORY_BYTES_MAX: number = 16 * 2 ** 30;
@@ -37,7 +37,7 @@ export class DeviceMemory implements BarRegion {
   readonly name: string;
   readonly size: number;
   readonly #chunks = new Map<number, Buffer>();
-  #log: PageLog | undefined;
+  #log: DirtyPages | undefined;
 
   /** @throws RangeError for a size that is not a whole number of bytes from 1 to DEVICE_MEMORY_BYTES_MAX */
   constructor(name: string, size: number) {
@@ -172,7 +172,7 @@ export class DeviceMemory implements BarRegion {
 
   /** Begins a log of dirty pages, in which every page that may not be 0 is once. */
   startTracking(): void {
-    this.#log = new PageLog(this.#chunks.keys(), Math.ceil(this.size / DIRTY_PAGE_BYTES));
+    this.#log = new DirtyPages(this.#chunks.keys(), Math.ceil(this.size / DIRTY_PAGE_BYTES));
   }
 
   stopTracking(): void {

@@ -134,6 +134,12 @@ describe('a VM that cannot move', function () {
     });
   });
 
+  it('stays if its script’s work does not end when it is told to', () =>
+    stays(
+      { params: { work: 'stays' } },
+      /stayed: MigrationError: the script's work did not end within 10000 ms/,
+    ));
+
   it('stays if nobody is there', async () => {
     await withHosts({}, async ({ start, heard }) => {
       start(0);

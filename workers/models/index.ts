@@ -9,7 +9,7 @@ import edu from './edu/edu.ts';
 import { Mdpy } from './mdpy/mdpy.ts';
 import { Mtty } from './mtty/mtty.ts';
 import { FAULTY_PARTS } from './vgpu/faulty.ts';
-import { Vgpu, type VgpuOptions } from './vgpu/vgpu.ts';
+import { Vgpu } from './vgpu/vgpu.ts';
 
 const serial =
   (ports: number): ModelFactory =>
@@ -24,8 +24,7 @@ const eachType = <T>(types: Readonly<Record<string, T>>, factory: (type: T) => M
   Object.fromEntries(Object.entries(types).map(([name, type]) => [name, factory(type)]));
 
 export const MODELS: Readonly<Record<string, ModelFactory>> = {
-  vgpu: (context, { fault, seat }: VgpuOptions) =>
-    new Vgpu(context, fault === '' ? undefined : FAULTY_PARTS[fault], seat),
+  vgpu: (context, { fault, seat }) => new Vgpu(context, fault === '' ? undefined : FAULTY_PARTS[fault], seat),
   edu: factoryOf(edu),
   mtty: serial(2),
   mdpy: display(MDPY_MODES['mdpy-vga']!),

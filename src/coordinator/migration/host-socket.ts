@@ -8,6 +8,15 @@ import { MigrationError } from '../../guest/migration-settings.ts';
 /** VMs that come at once; the next are refused. */
 export const ARRIVALS_LIMIT = 64;
 
+/** How long a source may take to hear that its VM is not taken. */
+const DRAIN_MS = 5_000;
+
+/** Tells a source that its VM is not taken, and why. Never rejects: it may be gone. */
+export async function refuse(socket: FrameSocket, reason: string): Promise<void> {
+  await socket.send('migrationFailed', { reason }).catch(() => {});
+  await socket.drain(DRAIN_MS);
+}
+
 export class HostSocket {
   /** Number of this host process. */
   readonly process: number;
@@ -28,12 +37,13 @@ export class HostSocket {
   /** Takes VMs in: `serve` is given each connection, and resolves when it is done. Resolves when it listens. */
   listen(serve: (socket: FrameSocket) => Promise<void>, owner: FrameSocketOwner): Promise<void> {
     const server = createServer((socket) => {
+      const stream = new FrameSocket(socket, owner);
       if (this.#arrivals >= ARRIVALS_LIMIT) {
-        socket.destroy();
+        void refuse(stream, `${ARRIVALS_LIMIT} VMs are coming already; accepted: a try later`);
         return;
       }
       this.#arrivals++;
-      void serve(new FrameSocket(socket, owner)).finally(() => this.#arrivals--);
+      void serve(stream).finally(() => this.#arrivals--);
     });
     this.#server = server;
     return new Promise((resolve, reject) => {

@@ -8,6 +8,7 @@ import { MigrationError } from '../../guest/migration-settings.ts';
 import type { GuestCarried } from '../../guest/protocol.ts';
 import type { GuestRam } from '../../host/guest-ram.ts';
 import type { VmDevice } from '../vm-device.ts';
+import { refuse } from './host-socket.ts';
 import { MIGRATION_VERSION } from './outgoing.ts';
 
 /** The VM that is being filled. */
@@ -30,9 +31,6 @@ export interface ArrivalHost {
 
 /** Bytes of the vIOMMU's state, and of the guest's, that a source may send: several times what there can be. */
 export const STATE_BYTES_LIMIT: number = 128 * 2 ** 20;
-
-/** How long a source may take to hear that its VM is not taken. */
-const DRAIN_MS = 5_000;
 
 /** Zeros to store or compare with, as many at once. */
 const ZEROS = new Uint8Array(2 ** 20);
@@ -91,9 +89,8 @@ export class Incoming {
       this.#socket.close();
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      await this.#socket.send('migrationFailed', { reason }).catch(() => {}); // the source may be gone
       await Promise.all([
-        this.#socket.drain(DRAIN_MS),
+        refuse(this.#socket, reason),
         this.#vm && !this.#resumed ? this.#host.discard(this.#vm) : undefined,
       ]);
     }

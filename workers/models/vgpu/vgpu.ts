@@ -8,7 +8,6 @@ import type {
   BarRegion,
   DeviceContext,
   DeviceModel,
-  DeviceOptions,
   ModelState,
   StateReader,
   StateValues,
@@ -43,12 +42,6 @@ import { Aperture, makeVram } from './vram.ts';
 /** Of the values that the model saves. */
 const STATE_VERSION = 2;
 const ADDRESS_MASK = (1n << 48n) - 1n;
-
-/** What a vGPU is given beside the options of every model. */
-export interface VgpuOptions extends DeviceOptions {
-  /** Its seat at the engine of its physical GPU; without one it has an engine of its own. */
-  readonly seat?: SeatHandle;
-}
 
 /** The parts that a faulty variant replaces. */
 export interface VgpuParts {

@@ -57,7 +57,7 @@ class PageSet {
   }
 }
 
-export class PageLog {
+export class DirtyPages {
   readonly #initial = new PageSet();
   readonly #dirty = new PageSet();
 

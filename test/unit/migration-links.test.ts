@@ -1,0 +1,177 @@
+/**
+ * What a migration talks through: requests to a device, frames between two hosts; and their bounds.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { encodeFrame, FRAME_BYTES_LIMIT, type Frame } from '../../src/channel/codec.ts';
+import { lengthPrefix } from '../../src/channel/delimited.ts';
+import { FrameSocket } from '../../src/channel/frame-socket.ts';
+import { DeviceControl } from '../../src/coordinator/device-control.ts';
+import { ARRIVALS_LIMIT, HostSocket } from '../../src/coordinator/migration/host-socket.ts';
+import { Incoming, STATE_BYTES_LIMIT } from '../../src/coordinator/migration/incoming.ts';
+
+const header = (device: number) => ({ timeUs: 0, process: 0, vm: 0, device });
+const owner = { header };
+
+/** How a promise ended, in words. */
+const endOf = (work: Promise<unknown>): Promise<string> =>
+  work.then(
+    () => 'resolved',
+    (error: Error) => error.message,
+  );
+
+async function withFolder(test: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'mdevsim-links-'));
+  try {
+    await test(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Two ends of a connection: frames, and what lies under them. */
+const withPair = (test: (frames: FrameSocket, raw: Socket) => Promise<void>): Promise<void> =>
+  withFolder(async (folder) => {
+    const path = join(folder, 'x.sock');
+    const server = createServer();
+    await new Promise<void>((resolve) => {
+      server.listen(path, resolve);
+    });
+    const accepted = new Promise<Socket>((resolve) => {
+      server.once('connection', resolve);
+    });
+    const raw = connect(path).on('error', () => {});
+    const frames = new FrameSocket(await accepted, owner);
+    await test(frames, raw);
+    frames.close();
+    raw.destroy();
+    server.close();
+  });
+
+const delimitedFrame = (frame: Uint8Array) => Buffer.concat([lengthPrefix(frame.length), frame]);
+
+describe('frames over a socket', () => {
+  it('come whole, however the bytes are cut', () =>
+    withPair(async (frames, raw) => {
+      const bytes = delimitedFrame(encodeFrame(header(3), 'deviceDataRead', { maxBytes: 77 }));
+      for (const byte of bytes) raw.write(Uint8Array.of(byte));
+      const { kind, body, header: got } = await frames.next();
+      expect([kind, body, got.device]).to.deep.equal(['deviceDataRead', { maxBytes: 77 }, 3]);
+    }));
+
+  it('end with silence, with the other side, and inside a frame', async () => {
+    await withPair(async (frames) => {
+      expect(await endOf(frames.next(20))).to.equal('the other host has sent nothing for 20 ms');
+    });
+    await withPair(async (frames, raw) => {
+      raw.end();
+      expect(await endOf(frames.next())).to.equal('the other host has gone');
+    });
+    await withPair(async (frames, raw) => {
+      raw.end(lengthPrefix(100));
+      expect(await endOf(frames.next())).to.equal('the other host ended inside a frame, at offset 0');
+    });
+  });
+
+  it('have a limit', () =>
+    withPair(async (frames, raw) => {
+      raw.write(lengthPrefix(FRAME_BYTES_LIMIT + 1));
+      expect(await endOf(frames.next())).to.match(/frame of \d+ bytes at offset 0; accepted: up to \d+/);
+    }));
+});
+
+describe('requests to a device', () => {
+  const LIMIT_MS = 20;
+  const changed = (state: number): Frame => ({
+    header: header(0),
+    kind: 'deviceStateChanged',
+    body: { state, error: state === 0 ? 'cannot' : '' },
+  });
+
+  it('are answered one by one', async () => {
+    const sent: unknown[] = [];
+    const control = new DeviceControl({ name: 'dev', send: (_, body) => sent.push(body) > 0 });
+    const [first, second] = [endOf(control.setState(1)), endOf(control.setState(2))];
+    await Promise.resolve();
+    expect(sent).to.deep.equal([{ state: 1 }]);
+    control.answered(changed(0));
+    expect(await first).to.equal('dev: cannot');
+    control.answered(changed(2));
+    expect(await second).to.equal('resolved');
+  });
+
+  it('are given up in time, and a late answer is not the next one’s', async () => {
+    const control = new DeviceControl({ name: 'dev', send: () => true }, LIMIT_MS);
+    expect(await endOf(control.setState(6))).to.equal(
+      `dev is lost: no answer to deviceStateSet within ${LIMIT_MS} ms`,
+    );
+    let ended = '';
+    const next = endOf(control.setState(2)).then((end) => {
+      ended = end;
+    });
+    await new Promise(setImmediate);
+    control.answered(changed(6));
+    await new Promise(setImmediate);
+    expect(ended).to.equal('');
+    control.answered(changed(2));
+    await next;
+    expect(ended).to.equal('resolved');
+  });
+
+  it('fail when the ring is full, and when the device goes', async () => {
+    const full = new DeviceControl({ name: 'dev', send: () => false });
+    expect(await endOf(full.read(1))).to.match(/its control ring has no room for deviceDataRead/);
+    const control = new DeviceControl({ name: 'dev', send: () => true });
+    const waiting = endOf(control.write(new Uint8Array(1)));
+    await new Promise(setImmediate);
+    control.lost('its thread has ended');
+    expect(await waiting).to.equal('dev is lost: its thread has ended');
+  });
+});
+
+describe('a host that VMs come to', () => {
+  it('takes in so many at once, and tells the next why not', () =>
+    withFolder(async (folder) => {
+      const host = new HostSocket(0, [join(folder, '0.sock')]);
+      let letGo = () => {};
+      const held = new Promise<void>((resolve) => {
+        letGo = resolve;
+      });
+      let served = 0;
+      await host.listen((stream) => {
+        served++;
+        return held.finally(() => stream.close());
+      }, owner);
+      const sources = [];
+      for (let i = 0; i <= ARRIVALS_LIMIT; i++) sources.push(await host.connect(0, owner));
+      const frame = await (sources.at(-1) as FrameSocket).next();
+      expect(frame.kind === 'migrationFailed' && frame.body.reason).to.match(/64 VMs are coming already/);
+      expect(served).to.equal(ARRIVALS_LIMIT);
+      letGo();
+      for (const source of sources) source.close();
+      host.close();
+    }));
+
+  it('takes so much of a state', () =>
+    withPair(async (frames, raw) => {
+      const nobody = {
+        prepare: () => Promise.reject(new Error('no VM was announced')),
+        discard: () => Promise.resolve(),
+      };
+      const serving = new Incoming(frames, nobody).serve();
+      const source = new FrameSocket(raw, owner);
+      const state = new Uint8Array(2 ** 20);
+      for (let bytes = 0; bytes <= STATE_BYTES_LIMIT; bytes += state.length)
+        await source.send('iommuState', { state });
+      const frame = await source.next();
+      expect(frame.kind === 'migrationFailed' && frame.body.reason).to.match(
+        /state of the vIOMMU of \d+ bytes; accepted: 134217728/,
+      );
+      source.close();
+      await serving;
+    }));
+});
