@@ -35,7 +35,7 @@ await build({
   chunkNames: 'guest/[name]-[hash]',
   entryPoints: {
     index: 'dist/src/index.js',
-    'device/sdk': 'dist/src/device/sdk.js',
+    'device/sdk/index': 'dist/src/device/sdk/index.js',
     'guest/guest': 'dist/workers/guest.js',
   },
 });

@@ -2,7 +2,7 @@
  * One random lookup among many mapped 4 KiB pages: this table, the same radix in C, and the trees others use.
  */
 import * as mem from '#mem';
-import * as address from '../src/address/address.ts';
+import * as address from '../src/memory/address.ts';
 import * as layout from '../src/pin-table/layout.ts';
 import * as walk from '../src/pin-table/walk.ts';
 import * as bare from './bare-lookup.ts';

@@ -1,7 +1,7 @@
 /**
  * Mapping and dropping 1 GiB: as 4 KiB pages beside the same radix in C, and as one leaf.
  */
-import { type Hpa, type Iova, PAGE_1G, PAGE_SIZE } from '../src/address/address.ts';
+import { type Hpa, type Iova, PAGE_1G, PAGE_SIZE } from '../src/memory/address.ts';
 import { PinTableWriter } from '../src/pin-table/writer.ts';
 import { format, type Report, takeTurns } from './report.ts';
 import type { Rival } from './rival.ts';

@@ -1,7 +1,7 @@
 /**
  * The tables and queries of the benches: the same on both sides.
  */
-import { type Hpa, type Iova, PAGE_2M, PAGE_SIZE } from '../src/address/address.ts';
+import { type Hpa, type Iova, PAGE_2M, PAGE_SIZE } from '../src/memory/address.ts';
 import { PinTableWriter } from '../src/pin-table/writer.ts';
 
 export const QUERIES = 2 ** 20;

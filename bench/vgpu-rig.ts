@@ -5,20 +5,20 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { Prng, sleep } from '#host';
-import { type Gpa, type Hpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../src/address/address.ts';
-import { encodeFrame } from '../src/channel/codec.ts';
+import * as vgpu from '../src/abi/vgpu/vgpu.ts';
 import { DeviceLink, DeviceState, RING_CONTROL } from '../src/channel/device-link.ts';
 import { doorbellWords } from '../src/channel/doorbell.ts';
 import { type MmioPort, REGION_BAR0, REGION_CONFIG } from '../src/channel/mmio-channel.ts';
 import { GpuPool } from '../src/coordinator/gpu-pool.ts';
 import type { DeviceOptions } from '../src/device/model.ts';
 import type { DeviceTask } from '../src/device/runtime.ts';
-import type { SeatHandle } from '../src/gpu/seat.ts';
-import { GuestRam } from '../src/host/guest-ram.ts';
-import { HPA_BASE } from '../src/host/host-memory.ts';
+import type { SeatHandle } from '../src/gpu/engine-slot.ts';
+import { type Gpa, type Hpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../src/memory/address.ts';
+import { GuestRam } from '../src/memory/guest-ram.ts';
+import { HPA_BASE } from '../src/memory/host-memory.ts';
 import { MSI_CAPABILITY, MSI_CONTROL_ENABLE } from '../src/pci/config-space.ts';
-import * as vgpu from '../src/pci/vgpu-interface.ts';
 import { PinTableWriter } from '../src/pin-table/writer.ts';
+import { encodeFrame } from '../src/proto/codec.ts';
 import { Container } from '../src/vfio/container.ts';
 
 /** Slots of a ring; a driver for load would have as many. */

@@ -5,10 +5,10 @@
 import { Worker } from 'node:worker_threads';
 import { nowUs, sleep, yieldTurn } from '#host';
 import * as mem from '#mem';
-import { PAGE_2M, PAGE_SIZE } from '../src/address/address.ts';
-import { DeviceHarness } from '../src/device/harness.ts';
-import * as vgpu from '../src/pci/vgpu-interface.ts';
-import { MODELS } from '../workers/models/index.ts';
+import * as vgpu from '../src/abi/vgpu/vgpu.ts';
+import { DeviceHarness } from '../src/device/sdk/harness.ts';
+import { PAGE_2M, PAGE_SIZE } from '../src/memory/address.ts';
+import { MODELS } from '../src/models/index.ts';
 import { format, median, type Report, takeTurns } from './report.ts';
 import { framesOf, startVgpus, type ThreadedVgpu, writeCommand } from './vgpu-rig.ts';
 

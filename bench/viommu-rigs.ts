@@ -3,23 +3,23 @@
  * in this thread. Behind it are real containers and pin tables.
  */
 import { Prng } from '#host';
-import { type Hpa, PAGE_SIZE, PERM_RW } from '../src/address/address.ts';
-import { ContainerNotifier } from '../src/coordinator/container-notifier.ts';
-import { SECOND_STAGE_IOTLB } from '../src/guest/vtd-descriptors.ts';
-import type { Descriptor } from '../src/guest/vtd-queue.ts';
-import { GuestRam } from '../src/host/guest-ram.ts';
-import { HPA_BASE } from '../src/host/host-memory.ts';
-import * as virtio from '../src/pci/virtio-format.ts';
-import * as format from '../src/pci/virtio-iommu-format.ts';
-import * as vtd from '../src/pci/vtd-format.ts';
+import * as virtio from '../src/abi/virtio.ts';
+import * as format from '../src/abi/virtio-iommu.ts';
+import * as vtd from '../src/abi/vtd.ts';
+import { ContainerNotifier } from '../src/coordinator/vm/container-notifier.ts';
+import { SECOND_STAGE_IOTLB } from '../src/guest/iommu/vtd/descriptors.ts';
+import type { Descriptor } from '../src/guest/iommu/vtd/invalidation-queue.ts';
+import { type Hpa, PAGE_SIZE, PERM_RW } from '../src/memory/address.ts';
+import { GuestRam } from '../src/memory/guest-ram.ts';
+import { HPA_BASE } from '../src/memory/host-memory.ts';
 import { PinTableWriter } from '../src/pin-table/writer.ts';
 import { Container } from '../src/vfio/container.ts';
 import { DeviceAddressSpace, IOVA_LIMIT } from '../src/viommu/address-space.ts';
-import { IntelIommu } from '../src/viommu/intel/iommu.ts';
-import { SecondLevelFormat, SecondLevelTables } from '../src/viommu/intel/second-level.ts';
 import type { Completion, TranslationVisitor } from '../src/viommu/notifier.ts';
 import type { VIommu } from '../src/viommu/viommu.ts';
 import { VirtioIommu } from '../src/viommu/virtio/iommu.ts';
+import { IntelIommu } from '../src/viommu/vtd/iommu.ts';
+import { SecondLevelFormat, SecondLevelTables } from '../src/viommu/vtd/second-level.ts';
 
 const MIB = 2 ** 20;
 const RAM_BYTES = 64 * MIB;

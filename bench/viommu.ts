@@ -2,8 +2,9 @@
  * The vIOMMUs in one thread: strict map and unmap of single pages through the guest's tables and queues, replay of a
  * million pages, and the cost of an event among many devices. Beside each a baseline of the same run.
  */
-import { PAGE_SIZE } from '../src/address/address.ts';
-import { INTERRUPT_RANGE_END, INTERRUPT_RANGE_START } from '../src/pci/vtd-format.ts';
+
+import { INTERRUPT_RANGE_END, INTERRUPT_RANGE_START } from '../src/abi/vtd.ts';
+import { PAGE_SIZE } from '../src/memory/address.ts';
 import { format, type Report, takeTurns } from './report.ts';
 import { timed } from './tables.ts';
 import { VirtioGuest, VtdGuest } from './viommu-rigs.ts';

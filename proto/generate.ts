@@ -1,5 +1,5 @@
 /**
- * Writes src/channel/schema.ts from mdevsim.proto: an interface for every message, and the code that reads and
+ * Writes src/proto/schema.ts from mdevsim.proto: an interface for every message, and the code that reads and
  * writes it through protobufjs's minimal runtime. `npm run proto`; a test fails when the file is out of date.
  *
  * Static code, because every device worker starts with it: building the same from a descriptor at run time costs a
@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
 
 const SOURCE = new URL('mdevsim.proto', import.meta.url);
-export const TARGET: string = fileURLToPath(new URL('../src/channel/schema.ts', import.meta.url));
+export const TARGET: string = fileURLToPath(new URL('../src/proto/schema.ts', import.meta.url));
 
 /** What a scalar is in TypeScript, its default, and its wire type. */
 const SCALARS: Readonly<

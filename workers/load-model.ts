@@ -2,9 +2,9 @@
  * Device models by name, or by the URL of a user's file.
  */
 import { registerHooks } from 'node:module';
-import { DeviceDefinitionError, factoryOf } from '../src/device/definition.ts';
 import type { ModelFactory } from '../src/device/model.ts';
-import { MODELS } from './models/index.ts';
+import { DeviceDefinitionError, factoryOf } from '../src/device/sdk/definition.ts';
+import { MODELS } from '../src/models/index.ts';
 
 /** Has this thread take a module's text from here. */
 function serve(module: string, source: string): void {

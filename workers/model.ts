@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { parentPort, workerData } from 'node:worker_threads';
-import { DeviceHarness } from '../src/device/harness.ts';
+import { DeviceHarness } from '../src/device/sdk/harness.ts';
 import { errorText } from './error-text.ts';
 import { loadModel } from './load-model.ts';
 

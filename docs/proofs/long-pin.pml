@@ -1,7 +1,7 @@
 /*
  * Long pins: pinAcquire and pinRelease against invalidate, wait, clear, reuse (src/pin-table/protocol.ts, writer.ts).
  *
- * Labels are the site names of src/host/sites.ts with underscores for dots; test/unit/proofs.test.ts compares them.
+ * Labels are the site names of src/platform/schedule-points.ts with underscores for dots; test/unit/proofs.test.ts compares them.
  * Runs are without bound, as in short-dma.pml. A pin is taken and dropped inside a short-DMA section, which is here
  * what short-dma.pml proves it to be: a drain waits for every section that was open at the bump, and a section opened
  * later sees what the bump published. A reader that holds a pin drops it sooner or later, in its own time: that is

@@ -1,7 +1,7 @@
 /*
  * Short DMA: dmaEnter, lookups, dmaExit against clear, bump, drain, reuse (src/pin-table/protocol.ts, writer.ts).
  *
- * Labels are the site names of src/host/sites.ts with underscores for dots; test/unit/proofs.test.ts compares them.
+ * Labels are the site names of src/platform/schedule-points.ts with underscores for dots; test/unit/proofs.test.ts compares them.
  * Every run is without bound: readers open sections and the writer maps and unmaps as often as they like, and each
  * may stop for good whenever it is between two operations. What is modelled and what is not: README.md.
  *

@@ -1,6 +1,6 @@
 /*
  * Long pins through a leaf table: one pin on the link, then one on the leaf, against a writer that drops a leaf, or
- * the whole table by looking at its link alone (src/pin-table/pins.ts, writer.ts).
+ * the whole table by looking at its link alone (src/pin-table/pin-counts.ts, writer.ts).
  *
  * Two pages share the one link; a table has a leaf for each. Sections, stale links, labels and runs without bound are
  * as in long-pin.pml. The pin word 0 is the link's; leaf `page` of table n is entry 2n - 1 + page.

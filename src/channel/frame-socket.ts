@@ -10,9 +10,9 @@ import {
   FrameError,
   type FrameHeader,
   type FrameKind,
-} from './codec.ts';
-import { delimited, lengthPrefix } from './delimited.ts';
-import type { FrameBodies } from './schema.ts';
+} from '../proto/codec.ts';
+import { delimited, lengthPrefix } from '../proto/delimited.ts';
+import type { FrameBodies } from '../proto/schema.ts';
 
 /** How long the other side may take to answer, unless the caller says otherwise. */
 export const ANSWER_TIMEOUT_MS = 60_000;

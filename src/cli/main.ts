@@ -2,10 +2,11 @@
  * The commands: parse, call, print.
  */
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { FrameError } from '../channel/codec.ts';
 import { VectorFileError } from '../conformance/vfio/vector-file.ts';
-import { CapacityError } from '../coordinator/limits.ts';
+import { CaptureError } from '../conformance/vfio-user/capture.ts';
+import { CapacityError } from '../coordinator/workers/capacity.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
+import { FrameError } from '../proto/codec.ts';
 import { ExitCode } from '../report/summary.ts';
 import { INJECTIONS } from '../scenario/run.ts';
 import {
@@ -17,7 +18,6 @@ import {
   VIOMMUS,
   VMS_LIMIT,
 } from '../scenario/scenario.ts';
-import { CaptureError } from '../vfio-user/capture.ts';
 import { CONFORMANCE_KINDS, conformanceCommand, QUIRKS } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { replayCommand } from './replay.ts';

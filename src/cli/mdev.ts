@@ -3,7 +3,7 @@
  */
 import { resolve } from 'node:path';
 import { after } from '#host';
-import { defaultHost } from '../mdev/default-host.ts';
+import { defaultHost } from '../coordinator/default-host.ts';
 import {
   diskReader,
   listJson,

@@ -1,9 +1,10 @@
 /**
  * `mdevsim replay`: captures through the real container; verdict first, then a line for each.
  */
+
+import { type MessageCost, type ReplayResult, replayCapture } from '../conformance/vfio-user/replay.ts';
 import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
-import { type MessageCost, type ReplayResult, replayCapture } from '../vfio-user/replay.ts';
 
 /** Replays the captures in order and prints them; resolves to the exit code. @throws CaptureError */
 export async function replayCommand(

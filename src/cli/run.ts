@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import { writeText } from '../mdev/sysfs-server.ts';
 import { progressColours } from '../report/colours.ts';
 import { ExitCode, summaryText } from '../report/summary.ts';
-import type { FleetProgress } from '../scenario/fleet.ts';
+import type { FleetProgress } from '../scenario/host-processes.ts';
 import { loadSettings } from '../scenario/load.ts';
 import { runScenario } from '../scenario/run.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';

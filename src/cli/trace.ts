@@ -1,8 +1,8 @@
 /**
  * `mdevsim trace`: prints trace files, merged by time.
  */
-import { bodyToJson, type Frame } from '../channel/codec.ts';
-import { readTrace } from '../channel/trace.ts';
+import { bodyToJson, type Frame } from '../proto/codec.ts';
+import { readTrace } from '../proto/trace.ts';
 
 /** Fields of messages that are addresses or sizes: printed in hex. */
 const HEX_FIELDS: ReadonlySet<string> = new Set(['iova', 'size', 'reason']);

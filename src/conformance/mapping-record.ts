@@ -2,8 +2,8 @@
  * The receiving end of map events for a vector run: what a container without limits would hold, at any bus address.
  */
 import BTreeModule from 'sorted-btree';
-import { type Gpa, hex, type Iova } from '../address/address.ts';
-import type { GuestRam } from '../host/guest-ram.ts';
+import { type Gpa, hex, type Iova } from '../memory/address.ts';
+import type { GuestRam } from '../memory/guest-ram.ts';
 import type {
   Completion,
   IovaRange,

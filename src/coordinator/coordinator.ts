@@ -6,13 +6,13 @@
  */
 import { yieldTurn } from '#host';
 import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
-import { TraceWriter } from '../channel/trace.ts';
-import { DeviceWatch } from './device-watch.ts';
+import { TraceWriter } from '../proto/trace.ts';
 import { GpuPool, type GpuSettings } from './gpu-pool.ts';
-import type { HostSocket } from './migration/host-socket.ts';
-import { DeviceSupervisor } from './supervisor.ts';
-import { Vm } from './vm.ts';
-import type { VmConfig, VmSurroundings } from './vm-config.ts';
+import type { VmConfig, VmSurroundings } from './vm/config.ts';
+import { DeviceWatch } from './vm/device-watchdog.ts';
+import type { HostSocket } from './vm/migration/host-socket.ts';
+import { Vm } from './vm/vm.ts';
+import { DeviceSupervisor } from './workers/supervisor.ts';
 
 /** The sleep is cut this often, in case a wake-up is ever lost. */
 const IDLE_WAIT_MS = 500;

@@ -1,10 +1,11 @@
 /**
  * The physical GPUs of one host process: as many as its vGPUs need, filled one after the other.
  */
-import type { VgpuFigures } from '../gpu/figures.ts';
+
+import type { SeatHandle } from '../gpu/engine-slot.ts';
 import { PhysicalGpu } from '../gpu/physical-gpu.ts';
 import { checkScheduling, DEFAULT_SCHEDULING, type Scheduling } from '../gpu/policy.ts';
-import type { SeatHandle } from '../gpu/seat.ts';
+import type { VgpuFigures } from '../gpu/stats.ts';
 import { DEFAULT_VGPU_TYPE, typeOfMdev, type VgpuType, vgpuType } from '../gpu/types.ts';
 
 /** Where a vGPU is. */

@@ -11,8 +11,8 @@ import {
   PERM_READ,
   PERM_RW,
   PERM_WRITE,
-} from '../address/address.ts';
-import type { HostMemory } from '../host/host-memory.ts';
+} from '../memory/address.ts';
+import type { HostMemory } from '../memory/host-memory.ts';
 import { ROOT_ENTRIES } from '../pin-table/layout.ts';
 import { framePerm, framePfn, PIN_DENIED, type PinTableReader } from '../pin-table/reader.ts';
 import { HeldPages } from './held-pages.ts';

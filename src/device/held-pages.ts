@@ -2,8 +2,8 @@
  * Which host pages a device holds, and how often: asked before every access to a pinned page, so an array instead of a
  * map (a copy of 4 KiB asks twice, and takes 180 ns itself; two lookups in a map of 8192 pages took about 100).
  */
-import { PAGE_SIZE } from '../address/address.ts';
-import type { HostMemory } from '../host/host-memory.ts';
+import { PAGE_SIZE } from '../memory/address.ts';
+import type { HostMemory } from '../memory/host-memory.ts';
 
 export class HeldPages {
   /** Pins held, over all pages. */

@@ -2,21 +2,21 @@
  * One device model and what stands around it: the context it is given, its registers as the bus sees them, and checks
  * of every answer it gives. A worker's runtime and a test's harness are two hosts of the same instance.
  */
-import type { Iova } from '../address/address.ts';
+
+import type { Scanout } from '../abi/scanout.ts';
 import { MAX_VECTORS } from '../channel/device-link.ts';
 import { REGION_CONFIG, REGION_SCANOUT } from '../channel/mmio-channel.ts';
-import type { FrameBodies } from '../channel/schema.ts';
-import type { HostMemory } from '../host/host-memory.ts';
-import { UNIMPLEMENTED_OFFSETS_LIMIT, type UnimplementedCount } from '../pci/registers.ts';
-import type { Scanout } from '../pci/scanout.ts';
+import type { Iova } from '../memory/address.ts';
+import type { HostMemory } from '../memory/host-memory.ts';
 import type { PinTableReader } from '../pin-table/reader.ts';
-import { readString, writeString } from './block-access.ts';
+import type { FrameBodies } from '../proto/schema.ts';
+import { UNIMPLEMENTED_OFFSETS_LIMIT, type UnimplementedCount } from '../registers/register-file.ts';
 import { checkModel } from './check-model.ts';
-import { type DeviceStreamPart, memoriesOf } from './device-stream.ts';
 import { DeviceDma } from './dma.ts';
 import { MetricSet } from './metrics.ts';
-import { DeviceMigration } from './migration.ts';
-import { type MigrationState, migrationStateName } from './migration-states.ts';
+import { DeviceMigration } from './migration/migration.ts';
+import { type MigrationState, migrationStateName } from './migration/states.ts';
+import { type DeviceStreamPart, memoriesOf } from './migration/stream-writer.ts';
 import {
   BAR_INDICES,
   type BarIndex,
@@ -28,7 +28,8 @@ import {
   type StepResult,
 } from './model.ts';
 import { ScanoutRegion } from './scanout-region.ts';
-import { SpinWatch } from './spin-watch.ts';
+import { SpinWatch } from './spin-detector.ts';
+import { readString, writeString } from './split-access.ts';
 import { TimerQueue } from './timers.ts';
 
 /** Lines a device may log; the rest are counted. */

@@ -5,7 +5,7 @@
  * Bytes are kept in chunks, made when they are first written to; what was never written reads as 0. One thread alone
  * uses it, so the log needs no atomics.
  */
-import { hex } from '../address/address.ts';
+import { hex } from '../memory/address.ts';
 import { DirtyPages, PAGES_PER_CHUNK } from './dirty-pages.ts';
 import type { BarRegion } from './model.ts';
 

@@ -3,12 +3,13 @@
  *
  * A model lives in IOVA space (R1): nothing here says whether a vIOMMU exists.
  */
-import type { Iova } from '../address/address.ts';
-import type { StateReader, StateValues } from '../channel/state-bag.ts';
-import type { SeatHandle } from '../gpu/seat.ts';
+
+import type { Scanout } from '../abi/scanout.ts';
+import type { SeatHandle } from '../gpu/engine-slot.ts';
+import type { Iova } from '../memory/address.ts';
 import type { ConfigSpace } from '../pci/config-space.ts';
-import type { UnimplementedCount } from '../pci/registers.ts';
-import type { Scanout } from '../pci/scanout.ts';
+import type { StateReader, StateValues } from '../proto/state-codec.ts';
+import type { UnimplementedCount } from '../registers/register-file.ts';
 import type { DeviceDma } from './dma.ts';
 import type { DeviceMemory } from './memory.ts';
 

@@ -3,19 +3,19 @@
  */
 import { getHeapStatistics } from 'node:v8';
 import { nowUs, wallMs } from '#host';
-import type { Iova } from '../address/address.ts';
-import { decodeFrame, encodeFrame, type Frame, type FrameKind } from '../channel/codec.ts';
 import { DEVICE_DATA_BYTES_MAX, DeviceLink, DeviceState } from '../channel/device-link.ts';
 import { MMIO_RING_ENTRIES, type MmioServer } from '../channel/mmio-channel.ts';
-import type { FrameBodies } from '../channel/schema.ts';
-import { StateError } from '../channel/state-bag.ts';
-import { HostMemory, type HostMemoryHandle } from '../host/host-memory.ts';
-import type { PinTableHandle } from '../pin-table/kernels.ts';
+import type { Iova } from '../memory/address.ts';
+import { HostMemory, type HostMemoryHandle } from '../memory/host-memory.ts';
 import { PinTableReader } from '../pin-table/reader.ts';
-import type { DeviceStreamPart } from './device-stream.ts';
+import type { PinTableHandle } from '../pin-table/wasm/kernels.ts';
+import { decodeFrame, encodeFrame, type Frame, type FrameKind } from '../proto/codec.ts';
+import type { FrameBodies } from '../proto/schema.ts';
+import { StateError } from '../proto/state-codec.ts';
 import { DeviceInstance } from './instance.ts';
-import { MigrationStateError } from './migration.ts';
-import { MigrationState } from './migration-states.ts';
+import { MigrationStateError } from './migration/migration.ts';
+import { MigrationState } from './migration/states.ts';
+import type { DeviceStreamPart } from './migration/stream-writer.ts';
 import type { DeviceOptions, ModelFactory, StepResult } from './model.ts';
 
 /** Everything a device worker is given: shared memory and numbers. */

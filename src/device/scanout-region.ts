@@ -1,7 +1,7 @@
 /**
  * A model's scanout as the region REGION_SCANOUT: a header, then the lines. Reading from its start takes a new look.
  */
-import { checkScanout, encodeScanoutHeader, SCANOUT_HEADER_BYTES, type Scanout } from '../pci/scanout.ts';
+import { checkScanout, encodeScanoutHeader, SCANOUT_HEADER_BYTES, type Scanout } from '../abi/scanout.ts';
 import type { DeviceModel } from './model.ts';
 
 export class ScanoutRegion {

@@ -3,7 +3,7 @@
  */
 import * as mem from '#mem';
 import { RING_ENGINE, ringDevice } from '../channel/device-link.ts';
-import { readFigures, type VgpuFigures } from './figures.ts';
+import type { SeatHandle } from './engine-slot.ts';
 import {
   GPU_BYTES,
   GpuWord,
@@ -17,7 +17,7 @@ import {
   wantWord,
 } from './layout.ts';
 import { checkScheduling, DEFAULT_SCHEDULING, POLICIES, type Scheduling } from './policy.ts';
-import type { SeatHandle } from './seat.ts';
+import { readFigures, type VgpuFigures } from './stats.ts';
 import { GPU_VRAM_MIB, type VgpuType } from './types.ts';
 
 const { and, cas, ld, st, wordsOf } = mem;

@@ -1,7 +1,7 @@
 /**
  * vGPU types: what part of a physical GPU's memory and engine one vGPU of the type has.
  */
-import { MDEV_GPU, SRIOV_GPU, VRAM_MIB } from '../mdev/default-host.ts';
+import { MDEV_GPU, SRIOV_GPU, VRAM_MIB } from '../coordinator/default-host.ts';
 
 export interface VgpuType {
   readonly id: string;

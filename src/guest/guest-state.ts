@@ -2,12 +2,12 @@
  * What a guest's drivers know beside RAM and hardware, as it travels to another host: plain JSON, from the same software
  * over the hosts' own connection. Whether it is meant for this VM is checked here; its inner shapes are not.
  */
-import type { DmaBuffer, DmaDomain } from './dma-api.ts';
-import type { GuestDomain } from './iommu-driver.ts';
-import type { IovaAllocatorState } from './iova-allocator.ts';
+import type { DmaBuffer, DmaDomain } from './iommu/dma-api.ts';
+import type { GuestDomain } from './iommu/guest-iommu.ts';
+import type { IovaAllocatorState } from './iommu/iova-allocator.ts';
+import type { VirtioIommuDriverState } from './iommu/virtio/driver.ts';
 import type { PageAllocatorState } from './page-allocator.ts';
 import type { GuestTask } from './protocol.ts';
-import type { VirtioIommuDriverState } from './virtio-iommu-driver.ts';
 
 /** Of the shapes below and of all that they contain. */
 export const GUEST_STATE_VERSION = 2;

@@ -2,15 +2,14 @@
  * A VM as its script sees it: RAM, devices, vIOMMU, and the means to check and to report.
  */
 import { nowUs, Prng, sleep } from '#host';
-import { FOUR_GIB, type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../address/address.ts';
 import { Doorbell } from '../channel/doorbell.ts';
 import { MmioPort, REGION_BAR0 } from '../channel/mmio-channel.ts';
-import type { VgpuFigures } from '../gpu/figures.ts';
 import type { Scheduling } from '../gpu/policy.ts';
-import { GuestRam } from '../host/guest-ram.ts';
+import type { VgpuFigures } from '../gpu/stats.ts';
+import { FOUR_GIB, type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../memory/address.ts';
+import { GuestRam } from '../memory/guest-ram.ts';
 import { Latencies } from '../report/histograms.ts';
-import { DmaApi, type DmaBuffer, type DmaDomain } from './dma-api.ts';
-import { DeviceLostError, GpuDriver } from './gpu-driver.ts';
+import { DeviceLostError, GpuDriver } from './gpu/driver.ts';
 import {
   carriedState,
   domainOf,
@@ -22,18 +21,19 @@ import {
   saveBuffer,
 } from './guest-state.ts';
 import { InFlightError } from './in-flight.ts';
-import type { GuestDomain, GuestIommu } from './iommu-driver.ts';
-import { IovaAllocator } from './iova-allocator.ts';
-import { makeGuestIommu, restoreGuestIommu, startsAtBoot } from './make-guest-iommu.ts';
+import { makeGuestIommu, restoreGuestIommu, startsAtBoot } from './iommu/create-guest-iommu.ts';
+import { DmaApi, type DmaBuffer, type DmaDomain } from './iommu/dma-api.ts';
+import type { GuestDomain, GuestIommu } from './iommu/guest-iommu.ts';
+import { IovaAllocator } from './iommu/iova-allocator.ts';
+import { VirtioIommuDriver } from './iommu/virtio/driver.ts';
+import { OnFirstUse } from './lazy.ts';
 import { type MigrateOptions, migrate, VmMovedError } from './migration.ts';
 import { MigrationError } from './migration-settings.ts';
-import { OnFirstUse } from './on-first-use.ts';
 import { PageAllocator, type PageAllocatorState } from './page-allocator.ts';
 import { GuestPciDevice } from './pci-device.ts';
 import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
 import type { RegisterPort } from './register-port.ts';
 import { Verifier } from './verifier.ts';
-import { VirtioIommuDriver } from './virtio-iommu-driver.ts';
 
 /** IOVAs handed out by the DMA API: above every GPA, so that they are never identity by chance. */
 const IOVA_BASE = 2 ** 34;

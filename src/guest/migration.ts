@@ -3,7 +3,7 @@
  * what its drivers and its script know. The script's function ends here; at the other host its `resume` begins.
  */
 import { after, nowUs } from '#host';
-import type { GuestRam } from '../host/guest-ram.ts';
+import type { GuestRam } from '../memory/guest-ram.ts';
 import {
   DOWNTIME_LIMIT_MS,
   MigrationError,

@@ -1,9 +1,9 @@
 /**
  * The guest's own memory for tables and buffers: zeroed pages out of one range of guest RAM.
  */
-import { alignDown, hex, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
-import type { GuestRam } from '../host/guest-ram.ts';
-import { numbersOf, type Run, runsOf } from './runs.ts';
+import { alignDown, hex, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
+import type { GuestRam } from '../memory/guest-ram.ts';
+import { numbersOf, type Run, runsOf } from './run-length.ts';
 
 /** Thrown when the range has no free page or block left. */
 export class PageAllocatorExhausted extends Error {

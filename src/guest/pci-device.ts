@@ -4,7 +4,7 @@
 import { nowUs } from '#host';
 import { DeviceLink, DeviceState, MAX_VECTORS } from '../channel/device-link.ts';
 import { type AccessSize, type MmioPort, REGION_CONFIG } from '../channel/mmio-channel.ts';
-import { BarSpace } from '../pci/bar-space.ts';
+import { BarSpace } from '../pci/bar-allocator.ts';
 import {
   COMMAND_BUS_MASTER,
   COMMAND_IO_SPACE,
@@ -12,10 +12,10 @@ import {
   MSI_CAPABILITY,
   MSI_CONTROL_ENABLE,
 } from '../pci/config-space.ts';
-import type { DmaApi } from './dma-api.ts';
-import { DeviceLostError } from './gpu-driver.ts';
+import { DeviceLostError } from './gpu/driver.ts';
+import { screenshot } from './gpu/screenshot.ts';
+import type { DmaApi } from './iommu/dma-api.ts';
 import type { GuestDevice } from './protocol.ts';
-import { screenshot } from './screenshot.ts';
 
 const BARS = 6;
 /** Offset of the first in configuration space. */

@@ -1,10 +1,11 @@
 /**
  * What passes between a VM's coordinator and its guest worker: the task, the two Comlink interfaces, the report.
  */
-import type { VgpuFigures } from '../gpu/figures.ts';
+
 import type { Scheduling } from '../gpu/policy.ts';
-import type { GuestRamHandle } from '../host/guest-ram.ts';
-import type { RamLogHandle } from '../host/ram-log.ts';
+import type { VgpuFigures } from '../gpu/stats.ts';
+import type { GuestRamHandle } from '../memory/guest-ram.ts';
+import type { RamLogHandle } from '../memory/ram-log.ts';
 import type { MigrationFigures, MigrationSettings } from './migration-settings.ts';
 
 /** One device as the guest finds it on its bus. */

@@ -1,8 +1,8 @@
 /**
  * What a guest's script has checked: bytes against expectation, statements against truth.
  */
-import { type Gpa, hex, PAGE_SIZE } from '../address/address.ts';
-import type { GuestRam } from '../host/guest-ram.ts';
+import { type Gpa, hex, PAGE_SIZE } from '../memory/address.ts';
+import type { GuestRam } from '../memory/guest-ram.ts';
 
 /** Failed checks kept in words; the rest are counted. */
 const FAILURE_LIMIT = 16;

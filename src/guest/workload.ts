@@ -2,11 +2,11 @@
  * Work for a vGPU whose every byte is known: fill, copy, checksum, and the comparison of all of it.
  */
 import { crc32 } from 'node:zlib';
-import { type Gpa, hex, type Iova, PAGE_SIZE } from '../address/address.ts';
-import { CompletionStatus, Opcode } from '../pci/vgpu-interface.ts';
-import type { DmaBuffer } from './dma-api.ts';
-import type { GpuCommand, GpuCompletion } from './gpu-driver.ts';
+import { CompletionStatus, Opcode } from '../abi/vgpu/vgpu.ts';
+import { type Gpa, hex, type Iova, PAGE_SIZE } from '../memory/address.ts';
+import type { GpuCommand, GpuCompletion } from './gpu/driver.ts';
 import type { GuestGpu, GuestVm } from './guest-vm.ts';
+import type { DmaBuffer } from './iommu/dma-api.ts';
 
 /** Submits, counts, and records the latency from doorbell to completion. */
 export async function submit(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): Promise<GpuCompletion> {

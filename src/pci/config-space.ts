@@ -2,6 +2,8 @@
  * PCI configuration space, type 0 header, with the capabilities MSI, MSI-X and PCI Express and what a device has of its
  * own: declared as a register table.
  */
+
+import { RegisterFile, type RegisterSpec } from '../registers/register-file.ts';
 import {
   CONTROL_FUNCTION_RESET,
   CONTROL_PAYLOAD,
@@ -9,7 +11,6 @@ import {
   expressCapability,
 } from './express.ts';
 import { MSIX_ENABLE, type MsixConfigRegister, type MsixPlace, msixCapability } from './msix-format.ts';
-import { RegisterFile, type RegisterSpec } from './registers.ts';
 
 export const CONFIG_SPACE_BYTES = 256;
 

@@ -2,8 +2,9 @@
  * MSI-X as registers (PCI Local Bus Specification 3.0 §6.8.2): the capability in configuration space; the table of
  * vectors and the array of pending bits in a BAR.
  */
+
+import type { RegisterSpec } from '../registers/register-file.ts';
 import type { BarNumber, PciCapability } from './config-space.ts';
-import type { RegisterSpec } from './registers.ts';
 
 /** Offset of the capability in this emulator's devices. */
 export const MSIX_CAPABILITY = 0x60;

@@ -2,6 +2,8 @@
  * MSI-X at work (PCI Local Bus Specification 3.0 §6.8.2): a masked vector that is raised is pending, and is delivered when
  * software unmasks it. All of its state is in registers: the table and the pending bits, and Message Control.
  */
+
+import type { RegisterFile } from '../registers/register-file.ts';
 import type { ConfigSpace, VectorGate } from './config-space.ts';
 import {
   MSIX_ENABLE,
@@ -10,7 +12,6 @@ import {
   MSIX_VECTOR_MASKED,
   msixControlName,
 } from './msix-format.ts';
-import type { RegisterFile } from './registers.ts';
 
 export class Msix implements VectorGate {
   readonly #config: ConfigSpace;

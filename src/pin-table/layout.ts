@@ -17,7 +17,7 @@
  * the rest counts pins (one pin = 2): a leaf's own, or, in the entry that links a leaf table (a node of 4 KiB
  * entries), those of all leaves in it.
  */
-import { PAGE_SHIFT } from '../address/address.ts';
+import { PAGE_SHIFT } from '../memory/address.ts';
 
 export const MAGIC = 0x6d645054; // 'mdPT'
 

@@ -3,8 +3,8 @@
  * calls these; it reads its own words.
  */
 import * as mem from '#mem';
-import * as address from '../address/address.ts';
-import type { HostExtent } from '../host/guest-ram.ts';
+import * as address from '../memory/address.ts';
+import type { HostExtent } from '../memory/guest-ram.ts';
 import * as layout from './layout.ts';
 import { PinTableError } from './reader.ts';
 import * as walk from './walk.ts';

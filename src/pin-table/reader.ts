@@ -2,13 +2,13 @@
  * A device thread's end of a pin table: sections, lookups, pins. No messages, no locks.
  */
 import * as mem from '#mem';
-import * as address from '../address/address.ts';
-import { bindKernels, type PinKernels, type PinTableHandle } from './kernels.ts';
+import * as address from '../memory/address.ts';
 import * as layout from './layout.ts';
 import { PageLog } from './page-log.ts';
-import * as pins from './pins.ts';
+import * as pins from './pin-counts.ts';
 import * as protocol from './protocol.ts';
 import * as walk from './walk.ts';
+import { bindKernels, type PinKernels, type PinTableHandle } from './wasm/kernels.ts';
 
 const { rd } = mem;
 const { PAGE_1G, PAGE_SIZE } = address;
@@ -18,7 +18,7 @@ const { pinPage, unpinPage } = pins;
 const { dmaEnter, dmaExit, switchSequence } = protocol;
 const { lookup, lookupAt } = walk;
 
-export { PIN_DENIED, PIN_UNMAPPED } from './pins.ts';
+export { PIN_DENIED, PIN_UNMAPPED } from './pin-counts.ts';
 
 /** Thrown when a buffer is not a pin table or has no such reader slot: the emulator's own mistake. */
 export class PinTableError extends Error {

@@ -9,7 +9,7 @@
  * IOVA. A node's index is a multiple of its size, so `|` adds an entry's offset and needs no overflow check.
  */
 import * as mem from '#mem';
-import * as address from '../address/address.ts';
+import * as address from '../memory/address.ts';
 import * as layout from './layout.ts';
 
 const { rd } = mem;

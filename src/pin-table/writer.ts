@@ -5,10 +5,9 @@
  * how to wait between them.
  */
 import * as mem from '#mem';
-import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } from '../address/address.ts';
-import type { HostExtent } from '../host/guest-ram.ts';
-import { forcePins } from './force.ts';
-import { allocateTable, type PinTableHandle } from './kernels.ts';
+import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } from '../memory/address.ts';
+import type { HostExtent } from '../memory/guest-ram.ts';
+import { forcePins } from './force-release.ts';
 import {
   HIGH_IOVA_LIMIT,
   HIGH_SPAN,
@@ -35,7 +34,7 @@ import {
   WORD_SWITCHING,
   WORD_WRITER_WAITING,
 } from './layout.ts';
-import { NodePool, PinTableFullError } from './nodes.ts';
+import { NodePool, PinTableFullError } from './node-pool.ts';
 import { type HostPages, logWords, PageLog } from './page-log.ts';
 import {
   framesFill,
@@ -51,13 +50,14 @@ import {
 import { forEachEntry, isAligned, linkOf, nodesNeeded } from './ranges.ts';
 import { PinTableError } from './reader.ts';
 import { gibEntry, highEntry, lookup } from './walk.ts';
+import { allocateTable, type PinTableHandle } from './wasm/kernels.ts';
 
 const { rd, wr, st, waitEqAsync, wake } = mem;
 
 /** Nodes a table holds unless told otherwise: 2048 × 512 pages = 4 GiB mapped as 4 KiB pages. */
 export const DEFAULT_NODES = 2048;
 
-export { PinTableFullError } from './nodes.ts';
+export { PinTableFullError } from './node-pool.ts';
 
 const NO_PAGES: HostPages = { first: 0, count: 0 };
 

@@ -1,7 +1,7 @@
 /**
  * What the devices counted, added up, and the registers that their models lack.
  */
-import type { FrameBodies } from '../channel/schema.ts';
+import type { FrameBodies } from '../proto/schema.ts';
 
 type DeviceReport = FrameBodies['deviceReport'];
 type Access = DeviceReport['unimplemented'][number];

@@ -2,7 +2,7 @@
  * PNG files (W3C PNG, third edition) of what a display shows: 8-bit RGB, every line filtered by the one above it.
  */
 import { constants, crc32, deflateSync } from 'node:zlib';
-import { checkScanout, PIXEL_BYTES, type Scanout } from '../pci/scanout.ts';
+import { checkScanout, PIXEL_BYTES, type Scanout } from '../abi/scanout.ts';
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 const BIT_DEPTH = 8;

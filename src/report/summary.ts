@@ -2,7 +2,7 @@
  * A run's result: merged from its VMs, judged, and put into words. Verdict first.
  */
 
-import type { FrameBodies } from '../channel/schema.ts';
+import type { FrameBodies } from '../proto/schema.ts';
 import { colours } from './colours.ts';
 import { burndownLines, metricLines, sumReports } from './device-report.ts';
 import { Latencies, type LatencySummary } from './histograms.ts';

@@ -1,7 +1,7 @@
 /**
  * What a VM came to at several hosts, as one result.
  */
-import type { FrameBodies } from '../channel/schema.ts';
+import type { FrameBodies } from '../proto/schema.ts';
 import { sumReports } from './device-report.ts';
 
 type VmResult = FrameBodies['vmResult'];

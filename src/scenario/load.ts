@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { type ResourceLimits, Worker } from 'node:worker_threads';
 import { after } from '#host';
-import { type EntryName, workerEntry } from '../coordinator/entries.ts';
+import { type EntryName, workerEntry } from '../coordinator/workers/entries.ts';
 import { resolvePackageHere } from './package-hook.ts';
 import { checkScenario, ScenarioError, type ScenarioSettings } from './scenario.ts';
 

@@ -4,7 +4,10 @@
 import { registerHooks } from 'node:module';
 
 /** Modules of the package, by the name that imports them. */
-const MODULES: Readonly<Record<string, string>> = { mdevsim: '../index', 'mdevsim/device': '../device/sdk' };
+const MODULES: Readonly<Record<string, string>> = {
+  mdevsim: '../index',
+  'mdevsim/device': '../device/sdk/index',
+};
 
 const extension = import.meta.url.slice(-3);
 let hooked = false;

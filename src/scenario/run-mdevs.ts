@@ -5,8 +5,7 @@
  */
 import { resolve } from 'node:path';
 import { Prng } from '#host';
-import type { FrameBodies } from '../channel/schema.ts';
-import { runHost, SOFTWARE_GPU, SOFTWARE_GPU_TYPE } from '../mdev/default-host.ts';
+import { runHost, SOFTWARE_GPU, SOFTWARE_GPU_TYPE } from '../coordinator/default-host.ts';
 import {
   type Definition,
   DefinitionError,
@@ -15,6 +14,7 @@ import {
   startDefinition,
 } from '../mdev/definitions.ts';
 import { MdevError, type MdevInstance, type MdevRegistry } from '../mdev/registry.ts';
+import type { FrameBodies } from '../proto/schema.ts';
 import { ScenarioError, type ScenarioSettings, VGPUS_LIMIT } from './scenario.ts';
 
 /** Instances of the run's own parent beyond what its VMs are given: for those who make some while it lives. */

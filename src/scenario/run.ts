@@ -4,20 +4,20 @@
 import { closeSync, openSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { drawSeed, nowUs } from '#host';
-import type { FrameBodies } from '../channel/schema.ts';
-import { checkCapacity } from '../coordinator/limits.ts';
-import { DEFAULT_MODEL } from '../coordinator/supervisor.ts';
-import { MODEL_FAULTS } from '../coordinator/vm-tasks.ts';
+import { MODEL_FAULTS } from '../coordinator/vm/worker-tasks.ts';
+import { checkCapacity } from '../coordinator/workers/capacity.ts';
+import { DEFAULT_MODEL } from '../coordinator/workers/supervisor.ts';
 import { SysfsTree } from '../mdev/sysfs.ts';
 import { type DiskWrite, SysfsDisk } from '../mdev/sysfs-disk.ts';
 import { SysfsServer } from '../mdev/sysfs-server.ts';
+import type { FrameBodies } from '../proto/schema.ts';
 import { type RunSummary, summarize } from '../report/summary.ts';
-import { Fleet, type FleetProgress } from './fleet.ts';
+import { Fleet, type FleetProgress } from './host-processes.ts';
+import { Passages } from './host-sockets.ts';
 import { scenarioUrl } from './load.ts';
-import { type ResolvedModel, resolveModel } from './model.ts';
-import { Passages } from './passages.ts';
 import { RunMdevs } from './run-mdevs.ts';
 import { ScenarioError, type ScenarioSettings } from './scenario.ts';
+import { type ResolvedModel, resolveModel } from './try-model.ts';
 
 type RunRequest = FrameBodies['runRequest'];
 

@@ -2,7 +2,7 @@
  * What a scenario file exports: how large the run is, and what each guest does.
  */
 import { z } from 'zod';
-import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../coordinator/supervisor.ts';
+import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../coordinator/workers/supervisor.ts';
 import { DEFAULT_SCHEDULING, POLICIES, SLICE_US_MAX, SLICE_US_MIN } from '../gpu/policy.ts';
 import { DEFAULT_VGPU_TYPE, VGPU_TYPES } from '../gpu/types.ts';
 import type { GuestVm } from '../guest/guest-vm.ts';

@@ -5,15 +5,15 @@
  * and an unmap of pinned pages asks the devices to unpin and waits (R6), then insists (R7).
  */
 import { nowUs, yieldTurn } from '#host';
-import { hex, type Iova, PAGE_2M, PAGE_SIZE } from '../address/address.ts';
-import type { HostExtent } from '../host/guest-ram.ts';
+import { hex, type Iova, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
+import type { HostExtent } from '../memory/guest-ram.ts';
 import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
 import { DirtyTracker } from './dirty-tracker.ts';
 import { VfioError } from './errors.ts';
-import { type ColumnVisitor, MappingColumns } from './mapping-columns.ts';
-import { checkRoom, DMA_ENTRY_LIMIT, type Straddling, spanText, takenBy } from './mappings.ts';
+import { checkRoom, DMA_ENTRY_LIMIT, type Straddling, spanText, takenBy } from './mapping-rules.ts';
+import { type ColumnVisitor, MappingColumns } from './mapping-store.ts';
 
-export { DMA_ENTRY_LIMIT } from './mappings.ts';
+export { DMA_ENTRY_LIMIT } from './mapping-rules.ts';
 
 /** How often an unmap asks a device that keeps its pins, and how long it waits after each time. */
 export const DMA_UNMAP_ATTEMPTS = 10;

@@ -2,11 +2,11 @@
  * Dirty pages of a container whose devices run in threads of their own: what they write and hold, taken from the pin
  * table's page log. The calls' container has its counterpart in dirty.ts.
  */
-import { type Iova, PAGE_SIZE } from '../address/address.ts';
+import { type Iova, PAGE_SIZE } from '../memory/address.ts';
 import type { PinTableWriter } from '../pin-table/writer.ts';
 import type { Backing, DmaMapping } from './container.ts';
 import { VfioError } from './errors.ts';
-import { spanText, takenBy } from './mappings.ts';
+import { spanText, takenBy } from './mapping-rules.ts';
 
 /** What a tracker needs of its container. */
 export interface TrackedContainer {

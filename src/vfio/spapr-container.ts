@@ -5,10 +5,10 @@
  * Errnos are those of Linux's vfio_iommu_spapr_tce driver. There the platform chooses a new window's place; here the
  * vIOMMU in front has already chosen it.
  */
-import { hex, type Iova } from '../address/address.ts';
+import { hex, type Iova } from '../memory/address.ts';
 import { Container } from './container.ts';
 import { VfioError } from './errors.ts';
-import { spanText } from './mappings.ts';
+import { spanText } from './mapping-rules.ts';
 
 /** Windows of one container: the kernel's IOMMU_TABLE_GROUP_MAX_TABLES. */
 export const WINDOW_LIMIT = 2;

@@ -3,9 +3,10 @@
  * translations, never both.
  */
 import { nowUs } from '#host';
-import type { Gpa, Iova } from '../address/address.ts';
-import { PAGE_SIZE, PERM_RW } from '../address/address.ts';
-import type { RamRegion } from '../host/guest-ram.ts';
+import type { Gpa, Iova } from '../memory/address.ts';
+import { PAGE_SIZE, PERM_RW } from '../memory/address.ts';
+import type { RamRegion } from '../memory/guest-ram.ts';
+import { PageRun } from './map-batcher.ts';
 import type {
   Completion,
   DmaWindow,
@@ -14,7 +15,6 @@ import type {
   Translation,
   TranslationSource,
 } from './notifier.ts';
-import { PageRun } from './page-run.ts';
 
 /** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
 export type AddressSpaceKind = 'system' | 'iommu' | 'blocked';

@@ -1,7 +1,7 @@
 /**
  * What a vIOMMU knows of the world behind it: a map/unmap notifier per device, never the container itself.
  */
-import type { Gpa, Iova } from '../address/address.ts';
+import type { Gpa, Iova } from '../memory/address.ts';
 
 /** Undefined when the work is already done; otherwise a promise of its end. Saves a turn on the usual path. */
 export type Completion = Promise<void> | undefined;

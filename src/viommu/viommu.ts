@@ -1,7 +1,7 @@
 /**
  * The one interface in front of every vIOMMU model: what the machine around it may ask.
  */
-import type { Gpa, Iova } from '../address/address.ts';
+import type { Gpa, Iova } from '../memory/address.ts';
 import type { DeviceAddressSpace } from './address-space.ts';
 import type { Completion } from './notifier.ts';
 

@@ -1,7 +1,7 @@
 /**
  * One descriptor chain of a split virtqueue, as the device sees it: what it may read and where it may write.
  */
-import type { GuestRam } from '../host/guest-ram.ts';
+import type { GuestRam } from '../memory/guest-ram.ts';
 
 export interface Segment {
   readonly gpa: number;

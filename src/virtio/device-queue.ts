@@ -4,8 +4,9 @@
  * Everything in the rings is the guest's: indices, addresses, lengths and links are checked, a chain visits at most
  * as many descriptors as its table holds, and garbage is an answer (`broken`), never an exception.
  */
-import type { GuestRam } from '../host/guest-ram.ts';
-import * as virtio from '../pci/virtio-format.ts';
+
+import * as virtio from '../abi/virtio.ts';
+import type { GuestRam } from '../memory/guest-ram.ts';
 import { Chain, type Segment } from './chain.ts';
 
 /** Descriptors of an indirect table that a device follows. */

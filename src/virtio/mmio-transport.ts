@@ -1,9 +1,10 @@
 /**
  * The virtio MMIO transport (virtio 1.3 section 4.2): registers, feature negotiation, status, queue set-up, interrupts.
  */
-import type { GuestRam } from '../host/guest-ram.ts';
-import { RegisterFile, type RegisterSpec } from '../pci/registers.ts';
-import * as virtio from '../pci/virtio-format.ts';
+
+import * as virtio from '../abi/virtio.ts';
+import type { GuestRam } from '../memory/guest-ram.ts';
+import { RegisterFile, type RegisterSpec } from '../registers/register-file.ts';
 import { DeviceQueue } from './device-queue.ts';
 import { restoreTransport, saveTransport } from './transport-state.ts';
 

@@ -2,12 +2,13 @@
  * A virtio MMIO transport's state on its way to another host: registers, features and, of each queue that is ready,
  * where it is and how far the device has come. Descriptors and rings are in guest RAM.
  */
-import { decodeState, encodeState, type StateReader, type StateValues } from '../channel/state-bag.ts';
-import type { RegisterFile } from '../pci/registers.ts';
-import * as virtio from '../pci/virtio-format.ts';
+
+import * as virtio from '../abi/virtio.ts';
+import { decodeState, encodeState, type StateReader, type StateValues } from '../proto/state-codec.ts';
+import type { RegisterFile } from '../registers/register-file.ts';
+import { type DeviceBits, registerValues, restoreRegisters } from '../registers/register-state.ts';
 import type { DeviceQueue, QueueState } from './device-queue.ts';
 import type { MmioRegister } from './mmio-transport.ts';
-import { type DeviceBits, registerValues, restoreRegisters } from './register-state.ts';
 
 const KIND = 'virtio-mmio';
 const VERSION = 1;

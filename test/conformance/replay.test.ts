@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { after, describe, it } from 'mocha';
-import { type ReplayResult, replayCapture } from '../../src/vfio-user/replay.ts';
+import { type ReplayResult, replayCapture } from '../../src/conformance/vfio-user/replay.ts';
 import { CaptureFolder, eof, HEAD, map } from '../fixtures/capture-files.ts';
 
 const CAPTURES = new URL('../data/captures/', import.meta.url);

@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { runVirtioIommuVectors, VectorFormatError } from '../../src/conformance/virtio-iommu.ts';
+import { runVirtioIommuVectors, VectorFormatError } from '../../src/conformance/virtio-iommu/run.ts';
 
 const FOLDER = new URL('../data/virtio-iommu/', import.meta.url);
 

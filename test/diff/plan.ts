@@ -3,7 +3,7 @@
  * the invalidation queue and the bits that every global command repeats are worked out here, so that a shorter plan is
  * a sound one too: each edit of a table carries the invalidation that belongs to it.
  */
-import type { VtdStep, VtdVector } from '../../src/conformance/vtd-vectors.ts';
+import type { VtdStep, VtdVector } from '../../src/conformance/vtd/vectors.ts';
 
 export type Flush =
   | { readonly kind: 'context'; readonly granularity: 1 | 2 | 3; readonly did: number; readonly sid: number }

@@ -8,7 +8,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after } from '#host';
-import type { VtdVector } from '../../src/conformance/vtd-vectors.ts';
+import type { VtdVector } from '../../src/conformance/vtd/vectors.ts';
 
 /** The longest wait for one answer. */
 const ANSWER_LIMIT_MS = 20_000;

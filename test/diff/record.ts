@@ -4,7 +4,7 @@
  * writes; what it reads each gets a place of its own there and is fetched at the end, so that nothing but the vector's
  * own accesses passes the unit meanwhile.
  */
-import type { DmaStep, VtdStep, VtdVector } from '../../src/conformance/vtd-vectors.ts';
+import type { DmaStep, VtdStep, VtdVector } from '../../src/conformance/vtd/vectors.ts';
 import { assemble, type OpenStep, type Plan } from './plan.ts';
 import { machineArguments, QemuError, Qtest } from './qtest.ts';
 

@@ -2,7 +2,7 @@
  * What QEMU changed between the version under test and 11.1.3, whose behaviour the model's `qemu` mode follows. Each
  * row says what is different and why that is not compared; nothing else is left out.
  */
-import type { VtdStep } from '../../src/conformance/vtd-vectors.ts';
+import type { VtdStep } from '../../src/conformance/vtd/vectors.ts';
 import type { Action, Flush } from './plan.ts';
 
 type Version = readonly [major: number, minor: number];

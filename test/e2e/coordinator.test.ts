@@ -4,13 +4,13 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { sleep } from '#host';
-import type { Hpa } from '../../src/address/address.ts';
 import { DeviceState } from '../../src/channel/device-link.ts';
 import { REGION_CONFIG } from '../../src/channel/mmio-channel.ts';
 import { Coordinator } from '../../src/coordinator/coordinator.ts';
-import { workerEntry } from '../../src/coordinator/entries.ts';
-import type { Vm } from '../../src/coordinator/vm.ts';
-import { HPA_BASE } from '../../src/host/host-memory.ts';
+import type { Vm } from '../../src/coordinator/vm/vm.ts';
+import { workerEntry } from '../../src/coordinator/workers/entries.ts';
+import type { Hpa } from '../../src/memory/address.ts';
+import { HPA_BASE } from '../../src/memory/host-memory.ts';
 
 const POLL_MS = 5;
 const POLLS = 2000;

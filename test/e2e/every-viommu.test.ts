@@ -3,12 +3,12 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { decodeFrame } from '../../src/channel/codec.ts';
-import type { FrameBodies } from '../../src/channel/schema.ts';
-import { runRequest } from '../../src/coordinator/host-process.ts';
-import { IOMMU_NAMES } from '../../src/coordinator/make-iommu.ts';
+import { runRequest } from '../../src/coordinator/host/host-process.ts';
+import { decodeFrame } from '../../src/proto/codec.ts';
+import type { FrameBodies } from '../../src/proto/schema.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
 import { VIOMMUS } from '../../src/scenario/scenario.ts';
+import { IOMMU_NAMES } from '../../src/viommu/create-viommu.ts';
 
 type VmResult = FrameBodies['vmResult'];
 

@@ -4,7 +4,7 @@
 import { execFile } from 'node:child_process';
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { MDEV_GPU } from '../../src/mdev/default-host.ts';
+import { MDEV_GPU } from '../../src/coordinator/default-host.ts';
 
 export interface Ran {
   readonly code: number;

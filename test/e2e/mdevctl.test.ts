@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { after, before, describe, it } from 'mocha';
-import { defaultHost, MDEV_GPU } from '../../src/mdev/default-host.ts';
+import { defaultHost, MDEV_GPU } from '../../src/coordinator/default-host.ts';
 import { definitionsOf, readDefinitions } from '../../src/mdev/definitions.ts';
 import { listJson, typesJson, typesText } from '../../src/mdev/mdevctl-json.ts';
 import { SysfsTree } from '../../src/mdev/sysfs.ts';

@@ -4,10 +4,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { decodeFrame, encodeFrame, type Frame } from '../../src/channel/codec.ts';
-import type { FrameBodies } from '../../src/channel/schema.ts';
-import { readTrace } from '../../src/channel/trace.ts';
-import { runRequest } from '../../src/coordinator/host-process.ts';
+import { runRequest } from '../../src/coordinator/host/host-process.ts';
+import { decodeFrame, encodeFrame, type Frame } from '../../src/proto/codec.ts';
+import type { FrameBodies } from '../../src/proto/schema.ts';
+import { readTrace } from '../../src/proto/trace.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
 
 type VmResult = FrameBodies['vmResult'];

@@ -4,7 +4,7 @@ import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { FrameSocket } from '../../src/channel/frame-socket.ts';
-import type { FrameBodies } from '../../src/channel/schema.ts';
+import type { FrameBodies } from '../../src/proto/schema.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
 import { type Hosts, type MovingOptions, until, withHosts } from './migration-hosts.ts';
 

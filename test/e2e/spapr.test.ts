@@ -3,9 +3,9 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { decodeFrame } from '../../src/channel/codec.ts';
-import type { FrameBodies } from '../../src/channel/schema.ts';
-import { runRequest } from '../../src/coordinator/host-process.ts';
+import { runRequest } from '../../src/coordinator/host/host-process.ts';
+import { decodeFrame } from '../../src/proto/codec.ts';
+import type { FrameBodies } from '../../src/proto/schema.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
 
 type VmResult = FrameBodies['vmResult'];

@@ -5,16 +5,16 @@
 import { existsSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { Prng } from '#host';
+import { FrameSocket } from '../../src/channel/frame-socket.ts';
 import {
   decodeFrame,
   encodeFrame,
   type Frame,
   type FrameHeader,
   type FrameKind,
-} from '../../src/channel/codec.ts';
-import { delimited, lengthPrefix } from '../../src/channel/delimited.ts';
-import { FrameSocket } from '../../src/channel/frame-socket.ts';
-import type { FrameBodies } from '../../src/channel/schema.ts';
+} from '../../src/proto/codec.ts';
+import { delimited, lengthPrefix } from '../../src/proto/delimited.ts';
+import type { FrameBodies } from '../../src/proto/schema.ts';
 import { until, withHosts } from '../e2e/migration-hosts.ts';
 
 /** Silence after which nothing more is to be heard of a broken stream, and of a sound one. */

@@ -3,16 +3,16 @@
  * whatever the guest writes.
  */
 import { Prng, yieldTurn } from '#host';
-import type { Hpa, Iova } from '../../src/address/address.ts';
-import { ContainerNotifier } from '../../src/coordinator/container-notifier.ts';
-import { GuestRam } from '../../src/host/guest-ram.ts';
-import { HPA_BASE } from '../../src/host/host-memory.ts';
+import { ContainerNotifier } from '../../src/coordinator/vm/container-notifier.ts';
+import type { Hpa, Iova } from '../../src/memory/address.ts';
+import { GuestRam } from '../../src/memory/guest-ram.ts';
+import { HPA_BASE } from '../../src/memory/host-memory.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { Container } from '../../src/vfio/container.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { WALK_ENTRY_LIMIT } from '../../src/viommu/intel/page-tables.ts';
 import type { Completion, IovaRange, TranslationVisitor } from '../../src/viommu/notifier.ts';
 import type { DmaFaultRecord, VIommu } from '../../src/viommu/viommu.ts';
+import { WALK_ENTRY_LIMIT } from '../../src/viommu/vtd/page-tables.ts';
 import { Digest, Draw } from './draw.ts';
 
 export const PAGE = 4096;

@@ -1,7 +1,7 @@
 /**
  * sPAPR: hypercalls and RTAS calls, made directly and through the call page, with any arguments.
  */
-import * as spapr from '../../src/pci/spapr-format.ts';
+import * as spapr from '../../src/abi/spapr.ts';
 import type { HypercallResult } from '../../src/viommu/spapr/hypercalls.ts';
 import { type RtasReturn, SpaprIommu } from '../../src/viommu/spapr/iommu.ts';
 import { DEVICES, hold, PAGE, type World } from './rig.ts';

@@ -1,9 +1,10 @@
 /**
  * virtio-iommu: requests, chains, rings, registers and configuration, valid or nearly so.
  */
-import { attachRequest } from '../../src/guest/virtio-iommu-requests.ts';
-import * as virtio from '../../src/pci/virtio-format.ts';
-import * as format from '../../src/pci/virtio-iommu-format.ts';
+
+import * as virtio from '../../src/abi/virtio.ts';
+import * as format from '../../src/abi/virtio-iommu.ts';
+import { attachRequest } from '../../src/guest/iommu/virtio/requests.ts';
 import { VirtioIommu } from '../../src/viommu/virtio/iommu.ts';
 import { DEVICES, hold, PAGE, type World } from './rig.ts';
 

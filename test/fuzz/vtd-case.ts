@@ -1,8 +1,8 @@
 /**
  * VT-d: tables, descriptors and registers that are valid, nearly valid, or garbage.
  */
-import * as vtd from '../../src/pci/vtd-format.ts';
-import { IntelIommu } from '../../src/viommu/intel/iommu.ts';
+import * as vtd from '../../src/abi/vtd.ts';
+import { IntelIommu } from '../../src/viommu/vtd/iommu.ts';
 import { DEVICES, PAGE, type World } from './rig.ts';
 
 const ROOT = 16 * PAGE;

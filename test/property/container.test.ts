@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../../src/address/address.ts';
+import { type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
 import { TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
 import { framePerm, framePfn, PIN_UNMAPPED } from '../../src/pin-table/reader.ts';
 import { DMA_ENTRY_LIMIT, type DmaMapping } from '../../src/vfio/container.ts';

@@ -5,12 +5,12 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { StateError } from '../../src/channel/state-bag.ts';
-import { DeviceHarness } from '../../src/device/harness.ts';
 import type { BarIndex, ModelFactory } from '../../src/device/model.ts';
-import { BUFFER_BASE, BUFFER_BYTES } from '../../workers/models/edu/edu.ts';
-import { MODELS } from '../../workers/models/index.ts';
-import { Mdpy } from '../../workers/models/mdpy/mdpy.ts';
+import { DeviceHarness } from '../../src/device/sdk/harness.ts';
+import { BUFFER_BASE, BUFFER_BYTES } from '../../src/models/edu/edu.ts';
+import { MODELS } from '../../src/models/index.ts';
+import { Mdpy } from '../../src/models/mdpy/mdpy.ts';
+import { StateError } from '../../src/proto/state-codec.ts';
 
 const RUNS = 150;
 /** Guest RAM that the device reaches; beyond it, up to RAM_LIMIT, DMA faults. */

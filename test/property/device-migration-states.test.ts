@@ -5,7 +5,7 @@ import {
   migrationRoute,
   migrationStateName,
   nextState,
-} from '../../src/device/migration-states.ts';
+} from '../../src/device/migration/states.ts';
 
 const { ERROR, RUNNING_P2P, PRE_COPY_P2P } = MigrationState;
 const NUMBERS = [0, 1, 2, 3, 4, 5, 6, 7];

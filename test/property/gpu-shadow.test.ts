@@ -2,6 +2,8 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { Prng } from '#host';
+import * as gpu from '../../src/abi/vgpu/memory.ts';
+import { DeviceDma } from '../../src/device/dma.ts';
 import {
   type Gpa,
   type Hpa,
@@ -11,17 +13,15 @@ import {
   PERM_READ,
   PERM_RW,
   PERM_WRITE,
-} from '../../src/address/address.ts';
-import { DeviceDma } from '../../src/device/dma.ts';
-import { GuestRam } from '../../src/host/guest-ram.ts';
-import { HPA_BASE } from '../../src/host/host-memory.ts';
-import * as gpu from '../../src/pci/gpu-memory.ts';
+} from '../../src/memory/address.ts';
+import { GuestRam } from '../../src/memory/guest-ram.ts';
+import { HPA_BASE } from '../../src/memory/host-memory.ts';
+import { GpuSpaces } from '../../src/models/vgpu/mmu/address-spaces.ts';
+import { type ShadowEntry, ShadowPageTable } from '../../src/models/vgpu/mmu/shadow-page-table.ts';
+import { VRAM_ADDRESS, VRAM_PFN } from '../../src/models/vgpu/mmu/vram.ts';
 import { framePfn, PinTableReader } from '../../src/pin-table/reader.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { Container } from '../../src/vfio/container.ts';
-import { type ShadowEntry, ShadowPageTable } from '../../workers/models/vgpu/shadow.ts';
-import { GpuSpaces } from '../../workers/models/vgpu/spaces.ts';
-import { VRAM_ADDRESS, VRAM_PFN } from '../../workers/models/vgpu/vram.ts';
 
 const RAM_BYTES = 8 * PAGE_2M;
 const PIECE = 0x10000;

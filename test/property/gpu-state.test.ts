@@ -1,10 +1,10 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { PAGE_SIZE } from '../../src/address/address.ts';
+import { XRGB8888 } from '../../src/abi/scanout.ts';
+import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
+import { PAGE_SIZE } from '../../src/memory/address.ts';
 import { MSIX_ENABLE, MSIX_FUNCTION_MASK } from '../../src/pci/msix-format.ts';
-import { XRGB8888 } from '../../src/pci/scanout.ts';
-import * as vgpu from '../../src/pci/vgpu-interface.ts';
 import { BUS_RAM_BYTES, type BusCommand, VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const RW = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;

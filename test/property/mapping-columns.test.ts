@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { PAGE_SIZE } from '../../src/address/address.ts';
-import { MappingColumns } from '../../src/vfio/mapping-columns.ts';
+import { PAGE_SIZE } from '../../src/memory/address.ts';
+import { MappingColumns } from '../../src/vfio/mapping-store.ts';
 
 interface Row {
   readonly iova: number;

@@ -10,7 +10,7 @@ import {
   PAGE_SIZE,
   PERM_READ,
   PERM_RW,
-} from '../../src/address/address.ts';
+} from '../../src/memory/address.ts';
 import {
   HIGH_IOVA_LIMIT,
   HIGH_SPAN,

@@ -5,9 +5,9 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import type { Iova } from '../../src/address/address.ts';
+import * as spapr from '../../src/abi/spapr.ts';
 import { MappingRecord } from '../../src/conformance/mapping-record.ts';
-import * as spapr from '../../src/pci/spapr-format.ts';
+import type { Iova } from '../../src/memory/address.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import type { SpaprQuirks } from '../../src/viommu/spapr/bridge.ts';
 import { SpaprIommu } from '../../src/viommu/spapr/iommu.ts';

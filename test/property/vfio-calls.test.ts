@@ -4,9 +4,9 @@ import { describe, it } from 'mocha';
 import { ProcessMemory } from '../../src/conformance/vfio/process-memory.ts';
 import { TestDriver } from '../../src/conformance/vfio/test-driver.ts';
 import { VfioError } from '../../src/vfio/errors.ts';
-import { VfioContainer, VfioGroup } from '../../src/vfio/group.ts';
-import type { Type1Violation } from '../../src/vfio/type1.ts';
-import * as wire from '../../src/vfio/wire.ts';
+import { VfioContainer, VfioGroup } from '../../src/vfio/uapi/group.ts';
+import type { Type1Violation } from '../../src/vfio/uapi/type1.ts';
+import * as wire from '../../src/vfio/uapi/vfio-uapi.ts';
 
 const BASE = 0x100000n;
 const BUF = 0x7f00_0000_0000n;

@@ -4,10 +4,10 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { Prng, yieldTurn } from '#host';
-import type { Hpa } from '../../src/address/address.ts';
 import { MappingRecord } from '../../src/conformance/mapping-record.ts';
-import { GuestRam } from '../../src/host/guest-ram.ts';
-import { HPA_BASE } from '../../src/host/host-memory.ts';
+import type { Hpa } from '../../src/memory/address.ts';
+import { GuestRam } from '../../src/memory/guest-ram.ts';
+import { HPA_BASE } from '../../src/memory/host-memory.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
 import { Draw } from '../fuzz/draw.ts';

@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { yieldTurn } from '#host';
-import * as vtd from '../../src/pci/vtd-format.ts';
+import * as vtd from '../../src/abi/vtd.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
 import type { Draw } from '../fuzz/draw.ts';
 import { KIND_NAMES, KINDS, type Kind } from '../fuzz/viommu.ts';

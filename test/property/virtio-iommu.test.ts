@@ -5,13 +5,13 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
+import * as virtio from '../../src/abi/virtio.ts';
+import * as format from '../../src/abi/virtio-iommu.ts';
+import { VirtioQueue } from '../../src/guest/iommu/virtio/queue.ts';
 import { PageAllocator } from '../../src/guest/page-allocator.ts';
-import { VirtioQueue } from '../../src/guest/virtio-queue.ts';
-import * as virtio from '../../src/pci/virtio-format.ts';
-import * as format from '../../src/pci/virtio-iommu-format.ts';
 import { DeviceAddressSpace, IOVA_LIMIT } from '../../src/viommu/address-space.ts';
-import type { Quirks } from '../../src/viommu/virtio/behaviour.ts';
 import { VirtioIommu } from '../../src/viommu/virtio/iommu.ts';
+import type { Quirks } from '../../src/viommu/virtio/quirks.ts';
 import { MIB, RecordingNotifier, smallRam } from '../unit/vtd-fakes.ts';
 
 const ENDPOINTS = [0x08, 0x10, 0x18];

@@ -4,13 +4,13 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import type { Iova } from '../../src/address/address.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
+import type { Iova } from '../../src/memory/address.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { FirstStageFormat, FirstStageTables } from '../../src/viommu/intel/first-stage.ts';
-import { IntelIommu } from '../../src/viommu/intel/iommu.ts';
-import { WALK_ENTRY_LIMIT } from '../../src/viommu/intel/page-tables.ts';
 import type { Translation } from '../../src/viommu/notifier.ts';
+import { FirstStageFormat, FirstStageTables } from '../../src/viommu/vtd/first-stage.ts';
+import { IntelIommu } from '../../src/viommu/vtd/iommu.ts';
+import { WALK_ENTRY_LIMIT } from '../../src/viommu/vtd/page-tables.ts';
 import { RecordingNotifier, smallRam } from '../unit/vtd-fakes.ts';
 
 /** Tables live in this many pages from here; the pool is small, so tables are shared and loop. */

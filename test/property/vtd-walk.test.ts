@@ -4,12 +4,12 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import type { Iova } from '../../src/address/address.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
+import type { Iova } from '../../src/memory/address.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { IntelIommu } from '../../src/viommu/intel/iommu.ts';
-import { SecondLevelFormat, SecondLevelTables } from '../../src/viommu/intel/second-level.ts';
 import type { Translation } from '../../src/viommu/notifier.ts';
+import { IntelIommu } from '../../src/viommu/vtd/iommu.ts';
+import { SecondLevelFormat, SecondLevelTables } from '../../src/viommu/vtd/second-level.ts';
 import { RecordingNotifier, smallRam } from '../unit/vtd-fakes.ts';
 
 /** Tables live in this many pages from here; the pool is small, so tables are shared and loop. */

@@ -5,8 +5,8 @@
 import { Worker } from 'node:worker_threads';
 import { after, nowUs, Prng, yieldTurn } from '#host';
 import * as mem from '#mem';
-import { type Hpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../../src/address/address.ts';
-import { HostMemory, HPA_BASE } from '../../src/host/host-memory.ts';
+import { type Hpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
+import { HostMemory, HPA_BASE } from '../../src/memory/host-memory.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { Container } from '../../src/vfio/container.ts';
 import { FakeUser } from '../fixtures/container-fakes.ts';

@@ -1,7 +1,7 @@
 /**
  * What the stress run's writer and readers agree on: which IOVAs are used, and what the bytes of their pages say.
  */
-import { type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE } from '../../src/address/address.ts';
+import { type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE } from '../../src/memory/address.ts';
 
 /** Words of the control block. `asked` is one per reader: the container's requests to unpin so far. */
 export const Control = { stop: 0, unmaps: 1, ready: 2, asked: 16 } as const;

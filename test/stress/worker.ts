@@ -5,10 +5,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { nowUs, Prng } from '#host';
 import * as mem from '#mem';
-import { PAGE_SIZE, PERM_RW } from '../../src/address/address.ts';
-import { HostMemory, type HostMemoryHandle } from '../../src/host/host-memory.ts';
-import type { PinTableHandle } from '../../src/pin-table/kernels.ts';
+import { PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
+import { HostMemory, type HostMemoryHandle } from '../../src/memory/host-memory.ts';
 import { framePfn, PinTableReader } from '../../src/pin-table/reader.ts';
+import type { PinTableHandle } from '../../src/pin-table/wasm/kernels.ts';
 import { Control, POISON, SPOTS, STAMP_WORDS, spotIova, spotOfStamp } from './layout.ts';
 
 export interface StressTask {

@@ -2,8 +2,8 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { yieldTurn } from '#host';
-import { type Gpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/address/address.ts';
-import type { RamRegion } from '../../src/host/guest-ram.ts';
+import { type Gpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
+import type { RamRegion } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace, DIVERGENCE_LIMIT } from '../../src/viommu/address-space.ts';
 import type {
   Completion,

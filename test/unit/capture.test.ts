@@ -1,11 +1,16 @@
 import { gzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { after, describe, it } from 'mocha';
-import { PAGE_2M, PAGE_SIZE } from '../../src/address/address.ts';
+import { CaptureError, LINE_BYTES_LIMIT, readCapture } from '../../src/conformance/vfio-user/capture.ts';
+import {
+  clampRange,
+  PROBLEMS_KEPT,
+  type ReplayResult,
+  replayCapture,
+} from '../../src/conformance/vfio-user/replay.ts';
+import { PAGE_2M, PAGE_SIZE } from '../../src/memory/address.ts';
 import { TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
 import { VfioError } from '../../src/vfio/errors.ts';
-import { CaptureError, LINE_BYTES_LIMIT, readCapture } from '../../src/vfio-user/capture.ts';
-import { clampRange, PROBLEMS_KEPT, type ReplayResult, replayCapture } from '../../src/vfio-user/replay.ts';
 import {
   CaptureFolder,
   eof,

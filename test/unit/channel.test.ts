@@ -7,15 +7,6 @@ import { describe, it } from 'mocha';
 import protobuf from 'protobufjs';
 import { yieldTurn } from '#host';
 import { generateSchema, TARGET } from '../../proto/generate.ts';
-import {
-  bodyToJson,
-  decodeFrame,
-  encodeFrame,
-  FRAME_BYTES_LIMIT,
-  type Frame,
-  FrameError,
-  type FrameKind,
-} from '../../src/channel/codec.ts';
 import { DeviceLink, DeviceState, MAX_VECTORS, RING_MMIO } from '../../src/channel/device-link.ts';
 import { Doorbell, doorbellWords } from '../../src/channel/doorbell.ts';
 import { FrameRing, frameRingBytes } from '../../src/channel/frame-ring.ts';
@@ -27,6 +18,15 @@ import {
   MmioServer,
   type MmioTarget,
 } from '../../src/channel/mmio-channel.ts';
+import {
+  bodyToJson,
+  decodeFrame,
+  encodeFrame,
+  FRAME_BYTES_LIMIT,
+  type Frame,
+  FrameError,
+  type FrameKind,
+} from '../../src/proto/codec.ts';
 import { interposed } from '../fixtures/interleave.ts';
 
 describe('Doorbell', () => {

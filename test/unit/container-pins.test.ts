@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { sleep, yieldTurn } from '#host';
 import * as mem from '#mem';
-import { type Iova, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/address/address.ts';
+import { type Iova, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import { OUTSIDE, readerEpoch } from '../../src/pin-table/layout.ts';
 import { framePfn, PIN_UNMAPPED } from '../../src/pin-table/reader.ts';
 import { DMA_UNMAP_ATTEMPTS, DMA_UNMAP_RANGES } from '../../src/vfio/container.ts';

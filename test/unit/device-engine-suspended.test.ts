@@ -1,12 +1,12 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
+import { CONTROL_ENABLE, VGPU_OFFSET } from '../../src/abi/vgpu/vgpu.ts';
 import { DEVICE_LINK_BYTES } from '../../src/channel/device-link.ts';
-import { DeviceHarness } from '../../src/device/harness.ts';
+import { DeviceHarness } from '../../src/device/sdk/harness.ts';
+import { EngineSeat } from '../../src/gpu/engine-slot.ts';
 import { PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
-import { EngineSeat } from '../../src/gpu/seat.ts';
 import { vgpuType } from '../../src/gpu/types.ts';
-import { CONTROL_ENABLE, VGPU_OFFSET } from '../../src/pci/vgpu-interface.ts';
-import { SOUND_PARTS, Vgpu } from '../../workers/models/vgpu/vgpu.ts';
+import { SOUND_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
 
 /** A vGPU that owns the engine with work in its ring, and its neighbour, who waits. */
 function neighbours() {

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { DEVICE_MEMORY_BYTES_MAX, DeviceMemory, MEMORY_CHUNK_BYTES } from '../../src/device/memory.ts';
-import { Prng } from '../../src/host/host.ts';
+import { Prng } from '../../src/platform/platform.ts';
 
 const CHUNK = MEMORY_CHUNK_BYTES;
 const PAGE = 4096;

@@ -1,9 +1,9 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { StateError } from '../../src/channel/state-bag.ts';
-import { MigrationStateError } from '../../src/device/migration.ts';
-import { MigrationState, migrationStateName } from '../../src/device/migration-states.ts';
+import { MigrationStateError } from '../../src/device/migration/migration.ts';
+import { MigrationState, migrationStateName } from '../../src/device/migration/states.ts';
 import { MSI_CAPABILITY } from '../../src/pci/config-space.ts';
+import { StateError } from '../../src/proto/state-codec.ts';
 import { drain, type GadgetRig, gadget, saved } from '../fixtures/migrating-device.ts';
 
 const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P, PRE_COPY } = MigrationState;

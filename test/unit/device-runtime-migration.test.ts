@@ -1,11 +1,11 @@
 import { Worker } from 'node:worker_threads';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { decodeFrame, encodeFrame } from '../../src/channel/codec.ts';
 import { DEVICE_DATA_BYTES_MAX } from '../../src/channel/device-link.ts';
 import { MMIO_RING_ENTRIES } from '../../src/channel/mmio-channel.ts';
-import { MigrationState } from '../../src/device/migration-states.ts';
+import { MigrationState } from '../../src/device/migration/states.ts';
 import { BUFFER_BYTES_LIMIT } from '../../src/device/runtime.ts';
+import { decodeFrame, encodeFrame } from '../../src/proto/codec.ts';
 import { interposed } from '../fixtures/interleave.ts';
 import { HEADER, runtimeRig } from '../fixtures/migrating-runtime.ts';
 

@@ -1,20 +1,20 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { type Hpa, type Iova, PAGE_SIZE } from '../../src/address/address.ts';
-import { bodyToJson, decodeFrame, encodeFrame, type Frame } from '../../src/channel/codec.ts';
+import { VGPU_IDENTITY } from '../../src/abi/vgpu/vgpu.ts';
 import { DeviceLink, RING_CONTROL } from '../../src/channel/device-link.ts';
 import type { DeviceContext, DeviceModel } from '../../src/device/model.ts';
 import { DeviceRuntime } from '../../src/device/runtime.ts';
-import { HostMemory, HPA_BASE } from '../../src/host/host-memory.ts';
+import { type Hpa, type Iova, PAGE_SIZE } from '../../src/memory/address.ts';
+import { HostMemory, HPA_BASE } from '../../src/memory/host-memory.ts';
 import {
   COMMAND_MEMORY_SPACE,
   ConfigSpace,
   MSI_CAPABILITY,
   MSI_CONTROL_ENABLE,
 } from '../../src/pci/config-space.ts';
-import { RegisterFile } from '../../src/pci/registers.ts';
-import { VGPU_IDENTITY } from '../../src/pci/vgpu-interface.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
+import { bodyToJson, decodeFrame, encodeFrame, type Frame } from '../../src/proto/codec.ts';
+import { RegisterFile } from '../../src/registers/register-file.ts';
 import { interposed } from '../fixtures/interleave.ts';
 
 const HEADER = { timeUs: 0, process: 0, vm: 0, device: 0 };

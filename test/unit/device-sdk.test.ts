@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { LOG_LINE_LIMIT, LOG_LINES_LIMIT, UNIMPLEMENTED_ROWS_LIMIT } from '../../src/device/instance.ts';
 import { METRICS_LIMIT } from '../../src/device/metrics.ts';
-import { SPIN_READS, SPIN_TIME_US, SPINS_LIMIT, SpinWatch } from '../../src/device/spin-watch.ts';
+import { SPIN_READS, SPIN_TIME_US, SPINS_LIMIT, SpinWatch } from '../../src/device/spin-detector.ts';
 import { TIMER_DELAY_LIMIT_US, TIMERS_LIMIT, TimerQueue } from '../../src/device/timers.ts';
 import {
   ConfigSpace,
@@ -23,9 +23,9 @@ import {
   PERM_WRITE,
 } from '../../src/index.ts';
 import { burndownLines, sumReports } from '../../src/report/device-report.ts';
-import { resolveModel } from '../../src/scenario/model.ts';
 import { runScenario } from '../../src/scenario/run.ts';
 import { parseSettings, ScenarioError } from '../../src/scenario/scenario.ts';
+import { resolveModel } from '../../src/scenario/try-model.ts';
 
 const GOLDEN = new URL('../data/register-burndown.txt', import.meta.url);
 

@@ -1,11 +1,11 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { Prng } from '#host';
-import type { DeviceStateRecord } from '../../src/channel/schema.ts';
-import { encodeState, StateError } from '../../src/channel/state-bag.ts';
-import { MODEL_STATE_BYTES_MAX } from '../../src/device/device-stream.ts';
 import type { DeviceMemory } from '../../src/device/memory.ts';
-import { MigrationState, migrationStateName } from '../../src/device/migration-states.ts';
+import { MigrationState, migrationStateName } from '../../src/device/migration/states.ts';
+import { MODEL_STATE_BYTES_MAX } from '../../src/device/migration/stream-writer.ts';
+import type { DeviceStateRecord } from '../../src/proto/schema.ts';
+import { encodeState, StateError } from '../../src/proto/state-codec.ts';
 import {
   drain,
   type Gadget,

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { parseVtdVectors } from '../../src/conformance/vtd-vectors.ts';
+import { parseVtdVectors } from '../../src/conformance/vtd/vectors.ts';
 import { generatePlan, planSeed } from '../diff/generate.ts';
 import { assemble, QUEUE_PAGE } from '../diff/plan.ts';
 import { shrink } from '../diff/shrink.ts';

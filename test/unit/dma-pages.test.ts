@@ -3,6 +3,7 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
+import { DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY } from '../../src/device/dma.ts';
 import {
   type Hpa,
   type Iova,
@@ -11,9 +12,8 @@ import {
   PERM_READ,
   PERM_RW,
   PERM_WRITE,
-} from '../../src/address/address.ts';
-import { DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY } from '../../src/device/dma.ts';
-import { HostMemory, HPA_BASE } from '../../src/host/host-memory.ts';
+} from '../../src/memory/address.ts';
+import { HostMemory, HPA_BASE } from '../../src/memory/host-memory.ts';
 import { containerRig } from '../fixtures/container-fakes.ts';
 
 const FRAMES = 4;

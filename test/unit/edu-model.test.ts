@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { DeviceHarness, PERM_READ } from '../../src/index.ts';
-import edu, { BUFFER_BASE, BUFFER_BYTES } from '../../workers/models/edu/edu.ts';
+import edu, { BUFFER_BASE, BUFFER_BYTES } from '../../src/models/edu/edu.ts';
 
 const START = 1;
 const FROM_BUFFER = 2;

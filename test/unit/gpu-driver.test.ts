@@ -1,9 +1,9 @@
 import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
-import { type Iova, PAGE_SIZE } from '../../src/address/address.ts';
-import { DeviceResetError, type GpuCommand, GpuDriver } from '../../src/guest/gpu-driver.ts';
-import * as vgpu from '../../src/pci/vgpu-interface.ts';
+import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
+import { DeviceResetError, type GpuCommand, GpuDriver } from '../../src/guest/gpu/driver.ts';
+import { type Iova, PAGE_SIZE } from '../../src/memory/address.ts';
 import { DrivenVgpu } from '../fixtures/driven-vgpu.ts';
 
 const { Kernel, Opcode } = vgpu;

@@ -2,11 +2,11 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { DEVICE_LINK_BYTES, DeviceLink } from '../../src/channel/device-link.ts';
 import { GpuPool } from '../../src/coordinator/gpu-pool.ts';
-import { jainIndex, usageBetween, type VgpuUsage } from '../../src/gpu/figures.ts';
+import { EngineSeat, LEASE_MS } from '../../src/gpu/engine-slot.ts';
 import { bucketUs, SEATS_LIMIT, WAIT_BUCKETS, waitBucket } from '../../src/gpu/layout.ts';
 import { GpuFullError, PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
 import { DEFAULT_SCHEDULING, type Policy } from '../../src/gpu/policy.ts';
-import { EngineSeat, LEASE_MS } from '../../src/gpu/seat.ts';
+import { jainIndex, usageBetween, type VgpuUsage } from '../../src/gpu/stats.ts';
 import { VGPU_TYPES, vgpuType } from '../../src/gpu/types.ts';
 
 const PIECE_NS = 16_000;

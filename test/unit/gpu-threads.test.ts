@@ -4,9 +4,9 @@ import { describe, it } from 'mocha';
 import { sleep } from '#host';
 import * as mem from '#mem';
 import { DEVICE_LINK_BYTES } from '../../src/channel/device-link.ts';
-import { jainIndex, usageBetween } from '../../src/gpu/figures.ts';
 import { PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
 import { POLICIES, type Policy } from '../../src/gpu/policy.ts';
+import { jainIndex, usageBetween } from '../../src/gpu/stats.ts';
 import { vgpuType } from '../../src/gpu/types.ts';
 import { GPU_CONTROL_BYTES, GpuControl, type GpuWorkerTask } from '../fixtures/gpu-worker.ts';
 

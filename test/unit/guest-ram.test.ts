@@ -2,9 +2,15 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { Prng } from '#host';
-import { FOUR_GIB, type Gpa, type Hpa, PAGE_SIZE } from '../../src/address/address.ts';
-import { GuestAddressError, GuestRam, MMIO_HOLE_START } from '../../src/host/guest-ram.ts';
-import { FRAME_SIZE, HostAddressError, HostMemory, HPA_BASE, HPA_LIMIT } from '../../src/host/host-memory.ts';
+import { FOUR_GIB, type Gpa, type Hpa, PAGE_SIZE } from '../../src/memory/address.ts';
+import { GuestAddressError, GuestRam, MMIO_HOLE_START } from '../../src/memory/guest-ram.ts';
+import {
+  FRAME_SIZE,
+  HostAddressError,
+  HostMemory,
+  HPA_BASE,
+  HPA_LIMIT,
+} from '../../src/memory/host-memory.ts';
 
 const MIB = 2 ** 20;
 const BELOW = 8 * MIB;

@@ -8,33 +8,40 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /** The floors of src/, from the bottom up: a folder imports only from floors below its own. */
 const FLOORS: readonly (readonly string[])[] = [
-  ['address'],
-  ['host'],
-  ['pci', 'channel', 'mdev'],
-  ['report', 'gpu'],
-  ['pin-table'],
-  ['vfio', 'device', 'guest', 'virtio'],
-  ['vfio-user', 'viommu'],
-  ['coordinator'],
+  ['platform', 'proto'],
+  ['memory', 'mdev'],
+  ['channel', 'registers', 'pin-table'],
+  ['pci', 'gpu', 'vfio'],
+  ['abi'],
+  ['virtio', 'report'],
+  ['guest', 'viommu', 'device'],
+  ['models', 'coordinator'],
   ['scenario', 'conformance'],
   ['cli'],
 ];
 
 /** Where the names of package.json's `imports` live. */
-const ALIASES: Readonly<Record<string, string>> = { '#mem': 'src/host/mem.ts', '#host': 'src/host/host.ts' };
+const ALIASES: Readonly<Record<string, string>> = {
+  '#mem': 'src/platform/shared-memory.ts',
+  '#host': 'src/platform/platform.ts',
+};
 
 /** What a device model may know of the sources. */
-const MODEL_IMPORTS = ['device', 'gpu', 'pci', 'address'];
+const MODEL_IMPORTS = ['device', 'gpu', 'abi', 'pci', 'registers', 'memory'];
 
 /** Names that only one file may use. */
 const CONFINED: readonly { readonly name: string; readonly uses: RegExp; readonly file: string }[] = [
-  { name: 'Date.now', uses: /\bDate\s*\.\s*now\b/, file: 'src/host/host.ts' },
-  { name: 'the present as a Date', uses: /\bnew\s+Date\s*\(\s*\)/, file: 'src/host/host.ts' },
-  { name: 'Math.random', uses: /\bMath\s*\.\s*random\b/, file: 'src/host/host.ts' },
-  { name: 'performance', uses: /\bperformance\s*\.\s*(now|timeOrigin)\b/, file: 'src/host/host.ts' },
-  { name: 'process.hrtime', uses: /\bprocess\s*\.\s*hrtime\b/, file: 'src/host/host.ts' },
-  { name: 'raw timers', uses: /\bset(Timeout|Interval|Immediate)\b|node:timers/, file: 'src/host/host.ts' },
-  { name: 'Atomics', uses: /\bAtomics\b/, file: 'src/host/mem.ts' },
+  { name: 'Date.now', uses: /\bDate\s*\.\s*now\b/, file: 'src/platform/platform.ts' },
+  { name: 'the present as a Date', uses: /\bnew\s+Date\s*\(\s*\)/, file: 'src/platform/platform.ts' },
+  { name: 'Math.random', uses: /\bMath\s*\.\s*random\b/, file: 'src/platform/platform.ts' },
+  { name: 'performance', uses: /\bperformance\s*\.\s*(now|timeOrigin)\b/, file: 'src/platform/platform.ts' },
+  { name: 'process.hrtime', uses: /\bprocess\s*\.\s*hrtime\b/, file: 'src/platform/platform.ts' },
+  {
+    name: 'raw timers',
+    uses: /\bset(Timeout|Interval|Immediate)\b|node:timers/,
+    file: 'src/platform/platform.ts',
+  },
+  { name: 'Atomics', uses: /\bAtomics\b/, file: 'src/platform/shared-memory.ts' },
 ];
 
 /** Source text without its comments. */
@@ -162,12 +169,11 @@ describe('the floors of the repository', () => {
   });
 
   it(`lets device models know ${MODEL_IMPORTS.join(', ')} alone`, () => {
-    const models = WORKERS.filter(({ path }) => path.startsWith('workers/models/'));
+    const models = SRC.filter(({ path }) => folderOf(path) === 'models');
     expect(models.length).to.be.greaterThan(0);
     const outside = models.flatMap(({ path, imports }) =>
       imports
-        .filter((target) => !target.startsWith('workers/models/'))
-        .filter((target) => !MODEL_IMPORTS.includes(folderOf(target) ?? ''))
+        .filter((target) => !['models', ...MODEL_IMPORTS].includes(folderOf(target) ?? ''))
         .map((target) => `${path} → ${target}`),
     );
     expect(outside).to.deep.equal([]);
@@ -184,8 +190,8 @@ describe('what only one file may touch', () => {
   it('and the file of the timers, and that of the atomics, do use them', () => {
     const uses = (path: string, pattern: RegExp) =>
       pattern.test(SRC.find((f) => f.path === path)?.code ?? '');
-    expect(uses('src/host/host.ts', /\bsetTimeout\b/)).to.equal(true);
-    expect(uses('src/host/mem.ts', /\bAtomics\b/)).to.equal(true);
+    expect(uses('src/platform/platform.ts', /\bsetTimeout\b/)).to.equal(true);
+    expect(uses('src/platform/shared-memory.ts', /\bAtomics\b/)).to.equal(true);
   });
 });
 
@@ -213,16 +219,16 @@ describe('the check of the floors itself', () => {
   it('finds an import that goes up, one that stays on its floor, and one that leaves src/', () => {
     const file = (path: string, target: string) => sourceFile(path, `import { x } from '${target}';`);
     const planted = [
-      file('src/viommu/intel/a.ts', '../../coordinator/vm.ts'),
+      file('src/viommu/vtd/a.ts', '../../coordinator/vm.ts'),
       file('src/vfio/b.ts', '../device/dma.ts'),
-      file('src/host/c.ts', '../../workers/device.ts'),
+      file('src/memory/c.ts', '../../workers/device.ts'),
       file('src/vfio/d.ts', '#mem'),
       file('src/vfio/e.ts', './f.ts'),
     ];
     expect(upwardImports(planted)).to.deep.equal([
-      'src/viommu/intel/a.ts → src/coordinator/vm.ts',
+      'src/viommu/vtd/a.ts → src/coordinator/vm.ts',
       'src/vfio/b.ts → src/device/dma.ts',
-      'src/host/c.ts → workers/device.ts',
+      'src/memory/c.ts → workers/device.ts',
     ]);
     const back = file('src/coordinator/vm.ts', '../viommu/viommu.ts');
     expect(cycleIn(folderGraph([...planted, back]))).to.deep.equal(['viommu', 'coordinator', 'viommu']);

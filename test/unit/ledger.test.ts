@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { Iova } from '../../src/address/address.ts';
-import { VmLedger } from '../../src/coordinator/ledger.ts';
+import { VmLedger } from '../../src/coordinator/vm/verdict.ts';
+import type { Iova } from '../../src/memory/address.ts';
 
 const record = (iova: number) => ({ requesterId: 8, iova: iova as Iova, write: true, reason: 5, text: '' });
 

@@ -1,13 +1,13 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { Iova } from '../../src/address/address.ts';
-import { EXPECTED_FAULT_LIMIT, VIOLATION_LIMIT, VmLedger } from '../../src/coordinator/ledger.ts';
+import { EXPECTED_FAULT_LIMIT, VIOLATION_LIMIT, VmLedger } from '../../src/coordinator/vm/verdict.ts';
 import {
   CapacityError,
   checkCapacity,
   MAPS_PER_PROCESS,
   MAPS_PER_WORKER,
-} from '../../src/coordinator/limits.ts';
+} from '../../src/coordinator/workers/capacity.ts';
+import type { Iova } from '../../src/memory/address.ts';
 import { parseSettings, ScenarioError, VGPUS_LIMIT, VMS_LIMIT } from '../../src/scenario/scenario.ts';
 
 const GIB = 2 ** 30;

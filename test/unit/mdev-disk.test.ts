@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { afterEach, beforeEach, describe, it } from 'mocha';
-import { defaultHost } from '../../src/mdev/default-host.ts';
+import { defaultHost } from '../../src/coordinator/default-host.ts';
 import { diskReader, listText, typesJson } from '../../src/mdev/mdevctl-json.ts';
 import { TREE_PARENTS } from '../../src/mdev/recorded-parents.ts';
 import { MdevRegistry } from '../../src/mdev/registry.ts';

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { defaultHost, MDEV_GPU, SRIOV_GPU, VRAM_MIB } from '../../src/mdev/default-host.ts';
+import { defaultHost, MDEV_GPU, SRIOV_GPU, VRAM_MIB } from '../../src/coordinator/default-host.ts';
 import { ATTRIBUTE_BYTES } from '../../src/mdev/instance.ts';
 import { listJson, listText, typesJson, typesText } from '../../src/mdev/mdevctl-json.ts';
 import { TREE_PARENTS } from '../../src/mdev/recorded-parents.ts';

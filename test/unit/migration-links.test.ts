@@ -7,12 +7,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { encodeFrame, FRAME_BYTES_LIMIT, type Frame } from '../../src/channel/codec.ts';
-import { lengthPrefix } from '../../src/channel/delimited.ts';
 import { FrameSocket } from '../../src/channel/frame-socket.ts';
-import { DeviceControl } from '../../src/coordinator/device-control.ts';
-import { ARRIVALS_LIMIT, HostSocket } from '../../src/coordinator/migration/host-socket.ts';
-import { Incoming, STATE_BYTES_LIMIT } from '../../src/coordinator/migration/incoming.ts';
+import { DeviceControl } from '../../src/coordinator/vm/device-control.ts';
+import { ARRIVALS_LIMIT, HostSocket } from '../../src/coordinator/vm/migration/host-socket.ts';
+import { Incoming, STATE_BYTES_LIMIT } from '../../src/coordinator/vm/migration/incoming.ts';
+import { encodeFrame, FRAME_BYTES_LIMIT, type Frame } from '../../src/proto/codec.ts';
+import { lengthPrefix } from '../../src/proto/delimited.ts';
 
 const header = (device: number) => ({ timeUs: 0, process: 0, vm: 0, device });
 const owner = { header };

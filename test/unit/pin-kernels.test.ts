@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { Prng } from '#host';
 import * as mem from '#mem';
-import { type Hpa, type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE, PERM_READ } from '../../src/address/address.ts';
+import { type Hpa, type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE, PERM_READ } from '../../src/memory/address.ts';
 import { PIN_LIMIT, PIN_ONE, PIN_VALID, pinWord, TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
 import { PIN_DENIED, PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
 import { findEntry } from '../../src/pin-table/walk.ts';

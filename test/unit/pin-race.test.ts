@@ -3,7 +3,7 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/address/address.ts';
+import { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import { PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
 

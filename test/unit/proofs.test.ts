@@ -27,7 +27,7 @@ const sitesIn = (text: string): string[] =>
 const labelsIn = (text: string): string[] =>
   [...withoutComments(text).matchAll(/^\s*([a-z_]+):(?!:)/gm)].map((match) => match[1] as string);
 
-const ALL_SITES = sitesIn(read('src/host/sites.ts'));
+const ALL_SITES = sitesIn(read('src/platform/schedule-points.ts'));
 const models = MODELS.map((name) => {
   const text = read(`docs/proofs/${name}.pml`);
   return { name, text, labels: labelsIn(text) };

@@ -7,10 +7,10 @@ import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { nowUs, Prng, yieldTurn } from '#host';
 import * as mem from '#mem';
-import { FOUR_GIB, type Gpa, type Hpa, PAGE_SIZE } from '../../src/address/address.ts';
-import { GuestAddressError, GuestRam } from '../../src/host/guest-ram.ts';
-import { FRAME_SIZE, HPA_BASE } from '../../src/host/host-memory.ts';
-import { RamLog } from '../../src/host/ram-log.ts';
+import { FOUR_GIB, type Gpa, type Hpa, PAGE_SIZE } from '../../src/memory/address.ts';
+import { GuestAddressError, GuestRam } from '../../src/memory/guest-ram.ts';
+import { FRAME_SIZE, HPA_BASE } from '../../src/memory/host-memory.ts';
+import { RamLog } from '../../src/memory/ram-log.ts';
 import type { RamLogWorkerTask } from '../fixtures/ram-log-worker.ts';
 
 const MIB = 2 ** 20;

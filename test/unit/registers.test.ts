@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
+import { VGPU_IDENTITY, VGPU_REGISTERS } from '../../src/abi/vgpu/vgpu.ts';
 import {
   bdfText,
   COMMAND_BUS_MASTER,
@@ -15,8 +16,7 @@ import {
   type RegisterSpec,
   RegisterTableError,
   UNIMPLEMENTED_OFFSETS_LIMIT,
-} from '../../src/pci/registers.ts';
-import { VGPU_IDENTITY, VGPU_REGISTERS } from '../../src/pci/vgpu-interface.ts';
+} from '../../src/registers/register-file.ts';
 
 type Name = 'Mixed' | 'Wide' | 'Byte' | 'Constant';
 const TABLE: readonly RegisterSpec<Name>[] = [

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { FrameBodies } from '../../src/channel/schema.ts';
+import type { FrameBodies } from '../../src/proto/schema.ts';
 import { Latencies } from '../../src/report/histograms.ts';
 import { ExitCode, PROBLEM_LIMIT, summarize, summaryText } from '../../src/report/summary.ts';
 

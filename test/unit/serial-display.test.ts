@@ -5,13 +5,13 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { crc32, inflateSync } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { modelAt, modelNames } from '../../src/coordinator/models.ts';
+import { modelAt, modelNames } from '../../src/coordinator/model-names.ts';
 import { DeviceHarness, type Scanout } from '../../src/index.ts';
-import { BarSpace } from '../../src/pci/bar-space.ts';
+import { MODELS } from '../../src/models/index.ts';
+import { Mdpy } from '../../src/models/mdpy/mdpy.ts';
+import { BarSpace } from '../../src/pci/bar-allocator.ts';
 import { encodePng } from '../../src/report/png.ts';
-import { resolveModel } from '../../src/scenario/model.ts';
-import { MODELS } from '../../workers/models/index.ts';
-import { Mdpy } from '../../workers/models/mdpy/mdpy.ts';
+import { resolveModel } from '../../src/scenario/try-model.ts';
 
 const GOLDEN_PICTURE = new URL('../data/mdpy-vga.png', import.meta.url);
 const STRIDE = 640 * 4;

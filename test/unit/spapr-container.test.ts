@@ -3,9 +3,9 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { type Iova, PAGE_SIZE, PERM_RW } from '../../src/address/address.ts';
-import { ContainerNotifier } from '../../src/coordinator/container-notifier.ts';
-import * as spapr from '../../src/pci/spapr-format.ts';
+import * as spapr from '../../src/abi/spapr.ts';
+import { ContainerNotifier } from '../../src/coordinator/vm/container-notifier.ts';
+import { type Iova, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { SpaprContainer, WINDOW_LIMIT } from '../../src/vfio/spapr-container.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';

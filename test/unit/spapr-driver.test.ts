@@ -1,17 +1,17 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { PERM_READ, PERM_RW } from '../../src/address/address.ts';
+import * as spapr from '../../src/abi/spapr.ts';
 import { MappingRecord } from '../../src/conformance/mapping-record.ts';
-import { PageAllocator } from '../../src/guest/page-allocator.ts';
-import type { RegisterPort } from '../../src/guest/register-port.ts';
 import {
   HypercallError,
   HypercallTimeout,
   SpaprDriver,
   SpaprDriverError,
   WindowRangeError,
-} from '../../src/guest/spapr-driver.ts';
-import * as spapr from '../../src/pci/spapr-format.ts';
+} from '../../src/guest/iommu/spapr/driver.ts';
+import { PageAllocator } from '../../src/guest/page-allocator.ts';
+import type { RegisterPort } from '../../src/guest/register-port.ts';
+import { PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { SpaprIommu, type SpaprIommuOptions } from '../../src/viommu/spapr/iommu.ts';
 import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';

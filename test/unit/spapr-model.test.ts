@@ -1,11 +1,11 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { Iova } from '../../src/address/address.ts';
+import * as spapr from '../../src/abi/spapr.ts';
 import { MappingRecord } from '../../src/conformance/mapping-record.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
-import * as spapr from '../../src/pci/spapr-format.ts';
+import type { Iova } from '../../src/memory/address.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { PENDING_COMMAND_LIMIT } from '../../src/viommu/intel/command-serial.ts';
+import { PENDING_COMMAND_LIMIT } from '../../src/viommu/command-serial.ts';
 import type { SpaprQuirks } from '../../src/viommu/spapr/bridge.ts';
 import type { HypercallResult } from '../../src/viommu/spapr/hypercalls.ts';
 import {

@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { after, before, describe, it } from 'mocha';
-import { encodeFrame, FRAME_BYTES_LIMIT, FrameError } from '../../src/channel/codec.ts';
-import { readTrace, TraceWriter } from '../../src/channel/trace.ts';
 import { mergeByTime } from '../../src/cli/trace.ts';
+import { encodeFrame, FRAME_BYTES_LIMIT, FrameError } from '../../src/proto/codec.ts';
+import { readTrace, TraceWriter } from '../../src/proto/trace.ts';
 
 const phase = (timeUs: number, name: string): Uint8Array =>
   encodeFrame({ timeUs, process: 0, vm: 1, device: -1 }, 'guestPhase', { name });

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { DeviceHarness } from '../../src/device/harness.ts';
-import { BarSpace } from '../../src/pci/bar-space.ts';
+import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
+import { DeviceHarness } from '../../src/device/sdk/harness.ts';
+import { MODELS } from '../../src/models/index.ts';
+import { BarSpace } from '../../src/pci/bar-allocator.ts';
 import { COMMAND_BUS_MASTER, COMMAND_MEMORY_SPACE } from '../../src/pci/config-space.ts';
 import { CONTROL_FUNCTION_RESET, EXPRESS_CONTROL } from '../../src/pci/express.ts';
 import {
@@ -12,8 +14,6 @@ import {
   MSIX_VECTORS_MAX,
   msixCapability,
 } from '../../src/pci/msix-format.ts';
-import * as vgpu from '../../src/pci/vgpu-interface.ts';
-import { MODELS } from '../../workers/models/index.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const { table, pending, vectors } = vgpu.VGPU_MSIX;

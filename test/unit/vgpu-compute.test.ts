@@ -1,6 +1,5 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { PAGE_SIZE } from '../../src/address/address.ts';
 import {
   CONTROL_ENABLE,
   CONTROL_ENGINE_RESET,
@@ -13,7 +12,8 @@ import {
   Opcode,
   STATUS_HUNG,
   STATUS_RUNNING,
-} from '../../src/pci/vgpu-interface.ts';
+} from '../../src/abi/vgpu/vgpu.ts';
+import { PAGE_SIZE } from '../../src/memory/address.ts';
 import { VgpuRig } from '../fixtures/vgpu-rig.ts';
 
 const { ok, fault, badCommand, hung } = CompletionStatus;

@@ -1,8 +1,8 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { PAGE_SIZE } from '../../src/address/address.ts';
-import { CompletionStatus, Opcode } from '../../src/pci/vgpu-interface.ts';
+import { CompletionStatus, Opcode } from '../../src/abi/vgpu/vgpu.ts';
+import { PAGE_SIZE } from '../../src/memory/address.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const DATA = 0x10_0000;

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { PAGE_SIZE } from '../../src/address/address.ts';
-import * as vgpu from '../../src/pci/vgpu-interface.ts';
+import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
+import { PAGE_SIZE } from '../../src/memory/address.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const { Kernel, Opcode } = vgpu;

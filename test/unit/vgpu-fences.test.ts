@@ -1,13 +1,13 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { PAGE_SIZE } from '../../src/address/address.ts';
+import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
 import { DEVICE_LINK_BYTES } from '../../src/channel/device-link.ts';
-import { DeviceHarness } from '../../src/device/harness.ts';
+import { DeviceHarness } from '../../src/device/sdk/harness.ts';
+import { EngineSeat } from '../../src/gpu/engine-slot.ts';
 import { PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
-import { EngineSeat } from '../../src/gpu/seat.ts';
 import { vgpuType } from '../../src/gpu/types.ts';
-import * as vgpu from '../../src/pci/vgpu-interface.ts';
-import { SOUND_PARTS, Vgpu } from '../../workers/models/vgpu/vgpu.ts';
+import { PAGE_SIZE } from '../../src/memory/address.ts';
+import { SOUND_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
 import { type BusCommand, VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const { Kernel, Opcode, FENCE_LOOK_US } = vgpu;

@@ -1,8 +1,6 @@
 import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/address/address.ts';
-import { COMMAND_BUS_MASTER, COMMAND_MEMORY_SPACE } from '../../src/pci/config-space.ts';
 import {
   COMMAND_LENGTH_LIMIT,
   CONTROL_ENABLE,
@@ -18,7 +16,9 @@ import {
   STATUS_HALTED,
   STATUS_RUNNING,
   VGPU_ID,
-} from '../../src/pci/vgpu-interface.ts';
+} from '../../src/abi/vgpu/vgpu.ts';
+import { type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
+import { COMMAND_BUS_MASTER, COMMAND_MEMORY_SPACE } from '../../src/pci/config-space.ts';
 import { COMPLETIONS, DIRECTORY, ENTRIES, RAM_BYTES, RING, TABLE, VgpuRig } from '../fixtures/vgpu-rig.ts';
 
 /** Where the tests keep their data: four GPU pages, each on a page of its own, out of order. */

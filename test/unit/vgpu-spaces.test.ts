@@ -1,8 +1,8 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { type Iova, PAGE_2M, PAGE_SIZE } from '../../src/address/address.ts';
-import * as gpu from '../../src/pci/gpu-memory.ts';
-import { CONTROL_RESET, CompletionStatus, Opcode } from '../../src/pci/vgpu-interface.ts';
+import * as gpu from '../../src/abi/vgpu/memory.ts';
+import { CONTROL_RESET, CompletionStatus, Opcode } from '../../src/abi/vgpu/vgpu.ts';
+import { type Iova, PAGE_2M, PAGE_SIZE } from '../../src/memory/address.ts';
 import { VgpuRig } from '../fixtures/vgpu-rig.ts';
 
 const { ok, fault, badCommand } = CompletionStatus;

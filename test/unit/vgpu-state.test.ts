@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { decodeState, encodeState, StateError, type StateValues } from '../../src/channel/state-bag.ts';
-import * as vgpu from '../../src/pci/vgpu-interface.ts';
+import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
+import { decodeState, encodeState, StateError, type StateValues } from '../../src/proto/state-codec.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 /** The state of a vgpu in the middle of a checksum over 32 pages. */

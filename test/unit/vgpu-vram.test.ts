@@ -3,10 +3,10 @@ import { fileURLToPath } from 'node:url';
 import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { PAGE_SIZE } from '../../src/address/address.ts';
-import { XRGB8888 } from '../../src/pci/scanout.ts';
-import * as vgpu from '../../src/pci/vgpu-interface.ts';
-import { makeVram, VRAM_BYTES_DEFAULT, VRAM_BYTES_LIMIT } from '../../workers/models/vgpu/vram.ts';
+import { XRGB8888 } from '../../src/abi/scanout.ts';
+import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
+import { PAGE_SIZE } from '../../src/memory/address.ts';
+import { makeVram, VRAM_BYTES_DEFAULT, VRAM_BYTES_LIMIT } from '../../src/models/vgpu/mmu/vram.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const RW = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;

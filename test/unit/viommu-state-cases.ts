@@ -1,19 +1,20 @@
 /**
  * One unit of each kind with a state in which nothing is as it was made: for tests of states, good and bad.
  */
-import type { Iova } from '../../src/address/address.ts';
-import { attachRequest, mapRequest } from '../../src/guest/virtio-iommu-requests.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
-import * as spapr from '../../src/pci/spapr-format.ts';
-import * as virtio from '../../src/pci/virtio-format.ts';
-import * as format from '../../src/pci/virtio-iommu-format.ts';
-import * as vtd from '../../src/pci/vtd-format.ts';
+
+import * as spapr from '../../src/abi/spapr.ts';
+import * as virtio from '../../src/abi/virtio.ts';
+import * as format from '../../src/abi/virtio-iommu.ts';
+import * as vtd from '../../src/abi/vtd.ts';
+import { attachRequest, mapRequest } from '../../src/guest/iommu/virtio/requests.ts';
+import type { Iova } from '../../src/memory/address.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/intel/iommu.ts';
-import { NoIommu } from '../../src/viommu/none/none.ts';
+import { NoIommu } from '../../src/viommu/none.ts';
 import { SpaprIommu } from '../../src/viommu/spapr/iommu.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
 import { VirtioIommu, type VirtioIommuOptions } from '../../src/viommu/virtio/iommu.ts';
+import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
 import { RecordingNotifier } from './vtd-fakes.ts';
 
 export const DEVICES: readonly number[] = [0x20, 0x28];

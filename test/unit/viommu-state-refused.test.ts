@@ -6,11 +6,11 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import protobuf from 'protobufjs/minimal.js';
 import { Prng } from '#host';
-import { readStateBag, type StateBag, type StateField, writeStateBag } from '../../src/channel/schema.ts';
-import { encodeState, StateError, type StateValue } from '../../src/channel/state-bag.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
-import * as spapr from '../../src/pci/spapr-format.ts';
-import * as vtd from '../../src/pci/vtd-format.ts';
+import * as spapr from '../../src/abi/spapr.ts';
+import * as vtd from '../../src/abi/vtd.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
+import { readStateBag, type StateBag, type StateField, writeStateBag } from '../../src/proto/schema.ts';
+import { encodeState, StateError, type StateValue } from '../../src/proto/state-codec.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
 import {
   Bench,

@@ -3,11 +3,11 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { attachRequest, unmapRequest } from '../../src/guest/virtio-iommu-requests.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
-import * as spapr from '../../src/pci/spapr-format.ts';
-import * as format from '../../src/pci/virtio-iommu-format.ts';
-import * as vtd from '../../src/pci/vtd-format.ts';
+import * as spapr from '../../src/abi/spapr.ts';
+import * as format from '../../src/abi/virtio-iommu.ts';
+import * as vtd from '../../src/abi/vtd.ts';
+import { attachRequest, unmapRequest } from '../../src/guest/iommu/virtio/requests.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
 import {
   Bench,

@@ -4,23 +4,23 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { sleep, yieldTurn } from '#host';
-import { type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/address/address.ts';
-import { PageAllocator } from '../../src/guest/page-allocator.ts';
-import type { RegisterPort } from '../../src/guest/register-port.ts';
+import * as virtio from '../../src/abi/virtio.ts';
+import * as format from '../../src/abi/virtio-iommu.ts';
 import {
   EVENT_BUFFERS,
   RequestTimeout,
   VirtioIommuDriver,
   VirtioIommuError,
-} from '../../src/guest/virtio-iommu-driver.ts';
+} from '../../src/guest/iommu/virtio/driver.ts';
 import {
   attachRequest,
   BATCH_LIMIT,
   detachRequest,
   RequestQueue,
-} from '../../src/guest/virtio-iommu-requests.ts';
-import * as virtio from '../../src/pci/virtio-format.ts';
-import * as format from '../../src/pci/virtio-iommu-format.ts';
+} from '../../src/guest/iommu/virtio/requests.ts';
+import { PageAllocator } from '../../src/guest/page-allocator.ts';
+import type { RegisterPort } from '../../src/guest/register-port.ts';
+import { type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { TURN_WORK_LIMIT, VirtioIommu, type VirtioIommuOptions } from '../../src/viommu/virtio/iommu.ts';
 import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';

@@ -3,7 +3,7 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import * as virtio from '../../src/pci/virtio-format.ts';
+import * as virtio from '../../src/abi/virtio.ts';
 import type { Chain } from '../../src/virtio/chain.ts';
 import { BROKEN, DeviceQueue, INDIRECT_ENTRIES_LIMIT } from '../../src/virtio/device-queue.ts';
 import { MIB, smallRam } from './vtd-fakes.ts';

@@ -3,7 +3,7 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import * as virtio from '../../src/pci/virtio-format.ts';
+import * as virtio from '../../src/abi/virtio.ts';
 import { MmioTransport } from '../../src/virtio/mmio-transport.ts';
 import { MIB, smallRam } from './vtd-fakes.ts';
 

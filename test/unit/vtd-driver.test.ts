@@ -4,24 +4,24 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { yieldTurn } from '#host';
-import type { Iova } from '../../src/address/address.ts';
-import { hex, PAGE_1G, PAGE_2M, PERM_READ, PERM_RW, PERM_WRITE } from '../../src/address/address.ts';
-import { PageAllocator, PageAllocatorExhausted, PageNotAllocated } from '../../src/guest/page-allocator.ts';
-import { IovaInUse, MappingRangeError, PartialUnmap } from '../../src/guest/page-table-editor.ts';
-import type { RegisterPort } from '../../src/guest/register-port.ts';
-import type { UnmapRange, VtdDomain } from '../../src/guest/vtd-domain.ts';
+import * as vtd from '../../src/abi/vtd.ts';
+import type { UnmapRange, VtdDomain } from '../../src/guest/iommu/vtd/domain.ts';
 import {
   CommandTimeout,
   VtdDriver,
   VtdDriverError,
   type VtdDriverOptions,
   type VtdMode,
-} from '../../src/guest/vtd-driver.ts';
-import { InvalidationTimeout, QUEUE_ENTRIES } from '../../src/guest/vtd-queue.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
-import * as vtd from '../../src/pci/vtd-format.ts';
+} from '../../src/guest/iommu/vtd/driver.ts';
+import { InvalidationTimeout, QUEUE_ENTRIES } from '../../src/guest/iommu/vtd/invalidation-queue.ts';
+import { IovaInUse, MappingRangeError, PartialUnmap } from '../../src/guest/iommu/vtd/page-table-editor.ts';
+import { PageAllocator, PageAllocatorExhausted, PageNotAllocated } from '../../src/guest/page-allocator.ts';
+import type { RegisterPort } from '../../src/guest/register-port.ts';
+import type { Iova } from '../../src/memory/address.ts';
+import { hex, PAGE_1G, PAGE_2M, PERM_READ, PERM_RW, PERM_WRITE } from '../../src/memory/address.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/intel/iommu.ts';
+import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
 import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
 
 const DEVICE = 0x0108;

@@ -2,9 +2,9 @@
  * Test doubles around the VT-d model: a notifier that records and checks, and small RAM.
  */
 import { Prng } from '#host';
-import type { Gpa, Hpa, Iova } from '../../src/address/address.ts';
-import { GuestRam, type RamRegion } from '../../src/host/guest-ram.ts';
-import { HPA_BASE } from '../../src/host/host-memory.ts';
+import type { Gpa, Hpa, Iova } from '../../src/memory/address.ts';
+import { GuestRam, type RamRegion } from '../../src/memory/guest-ram.ts';
+import { HPA_BASE } from '../../src/memory/host-memory.ts';
 import type {
   Completion,
   IovaRange,

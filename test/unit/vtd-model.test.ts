@@ -3,16 +3,16 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { Iova } from '../../src/address/address.ts';
-import { gpa, hex, PERM_READ, PERM_RW } from '../../src/address/address.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
-import * as vtd from '../../src/pci/vtd-format.ts';
+import * as vtd from '../../src/abi/vtd.ts';
+import type { Iova } from '../../src/memory/address.ts';
+import { gpa, hex, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { PENDING_COMMAND_LIMIT } from '../../src/viommu/intel/command-serial.ts';
-import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/intel/iommu.ts';
-import { WALK_ENTRY_LIMIT } from '../../src/viommu/intel/page-tables.ts';
-import { SecondLevelFormat, SecondLevelTables } from '../../src/viommu/intel/second-level.ts';
+import { PENDING_COMMAND_LIMIT } from '../../src/viommu/command-serial.ts';
 import type { DmaFaultRecord } from '../../src/viommu/viommu.ts';
+import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
+import { WALK_ENTRY_LIMIT } from '../../src/viommu/vtd/page-tables.ts';
+import { SecondLevelFormat, SecondLevelTables } from '../../src/viommu/vtd/second-level.ts';
 import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
 
 const ROOT = 0x10000;

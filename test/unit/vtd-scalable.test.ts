@@ -3,11 +3,11 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { Iova } from '../../src/address/address.ts';
-import type { GuestRam } from '../../src/host/guest-ram.ts';
-import * as vtd from '../../src/pci/vtd-format.ts';
+import * as vtd from '../../src/abi/vtd.ts';
+import type { Iova } from '../../src/memory/address.ts';
+import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/intel/iommu.ts';
+import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
 import { RecordingNotifier, smallRam } from './vtd-fakes.ts';
 
 const DEVICE = 0x0008;

@@ -2,7 +2,7 @@
  * The recorded operations on a device itself: information, regions, interrupts, eventfds.
  */
 import { VfioError } from '../../vfio/errors.ts';
-import { hex64 } from '../../vfio/wire.ts';
+import { hex64 } from '../../vfio/uapi/vfio-uapi.ts';
 import * as api from './device-model.ts';
 import { Eventfd, type SetIrqs } from './device-model.ts';
 import type { Machine } from './machine.ts';

@@ -1,14 +1,15 @@
 /**
  * The recorded machine as a vector sees it: its process, its mdevs, and what it has opened under which name.
  */
+
+import { MDPY_MODES } from '../../abi/mdpy.ts';
+import { MTTY_PORTS } from '../../abi/mtty.ts';
 import { VECTOR_INSTANCES, VECTOR_PARENTS } from '../../mdev/recorded-parents.ts';
 import { MdevRegistry } from '../../mdev/registry.ts';
 import { SysfsTree } from '../../mdev/sysfs.ts';
-import { MDPY_MODES } from '../../pci/mdpy-interface.ts';
-import { MTTY_PORTS } from '../../pci/mtty-interface.ts';
-import { VfioContainer, type VfioDevice, VfioGroup } from '../../vfio/group.ts';
-import { DMA_ENTRY_LIMIT } from '../../vfio/mappings.ts';
-import type { Type1Violation } from '../../vfio/type1.ts';
+import { DMA_ENTRY_LIMIT } from '../../vfio/mapping-rules.ts';
+import { VfioContainer, type VfioDevice, VfioGroup } from '../../vfio/uapi/group.ts';
+import type { Type1Violation } from '../../vfio/uapi/type1.ts';
 import { DeviceModel, type Eventfd } from './device-model.ts';
 import { Mdpy } from './mdpy.ts';
 import { Mtty } from './mtty.ts';

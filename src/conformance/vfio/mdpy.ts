@@ -1,8 +1,9 @@
 /**
  * The kernel's mdpy sample driver (samples/vfio-mdev/mdpy.c): a display that is a framebuffer to be mapped.
  */
+
+import { drawGradient, type MdpyMode, mdpyBarBytes, mdpyIdentity } from '../../abi/mdpy.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
-import { drawGradient, type MdpyMode, mdpyBarBytes, mdpyIdentity } from '../../pci/mdpy-interface.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
 import { DeviceModel, refuse } from './device-model.ts';

@@ -1,9 +1,10 @@
 /**
  * The kernel's mtty sample driver (samples/vfio-mdev/mtty.c): a PCI serial card with one or two ports.
  */
+
+import { MTTY_PORT_BYTES, mttyIdentity } from '../../abi/mtty.ts';
+import { Uart } from '../../models/mtty/uart.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
-import { MTTY_PORT_BYTES, mttyIdentity } from '../../pci/mtty-interface.ts';
-import { Uart } from '../../pci/uart.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
 import { DeviceModel, type Eventfd, refuse, type SetIrqs } from './device-model.ts';

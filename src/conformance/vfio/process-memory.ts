@@ -1,9 +1,9 @@
 /**
  * The memory of the recorder's process: a few buffers with a tag at the start of each page, and nothing between.
  */
-import { PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../../address/address.ts';
+import { PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../../memory/address.ts';
 import { VfioError } from '../../vfio/errors.ts';
-import type { PageFrame, UserMemory } from '../../vfio/user-memory.ts';
+import type { PageFrame, UserMemory } from '../../vfio/uapi/user-memory.ts';
 
 interface Buffer64 {
   readonly tag: number;

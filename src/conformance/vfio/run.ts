@@ -4,7 +4,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { MdevError } from '../../mdev/registry.ts';
 import { VfioError } from '../../vfio/errors.ts';
-import { hex64 } from '../../vfio/wire.ts';
+import { hex64 } from '../../vfio/uapi/vfio-uapi.ts';
 import { Machine } from './machine.ts';
 import type { Output } from './step-inputs.ts';
 import { OPERATIONS, sysfsError } from './steps.ts';

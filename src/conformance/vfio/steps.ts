@@ -2,9 +2,9 @@
  * What each recorded operation means: a table from its name to what it does and which fields it gives.
  */
 import type { MdevError } from '../../mdev/registry.ts';
-import type { UserBitmap } from '../../vfio/dirty.ts';
-import * as wire from '../../vfio/wire.ts';
-import { hex64, offsetOf, pageOf } from '../../vfio/wire.ts';
+import type { UserBitmap } from '../../vfio/uapi/dirty-log.ts';
+import * as wire from '../../vfio/uapi/vfio-uapi.ts';
+import { hex64, offsetOf, pageOf } from '../../vfio/uapi/vfio-uapi.ts';
 import { DEVICE_OPERATIONS } from './device-steps.ts';
 import type { Machine, Mdev } from './machine.ts';
 import { addressOfSymbol, pageName } from './process-memory.ts';

@@ -2,11 +2,11 @@
  * The recorder's own mdev driver: it pins what it is told to, counts its references per IOVA, and answers dma_unmap
  * by a policy.
  */
-import { PAGE_SIZE } from '../../address/address.ts';
-import type { DeviceOps, VfioDevice } from '../../vfio/group.ts';
-import { dmaRw, pinPages, unpinPages } from '../../vfio/mdev-access.ts';
-import type { PageFrame, UserMemory } from '../../vfio/user-memory.ts';
-import { PIN_PAGES_MAX } from '../../vfio/wire.ts';
+import { PAGE_SIZE } from '../../memory/address.ts';
+import type { DeviceOps, VfioDevice } from '../../vfio/uapi/group.ts';
+import { dmaRw, pinPages, unpinPages } from '../../vfio/uapi/mdev-access.ts';
+import type { PageFrame, UserMemory } from '../../vfio/uapi/user-memory.ts';
+import { PIN_PAGES_MAX } from '../../vfio/uapi/vfio-uapi.ts';
 
 /** One dma_unmap that the driver was sent. */
 export interface Callback {

@@ -1,8 +1,7 @@
 /**
  * A PCI host bridge: its two window slots, what its devices see through them, and the devices themselves.
  */
-import { hex } from '../../address/address.ts';
-import type { RamRegion } from '../../host/guest-ram.ts';
+
 import {
   DEFAULT_PAGE_SHIFT,
   DEFAULT_PAGE_SHIFTS,
@@ -14,9 +13,11 @@ import {
   RTAS_HARDWARE_ERROR,
   RTAS_PARAMETER_ERROR,
   RTAS_SUCCESS,
-} from '../../pci/spapr-format.ts';
+} from '../../abi/spapr.ts';
+import { hex } from '../../memory/address.ts';
+import type { RamRegion } from '../../memory/guest-ram.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { after, all } from '../intel/command-serial.ts';
+import { after, all } from '../command-serial.ts';
 import type {
   Completion,
   DmaWindow,

@@ -1,8 +1,9 @@
 /**
- * The call page: hypercalls through registers, for guests whose CPU does not trap. See pci/spapr-format.ts.
+ * The call page: hypercalls through registers, for guests whose CPU does not trap. See abi/spapr.ts.
  */
-import type { GuestRam } from '../../host/guest-ram.ts';
-import * as spapr from '../../pci/spapr-format.ts';
+
+import * as spapr from '../../abi/spapr.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Completion } from '../notifier.ts';
 import type { HypercallResult } from './hypercalls.ts';
 

@@ -4,7 +4,7 @@
  * Each handler checks in the specification's order, changes the table, and gives the return code together with the
  * end of what the change causes at the devices.
  */
-import type { GuestRam } from '../../host/guest-ram.ts';
+
 import {
   H_FUNCTION,
   H_GET_TCE,
@@ -17,7 +17,8 @@ import {
   H_SUCCESS,
   TCE_CALL_LIMIT,
   TCE_LIST_BYTES,
-} from '../../pci/spapr-format.ts';
+} from '../../abi/spapr.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Completion } from '../notifier.ts';
 import type { SpaprQuirks } from './bridge.ts';
 import { decodeTce, type TceWindow } from './tce-window.ts';

@@ -4,11 +4,12 @@
  * A device is never identity-mapped here: it is behind its bridge's windows from its first moment. There is no IOTLB:
  * a changed TCE counts for the next DMA, so a call returns only after every device's container has followed (R6).
  */
-import type { Gpa, Iova } from '../../address/address.ts';
-import type { GuestRam } from '../../host/guest-ram.ts';
-import * as spapr from '../../pci/spapr-format.ts';
+
+import * as spapr from '../../abi/spapr.ts';
+import type { Gpa, Iova } from '../../memory/address.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { CommandSerial, PENDING_COMMAND_LIMIT } from '../intel/command-serial.ts';
+import { CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
 import type { Completion } from '../notifier.ts';
 import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
 import { type BridgeOptions, SpaprBridge, type SpaprQuirks } from './bridge.ts';

@@ -11,7 +11,7 @@ import {
   RESET_PE_DMA_WINDOW,
   RTAS_PARAMETER_ERROR,
   RTAS_SUCCESS,
-} from '../../pci/spapr-format.ts';
+} from '../../abi/spapr.ts';
 import type { Completion } from '../notifier.ts';
 import { type SpaprBridge, WINDOW_ENTRY_LIMIT, WINDOW_SLOTS } from './bridge.ts';
 

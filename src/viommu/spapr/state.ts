@@ -3,8 +3,8 @@
  * windows, and the call page's registers. QEMU's `vmstate_spapr_tce_table` has a table's place, page size and entries.
  * RTAS calls leave nothing behind but windows; nothing is cached, so nothing is dropped.
  */
-import { hex } from '../../address/address.ts';
-import { decodeState, encodeState, type StateReader, type StateValues } from '../../channel/state-bag.ts';
+import { hex } from '../../memory/address.ts';
+import { decodeState, encodeState, type StateReader, type StateValues } from '../../proto/state-codec.ts';
 import type { SpaprBridge } from './bridge.ts';
 import type { CallPage } from './call-page.ts';
 import { acceptable, type HypercallContext } from './hypercalls.ts';

@@ -3,9 +3,9 @@
  * guest RAM; it is sparse, so that a window of 2^31 entries costs what its entries other than 0 cost.
  */
 import BTreeModule from 'sorted-btree';
-import type { Gpa, Iova } from '../../address/address.ts';
-import type { RamRegion } from '../../host/guest-ram.ts';
-import { TCE_PERM } from '../../pci/spapr-format.ts';
+import { TCE_PERM } from '../../abi/spapr.ts';
+import type { Gpa, Iova } from '../../memory/address.ts';
+import type { RamRegion } from '../../memory/guest-ram.ts';
 import type { Translation } from '../notifier.ts';
 
 // The package is CommonJS: under Node its class is the default export's `default`.

@@ -1,8 +1,9 @@
 /**
  * The configuration space of a virtio-iommu (virtio 1.3 section 5.13.4) as a register table.
  */
-import { RegisterFile } from '../../pci/registers.ts';
-import * as format from '../../pci/virtio-iommu-format.ts';
+
+import * as format from '../../abi/virtio-iommu.ts';
+import { RegisterFile } from '../../registers/register-file.ts';
 
 /** What decides the configuration space. */
 export interface VirtioIommuLimits {

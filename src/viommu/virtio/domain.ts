@@ -5,7 +5,7 @@
  * ends at IOVA_LIMIT.
  */
 import BTreeModule from 'sorted-btree';
-import { type Gpa, type Iova, PERM_RW } from '../../address/address.ts';
+import { type Gpa, type Iova, PERM_RW } from '../../memory/address.ts';
 import { IOVA_LIMIT } from '../address-space.ts';
 import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
 

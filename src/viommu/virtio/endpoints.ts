@@ -1,12 +1,12 @@
 /**
  * Which endpoint is in which domain, and the rules of getting there (virtio 1.3 sections 5.13.6.3 and 5.13.6.4).
  */
-import * as format from '../../pci/virtio-iommu-format.ts';
+import * as format from '../../abi/virtio-iommu.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { all } from '../intel/command-serial.ts';
+import { all } from '../command-serial.ts';
 import type { Completion } from '../notifier.ts';
-import type { Behaviour } from './behaviour.ts';
 import { Domain, type WorkMeter } from './domain.ts';
+import type { Behaviour } from './quirks.ts';
 
 /** Endpoints remembered at a time; an ATTACH of one more is NOMEM. */
 export const ENDPOINT_LIMIT = 2 ** 16;

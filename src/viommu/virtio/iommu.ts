@@ -5,22 +5,22 @@
  * container holds is what its domain says, from the moment a request's answer is written (R6).
  */
 import { yieldTurn } from '#host';
-import type { Gpa, Iova } from '../../address/address.ts';
-import { PERM_READ, PERM_RW, PERM_WRITE } from '../../address/address.ts';
-import type { GuestRam } from '../../host/guest-ram.ts';
-import * as virtio from '../../pci/virtio-format.ts';
-import * as format from '../../pci/virtio-iommu-format.ts';
+import * as virtio from '../../abi/virtio.ts';
+import * as format from '../../abi/virtio-iommu.ts';
+import type { Gpa, Iova } from '../../memory/address.ts';
+import { PERM_READ, PERM_RW, PERM_WRITE } from '../../memory/address.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Chain } from '../../virtio/chain.ts';
 import { BROKEN, type DeviceQueue } from '../../virtio/device-queue.ts';
 import { MmioTransport } from '../../virtio/mmio-transport.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { after, CommandSerial, PENDING_COMMAND_LIMIT } from '../intel/command-serial.ts';
+import { after, CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
 import type { Completion } from '../notifier.ts';
 import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
-import { BEHAVIOURS, type Behaviour, type Quirks } from './behaviour.ts';
 import { type ConfigFile, createConfig, type VirtioIommuLimits } from './config.ts';
 import { type Domain, MAPPING_LIMIT } from './domain.ts';
 import { Endpoints } from './endpoints.ts';
+import { BEHAVIOURS, type Behaviour, type Quirks } from './quirks.ts';
 import { type Answer, execute, type RequestContext, type ReservedRegion } from './requests.ts';
 import { restoreUnit, saveUnit, type UnitParts } from './state.ts';
 

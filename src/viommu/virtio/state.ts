@@ -3,14 +3,15 @@
  * domain, and the domains' mappings. Nothing is cached, so nothing is dropped. QEMU sends domains with their endpoints
  * and mappings, and `bypass`; that an ATTACH failed it forgets on the way, which `unattached` does not.
  */
-import { decodeState, encodeState, type StateReader } from '../../channel/state-bag.ts';
-import * as format from '../../pci/virtio-iommu-format.ts';
+
+import * as format from '../../abi/virtio-iommu.ts';
+import { decodeState, encodeState, type StateReader } from '../../proto/state-codec.ts';
+import { registerValues, restoreRegisters } from '../../registers/register-state.ts';
 import type { MmioTransport } from '../../virtio/mmio-transport.ts';
-import { registerValues, restoreRegisters } from '../../virtio/register-state.ts';
-import type { Quirks } from './behaviour.ts';
 import type { ConfigFile } from './config.ts';
 import { Domain, type DomainMapping } from './domain.ts';
 import { ENDPOINT_LIMIT } from './endpoints.ts';
+import type { Quirks } from './quirks.ts';
 import { type RequestContext, refusal } from './requests.ts';
 
 const KIND = 'virtio-iommu';

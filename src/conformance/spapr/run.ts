@@ -1,0 +1,295 @@
+/**
+ * Runs recorded sPAPR TCE vectors against SpaprIommu: every step must give what LoPAR says (`spec`) or what the
+ * recorded QEMU gave (`qemu`), and every device's container must hold what the TCEs say.
+ */
+import { Prng } from '#host';
+import * as spapr from '../../abi/spapr.ts';
+import {
+  type Gpa,
+  type Hpa,
+  hex,
+  type Iova,
+  PAGE_SIZE,
+  PERM_READ,
+  PERM_WRITE,
+} from '../../memory/address.ts';
+import { GuestRam } from '../../memory/guest-ram.ts';
+import { HPA_BASE } from '../../memory/host-memory.ts';
+import { DeviceAddressSpace } from '../../viommu/address-space.ts';
+import type { BridgeOptions, SpaprQuirks } from '../../viommu/spapr/bridge.ts';
+import { SpaprIommu } from '../../viommu/spapr/iommu.ts';
+import { MappingRecord } from '../mapping-record.ts';
+import type { StepFailure, VectorOutcome } from '../vtd/run.ts';
+import { parseSpaprVectors, type SpaprMachine, type SpaprStep, type SpaprVector } from './vectors.ts';
+
+export type { StepFailure, VectorOutcome } from '../vtd/run.ts';
+export { VectorFormatError } from './vectors.ts';
+
+export interface SpaprVectorOptions {
+  readonly quirks: SpaprQuirks;
+}
+
+/** The recorded machine's RAM. */
+const RAM_BYTES = 2 ** 29;
+/** A vector names this many failures at most; later ones follow from the first. */
+const FAILURE_LIMIT = 16;
+/** An RTAS result word that was not written. */
+const NOT_WRITTEN = 0xeeee_eeee;
+/** mem_fill: the 8-byte word at address A is A times this. */
+const FILL_FACTOR = 0x9e37_79b9_7f4a_7c15n;
+
+const OPCODES: Readonly<Record<string, number>> = {
+  H_GET_TCE: spapr.H_GET_TCE,
+  H_PUT_TCE: spapr.H_PUT_TCE,
+  H_STUFF_TCE: spapr.H_STUFF_TCE,
+  H_PUT_TCE_INDIRECT: spapr.H_PUT_TCE_INDIRECT,
+};
+
+/**
+ * Runs each vector on a fresh machine.
+ * @param vectors what a vector file holds: an array, parsed
+ * @throws VectorFormatError
+ */
+export function runSpaprVectors(vectors: unknown, { quirks }: SpaprVectorOptions): VectorOutcome[] {
+  const parsed = parseSpaprVectors(vectors);
+  const memory = new VectorMemory();
+  return parsed.map((vector) => {
+    memory.clear();
+    return new VectorRun(vector, quirks, memory).run();
+  });
+}
+
+/** One RAM for all vectors; knows which pages were written, so that the next starts from zeros. */
+class VectorMemory {
+  readonly ram: GuestRam = GuestRam.allocate(HPA_BASE as Hpa, RAM_BYTES, 0, new Prng(1));
+  readonly #written = new Set<number>();
+
+  write(gpa: number, bytes: Uint8Array): void {
+    this.ram.write(gpa, bytes);
+    for (let page = Math.floor(gpa / PAGE_SIZE); page * PAGE_SIZE < gpa + bytes.length; page++)
+      this.#written.add(page);
+  }
+
+  clear(): void {
+    const zeros = new Uint8Array(PAGE_SIZE);
+    for (const page of this.#written) this.ram.write(page * PAGE_SIZE, zeros);
+    this.#written.clear();
+  }
+}
+
+type StepOf<Op extends SpaprStep['op']> = Extract<SpaprStep, { op: Op }>;
+type DmaStep = StepOf<'dma_read' | 'dma_write'>;
+
+class VectorRun {
+  readonly #vector: SpaprVector;
+  readonly #quirks: SpaprQuirks;
+  readonly #memory: VectorMemory;
+  readonly #iommu: SpaprIommu;
+  readonly #spaces: readonly DeviceAddressSpace[];
+  readonly #records: readonly MappingRecord[];
+  readonly #failures: StepFailure[] = [];
+  #at = 0;
+  #op = '';
+
+  constructor(vector: SpaprVector, quirks: SpaprQuirks, memory: VectorMemory) {
+    const { ram } = memory;
+    this.#vector = vector;
+    this.#quirks = quirks;
+    this.#memory = memory;
+    this.#iommu = new SpaprIommu({ ram, quirks, ...machineOptions(vector.machine) });
+    this.#records = vector.devices.map(() => new MappingRecord(ram));
+    this.#spaces = vector.devices.map(
+      ({ phb, slot }, i) =>
+        new DeviceAddressSpace((phb << 8) | (slot << 3), this.#records[i] as MappingRecord, ram.regions),
+    );
+  }
+
+  run(): VectorOutcome {
+    const { name, steps, overlapping_windows_from_step: overlap } = this.#vector;
+    for (const space of this.#spaces) this.#iommu.attach(space);
+    this.#checkWindow();
+    const end = this.#quirks === 'spec' ? Math.min(overlap ?? steps.length, steps.length) : steps.length;
+    for (const [index, step] of steps.slice(0, end).entries()) {
+      this.#at = index;
+      this.#op = step.op;
+      this.#step(step);
+      if (this.#failures.length >= FAILURE_LIMIT) break;
+    }
+    this.#audit();
+    const status = this.#failures.length === 0 ? 'passed' : 'failed';
+    const outcome = { name, status, failures: this.#failures } as const;
+    if (end === steps.length) return outcome;
+    const reason = `steps from ${end} on let windows overlap: compared with quirks 'qemu' only`;
+    return { ...outcome, status: end === 0 ? 'skipped' : status, reason };
+  }
+
+  readonly #runners: { readonly [Op in SpaprStep['op']]: (step: StepOf<Op>) => void } = {
+    hcall: (step) => this.#hypercall(step),
+    rtas: (step) => this.#rtas(step),
+    dma_read: (step) => this.#dma(step, Buffer.alloc(step.len)),
+    dma_write: (step) => this.#dma(step, Buffer.from(step.data, 'hex')),
+    mem_write: ({ gpa, data }) => this.#memory.write(Number(gpa), Buffer.from(data, 'hex')),
+    mem_read: (step) => this.#memRead(step),
+    mem_fill: ({ gpa, len }) =>
+      this.#memory.write(Number(gpa), Buffer.concat(fillWords(gpa, len)).subarray(0, len)),
+    mem_fill_tces: ({ gpa, first, stride, count }) =>
+      this.#memory.write(
+        Number(gpa),
+        Buffer.concat(Array.from({ length: count }, (_, i) => bigEndian(first + BigInt(i) * stride))),
+      ),
+  };
+
+  #step<Op extends SpaprStep['op']>(step: StepOf<Op>): void {
+    const run = this.#runners[step.op as Op] as (step: StepOf<Op>) => void;
+    run(step);
+  }
+
+  #expect(expected: string, got: string): void {
+    if (expected === got || this.#failures.length >= FAILURE_LIMIT) return;
+    this.#failures.push({ step: this.#at, op: this.#op, expected, got });
+  }
+
+  /** The step with the specification's answers in place of the recorded ones. */
+  #bound<Step extends { readonly spec?: object | undefined }>(step: Step): Step {
+    return this.#quirks === 'spec' && step.spec ? { ...step, ...step.spec } : step;
+  }
+
+  #hypercall(step: StepOf<'hcall'>): void {
+    const { name, args, ret, out } = this.#bound(step);
+    const result = this.#iommu.hypercall(OPCODES[name] as number, args);
+    if (result instanceof Promise) {
+      this.#expect('a result at once', 'a promise');
+      return;
+    }
+    if (!ret) return;
+    const values = ret === 'H_SUCCESS' ? (out ?? []) : [];
+    this.#expect(callText(name, ret, values), callText(name, spapr.returnName(result.ret), result.out));
+  }
+
+  #rtas(step: StepOf<'rtas'>): void {
+    const { name, args, nret, status, rets, h_rtas: ret } = this.#bound(step);
+    const result = this.#iommu.rtas(name, args.map(wordOf), nret);
+    if (result instanceof Promise) {
+      this.#expect('a result at once', 'a promise');
+      return;
+    }
+    const expectedRet = BigInt.asIntN(64, ret ?? 0n);
+    this.#expect(`${name} ${spapr.returnName(expectedRet)}`, `${name} ${spapr.returnName(result.ret)}`);
+    if (typeof status !== 'number' || expectedRet !== spapr.H_SUCCESS) return;
+    const got = Array.from({ length: nret - 1 }, (_, i) => result.rets[i] ?? NOT_WRITTEN);
+    const text = (word: number, words: readonly (number | bigint)[]) =>
+      `${name} ${word} [${words.map((value) => hex(Number(value))).join(' ')}]`;
+    this.#expect(text(status, rets ?? []), text(result.status, got));
+  }
+
+  #memRead(step: StepOf<'mem_read'>): void {
+    const { gpa, len, expect } = this.#bound(step);
+    if (expect) this.#expect(expect, hexOf(this.#memory.ram.read(Number(gpa), len)));
+  }
+
+  /** Pieces of 4 KiB of IOVA are independent: a fault in one does not stop the others. */
+  #dma(step: DmaStep, bytes: Buffer): void {
+    const { expect, parts, data } = this.#bound(step as StepOf<'dma_read'>);
+    const write = step.op === 'dma_write';
+    const got: string[] = [];
+    for (let at = 0; at < bytes.length; ) {
+      const address = BigInt.asUintN(64, step.iova + BigInt(at));
+      const offset = Number(address & 0xfffn);
+      const piece = bytes.subarray(at, at + Math.min(bytes.length - at, PAGE_SIZE - offset));
+      got.push(this.#dmaPiece(step.dev, Number(address & ~0xfffn), offset, piece, write));
+      at += piece.length;
+    }
+    const whole = got.includes('fault') ? 'fault' : 'ok';
+    if (!expect) return;
+    this.#expect(expect, whole);
+    if (whole !== expect) return;
+    if (parts) this.#expect(parts.join(' '), got.join(' '));
+    if (!write && data) this.#expect(data, hexOf(bytes));
+  }
+
+  #dmaPiece(device: number, page: number, offset: number, bytes: Buffer, write: boolean): 'ok' | 'fault' {
+    const space = this.#spaces[device];
+    if (!space) {
+      this.#expect(`a device below ${this.#spaces.length}`, `device ${device}`);
+      return 'fault';
+    }
+    const result = this.#iommu.translate(space.requesterId, page as Iova, write);
+    const held = (this.#records[device] as MappingRecord).mappingAt(page);
+    const allowed = held && (held.perm & (write ? PERM_WRITE : PERM_READ)) !== 0;
+    const container = allowed ? ((held.gpa + (page - held.iova)) as Gpa) : undefined;
+    this.#expect(
+      `container maps ${hex(page)} to ${result.ok ? hex(result.gpa) : 'nothing'}`,
+      `container maps ${hex(page)} to ${container === undefined ? 'nothing' : hex(container)}`,
+    );
+    if (!result.ok) return 'fault';
+    if (write) this.#memory.write(result.gpa + offset, bytes);
+    else bytes.set(this.#memory.ram.read(result.gpa + offset, bytes.length));
+    return 'ok';
+  }
+
+  #checkWindow(): void {
+    const { liobn, start, size, page_shift: pageShift } = this.#vector.window;
+    const window = this.#iommu.windowOf(liobn);
+    this.#op = 'window';
+    const text = (from: bigint, bytes: bigint, shift: number) =>
+      `${hexText(from)} +${hexText(bytes)} shift ${shift}`;
+    this.#expect(
+      text(start, size, pageShift),
+      window ? text(BigInt(window.start), BigInt(window.end - window.start), window.pageShift) : 'none',
+    );
+  }
+
+  #audit(): void {
+    this.#op = 'audit';
+    for (const [device, space] of this.#spaces.entries())
+      for (const { iova, held, expected } of space.audit())
+        this.#expect(
+          `device ${device} maps ${hex(iova)} to ${expected === undefined ? 'nothing' : hex(expected)}`,
+          held === undefined ? 'nothing' : hex(held),
+        );
+  }
+}
+
+/** The unit that a recorded machine had. */
+function machineOptions(machine: SpaprMachine | undefined) {
+  const first = machine?.phb0;
+  const bridge: BridgeOptions = {
+    dynamicWindows: first?.ddw !== 'off',
+    ...(first?.pgsz === undefined ? {} : { pageShifts: shiftsOf(first.pgsz) }),
+    defaultWindow: {
+      start: Number(first?.dma_win_addr ?? spapr.DEFAULT_WINDOW_START),
+      size: Number(first?.dma_win_size ?? spapr.DEFAULT_WINDOW_SIZE),
+    },
+  };
+  return {
+    bridges: [bridge, ...Array.from({ length: (machine?.phbs ?? 1) - 1 }, () => ({}))],
+    bridgeOf: (requesterId: number) => requesterId >>> 8,
+    vioLiobns: (machine?.vio ?? []).map((device) => Number(/reg=(0x[0-9a-f]+|\d+)/i.exec(device)?.[1] ?? 0)),
+  };
+}
+
+/** Page shifts of a mask of page sizes; those that a query cannot report are left out. */
+const shiftsOf = (sizes: bigint): number[] =>
+  [...spapr.PAGE_SHIFT_MASKS.keys()].filter((shift) => ((sizes >> BigInt(shift)) & 1n) !== 0n);
+
+/** An RTAS argument: 32 bits. */
+const wordOf = (value: bigint): number => Number(BigInt.asUintN(32, value));
+
+const hexText = (value: bigint): string => `0x${value.toString(16)}`;
+const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+const callText = (name: string, ret: string, out: readonly bigint[]): string =>
+  `${name} ${ret} [${out.map(hexText).join(' ')}]`;
+
+function fillWords(gpa: bigint, length: number): Buffer[] {
+  return Array.from({ length: Math.ceil(length / 8) }, (_, i) => {
+    const word = Buffer.alloc(8);
+    word.writeBigUInt64LE(BigInt.asUintN(64, (gpa + BigInt(8 * i)) * FILL_FACTOR));
+    return word;
+  });
+}
+
+function bigEndian(value: bigint): Buffer {
+  const word = Buffer.alloc(8);
+  word.writeBigUInt64BE(BigInt.asUintN(64, value));
+  return word;
+}

@@ -1,0 +1,314 @@
+/**
+ * The machine that virtio-iommu vectors were recorded on, and its driver: RAM, the unit, both queues, DMA masters.
+ */
+import { Prng } from '#host';
+import * as virtio from '../../abi/virtio.ts';
+import * as format from '../../abi/virtio-iommu.ts';
+import { FOUR_GIB, type Hpa } from '../../memory/address.ts';
+import { GuestRam } from '../../memory/guest-ram.ts';
+import { HPA_BASE } from '../../memory/host-memory.ts';
+import { DeviceAddressSpace } from '../../viommu/address-space.ts';
+import type { MapNotifier } from '../../viommu/notifier.ts';
+import { VirtioIommu } from '../../viommu/virtio/iommu.ts';
+import type { Quirks } from '../../viommu/virtio/quirks.ts';
+
+const TWO_GIB = 2 ** 31;
+const PAGE = 4096;
+
+// What the driver keeps in the RAM that vectors leave to it.
+const REQUEST_RINGS = 0x7e000000;
+const EVENT_RINGS = 0x7e010000;
+const INDIRECT_TABLE = 0x7e020000;
+const BUFFERS = 0x7e100000;
+const EVENT_BUFFERS = 0x7e800000;
+const RING_ENTRIES = 256;
+const AVAIL_OFFSET = 0x2000;
+const USED_OFFSET = 0x4000;
+/** Bytes of buffers that one request may have. */
+const BUFFERS_LIMIT = 0x100000;
+/** A device-writable buffer before the device writes it. */
+const PREFILL = 0xcc;
+/** Platform functions of a q35 machine that are endpoints too: 00:00.0, 00:03.0, 00:1f.0, 00:1f.2, 00:1f.3. */
+const PLATFORM = [0x00, 0x18, 0xf8, 0xfa, 0xfb];
+const DEFAULT_FEATURES = 0x100000077n;
+export const DEFAULT_EVENT_BUFFERS = 64;
+
+/** RAM that knows which pages were written, so that the next vector can start from zeros. */
+export class ReusableRam extends GuestRam {
+  readonly #dirty = new Set<number>();
+
+  /** [0, 2 GiB) and [4 GiB, 6 GiB); only what a vector touches is ever committed. */
+  static recorded(): ReusableRam {
+    return new ReusableRam(GuestRam.allocate(HPA_BASE as Hpa, TWO_GIB, TWO_GIB, new Prng(1)).handle);
+  }
+
+  override write(gpa: number, bytes: Uint8Array): void {
+    super.write(gpa, bytes);
+    for (let page = Math.floor(gpa / PAGE); page * PAGE < gpa + bytes.length; page++) this.#dirty.add(page);
+  }
+
+  override write32(gpa: number, value: number): void {
+    super.write32(gpa, value);
+    this.#dirty.add(Math.floor(gpa / PAGE));
+  }
+
+  override publish32(gpa: number, value: number): void {
+    super.publish32(gpa, value);
+    this.#dirty.add(Math.floor(gpa / PAGE));
+  }
+
+  clear(): void {
+    const zeros = new Uint8Array(PAGE);
+    for (const page of this.#dirty) super.write(page * PAGE, zeros);
+    this.#dirty.clear();
+  }
+}
+
+/** Takes every map event: vectors are compared through translation alone. */
+const NO_CONTAINER: MapNotifier = {
+  map: () => 'mapped',
+  unmap: () => undefined,
+  unmapAll: () => undefined,
+  has: () => true,
+  mappingAt: () => undefined,
+  forEachMapping: () => {},
+  switchBegin: () => {},
+  switchEnd: () => {},
+};
+
+export interface MachineSettings {
+  readonly granule: number;
+  readonly awBits: number;
+  readonly bootBypass: boolean;
+  readonly quirks: Quirks;
+  /** Requester IDs of the DMA masters. */
+  readonly devices: readonly number[];
+}
+
+export interface InitSettings {
+  readonly features?: bigint;
+  /** Status after the last step; default all. */
+  readonly upto?: number;
+  readonly eventBuffers?: number;
+  readonly eventBytes?: number;
+}
+
+export interface RawDescriptor {
+  readonly data?: Uint8Array;
+  /** Bytes of a buffer without data. */
+  readonly length?: number;
+  readonly writable?: boolean;
+  readonly next?: number;
+  readonly gpa?: number;
+}
+
+export interface RawOptions {
+  readonly indirect?: boolean;
+  readonly head?: number;
+  readonly availSkip?: number;
+}
+
+/** What became of a chain. */
+export interface RawAnswer {
+  readonly completed: boolean;
+  readonly usedLength: number;
+  /** All device-writable bytes in order, PREFILL where nothing was written. */
+  readonly written: Uint8Array;
+}
+
+export interface RecordedEvent {
+  readonly reason: number;
+  readonly flags: number;
+  readonly endpoint: number;
+  readonly address: bigint;
+}
+
+interface Ring {
+  readonly at: number;
+  avail: number;
+  used: number;
+}
+
+export class Machine {
+  readonly ram: ReusableRam;
+  readonly iommu: VirtioIommu;
+  readonly #settings: MachineSettings;
+  readonly #requests: Ring = { at: REQUEST_RINGS, avail: 0, used: 0 };
+  readonly #events: Ring = { at: EVENT_RINGS, avail: 0, used: 0 };
+  #freeEventBuffers: number[] = [];
+
+  /** @throws RangeError for a granule or address width that does not exist */
+  constructor(ram: ReusableRam, settings: MachineSettings) {
+    this.ram = ram;
+    this.#settings = settings;
+    const { quirks, granule, awBits, bootBypass, devices } = settings;
+    this.iommu = new VirtioIommu({ ram, quirks, granule, awBits, bootBypass, functions: PLATFORM });
+    for (const id of devices) this.iommu.attach(new DeviceAddressSpace(id, NO_CONTAINER, ram.regions));
+  }
+
+  read(register: number, size = 4): bigint {
+    return this.iommu.readRegister(register, size);
+  }
+
+  write(register: number, value: bigint | number, size = 4): void {
+    this.iommu.writeRegister(register, size, BigInt(value));
+  }
+
+  /** Reset and initialisation (3.1.1). Returns whether the device took the features. */
+  init(settings: InitSettings = {}): boolean {
+    const { features = DEFAULT_FEATURES, upto = 0xf } = settings;
+    this.write(virtio.STATUS_REG, 0);
+    this.write(virtio.STATUS_REG, virtio.STATUS_ACKNOWLEDGE);
+    this.write(virtio.STATUS_REG, virtio.STATUS_ACKNOWLEDGE | virtio.STATUS_DRIVER);
+    for (const half of [0, 1]) {
+      this.write(virtio.DRIVER_FEATURES_SEL_REG, half);
+      this.write(virtio.DRIVER_FEATURES_REG, (features >> BigInt(32 * half)) & 0xffffffffn);
+    }
+    const status = virtio.STATUS_ACKNOWLEDGE | virtio.STATUS_DRIVER | virtio.STATUS_FEATURES_OK;
+    this.write(virtio.STATUS_REG, status);
+    const accepted = (Number(this.read(virtio.STATUS_REG)) & virtio.STATUS_FEATURES_OK) !== 0;
+    this.#setUp(format.REQUEST_QUEUE, this.#requests);
+    this.#setUp(format.EVENT_QUEUE, this.#events);
+    if ((upto & virtio.STATUS_DRIVER_OK) !== 0) this.write(virtio.STATUS_REG, upto);
+    this.#freeEventBuffers = Array.from({ length: RING_ENTRIES }, (_, i) => RING_ENTRIES - 1 - i);
+    this.postEventBuffers(settings.eventBuffers ?? DEFAULT_EVENT_BUFFERS, settings.eventBytes);
+    return accepted;
+  }
+
+  #setUp(queue: number, ring: Ring): void {
+    this.ram.write(ring.at, new Uint8Array(USED_OFFSET + virtio.usedBytes(RING_ENTRIES)));
+    ring.avail = 0;
+    ring.used = 0;
+    this.write(virtio.QUEUE_SEL_REG, queue);
+    this.write(virtio.QUEUE_SIZE_REG, RING_ENTRIES);
+    this.write(virtio.QUEUE_DESC_LOW_REG, ring.at);
+    this.write(virtio.QUEUE_DRIVER_LOW_REG, ring.at + AVAIL_OFFSET);
+    this.write(virtio.QUEUE_DEVICE_LOW_REG, ring.at + USED_OFFSET);
+    this.write(virtio.QUEUE_READY_REG, 1);
+  }
+
+  postEventBuffers(count: number, bytes: number = format.EVENT_BYTES): void {
+    for (let left = count; left > 0; left--) {
+      const i = this.#freeEventBuffers.pop();
+      if (i === undefined) return;
+      this.#descriptor(EVENT_RINGS, i, EVENT_BUFFERS + i * PAGE, bytes, virtio.DESC_F_WRITE, 0);
+      this.#offer(this.#events, i);
+    }
+    this.write(virtio.QUEUE_NOTIFY_REG, format.EVENT_QUEUE);
+  }
+
+  /** Takes what the device reported; `recycle` posts the buffers again. */
+  takeEvents(recycle: boolean): RecordedEvent[] {
+    const events: RecordedEvent[] = [];
+    for (let entry = this.#used(this.#events); entry; entry = this.#used(this.#events)) {
+      const bytes = this.ram.read(EVENT_BUFFERS + entry.head * PAGE, format.EVENT_BYTES);
+      const view = new DataView(bytes.buffer);
+      events.push({
+        reason: view.getUint8(0),
+        flags: view.getUint32(4, true),
+        endpoint: view.getUint32(8, true),
+        address: view.getBigUint64(16, true),
+      });
+      this.#freeEventBuffers.push(entry.head);
+      if (recycle) this.postEventBuffers(1);
+    }
+    return events;
+  }
+
+  /** Puts one chain into the request queue, kicks, and looks at what came back. */
+  request(descriptors: readonly RawDescriptor[], options: RawOptions = {}): RawAnswer {
+    const table = options.indirect ? INDIRECT_TABLE : REQUEST_RINGS;
+    const places: { gpa: number; length: number; writable: boolean }[] = [];
+    let buffer = BUFFERS;
+    for (const [i, given] of descriptors.entries()) {
+      const length = given.data?.length ?? given.length ?? 0;
+      const gpa = given.gpa ?? buffer;
+      if (given.gpa === undefined) buffer += Math.min(length, BUFFERS_LIMIT) + 16;
+      const writable = given.writable ?? false;
+      const content =
+        given.data ?? new Uint8Array(Math.min(length, BUFFERS_LIMIT)).fill(writable ? PREFILL : 0);
+      if (this.ram.contains(gpa, content.length)) this.ram.write(gpa, content);
+      const next = given.next ?? (i + 1 < descriptors.length ? i + 1 : undefined);
+      const flags = (writable ? virtio.DESC_F_WRITE : 0) | (next === undefined ? 0 : virtio.DESC_F_NEXT);
+      this.#descriptor(table, i, gpa, length, flags, next ?? 0);
+      places.push({ gpa, length, writable });
+    }
+    if (options.indirect)
+      this.#descriptor(REQUEST_RINGS, 0, table, 16 * descriptors.length, virtio.DESC_F_INDIRECT, 0);
+    this.#offer(this.#requests, options.head ?? 0, options.availSkip ?? 0);
+    this.write(virtio.QUEUE_NOTIFY_REG, format.REQUEST_QUEUE);
+    return this.#collect(places);
+  }
+
+  #collect(places: readonly { gpa: number; length: number; writable: boolean }[]): RawAnswer {
+    const first = this.#used(this.#requests);
+    while (this.#used(this.#requests));
+    const writable = places.filter((place) => place.writable && this.ram.contains(place.gpa, place.length));
+    const written = writable.map(({ gpa, length }) => this.ram.read(gpa, Math.min(length, BUFFERS_LIMIT)));
+    return {
+      completed: first !== undefined,
+      usedLength: first?.length ?? 0,
+      written: new Uint8Array(Buffer.concat(written)),
+    };
+  }
+
+  systemReset(settings: InitSettings): void {
+    this.iommu.systemReset();
+    this.init(settings);
+  }
+
+  /** One DMA as the recorded machine splits it; which bytes were blocked. Read data goes into `bytes`. */
+  dma(endpoint: number, iova: bigint, bytes: Uint8Array, write: boolean): Uint8Array {
+    const blocked = new Uint8Array(bytes.length);
+    const granule = BigInt(this.#settings.granule);
+    for (let at = 0; at < bytes.length; ) {
+      const address = BigInt.asUintN(64, iova + BigInt(at));
+      const answer = this.iommu.translateWide(endpoint, address, write);
+      const left = bytes.length - at;
+      const inPage = Math.min(left, Number(granule - (address % granule)));
+      const length = answer.ok ? inPage : unassignedAccess(address, inPage);
+      if (answer.ok) this.#copy(answer.gpa, bytes.subarray(at, at + length), write);
+      else blocked.fill(1, at, at + length);
+      at += length;
+    }
+    return blocked;
+  }
+
+  #copy(gpa: bigint, bytes: Uint8Array, write: boolean): void {
+    const at = Number(gpa);
+    if (gpa > BigInt(4 * FOUR_GIB) || !this.ram.contains(at, bytes.length)) return;
+    if (write) this.ram.write(at, bytes);
+    else bytes.set(this.ram.read(at, bytes.length));
+  }
+
+  #descriptor(table: number, index: number, gpa: number, length: number, flags: number, next: number): void {
+    const at = table + virtio.DESCRIPTOR_BYTES * index;
+    this.ram.write32(at, gpa % 2 ** 32);
+    this.ram.write32(at + 4, Math.floor(gpa / 2 ** 32));
+    this.ram.write32(at + 8, length);
+    this.ram.write32(at + 12, ((next << 16) | flags) >>> 0);
+  }
+
+  #offer(ring: Ring, head: number, skip = 0): void {
+    const avail = ring.at + AVAIL_OFFSET;
+    const slot = avail + virtio.RING_HEADER_BYTES + virtio.AVAIL_ENTRY_BYTES * (ring.avail % RING_ENTRIES);
+    this.ram.write(slot, Uint8Array.of(head & 0xff, head >>> 8));
+    ring.avail = (ring.avail + 1 + skip) & 0xffff;
+    this.ram.publish32(avail, (ring.avail << 16) >>> 0);
+  }
+
+  #used(ring: Ring): { head: number; length: number } | undefined {
+    const used = ring.at + USED_OFFSET;
+    if (this.ram.load32(used) >>> 16 === ring.used) return undefined;
+    const entry = used + virtio.RING_HEADER_BYTES + virtio.USED_ENTRY_BYTES * (ring.used % RING_ENTRIES);
+    ring.used = (ring.used + 1) & 0xffff;
+    return { head: this.ram.read32(entry), length: this.ram.read32(entry + 4) };
+  }
+}
+
+/** Bytes of one access to what no memory answers: a power of two, at most 4, naturally aligned. */
+function unassignedAccess(address: bigint, left: number): number {
+  let size = 4;
+  while (size > left || address % BigInt(size) !== 0n) size /= 2;
+  return size;
+}

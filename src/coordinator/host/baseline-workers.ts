@@ -1,0 +1,46 @@
+/**
+ * The baseline: as many workers as asked for that do nothing but wait, started the way devices are.
+ */
+import { Piscina } from 'piscina';
+import { nowUs, sleep } from '#host';
+import { workerEntry } from '../workers/entries.ts';
+import { START_CONCURRENCY, WORKER_LIMITS } from '../workers/supervisor.ts';
+import { BARE_WORDS_BYTES, bareStarted, endBareWorkers } from './baseline-worker.ts';
+
+export interface BareFigures {
+  readonly workers: number;
+  readonly startUs: number;
+  /** Growth of the resident set, bytes. */
+  readonly rss: number;
+}
+
+/** Starts, measures and ends `count` bare workers. To be run in a process that has started none before. */
+export async function measureBareWorkers(count: number): Promise<BareFigures> {
+  const sab = new SharedArrayBuffer(BARE_WORDS_BYTES);
+  const pool = new Piscina({
+    filename: workerEntry('baseline').href,
+    minThreads: 0,
+    maxThreads: count,
+    idleTimeout: 0,
+    atomics: 'disabled',
+    resourceLimits: WORKER_LIMITS,
+    recordTiming: false,
+  });
+  const rssBefore = process.memoryUsage.rss();
+  const since = nowUs();
+  const runs: Promise<void>[] = [];
+  while (runs.length < count) {
+    runs.push(pool.run(sab));
+    while (runs.length - bareStarted(sab) >= START_CONCURRENCY) await sleep(1);
+  }
+  while (bareStarted(sab) < count) await sleep(1);
+  const figures = {
+    workers: count,
+    startUs: nowUs() - since,
+    rss: process.memoryUsage.rss() - rssBefore,
+  };
+  endBareWorkers(sab);
+  await Promise.all(runs);
+  await pool.destroy();
+  return figures;
+}

@@ -1,0 +1,97 @@
+/**
+ * A host process: receives what to run, runs its share of the VMs under one coordinator, sends back results.
+ * Frames of protobuf over the process's IPC channel, both ways.
+ */
+import { nowUs, wallMs } from '#host';
+import { decodeFrame, encodeFrame, type Frame } from '../../proto/codec.ts';
+import type { FrameBodies } from '../../proto/schema.ts';
+import { measureBareWorkers } from './baseline-workers.ts';
+import { type Encode, type HostChannel, HostRun, type Send } from './host-run.ts';
+
+type RunRequest = FrameBodies['runRequest'];
+
+/** Runs one request to its end. Rejects only for the emulator's own mistakes. */
+export async function runRequest(request: RunRequest, channel: HostChannel): Promise<void> {
+  const frame: Encode = (kind, vm, body, device = -1) =>
+    encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
+  const send: Send = (kind, vm, body) => channel.send(frame(kind, vm, body));
+  send('hostReady', 0, { pid: process.pid });
+  if (request.bareWorkers > 0) {
+    const { workers, startUs, rss } = await measureBareWorkers(request.bareWorkers);
+    send('hostResult', 0, { ...NO_FIGURES, bareWorkers: workers, bareStartUs: startUs, bareRss: rss });
+    return;
+  }
+  await runVms(request, frame, channel);
+}
+
+async function runVms(request: RunRequest, frame: Encode, channel: HostChannel): Promise<void> {
+  const run = new HostRun(request, frame, channel);
+  channel.listen?.((bytes, heard) => run.hear(bytes, heard));
+  const rssBefore = process.memoryUsage.rss();
+  const since = nowUs();
+  await run.start();
+  const devicesStartUs = nowUs() - since;
+  const rssReady = process.memoryUsage.rss();
+  const { coordinator } = run;
+  const devices = coordinator.vms.reduce((sum, vm) => sum + vm.devices.length, 0);
+  await run.runAll();
+  await coordinator.close();
+  const { written, dropped } = coordinator.traceFrames;
+  const figures = {
+    ...NO_FIGURES,
+    rssBefore,
+    rssReady,
+    devices,
+    guests: request.vms.length,
+    devicesStartUs,
+    devicesRss: Math.max(0, rssReady - rssBefore),
+    traceFrames: written,
+    traceDropped: dropped,
+  };
+  channel.send(frame('hostResult', 0, figures));
+}
+
+const NO_FIGURES: FrameBodies['hostResult'] = {
+  rssBefore: 0,
+  rssReady: 0,
+  devices: 0,
+  guests: 0,
+  devicesStartUs: 0,
+  devicesRss: 0,
+  bareWorkers: 0,
+  bareStartUs: 0,
+  bareRss: 0,
+  traceFrames: 0,
+  traceDropped: 0,
+};
+
+/** Serves the parent process's IPC channel until the one request it sends is done. */
+export function serveParent(): void {
+  let lastSent: Promise<void> = Promise.resolve();
+  let hear: (bytes: Uint8Array, frame: Frame) => void = () => {};
+  const channel: HostChannel = {
+    send: (frame) => {
+      lastSent = new Promise((resolve) => process.send?.(frame, undefined, undefined, () => resolve()));
+    },
+    listen: (listener) => {
+      hear = listener;
+    },
+  };
+  // A host process without its parent would run on unseen.
+  process.on('disconnect', () => process.exit(1));
+  process.on('message', (bytes: Uint8Array) => {
+    const frame = decodeFrame(bytes);
+    if (frame.kind === 'runAbort') process.exit(1);
+    if (frame.kind !== 'runRequest') {
+      hear(bytes, frame);
+      return;
+    }
+    runRequest(frame.body, channel).then(
+      () => lastSent.then(() => process.exit(0)),
+      (error: Error) => {
+        process.stderr.write(`host process ${frame.body.process}: ${error.stack ?? error.message}\n`);
+        process.exit(1);
+      },
+    );
+  });
+}

@@ -1,0 +1,209 @@
+/**
+ * The VMs of one host process while they run: its own, and those that come from other hosts.
+ */
+import { every, wallMs } from '#host';
+import type { FrameSocket } from '../../channel/frame-socket.ts';
+import { MigrationError } from '../../guest/migration-settings.ts';
+import { type Hpa, PAGE_2M } from '../../memory/address.ts';
+import { HPA_BASE } from '../../memory/host-memory.ts';
+import type { Frame, FrameHeader, FrameKind } from '../../proto/codec.ts';
+import type { FrameBodies } from '../../proto/schema.ts';
+import { Coordinator, type Migrations } from '../coordinator.ts';
+import type { GpuSettings } from '../gpu-pool.ts';
+import type { VmConfig } from '../vm/config.ts';
+import { HostSocket } from '../vm/migration/host-socket.ts';
+import { Incoming } from '../vm/migration/incoming.ts';
+import type { Vm } from '../vm/vm.ts';
+import { deviceEntry, guestEntry } from '../workers/entries.ts';
+import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../workers/supervisor.ts';
+
+type RunRequest = FrameBodies['runRequest'];
+
+const PROGRESS_INTERVAL_MS = 250;
+const MIB = 1024 * 1024;
+/** Spreads one run's seed over its VMs. */
+const SEED_STRIDE = 7919;
+
+/** The CLI's end of the channel. */
+export interface HostChannel {
+  send(frame: Uint8Array): void;
+  /** Has `hear` called with every frame that comes after the request. */
+  listen?(hear: (bytes: Uint8Array, frame: Frame) => void): void;
+}
+
+export type Encode = <K extends FrameKind>(
+  kind: K,
+  vm: number,
+  body: FrameBodies[K],
+  device?: number,
+) => Uint8Array;
+export type Send = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K], device?: number) => void;
+
+export class HostRun {
+  readonly coordinator: Coordinator;
+  readonly #request: RunRequest;
+  readonly #send: Send;
+  readonly #hosts: HostSocket | undefined;
+  /** The VMs that run here, their results on the way. */
+  readonly #running = new Set<Promise<void>>();
+  #done = 0;
+  #runEnd: () => void = () => {};
+  readonly #runEnded: Promise<void>;
+  #stopProgress = () => {};
+
+  constructor(request: RunRequest, frame: Encode, channel: HostChannel) {
+    this.#request = request;
+    const { migrations } = request;
+    this.#hosts = migrations && new HostSocket(request.process, migrations.sockets);
+    this.coordinator = new Coordinator({
+      vms: request.vms.map((vm) => vmConfig(request, vm)),
+      workers: { device: deviceEntry(request.device?.model ?? DEFAULT_MODEL), guest: guestEntry() },
+      trace: request.trace,
+      gpus: request.gpu as GpuSettings | undefined,
+      migrations: this.#migrations(),
+    });
+    // What passes between the processes belongs to the trace as well.
+    this.#send = (kind, vm, body, device) => {
+      const bytes = frame(kind, vm, body, device);
+      this.coordinator.trace(bytes);
+      channel.send(bytes);
+    };
+    this.#runEnded = new Promise((resolve) => {
+      this.#runEnd = resolve;
+    });
+    this.coordinator.trace(frame('runRequest', 0, withoutSource(request)));
+  }
+
+  /** Takes a frame from the CLI. */
+  hear(bytes: Uint8Array, frame: Frame): void {
+    this.coordinator.trace(bytes);
+    if (frame.kind === 'deviceRequest') this.#release(frame.header, frame.body.uuid);
+    else if (frame.kind === 'runEnd') this.#runEnd();
+  }
+
+  /** Starts serving, and every device; resolves when all are ready or have failed. */
+  async start(): Promise<void> {
+    this.#stopProgress = every(PROGRESS_INTERVAL_MS, () => this.#send('progress', 0, this.#progress()));
+    this.coordinator.start();
+    await this.#hosts?.listen((socket) => this.#arrive(socket), {
+      header: (device) => ({ timeUs: wallMs() * 1000, process: this.#request.process, vm: 0, device }),
+      sent: (frame) => this.coordinator.trace(frame),
+    });
+    await this.coordinator.startDevices();
+  }
+
+  /** Runs the guests to their ends; with migrations, until the CLI says that none will come any more. */
+  async runAll(): Promise<void> {
+    for (const vm of this.coordinator.vms) this.#track(vm, vm.runGuest());
+    if (this.#hosts) await this.#runEnded;
+    while (this.#running.size > 0) await Promise.all(this.#running);
+    this.#hosts?.close();
+    this.#stopProgress();
+  }
+
+  #migrations(): Migrations | undefined {
+    const { migrations } = this.#request;
+    if (!this.#hosts || !migrations) return undefined;
+    return {
+      hosts: this.#hosts,
+      // Twice what the run has: a VM may come back while what it left is still being put away.
+      capacity: { vms: 2 * migrations.vmsMax, devices: 2 * migrations.devicesMax },
+      arrived: (vm, result) => {
+        this.#send('vmArrived', vm.config.vm, {});
+        this.#track(vm, result);
+      },
+    };
+  }
+
+  #track(vm: Vm, result: Promise<FrameBodies['vmResult']>): void {
+    const sent = result.then((body) => {
+      if (!body.moved) this.#done++;
+      this.#send('vmResult', vm.config.vm, body);
+      if (this.#hosts) this.coordinator.removeVm(vm);
+      this.#running.delete(sent);
+    });
+    this.#running.add(sent);
+  }
+
+  #arrive(socket: FrameSocket): Promise<void> {
+    const host = {
+      prepare: async (config: string) => {
+        const vm = this.coordinator.addVm(this.#arrivalConfig(config));
+        try {
+          await Promise.all([vm.startDevices(), vm.loadGuest()]);
+          const failed = vm.devices.find((device) => device.failure !== '');
+          if (failed) throw new MigrationError(`${failed.name} ${failed.failure}`);
+          return vm;
+        } catch (error) {
+          await host.discard(vm);
+          throw error;
+        }
+      },
+      discard: async (vm: Vm) => {
+        await vm.discard();
+        this.coordinator.removeVm(vm);
+      },
+    };
+    return new Incoming(socket, host).serve();
+  }
+
+  /** @throws SyntaxError, MigrationError */
+  #arrivalConfig(json: string): VmConfig {
+    const config = JSON.parse(json) as VmConfig;
+    if (config.process !== this.#request.process)
+      throw new MigrationError(`a VM for host ${config.process} came to ${this.#request.process}`);
+    // Behind the VMs that the run began with: a device that kept an HPA of its old host would be found out.
+    const total = this.#request.migrations?.vmsMax ?? 0;
+    return { ...config, hpaBase: hpaBaseOf(total + config.vm, config.ramBytes) };
+  }
+
+  /** A device is being removed from its host: its VM closes it, and says so. */
+  #release({ vm: number, device }: FrameHeader, uuid: string): void {
+    const vm = this.coordinator.vms.find(({ config }) => config.vm === number);
+    void vm?.release(device, uuid).then((released) => {
+      if (released) this.#send('deviceReleased', number, {}, device);
+    });
+  }
+
+  #progress(): FrameBodies['progress'] {
+    const all = this.coordinator.vms.map((vm) => vm.progress);
+    const devices = this.coordinator.vms.flatMap((vm) => vm.devices);
+    return {
+      devicesReady: devices.filter((device) => device.alive && device.isReady).length,
+      vmsDone: this.#done,
+      operations: all.reduce((total, vm) => total + vm.operations, 0),
+      bytesVerified: all.reduce((total, vm) => total + vm.bytesVerified, 0),
+      phase: all.at(-1)?.phase ?? '',
+    };
+  }
+}
+
+/** A trace tells what was run; the model's text is in its file. */
+const withoutSource = (request: RunRequest): RunRequest =>
+  request.device ? { ...request, device: { ...request.device, source: '' } } : request;
+
+/** A gap between the VMs' host memory: an HPA of one is never an HPA of another. */
+const hpaBaseOf = (slot: number, ramBytes: number): Hpa => (HPA_BASE + slot * (ramBytes + PAGE_2M)) as Hpa;
+
+function vmConfig(request: RunRequest, vm: number): VmConfig {
+  const ramBytes = request.ramMib * MIB;
+  const mdevs = request.mdevs?.instances.filter((mdev) => mdev.vm === vm);
+  return {
+    process: request.process,
+    vm,
+    vgpus: mdevs?.length ?? request.vgpus,
+    mdevTypes: mdevs?.map(({ type }) => type) ?? [],
+    seed: (request.seed + vm * SEED_STRIDE) % 2 ** 31,
+    hpaBase: hpaBaseOf(vm, ramBytes),
+    ramBytes,
+    viommu: request.viommu,
+    scenario: request.scenario,
+    params: JSON.parse(request.params || '{}') as Record<string, unknown>,
+    timeoutMs: request.timeoutMs,
+    model: request.device?.model ?? DEFAULT_MODEL,
+    modelSource: request.device?.source ?? '',
+    deviceTimeoutMs: request.device?.timeoutMs ?? DEVICE_TIMEOUT_MS,
+    inject: vm === 0 ? request.inject : '',
+    hops: 0,
+  };
+}

@@ -1,0 +1,81 @@
+/**
+ * Joins a vIOMMU's map events to a VFIO container: the notifier's GPAs are the container's vaddrs.
+ */
+import type { Gpa, Iova } from '../../memory/address.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { Container } from '../../vfio/container.ts';
+import { VfioError } from '../../vfio/errors.ts';
+import { SpaprContainer } from '../../vfio/spapr-container.ts';
+import type {
+  Completion,
+  DmaWindow,
+  IovaRange,
+  MapNotifier,
+  MapOutcome,
+  Translation,
+  TranslationVisitor,
+} from '../../viommu/notifier.ts';
+
+export class ContainerNotifier implements MapNotifier {
+  readonly #container: Container;
+  readonly #ram: GuestRam;
+  /** The last refusal, for the report: the guest only sees its device fault. */
+  lastRefusal = '';
+
+  constructor(container: Container, ram: GuestRam) {
+    this.#container = container;
+    this.#ram = ram;
+  }
+
+  map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
+    // Asked first, because garbage tables come with millions of these and an error costs microseconds.
+    if (!this.#ram.contains(gpa, size)) return 'refused';
+    try {
+      this.#container.map(iova, gpa, size, perm);
+      return 'mapped';
+    } catch (error) {
+      if (!(error instanceof VfioError)) throw error;
+      this.lastRefusal = error.message;
+      return error.errno === 'ENOSPC' ? 'full' : 'refused';
+    }
+  }
+
+  mapPages(iova: Iova, gpas: Float64Array, count: number, perm: number): boolean {
+    return this.#container.mapPages(iova, gpas, count, perm);
+  }
+
+  unmap(ranges: readonly IovaRange[]): Completion {
+    return this.#container.unmapMappings(ranges);
+  }
+
+  unmapAll(): Completion {
+    return this.#container.unmapAll();
+  }
+
+  has(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
+    return this.#container.has(iova, gpa, size, perm);
+  }
+
+  mappingAt(iova: number): Translation | undefined {
+    const held = this.#container.mappingAt(iova);
+    return held && { iova: held.iova, gpa: held.vaddr as Gpa, size: held.size, perm: held.perm };
+  }
+
+  forEachMapping(start: number, end: number, visit: TranslationVisitor): void {
+    this.#container.forEach(start, end, (iova, size, vaddr, perm) =>
+      visit(iova as Iova, vaddr as Gpa, size, perm),
+    );
+  }
+
+  windows(windows: readonly DmaWindow[]): void {
+    if (this.#container instanceof SpaprContainer) this.#container.setWindows(windows);
+  }
+
+  switchBegin(): void {
+    this.#container.setSwitching(true);
+  }
+
+  switchEnd(): void {
+    this.#container.setSwitching(false);
+  }
+}

@@ -1,0 +1,144 @@
+/**
+ * One mediated device of a VM, as the coordinator holds it: link, container, address space, worker.
+ */
+
+import { nowUs, sleep } from '#host';
+import { DeviceLink, DeviceState, RING_CONTROL } from '../../channel/device-link.ts';
+import { LOG_LINES_LIMIT } from '../../device/instance.ts';
+import { SPINS_LIMIT } from '../../device/spin-detector.ts';
+import { type Iova, PAGE_SIZE } from '../../memory/address.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
+import { PinTableWriter } from '../../pin-table/writer.ts';
+import { encodeFrame, type FrameHeader, type FrameKind } from '../../proto/codec.ts';
+import type { FrameBodies } from '../../proto/schema.ts';
+import { Container, type DmaUser } from '../../vfio/container.ts';
+import { SpaprContainer } from '../../vfio/spapr-container.ts';
+import { DeviceAddressSpace } from '../../viommu/address-space.ts';
+import type { DeviceRun } from '../workers/supervisor.ts';
+import { ContainerNotifier } from './container-notifier.ts';
+import { DeviceControl } from './device-control.ts';
+
+/** Characters of a logged line that are kept: the watchdog's are longer than a model's. */
+const LOGGED_TEXT_LIMIT = 400;
+
+/** What a device tells its VM. */
+export interface DeviceOwner {
+  header(device: number): FrameHeader;
+  /** Sees every frame sent to the device. */
+  sent(bytes: Uint8Array): void;
+  /** Its address space has been switched. */
+  switched(device: VmDevice, what: FrameBodies['addressSpaceSwitch']): void;
+  /** The device broke the contract; resolves when its thread is gone. */
+  quarantine(device: VmDevice, kind: string, detail: string): Promise<void>;
+}
+
+/** Table nodes per device: 1024 × 512 pages, 2 GiB mapped as 4 KiB pages. Untouched ones cost nothing. */
+const PIN_TABLE_NODES = 1024;
+
+export class VmDevice implements DmaUser {
+  readonly index: number;
+  readonly name: string;
+  readonly requesterId: number;
+  readonly link = new DeviceLink();
+  readonly table: PinTableWriter;
+  readonly container: Container;
+  readonly notifier: ContainerNotifier;
+  readonly space: DeviceAddressSpace;
+  readonly slot: number;
+  /** Its migration interface. */
+  readonly control = new DeviceControl(this);
+  /** Set when the worker has been given its task. */
+  run: DeviceRun | undefined;
+  report: FrameBodies['deviceReport'] | undefined;
+  /** Lines it logged, and what the watchdog over its guest found. */
+  readonly logged: FrameBodies['deviceLog'][] = [];
+  /** Why the device failed, or empty. */
+  failure = '';
+  readonly #owner: DeviceOwner;
+
+  constructor(
+    index: number,
+    name: string,
+    requesterId: number,
+    ram: GuestRam,
+    owner: DeviceOwner,
+    windowed = false,
+  ) {
+    this.index = index;
+    this.name = name;
+    this.requesterId = requesterId;
+    this.#owner = owner;
+    const hostPages = { first: ram.host.base / PAGE_SIZE, count: ram.host.size / PAGE_SIZE };
+    this.table = new PinTableWriter(PIN_TABLE_NODES, { hostPages });
+    this.slot = this.table.addReader();
+    this.container = windowed ? new SpaprContainer(this.table, ram) : new Container(this.table, ram);
+    this.container.addUser(this);
+    this.notifier = new ContainerNotifier(this.container, ram);
+    this.space = new DeviceAddressSpace(requesterId, this.notifier, ram.regions, (from, to, tookUs) =>
+      owner.switched(this, {
+        from,
+        to,
+        liveMappings: this.container.liveMappings,
+        tookUs: Math.round(tookUs),
+      }),
+    );
+  }
+
+  get isReady(): boolean {
+    return this.link.state === DeviceState.ready;
+  }
+
+  get alive(): boolean {
+    return this.failure === '' && this.link.state !== DeviceState.stopped;
+  }
+
+  dmaUnmap(iova: Iova, size: number): void {
+    this.send('dmaUnmap', { iova, size });
+  }
+
+  wake(): void {
+    this.link.doorbell.ring(RING_CONTROL);
+  }
+
+  quarantine(kind: string, detail: string): Promise<void> {
+    return this.#owner.quarantine(this, kind, detail);
+  }
+
+  /** Sends a control frame. A full ring refuses it: who must be heard asks again. */
+  send<K extends FrameKind>(kind: K, body: FrameBodies[K]): boolean {
+    const bytes = encodeFrame(this.#owner.header(this.index), kind, body);
+    const sent = this.link.toDevice.push(bytes);
+    if (sent) this.#owner.sent(bytes);
+    this.link.doorbell.ring(RING_CONTROL);
+    return sent;
+  }
+
+  /** Keeps a line for the report, as many as a sound device sends. */
+  addLog(line: FrameBodies['deviceLog']): void {
+    if (this.logged.length > LOG_LINES_LIMIT + SPINS_LIMIT) return;
+    this.logged.push({ ...line, text: line.text.slice(0, LOGGED_TEXT_LIMIT) });
+  }
+
+  /** Marks the device as lost and frees what its thread held. The thread must have ended. */
+  fail(reason: string): number {
+    this.failure = reason;
+    this.control.lost(reason);
+    const before = this.container.counters.forcedPins;
+    this.container.releaseUser(this);
+    this.link.mmioServer().close();
+    this.link.setState(DeviceState.failed);
+    return this.container.counters.forcedPins - before;
+  }
+}
+
+/** How long devices may take to stop. */
+export const STOP_TIMEOUT_MS = 5_000;
+const STOP_POLL_MS = 5;
+
+/** Asks devices to stop; resolves when each has reported or failed, after STOP_TIMEOUT_MS at the latest. */
+export async function stopDevices(devices: readonly VmDevice[]): Promise<void> {
+  for (const device of devices) device.send('deviceStop', {});
+  const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;
+  while (devices.some((device) => device.failure === '' && !device.report) && nowUs() < deadline)
+    await sleep(STOP_POLL_MS);
+}

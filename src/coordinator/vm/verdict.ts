@@ -1,0 +1,81 @@
+/**
+ * What one VM has to answer for: violations, faults met and expected, failures of devices.
+ */
+import { hex, PAGE_SIZE } from '../../memory/address.ts';
+import { bdfText } from '../../pci/config-space.ts';
+import type { FrameBodies } from '../../proto/schema.ts';
+import type { DmaFaultRecord } from '../../viommu/viommu.ts';
+
+type Violation = FrameBodies['violation'];
+
+/** Violations kept in words, per VM; the rest are counted by kind. */
+export const VIOLATION_LIMIT = 32;
+/** Faults that a script may announce and not yet have seen. */
+export const EXPECTED_FAULT_LIMIT = 4096;
+
+export class VmLedger {
+  faultsExpected = 0;
+  faultsUnexpected = 0;
+  /** The first unexpected faults, in words. */
+  readonly unexpectedFaults: string[] = [];
+  readonly #violations: Violation[] = [];
+  readonly #more = new Map<string, number>();
+  /** `device:page` → how many faults are announced there. */
+  readonly #expected = new Map<string, number>();
+  readonly #lost = new Set<number>();
+
+  violation(kind: string, detail: string, repeats = 0): void {
+    if (this.#violations.length < VIOLATION_LIMIT) this.#violations.push({ kind, detail, repeats });
+    else this.#more.set(kind, (this.#more.get(kind) ?? 0) + 1 + repeats);
+  }
+
+  violations(): Violation[] {
+    const more = [...this.#more].map(([kind, repeats]) => ({
+      kind,
+      detail: 'and more of the same',
+      repeats,
+    }));
+    return [...this.#violations, ...more];
+  }
+
+  /** A device is gone: what was announced of it can come no more, and is no proof missing. */
+  deviceLost(device: number): void {
+    this.#lost.add(device);
+    for (const key of this.#expected.keys()) if (key.startsWith(`${device}:`)) this.#expected.delete(key);
+  }
+
+  expectFault(device: number, iova: number): void {
+    if (this.#lost.has(device)) return;
+    const key = keyOf(device, iova);
+    if (this.#expected.size < EXPECTED_FAULT_LIMIT)
+      this.#expected.set(key, (this.#expected.get(key) ?? 0) + 1);
+  }
+
+  /** Books a fault; true if it was announced. */
+  fault(device: number, record: DmaFaultRecord): boolean {
+    const key = keyOf(device, record.iova);
+    const announced = this.#expected.get(key) ?? 0;
+    if (announced > 0) {
+      if (announced === 1) this.#expected.delete(key);
+      else this.#expected.set(key, announced - 1);
+      this.faultsExpected++;
+      return true;
+    }
+    this.faultsUnexpected++;
+    if (this.unexpectedFaults.length < VIOLATION_LIMIT) this.unexpectedFaults.push(faultText(record));
+    return false;
+  }
+
+  /** Announced faults that never came: the isolation they were to prove was not seen. */
+  get missingFaults(): number {
+    let missing = 0;
+    for (const count of this.#expected.values()) missing += count;
+    return missing;
+  }
+}
+
+const keyOf = (device: number, iova: number): string => `${device}:${Math.floor(iova / PAGE_SIZE)}`;
+
+/** A fault in one line, the way a DMAR fault reads in a guest's log. */
+export const faultText = ({ requesterId, iova, write, reason, text }: DmaFaultRecord): string =>
+  `DMA ${write ? 'write' : 'read'} by ${bdfText(requesterId)} to ${hex(iova)} faulted: reason ${hex(reason)} ${text}`;

@@ -1,0 +1,79 @@
+/**
+ * What a VM's workers are given: shared memory and numbers.
+ */
+import type { DeviceOptions } from '../../device/model.ts';
+import type { DeviceTask } from '../../device/runtime.ts';
+import type { GuestTask } from '../../guest/protocol.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { Placement } from '../gpu-pool.ts';
+import { modelAt } from '../model-names.ts';
+import type { VmConfig, VmSurroundings } from './config.ts';
+import type { VmDevice } from './device.ts';
+
+/** Faults that `--inject` plants in a device model. */
+export const MODEL_FAULTS: ReadonlySet<string> = new Set([
+  'stale-translation',
+  'never-unpin',
+  'worker-crash',
+]);
+
+/** The VM, as far as its workers are told of it. */
+export interface VmParts {
+  readonly config: VmConfig;
+  readonly around: VmSurroundings;
+  readonly ram: GuestRam;
+}
+
+export function deviceTask(
+  { config, around, ram }: VmParts,
+  device: VmDevice,
+  placement: Placement | undefined,
+): DeviceTask {
+  const { process, vm, inject } = config;
+  const { doorbell, doorbellSenders, firstBit, gpus } = around;
+  const options: DeviceOptions = {
+    // One device of the chosen VM is broken; its neighbours are the witnesses.
+    fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '',
+    ...(placement && { seat: gpus.handle(placement) }),
+  };
+  return {
+    process,
+    vm,
+    device: device.index,
+    name: device.name,
+    model: modelAt(config.model, device.index),
+    modelSource: config.modelSource,
+    options,
+    link: device.link.sab,
+    pinTable: device.table.handle,
+    readerSlot: device.slot,
+    memory: ram.host.handle,
+    coordinatorDoorbell: doorbell,
+    coordinatorSenders: doorbellSenders,
+    coordinatorBit: firstBit + 1 + device.index,
+    resuming: config.hops > 0,
+  };
+}
+
+export function guestTask(
+  { config, around, ram }: VmParts,
+  devices: readonly VmDevice[],
+  iommuMmio: SharedArrayBuffer,
+): GuestTask {
+  const { vm, seed, scenario, params, viommu, inject, model } = config;
+  return {
+    vm,
+    seed,
+    scenario,
+    params,
+    ram: ram.handle,
+    devices: devices.map(({ name, requesterId, link }) => ({ name, requesterId, link: link.sab })),
+    model,
+    viommu,
+    iommuMmio,
+    coordinatorDoorbell: around.doorbell,
+    coordinatorSenders: around.doorbellSenders,
+    coordinatorBit: around.firstBit,
+    fault: inject === 'skip-invalidation' ? inject : '',
+  };
+}

@@ -1,0 +1,191 @@
+/**
+ * A device in words and tables: identity, BARs as register tables, vectors, and a function that makes it work. What a
+ * user's model file exports by default.
+ */
+import type { Iova } from '../../memory/address.ts';
+import { ConfigSpace } from '../../pci/config-space.ts';
+import { RegisterFile, type RegisterSpec } from '../../registers/register-file.ts';
+import { DeviceMemory } from '../memory.ts';
+import {
+  BAR_INDICES,
+  type BarIndex,
+  type BarRegion,
+  type DeviceContext,
+  type DeviceOptions,
+  type ModelFactory,
+  type ModelState,
+  type StepResult,
+} from '../model.ts';
+import { checkIdentity, type DeviceIdentity } from './identity.ts';
+
+/** Smallest BAR (PCI Local Bus Specification 3.0 §6.2.5.1) and the largest that a model may declare. */
+export const BAR_BYTES_MIN = 16;
+export const BAR_BYTES_MAX = 0x4_0000;
+/** Largest BAR with memory. */
+export const MEMORY_BAR_BYTES_MAX = 0x1000_0000;
+export const MSI_VECTORS: readonly number[] = [1, 2, 4, 8, 16, 32];
+
+/** One BAR with registers by table. Offsets that the table leaves out read 0, and are reported. */
+export interface RegisterBarDefinition {
+  /** A power of two from BAR_BYTES_MIN to BAR_BYTES_MAX. */
+  readonly bytes: number;
+  readonly registers: readonly RegisterSpec[];
+}
+
+/** One BAR with memory of the device's own. */
+export interface MemoryBarDefinition {
+  /** A power of two from BAR_BYTES_MIN to MEMORY_BAR_BYTES_MAX. */
+  readonly bytes: number;
+  readonly memory: true;
+}
+
+export type BarDefinition = RegisterBarDefinition | MemoryBarDefinition;
+
+/** What a defined device is given: the context of every model, and the spaces that its definition declared. */
+export interface DefinedContext extends DeviceContext {
+  readonly config: ConfigSpace;
+  readonly options: DeviceOptions;
+  /** The registers of a BAR. @throws DeviceDefinitionError for one that is not declared, or has memory */
+  bar(index: BarIndex): RegisterFile<string>;
+  /** The memory of a BAR. @throws DeviceDefinitionError for one that is not declared, or has registers */
+  memory(index: BarIndex): DeviceMemory;
+}
+
+/** What a defined device does; a device that only reacts to register writes needs none of it. */
+export interface DeviceBehaviour {
+  /** What only the behaviour knows: without it the device cannot be migrated. Empty values are a state, too. */
+  readonly state?: ModelState;
+  /** Memories beside those of the BARs. */
+  readonly memories?: readonly DeviceMemory[];
+  /** A bounded piece of work (microseconds); without it the device is always idle. */
+  step?(): StepResult;
+  /** Must drop every pin in [iova, iova + size) before it returns. */
+  dmaUnmap?(iova: Iova, size: number): void;
+  /** Must drop every pin. */
+  close?(): void;
+}
+
+export interface DeviceDefinition {
+  readonly identity: DeviceIdentity;
+  readonly bars: Readonly<Partial<Record<BarIndex, BarDefinition>>>;
+  /** MSI vectors: 1 (the default), 2, 4, 8, 16 or 32. */
+  readonly vectors?: number;
+  /** Called once per device, in its worker. */
+  create(context: DefinedContext): DeviceBehaviour;
+}
+
+/** A definition, or the export of a model file, that cannot be used: what is wrong, and what is accepted. */
+export class DeviceDefinitionError extends Error {
+  override name = 'DeviceDefinitionError';
+}
+
+/** Types a model file's default export. Checked when the device is built. */
+export const defineDevice = (definition: DeviceDefinition): DeviceDefinition => definition;
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null;
+
+/** The factory of what a model file exports by default. @throws DeviceDefinitionError */
+export function factoryOf(exported: unknown): ModelFactory {
+  if (typeof exported === 'function') return exported as ModelFactory;
+  if (!isObject(exported) || typeof exported.create !== 'function')
+    throw new DeviceDefinitionError(
+      'exports no device model by default; accepted: defineDevice({ identity, bars, create }), ' +
+        'or a function (context, options) => model',
+    );
+  const definition = exported as unknown as DeviceDefinition;
+  checkDefinition(definition);
+  return (context, options) => new DefinedDevice(definition, context, options);
+}
+
+function checkDefinition({ identity, bars, vectors = 1 }: DeviceDefinition): void {
+  checkIdentity(identity, (text) => new DeviceDefinitionError(text));
+  if (!MSI_VECTORS.includes(vectors))
+    throw new DeviceDefinitionError(`vectors is ${vectors}; accepted: ${MSI_VECTORS.join(', ')}`);
+  if (!isObject(bars))
+    throw new DeviceDefinitionError('bars is missing; accepted: { 0: { bytes, registers } }');
+  for (const [index, bar] of Object.entries(bars)) {
+    if (!BAR_INDICES.includes(Number(index) as BarIndex))
+      throw new DeviceDefinitionError(`bars has ${index}; accepted: 0 to 5`);
+    const { bytes, registers, memory }: Record<string, unknown> = isObject(bar) ? bar : {};
+    const [kind, largest] =
+      memory === true ? ['memory: true', MEMORY_BAR_BYTES_MAX] : ['a table of registers', BAR_BYTES_MAX];
+    if (!isBarSize(bytes, largest) || (memory === true) === Array.isArray(registers))
+      throw new DeviceDefinitionError(
+        `bars[${index}] has ${String(bytes)} bytes; accepted: a power of two from ${BAR_BYTES_MIN} to ` +
+          `${largest}, with ${kind}`,
+      );
+  }
+}
+
+const isBarSize = (bytes: unknown, largest: number): boolean =>
+  typeof bytes === 'number' &&
+  bytes >= BAR_BYTES_MIN &&
+  bytes <= largest &&
+  Number.isInteger(Math.log2(bytes));
+
+/** A definition at work. */
+class DefinedDevice {
+  readonly config: ConfigSpace;
+  readonly bars: Readonly<Partial<Record<BarIndex, BarRegion>>>;
+  readonly #behaviour: DeviceBehaviour;
+
+  /** @throws RegisterTableError for a table that contradicts itself, and whatever `create` throws */
+  constructor(definition: DeviceDefinition, context: DeviceContext, options: DeviceOptions) {
+    const declared = Object.entries(definition.bars) as [string, BarDefinition][];
+    const regions = new Map(declared.map(([index, bar]) => [Number(index), regionOf(index, bar)]));
+    const { 0: bar0Bytes = 0, ...barBytes } = Object.fromEntries(
+      declared.map(([index, { bytes }]) => [index, bytes]),
+    );
+    const msiVectors = definition.vectors ?? 1;
+    this.config = new ConfigSpace({ ...definition.identity, bar0Bytes, barBytes, msiVectors });
+    this.bars = Object.fromEntries(regions);
+    const behaviour: unknown = definition.create({
+      ...context,
+      config: this.config,
+      options,
+      bar: (index) => declaredAs(regions, index, RegisterFile<string>, 'registers'),
+      memory: (index) => declaredAs(regions, index, DeviceMemory, 'memory'),
+    });
+    if (!isObject(behaviour))
+      throw new DeviceDefinitionError(
+        `create() answers ${String(behaviour)}; accepted: an object, { step, … }`,
+      );
+    this.#behaviour = behaviour;
+  }
+
+  get state(): ModelState | undefined {
+    return this.#behaviour.state;
+  }
+
+  get memories(): readonly DeviceMemory[] {
+    return this.#behaviour.memories ?? [];
+  }
+
+  step(): StepResult {
+    return this.#behaviour.step ? this.#behaviour.step() : 'idle';
+  }
+
+  dmaUnmap(iova: Iova, size: number): void {
+    this.#behaviour.dmaUnmap?.(iova, size);
+  }
+
+  close(): void {
+    this.#behaviour.close?.();
+  }
+}
+
+const regionOf = (index: string, bar: BarDefinition): RegisterFile<string> | DeviceMemory =>
+  'memory' in bar ? new DeviceMemory(`bar${index}`, bar.bytes) : new RegisterFile(bar.bytes, bar.registers);
+
+function declaredAs<T>(
+  regions: ReadonlyMap<number, unknown>,
+  index: BarIndex,
+  kind: abstract new (...args: never[]) => T,
+  name: string,
+): T {
+  const region = regions.get(index);
+  if (!(region instanceof kind))
+    throw new DeviceDefinitionError(`BAR${index} is not declared in bars with ${name}`);
+  return region;
+}

@@ -1,0 +1,277 @@
+/**
+ * One device model alone, in the thread of a test: a small guest RAM, an IOVA map, interrupts and faults recorded, a
+ * clock that only the test moves. What answers here is what answers in a device worker.
+ */
+import { Prng } from '#host';
+import { REGION_CONFIG } from '../../channel/mmio-channel.ts';
+import {
+  type Gpa,
+  type Hpa,
+  hex,
+  type Iova,
+  isAligned,
+  PAGE_2M,
+  PAGE_SIZE,
+  PERM_RW,
+} from '../../memory/address.ts';
+import { GuestRam } from '../../memory/guest-ram.ts';
+import { HPA_BASE } from '../../memory/host-memory.ts';
+import { BarSpace } from '../../pci/bar-allocator.ts';
+import {
+  COMMAND_BUS_MASTER,
+  COMMAND_IO_SPACE,
+  COMMAND_MEMORY_SPACE,
+  MSI_CAPABILITY,
+  MSI_CONTROL_ENABLE,
+} from '../../pci/config-space.ts';
+import { PinTableReader } from '../../pin-table/reader.ts';
+import { PinTableWriter } from '../../pin-table/writer.ts';
+import { encodePng } from '../../report/png.ts';
+import { DeviceInstance } from '../instance.ts';
+import { MigrationState } from '../migration/states.ts';
+import { BAR_INDICES, type BarIndex, type DeviceModel, type ModelFactory } from '../model.ts';
+import { type DeviceDefinition, factoryOf } from './definition.ts';
+
+/** Steps in which a model must come to rest, unless a test says otherwise. */
+export const HARNESS_STEPS_LIMIT = 10_000;
+/** Guest RAM of a harness, in MiB: what it is without a wish, and at most. */
+export const HARNESS_RAM_MIB = 4;
+export const HARNESS_RAM_MIB_MAX = 256;
+/** Pin table nodes: enough for that RAM as pages, at IOVAs scattered over 64 GiB. */
+const TABLE_NODES = 512;
+/** Bytes of a migration stream at once. */
+const HARNESS_DATA_BYTES = 8192;
+/** Offset of the first BAR in configuration space. */
+const BAR0 = 0x10;
+
+/** One range of IOVAs and the guest RAM it reaches. */
+export interface HarnessMapping {
+  readonly iova: number;
+  readonly gpa: number;
+  /** Bytes, like both addresses a multiple of 4096. */
+  readonly size: number;
+  /** PERM_READ, PERM_WRITE or PERM_RW (the default). */
+  readonly perm?: number;
+}
+
+export interface HarnessOptions {
+  /** `vm0/gpu0` if nothing is said. */
+  readonly name?: string;
+  /** An even number of MiB. */
+  readonly ramMiB?: number;
+  /** What the device reaches: all of RAM at IOVA = GPA (the default), or these ranges. */
+  readonly map?: 'identity' | readonly HarnessMapping[];
+}
+
+/** A DMA that found no mapping, or not the permission. */
+export interface HarnessFault {
+  readonly iova: number;
+  readonly write: boolean;
+  readonly denied: boolean;
+}
+
+export class DeviceHarness {
+  readonly ram: GuestRam;
+  /** Vectors of the delivered interrupts, in their order. */
+  readonly interrupts: number[] = [];
+  readonly faults: HarnessFault[] = [];
+  /** Broken contracts, as `kind: detail`. */
+  readonly violations: string[] = [];
+  readonly logged: string[] = [];
+  /** The clock, in microseconds. {@link advance} moves it and runs what becomes due. */
+  nowUs = 0;
+  readonly #table = new PinTableWriter(TABLE_NODES);
+  readonly #device: DeviceInstance;
+
+  /** @throws DeviceDefinitionError, RangeError for a map or RAM that is not possible, or what the model throws */
+  constructor(model: DeviceDefinition | ModelFactory, options: HarnessOptions = {}) {
+    const { name = 'vm0/gpu0', ramMiB = HARNESS_RAM_MIB, map = 'identity' } = options;
+    if (!(Number.isInteger(ramMiB / 2) && ramMiB > 0 && ramMiB <= HARNESS_RAM_MIB_MAX))
+      throw new RangeError(`${ramMiB} MiB of RAM; accepted: an even number from 2 to ${HARNESS_RAM_MIB_MAX}`);
+    this.ram = GuestRam.allocate(HPA_BASE as Hpa, (ramMiB / 2) * PAGE_2M, 0, new Prng(1));
+    const table = new PinTableReader(this.#table.handle, this.#table.addReader());
+    const host = {
+      fault: (iova: Iova, write: boolean, denied: boolean) => void this.faults.push({ iova, write, denied }),
+      violation: (kind: string, detail: string) => void this.violations.push(`${kind}: ${detail}`),
+      interrupt: (vector: number) => void this.interrupts.push(vector),
+      log: (text: string) => void this.logged.push(text),
+      nowUs: () => this.nowUs,
+    };
+    const place = { name, table, memory: this.ram.host, options: { fault: '' } };
+    this.#device = new DeviceInstance(place, host, factoryOf(model));
+    const ranges = map === 'identity' ? [{ iova: 0, gpa: 0, size: this.ram.size }] : map;
+    for (const range of ranges) this.map(range);
+  }
+
+  get model(): DeviceModel {
+    return this.#device.model;
+  }
+
+  /** Pins that the model holds now. */
+  get heldPins(): number {
+    return this.#device.dma.heldPins;
+  }
+
+  /** What a guest's driver does first: sizes and places the BARs, enables their spaces, bus mastering and every MSI vector. */
+  enable(): void {
+    const space = new BarSpace(0);
+    for (let at = BAR0; at < BAR0 + 4 * BAR_INDICES.length; at += 4) {
+      this.writeConfig(at, 4, 0xffff_ffffn);
+      this.writeConfig(at, 4, BigInt(space.place(Number(this.readConfig(at, 4)))));
+    }
+    this.writeConfig(0x04, 2, BigInt(COMMAND_IO_SPACE | COMMAND_MEMORY_SPACE | COMMAND_BUS_MASTER));
+    const control = this.readConfig(MSI_CAPABILITY + 2, 2);
+    const every = ((control >> 1n) & 7n) << 4n;
+    this.writeConfig(MSI_CAPABILITY + 2, 2, control | every | BigInt(MSI_CONTROL_ENABLE));
+  }
+
+  readConfig(offset: number, size: 1 | 2 | 4): bigint {
+    return this.#device.read(REGION_CONFIG, offset, size);
+  }
+
+  writeConfig(offset: number, size: 1 | 2 | 4, value: bigint): void {
+    this.#device.write(REGION_CONFIG, offset, size, value);
+  }
+
+  /** Reads a BAR as the guest does; all ones while memory space is disabled. */
+  read(bar: BarIndex, offset: number, size: 1 | 2 | 4 | 8): bigint {
+    return this.#device.read(bar, offset, size);
+  }
+
+  /** Writes a BAR as the guest does. What it starts happens in {@link run}. */
+  write(bar: BarIndex, offset: number, size: 1 | 2 | 4 | 8, value: bigint | number): void {
+    this.#device.write(bar, offset, size, BigInt(value));
+  }
+
+  /** Reads many bytes of a BAR, as a string of reads. */
+  readBlock(bar: BarIndex, offset: number, bytes: number): Uint8Array {
+    const block = new Uint8Array(bytes);
+    this.#device.readBlock(bar, offset, block);
+    return block;
+  }
+
+  writeBlock(bar: BarIndex, offset: number, bytes: Uint8Array): void {
+    this.#device.writeBlock(bar, offset, bytes);
+  }
+
+  /** The PNG of what the model displays now; undefined if that is nothing. */
+  screenshot(): Uint8Array | undefined {
+    const { scanout } = this.#device;
+    return scanout && encodePng(scanout);
+  }
+
+  /** One step of the model. */
+  step(): string {
+    return this.#device.step();
+  }
+
+  /**
+   * Steps until the model has nothing to do (`idle`) or waits for its address space (`stalled`).
+   * @throws Error if it still has more to do after `limit` steps
+   */
+  run(limit = HARNESS_STEPS_LIMIT): string {
+    for (let steps = 0; steps < limit; steps++) {
+      const result = this.#device.step();
+      if (result !== 'more') return result;
+    }
+    throw new Error(`the model did not come to rest within ${limit} steps`);
+  }
+
+  /** Moves the clock on and lets the model work. */
+  advance(us: number): void {
+    this.nowUs += us;
+    this.run();
+  }
+
+  /** Maps guest RAM, page by page, so that any page may go alone. @throws RangeError, GuestAddressError */
+  map({ iova, gpa, size, perm = PERM_RW }: HarnessMapping): void {
+    this.#checkRange(iova, size);
+    this.ram.extents(gpa as Gpa, size);
+    if (!isAligned(gpa, PAGE_SIZE)) throw new RangeError(`GPA ${hex(gpa)}; accepted: multiples of 4096`);
+    for (let at = 0; at < size; at += PAGE_SIZE)
+      this.#table.map((iova + at) as Iova, this.ram.hpaOf(gpa + at) as Hpa, PAGE_SIZE, perm);
+  }
+
+  /**
+   * Unmaps a range: the model is asked to drop its pins there, and one that keeps some is a violation. Returns the
+   * number of pins it dropped.
+   */
+  unmap(iova: number, size: number): number {
+    this.#checkRange(iova, size);
+    const held = this.#table.invalidate(iova as Iova, size);
+    const dropped = held > 0 ? this.#device.dmaUnmap(iova as Iova, size) : 0;
+    const kept = this.#table.pins(iova as Iova, size);
+    if (kept > 0) {
+      this.violations.push(`never-unpinned: keeps ${kept} pins in IOVA ${hex(iova)} +${hex(size)}`);
+      this.#table.forcePins(iova as Iova, size);
+    }
+    this.#table.clear(iova as Iova, size);
+    this.#table.bump();
+    this.#table.reclaim();
+    return dropped;
+  }
+
+  /** The address space is being switched, or no longer: meanwhile a DMA that finds nothing answers DMA_RETRY. */
+  switching(on: boolean): void {
+    this.#table.setSwitching(on);
+  }
+
+  /**
+   * What the model is now, as the migration stream of its device: read in PRE_COPY, then in STOP_COPY. It runs again
+   * afterwards.
+   * @throws MigrationStateError for a model without `state`, StateError for one whose state cannot be had
+   */
+  save(): Uint8Array {
+    const pieces: Uint8Array[] = [];
+    try {
+      for (const state of [MigrationState.PRE_COPY, MigrationState.STOP_COPY]) {
+        this.#device.setMigrationState(state);
+        for (let end = false; !end; ) {
+          const part = this.#device.readData(HARNESS_DATA_BYTES);
+          pieces.push(part.data);
+          end = part.end;
+        }
+      }
+    } finally {
+      this.#device.setMigrationState(MigrationState.RUNNING);
+    }
+    return Buffer.concat(pieces);
+  }
+
+  /**
+   * Makes the model anew, has it take up what {@link save} has answered, and lets it run. Its address space is to be as
+   * that of the saved one was.
+   * @throws StateError for what is no state of such a device, which cannot be used before another restore
+   */
+  restore(bytes: Uint8Array): void {
+    if (this.#device.migrationState === MigrationState.ERROR) this.#device.reset();
+    this.#device.setMigrationState(MigrationState.RESUMING);
+    for (let at = 0; at < bytes.length; at += HARNESS_DATA_BYTES)
+      this.#device.writeData(bytes.subarray(at, at + HARNESS_DATA_BYTES));
+    this.#device.setMigrationState(MigrationState.RUNNING);
+  }
+
+  /** Figures, faults and accesses to registers that the model does not implement, as a run's report has them. */
+  report(): ReturnType<DeviceInstance['report']> {
+    return this.#device.report();
+  }
+
+  /** One of the model's figures; 0 if it has none of that name. */
+  metric(name: string): number {
+    return this.report().metrics.find((metric) => metric.name === name)?.value ?? 0;
+  }
+
+  /** Ends the model. One that keeps pins is a violation. */
+  close(): void {
+    this.#device.close();
+    if (this.heldPins > 0) this.violations.push(`leaked-pins: stops and leaves ${this.heldPins} pins`);
+  }
+
+  #checkRange(iova: number, size: number): void {
+    const fits = iova >= 0 && size > 0 && iova + size <= this.#table.iovaLimit;
+    if (!fits || !isAligned(iova, PAGE_SIZE) || !isAligned(size, PAGE_SIZE))
+      throw new RangeError(
+        `IOVA ${hex(iova)} +${hex(size)}; accepted: multiples of 4096 below ${hex(this.#table.iovaLimit)}`,
+      );
+  }
+}

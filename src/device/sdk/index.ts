@@ -1,0 +1,36 @@
+/**
+ * What a device model's file imports from `mdevsim/device`: small, because every device worker loads it.
+ */
+
+export type { Scanout } from '../../abi/scanout.ts';
+export { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../../memory/address.ts';
+export { ConfigSpace, type PciCapability, type PciIdentity } from '../../pci/config-space.ts';
+export { Msix } from '../../pci/msix.ts';
+export { type MsixPlace, msixRegisters } from '../../pci/msix-format.ts';
+export { StateError, type StateReader, type StateValue, type StateValues } from '../../proto/state-codec.ts';
+export { RegisterFile, type RegisterSpec, RegisterTableError } from '../../registers/register-file.ts';
+export { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY, type DmaStatus } from '../dma.ts';
+export { DeviceMemory } from '../memory.ts';
+export type {
+  BarIndex,
+  BarRegion,
+  DeviceContext,
+  DeviceMetrics,
+  DeviceModel,
+  DeviceOptions,
+  DeviceTimers,
+  ModelFactory,
+  ModelState,
+  StepResult,
+} from '../model.ts';
+export {
+  type BarDefinition,
+  type DefinedContext,
+  type DeviceBehaviour,
+  type DeviceDefinition,
+  DeviceDefinitionError,
+  defineDevice,
+  type MemoryBarDefinition,
+  type RegisterBarDefinition,
+} from './definition.ts';
+export type { DeviceIdentity } from './identity.ts';

@@ -1,0 +1,349 @@
+/**
+ * The guest's driver of a `vgpu`: configuration, a ring for each engine, GPU page tables, submission and completion.
+ *
+ * It knows IOVAs only as numbers it is given: who maps them is the caller's business, as with a kernel's DMA API.
+ */
+
+import * as vgpu from '../../abi/vgpu/vgpu.ts';
+import { DeviceLink } from '../../channel/device-link.ts';
+import { type MmioPort, REGION_BAR0, REGION_CONFIG } from '../../channel/mmio-channel.ts';
+import { type Gpa, hex, type Iova, PAGE_2M, PAGE_SIZE } from '../../memory/address.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { PageAllocator } from '../page-allocator.ts';
+import type { GuestDevice } from '../protocol.ts';
+import { entryFlags, GpuContext, type GpuMapping, writeEntry } from './context.ts';
+import { DeviceLostError } from './errors.ts';
+import { enableFunction, resetFunction } from './probe.ts';
+import { type GpuCommand, type GpuCompletion, GpuRing, RING_ENTRIES } from './ring.ts';
+import { type SavedGpu, SavedGpuReader } from './saved-state.ts';
+import { screenshot } from './screenshot.ts';
+import { GpuDisplay, GpuVram } from './vram.ts';
+
+export * from './errors.ts';
+export type { GpuCommand, GpuCompletion } from './ring.ts';
+
+/** Lower-level GPU page tables: each covers 2 MiB of GPU virtual addresses. */
+const GPU_PAGE_TABLES = 4;
+/** First GPU virtual address beyond what the driver's tables cover. */
+export const GPU_VA_END: number = GPU_PAGE_TABLES * PAGE_2M;
+/** Registers of 8 bytes. */
+const WIDE: ReadonlySet<vgpu.VgpuRegister> = new Set(
+  vgpu.VGPU_REGISTERS.filter(({ size }) => size === 8).map(({ name }) => name),
+);
+
+/** The guest memory that a driver starts with, zeroed. */
+function newGpu(pages: PageAllocator): SavedGpu {
+  const page = () => pages.allocate() as Gpa;
+  const ring = () => ({ ring: page(), completions: page(), tail: 0, troubles: 0, outstanding: [] });
+  const rings = { copy: ring(), compute: ring() };
+  const tables = Array.from({ length: GPU_PAGE_TABLES }, page);
+  const none = { contexts: [], global: [], hangs: 0, sequence: 0 };
+  return { rings, directory: page(), tables, contextTable: page(), ...none };
+}
+
+export class GpuDriver {
+  readonly name: string;
+  readonly index: number;
+  readonly requesterId: number;
+  /** Pages the device reaches on its own: they must be mapped wherever the device is. */
+  readonly staticPages: readonly Gpa[];
+  readonly vram: GpuVram;
+  readonly display: GpuDisplay;
+  readonly #ram: GuestRam;
+  readonly #link: DeviceLink;
+  readonly #mmio: MmioPort;
+  readonly #rings: Readonly<Record<vgpu.GpuEngine, GpuRing>>;
+  #sequence: number;
+  readonly #directory: Gpa;
+  readonly #contextTable: Gpa;
+  readonly #pages: PageAllocator;
+  readonly #contexts: GpuContext[];
+  /** What the global table holds, for a reset clears it. */
+  readonly #global = new Map<number, bigint>();
+  /** Commands that hung and were ended by a reset of the engine. */
+  hangs: number;
+  readonly #tables: readonly Gpa[];
+  #resetting: Promise<void> | undefined;
+
+  /** `saved`: what {@link restore} has checked; without it, a driver that is to be started. */
+  constructor(
+    device: GuestDevice,
+    index: number,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: SavedGpu = newGpu(pages),
+  ) {
+    this.name = device.name;
+    this.index = index;
+    this.requesterId = device.requesterId;
+    this.#ram = ram;
+    this.#link = new DeviceLink(device.link);
+    this.#mmio = this.#link.mmioPort();
+    this.vram = new GpuVram(this, this.#mmio);
+    this.display = new GpuDisplay(this, this.#link);
+    const ringOf = (engine: vgpu.GpuEngine) =>
+      new GpuRing(this, engine, this.#link, ram, saved.rings[engine]);
+    this.#rings = { copy: ringOf('copy'), compute: ringOf('compute') };
+    this.#sequence = saved.sequence;
+    this.#directory = saved.directory;
+    this.#tables = saved.tables;
+    this.#contextTable = saved.contextTable;
+    this.#pages = pages;
+    const ringPages = Object.values(saved.rings).flatMap(({ ring, completions }) => [ring, completions]);
+    this.staticPages = [...ringPages, this.#directory, this.#contextTable, ...this.#tables];
+    this.#contexts = saved.contexts.map((context) => GpuContext.restore(context, ram));
+    for (const [entry, low, high] of saved.global)
+      this.#global.set(entry, BigInt(low) | (BigInt(high) << 32n));
+    this.hangs = saved.hangs;
+  }
+
+  /**
+   * The driver of a device that has come from another host with its VM, around the RAM that came too; `saved` is what
+   * {@link save} answered there. The device is not touched.
+   * @throws SavedGpuError
+   */
+  static restore(
+    device: GuestDevice,
+    index: number,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: unknown,
+  ): GpuDriver {
+    const reader = new SavedGpuReader(device.name, ram);
+    return new GpuDriver(device, index, ram, pages, reader.read(saved, GPU_PAGE_TABLES, RING_ENTRIES));
+  }
+
+  /** What it knows beside guest RAM, as plain JSON, for {@link restore} on another host. */
+  save(): unknown {
+    const saved: SavedGpu = {
+      rings: { copy: this.#rings.copy.save(), compute: this.#rings.compute.save() },
+      sequence: this.#sequence,
+      directory: this.#directory,
+      tables: this.#tables,
+      contextTable: this.#contextTable,
+      hangs: this.hangs,
+      contexts: this.#contexts.map((context) => context.save()),
+      global: [...this.#global].map(([index, entry]) => [
+        index,
+        Number(entry & 0xffff_ffffn),
+        Number(entry >> 32n),
+      ]),
+    };
+    return saved;
+  }
+
+  /** The commands that were under way when the VM left its last host, in their order; see {@link submit}. */
+  outstanding(): readonly Promise<GpuCompletion>[] {
+    for (const ring of this.#allRings) ring.startPump();
+    const commands = this.#allRings.flatMap(({ carried }) => carried);
+    return commands.sort((a, b) => a.sequence - b.sequence).map(({ completion }) => completion);
+  }
+
+  get #allRings(): readonly GpuRing[] {
+    return Object.values(this.#rings);
+  }
+
+  /** The contexts that there are beside context 0. */
+  get contexts(): readonly GpuContext[] {
+    return this.#contexts;
+  }
+
+  /** True until the device has been lost, or an engine of it has halted. */
+  get alive(): boolean {
+    return this.#allRings.every(({ alive }) => alive);
+  }
+
+  /**
+   * Finds the device, sets up configuration space, rings and GPU page tables, and enables the engines. The static
+   * pages must be mapped at IOVA = GPA.
+   * @throws DeviceLostError, Error if it is not a vgpu
+   */
+  async start(): Promise<void> {
+    const id = Number(await this.#mmio.read(REGION_CONFIG, 0, 4));
+    if (id === 0xffff_ffff) throw new DeviceLostError(this.name);
+    const expected = vgpu.VGPU_IDENTITY.vendorId | (vgpu.VGPU_IDENTITY.deviceId << 16);
+    if (id !== expected) throw new Error(`${this.name} has PCI ID ${hex(id)}, expected ${hex(expected)}`);
+    await enableFunction(this.#mmio, this.index);
+    await this.#writeTables();
+    await this.#programEngines();
+  }
+
+  /**
+   * Resets the function and makes it work again: rings, page tables, contexts, global table. Commands under way are rejected
+   * with DeviceResetError. VRAM is empty, the display is off.
+   * @throws DeviceLostError
+   */
+  reset(): Promise<void> {
+    this.#resetting ??= this.#pausedReset().finally(() => {
+      this.#resetting = undefined;
+    });
+    return this.#resetting;
+  }
+
+  async #pausedReset(): Promise<void> {
+    const work = this.#reset();
+    await Promise.all(this.#allRings.map((ring) => ring.pauseFor(work)));
+  }
+
+  async #reset(): Promise<void> {
+    await resetFunction(this.#mmio);
+    for (const ring of this.#allRings) ring.startAnew();
+    await this.start();
+    await this.#announceContexts();
+    for (const [index, entry] of this.#global)
+      await this.#mmio.write(vgpu.GLOBAL_TABLE_BAR, index * 8, 8, entry);
+  }
+
+  /**
+   * The PNG of what the device displays now, also written to `file` if one is named.
+   * @throws NoScanoutError, or the file's error
+   */
+  screenshot(file?: string): Promise<Uint8Array> {
+    return screenshot(this.name, this.#mmio, file);
+  }
+
+  /** Writes a BAR 0 register. */
+  writeRegister(name: vgpu.VgpuRegister, value: number): void | Promise<void> {
+    const wide = WIDE.has(name);
+    return this.#mmio.write(REGION_BAR0, vgpu.VGPU_OFFSET[name], wide ? 8 : 4, BigInt(value));
+  }
+
+  /** Reads a BAR 0 register's low 32 bits; all ones from a lost device. */
+  async readRegister(name: vgpu.VgpuRegister): Promise<number> {
+    return Number(await this.#mmio.read(REGION_BAR0, vgpu.VGPU_OFFSET[name], 4));
+  }
+
+  /**
+   * Points the GPU virtual pages from `va` on at these IOVAs and invalidates the device's shadow.
+   * @throws RangeError beyond GPU_VA_END
+   */
+  map(va: number, iovas: readonly Iova[], writable = true): void | Promise<void> {
+    return this.#map(va, iovas, entryFlags({ writable }));
+  }
+
+  /**
+   * Points the GPU virtual pages from `va` on at VRAM, from `offset` on, a multiple of 4096. @throws RangeError
+   */
+  mapVram(va: number, offset: number, pages: number, writable = true): void | Promise<void> {
+    if (offset % PAGE_SIZE !== 0 || offset < 0)
+      throw new RangeError(`VRAM ${hex(offset)}; accepted: multiples of ${PAGE_SIZE}`);
+    const offsets = Array.from({ length: pages }, (_, i) => offset + i * PAGE_SIZE);
+    return this.#map(va, offsets, entryFlags({ writable, vram: true }));
+  }
+
+  #map(va: number, addresses: readonly number[], flags: number): void | Promise<void> {
+    if (va % PAGE_SIZE !== 0 || va + addresses.length * PAGE_SIZE > GPU_VA_END)
+      throw new RangeError(
+        `GPU address ${hex(va)} +${addresses.length} pages; accepted: pages below ${hex(GPU_VA_END)}`,
+      );
+    for (const [i, address] of addresses.entries()) this.#writePte(va / PAGE_SIZE + i, address, flags);
+    return this.writeRegister('TlbInvalidate', 1);
+  }
+
+  /** Clears the GPU virtual pages and invalidates the device's shadow. */
+  unmap(va: number, pages: number): void | Promise<void> {
+    for (let i = 0; i < pages; i++) this.#writePte(va / PAGE_SIZE + i, 0, 0);
+    return this.writeRegister('TlbInvalidate', 1);
+  }
+
+  /**
+   * A further address space, its tables at `base`, a multiple of 1 GiB. Its table pages must be mapped for the device at
+   * IOVA = GPA before it is used.
+   * @throws RangeError beyond CONTEXTS_LIMIT
+   */
+  async createContext(base: number): Promise<GpuContext> {
+    const id = this.#contexts.length + 1;
+    if (id >= vgpu.CONTEXTS_LIMIT)
+      throw new RangeError(`${this.name} has ${id} contexts; accepted: ${vgpu.CONTEXTS_LIMIT}`);
+    const slot = this.#contextTable + id * vgpu.CONTEXT_ROOT_BYTES;
+    const context = GpuContext.create(id, base, slot, this.#ram, this.#pages);
+    this.#contexts.push(context);
+    await this.#announceContexts();
+    return context;
+  }
+
+  async #announceContexts(): Promise<void> {
+    await this.writeRegister('ContextTableBase', this.#contextTable);
+    await this.writeRegister('ContextCount', this.#contexts.length + 1);
+  }
+
+  /**
+   * Ends the command of that engine that runs, waits or hangs, with the status `hung`. The driver does so by itself when
+   * one hangs.
+   */
+  async resetEngine(engine: vgpu.GpuEngine = 'copy'): Promise<void> {
+    this.hangs++;
+    const control = vgpu.engineRegister(engine, 'Control');
+    await this.writeRegister(control, vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
+  }
+
+  /** The next command's number, for a ring. */
+  nextSequence(): number {
+    return ++this.#sequence;
+  }
+
+  /** Has the device forget what it read from page tables. */
+  invalidate(): void | Promise<void> {
+    return this.writeRegister('TlbInvalidate', 1);
+  }
+
+  /** Writes an entry of the global table, a trapped write; `iova` undefined clears it. */
+  writeGlobal(index: number, iova: Iova | undefined, mapping: GpuMapping = {}): void | Promise<void> {
+    const entry = iova === undefined ? 0n : BigInt(iova) | BigInt(entryFlags(mapping));
+    if (entry === 0n) this.#global.delete(index);
+    else this.#global.set(index, entry);
+    return this.#mmio.write(vgpu.GLOBAL_TABLE_BAR, index * 8, 8, entry);
+  }
+
+  /** Has the device write the entries from `va` on, `length` bytes, for consecutive IOVAs; undefined clears them. */
+  updatePtes(
+    context: number,
+    va: number,
+    iova: Iova | undefined,
+    length: number,
+    mapping: GpuMapping = {},
+  ): Promise<GpuCompletion> {
+    const flags = entryFlags(mapping);
+    const value = iova === undefined ? flags & ~vgpu.GPU_PTE_PRESENT : flags;
+    return this.submit({
+      opcode: vgpu.Opcode.updatePtes,
+      context,
+      target: va,
+      source: iova ?? 0,
+      length,
+      value,
+    });
+  }
+
+  /**
+   * Puts a command in the ring of its engine and rings the doorbell; resolves with its completion, whatever its status.
+   * @throws DeviceLostError, DeviceHaltedError, DeviceResetError, CommandTimeoutError
+   */
+  submit(command: GpuCommand): Promise<GpuCompletion> {
+    return this.#rings[command.engine ?? vgpu.engineOf(command.opcode)].submit(command);
+  }
+
+  async #programEngines(): Promise<void> {
+    await this.writeRegister('Control', vgpu.CONTROL_RESET);
+    await this.writeRegister('PageTableBase', this.#directory);
+    for (const ring of this.#allRings) {
+      await ring.program();
+      await ring.enable();
+    }
+  }
+
+  async #writeTables(): Promise<void> {
+    this.#tables.forEach((table, i) => {
+      this.#writeEntry(this.#directory + i * 8, table, vgpu.GPU_PTE_PRESENT);
+    });
+  }
+
+  #writePte(page: number, iova: number, flags: number): void {
+    const table = this.#tables[page >>> 9] as Gpa;
+    this.#writeEntry(table + (page & 511) * 8, iova, flags);
+  }
+
+  #writeEntry(gpa: number, iova: number, flags: number): void {
+    writeEntry(this.#ram, gpa, iova, flags);
+  }
+}

@@ -1,0 +1,49 @@
+/**
+ * What the guest's driver of a vgpu does to its function on the bus: places its BARs, enables it with MSI-X, resets it.
+ */
+
+import { VGPU_MSIX } from '../../abi/vgpu/vgpu.ts';
+import { type MmioPort, REGION_BAR0, REGION_CONFIG } from '../../channel/mmio-channel.ts';
+import { BarSpace } from '../../pci/bar-allocator.ts';
+import { COMMAND_BUS_MASTER, COMMAND_MEMORY_SPACE } from '../../pci/config-space.ts';
+import { CONTROL_FUNCTION_RESET, EXPRESS_CONTROL } from '../../pci/express.ts';
+import {
+  MSIX_CAPABILITY,
+  MSIX_ENABLE,
+  MSIX_ENTRY_BYTES,
+  MSIX_ENTRY_CONTROL,
+  MSIX_ENTRY_DATA,
+} from '../../pci/msix-format.ts';
+
+const BAR0 = 0x10;
+const BARS_END = 0x28;
+/** Where interrupt messages go, and the first of the numbers that the guest has for devices. */
+const MESSAGE_ADDRESS = 0xfee0_0000n;
+const MESSAGE_DATA = 0x30;
+
+/** Sizes and places the BARs, enables memory space and bus mastering, and has every vector delivered by MSI-X. */
+export async function enableFunction(mmio: MmioPort, index: number): Promise<void> {
+  const space = new BarSpace(index);
+  for (let at = BAR0; at < BARS_END; at += 4) {
+    await mmio.write(REGION_CONFIG, at, 4, 0xffff_ffffn);
+    const sized = Number(await mmio.read(REGION_CONFIG, at, 4));
+    await mmio.write(REGION_CONFIG, at, 4, BigInt(space.place(sized)));
+  }
+  await mmio.write(REGION_CONFIG, 0x04, 2, BigInt(COMMAND_BUS_MASTER | COMMAND_MEMORY_SPACE));
+  const { vectors, table } = VGPU_MSIX;
+  for (let vector = 0; vector < vectors; vector++) {
+    const entry = table + vector * MSIX_ENTRY_BYTES;
+    await mmio.write(REGION_BAR0, entry, 8, MESSAGE_ADDRESS);
+    const data = MESSAGE_DATA + index * vectors + vector;
+    await mmio.write(REGION_BAR0, entry + MSIX_ENTRY_DATA, 4, BigInt(data));
+    await mmio.write(REGION_BAR0, entry + MSIX_ENTRY_CONTROL, 4, 0n);
+  }
+  await mmio.write(REGION_CONFIG, MSIX_CAPABILITY + 2, 2, BigInt(MSIX_ENABLE));
+}
+
+/** Resets the function. Its reset is done when the read behind the write is answered. */
+export async function resetFunction(mmio: MmioPort): Promise<void> {
+  const control = await mmio.read(REGION_CONFIG, EXPRESS_CONTROL, 2);
+  await mmio.write(REGION_CONFIG, EXPRESS_CONTROL, 2, control | CONTROL_FUNCTION_RESET);
+  await mmio.read(REGION_CONFIG, EXPRESS_CONTROL, 2);
+}

@@ -1,0 +1,144 @@
+/**
+ * A vgpu's VRAM and display as its guest driver uses them: bytes through the aperture, modes and flips by registers.
+ */
+
+import { PIXEL_BYTES, XRGB8888 } from '../../abi/scanout.ts';
+import * as vgpu from '../../abi/vgpu/vgpu.ts';
+import type { DeviceLink } from '../../channel/device-link.ts';
+import type { MmioPort } from '../../channel/mmio-channel.ts';
+import { hex } from '../../memory/address.ts';
+import { Mutex } from '../mutex.ts';
+
+/** How long a flip is waited for before the driver looks again. */
+const FLIP_LOOK_MS = 50;
+const FLIP_LOOKS = 40;
+
+/** Access to the device's registers. */
+export interface GpuRegisters {
+  readonly name: string;
+  writeRegister(register: vgpu.VgpuRegister, value: number): void | Promise<void>;
+  readRegister(register: vgpu.VgpuRegister): Promise<number>;
+}
+
+export class GpuVram {
+  readonly #registers: GpuRegisters;
+  readonly #mmio: MmioPort;
+  /** The aperture is one: who moves it uses it before the next. */
+  readonly #aperture = new Mutex();
+
+  constructor(registers: GpuRegisters, mmio: MmioPort) {
+    this.#registers = registers;
+    this.#mmio = mmio;
+  }
+
+  /** Bytes that the device has. */
+  size(): Promise<number> {
+    return this.#registers.readRegister('VramSize');
+  }
+
+  /** Writes bytes through the aperture, like memory that is mapped. @throws RangeError beyond VramSize */
+  write(offset: number, bytes: Uint8Array): Promise<void> {
+    return this.#through(offset, bytes.length, (at, done, length) =>
+      this.#mmio.writeBlock(vgpu.APERTURE_BAR, at, bytes.subarray(done, done + length)),
+    );
+  }
+
+  /** Reads bytes through the aperture. @throws RangeError beyond VramSize */
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(length);
+    await this.#through(offset, length, (at, done, piece) =>
+      this.#mmio.readBlock(vgpu.APERTURE_BAR, at, bytes.subarray(done, done + piece)),
+    );
+    return bytes;
+  }
+
+  #through(
+    offset: number,
+    length: number,
+    move: (at: number, done: number, length: number) => Promise<void>,
+  ): Promise<void> {
+    return this.#aperture.run(async () => {
+      const size = await this.size();
+      if (!(offset >= 0 && length >= 0 && offset + length <= size))
+        throw new RangeError(
+          `${this.#registers.name} VRAM ${hex(offset)} +${length}; accepted: within ${hex(size)} bytes`,
+        );
+      for (let done = 0; done < length; ) {
+        const at = (offset + done) % vgpu.APERTURE_BYTES;
+        await this.#registers.writeRegister('ApertureBase', offset + done - at);
+        const piece = Math.min(length - done, vgpu.APERTURE_BYTES - at);
+        await move(at, done, piece);
+        done += piece;
+      }
+    });
+  }
+}
+
+/** A mode of the display: XRGB8888 in VRAM. */
+export interface GpuMode {
+  /** Pixels, 1 to SCANOUT_SIDE_MAX. */
+  readonly width: number;
+  readonly height: number;
+  /** Bytes from line to line, a multiple of 4; the width's if nothing is said. */
+  readonly stride?: number;
+  /** Offset in VRAM of the first pixel, a multiple of 4096. */
+  readonly base: number;
+}
+
+export class GpuDisplay {
+  readonly #registers: GpuRegisters;
+  readonly #link: DeviceLink;
+
+  constructor(registers: GpuRegisters, link: DeviceLink) {
+    this.#registers = registers;
+    this.#link = link;
+  }
+
+  /** Sets a mode and switches the display on. @throws RangeError for a mode that the device refuses */
+  async show({ width, height, stride = width * PIXEL_BYTES, base }: GpuMode): Promise<void> {
+    const set = (register: vgpu.VgpuRegister, value: number) =>
+      this.#registers.writeRegister(register, value);
+    await set('DisplayControl', 0);
+    await set('DisplayWidth', width);
+    await set('DisplayHeight', height);
+    await set('DisplayStride', stride);
+    await set('DisplayFormat', XRGB8888);
+    await set('DisplayBase', base);
+    await set('InterruptMask', vgpu.INTERRUPT_VBLANK);
+    await set('DisplayControl', vgpu.DISPLAY_ENABLE);
+    if ((await this.#status()) & vgpu.DISPLAY_ON) return;
+    throw new RangeError(
+      `${this.#registers.name} does not display ${width} × ${height}, stride ${stride}, at VRAM ${hex(base)}; ` +
+        `accepted: a picture of up to ${vgpu.DISPLAY_BYTES_LIMIT} bytes within VRAM`,
+    );
+  }
+
+  /** Shows the picture at `base` instead; resolves when a frame has ended and it is shown. @throws RangeError, Error */
+  async flip(base: number): Promise<void> {
+    await this.#registers.writeRegister('DisplayBase', base);
+    for (let looks = 0; looks < FLIP_LOOKS; looks++) {
+      const { events } = this.#link;
+      const status = await this.#status();
+      if ((status & vgpu.DISPLAY_ON) === 0)
+        throw new RangeError(
+          `${this.#registers.name} shows nothing at VRAM ${hex(base)}: beyond its VRAM, or off`,
+        );
+      if ((status & vgpu.DISPLAY_FLIP_PENDING) === 0) return;
+      await this.#link.waitEvents(events, FLIP_LOOK_MS);
+    }
+    throw new Error(`${this.#registers.name} did not flip within ${FLIP_LOOKS * FLIP_LOOK_MS} ms`);
+  }
+
+  async off(): Promise<void> {
+    await this.#registers.writeRegister('DisplayControl', 0);
+  }
+
+  /** Frames so far, modulo 2^32. */
+  frames(): Promise<number> {
+    return this.#registers.readRegister('DisplayFrame');
+  }
+
+  #status(): Promise<number> {
+    return this.#registers.readRegister('DisplayStatus');
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * The guest kernel's DMA API for one device: pages in, bus addresses out, whatever the device is behind.
+ */
+import { nowUs } from '#host';
+import { type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../../memory/address.ts';
+import type { Latencies } from '../../report/histograms.ts';
+import { InFlight } from '../in-flight.ts';
+import type { IovaAllocator } from './iova-allocator.ts';
+import type { MapRange } from './vtd/domain.ts';
+
+/** What the DMA API needs of a domain, whichever vIOMMU it is one of. */
+export interface DmaDomain {
+  /** Resolves when devices see the mappings. */
+  mapAll(ranges: readonly MapRange[]): Promise<void>;
+  /** Resolves, with the bytes that were mapped, when no device can use them any more. */
+  unmap(iova: number, size: number): Promise<number>;
+}
+
+/** Pages mapped for a device: page i of the buffer is at `iovas[i]`. */
+export interface DmaBuffer {
+  readonly pages: readonly Gpa[];
+  readonly iovas: readonly Iova[];
+  /** The domain that holds the mapping; undefined for identity. */
+  readonly domain: DmaDomain | undefined;
+}
+
+export class DmaApi {
+  readonly #latencies: Latencies;
+  readonly #iovas: IovaAllocator;
+  readonly #inFlight = new InFlight();
+  #domain: DmaDomain | undefined;
+
+  constructor(latencies: Latencies, iovas: IovaAllocator) {
+    this.#latencies = latencies;
+    this.#iovas = iovas;
+  }
+
+  /** Maps go to this domain from now on; undefined for identity. */
+  setDomain(domain: DmaDomain | undefined): void {
+    this.#domain = domain;
+  }
+
+  get domain(): DmaDomain | undefined {
+    return this.#domain;
+  }
+
+  /** @throws InFlightError while a map or unmap is under way */
+  expectIdle(owner: string): void {
+    this.#inFlight.expectNone(owner);
+  }
+
+  /** Maps the pages for reading and writing; strict: resolves when the device sees them. */
+  map(pages: readonly Gpa[]): Promise<DmaBuffer> {
+    return this.#inFlight.run('dma.map', () => this.#map(pages));
+  }
+
+  /** Unmaps; strict: resolves when no device can reach the pages any more. */
+  unmap(buffer: DmaBuffer): Promise<void> {
+    return this.#inFlight.run('dma.unmap', () => this.#unmap(buffer));
+  }
+
+  async #map(pages: readonly Gpa[]): Promise<DmaBuffer> {
+    const domain = this.#domain;
+    if (!domain) return { pages, iovas: pages.map((page) => page as number as Iova), domain };
+    const since = nowUs();
+    const base = this.#iovas.allocate(pages.length);
+    const iovas = pages.map((_, i) => (base + i * PAGE_SIZE) as Iova);
+    await domain.mapAll(
+      pages.map((gpa, i) => ({ iova: iovas[i] as Iova, gpa, size: PAGE_SIZE, perm: PERM_RW })),
+    );
+    this.#latencies.recordUs('map', nowUs() - since);
+    return { pages, iovas, domain };
+  }
+
+  async #unmap({ iovas, domain }: DmaBuffer): Promise<void> {
+    if (!domain) return;
+    const since = nowUs();
+    const base = iovas[0] as Iova;
+    await domain.unmap(base, iovas.length * PAGE_SIZE);
+    this.#iovas.free(base, iovas.length);
+    this.#latencies.recordUs('unmap', nowUs() - since);
+  }
+}

@@ -1,0 +1,242 @@
+/**
+ * One DMA window as a guest uses it: mappings in, TCEs out. The same shape as a VT-d domain.
+ */
+
+import * as spapr from '../../../abi/spapr.ts';
+import { hex } from '../../../memory/address.ts';
+import { numbersOf, type Run, runsOf } from '../../run-length.ts';
+import type { GuestDomain } from '../guest-iommu.ts';
+import type { MapRange, UnmapRange } from '../vtd/domain.ts';
+import { HypercallTimeout, type SpaprCalls } from './hypercalls.ts';
+
+/** A window as the device tree or ibm,create-pe-dma-window tells it. */
+export interface DmaWindow {
+  readonly liobn: number;
+  /** First bus address, a float64 exact to the page also beyond 2^53. */
+  readonly start: number;
+  /** Bytes. */
+  readonly size: number;
+  readonly pageShift: number;
+}
+
+/** Thrown for a range that the window cannot map, before anything is changed. */
+export class WindowRangeError extends RangeError {
+  override name = 'WindowRangeError';
+}
+
+/** Thrown when the hypervisor refuses. */
+export class HypercallError extends Error {
+  readonly ret: bigint;
+  constructor(what: string, ret: bigint) {
+    super(`${what}: ${spapr.returnName(ret)}`);
+    this.name = 'HypercallError';
+    this.ret = ret;
+  }
+}
+
+/** TCEs of a range. */
+interface Span {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** A window, and which of its TCEs are put. */
+export interface SpaprDomainState {
+  readonly window: DmaWindow;
+  /** Indices of TCEs, in runs. */
+  readonly live: readonly Run[];
+}
+
+/** Neighbouring TCEs for one call. */
+interface TceRun {
+  readonly index: number;
+  readonly tces: bigint[];
+}
+
+export class SpaprDomain implements GuestDomain {
+  readonly window: DmaWindow;
+  readonly #calls: SpaprCalls;
+  readonly #pageSize: number;
+  readonly #entries: number;
+  /** TCEs that are put. */
+  readonly #live = new Set<number>();
+  /** TCEs that a call is changing now. */
+  readonly #busy = new Set<number>();
+
+  constructor(window: DmaWindow, calls: SpaprCalls) {
+    this.window = window;
+    this.#calls = calls;
+    this.#pageSize = 2 ** window.pageShift;
+    this.#entries = window.size / this.#pageSize;
+  }
+
+  /** One that goes on where another was: the window is there and holds its TCEs. */
+  static restore({ window, live }: SpaprDomainState, calls: SpaprCalls): SpaprDomain {
+    const domain = new SpaprDomain(window, calls);
+    for (const index of numbersOf(live, 1)) domain.#live.add(index);
+    return domain;
+  }
+
+  save(): SpaprDomainState {
+    return { window: this.window, live: runsOf(this.#live, 1) };
+  }
+
+  /** The window's number: what hypercalls name it by. */
+  get id(): number {
+    return this.window.liobn;
+  }
+
+  /**
+   * Maps a range; resolves when devices see it.
+   * @param iova,gpa,size multiples of the window's page size
+   * @throws WindowRangeError, HypercallError, HypercallTimeout
+   */
+  map(iova: number, gpa: number, size: number, perm: number): Promise<void> {
+    return this.mapAll([{ iova, gpa, size, perm }]);
+  }
+
+  /** As {@link map} for several ranges, in as few calls as they allow. When one throws, those before it stay mapped. */
+  mapAll(ranges: readonly MapRange[]): Promise<void> {
+    return this.#putAll(ranges, (index) => this.#live.has(index));
+  }
+
+  /** As {@link mapAll}, over what is mapped there: a device finds each page's old mapping or its new one, never none. */
+  replaceAll(ranges: readonly MapRange[]): Promise<void> {
+    return this.#putAll(ranges, () => false);
+  }
+
+  #putAll(ranges: readonly MapRange[], taken: (index: number) => boolean): Promise<void> {
+    return this.#calls.inFlight.run('map', () => this.#putRanges(ranges, taken));
+  }
+
+  async #putRanges(ranges: readonly MapRange[], taken: (index: number) => boolean): Promise<void> {
+    const tces = new Map<number, bigint>();
+    for (const { iova, gpa, size, perm } of ranges) {
+      if (gpa % this.#pageSize !== 0)
+        throw this.#rangeError('map', iova, size, `GPA ${hex(gpa)} is not aligned`);
+      const { first, count } = this.#span('map', iova, size);
+      for (let i = 0; i < count; i++) {
+        const index = first + i;
+        if (taken(index) || this.#busy.has(index) || tces.has(index))
+          throw this.#rangeError('map', iova, size, 'part of it is in use');
+        tces.set(index, BigInt(gpa + i * this.#pageSize) | BigInt(perm));
+      }
+    }
+    await this.#eachRun(tces, async (run) => {
+      await this.#put(run);
+      for (let i = 0; i < run.tces.length; i++) this.#live.add(run.index + i);
+    });
+  }
+
+  /**
+   * Unmaps what is mapped in the range. Resolves, with the number of bytes that were mapped, when no device can use
+   * them any more.
+   * @throws WindowRangeError, HypercallError, HypercallTimeout
+   */
+  unmap(iova: number, size: number): Promise<number> {
+    return this.unmapAll([{ iova, size }]);
+  }
+
+  /** As {@link unmap} for several ranges. When one throws, those before it are unmapped. */
+  unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+    return this.#calls.inFlight.run('unmap', () => this.#clearRanges(ranges));
+  }
+
+  async #clearRanges(ranges: readonly UnmapRange[]): Promise<number> {
+    const zeros = new Map<number, bigint>();
+    for (const { iova, size } of ranges)
+      for (const index of this.#liveIn(this.#span('unmap', iova, size)))
+        if (!this.#busy.has(index)) zeros.set(index, 0n);
+    await this.#eachRun(zeros, async ({ index, tces }) => {
+      await this.#call(spapr.H_STUFF_TCE, [this.#ioba(index), 0n, BigInt(tces.length)]);
+      for (let i = 0; i < tces.length; i++) this.#live.delete(index + i);
+    });
+    return zeros.size * this.#pageSize;
+  }
+
+  /** TCEs that are put in a range: as much work as the smaller of the two. */
+  *#liveIn({ first, count }: Span): Iterable<number> {
+    if (count > this.#live.size) {
+      for (const index of this.#live) if (index >= first && index < first + count) yield index;
+    } else for (let index = first; index < first + count; index++) if (this.#live.has(index)) yield index;
+  }
+
+  /**
+   * Changes TCEs, run by run. They are marked meanwhile: another flow that names one is refused, not interleaved. Those
+   * of a call that has not returned in time stay marked: what they hold is not known.
+   */
+  async #eachRun(tces: ReadonlyMap<number, bigint>, change: (run: TceRun) => Promise<void>): Promise<void> {
+    const marked = new Set(tces.keys());
+    for (const index of marked) this.#busy.add(index);
+    try {
+      for (const run of callsOf(tces)) {
+        try {
+          await change(run);
+        } catch (error) {
+          const lost = error instanceof HypercallTimeout ? run.tces.length : 0;
+          for (let i = 0; i < lost; i++) marked.delete(run.index + i);
+          throw error;
+        }
+      }
+    } finally {
+      for (const index of marked) this.#busy.delete(index);
+    }
+  }
+
+  async #put({ index, tces }: TceRun): Promise<void> {
+    if (tces.length === 1) {
+      await this.#call(spapr.H_PUT_TCE, [this.#ioba(index), tces[0] as bigint]);
+      return;
+    }
+    const list = new DataView(new ArrayBuffer(8 * tces.length));
+    tces.forEach((tce, i) => {
+      list.setBigUint64(8 * i, tce);
+    });
+    const { liobn } = this.window;
+    const { ret } = await this.#calls.callWithPage(
+      spapr.H_PUT_TCE_INDIRECT,
+      new Uint8Array(list.buffer),
+      (gpa) => [BigInt(liobn), this.#ioba(index), BigInt(gpa), BigInt(tces.length)],
+    );
+    if (ret !== spapr.H_SUCCESS) throw new HypercallError(`putting ${tces.length} TCEs`, ret);
+  }
+
+  async #call(opcode: number, args: readonly bigint[]): Promise<void> {
+    const { ret } = await this.#calls.call(opcode, [BigInt(this.window.liobn), ...args]);
+    if (ret !== spapr.H_SUCCESS) throw new HypercallError(`hypercall 0x${opcode.toString(16)}`, ret);
+  }
+
+  #ioba(index: number): bigint {
+    return BigInt(this.window.start) + BigInt(index) * BigInt(this.#pageSize);
+  }
+
+  #span(what: string, iova: number, size: number): Span {
+    const first = (iova - this.window.start) / this.#pageSize;
+    const count = size / this.#pageSize;
+    if (!Number.isInteger(first) || !Number.isInteger(count) || count <= 0)
+      throw this.#rangeError(what, iova, size, `accepted: multiples of ${hex(this.#pageSize)}`);
+    if (first < 0 || first + count > this.#entries)
+      throw this.#rangeError(what, iova, size, 'outside the window');
+    return { first, count };
+  }
+
+  #rangeError(what: string, iova: number, size: number, why: string): WindowRangeError {
+    const { start, size: bytes } = this.window;
+    return new WindowRangeError(
+      `${what} of ${hex(iova)} +${hex(size)} in window ${hex(start)} +${hex(bytes)}: ${why}`,
+    );
+  }
+}
+
+/** Divides TCEs into runs of neighbours that one call takes. */
+function callsOf(tces: ReadonlyMap<number, bigint>): TceRun[] {
+  const runs: TceRun[] = [];
+  for (const index of [...tces.keys()].sort((a, b) => a - b)) {
+    const last = runs.at(-1);
+    const tce = tces.get(index) as bigint;
+    if (last && last.index + last.tces.length === index && last.tces.length < spapr.TCE_CALL_LIMIT)
+      last.tces.push(tce);
+    else runs.push({ index, tces: [tce] });
+  }
+  return runs;
+}

@@ -1,0 +1,196 @@
+/**
+ * A domain on sPAPR, where hardware has none: a set of pages that is copied into the default window of each device's
+ * own bridge while the device is attached.
+ */
+import { hex, isAligned, PAGE_SIZE } from '../../../memory/address.ts';
+import type { InFlight } from '../../in-flight.ts';
+import { Mutex } from '../../mutex.ts';
+import type { GuestDomain } from '../guest-iommu.ts';
+import type { MapRange, UnmapRange } from '../vtd/domain.ts';
+import { type SpaprDomain, WindowRangeError } from './driver.ts';
+
+/** By bus address, a page: its GPA plus its permissions. */
+export type PageSet = ReadonlyMap<number, number>;
+
+/** Pages in runs: neighbours whose memory are neighbours, with the same permissions. */
+export type SavedPages = readonly (readonly [iova: number, gpa: number, pages: number, perm: number])[];
+
+/** A set's pages as runs, ascending. */
+export function savePages(pages: PageSet): SavedPages {
+  const runs: [number, number, number, number][] = [];
+  let last: [number, number, number, number] | undefined;
+  for (const [iova, page] of [...pages].sort(([a], [b]) => a - b)) {
+    const [gpa, perm] = [page - (page % PAGE_SIZE), page % PAGE_SIZE];
+    const end = last ? last[2] * PAGE_SIZE : 0;
+    if (last && last[0] + end === iova && last[1] + end === gpa && last[3] === perm) last[2]++;
+    else {
+      last = [iova, gpa, 1, perm];
+      runs.push(last);
+    }
+  }
+  return runs;
+}
+
+export const restorePages = (saved: SavedPages): Map<number, number> =>
+  pagesOf(saved.map(([iova, gpa, pages, perm]) => ({ iova, gpa, size: pages * PAGE_SIZE, perm })));
+
+/** The window in front of one device, and what its TCEs are now. */
+export class DeviceWindow {
+  readonly #window: SpaprDomain;
+  readonly #held: Map<number, number>;
+  readonly #changes = new Mutex();
+  #shown: PageSet = new Map();
+
+  /**
+   * @param window with 4 KiB pages
+   * @param held what its TCEs are; empty by default
+   */
+  constructor(window: SpaprDomain, held: SavedPages = []) {
+    this.#window = window;
+    this.#held = restorePages(held);
+  }
+
+  /** What its TCEs are. */
+  save(): SavedPages {
+    return savePages(this.#held);
+  }
+
+  /** As {@link show} when its TCEs show these pages already: from now on it follows them. */
+  resume(pages: PageSet): void {
+    this.#shown = pages;
+  }
+
+  /** Makes the device see exactly these pages, and follow them. Pages that are in both sets stay as they are. */
+  show(pages: PageSet): Promise<void> {
+    return this.#changes.run(async () => {
+      this.#shown = pages;
+      await this.#sync(new Set([...this.#held.keys(), ...pages.keys()]));
+    });
+  }
+
+  /** Brings the TCEs of some bus addresses in line with the set that is shown. */
+  follow(iovas: readonly number[]): Promise<void> {
+    return this.#changes.run(() => this.#sync(iovas));
+  }
+
+  async #sync(iovas: Iterable<number>): Promise<void> {
+    const changed: MapRange[] = [];
+    const stale: UnmapRange[] = [];
+    for (const iova of iovas) {
+      const page = this.#shown.get(iova);
+      if (page === this.#held.get(iova)) continue;
+      if (page === undefined) stale.push({ iova, size: PAGE_SIZE });
+      else changed.push({ iova, gpa: page - (page % PAGE_SIZE), size: PAGE_SIZE, perm: page % PAGE_SIZE });
+    }
+    if (changed.length > 0) await this.#window.replaceAll(changed);
+    for (const { iova, gpa, perm } of changed) this.#held.set(iova, gpa + perm);
+    if (stale.length > 0) await this.#window.unmapAll(stale);
+    for (const { iova } of stale) this.#held.delete(iova);
+  }
+}
+
+/** The 4 KiB pages of ranges. @throws WindowRangeError for one that is not made of pages */
+export function pagesOf(ranges: readonly MapRange[]): Map<number, number> {
+  const pages = new Map<number, number>();
+  for (const { iova, gpa, size, perm } of ranges) {
+    const aligned = [iova, gpa, size].every(
+      (value) => Number.isSafeInteger(value) && isAligned(value, PAGE_SIZE),
+    );
+    if (!aligned || size <= 0)
+      throw new WindowRangeError(`${hex(iova)} +${hex(size)} to ${hex(gpa)} is not a range of 4 KiB pages`);
+    for (let at = 0; at < size; at += PAGE_SIZE) {
+      if (pages.has(iova + at)) throw new WindowRangeError(`${hex(iova + at)} is mapped twice`);
+      pages.set(iova + at, gpa + at + perm);
+    }
+  }
+  return pages;
+}
+
+/** A domain's number and its pages. */
+export interface TceDomainState {
+  readonly id: number;
+  readonly pages: SavedPages;
+}
+
+export class TceDomain implements GuestDomain {
+  readonly id: number;
+  readonly #pages: Map<number, number>;
+  readonly #windows = new Set<DeviceWindow>();
+  readonly #limit: number;
+  readonly #inFlight: InFlight;
+
+  /**
+   * @param limit no mapping reaches this bus address: the end of every device's window
+   * @param pages what it holds; empty by default
+   */
+  constructor(id: number, limit: number, inFlight: InFlight, pages: SavedPages = []) {
+    this.id = id;
+    this.#limit = limit;
+    this.#inFlight = inFlight;
+    this.#pages = restorePages(pages);
+  }
+
+  save(): TceDomainState {
+    return { id: this.id, pages: savePages(this.#pages) };
+  }
+
+  /** @throws WindowRangeError, HypercallError, HypercallTimeout */
+  map(iova: number, gpa: number, size: number, perm: number): Promise<void> {
+    return this.mapAll([{ iova, gpa, size, perm }]);
+  }
+
+  /** As {@link map} for several ranges: all of them or, if one is not possible, none. */
+  mapAll(ranges: readonly MapRange[]): Promise<void> {
+    return this.#inFlight.run('map', () => this.#mapAll(ranges));
+  }
+
+  async #mapAll(ranges: readonly MapRange[]): Promise<void> {
+    const added = pagesOf(ranges);
+    for (const iova of added.keys()) {
+      if (this.#pages.has(iova)) throw new WindowRangeError(`${hex(iova)} is mapped`);
+      if (iova < 0 || iova >= this.#limit)
+        throw new WindowRangeError(`${hex(iova)} is outside the window, which ends at ${hex(this.#limit)}`);
+    }
+    for (const [iova, page] of added) this.#pages.set(iova, page);
+    await this.#follow([...added.keys()]);
+  }
+
+  /** @throws HypercallError, HypercallTimeout */
+  unmap(iova: number, size: number): Promise<number> {
+    return this.unmapAll([{ iova, size }]);
+  }
+
+  /** As {@link unmap} for several ranges. */
+  unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+    return this.#inFlight.run('unmap', () => this.#unmapAll(ranges));
+  }
+
+  async #unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
+    const gone: number[] = [];
+    for (const { iova, size } of ranges)
+      for (let at = iova; at < iova + size; at += PAGE_SIZE) if (this.#pages.delete(at)) gone.push(at);
+    await this.#follow(gone);
+    return gone.length * PAGE_SIZE;
+  }
+
+  /** Makes a device's window show this domain, now and whenever it changes. */
+  async enter(window: DeviceWindow): Promise<void> {
+    this.#windows.add(window);
+    await window.show(this.#pages);
+  }
+
+  /** As {@link enter} for a window that shows this domain already. */
+  resume(window: DeviceWindow): void {
+    this.#windows.add(window);
+    window.resume(this.#pages);
+  }
+
+  /** The window shows something else from now on. */
+  leave(window: DeviceWindow): void {
+    this.#windows.delete(window);
+  }
+
+  async #follow(iovas: readonly number[]): Promise<void> {
+    if (iovas.length > 0) await Promise.all([...this.#windows].map((window) => window.follow(iovas)));
+  }
+}

@@ -1,0 +1,258 @@
+/**
+ * A guest's driver for sPAPR DMA windows, as scenario scripts use it: the default window, dynamic ones, and one that
+ * maps all of RAM.
+ */
+
+import * as spapr from '../../../abi/spapr.ts';
+import { hex, PERM_RW } from '../../../memory/address.ts';
+import type { GuestRam } from '../../../memory/guest-ram.ts';
+import type { PageAllocator } from '../../page-allocator.ts';
+import type { RegisterPort } from '../../register-port.ts';
+import { type DmaWindow, HypercallError, SpaprDomain, type SpaprDomainState } from './dma-window.ts';
+import { SpaprCalls, type SpaprCallsState } from './hypercalls.ts';
+
+export { type DmaWindow, HypercallError, SpaprDomain, WindowRangeError } from './dma-window.ts';
+export { HypercallTimeout } from './hypercalls.ts';
+
+/** How long a hypercall may take. */
+const DEFAULT_TIMEOUT_MS = 60_000;
+
+/** Thrown when the platform is not what the driver needs, or an RTAS call fails. */
+export class SpaprDriverError extends Error {
+  override name = 'SpaprDriverError';
+}
+
+export interface SpaprDriverOptions {
+  readonly timeoutMs?: number;
+  /** Which PCI host bridge: the last digits of its BUID. Default 0. */
+  readonly bridge?: number;
+  /** The bridge's `ibm,dma-window`. Default: QEMU's, 1 GiB at 0. */
+  readonly defaultWindow?: DmaWindow;
+}
+
+/** What ibm,query-pe-dma-window answers. */
+export interface WindowCapabilities {
+  /** Windows that can still be created. */
+  readonly available: number;
+  /** TCEs of the largest window. */
+  readonly largest: number;
+  /** Shifts of the page sizes, ascending. */
+  readonly pageShifts: readonly number[];
+}
+
+/** What the drivers that share a call page know beside guest RAM and the hypervisor's tables. */
+export interface SpaprState {
+  readonly calls: SpaprCallsState;
+  readonly bridges: readonly {
+    readonly bridge: number;
+    readonly defaultWindow: SpaprDomainState;
+    /** Dynamic windows. */
+    readonly windows: readonly SpaprDomainState[];
+  }[];
+}
+
+export class SpaprDriver {
+  readonly #ram: GuestRam;
+  readonly #calls: SpaprCalls;
+  readonly #bridge: number;
+  /** The window that is there at boot. */
+  readonly defaultDomain: SpaprDomain;
+  /** Dynamic windows by LIOBN. */
+  readonly #windows = new Map<number, SpaprDomain>();
+
+  private constructor(
+    calls: SpaprCalls,
+    ram: GuestRam,
+    options: SpaprDriverOptions,
+    saved?: SpaprState['bridges'][number],
+  ) {
+    this.#calls = calls;
+    this.#ram = ram;
+    this.#bridge = options.bridge ?? 0;
+    for (const state of saved?.windows ?? [])
+      this.#windows.set(state.window.liobn, SpaprDomain.restore(state, calls));
+    if (saved) {
+      this.defaultDomain = SpaprDomain.restore(saved.defaultWindow, calls);
+      return;
+    }
+    const window = options.defaultWindow ?? {
+      liobn: spapr.liobnOf(this.#bridge, 0),
+      start: spapr.DEFAULT_WINDOW_START,
+      size: spapr.DEFAULT_WINDOW_SIZE,
+      pageShift: spapr.DEFAULT_PAGE_SHIFT,
+    };
+    this.defaultDomain = new SpaprDomain(window, calls);
+  }
+
+  /**
+   * A driver whose bridge is as at boot: its default window alone, empty.
+   * @throws SpaprDriverError, HypercallTimeout, PageAllocatorExhausted
+   */
+  static async create(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    options: SpaprDriverOptions = {},
+  ): Promise<SpaprDriver> {
+    const [driver] = await SpaprDriver.createAll(port, ram, pages, [options], options.timeoutMs);
+    return driver as SpaprDriver;
+  }
+
+  /** A driver for each of several bridges: they share the call page, which has room for one user. @throws as {@link create} */
+  static async createAll(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    bridges: readonly Omit<SpaprDriverOptions, 'timeoutMs'>[],
+    timeoutMs: number = DEFAULT_TIMEOUT_MS,
+  ): Promise<SpaprDriver[]> {
+    if ((await port.read(spapr.CALL_PAGE_ID_REG, 8)) !== spapr.CALL_PAGE_ID)
+      throw new SpaprDriverError('there is no sPAPR hypervisor behind these registers');
+    const calls = new SpaprCalls(port, ram, pages, timeoutMs);
+    const drivers = bridges.map((options) => new SpaprDriver(calls, ram, options));
+    for (const driver of drivers) await driver.reset();
+    return drivers;
+  }
+
+  /** A driver that goes on where another was; RAM and the hypervisor's tables are as that one left them. */
+  static restore(port: RegisterPort, ram: GuestRam, pages: PageAllocator, saved: SpaprState): SpaprDriver {
+    return SpaprDriver.restoreAll(port, ram, pages, saved)[0] as SpaprDriver;
+  }
+
+  /** {@link restore} for drivers that share the call page. */
+  static restoreAll(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: SpaprState,
+  ): SpaprDriver[] {
+    const calls = new SpaprCalls(port, ram, pages, saved.calls.timeoutMs, saved.calls);
+    return saved.bridges.map((state) => new SpaprDriver(calls, ram, { bridge: state.bridge }, state));
+  }
+
+  /** @throws InFlightError */
+  save(): SpaprState {
+    return SpaprDriver.saveAll([this]);
+  }
+
+  /** {@link save} for drivers that share the call page. @throws InFlightError, RangeError if they do not */
+  static saveAll(drivers: readonly SpaprDriver[]): SpaprState {
+    const [first] = drivers;
+    if (!first || drivers.some((driver) => driver.#calls !== first.#calls))
+      throw new RangeError('sPAPR drivers that are saved together share one call page');
+    first.#calls.inFlight.expectNone('the sPAPR driver');
+    return {
+      calls: first.#calls.save(),
+      bridges: drivers.map((driver) => ({
+        bridge: driver.#bridge,
+        defaultWindow: driver.defaultDomain.save(),
+        windows: [...driver.#windows.values()].map((window) => window.save()),
+      })),
+    };
+  }
+
+  /** One of its windows by LIOBN. */
+  domain(liobn: number): SpaprDomain | undefined {
+    return liobn === this.defaultDomain.id ? this.defaultDomain : this.#windows.get(liobn);
+  }
+
+  /** Removes every window but the default one, which is emptied. Domains made before are of no more use. */
+  reset(): Promise<void> {
+    return this.#calls.inFlight.run('reset', async () => {
+      await this.#rtas(spapr.RESET_PE_DMA_WINDOW, this.#unit, 1);
+      this.#windows.clear();
+    });
+  }
+
+  query(): Promise<WindowCapabilities> {
+    return this.#calls.inFlight.run('query', () => this.#query());
+  }
+
+  async #query(): Promise<WindowCapabilities> {
+    const [available, largest, mask] = await this.#rtas(spapr.QUERY_PE_DMA_WINDOW, this.#unit, 5);
+    const pageShifts = [...spapr.PAGE_SHIFT_MASKS]
+      .filter(([, bit]) => ((mask as number) & bit) !== 0)
+      .map(([shift]) => shift);
+    return {
+      available: available as number,
+      largest: largest as number,
+      pageShifts: pageShifts.sort((a, b) => a - b),
+    };
+  }
+
+  /**
+   * Makes an empty window of 2^windowShift bytes; where it lies is the platform's choice.
+   * @throws SpaprDriverError if the platform refuses, HypercallTimeout
+   */
+  createWindow(pageShift: number, windowShift: number): Promise<SpaprDomain> {
+    return this.#calls.inFlight.run('createWindow', () => this.#createWindow(pageShift, windowShift));
+  }
+
+  async #createWindow(pageShift: number, windowShift: number): Promise<SpaprDomain> {
+    const args = [...this.#unit, pageShift, windowShift];
+    const [liobn, high, low] = await this.#rtas(spapr.CREATE_PE_DMA_WINDOW, args, 4);
+    const start = (high as number) * 2 ** 32 + (low as number);
+    const window = { liobn: liobn as number, start, size: 2 ** windowShift, pageShift };
+    const domain = new SpaprDomain(window, this.#calls);
+    this.#windows.set(domain.id, domain);
+    return domain;
+  }
+
+  /** Removes a window, mapped or not; resolves when no device can use it. */
+  removeWindow({ window }: SpaprDomain): Promise<void> {
+    return this.#calls.inFlight.run('removeWindow', async () => {
+      await this.#rtas(spapr.REMOVE_PE_DMA_WINDOW, [window.liobn], 1);
+      this.#windows.delete(window.liobn);
+    });
+  }
+
+  /**
+   * Makes a window that maps all of RAM, as Linux does with "direct DMA": the bus address of a GPA is the window's
+   * start plus that GPA. It takes the largest page size that RAM's ends allow.
+   * @throws SpaprDriverError, HypercallError, HypercallTimeout
+   */
+  async createDirectWindow(): Promise<SpaprDomain> {
+    const { regions } = this.#ram;
+    const top = Math.max(...regions.map(({ gpa, size }) => gpa + size));
+    const windowShift = Math.ceil(Math.log2(top));
+    const { pageShifts } = await this.query();
+    const fits = (shift: number) =>
+      regions.every(({ gpa, size }) => gpa % 2 ** shift === 0 && size % 2 ** shift === 0);
+    const pageShift = pageShifts.findLast((shift) => shift <= windowShift && fits(shift));
+    if (pageShift === undefined) throw new SpaprDriverError('no page size fits guest RAM');
+    const domain = await this.createWindow(pageShift, windowShift);
+    const { start } = domain.window;
+    await domain.mapAll(regions.map(({ gpa, size }) => ({ iova: start + gpa, gpa, size, perm: PERM_RW })));
+    return domain;
+  }
+
+  /** Any hypercall, for scripts that try what a driver would not. */
+  async hypercall(opcode: number, args: readonly bigint[]): Promise<{ ret: bigint; out: bigint }> {
+    return this.#calls.call(opcode, args);
+  }
+
+  /** Configuration address (not looked at) and BUID. */
+  get #unit(): number[] {
+    return [0, spapr.BUID_HI, spapr.BUID_LO + this.#bridge];
+  }
+
+  /** Makes an RTAS call; resolves to its results without the status. */
+  async #rtas(name: string, args: readonly number[], results: number): Promise<number[]> {
+    const words = [spapr.RTAS_TOKENS.get(name) as number, args.length, results, ...args];
+    const block = new DataView(new ArrayBuffer(4 * (words.length + results)));
+    words.forEach((word, i) => {
+      block.setUint32(4 * i, word);
+    });
+    const { ret, page } = await this.#calls.callWithPage(
+      spapr.H_RTAS,
+      new Uint8Array(block.buffer),
+      (gpa) => [BigInt(gpa)],
+    );
+    if (ret !== spapr.H_SUCCESS) throw new HypercallError(name, ret);
+    const answer = new DataView(page.buffer, page.byteOffset + 4 * words.length, 4 * results);
+    const status = answer.getInt32(0);
+    if (status !== spapr.RTAS_SUCCESS)
+      throw new SpaprDriverError(`${name}(${args.map(hex).join(', ')}) failed with status ${status}`);
+    return Array.from({ length: results - 1 }, (_, i) => answer.getUint32(4 * (i + 1)));
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * Hypercalls from a guest, through the call page (see abi/spapr.ts): each flow of the guest owns a slot while
+ * its call runs, and waits on a word in guest RAM.
+ */
+import { nowUs, yieldTurn } from '#host';
+import * as spapr from '../../../abi/spapr.ts';
+import type { GuestRam } from '../../../memory/guest-ram.ts';
+import { InFlight, InFlightError } from '../../in-flight.ts';
+import type { PageAllocator } from '../../page-allocator.ts';
+import type { RegisterPort } from '../../register-port.ts';
+
+/** Bytes from one slot's record to the next's. */
+const RECORD_STEP = 32;
+
+/** Thrown when a call has not returned in time. Its slot is given up: the hypervisor may still write to it. */
+export class HypercallTimeout extends Error {
+  constructor(opcode: number, timeoutMs: number) {
+    super(`hypercall 0x${opcode.toString(16)} has not returned within ${timeoutMs} ms`);
+    this.name = 'HypercallTimeout';
+  }
+}
+
+/** Thrown when every slot was given up. */
+export class NoCallSlot extends Error {
+  constructor() {
+    super(`none of ${spapr.CALL_SLOTS} hypercall slots has returned from its last call`);
+    this.name = 'NoCallSlot';
+  }
+}
+
+/** What a call returned: r3, and r4 if the call gives one. */
+export interface CallResult {
+  readonly ret: bigint;
+  readonly out: bigint;
+}
+
+/** What the call page's user knows beside RAM and the page's registers; no call is under way. */
+export interface SpaprCallsState {
+  readonly timeoutMs: number;
+  /** The last is used next. */
+  readonly slots: readonly Slot[];
+}
+
+/** One call at a time; `record` is where its result appears, `list` a page for its TCEs or RTAS arguments. */
+interface Slot {
+  readonly base: number;
+  readonly record: number;
+  /** 0: none yet. */
+  list: number;
+  sequence: number;
+  recordSet: boolean;
+}
+
+export class SpaprCalls {
+  readonly #port: RegisterPort;
+  readonly #ram: GuestRam;
+  readonly #pages: PageAllocator;
+  readonly #timeoutMs: number;
+  readonly #free: Slot[];
+  /** Of every driver and domain that makes its calls here. */
+  readonly inFlight = new InFlight();
+  readonly #waiting: { readonly resolve: (slot: Slot) => void; readonly reject: (error: Error) => void }[] =
+    [];
+  #lostSlots = 0;
+
+  /**
+   * Takes one page now, and one for each slot that passes a list.
+   * @param saved slots that the hypervisor knows already: no page is taken
+   * @throws PageAllocatorExhausted
+   */
+  constructor(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    timeoutMs: number,
+    saved?: SpaprCallsState,
+  ) {
+    this.#port = port;
+    this.#ram = ram;
+    this.#pages = pages;
+    this.#timeoutMs = timeoutMs;
+    this.#free = saved ? saved.slots.map((slot) => ({ ...slot })) : slotsOf(pages.allocate());
+  }
+
+  /** @throws InFlightError while a call is under way, or one has not returned in time */
+  save(): SpaprCallsState {
+    const busy = spapr.CALL_SLOTS - this.#free.length;
+    if (busy > 0) throw new InFlightError('the call page', [`${busy} hypercalls`]);
+    return { timeoutMs: this.#timeoutMs, slots: this.#free.map((slot) => ({ ...slot })) };
+  }
+
+  /** Makes a call. @throws HypercallTimeout, NoCallSlot */
+  call(opcode: number, args: readonly bigint[]): Promise<CallResult> {
+    return this.#withSlot((slot) => this.#make(slot, opcode, args));
+  }
+
+  /**
+   * Makes a call with a page of guest RAM that `bytes` were written to: `args` is given its GPA.
+   * Resolves to the result and to what the page then holds.
+   * @throws HypercallTimeout, PageAllocatorExhausted
+   */
+  callWithPage(
+    opcode: number,
+    bytes: Uint8Array,
+    args: (gpa: number) => readonly bigint[],
+  ): Promise<CallResult & { readonly page: Uint8Array }> {
+    return this.#withSlot(async (slot) => {
+      if (slot.list === 0) slot.list = this.#pages.allocate();
+      this.#ram.write(slot.list, bytes);
+      const result = await this.#make(slot, opcode, args(slot.list));
+      return { ...result, page: this.#ram.read(slot.list, bytes.length) };
+    });
+  }
+
+  /** Calls beyond the number of slots wait for one, in order of arrival. */
+  async #withSlot<Result>(work: (slot: Slot) => Promise<Result>): Promise<Result> {
+    if (this.#lostSlots === spapr.CALL_SLOTS) throw new NoCallSlot();
+    const slot =
+      this.#free.pop() ??
+      (await new Promise<Slot>((resolve, reject) => this.#waiting.push({ resolve, reject })));
+    let usable = true;
+    try {
+      return await work(slot);
+    } catch (error) {
+      usable = !(error instanceof HypercallTimeout);
+      throw error;
+    } finally {
+      if (usable) this.#release(slot);
+      else this.#lose();
+    }
+  }
+
+  #lose(): void {
+    this.#lostSlots++;
+    if (this.#lostSlots < spapr.CALL_SLOTS) return;
+    for (const { reject } of this.#waiting.splice(0)) reject(new NoCallSlot());
+  }
+
+  #release(slot: Slot): void {
+    const next = this.#waiting.shift();
+    if (next) next.resolve(slot);
+    else this.#free.push(slot);
+  }
+
+  /** A call that the hypervisor is too busy for is made again. */
+  async #make(slot: Slot, opcode: number, args: readonly bigint[]): Promise<CallResult> {
+    const deadline = nowUs() + this.#timeoutMs * 1000;
+    for (;;) {
+      await this.#post(slot, opcode, args);
+      const result = await this.#result(slot, opcode, deadline);
+      if (result.ret !== spapr.H_BUSY) return result;
+      if (nowUs() > deadline) throw new HypercallTimeout(opcode, this.#timeoutMs);
+      await yieldTurn();
+    }
+  }
+
+  async #post(slot: Slot, opcode: number, args: readonly bigint[]): Promise<void> {
+    const write = async (register: number, value: bigint) => {
+      const posted = this.#port.write(slot.base + register, 8, value);
+      if (posted) await posted;
+    };
+    if (!slot.recordSet) await write(spapr.CALL_RECORD, BigInt(slot.record));
+    slot.recordSet = true;
+    await write(spapr.CALL_OPCODE, BigInt(opcode));
+    for (const [i, arg] of args.entries()) await write(spapr.CALL_ARG0 + 8 * i, arg);
+    // 0 is the word's first value: it never means a call.
+    slot.sequence = (slot.sequence % 0x7fff_ffff) + 1;
+    await write(spapr.CALL_DOORBELL, BigInt(slot.sequence));
+  }
+
+  async #result(slot: Slot, opcode: number, deadline: number): Promise<CallResult> {
+    const word = slot.record + spapr.CALL_RECORD_SEQUENCE;
+    for (let seen = this.#ram.load32(word); seen !== slot.sequence; seen = this.#ram.load32(word)) {
+      const left = deadline - nowUs();
+      if (left <= 0) throw new HypercallTimeout(opcode, this.#timeoutMs);
+      await this.#ram.waitWhile32(word, seen, Math.ceil(left / 1000));
+    }
+    const bytes = this.#ram.read(slot.record, spapr.CALL_RECORD_SEQUENCE);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    return {
+      ret: view.getBigInt64(spapr.CALL_RECORD_RET, true),
+      out: view.getBigUint64(spapr.CALL_RECORD_OUT, true),
+    };
+  }
+}
+
+/** Slots with their records in a page. Highest first, because slots are taken from the end. */
+const slotsOf = (records: number): Slot[] =>
+  Array.from({ length: spapr.CALL_SLOTS }, (_, i) => {
+    const index = spapr.CALL_SLOTS - 1 - i;
+    const base = spapr.CALL_SLOT_BASE + index * spapr.CALL_SLOT_BYTES;
+    return { base, record: records + index * RECORD_STEP, list: 0, sequence: 0, recordSet: false };
+  });

@@ -1,0 +1,180 @@
+/**
+ * The request queue of a virtio-iommu as its driver uses it: requests in, statuses out, several flows at a time.
+ */
+import { nowUs } from '#host';
+import * as format from '../../../abi/virtio-iommu.ts';
+import type { GuestRam } from '../../../memory/guest-ram.ts';
+import { InFlightError } from '../../in-flight.ts';
+import type { PageAllocator } from '../../page-allocator.ts';
+import type { RegisterPort } from '../../register-port.ts';
+import { RING_ENTRIES, VirtioQueue, type VirtioQueueState } from './queue.ts';
+
+/** Each request has two descriptors and a place in the page of buffers. */
+const SLOTS = RING_ENTRIES / 2;
+const SLOT_BYTES = 64;
+const ANSWER_OFFSET = 60;
+/** Requests made available with one notification. */
+export const BATCH_LIMIT = SLOTS / 2;
+/** What no device answers. */
+const UNANSWERED = 0xff;
+
+/** Thrown when the device does not answer in time; the request may still be carried out. */
+export class RequestTimeout extends Error {
+  constructor(what: string, timeoutMs: number) {
+    super(`${what} not answered within ${timeoutMs} ms`);
+    this.name = 'RequestTimeout';
+  }
+}
+
+/** What a request queue knows beside its pages; nothing is in it. */
+export interface RequestQueueState {
+  readonly queue: VirtioQueueState;
+  readonly buffers: number;
+  /** Slots; the last is used next. */
+  readonly free: readonly number[];
+}
+
+export class RequestQueue {
+  readonly #ram: GuestRam;
+  readonly #queue: VirtioQueue;
+  readonly #timeoutMs: number;
+  readonly #buffers: number;
+  readonly #free: number[];
+  /** Slots that the device has and a flow waits for. */
+  readonly #pending = new Set<number>();
+
+  /**
+   * Takes two pages.
+   * @param saved a queue that the device has already: no page is taken
+   * @throws PageAllocatorExhausted
+   */
+  constructor(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    timeoutMs: number,
+    saved?: RequestQueueState,
+  ) {
+    this.#ram = ram;
+    this.#queue = new VirtioQueue(port, ram, pages, format.REQUEST_QUEUE, saved?.queue);
+    this.#timeoutMs = timeoutMs;
+    this.#buffers = saved?.buffers ?? pages.allocate();
+    this.#free = saved ? [...saved.free] : Array.from({ length: SLOTS }, (_, i) => SLOTS - 1 - i);
+  }
+
+  /** @throws InFlightError while the device has a request that it has not answered */
+  save(): RequestQueueState {
+    const pending = SLOTS - this.#free.length;
+    if (pending > 0) throw new InFlightError('the request queue', [`${pending} requests`]);
+    return { queue: this.#queue.save(), buffers: this.#buffers, free: [...this.#free] };
+  }
+
+  install(): Promise<void> {
+    return this.#queue.install();
+  }
+
+  /**
+   * The status of each request, in order. Requests of one call are carried out in order.
+   * @param what names them in errors
+   * @throws RequestTimeout
+   */
+  async submit(requests: readonly Uint8Array[], what: string): Promise<number[]> {
+    const statuses: number[] = [];
+    for (let at = 0; at < requests.length; at += BATCH_LIMIT)
+      statuses.push(...(await this.#submitBatch(requests.slice(at, at + BATCH_LIMIT), what)));
+    return statuses;
+  }
+
+  async #submitBatch(requests: readonly Uint8Array[], what: string): Promise<number[]> {
+    const deadline = nowUs() + this.#timeoutMs * 1000;
+    const room = () => this.#free.length >= requests.length;
+    // Another flow may take the room between the end of the wait and here.
+    while (!room()) {
+      if (nowUs() > deadline) throw new RequestTimeout(`room for ${what}`, this.#timeoutMs);
+      await this.#wait(room, deadline, `room for ${what}`);
+    }
+    // Nothing awaits until all are available, so that batches of several flows do not interleave.
+    const slots = requests.map((request) => this.#place(request));
+    await this.#queue.kick();
+    await this.#wait(() => slots.every((slot) => !this.#pending.has(slot)), deadline, what);
+    const statuses = slots.map((slot) => this.#ram.read(this.#gpa(slot) + ANSWER_OFFSET, 1)[0] as number);
+    this.#free.push(...slots);
+    return statuses;
+  }
+
+  #place(request: Uint8Array): number {
+    const slot = this.#free.pop() as number;
+    const gpa = this.#gpa(slot);
+    this.#ram.write(gpa, request);
+    this.#ram.write(gpa + ANSWER_OFFSET, new Uint8Array(format.TAIL_BYTES).fill(UNANSWERED));
+    this.#queue.describe(2 * slot, gpa, request.length, false, 2 * slot + 1);
+    this.#queue.describe(2 * slot + 1, gpa + ANSWER_OFFSET, format.TAIL_BYTES, true);
+    this.#pending.add(slot);
+    this.#queue.offer(2 * slot);
+    return slot;
+  }
+
+  async #wait(done: () => boolean, deadlineUs: number, what: string): Promise<void> {
+    const seen = () => {
+      for (let used = this.#queue.take(); used; used = this.#queue.take())
+        this.#pending.delete(used.head / 2);
+      return done();
+    };
+    // After a time-out the slots leak on purpose: the device may still write to them.
+    if (!(await this.#queue.until(seen, deadlineUs))) throw new RequestTimeout(what, this.#timeoutMs);
+  }
+
+  #gpa(slot: number): number {
+    return this.#buffers + SLOT_BYTES * slot;
+  }
+}
+
+/** A request's bytes: type, length, and fields as value, offset, bytes. */
+function encode(
+  type: number,
+  bytes: number,
+  fields: readonly (readonly [number, number, 4 | 8])[],
+): Uint8Array {
+  const view = new DataView(new ArrayBuffer(bytes));
+  view.setUint8(0, type);
+  for (const [value, offset, size] of fields)
+    if (size === 8) view.setBigUint64(offset, BigInt(value), true);
+    else view.setUint32(offset, value, true);
+  return new Uint8Array(view.buffer);
+}
+
+export const attachRequest = (domain: number, endpoint: number, flags: number): Uint8Array =>
+  encode(format.T_ATTACH, format.ATTACH_BYTES, [
+    [domain, 4, 4],
+    [endpoint, 8, 4],
+    [flags, 12, 4],
+  ]);
+
+export const detachRequest = (domain: number, endpoint: number): Uint8Array =>
+  encode(format.T_DETACH, format.DETACH_BYTES, [
+    [domain, 4, 4],
+    [endpoint, 8, 4],
+  ]);
+
+/** `perm` is PERM_READ | PERM_WRITE, which MAP_F_READ and MAP_F_WRITE equal. */
+export const mapRequest = (
+  domain: number,
+  iova: number,
+  gpa: number,
+  size: number,
+  perm: number,
+): Uint8Array =>
+  encode(format.T_MAP, format.MAP_BYTES, [
+    [domain, 4, 4],
+    [iova, 8, 8],
+    [iova + size - 1, 16, 8],
+    [gpa, 24, 8],
+    [perm, 32, 4],
+  ]);
+
+export const unmapRequest = (domain: number, iova: number, size: number): Uint8Array =>
+  encode(format.T_UNMAP, format.UNMAP_BYTES, [
+    [domain, 4, 4],
+    [iova, 8, 8],
+    [iova + size - 1, 16, 8],
+  ]);

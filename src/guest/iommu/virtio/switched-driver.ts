@@ -1,0 +1,98 @@
+/**
+ * virtio-iommu behind the interface of all vIOMMUs. Translation is disabled: endpoints are in no domain, and `bypass`
+ * lets them see system memory. Enabled: they are in their domains, and `bypass` is off for the others.
+ */
+import { FAULT_F_WRITE } from '../../../abi/virtio-iommu.ts';
+import type { GuestDomain, GuestFault } from '../guest-iommu.ts';
+import { type DeviceView, SwitchedIommu, type SwitchedState } from '../software-switched-iommu.ts';
+import { VirtioIommuDomain, type VirtioIommuDriver } from './driver.ts';
+
+/**
+ * The device forgets the mappings of a domain that nobody is in, so a device at work that entered an empty domain would
+ * fault until it is filled. An endpoint that makes no DMA goes in first and keeps it filled: the host bridge, 00:00.0.
+ */
+const PLACEHOLDER = 0;
+
+/** What it knows beside its driver. */
+export interface SwitchedVirtioState extends SwitchedState {
+  readonly bypass: number;
+}
+
+export class SwitchedVirtioIommu extends SwitchedIommu<VirtioIommuDomain> {
+  readonly capabilities = { passThrough: true, faultRecords: true };
+  readonly #driver: VirtioIommuDriver;
+  readonly #bypass: VirtioIommuDomain;
+
+  /**
+   * @param driver started, with no endpoint in a domain
+   * @param bypass the domain of devices that see system memory; a new one by default
+   * @throws VirtioIommuError without VIRTIO_IOMMU_F_BYPASS_CONFIG
+   */
+  constructor(driver: VirtioIommuDriver, bypass: VirtioIommuDomain = driver.createBypassDomain()) {
+    super();
+    this.#driver = driver;
+    this.#bypass = bypass;
+  }
+
+  /** One that goes on where another was, over that one's restored driver. @throws RangeError if they do not belong together */
+  static restore(driver: VirtioIommuDriver, saved: SwitchedVirtioState): SwitchedVirtioIommu {
+    const bypass = driver.domain(saved.bypass);
+    if (!bypass) throw new RangeError(`the saved bypass domain ${saved.bypass} is not one of the driver's`);
+    const iommu = new SwitchedVirtioIommu(driver, bypass);
+    iommu.restoreViews(saved);
+    return iommu;
+  }
+
+  save(): SwitchedVirtioState {
+    return { ...this.saveViews(), bypass: this.#bypass.id };
+  }
+
+  domain(id: number): VirtioIommuDomain | undefined {
+    return this.#driver.domain(id);
+  }
+
+  /** @throws VirtioIommuError when all domain ids are in use */
+  createDomain(): VirtioIommuDomain {
+    return this.#driver.createDomain();
+  }
+
+  /**
+   * The device's flags name a permission that a mapping lacks: `write` is false where there is no mapping at all.
+   */
+  async readFaults(): Promise<GuestFault | undefined> {
+    const [fault] = await this.#driver.readFaults();
+    if (!fault) return undefined;
+    const { endpoint, address, flags, reason } = fault;
+    return { requesterId: endpoint, iova: address, write: (flags & FAULT_F_WRITE) !== 0, reason };
+  }
+
+  protected isOwn(domain: GuestDomain): domain is VirtioIommuDomain {
+    return domain instanceof VirtioIommuDomain;
+  }
+
+  protected async show(requesterId: number, view: DeviceView<VirtioIommuDomain>): Promise<void> {
+    if (view === 'nothing') await this.#driver.detach(requesterId);
+    else if (view === 'system') await this.#driver.attach(requesterId, this.#bypass);
+    else await this.#enter(requesterId, view);
+  }
+
+  protected async showViews(views: ReadonlyMap<number, DeviceView<VirtioIommuDomain>>): Promise<void> {
+    for (const [requesterId, view] of views) await this.show(requesterId, view);
+    await this.#driver.setBypass(false);
+  }
+
+  protected async showSystem(views: ReadonlyMap<number, DeviceView<VirtioIommuDomain>>): Promise<void> {
+    await this.#driver.setBypass(true);
+    for (const requesterId of views.keys()) await this.#driver.detach(requesterId);
+  }
+
+  async #enter(requesterId: number, domain: VirtioIommuDomain): Promise<void> {
+    if (domain.endpoints.size > 0) return this.#driver.attach(requesterId, domain);
+    await this.#driver.attach(PLACEHOLDER, domain);
+    try {
+      await this.#driver.attach(requesterId, domain);
+    } finally {
+      await this.#driver.detach(PLACEHOLDER);
+    }
+  }
+}

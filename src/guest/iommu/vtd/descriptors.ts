@@ -1,0 +1,54 @@
+/**
+ * Invalidation descriptors as a driver writes them. Specification section 6.5.2.
+ */
+import * as vtd from '../../../abi/vtd.ts';
+import type { Descriptor } from './invalidation-queue.ts';
+
+/** IOTLB invalidations drain reads and writes, and paging-structure caches. */
+const DRAIN = vtd.QI_IOTLB_DW | vtd.QI_IOTLB_DR;
+
+export const CONTEXT_GLOBAL: Descriptor = [vtd.QI_CONTEXT_CACHE | (vtd.CC_GLOBAL << 4), 0, 0, 0];
+export const PASID_CACHE_GLOBAL: Descriptor = [vtd.QI_PASID_CACHE | (vtd.PASID_CACHE_GLOBAL << 4), 0, 0, 0];
+export const IOTLB_GLOBAL: Descriptor = [vtd.QI_IOTLB | (vtd.IOTLB_GLOBAL << 4) | DRAIN, 0, 0, 0];
+
+export const contextDevice = (domainId: number, requesterId: number): Descriptor => [
+  vtd.QI_CONTEXT_CACHE | (vtd.CC_DEVICE << 4) | (domainId << 16),
+  requesterId,
+  0,
+  0,
+];
+
+export const pasidCache = (domainId: number, pasid: number): Descriptor => [
+  vtd.QI_PASID_CACHE | (vtd.PASID_CACHE_PASID << 4) | (domainId << 16),
+  pasid,
+  0,
+  0,
+];
+
+/** What an IOTLB invalidation names, by the stage whose translations it is for. */
+export interface IotlbDescriptors {
+  domain(domainId: number): Descriptor;
+  /** 2^`mask` pages at `iova`. */
+  pages(domainId: number, iova: number, mask: number): Descriptor;
+}
+
+export const SECOND_STAGE_IOTLB: IotlbDescriptors = {
+  domain: (domainId) => [vtd.QI_IOTLB | (vtd.IOTLB_DOMAIN << 4) | DRAIN | (domainId << 16), 0, 0, 0],
+  pages: (domainId, iova, mask) => [
+    vtd.QI_IOTLB | (vtd.IOTLB_PAGE << 4) | DRAIN | (domainId << 16),
+    0,
+    (iova % 2 ** 32) + mask,
+    Math.floor(iova / 2 ** 32),
+  ],
+};
+
+/** PASID-based, for requests without a PASID. */
+export const FIRST_STAGE_IOTLB: IotlbDescriptors = {
+  domain: (domainId) => [vtd.QI_PIOTLB | (vtd.PIOTLB_PASID << 4) | (domainId << 16), vtd.RID_PASID, 0, 0],
+  pages: (domainId, iova, mask) => [
+    vtd.QI_PIOTLB | (vtd.PIOTLB_PAGE << 4) | (domainId << 16),
+    vtd.RID_PASID,
+    (iova % 2 ** 32) + mask,
+    Math.floor(iova / 2 ** 32),
+  ],
+};

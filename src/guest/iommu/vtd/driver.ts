@@ -1,0 +1,386 @@
+/**
+ * A guest's driver for VT-d in legacy or scalable mode, as scenario scripts use it. It knows the hardware from the
+ * specification alone: registers through a port, tables and queue in guest RAM.
+ */
+import { nowUs, sleep, yieldTurn } from '#host';
+import * as vtd from '../../../abi/vtd.ts';
+import type { GuestRam } from '../../../memory/guest-ram.ts';
+import { InFlight } from '../../in-flight.ts';
+import { Mutex } from '../../mutex.ts';
+import type { PageAllocator } from '../../page-allocator.ts';
+import type { RegisterPort } from '../../register-port.ts';
+import type { GuestFault, GuestIommu } from '../guest-iommu.ts';
+import type { DeviceTables, DeviceTablesState } from './context-tables.ts';
+import { CONTEXT_GLOBAL, IOTLB_GLOBAL, PASID_CACHE_GLOBAL } from './descriptors.ts';
+import { type DomainHost, type UnmapRange, VtdDomain, type VtdDomainState } from './domain.ts';
+import { type Descriptor, VtdQueue, type VtdQueueState } from './invalidation-queue.ts';
+import {
+  MODES,
+  type ModeParts,
+  readCapabilities,
+  type VtdCapabilities,
+  VtdDriverError,
+  type VtdMode,
+} from './modes.ts';
+import type { PageTablesState } from './page-table-editor.ts';
+
+export { type VtdCapabilities, VtdDriverError, type VtdMode } from './modes.ts';
+
+/** How long an invalidation or a command may take. */
+export const DEFAULT_TIMEOUT_MS = 60_000;
+/** Above this many page-selective descriptors one domain-selective descriptor is cheaper. */
+export const PAGE_SELECTIVE_LIMIT = 16;
+/** Domain id of every pass-through device; 0 is reserved under caching mode. */
+export const PASS_THROUGH_DOMAIN = 1;
+const FIRST_DOMAIN = 2;
+const DOMAIN_LIMIT = 2 ** 16;
+/** Polls of a status register that yield only; later ones sleep. */
+const QUICK_POLLS = 64;
+
+/** Thrown when a global command's status bit does not follow. */
+export class CommandTimeout extends Error {
+  constructor(what: string, timeoutMs: number, status: number) {
+    super(`${what} not completed within ${timeoutMs} ms (GSTS 0x${status.toString(16)})`);
+    this.name = 'CommandTimeout';
+  }
+}
+
+export interface VtdDriverOptions {
+  readonly timeoutMs?: number;
+  /** Default `legacy`. */
+  readonly mode?: VtdMode;
+  /** Levels of the domains' tables; default: the most the hardware has. */
+  readonly levels?: 3 | 4;
+}
+
+/** What a driver knows beside guest RAM and the registers. */
+export interface VtdDriverState {
+  readonly options: VtdDriverOptions;
+  readonly capabilities: VtdCapabilities;
+  readonly queue: VtdQueueState;
+  readonly tables: DeviceTablesState;
+  readonly domains: readonly VtdDomainState[];
+  /** Domain id by requester ID: PASS_THROUGH_DOMAIN, or one of `domains`. */
+  readonly attachments: readonly (readonly [requesterId: number, domainId: number])[];
+  readonly freeIds: readonly number[];
+  readonly nextId: number;
+}
+
+interface Attachment {
+  readonly domainId: number;
+  readonly domain: VtdDomain | undefined;
+}
+
+export class VtdDriver implements GuestIommu {
+  readonly #port: RegisterPort;
+  readonly #ram: GuestRam;
+  readonly #pages: PageAllocator;
+  readonly #options: VtdDriverOptions;
+  readonly #timeoutMs: number;
+  readonly #queue: VtdQueue;
+  readonly #mode: ModeParts;
+  readonly #tables: DeviceTables;
+  /** By id. */
+  readonly #domains = new Map<number, VtdDomain>();
+  readonly #attachments = new Map<number, Attachment>();
+  readonly #inFlight = new InFlight();
+  readonly #commands = new Mutex();
+  readonly #contexts = new Mutex();
+  readonly #freeIds: number[] = [];
+  #nextId = FIRST_DOMAIN;
+  #capabilities: VtdCapabilities | undefined;
+
+  /**
+   * Takes three pages; {@link start} makes it usable.
+   * @param saved of a driver whose registers and RAM are there: nothing is taken, and it is started
+   * @throws PageAllocatorExhausted
+   */
+  constructor(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    options: VtdDriverOptions = {},
+    saved?: VtdDriverState,
+  ) {
+    this.#port = port;
+    this.#ram = ram;
+    this.#pages = pages;
+    this.#options = options;
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#mode = MODES[options.mode ?? 'legacy'];
+    this.#tables = this.#mode.tables(ram, pages, saved?.tables);
+    this.#queue = new VtdQueue(port, ram, pages, this.#timeoutMs, this.#mode.scalable, saved?.queue);
+    if (saved) this.#takeUp(saved);
+  }
+
+  /** A driver that goes on where another was; registers and RAM are as that one left them. */
+  static restore(port: RegisterPort, ram: GuestRam, pages: PageAllocator, saved: VtdDriverState): VtdDriver {
+    return new VtdDriver(port, ram, pages, saved.options, saved);
+  }
+
+  /** @throws InFlightError, VtdDriverError before {@link start} */
+  save(): VtdDriverState {
+    const { capabilities } = this;
+    this.#inFlight.expectNone('the VT-d driver');
+    return {
+      options: this.#options,
+      capabilities,
+      queue: this.#queue.save(),
+      tables: this.#tables.save(),
+      domains: [...this.#domains.values()].map((domain) => domain.save()),
+      attachments: [...this.#attachments].map(([requesterId, { domainId }]) => [requesterId, domainId]),
+      freeIds: [...this.#freeIds],
+      nextId: this.#nextId,
+    };
+  }
+
+  #takeUp(saved: VtdDriverState): void {
+    this.#capabilities = saved.capabilities;
+    for (const domain of saved.domains) this.#addDomain(domain.id, domain.tables);
+    for (const [requesterId, domainId] of saved.attachments)
+      this.#attachments.set(requesterId, { domainId, domain: this.#domains.get(domainId) });
+    this.#freeIds.push(...saved.freeIds);
+    this.#nextId = saved.nextId;
+  }
+
+  /** A started driver; translation is still disabled. @throws as {@link start} */
+  static async create(
+    port: RegisterPort,
+    ram: GuestRam,
+    pages: PageAllocator,
+    options: VtdDriverOptions = {},
+  ): Promise<VtdDriver> {
+    const driver = new VtdDriver(port, ram, pages, options);
+    await driver.start();
+    return driver;
+  }
+
+  /**
+   * Reads the capabilities, takes over the unit (what an earlier driver left on is turned off), sets the root table,
+   * enables the invalidation queue and invalidates everything.
+   * @throws VtdDriverError, CommandTimeout, InvalidationTimeout
+   */
+  async start(): Promise<void> {
+    this.#capabilities = await readCapabilities(
+      this.#port,
+      this.#options.mode ?? 'legacy',
+      this.#options.levels,
+    );
+    await this.disableTranslation();
+    await this.#command('disabling queued invalidation', vtd.GCMD_QIE, false);
+    await this.#port.write(vtd.RTADDR_REG, 8, this.#tables.rootPointer);
+    await this.#command('setting the root table', vtd.GCMD_SRTP, true);
+    await this.#queue.install();
+    await this.#command('enabling queued invalidation', vtd.GCMD_QIE, true);
+    await this.#queue.submit([CONTEXT_GLOBAL], 'global context-cache invalidation');
+    if (this.#mode.scalable)
+      await this.#queue.submit([PASID_CACHE_GLOBAL], 'global PASID-cache invalidation');
+    await this.#queue.submit([IOTLB_GLOBAL], 'global IOTLB invalidation');
+  }
+
+  /** @throws VtdDriverError before {@link start} */
+  get capabilities(): VtdCapabilities {
+    if (!this.#capabilities) throw new VtdDriverError('the VT-d driver was not started');
+    return this.#capabilities;
+  }
+
+  /** An empty domain. @throws VtdDriverError when all domain ids are in use, PageAllocatorExhausted */
+  createDomain(): VtdDomain {
+    const reused = this.#freeIds.at(-1);
+    const id = reused ?? this.#nextId;
+    if (id >= DOMAIN_LIMIT) throw new VtdDriverError(`all ${DOMAIN_LIMIT} domain ids are in use`);
+    const domain = this.#addDomain(id);
+    if (reused === undefined) this.#nextId++;
+    else this.#freeIds.pop();
+    return domain;
+  }
+
+  domain(id: number): VtdDomain | undefined {
+    return this.#domains.get(id);
+  }
+
+  #addDomain(id: number, saved?: PageTablesState): VtdDomain {
+    const { levels, largestLeaf, cachingMode } = this.capabilities;
+    const host: DomainHost = {
+      ram: this.#ram,
+      pages: this.#pages,
+      levels,
+      largestLeaf,
+      encoding: this.#mode.encoding,
+      cachingMode,
+      inFlight: this.#inFlight,
+      invalidate: (changed, ranges) => this.submitInvalidation(changed, ranges),
+    };
+    const domain = new VtdDomain(id, host, saved);
+    this.#domains.set(id, domain);
+    return domain;
+  }
+
+  /** Frees a domain that no device is attached to. @throws VtdDriverError, InvalidationTimeout */
+  destroyDomain(domain: VtdDomain): Promise<void> {
+    return this.#changeTables('destroyDomain', async () => {
+      for (const [requesterId, { domain: used }] of this.#attachments)
+        if (used === domain) throw new VtdDriverError(`domain ${domain.id} is used by ${bdf(requesterId)}`);
+      await this.#queue.submit(
+        [this.#mode.iotlb.domain(domain.id)],
+        `IOTLB invalidation of domain ${domain.id}`,
+      );
+      domain.dismantle();
+      this.#domains.delete(domain.id);
+      this.#freeIds.push(domain.id);
+    });
+  }
+
+  /**
+   * Puts a device into a domain, out of any other. Resolves when the device uses the new tables.
+   * @param requesterId bus << 8 | device << 3 | function
+   * @throws InvalidationTimeout, PageAllocatorExhausted
+   */
+  attach(requesterId: number, domain: VtdDomain): Promise<void> {
+    return this.#setTables(requesterId, { domainId: domain.id, domain });
+  }
+
+  /** Lets a device see system memory while others are translated. @throws VtdDriverError, InvalidationTimeout */
+  async setPassThrough(requesterId: number): Promise<void> {
+    if (!this.capabilities.passThrough)
+      throw new VtdDriverError('the hardware has no pass-through (ECAP.PT)');
+    await this.#setTables(requesterId, { domainId: PASS_THROUGH_DOMAIN, domain: undefined });
+  }
+
+  /** Blocks a device. Resolves when it can reach nothing any more. @throws InvalidationTimeout */
+  detach(requesterId: number): Promise<void> {
+    return this.#changeTables('detach', () => this.#clearTables(requesterId));
+  }
+
+  /** Resolves when every device is behind its domain's tables. @throws CommandTimeout */
+  enableTranslation(): Promise<void> {
+    return this.#command('enabling translation', vtd.GCMD_TE, true);
+  }
+
+  /** Resolves when every device sees system memory. @throws CommandTimeout */
+  disableTranslation(): Promise<void> {
+    return this.#command('disabling translation', vtd.GCMD_TE, false);
+  }
+
+  /** Reads and clears the recorded fault and the fault status; undefined if none is recorded. */
+  readFaults(): Promise<GuestFault | undefined> {
+    return this.#inFlight.run('readFaults', () => this.#readFaults());
+  }
+
+  async #readFaults(): Promise<GuestFault | undefined> {
+    const { FRCD } = vtd;
+    const at = this.capabilities.faultOffset;
+    const high = await this.#port.read(at + 8, 8);
+    let fault: GuestFault | undefined;
+    if ((high & FRCD.F) !== 0n) {
+      fault = {
+        requesterId: Number(high & FRCD.SID_MASK),
+        iova: Number(await this.#port.read(at, 8)),
+        write: (high & FRCD.T) === 0n,
+        reason: Number((high >> FRCD.REASON_SHIFT) & FRCD.REASON_MASK),
+      };
+      await this.#port.write(at + 12, 4, BigInt(vtd.FRCD_F_DWORD));
+    }
+    await this.#port.write(vtd.FSTS_REG, 4, BigInt(vtd.FSTS_PFO));
+    return fault;
+  }
+
+  /**
+   * Every page invalidation, after map and after unmap, passes here and nowhere else: a driver that is to forget some
+   * overrides it. Resolves when the hardware has completed it.
+   * @throws InvalidationTimeout
+   */
+  protected submitInvalidation(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void> {
+    const descriptors = this.#pageDescriptors(domain.id, ranges) ?? [this.#mode.iotlb.domain(domain.id)];
+    return this.#queue.submit(descriptors, `IOTLB invalidation of domain ${domain.id}`);
+  }
+
+  /** Undefined if it takes too many of them. Each covers a naturally aligned power of two of pages. */
+  #pageDescriptors(domainId: number, ranges: readonly UnmapRange[]): Descriptor[] | undefined {
+    const { maxAddressMask } = this.capabilities;
+    if (maxAddressMask < 0) return undefined;
+    const descriptors: Descriptor[] = [];
+    for (const { iova, size } of ranges)
+      for (let at = iova; at < iova + size; ) {
+        if (descriptors.length === PAGE_SELECTIVE_LIMIT) return undefined;
+        let mask = 0;
+        while (mask < maxAddressMask && fits(at, mask + 1, iova + size)) mask++;
+        descriptors.push(this.#mode.iotlb.pages(domainId, at, mask));
+        at += 2 ** (12 + mask);
+      }
+    return descriptors;
+  }
+
+  #changeTables(what: string, work: () => Promise<void>): Promise<void> {
+    return this.#inFlight.run(what, () => this.#contexts.run(work));
+  }
+
+  /**
+   * What was cached carries the old domain id (0 for "not present", section 6.1), so that is the one the
+   * invalidation names.
+   */
+  #setTables(requesterId: number, attachment: Attachment): Promise<void> {
+    const { levels } = this.capabilities;
+    return this.#changeTables('attach', async () => {
+      const { domainId, domain } = attachment;
+      const cached = this.#attachments.get(requesterId)?.domainId ?? 0;
+      const target = { domainId, levels, root: domain?.root };
+      const descriptors = this.#tables.set(requesterId, target, cached);
+      this.#attachments.set(requesterId, attachment);
+      await this.#invalidateDevice(requesterId, descriptors, [cached, domainId]);
+    });
+  }
+
+  async #clearTables(requesterId: number): Promise<void> {
+    const attachment = this.#attachments.get(requesterId);
+    if (!attachment) return;
+    const descriptors = this.#tables.clear(requesterId, attachment.domainId);
+    await this.#invalidateDevice(requesterId, descriptors, [attachment.domainId]);
+    this.#attachments.delete(requesterId);
+  }
+
+  /** After a device's own entries the IOTLB of each domain in `domains`. */
+  async #invalidateDevice(
+    requesterId: number,
+    descriptors: readonly Descriptor[],
+    domains: readonly number[],
+  ): Promise<void> {
+    const used = [...new Set(domains)].filter((id) => id !== 0);
+    const all = [...descriptors, ...used.map((id) => this.#mode.iotlb.domain(id))];
+    await this.#queue.submit(all, `context-cache invalidation of ${bdf(requesterId)}`);
+  }
+
+  /** Sets or clears one bit of GCMD and polls GSTS until it follows. */
+  #command(what: string, bit: number, on: boolean): Promise<void> {
+    return this.#inFlight.run(what, () => this.#commands.run(() => this.#followed(what, bit, on)));
+  }
+
+  async #followed(what: string, bit: number, on: boolean): Promise<void> {
+    const status = (await this.#status()) & ~vtd.GSTS_ONE_SHOT;
+    const command = (on ? status | bit : status & ~bit) >>> 0;
+    await this.#port.write(vtd.GCMD_REG, 4, BigInt(command));
+    const deadline = nowUs() + this.#timeoutMs * 1000;
+    for (let polls = 0; ; polls++) {
+      const now = await this.#status();
+      if (((now & bit) !== 0) === on) return;
+      if (nowUs() > deadline) throw new CommandTimeout(what, this.#timeoutMs, now);
+      await (polls < QUICK_POLLS ? yieldTurn() : sleep(1));
+    }
+  }
+
+  async #status(): Promise<number> {
+    return Number(await this.#port.read(vtd.GSTS_REG, 4));
+  }
+}
+
+/** `bb:dd.f`, as lspci prints it. */
+const bdf = (requesterId: number): string => {
+  const two = (value: number) => value.toString(16).padStart(2, '0');
+  return `${two(requesterId >>> 8)}:${two((requesterId >>> 3) & 0x1f)}.${requesterId & 7}`;
+};
+
+/** True if 2^`mask` pages at `at` are naturally aligned and end by `end`. */
+const fits = (at: number, mask: number, end: number): boolean => {
+  const size = 2 ** (12 + mask);
+  return at % size === 0 && at + size <= end;
+};

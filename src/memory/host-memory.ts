@@ -1,0 +1,106 @@
+/**
+ * Host physical memory: a slab of frames in one SharedArrayBuffer, at an HPA base that no guest address reaches.
+ */
+import * as mem from '#mem';
+import { type Hpa, hex, PAGE_2M } from './address.ts';
+
+const { copy, copyIn, copyOut, crc32, fillWords } = mem;
+
+/** Host frames are handed to guests in units of this size, as a host with huge pages would. */
+export const FRAME_SIZE = PAGE_2M;
+
+/** HPAs start here: above every GPA and IOVA the guests use, so that a forgotten translation is out of range. */
+export const HPA_BASE = 2 ** 40;
+
+/** The pin table's frame word holds 30 bits of host PFN. */
+export const HPA_LIMIT = 2 ** 42;
+
+/** Thrown when code uses an HPA outside the slab: always the emulator's or a model's own mistake. */
+export class HostAddressError extends RangeError {
+  constructor(address: number, length: number, base: number, size: number) {
+    super(
+      `host address ${hex(Math.max(0, address))} +${length} lies outside this host memory ` +
+        `(${hex(base)}..${hex(base + size - 1)})`,
+    );
+    this.name = 'HostAddressError';
+  }
+}
+
+/** What another thread needs to open the same memory. */
+export interface HostMemoryHandle {
+  readonly sab: SharedArrayBuffer;
+  readonly base: number;
+}
+
+/** Byte access to a slab of host memory by HPA. Threads share the bytes, never this object. */
+export class HostMemory {
+  readonly base: number;
+  readonly size: number;
+  readonly bytes: mem.SharedBytes;
+  readonly words: mem.SharedWords;
+  readonly #sab: SharedArrayBuffer;
+
+  constructor(handle: HostMemoryHandle) {
+    this.#sab = handle.sab;
+    this.base = handle.base;
+    this.size = handle.sab.byteLength;
+    this.bytes = mem.bytesOf(handle.sab);
+    this.words = mem.wordsOf(handle.sab);
+  }
+
+  /** Allocates a zeroed slab; the pages cost nothing until they are touched. `size` is a multiple of 2 MiB. */
+  static allocate(base: Hpa, size: number): HostMemory {
+    if (size % FRAME_SIZE !== 0 || size <= 0)
+      throw new RangeError(`host memory size ${size} is not a positive multiple of 2 MiB`);
+    if (base + size > HPA_LIMIT)
+      throw new RangeError(`host memory ${hex(base)} +${size} ends above the HPA limit ${hex(HPA_LIMIT)}`);
+    return new HostMemory({ sab: new SharedArrayBuffer(size), base });
+  }
+
+  get handle(): HostMemoryHandle {
+    return { sab: this.#sab, base: this.base };
+  }
+
+  /**
+   * Byte offset of [address, address + length) in the slab.
+   * @throws HostAddressError
+   */
+  offset(address: number, length: number): number {
+    const offset = address - this.base;
+    if (!(offset >= 0 && offset + length <= this.size))
+      throw new HostAddressError(address, length, this.base, this.size);
+    return offset;
+  }
+
+  /** @throws HostAddressError */
+  copy(target: Hpa, source: Hpa, length: number): void {
+    copy(
+      this.bytes,
+      this.offset(target, length),
+      this.bytes,
+      this.offset(source, length),
+      length,
+      'ram.copy',
+    );
+  }
+
+  /** @throws HostAddressError */
+  read(source: Hpa, target: Uint8Array, targetOffset = 0, length = target.length): void {
+    copyOut(target, targetOffset, this.bytes, this.offset(source, length), length, 'ram.copy');
+  }
+
+  /** @throws HostAddressError */
+  write(target: Hpa, source: Uint8Array, sourceOffset = 0, length = source.length): void {
+    copyIn(this.bytes, this.offset(target, length), source, sourceOffset, length, 'ram.copy');
+  }
+
+  /** Fills with a 32-bit value; address and length are multiples of 4. @throws HostAddressError */
+  fill32(target: Hpa, length: number, value: number): void {
+    fillWords(this.words, this.offset(target, length) >>> 2, length >>> 2, value, 'ram.fill');
+  }
+
+  /** CRC-32 continued from `seed`. @throws HostAddressError */
+  crc32(source: Hpa, length: number, seed: number): number {
+    return crc32(this.bytes, this.offset(source, length), length, seed, 'ram.checksum');
+  }
+}

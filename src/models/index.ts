@@ -1,0 +1,34 @@
+/**
+ * The models a device worker can run, by the name a scenario uses.
+ */
+
+import { MDPY_MODES, type MdpyMode } from '../abi/mdpy.ts';
+import { MTTY_PORTS } from '../abi/mtty.ts';
+import type { ModelFactory } from '../device/model.ts';
+import { factoryOf } from '../device/sdk/definition.ts';
+import edu from './edu/edu.ts';
+import { Mdpy } from './mdpy/mdpy.ts';
+import { Mtty } from './mtty/mtty.ts';
+import { FAULTY_PARTS } from './vgpu/fault-injection.ts';
+import { Vgpu } from './vgpu/vgpu.ts';
+
+const serial =
+  (ports: number): ModelFactory =>
+  (context) =>
+    new Mtty(context, ports);
+const display =
+  (mode: MdpyMode): ModelFactory =>
+  () =>
+    new Mdpy(mode);
+/** A factory for each type of a driver, by the type's name. */
+const eachType = <T>(types: Readonly<Record<string, T>>, factory: (type: T) => ModelFactory) =>
+  Object.fromEntries(Object.entries(types).map(([name, type]) => [name, factory(type)]));
+
+export const MODELS: Readonly<Record<string, ModelFactory>> = {
+  vgpu: (context, { fault, seat }) => new Vgpu(context, fault === '' ? undefined : FAULTY_PARTS[fault], seat),
+  edu: factoryOf(edu),
+  mtty: serial(2),
+  mdpy: display(MDPY_MODES['mdpy-vga']!),
+  ...eachType(MTTY_PORTS, serial),
+  ...eachType(MDPY_MODES, display),
+};

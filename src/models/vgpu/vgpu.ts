@@ -1,0 +1,208 @@
+/**
+ * The `vgpu` model: registers in BAR 0, two command engines, GPU page tables shadowed to pinned host pages, VRAM behind
+ * an aperture in BAR 2, a display.
+ */
+
+import type { Scanout } from '../../abi/scanout.ts';
+import {
+  GLOBAL_TABLE_BYTES,
+  GPU_ENGINE_NAMES,
+  type GpuEngine,
+  VECTOR_CAUSES,
+  VGPU_IDENTITY,
+  VGPU_MSIX,
+  VGPU_REGISTERS,
+  type VgpuRegister,
+} from '../../abi/vgpu/vgpu.ts';
+import type { DeviceMemory } from '../../device/memory.ts';
+import type {
+  BarRegion,
+  DeviceContext,
+  DeviceModel,
+  ModelState,
+  StateReader,
+  StateValues,
+  StepResult,
+} from '../../device/model.ts';
+import { EngineSeat, type SeatHandle } from '../../gpu/engine-slot.ts';
+import type { Iova } from '../../memory/address.ts';
+import { ConfigSpace } from '../../pci/config-space.ts';
+import { Msix } from '../../pci/msix.ts';
+import { msixRegisters } from '../../pci/msix-format.ts';
+import { RegisterFile, type RegisterSpec } from '../../registers/register-file.ts';
+import { Display } from './display.ts';
+import { Streamer } from './engine/command-streamer.ts';
+import { Engine } from './engine/engine.ts';
+import type { EngineCounters, EngineEvents, EnginePlace } from './engine/engine-context.ts';
+import { Engines } from './engine/engines.ts';
+import { GpuSpaces } from './mmu/address-spaces.ts';
+import type { PteSource } from './mmu/page-walk.ts';
+import { ShadowPageTable } from './mmu/shadow-page-table.ts';
+import { Aperture, makeVram } from './mmu/vram.ts';
+
+/** Of the values that the model saves. */
+const STATE_VERSION = 2;
+const ADDRESS_MASK = (1n << 48n) - 1n;
+
+/** The parts that a faulty variant replaces. */
+export interface VgpuParts {
+  shadow(context: DeviceContext, source: PteSource, vram: DeviceMemory): ShadowPageTable;
+  engine(place: EnginePlace, events: EngineEvents): Engine;
+}
+
+export const SOUND_PARTS: VgpuParts = {
+  shadow: (context, source, vram) => new ShadowPageTable(context.dma, source, vram.size),
+  engine: (place, events) => new Engine(place, events),
+};
+
+/** The registers of an instance with so much VRAM. */
+const registersOf = (vramBytes: number): readonly RegisterSpec<VgpuRegister>[] =>
+  VGPU_REGISTERS.map((spec) => (spec.name === 'VramSize' ? { ...spec, reset: BigInt(vramBytes) } : spec));
+
+export class Vgpu implements DeviceModel {
+  readonly config = new ConfigSpace(VGPU_IDENTITY);
+  readonly bars: { readonly 0: RegisterFile<string>; readonly 2: BarRegion; readonly 4: BarRegion };
+  readonly memories: readonly DeviceMemory[];
+  readonly state: ModelState = {
+    version: STATE_VERSION,
+    save: () => this.#save(),
+    restore: (state) => this.#restore(state),
+  };
+  readonly #table: readonly RegisterSpec<VgpuRegister>[];
+  readonly #registers: RegisterFile<VgpuRegister>;
+  readonly #context: DeviceContext;
+  readonly #vram: DeviceMemory;
+  readonly #spaces: GpuSpaces;
+  readonly counters: EngineCounters = {
+    commands: 0,
+    bytesFilled: 0,
+    bytesCopied: 0,
+    bytesSummed: 0,
+    bytesComputed: 0,
+  };
+  readonly #engines: Engines;
+  readonly #display: Display;
+  readonly #msix: Msix;
+
+  constructor(context: DeviceContext, parts: VgpuParts = SOUND_PARTS, seat?: SeatHandle) {
+    this.#context = context;
+    this.#vram = makeVram(seat);
+    this.memories = [this.#vram];
+    this.#table = registersOf(this.#vram.size);
+    const bar0 = new RegisterFile<string>(VGPU_IDENTITY.bar0Bytes, [
+      ...this.#table,
+      ...msixRegisters(VGPU_MSIX),
+    ]);
+    this.#registers = bar0 as RegisterFile<VgpuRegister>;
+    this.#msix = new Msix(this.config, bar0, VGPU_MSIX.vectors, (vector) => context.interrupt(vector));
+    this.#spaces = new GpuSpaces(context.dma, (source) => parts.shadow(context, source, this.#vram));
+    this.#display = new Display(this.#registers, this.#vram, context.timers, (cause) =>
+      this.#interrupt(cause),
+    );
+    const aperture = new Aperture(this.#vram, () => Number(this.#registers.get('ApertureBase')));
+    this.bars = { 0: bar0, 2: aperture, 4: this.#spaces.global };
+    const streamers = GPU_ENGINE_NAMES.map((name) => this.#streamer(name, parts));
+    this.#engines = new Engines(streamers, context.timers, seat && new EngineSeat(seat));
+    this.#reactToWrites();
+  }
+
+  #streamer(name: GpuEngine, parts: VgpuParts): Streamer {
+    const owner = {
+      interrupt: (cause: number) => this.#interrupt(cause),
+      reset: () => this.#reset(),
+      rung: () => this.#engines.lookAgain(),
+    };
+    const { dma } = this.#context;
+    const place = { name, dma, spaces: this.#spaces, vram: this.#vram, counters: this.counters };
+    return new Streamer(name, this.#registers, owner, (events) => parts.engine(place, events));
+  }
+
+  #reactToWrites(): void {
+    this.config.onFunctionReset(() => this.#resetFunction());
+    this.#registers.onWrite('InterruptStatus', () => this.#withdrawInterrupts());
+    this.#registers.onWrite('PageTableBase', (pointer) => this.#spaces.setRoot(pointer));
+    this.#registers.onWrite('TlbInvalidate', () => this.#spaces.invalidate());
+    for (const name of ['ContextTableBase', 'ContextCount'] as const)
+      this.#registers.onWrite(name, () => this.#takeContexts());
+  }
+
+  step(): StepResult {
+    if (this.config.busMaster) return this.#engines.step();
+    this.#engines.rest();
+    return 'idle';
+  }
+
+  /** The engine is its neighbours', while it does not run. */
+  suspend(): void {
+    this.#engines.rest();
+  }
+
+  dmaUnmap(iova: Iova, size: number): void {
+    this.#spaces.dropIova(iova, size);
+  }
+
+  close(): void {
+    this.#engines.close();
+    this.#spaces.dropAll();
+  }
+
+  scanout(): Scanout | undefined {
+    return this.#display.scanout();
+  }
+
+  /** Everything but what belongs to the bus, the vectors' table among it, and VRAM. */
+  #reset(): void {
+    this.#spaces.reset();
+    for (const { name, reset = 0n } of this.#table) this.#registers.set(name, reset);
+    this.#engines.reset();
+    this.#withdrawInterrupts();
+    this.#display.reset();
+  }
+
+  /** Function-level reset: also the vectors; and nobody may see what the last owner left in VRAM. */
+  #resetFunction(): void {
+    this.#reset();
+    this.bars[0].reset();
+    this.#vram.clear();
+  }
+
+  #save(): StateValues {
+    return {
+      globalTable: this.#spaces.global.bytes,
+      ...this.#engines.save(),
+      ...this.#display.save(),
+    };
+  }
+
+  /** Shadow and pins come back with their next use: the host's pages are others here. */
+  #restore(state: StateReader): void {
+    this.#engines.restore(state);
+    this.#spaces.setRoot(this.#registers.get('PageTableBase'));
+    this.#takeContexts();
+    this.#spaces.global.load(state.bytes('globalTable', GLOBAL_TABLE_BYTES));
+    this.#display.restore(state);
+  }
+
+  #takeContexts(): void {
+    this.#spaces.setContexts(this.#address('ContextTableBase'), this.#registers.get32('ContextCount'));
+  }
+
+  /** `cause`: one, or several of the same vector. */
+  #interrupt(cause: number): void {
+    this.#registers.set('InterruptStatus', this.#registers.get('InterruptStatus') | BigInt(cause));
+    const unmasked = cause & ~this.#registers.get32('InterruptMask');
+    if (unmasked === 0) return;
+    this.#context.interrupt(VECTOR_CAUSES.findIndex((causes) => (causes & unmasked) !== 0));
+  }
+
+  /** A vector whose causes software has all seen has nothing to be pending for. */
+  #withdrawInterrupts(): void {
+    const status = this.#registers.get32('InterruptStatus');
+    for (const [vector, causes] of VECTOR_CAUSES.entries())
+      if ((status & causes) === 0) this.#msix.withdraw(vector);
+  }
+
+  #address(name: VgpuRegister): Iova {
+    return Number(this.#registers.get(name) & ADDRESS_MASK) as Iova;
+  }
+}

@@ -1,0 +1,54 @@
+/**
+ * Which device model a run uses: a built-in one, or a user's own file. Checked before anything starts.
+ */
+import { existsSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { modelNames } from '../coordinator/model-names.ts';
+import { DEFAULT_MODEL, WORKER_LIMITS } from '../coordinator/workers/supervisor.ts';
+import { askWorker, LOAD_TIMEOUT_MS } from './load.ts';
+import { ScenarioError } from './scenario.ts';
+
+const ACCEPTED = 'a file that exports a device model by default (docs/writing-a-device.md)';
+
+/** `./my-device.ts`, not `edu`. */
+const isPath = (model: string): boolean => /[/\\]|\.[cm]?[jt]s$/.test(model);
+
+function modelUrl(path: string): string {
+  const file = resolve(path);
+  if (!existsSync(file)) throw new ScenarioError(`model ${path}: no such file; accepted: ${ACCEPTED}`);
+  if (!statSync(file).isFile()) throw new ScenarioError(`model ${path}: not a file; accepted: ${ACCEPTED}`);
+  return pathToFileURL(file).href;
+}
+
+/** What device workers are told of their model. */
+export interface ResolvedModel {
+  /** A built-in model's name, several with commas between, or the URL of a file. */
+  readonly model: string;
+  /** The file's text without its types: a worker that strips them itself takes 11 MiB more. Empty: read the file. */
+  readonly source: string;
+}
+
+/**
+ * What device workers are told to load: a built-in model's name, or the URL of a file (its path relative to the working
+ * directory). The model is built once, in a worker with a device worker's limits: one that throws, does not end or
+ * does not fit is refused here.
+ * @throws ScenarioError naming the file and what is accepted
+ */
+export async function resolveModel(model: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<ResolvedModel> {
+  if (model === DEFAULT_MODEL) return { model, source: '' };
+  if (!isPath(model) && modelNames(model).length > 1) return resolveSeveral(model, timeoutMs);
+  const target = isPath(model) ? modelUrl(model) : model;
+  const answer = await askWorker<{ source: string }>('model', target, timeoutMs, WORKER_LIMITS);
+  if ('error' in answer) throw new ScenarioError(`model ${model}: ${answer.error}`);
+  return { model: target, source: answer.source };
+}
+
+/** Built-in models for a VM's devices to take in turn. The guest has a driver for `vgpu`, or is the driver itself. */
+async function resolveSeveral(models: string, timeoutMs: number): Promise<ResolvedModel> {
+  const names = modelNames(models);
+  if (names.includes(DEFAULT_MODEL))
+    throw new ScenarioError(`model ${models}: accepted: '${DEFAULT_MODEL}' alone, or others`);
+  for (const name of new Set(names)) await resolveModel(name, timeoutMs);
+  return { model: names.join(','), source: '' };
+}

@@ -1,0 +1,143 @@
+/**
+ * What a mediated device's driver does with the memory behind its container: vfio_pin_pages, vfio_unpin_pages and
+ * vfio_dma_rw, as Linux answers them.
+ */
+import { PAGE_SIZE } from '../../memory/address.ts';
+import { VfioError } from '../errors.ts';
+import { mayRead, mayWrite, type Type1, type Type1Device, type Type1Mapping, unlock } from './type1.ts';
+import type { PageFrame, UserMemory } from './user-memory.ts';
+import { hex64, offsetOf, PAGES_64, PIN_PAGES_MAX, pageOf, wraps } from './vfio-uapi.ts';
+
+/**
+ * Pins `count` pages from `iova` on, all or none. A page that is pinned already gives the page that is held, also if
+ * the process has put another one there since.
+ * @throws VfioError EINVAL (0 pages, a driver without dma_unmap, unmapped), E2BIG (beyond 512), EACCES (type1 v1),
+ *   EOVERFLOW (wraps), EPERM (`perm` is not a subset of the mapping's), EFAULT (no such memory), ENOMEM (beyond the
+ *   limit of locked memory), ENODEV (the process has ended)
+ */
+export function pinPages(
+  iommu: Type1,
+  device: Type1Device,
+  iova: bigint,
+  count: number,
+  perm: number,
+): PageFrame[] {
+  if (count === 0 || !device.dmaUnmap)
+    throw new VfioError('EINVAL', `${device.name}: 0 pages, or a driver without dma_unmap`);
+  if (count < 0 || count > PIN_PAGES_MAX)
+    throw new VfioError('E2BIG', `pin of ${count} pages; ${PIN_PAGES_MAX} at most`);
+  if (!iommu.v2) throw new VfioError('EACCES', 'only type1 v2 pins');
+  if (wraps(iova, BigInt(count * PAGE_SIZE)))
+    throw new VfioError('EOVERFLOW', `pin of ${count} pages at ${hex64(iova)} wraps`);
+  if (!iommu.canAsk) throw new VfioError('EINVAL', 'no device of the container can be asked to unpin');
+  const frames: PageFrame[] = [];
+  try {
+    for (; frames.length < count; )
+      frames.push(pinPage(iommu, device, pageOf(iova) + frames.length, offsetOf(iova), perm));
+  } catch (error) {
+    for (let done = 0; done < frames.length; done++)
+      unpinPage(iommu, device, pageOf(iova) + done, offsetOf(iova));
+    throw error;
+  }
+  return frames;
+}
+
+function pinPage(iommu: Type1, device: Type1Device, page: number, offset: number, perm: number): PageFrame {
+  const mapping = mappingOf(iommu, page, offset);
+  if (!mapping) throw new VfioError('EINVAL', `nothing is mapped at page ${page}`);
+  if ((mapping.perm & perm) !== perm)
+    throw new VfioError('EPERM', `pin with permission ${perm}, mapped with ${mapping.perm}`);
+  const pin = mapping.pins.find(page, offset);
+  if (pin) return mapping.pins.reference(pin, device);
+  const { memory, locksFreely } = mapping;
+  if (!memory.alive) throw new VfioError('ENODEV', 'the process that mapped has ended');
+  // The page is taken with the mapping's permission, whatever the pin asks for.
+  const frame = memory.pin(mapping.vaddr + page - mapping.iova, mayWrite(mapping));
+  memory.lock(1, locksFreely);
+  mapping.pins.add(page, offset, frame, device);
+  mapping.dirty?.add([page]);
+  return frame;
+}
+
+/**
+ * Drops one reference to each of `count` pages. It cannot fail: what is not pinned is passed over, what is not
+ * mapped ends it, and a call that may not be made is reported as a violation.
+ */
+export function unpinPages(iommu: Type1, device: Type1Device, iova: bigint, count: number): void {
+  if (!device.dmaUnmap || count <= 0 || count > PIN_PAGES_MAX || !iommu.v2 || wrapsPages(iova, count)) {
+    iommu.violation('unpin-refused', `${device.name}: unpin of ${count} pages at ${hex64(iova)}`);
+    return;
+  }
+  for (let done = 0; done < count; done++)
+    if (!unpinPage(iommu, device, pageOf(iova) + done, offsetOf(iova))) {
+      iommu.violation(
+        'unpin-unmapped',
+        `${device.name}: unpin of ${count} pages at ${hex64(iova)}; page ${done} is not mapped`,
+      );
+      return;
+    }
+}
+
+const wrapsPages = (iova: bigint, count: number): boolean => wraps(iova, BigInt(count * PAGE_SIZE));
+
+/** False if nothing is mapped there. */
+function unpinPage(iommu: Type1, device: Type1Device, page: number, offset: number): boolean {
+  const mapping = mappingOf(iommu, page, offset);
+  if (!mapping) return false;
+  if (mapping.pins.release(page, offset, device)) unlock(mapping, 1);
+  return true;
+}
+
+/** The mapping under a page's worth of bytes from `page` and `offset`: the last of them may reach into the next. */
+function mappingOf(iommu: Type1, page: number, offset: number): Type1Mapping | undefined {
+  return iommu.mappings.at(page) ?? (offset > 0 ? iommu.mappings.at(page + 1) : undefined);
+}
+
+/**
+ * Copies between `data` and the memory at `iova`, mapping by mapping; what was copied before an error stays copied.
+ * @param caller the process in whose name the driver runs; undefined for a thread of its own
+ * @throws VfioError EINVAL (0 bytes, unmapped), EOVERFLOW (wraps), EPERM (the mapping cannot be read, or not written;
+ *   another process's memory), EFAULT (no such memory)
+ */
+export function dmaRw(
+  iommu: Type1,
+  iova: bigint,
+  data: Uint8Array,
+  write: boolean,
+  caller: UserMemory | undefined,
+): void {
+  if (data.length === 0) throw new VfioError('EINVAL', 'dma_rw of 0 bytes');
+  if (wraps(iova, BigInt(data.length)))
+    throw new VfioError('EOVERFLOW', `dma_rw of ${data.length} bytes at ${hex64(iova)} wraps`);
+  let [page, offset] = [pageOf(iova), offsetOf(iova)];
+  for (let at = 0; at < data.length; ) {
+    const mapping = page < PAGES_64 ? iommu.mappings.at(page) : undefined;
+    if (!mapping) throw new VfioError('EINVAL', `nothing is mapped at ${hex64(iova + BigInt(at))}`);
+    const room = (mapping.iova + mapping.size - page) * PAGE_SIZE - offset;
+    const piece = data.subarray(at, at + Math.min(room, data.length - at));
+    copyPiece(mapping, page, offset, piece, write, caller);
+    at += piece.length;
+    page = mapping.iova + mapping.size;
+    offset = 0;
+  }
+}
+
+function copyPiece(
+  mapping: Type1Mapping,
+  page: number,
+  offset: number,
+  piece: Uint8Array,
+  write: boolean,
+  caller: UserMemory | undefined,
+): void {
+  const { memory } = mapping;
+  if ((write && !mayWrite(mapping)) || !mayRead(mapping))
+    throw new VfioError('EPERM', `dma_rw, mapped with permission ${mapping.perm}`);
+  if (!memory.alive || (caller && caller !== memory))
+    throw new VfioError('EPERM', "dma_rw into another process's memory");
+  const vpage = mapping.vaddr + page - mapping.iova;
+  const copied = write ? memory.copyIn(vpage, offset, piece) : memory.copyOut(vpage, offset, piece);
+  if (copied < piece.length)
+    throw new VfioError('EFAULT', `no such memory ${copied} bytes behind virtual page ${vpage}`);
+  if (write) mapping.dirty?.addRange(page, page + Math.floor((offset + copied - 1) / PAGE_SIZE));
+}

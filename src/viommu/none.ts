@@ -1,0 +1,50 @@
+/**
+ * No vIOMMU: every device sees system memory for ever.
+ */
+import type { Gpa, Iova } from '../memory/address.ts';
+import { PERM_RW } from '../memory/address.ts';
+import type { GuestRam } from '../memory/guest-ram.ts';
+import { decodeState, encodeState } from '../proto/state-codec.ts';
+import type { DeviceAddressSpace } from './address-space.ts';
+import type { Completion } from './notifier.ts';
+import type { TranslateResult, VIommu } from './viommu.ts';
+
+export class NoIommu implements VIommu {
+  readonly name = 'none';
+  readonly registerBytes = 0;
+  readonly #ram: GuestRam;
+
+  constructor(ram: GuestRam) {
+    this.#ram = ram;
+  }
+
+  attach(space: DeviceAddressSpace): Completion {
+    return space.enterSystem();
+  }
+
+  detach(): void {}
+
+  readRegister(_offset: number, size: number): bigint {
+    return (1n << BigInt(8 * size)) - 1n;
+  }
+
+  writeRegister(): Completion {
+    return undefined;
+  }
+
+  /** Nothing but its kind: there is no state, and the other host has no other vIOMMU. */
+  save(): Uint8Array {
+    return encodeState('none', 1, {});
+  }
+
+  /** @throws StateError */
+  restore(state: Uint8Array): void {
+    decodeState(state, 'none', 1);
+  }
+
+  translate(_requesterId: number, iova: Iova): TranslateResult {
+    const gpa = iova as number as Gpa;
+    if (this.#ram.contains(gpa, 1)) return { ok: true, gpa, perm: PERM_RW };
+    return { ok: false, reason: 0, text: 'not guest RAM' };
+  }
+}

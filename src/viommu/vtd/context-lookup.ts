@@ -1,0 +1,113 @@
+/**
+ * From a requester ID to where its requests go, in legacy and in scalable mode: a fault, system memory, or tables.
+ */
+
+import * as vtd from '../../abi/vtd.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
+import { FirstStageFormat, FirstStageTables } from './first-stage.ts';
+import { type Blocked, blocked, type ContextFormat, lookUpContext } from './legacy-context.ts';
+import type { DomainTables, OnWalked } from './page-tables.ts';
+import { lookUpPasid, type PasidEntry, type PasidFormat } from './pasid.ts';
+import { hasSecondStage, type IntelCapabilities, type Quirks } from './registers.ts';
+import { lookUpScalableContext } from './scalable-context.ts';
+import { SecondLevelFormat, SecondLevelTables } from './second-level.ts';
+
+/** Where a device's requests go; without `tables` to system memory. `fpd`: qualified faults are not recorded. */
+export interface Route {
+  readonly ok: true;
+  readonly domainId: number;
+  readonly tables: DomainTables | undefined;
+  readonly fpd: boolean;
+}
+
+/** Reads the tables of guest RAM at each call; keeps nothing but their place. */
+export class Routes {
+  readonly #ram: GuestRam;
+  readonly #context: ContextFormat;
+  readonly #pasid: PasidFormat;
+  readonly #secondLevel: SecondLevelFormat;
+  readonly #firstStage: FirstStageFormat;
+  readonly #scalableUnit: boolean;
+  readonly #onWalked: OnWalked;
+  #latched = 0n;
+  #root = 0;
+  #scalable = false;
+
+  constructor(ram: GuestRam, options: IntelCapabilities, quirks: Quirks, onWalked: OnWalked) {
+    const { awBits } = options;
+    const asQemu = quirks === 'qemu';
+    this.#ram = ram;
+    this.#context = { awBits, deviceIotlb: options.deviceIotlb ?? false };
+    this.#pasid = {
+      awBits,
+      firstStage: options.firstStage ?? false,
+      secondStage: hasSecondStage(options),
+      typeBeforePresent: asQemu,
+    };
+    this.#secondLevel = new SecondLevelFormat(options);
+    this.#firstStage = new FirstStageFormat(options, asQemu);
+    this.#scalableUnit = options.scalable ?? false;
+    this.#onWalked = onWalked;
+  }
+
+  get scalable(): boolean {
+    return this.#scalable;
+  }
+
+  /** RTADDR's value at the last {@link setRoot}; 0 before there was one. */
+  get latchedRoot(): bigint {
+    return this.#latched;
+  }
+
+  /** Takes a root pointer over. A unit without scalable mode ignores TTM. @param rtaddr RTADDR's value */
+  setRoot(rtaddr: bigint): void {
+    this.#latched = rtaddr;
+    this.#root = Number(rtaddr & ~0xfffn);
+    this.#scalable = this.#scalableUnit && (rtaddr & vtd.RTADDR_TTM_SCALABLE) !== 0n;
+  }
+
+  /**
+   * Where requests of this device that carry no PASID go, or why they are blocked.
+   * @param ignorePresent take a PASID entry for present
+   */
+  lookUp(requesterId: number, ignorePresent = false): Route | Blocked {
+    return this.#scalable
+      ? this.#lookUpScalable(requesterId, ignorePresent)
+      : this.#lookUpLegacy(requesterId);
+  }
+
+  #lookUpLegacy(requesterId: number): Route | Blocked {
+    const context = lookUpContext(this.#ram, this.#root, requesterId, this.#context);
+    if (!context.ok) return context;
+    const { domainId, fpd } = context;
+    const tables = context.passThrough
+      ? undefined
+      : new SecondLevelTables(this.#ram, context.tables, context.levels, this.#secondLevel, this.#onWalked);
+    return { ok: true, domainId, tables, fpd };
+  }
+
+  #lookUpScalable(requesterId: number, ignorePresent: boolean): Route | Blocked {
+    const context = lookUpScalableContext(this.#ram, this.#root, requesterId, this.#context);
+    if (!context.ok) return context;
+    const { pasidDirectory } = context;
+    const entry = lookUpPasid(this.#ram, pasidDirectory, vtd.RID_PASID, this.#pasid, ignorePresent);
+    // Before there is a valid PASID entry only the context entry's FPD counts, as in QEMU.
+    if (!entry.ok) return blocked(entry.reason, context.fpd);
+    const { domainId } = entry;
+    return { ok: true, domainId, tables: this.#tablesOf(entry), fpd: context.fpd || entry.fpd };
+  }
+
+  #tablesOf({ type, tables, width }: PasidEntry): DomainTables | undefined {
+    if (type === vtd.PGTT_PASS_THROUGH) return undefined;
+    if (type === vtd.PGTT_FIRST_STAGE)
+      return new FirstStageTables(this.#ram, tables, this.#firstStage, this.#onWalked);
+    return new SecondLevelTables(
+      this.#ram,
+      tables,
+      vtd.levelsOfWidth(width),
+      this.#secondLevel,
+      this.#onWalked,
+      vtd.FAULT.SM_INTERRUPT_RANGE,
+    );
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * Fault recording and the two events of a unit: fault (FECTL) and invalidation completion (IECTL).
+ *
+ * Specification sections 7.2 (recording), 7.3 (fault event) and 6.5.2.8 (completion event).
+ */
+import * as vtd from '../../abi/vtd.ts';
+import { messageAddress, type Quirks, type VtdRegisterFile } from './registers.ts';
+
+/** Sends a message-signalled interrupt: the guest's address and data as programmed. */
+export type RaiseMsi = (address: number, data: number) => void;
+
+/** One event's control register: sends the message, or holds it pending while masked. */
+export class EventControl {
+  readonly #registers: VtdRegisterFile;
+  readonly #control: 'FECTL' | 'IECTL';
+  readonly #raiseMsi: RaiseMsi;
+
+  constructor(registers: VtdRegisterFile, control: 'FECTL' | 'IECTL', raiseMsi: RaiseMsi) {
+    this.#registers = registers;
+    this.#control = control;
+    this.#raiseMsi = raiseMsi;
+    registers.onWrite(control, () => this.#deliver());
+  }
+
+  signal(): void {
+    this.#set(this.#get() | vtd.EVENT_IP);
+    this.#deliver();
+  }
+
+  /** Software has serviced what the pending message would have told it. */
+  clearPending(): void {
+    this.#set(this.#get() & ~vtd.EVENT_IP);
+  }
+
+  #deliver(): void {
+    const control = this.#get();
+    if ((control & vtd.EVENT_IP) === 0 || (control & vtd.EVENT_IM) !== 0) return;
+    this.clearPending();
+    const fault = this.#control === 'FECTL';
+    const address = fault
+      ? messageAddress(this.#registers, 'FEADDR', 'FEUADDR')
+      : messageAddress(this.#registers, 'IEADDR', 'IEUADDR');
+    this.#raiseMsi(address, this.#registers.get32(fault ? 'FEDATA' : 'IEDATA'));
+  }
+
+  #get(): number {
+    return this.#registers.get32(this.#control);
+  }
+
+  #set(value: number): void {
+    this.#registers.set(this.#control, BigInt(value >>> 0));
+  }
+}
+
+/** The fault recording register, FSTS, and the fault event. */
+export class FaultLog {
+  readonly #registers: VtdRegisterFile;
+  readonly #event: EventControl;
+  readonly #quirks: Quirks;
+
+  /** @param onStatusWrite called after software wrote FSTS: with IQE clear the queue may go on */
+  constructor(registers: VtdRegisterFile, quirks: Quirks, raiseMsi: RaiseMsi, onStatusWrite: () => void) {
+    this.#registers = registers;
+    this.#quirks = quirks;
+    this.#event = new EventControl(registers, 'FECTL', raiseMsi);
+    // QEMU looks for a message to take back only when FSTS is written.
+    registers.onWrite('FRCD_HI', () => this.#update(this.#quirks === 'spec'));
+    registers.onWrite('FSTS', () => {
+      this.#update(true);
+      onStatusWrite();
+    });
+  }
+
+  /**
+   * Records one DMA fault. Dropped silently while this requester's last one is still unread (section 7.2.1 lets
+   * hardware compress), with PFO set while another's is, and while PFO is set.
+   */
+  record(requesterId: number, iova: number, write: boolean, reason: number): void {
+    const before = this.#registers.get32('FSTS');
+    if ((before & vtd.FSTS_PFO) !== 0) return;
+    const held = this.#registers.get('FRCD_HI');
+    if ((held & vtd.FRCD.F) !== 0n) {
+      if (Number(held & vtd.FRCD.SID_MASK) !== requesterId) this.#setStatus(vtd.FSTS_PFO);
+      return;
+    }
+    const type = write ? 0n : vtd.FRCD.T;
+    this.#registers.set('FRCD_LO', BigInt(iova - (iova % 4096)));
+    this.#registers.set(
+      'FRCD_HI',
+      vtd.FRCD.F | type | (BigInt(reason) << vtd.FRCD.REASON_SHIFT) | BigInt(requesterId),
+    );
+    this.#setStatus(vtd.FSTS_PPF);
+  }
+
+  /** The invalidation queue has stopped at a descriptor it cannot take. */
+  invalidationQueueError(): void {
+    this.#setStatus(vtd.FSTS_IQE);
+  }
+
+  #setStatus(bit: number): void {
+    const before = this.#registers.get32('FSTS');
+    this.#registers.set('FSTS', BigInt(before | bit));
+    // One message for all that is pending: section 7.3.
+    if ((before & (vtd.FSTS_PFO | vtd.FSTS_PPF | vtd.FSTS_IQE)) === 0) this.#event.signal();
+  }
+
+  /** PPF follows the F bit; with all status clear nothing is left for a held message to tell. */
+  #update(retract: boolean): void {
+    const recorded = (this.#registers.get('FRCD_HI') & vtd.FRCD.F) !== 0n;
+    const others = this.#registers.get32('FSTS') & ~vtd.FSTS_PPF;
+    const status = others | (recorded ? vtd.FSTS_PPF : 0);
+    this.#registers.set('FSTS', BigInt(status));
+    if (retract && status === 0) this.#event.clearPending();
+  }
+}
+
+/** ICS and the invalidation completion event. */
+export class CompletionEvent {
+  readonly #registers: VtdRegisterFile;
+  readonly #event: EventControl;
+
+  constructor(registers: VtdRegisterFile, raiseMsi: RaiseMsi) {
+    this.#registers = registers;
+    this.#event = new EventControl(registers, 'IECTL', raiseMsi);
+    registers.onWrite('ICS', () => {
+      if ((this.#registers.get32('ICS') & vtd.ICS_IWC) === 0) this.#event.clearPending();
+    });
+  }
+
+  /** A wait descriptor with IF was completed. No second message until software has cleared IWC. */
+  signal(): void {
+    if ((this.#registers.get32('ICS') & vtd.ICS_IWC) !== 0) return;
+    this.#registers.set('ICS', BigInt(vtd.ICS_IWC));
+    this.#event.signal();
+  }
+}

@@ -1,0 +1,186 @@
+/**
+ * What the tables of both stages have in common: a tree of 512 entries per table, walked by pairs of 32-bit words.
+ *
+ * No BigInt and no copy of a table is made. Whatever a guest puts into its tables, a walk ends: its depth is the
+ * number of levels and its length is bounded by {@link WALK_ENTRY_LIMIT}.
+ */
+
+import * as vtd from '../../abi/vtd.ts';
+import type { Gpa, Iova } from '../../memory/address.ts';
+import { PERM_RW } from '../../memory/address.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
+import { tablePointer } from './legacy-context.ts';
+
+/** A replay visits at most this many entries: 8192 full tables, 16 GiB of 4 KiB pages. */
+export const WALK_ENTRY_LIMIT = 2 ** 22;
+
+/** High-word bits 19:0 hold address bits 51:32. */
+export const HIGH_ADDRESS = 0xfffff;
+
+/** How entries of one stage are read; level 1 is the lowest. */
+export interface EntryFormat {
+  /** What of `perm` an entry leaves; 0 if it leads nowhere. */
+  granted(perm: number, low: number): number;
+  isLeaf(level: number, low: number): boolean;
+  /** True if a bit is set that must be 0. */
+  reservedSet(level: number, leaf: boolean, low: number, high: number): boolean;
+}
+
+/** Told after each walk how many entries it looked at; above {@link WALK_ENTRY_LIMIT} it was cut. */
+export type OnWalked = (entries: number) => void;
+
+/** A domain's tables, of either stage, as a unit uses them. */
+export interface DomainTables extends TranslationSource {
+  readonly stage: 1 | 2;
+  /** GPA of the top table. */
+  readonly root: number;
+  readonly levels: number;
+  /** Bits of IOVA that they translate. */
+  readonly width: number;
+  /** The leaf that serves one access, or the fault reason. */
+  translate(iova: number, write: boolean): Translation | number;
+}
+
+interface Walk {
+  readonly start: number;
+  readonly end: number;
+  readonly visit: TranslationVisitor;
+  entriesLeft: number;
+}
+
+/** The tables of one domain. Holds nothing but their place: every call reads guest RAM, none but translate writes. */
+export abstract class PageTables implements DomainTables {
+  abstract readonly stage: 1 | 2;
+  readonly root: number;
+  readonly levels: number;
+  readonly width: number;
+  protected readonly ram: GuestRam;
+  readonly #format: EntryFormat;
+  readonly #limit: number;
+  readonly #onWalked: OnWalked;
+
+  /**
+   * @param root GPA of the top table
+   * @param width bits of IOVA that `translate` accepts
+   * @param limit where replays end: no container reaches higher
+   */
+  protected constructor(
+    ram: GuestRam,
+    root: number,
+    levels: number,
+    width: number,
+    limit: number,
+    format: EntryFormat,
+    onWalked: OnWalked,
+  ) {
+    this.ram = ram;
+    this.root = root;
+    this.levels = levels;
+    this.width = width;
+    this.#limit = limit;
+    this.#format = format;
+    this.#onWalked = onWalked;
+  }
+
+  abstract translate(iova: number, write: boolean): Translation | number;
+
+  leafAt(iova: number): Translation | undefined {
+    if (!(iova < this.#limit)) return undefined;
+    if (iova >= vtd.INTERRUPT_RANGE_START && iova < vtd.INTERRUPT_RANGE_END) return undefined;
+    const leaf = this.#descend(iova);
+    let found: Translation | undefined;
+    if (leaf)
+      clipped(leaf.iova, leaf.gpa, leaf.size, leaf.perm, (at, gpa, size, perm) => {
+        if (iova >= at && iova < at + size) found = { iova: at, gpa, size, perm };
+      });
+    return found;
+  }
+
+  walk(start: number, end: number, visit: TranslationVisitor): void {
+    const walk = { start, end: Math.min(end, this.#limit), visit, entriesLeft: WALK_ENTRY_LIMIT };
+    if (start < walk.end) this.#walkTable(walk, this.root, this.levels, 0, PERM_RW);
+    this.#onWalked(WALK_ENTRY_LIMIT - walk.entriesLeft);
+  }
+
+  /** The whole leaf that covers `iova`, without asking for a permission. */
+  #descend(iova: number): Translation | undefined {
+    let table = this.root;
+    let perm = PERM_RW;
+    for (let level = this.levels; level > 0; level--) {
+      const entry = entryOf(table, iova, level);
+      if (!this.ram.contains(entry, vtd.SL_ENTRY_BYTES)) return undefined;
+      const low = this.ram.read32(entry);
+      const high = this.ram.read32(entry + 4);
+      perm = this.#format.granted(perm, low);
+      const leaf = this.#format.isLeaf(level, low);
+      if (perm === 0 || this.#format.reservedSet(level, leaf, low, high)) return undefined;
+      table = tablePointer(low, high & HIGH_ADDRESS);
+      if (leaf) return leafOf(iova, table, level, perm);
+    }
+    return undefined;
+  }
+
+  #walkTable(walk: Walk, table: number, level: number, base: number, perm: number): void {
+    const span = vtd.spanOfLevel(level);
+    if (!this.ram.contains(table, vtd.SL_ENTRIES * vtd.SL_ENTRY_BYTES)) return;
+    const first = Math.max(0, Math.floor((walk.start - base) / span));
+    const last = Math.min(vtd.SL_ENTRIES, Math.ceil((walk.end - base) / span));
+    const words = this.ram.wordIndex(table);
+    for (let i = first; i < last; i++) {
+      // Below 0 for every level, so that the whole walk unwinds.
+      if (walk.entriesLeft < 0 || --walk.entriesLeft < 0) return;
+      const low = this.ram.wordAt(words + 2 * i);
+      const granted = this.#format.granted(perm, low);
+      if (granted === 0) continue;
+      const high = this.ram.wordAt(words + 2 * i + 1);
+      const leaf = this.#format.isLeaf(level, low);
+      if (this.#format.reservedSet(level, leaf, low, high)) continue;
+      const target = tablePointer(low, high & HIGH_ADDRESS);
+      if (!leaf) this.#walkTable(walk, target, level - 1, base + i * span, granted);
+      else if (!touchesInterruptRange(target, span)) this.#emit(walk, base + i * span, target, span, granted);
+    }
+  }
+
+  #emit(walk: Walk, at: number, gpa: number, size: number, perm: number): void {
+    const end = at + size;
+    if (end <= vtd.INTERRUPT_RANGE_START || at >= vtd.INTERRUPT_RANGE_END) {
+      if (at >= walk.end || end <= walk.start) return;
+      if (walk.visit(at as Iova, gpa as Gpa, size, perm) === false) walk.entriesLeft = -1;
+      return;
+    }
+    clipped(at as Iova, gpa as Gpa, size, perm, (iova, target, bytes, granted) => {
+      if (iova >= walk.end || iova + bytes <= walk.start) return;
+      if (walk.visit(iova, target, bytes, granted) === false) walk.entriesLeft = -1;
+    });
+  }
+}
+
+/** GPA of the entry for `iova` in a table at `level`. */
+export const entryOf = (table: number, iova: number, level: number): number =>
+  table + (Math.floor(iova / vtd.spanOfLevel(level)) % vtd.SL_ENTRIES) * vtd.SL_ENTRY_BYTES;
+
+/** The leaf at `level` that covers `iova`; undefined if it would reach the interrupt range. */
+export function leafOf(iova: number, gpa: number, level: number, perm: number): Translation | undefined {
+  const size = vtd.spanOfLevel(level);
+  if (touchesInterruptRange(gpa, size)) return undefined;
+  return { iova: (iova - (iova % size)) as Iova, gpa: gpa as Gpa, size, perm };
+}
+
+/** A leaf that reaches into the interrupt range is refused whole (section 3.15, LGN.4 and SGN.8), as QEMU does. */
+const touchesInterruptRange = (gpa: number, size: number): boolean =>
+  gpa < vtd.INTERRUPT_RANGE_END && gpa + size > vtd.INTERRUPT_RANGE_START;
+
+/** Visits what of a leaf lies outside the interrupt range: inputs inside it are never translated. */
+function clipped(iova: Iova, gpa: Gpa, size: number, perm: number, visit: TranslationVisitor): void {
+  const end = iova + size;
+  if (iova >= vtd.INTERRUPT_RANGE_END || end <= vtd.INTERRUPT_RANGE_START) {
+    visit(iova, gpa, size, perm);
+    return;
+  }
+  if (iova < vtd.INTERRUPT_RANGE_START) visit(iova, gpa, vtd.INTERRUPT_RANGE_START - iova, perm);
+  if (end > vtd.INTERRUPT_RANGE_END) {
+    const skipped = vtd.INTERRUPT_RANGE_END - iova;
+    visit(vtd.INTERRUPT_RANGE_END as Iova, (gpa + skipped) as Gpa, size - skipped, perm);
+  }
+}

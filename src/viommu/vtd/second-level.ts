@@ -1,0 +1,100 @@
+/**
+ * Second-level (second-stage) page tables in guest RAM. Specification section 3.7 and 9.8.
+ */
+
+import * as vtd from '../../abi/vtd.ts';
+import { PERM_RW } from '../../memory/address.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { Translation } from '../notifier.ts';
+import { aboveWidth, tablePointer } from './legacy-context.ts';
+import { type EntryFormat, entryOf, HIGH_ADDRESS, leafOf, type OnWalked, PageTables } from './page-tables.ts';
+import type { IntelCapabilities } from './registers.ts';
+
+/** Bit 62: TM in old revisions, reserved since. */
+const BIT_62 = 0x40000000;
+const BIT_11 = 0x800;
+
+/** Which bits of an entry must be 0, by level and by whether it is a leaf; level 1 is the lowest. */
+export class SecondLevelFormat implements EntryFormat {
+  readonly awBits: 39 | 48;
+  readonly #leafLow: readonly number[];
+  readonly #tableLow: readonly number[];
+  readonly #leafHigh: number;
+  readonly #tableHigh: number;
+
+  constructor(options: IntelCapabilities) {
+    this.awBits = options.awBits;
+    // Index = level. Large pages also reserve their low address bits; a 4 KiB leaf has SNP in bit 11 with ECAP.SC,
+    // and on a unit that can do scalable mode.
+    const hasSnoop = (options.snoopControl ?? false) || (options.scalable ?? false);
+    this.#leafLow = [0, hasSnoop ? 0 : BIT_11, 0x1ff800, 0x3ffff800];
+    this.#tableLow = [0, BIT_11, BIT_11, BIT_11, BIT_11 | vtd.SL_PS];
+    this.#tableHigh = (aboveWidth(options.awBits) & HIGH_ADDRESS) | BIT_62;
+    const hasTm = options.staleTm && options.deviceIotlb;
+    this.#leafHigh = hasTm ? this.#tableHigh & ~BIT_62 : this.#tableHigh;
+  }
+
+  /** R and W are granted by every level. */
+  granted(perm: number, low: number): number {
+    return perm & low;
+  }
+
+  /** Level 1 entries are leaves, level 2 and 3 entries with PS set; level 4 has no leaves. */
+  isLeaf(level: number, low: number): boolean {
+    return level === 1 || ((low & vtd.SL_PS) !== 0 && level <= 3);
+  }
+
+  reservedSet(level: number, leaf: boolean, low: number, high: number): boolean {
+    const lowMask = (leaf ? this.#leafLow : this.#tableLow)[level] as number;
+    return (low & lowMask) !== 0 || (high & (leaf ? this.#leafHigh : this.#tableHigh)) !== 0;
+  }
+}
+
+/** The second-level tables of one domain. */
+export class SecondLevelTables extends PageTables {
+  readonly stage = 2;
+  readonly #format: SecondLevelFormat;
+  readonly #interruptFault: number;
+
+  /**
+   * @param root GPA of the top table
+   * @param levels 3 or 4
+   * @param interruptFault the reason for a result in the interrupt range: scalable mode has its own
+   */
+  constructor(
+    ram: GuestRam,
+    root: number,
+    levels: number,
+    format: SecondLevelFormat,
+    onWalked: OnWalked = () => {},
+    interruptFault: number = vtd.FAULT.INTERRUPT_RANGE,
+  ) {
+    const width = Math.min(vtd.widthOfLevels(levels), format.awBits);
+    super(ram, root, levels, width, 2 ** width, format, onWalked);
+    this.#format = format;
+    this.#interruptFault = interruptFault;
+  }
+
+  /** Reasons are those of section 7.1.3, in scalable mode too, as QEMU records them. */
+  translate(iova: number, write: boolean): Translation | number {
+    if (!(iova < 2 ** this.width)) return vtd.FAULT.ADDRESS_BEYOND_MGAW;
+    const need = write ? vtd.SL_W : vtd.SL_R;
+    let table = this.root;
+    let perm = PERM_RW;
+    for (let level = this.levels; level > 0; level--) {
+      const entry = entryOf(table, iova, level);
+      if (!this.ram.contains(entry, vtd.SL_ENTRY_BYTES))
+        return level === this.levels ? vtd.FAULT.CONTEXT_INVALID : vtd.FAULT.PAGE_TABLE_UNREADABLE;
+      const low = this.ram.read32(entry);
+      const high = this.ram.read32(entry + 4);
+      perm &= low;
+      // Permission is checked before reserved bits, at each level.
+      if ((low & need) === 0) return write ? vtd.FAULT.WRITE : vtd.FAULT.READ;
+      const leaf = this.#format.isLeaf(level, low);
+      if (this.#format.reservedSet(level, leaf, low, high)) return vtd.FAULT.PAGE_TABLE_RESERVED;
+      table = tablePointer(low, high & HIGH_ADDRESS);
+      if (leaf) return leafOf(iova, table, level, perm) ?? this.#interruptFault;
+    }
+    return vtd.FAULT.PAGE_TABLE_RESERVED;
+  }
+}

@@ -1,6 +1,0 @@
-/**
- * Entry of a worker that does nothing: what a vGPU's memory and start-up time are compared with.
- */
-import { bareWorkerBody } from '../src/host/bare-worker.ts';
-
-export default bareWorkerBody;
