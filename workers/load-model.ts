@@ -2,8 +2,9 @@
  * Device models by name, or by the URL of a user's file.
  */
 import { registerHooks } from 'node:module';
+import { DeviceDefinitionError } from '../src/device/errors.ts';
 import type { ModelFactory } from '../src/device/model.ts';
-import { DeviceDefinitionError, factoryOf } from '../src/device/sdk/definition.ts';
+import { factoryOf } from '../src/device/sdk/definition.ts';
 import { MODELS } from '../src/models/index.ts';
 
 /** Has this thread take a module's text from here. */

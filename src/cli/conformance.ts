@@ -1,13 +1,14 @@
 /**
  * `mdevsim conformance`: recorded vectors against the models; what differs first, the count last.
  */
+
+import { VectorFormatError, type VectorOutcome } from '../conformance/outcome.ts';
 import { runSpaprVectors } from '../conformance/spapr/run.ts';
 import { VectorFormatError as SpaprFormatError } from '../conformance/spapr/vectors.ts';
 import { runVectorFile } from '../conformance/vfio/run.ts';
 import { readJsonFile, readVectorFile, VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { runVirtioIommuVectors } from '../conformance/virtio-iommu/run.ts';
-import { runVtdVectors, type VectorOutcome } from '../conformance/vtd/run.ts';
-import { VectorFormatError } from '../conformance/vtd/vectors.ts';
+import { runVtdVectors } from '../conformance/vtd/run.ts';
 import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
 

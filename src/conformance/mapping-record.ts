@@ -4,8 +4,8 @@
 import BTreeModule from 'sorted-btree';
 import { type Gpa, hex, type Iova } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
+import type { Completion } from '../viommu/completion.ts';
 import type {
-  Completion,
   IovaRange,
   MapNotifier,
   MapOutcome,

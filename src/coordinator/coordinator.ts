@@ -8,7 +8,7 @@ import { yieldTurn } from '#host';
 import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
 import { TraceWriter } from '../proto/trace.ts';
 import { GpuPool, type GpuSettings } from './gpu-pool.ts';
-import type { VmConfig, VmSurroundings } from './vm/config.ts';
+import type { ArrivedVm, VmConfig, VmSurroundings } from './vm/config.ts';
 import { DeviceWatch } from './vm/device-watchdog.ts';
 import type { HostSocket } from './vm/migration/host-socket.ts';
 import { Vm } from './vm/vm.ts';
@@ -93,10 +93,10 @@ export class Coordinator {
   }
 
   /** Forgets a VM that has ended here: its numbers on the doorbell are free. */
-  removeVm(vm: Vm): void {
-    const at = this.vms.indexOf(vm);
-    if (at < 0) return;
-    this.vms.splice(at, 1);
+  removeVm(gone: ArrivedVm): void {
+    const at = this.vms.findIndex(({ config }) => config === gone.config);
+    const [vm] = at < 0 ? [] : this.vms.splice(at, 1);
+    if (!vm) return;
     this.#watch.remove(vm.devices);
     this.#serve.fill(undefined, vm.around.firstBit, vm.around.firstBit + numbersOf(vm.config));
   }

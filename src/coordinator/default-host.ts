@@ -2,22 +2,24 @@
  * The host that the commands show when they are given no other: one GPU that is divided through mdev, and one of the
  * newer kind whose virtual functions are given types.
  */
+import { GPU_VRAM_MIB, VGPU_TYPES, type VgpuType } from '../gpu/types.ts';
 import { MdevRegistry } from '../mdev/registry.ts';
 import type { ParentSpec, TypeSpec } from '../mdev/spec.ts';
 
-/** Memory of each GPU, MiB: what the types share. */
-export const VRAM_MIB = 16 * 1024;
-/** The types' shares of it, MiB. */
-const SHARES_MIB: readonly number[] = [1024, 2048, 4096, 8192, 16384];
-
 const MIB_PER_GIB = 1024;
+
+/** Memory of each type that the host's GPUs offer, MiB: the vGPU types of a whole number of GiB. */
+const SHARES_MIB: readonly number[] = VGPU_TYPES.map(({ vramMiB }) => vramMiB).filter(
+  (mib) => mib % MIB_PER_GIB === 0,
+);
+
 /** The number of the newer kind's first type. */
 const FIRST_TYPE_NUMBER = 1001;
 
-const vgpuType = (id: string, shareMib: number): TypeSpec => ({
+const typeSpec = (id: string, shareMib: number): TypeSpec => ({
   id,
   name: `mdevsim vGPU ${shareMib / MIB_PER_GIB}G`,
-  description: `framebuffer=${shareMib}M, max_instance=${VRAM_MIB / shareMib}\n`,
+  description: `framebuffer=${shareMib}M, max_instance=${GPU_VRAM_MIB / shareMib}\n`,
   deviceApi: 'vfio-pci',
   share: shareMib,
 });
@@ -30,7 +32,7 @@ const gpu = (bus: string): Omit<ParentSpec, 'types'> => ({
   driver: 'mdevsim',
   device: `/sys/devices/pci0000:${bus}/0000:${bus}:00.0`,
   subsystem: '/sys/bus/pci',
-  capacity: { kind: 'units', total: VRAM_MIB },
+  capacity: { kind: 'units', total: GPU_VRAM_MIB },
   uevent: `PCI_CLASS=30200\nPCI_SLOT_NAME=0000:${bus}:00.0\n`,
   files: PCI_FILES,
 });
@@ -38,15 +40,21 @@ const gpu = (bus: string): Omit<ParentSpec, 'types'> => ({
 /** Divided through `mdev_supported_types`: `vgpu-1g` to `vgpu-16g`. */
 export const MDEV_GPU: ParentSpec = {
   ...gpu('3b'),
-  types: SHARES_MIB.map((share) => vgpuType(`vgpu-${share / MIB_PER_GIB}g`, share)),
+  types: SHARES_MIB.map((share) => typeSpec(`vgpu-${share / MIB_PER_GIB}g`, share)),
 };
 
 /** Divided through four virtual functions: types 1001 to 1005. */
 export const SRIOV_GPU: ParentSpec = {
   ...gpu('5e'),
-  types: SHARES_MIB.map((share, index) => vgpuType(String(FIRST_TYPE_NUMBER + index), share)),
+  types: SHARES_MIB.map((share, index) => typeSpec(String(FIRST_TYPE_NUMBER + index), share)),
   virtualFunctions: ['0000:5e:00.4', '0000:5e:00.5', '0000:5e:00.6', '0000:5e:00.7'],
 };
+
+/** Returns the vGPU type with the same memory as this mdev type of the host's GPUs; undefined for any other id. */
+export function typeOfMdev(id: string): VgpuType | undefined {
+  const share = [...MDEV_GPU.types, ...SRIOV_GPU.types].find((type) => type.id === id)?.share;
+  return VGPU_TYPES.find(({ vramMiB }) => vramMiB === share);
+}
 
 /** Name of a run's own parent. */
 export const SOFTWARE_GPU = 'vgpu';

@@ -6,7 +6,8 @@ import type { SeatHandle } from '../gpu/engine-slot.ts';
 import { PhysicalGpu } from '../gpu/physical-gpu.ts';
 import { checkScheduling, DEFAULT_SCHEDULING, type Scheduling } from '../gpu/policy.ts';
 import type { VgpuFigures } from '../gpu/stats.ts';
-import { DEFAULT_VGPU_TYPE, typeOfMdev, type VgpuType, vgpuType } from '../gpu/types.ts';
+import { DEFAULT_VGPU_TYPE, type VgpuType, vgpuType } from '../gpu/types.ts';
+import { typeOfMdev } from './default-host.ts';
 
 /** Where a vGPU is. */
 export interface Placement {

@@ -2,9 +2,9 @@
  * Is what a factory answers a model? A user's file may export anything.
  */
 import { ConfigSpace } from '../pci/config-space.ts';
+import { DeviceDefinitionError } from './errors.ts';
 import { DeviceMemory } from './memory.ts';
 import type { DeviceModel, ModelState } from './model.ts';
-import { DeviceDefinitionError } from './sdk/definition.ts';
 
 const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
 

@@ -11,22 +11,14 @@ import type { HostMemory } from '../memory/host-memory.ts';
 import type { PinTableReader } from '../pin-table/reader.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import { UNIMPLEMENTED_OFFSETS_LIMIT, type UnimplementedCount } from '../registers/register-file.ts';
+import { BAR_INDICES, type BarIndex, type BarRegion } from './bar-region.ts';
 import { checkModel } from './check-model.ts';
 import { DeviceDma } from './dma.ts';
 import { MetricSet } from './metrics.ts';
 import { DeviceMigration } from './migration/migration.ts';
 import { type MigrationState, migrationStateName } from './migration/states.ts';
 import { type DeviceStreamPart, memoriesOf } from './migration/stream-writer.ts';
-import {
-  BAR_INDICES,
-  type BarIndex,
-  type BarRegion,
-  type DeviceContext,
-  type DeviceModel,
-  type DeviceOptions,
-  type ModelFactory,
-  type StepResult,
-} from './model.ts';
+import type { DeviceContext, DeviceModel, DeviceOptions, ModelFactory, StepResult } from './model.ts';
 import { ScanoutRegion } from './scanout-region.ts';
 import { SpinWatch } from './spin-detector.ts';
 import { readString, writeString } from './split-access.ts';

@@ -6,8 +6,8 @@
  * uses it, so the log needs no atomics.
  */
 import { hex } from '../memory/address.ts';
+import type { BarRegion } from './bar-region.ts';
 import { DirtyPages, PAGES_PER_CHUNK } from './dirty-pages.ts';
-import type { BarRegion } from './model.ts';
 
 /** Largest memory that a device may have. */
 export const DEVICE_MEMORY_BYTES_MAX: number = 16 * 2 ** 30;

@@ -9,7 +9,7 @@ import type { SeatHandle } from '../gpu/engine-slot.ts';
 import type { Iova } from '../memory/address.ts';
 import type { ConfigSpace } from '../pci/config-space.ts';
 import type { StateReader, StateValues } from '../proto/state-codec.ts';
-import type { UnimplementedCount } from '../registers/register-file.ts';
+import type { BarIndex, BarRegion } from './bar-region.ts';
 import type { DeviceDma } from './dma.ts';
 import type { DeviceMemory } from './memory.ts';
 
@@ -25,28 +25,6 @@ export type ModelCounters = {
   bytesCopied: number;
   bytesSummed: number;
 };
-
-/** Number of a PCI base address register. */
-export type BarIndex = 0 | 1 | 2 | 3 | 4 | 5;
-export const BAR_INDICES: readonly BarIndex[] = [0, 1, 2, 3, 4, 5];
-
-/** What is behind a BAR: a register file, or memory that a model answers for itself. */
-export interface BarRegion {
-  /** Bytes. */
-  readonly size: number;
-  /** A software read of 1, 2, 4 or 8 bytes. */
-  read(offset: number, size: number): bigint;
-  write(offset: number, size: number, value: bigint): void;
-  /** Strings of accesses, within the region; without them they are taken apart. */
-  readBlock?(offset: number, target: Uint8Array): void;
-  writeBlock?(offset: number, source: Uint8Array): void;
-  /** Offset → accesses that nothing implements, for the report. */
-  readonly unimplemented?: ReadonlyMap<number, Readonly<UnimplementedCount>>;
-  /** Such accesses that are not in the map. */
-  readonly unimplementedOthers?: number;
-  /** Name of the register at `offset`, for messages. */
-  nameAt?(offset: number): string | undefined;
-}
 
 /**
  * What only the model knows, for its way to another host. Configuration space, the register files behind the BARs and

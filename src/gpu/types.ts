@@ -1,7 +1,6 @@
 /**
  * vGPU types: what part of a physical GPU's memory and engine one vGPU of the type has.
  */
-import { MDEV_GPU, SRIOV_GPU, VRAM_MIB } from '../coordinator/default-host.ts';
 
 export interface VgpuType {
   readonly id: string;
@@ -11,7 +10,7 @@ export interface VgpuType {
 }
 
 /** Memory of a physical GPU, MiB. */
-export const GPU_VRAM_MIB = VRAM_MIB;
+export const GPU_VRAM_MIB = 16 * 1024;
 
 const typeOf = (id: string, vramMiB: number): VgpuType => ({ id, vramMiB, share: vramMiB / GPU_VRAM_MIB });
 
@@ -30,12 +29,6 @@ export const VGPU_TYPES: readonly VgpuType[] = [
  * 0.7 × the operations, with four to a GPU 0.94 ×, of those with a GPU each.
  */
 export const DEFAULT_VGPU_TYPE = 'vgpu-4g';
-
-/** The vGPU type of an instance of the host's GPUs, by its mdev type: the one with its part of the memory. */
-export function typeOfMdev(id: string): VgpuType | undefined {
-  const share = [...MDEV_GPU.types, ...SRIOV_GPU.types].find((type) => type.id === id)?.share;
-  return VGPU_TYPES.find(({ vramMiB }) => vramMiB === share);
-}
 
 /** @throws RangeError for a type that is not there */
 export function vgpuType(id: string): VgpuType {

@@ -2,8 +2,8 @@
  * What a guest's drivers know beside RAM and hardware, as it travels to another host: plain JSON, from the same software
  * over the hosts' own connection. Whether it is meant for this VM is checked here; its inner shapes are not.
  */
-import type { DmaBuffer, DmaDomain } from './iommu/dma-api.ts';
-import type { GuestDomain } from './iommu/guest-iommu.ts';
+import type { DmaBuffer } from './iommu/dma-api.ts';
+import type { DmaDomain, GuestDomain } from './iommu/guest-iommu.ts';
 import type { IovaAllocatorState } from './iommu/iova-allocator.ts';
 import type { VirtioIommuDriverState } from './iommu/virtio/driver.ts';
 import type { PageAllocatorState } from './page-allocator.ts';

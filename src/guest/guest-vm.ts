@@ -22,8 +22,8 @@ import {
 } from './guest-state.ts';
 import { InFlightError } from './in-flight.ts';
 import { makeGuestIommu, restoreGuestIommu, startsAtBoot } from './iommu/create-guest-iommu.ts';
-import { DmaApi, type DmaBuffer, type DmaDomain } from './iommu/dma-api.ts';
-import type { GuestDomain, GuestIommu } from './iommu/guest-iommu.ts';
+import { DmaApi, type DmaBuffer } from './iommu/dma-api.ts';
+import type { DmaDomain, GuestDomain, GuestIommu } from './iommu/guest-iommu.ts';
 import { IovaAllocator } from './iommu/iova-allocator.ts';
 import { VirtioIommuDriver } from './iommu/virtio/driver.ts';
 import { OnFirstUse } from './lazy.ts';

@@ -2,8 +2,7 @@
  * One mediated device, from `create` to the last close after `remove`.
  */
 import { MdevError } from './errors.ts';
-import type { Parent } from './parent.ts';
-import type { AttributeSpec, TypeSpec } from './spec.ts';
+import type { AttributeSpec, ParentSpec, TypeSpec } from './spec.ts';
 
 /** A mediated device, for those who open it. */
 export interface MdevInstance {
@@ -33,10 +32,21 @@ export const OPENS_LIMIT = 65_536;
 /** Bytes of an attribute's value, newline included: sysfs hands a driver one page. */
 export const ATTRIBUTE_BYTES = 4096;
 
+/** The parent of an instance, as the instance sees it. */
+export interface InstanceOwner {
+  readonly name: string;
+  readonly driver: string;
+  readonly spec: ParentSpec;
+  /** Gives back the part of the capacity that an instance of this type takes. */
+  releaseUnits(type: TypeSpec): void;
+  /** Removes the instance from the parent's list. */
+  delete(instance: MdevInstance): void;
+}
+
 /** The registry's own view of an instance. */
 export class Instance implements MdevInstance {
   readonly uuid: string;
-  readonly owner: Parent;
+  readonly owner: InstanceOwner;
   readonly spec: TypeSpec;
   /** False from the moment `remove` is accepted. */
   active = true;
@@ -49,7 +59,7 @@ export class Instance implements MdevInstance {
   /** Of those who have opened it, until the last close. */
   readonly #requests: (() => void)[] = [];
 
-  constructor(uuid: string, owner: Parent, spec: TypeSpec, group: number) {
+  constructor(uuid: string, owner: InstanceOwner, spec: TypeSpec, group: number) {
     this.uuid = uuid;
     this.owner = owner;
     this.spec = spec;

@@ -2,7 +2,7 @@
  * A device that instances are made of, and how many still fit.
  */
 import { MdevError } from './errors.ts';
-import type { Instance } from './instance.ts';
+import type { Instance, MdevInstance } from './instance.ts';
 import type { ParentSpec, TypeSpec } from './spec.ts';
 
 /** Types of one parent. */
@@ -84,7 +84,7 @@ export class Parent {
     this.#units += instance.spec.share ?? 1;
   }
 
-  delete(instance: Instance): void {
+  delete(instance: MdevInstance): void {
     this.#instances.delete(instance.uuid);
   }
 

@@ -1,8 +1,4 @@
-/**
- * The PCI Express capability (PCI Express Base Specification 4.0 §7.5.3) of an endpoint of the root complex: no link, a
- * function that software can reset.
- */
-import type { PciCapability } from './config-space.ts';
+import type { PciCapability } from './capability.ts';
 
 /** Offset of the capability in this emulator's devices. */
 export const EXPRESS_CAPABILITY = 0x70;

@@ -4,7 +4,7 @@
  */
 
 import type { RegisterSpec } from '../registers/register-file.ts';
-import type { BarNumber, PciCapability } from './config-space.ts';
+import type { BarNumber, PciCapability } from './capability.ts';
 
 /** Offset of the capability in this emulator's devices. */
 export const MSIX_CAPABILITY = 0x60;

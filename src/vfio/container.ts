@@ -10,6 +10,7 @@ import type { HostExtent } from '../memory/guest-ram.ts';
 import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
 import { DirtyTracker } from './dirty-tracker.ts';
 import { VfioError } from './errors.ts';
+import type { Backing, DmaMapping } from './mapping.ts';
 import { checkRoom, DMA_ENTRY_LIMIT, type Straddling, spanText, takenBy } from './mapping-rules.ts';
 import { type ColumnVisitor, MappingColumns } from './mapping-store.ts';
 
@@ -25,22 +26,6 @@ export const DMA_UNMAP_WAIT_MS = 1000;
 export const DMA_UNMAP_RANGES = 64;
 /** How long an unmap waits for a device to leave a short-DMA section before it is taken for stuck. */
 export const DRAIN_LIMIT_MS = 10_000;
-
-/** One mapping as VFIO_IOMMU_MAP_DMA made it. `vaddr` is the owner's address of the memory (for a VM: the GPA). */
-export interface DmaMapping {
-  readonly iova: Iova;
-  readonly vaddr: number;
-  readonly size: number;
-  readonly perm: number;
-}
-
-/** The memory behind `vaddr`s: what get_user_pages is to the kernel. */
-export interface Backing {
-  /** @throws RangeError if any of the range is not memory */
-  extents(vaddr: number, size: number): readonly HostExtent[];
-  /** Host PFN of the page at `vaddr`, or -1 if it is not memory. Absent: pages are mapped one by one. */
-  frameOf?(vaddr: number): number;
-}
 
 /** A device that uses the container, as the container sees it. */
 export interface DmaUser {

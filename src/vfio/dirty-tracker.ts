@@ -4,8 +4,8 @@
  */
 import { type Iova, PAGE_SIZE } from '../memory/address.ts';
 import type { PinTableWriter } from '../pin-table/writer.ts';
-import type { Backing, DmaMapping } from './container.ts';
 import { VfioError } from './errors.ts';
+import type { Backing, DmaMapping } from './mapping.ts';
 import { spanText, takenBy } from './mapping-rules.ts';
 
 /** What a tracker needs of its container. */

@@ -10,7 +10,7 @@ import { hex } from '../memory/address.ts';
 import { VfioError } from './errors.ts';
 
 // The package is CommonJS: under Node its class is the default export's `default`.
-const BTree = BTreeModule.default;
+export const BTree = BTreeModule.default;
 
 /** Live mappings a container takes: the default of the kernel's dma_entry_limit. */
 export const DMA_ENTRY_LIMIT = 65535;
@@ -28,77 +28,8 @@ export interface Span {
  */
 export type Straddling = 'refuse' | 'keep' | 'whole';
 
-const endOf = ({ iova, size }: Span): number => iova + size;
+export const endOf = ({ iova, size }: Span): number => iova + size;
 export const spanText = ({ iova, size }: Span): string => `${hex(iova)} +${hex(size)}`;
-
-/** One container's mappings. */
-export class Mappings<M extends Span> {
-  readonly limit: number;
-  readonly #tree = new BTree<number, M>();
-
-  constructor(limit: number = DMA_ENTRY_LIMIT) {
-    this.limit = limit;
-  }
-
-  get size(): number {
-    return this.#tree.size;
-  }
-
-  /** Mappings that may still be added: what VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL reports. */
-  get available(): number {
-    return this.limit - this.#tree.size;
-  }
-
-  /** All mappings in ascending order. */
-  values(): IterableIterator<M> {
-    return this.#tree.values();
-  }
-
-  /** The mapping that covers `iova`. */
-  at(iova: number): M | undefined {
-    const below = this.#tree.getPairOrNextLower(iova)?.[1];
-    return below && endOf(below) > iova ? below : undefined;
-  }
-
-  /** A mapping that shares a place with `span`: the highest of them. */
-  overlapping(span: Span): M | undefined {
-    const below = this.#tree.nextLowerPair(endOf(span))?.[1];
-    return below && endOf(below) > span.iova ? below : undefined;
-  }
-
-  /** Visits the mappings that intersect [start, end) in ascending order. The visitor must not change the set. */
-  forEach(start: number, end: number, visit: (mapping: M) => void): void {
-    const first = this.at(start);
-    this.#tree.forRange(first?.iova ?? start, end, false, (_iova, mapping) => visit(mapping));
-  }
-
-  /**
-   * Whether `span` may be added; as in the kernel an overlap is found before the limit.
-   * @throws VfioError EEXIST, ENOSPC
-   */
-  checkFree(span: Span): void {
-    checkRoom(span, this.overlapping(span), this.#tree.size, this.limit);
-  }
-
-  /** Adds a mapping that {@link checkFree} has let pass. */
-  add(mapping: M): void {
-    this.#tree.set(mapping.iova, mapping);
-  }
-
-  remove(mapping: Span): void {
-    this.#tree.delete(mapping.iova);
-  }
-
-  /**
-   * The mappings that an unmap of `span` removes, in ascending order.
-   * @throws VfioError EINVAL under `refuse`
-   */
-  taken(span: Span, straddling: Straddling): M[] {
-    const touched: M[] = [];
-    this.forEach(span.iova, endOf(span), (mapping) => touched.push(mapping));
-    return takenBy(straddling, span, touched);
-  }
-}
 
 /**
  * Whether `span` may be added to `live` mappings, of which `other` overlaps it; an overlap is found before the limit.

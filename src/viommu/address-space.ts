@@ -6,15 +6,9 @@ import { nowUs } from '#host';
 import type { Gpa, Iova } from '../memory/address.ts';
 import { PAGE_SIZE, PERM_RW } from '../memory/address.ts';
 import type { RamRegion } from '../memory/guest-ram.ts';
+import type { Completion } from './completion.ts';
 import { PageRun } from './map-batcher.ts';
-import type {
-  Completion,
-  DmaWindow,
-  IovaRange,
-  MapNotifier,
-  Translation,
-  TranslationSource,
-} from './notifier.ts';
+import type { DmaWindow, IovaRange, MapNotifier, Translation, TranslationSource } from './notifier.ts';
 
 /** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
 export type AddressSpaceKind = 'system' | 'iommu' | 'blocked';

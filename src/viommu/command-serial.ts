@@ -1,22 +1,7 @@
-/**
- * One command after the other: nothing a guest writes may overtake what it wrote before (R6).
- */
-import type { Completion } from './notifier.ts';
+import type { Completion } from './completion.ts';
 
 /** A guest can have this many register commands waiting; a correct driver waits for each one. */
 export const PENDING_COMMAND_LIMIT = 64;
-
-/** Runs `next` when `work` is complete: at once if it already is. */
-export function after(work: Completion, next: () => Completion): Completion {
-  return work ? work.then(next) : next();
-}
-
-/** Complete when all of them are. */
-export function all(works: readonly Completion[]): Completion {
-  const pending = works.filter((work) => work !== undefined);
-  if (pending.length === 0) return undefined;
-  return pending.length === 1 ? pending[0] : Promise.all(pending).then(() => {});
-}
 
 /** Runs commands in order, each when its predecessor is complete: synchronously as long as nothing pends. */
 export class CommandSerial {

@@ -6,7 +6,7 @@ import { PERM_RW } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
 import { decodeState, encodeState } from '../proto/state-codec.ts';
 import type { DeviceAddressSpace } from './address-space.ts';
-import type { Completion } from './notifier.ts';
+import type { Completion } from './completion.ts';
 import type { TranslateResult, VIommu } from './viommu.ts';
 
 export class NoIommu implements VIommu {

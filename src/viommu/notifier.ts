@@ -2,9 +2,7 @@
  * What a vIOMMU knows of the world behind it: a map/unmap notifier per device, never the container itself.
  */
 import type { Gpa, Iova } from '../memory/address.ts';
-
-/** Undefined when the work is already done; otherwise a promise of its end. Saves a turn on the usual path. */
-export type Completion = Promise<void> | undefined;
+import type { Completion } from './completion.ts';
 
 /** One live translation of a device's address space; sizes are bytes, `perm` is PERM_READ | PERM_WRITE. */
 export interface Translation {

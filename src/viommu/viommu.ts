@@ -3,7 +3,7 @@
  */
 import type { Gpa, Iova } from '../memory/address.ts';
 import type { DeviceAddressSpace } from './address-space.ts';
-import type { Completion } from './notifier.ts';
+import type { Completion } from './completion.ts';
 
 /** The answer to a device's request. `reason` is the model's own fault code (VT-d's are in hex in its spec). */
 export type TranslateResult =

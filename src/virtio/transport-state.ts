@@ -8,7 +8,7 @@ import { decodeState, encodeState, type StateReader, type StateValues } from '..
 import type { RegisterFile } from '../registers/register-file.ts';
 import { type DeviceBits, registerValues, restoreRegisters } from '../registers/register-state.ts';
 import type { DeviceQueue, QueueState } from './device-queue.ts';
-import type { MmioRegister } from './mmio-transport.ts';
+import type { MmioRegister } from './mmio-registers.ts';
 
 const KIND = 'virtio-mmio';
 const VERSION = 1;

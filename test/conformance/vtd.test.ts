@@ -5,8 +5,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { after, describe, it } from 'mocha';
+import { VectorFormatError } from '../../src/conformance/outcome.ts';
 import { runVtdVectors } from '../../src/conformance/vtd/run.ts';
-import { VectorFormatError } from '../../src/conformance/vtd/vectors.ts';
 
 const FOLDER = new URL('../data/vtd/', import.meta.url);
 const FILES = readdirSync(FOLDER).filter((name) => name.endsWith('.json.gz'));

@@ -5,7 +5,8 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import type { BarIndex, ModelFactory } from '../../src/device/model.ts';
+import type { BarIndex } from '../../src/device/bar-region.ts';
+import type { ModelFactory } from '../../src/device/model.ts';
 import { DeviceHarness } from '../../src/device/sdk/harness.ts';
 import { BUFFER_BASE, BUFFER_BYTES } from '../../src/models/edu/edu.ts';
 import { MODELS } from '../../src/models/index.ts';

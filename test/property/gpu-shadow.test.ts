@@ -17,7 +17,8 @@ import {
 import { GuestRam } from '../../src/memory/guest-ram.ts';
 import { HPA_BASE } from '../../src/memory/host-memory.ts';
 import { GpuSpaces } from '../../src/models/vgpu/mmu/address-spaces.ts';
-import { type ShadowEntry, ShadowPageTable } from '../../src/models/vgpu/mmu/shadow-page-table.ts';
+import type { ShadowEntry } from '../../src/models/vgpu/mmu/shadow-entries.ts';
+import { ShadowPageTable } from '../../src/models/vgpu/mmu/shadow-page-table.ts';
 import { VRAM_ADDRESS, VRAM_PFN } from '../../src/models/vgpu/mmu/vram.ts';
 import { framePfn, PinTableReader } from '../../src/pin-table/reader.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';

@@ -5,8 +5,8 @@ import { yieldTurn } from '#host';
 import { type Gpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import type { RamRegion } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace, DIVERGENCE_LIMIT } from '../../src/viommu/address-space.ts';
+import type { Completion } from '../../src/viommu/completion.ts';
 import type {
-  Completion,
   IovaRange,
   MapNotifier,
   MapOutcome,

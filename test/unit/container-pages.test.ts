@@ -4,7 +4,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { type Iova, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
-import type { DmaMapping } from '../../src/vfio/container.ts';
+import type { DmaMapping } from '../../src/vfio/mapping.ts';
 import { type ContainerRig, containerRig } from '../fixtures/container-fakes.ts';
 
 const held = ({ container }: ContainerRig): DmaMapping[] => {

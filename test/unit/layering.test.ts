@@ -133,6 +133,10 @@ function folderGraph(files: readonly SourceFile[]): Map<string, Set<string>> {
   return graph;
 }
 
+/** Every file of the sources with the files that it imports, imports of types alone included. */
+const fileGraph = (files: readonly SourceFile[]): Map<string, Set<string>> =>
+  new Map(files.map(({ path, imports }) => [path, new Set(imports)]));
+
 const SRC = sources('src');
 const WORKERS = sources('workers');
 
@@ -149,6 +153,10 @@ describe('the floors of the repository', () => {
 
   it('has no cycle between folders', () => {
     expect(cycleIn(folderGraph(SRC))).to.equal(undefined);
+  });
+
+  it('has no cycle between files', () => {
+    expect(cycleIn(fileGraph([...SRC, ...WORKERS]))).to.equal(undefined);
   });
 
   it('imports no file that does not exist', () => {
@@ -232,5 +240,15 @@ describe('the check of the floors itself', () => {
     ]);
     const back = file('src/coordinator/vm.ts', '../viommu/viommu.ts');
     expect(cycleIn(folderGraph([...planted, back]))).to.deep.equal(['viommu', 'coordinator', 'viommu']);
+  });
+
+  it('finds a cycle of two files, also one of types alone', () => {
+    const planted = [
+      sourceFile('src/vfio/a.ts', "import type { B } from './b.ts';"),
+      sourceFile('src/vfio/b.ts', "import type { A } from './a.ts';"),
+      sourceFile('src/vfio/c.ts', "import { a } from './a.ts';"),
+    ];
+    expect(cycleIn(fileGraph(planted))).to.deep.equal(['src/vfio/a.ts', 'src/vfio/b.ts', 'src/vfio/a.ts']);
+    expect(cycleIn(fileGraph(planted.slice(1)))).to.equal(undefined);
   });
 });

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { defaultHost, MDEV_GPU, SRIOV_GPU, VRAM_MIB } from '../../src/coordinator/default-host.ts';
+import { defaultHost, MDEV_GPU, SRIOV_GPU } from '../../src/coordinator/default-host.ts';
+import { GPU_VRAM_MIB } from '../../src/gpu/types.ts';
 import { ATTRIBUTE_BYTES } from '../../src/mdev/instance.ts';
 import { listJson, listText, typesJson, typesText } from '../../src/mdev/mdevctl-json.ts';
 import { TREE_PARENTS } from '../../src/mdev/recorded-parents.ts';
@@ -171,7 +172,7 @@ describe('the default host', () => {
     expect(refusal(() => tree.write(`${types}/vgpu-16g/create`, UUID_2))).to.equal('transfer:ENOSPC');
     tree.write(`/sys/bus/mdev/devices/${UUID}/remove`, '1');
     tree.write(`${types}/vgpu-16g/create`, UUID_2);
-    expect(VRAM_MIB).to.equal(16384);
+    expect(GPU_VRAM_MIB).to.equal(16384);
   });
 
   it("speaks mdevctl's JSON and text, of mdev parents alone", () => {

@@ -5,7 +5,8 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { yieldTurn } from '#host';
 import * as vtd from '../../src/abi/vtd.ts';
-import type { UnmapRange, VtdDomain } from '../../src/guest/iommu/vtd/domain.ts';
+import type { UnmapRange } from '../../src/guest/iommu/guest-iommu.ts';
+import type { VtdDomain } from '../../src/guest/iommu/vtd/domain.ts';
 import {
   CommandTimeout,
   VtdDriver,

@@ -5,8 +5,8 @@ import { Prng } from '#host';
 import type { Gpa, Hpa, Iova } from '../../src/memory/address.ts';
 import { GuestRam, type RamRegion } from '../../src/memory/guest-ram.ts';
 import { HPA_BASE } from '../../src/memory/host-memory.ts';
+import type { Completion } from '../../src/viommu/completion.ts';
 import type {
-  Completion,
   IovaRange,
   MapNotifier,
   MapOutcome,

@@ -19,10 +19,9 @@ import { DeviceAddressSpace } from '../../viommu/address-space.ts';
 import type { BridgeOptions, SpaprQuirks } from '../../viommu/spapr/bridge.ts';
 import { SpaprIommu } from '../../viommu/spapr/iommu.ts';
 import { MappingRecord } from '../mapping-record.ts';
-import type { StepFailure, VectorOutcome } from '../vtd/run.ts';
+import type { StepFailure, VectorOutcome } from '../outcome.ts';
 import { parseSpaprVectors, type SpaprMachine, type SpaprStep, type SpaprVector } from './vectors.ts';
 
-export type { StepFailure, VectorOutcome } from '../vtd/run.ts';
 export { VectorFormatError } from './vectors.ts';
 
 export interface SpaprVectorOptions {
@@ -293,3 +292,5 @@ function bigEndian(value: bigint): Buffer {
   word.writeBigUInt64BE(BigInt.asUintN(64, value));
   return word;
 }
+
+export type { StepFailure, VectorOutcome } from '../outcome.ts';

@@ -5,8 +5,8 @@ import { Prng } from '#host';
 import { type Gpa, type Hpa, hex } from '../../memory/address.ts';
 import { GuestRam, type HostExtent } from '../../memory/guest-ram.ts';
 import { FRAME_SIZE, HostMemory, HPA_BASE } from '../../memory/host-memory.ts';
-import type { Backing } from '../../vfio/container.ts';
 import { VfioError } from '../../vfio/errors.ts';
+import type { Backing } from '../../vfio/mapping.ts';
 
 /** Host memory for what came without an fd: option ROMs, the BIOS. */
 export const ROM_SLAB_SIZE = 8 * FRAME_SIZE;

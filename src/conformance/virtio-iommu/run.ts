@@ -5,8 +5,7 @@
 import * as format from '../../abi/virtio-iommu.ts';
 import { DEFAULT_PROBE_SIZE } from '../../viommu/virtio/iommu.ts';
 import type { Quirks } from '../../viommu/virtio/quirks.ts';
-import type { StepFailure, VectorOutcome } from '../vtd/run.ts';
-import { VectorFormatError } from '../vtd/vectors.ts';
+import { type StepFailure, VectorFormatError, type VectorOutcome } from '../outcome.ts';
 import { EXPECTATIONS } from './expect.ts';
 import {
   DEFAULT_EVENT_BUFFERS,
@@ -17,9 +16,6 @@ import {
 } from './machine.ts';
 import { type Got, hex, OPERATIONS, parseEvents, rawDescriptors } from './steps.ts';
 import { type Step, type Vector, vectorShape } from './vectors.ts';
-
-export type { StepFailure, VectorOutcome } from '../vtd/run.ts';
-export { VectorFormatError } from '../vtd/vectors.ts';
 
 export interface VirtioIommuRunOptions {
   readonly quirks: Quirks;
@@ -191,3 +187,6 @@ const requesterIdOf = (bdf: string): number => {
   ];
   return (bus << 8) | (device << 3) | fn;
 };
+
+export type { StepFailure, VectorOutcome } from '../outcome.ts';
+export { VectorFormatError } from '../outcome.ts';

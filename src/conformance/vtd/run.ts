@@ -11,23 +11,8 @@ import type { TranslateResult } from '../../viommu/viommu.ts';
 import { IntelIommu } from '../../viommu/vtd/iommu.ts';
 import type { Quirks } from '../../viommu/vtd/registers.ts';
 import { MappingRecord } from '../mapping-record.ts';
+import type { StepFailure, VectorOutcome } from '../outcome.ts';
 import { type DmaStep, devicesOf, parseVtdVectors, type VtdStep, type VtdVector } from './vectors.ts';
-
-/** A step that gave something else than the recorded machine. */
-export interface StepFailure {
-  readonly step: number;
-  readonly op: string;
-  readonly expected: string;
-  readonly got: string;
-}
-
-/** What became of one vector. `reason` says why it was skipped. */
-export interface VectorOutcome {
-  readonly name: string;
-  readonly status: 'passed' | 'failed' | 'skipped';
-  readonly reason?: string;
-  readonly failures: readonly StepFailure[];
-}
 
 export interface VtdVectorOptions {
   /** `spec`: steps marked as QEMU's quirks are not compared. `qemu`: they are, and the model answers as QEMU. */

@@ -2,6 +2,7 @@
  * The format of recorded VT-d vectors: a JSON array, each with a unit, its devices and steps run in order.
  */
 import { z } from 'zod';
+import { VectorFormatError } from '../outcome.ts';
 
 /** Bytes of one DMA or of one access to memory. */
 const LENGTH_LIMIT = 2 ** 24;
@@ -59,11 +60,6 @@ const vector = z.object({
 export type VtdVector = z.infer<typeof vector>;
 export type VtdStep = z.infer<typeof step>;
 export type DmaStep = Extract<VtdStep, { readonly op: 'dma_read' | 'dma_write' }>;
-
-/** Thrown for input that is no VT-d vector, naming file, vector, step and field. */
-export class VectorFormatError extends Error {
-  override name = 'VectorFormatError';
-}
 
 /** Checks a whole file. @param file named in errors @throws VectorFormatError for the first thing that is wrong */
 export function parseVtdVectors(vectors: unknown, file = 'VT-d vectors'): VtdVector[] {

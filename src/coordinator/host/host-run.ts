@@ -10,7 +10,7 @@ import type { Frame, FrameHeader, FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { Coordinator, type Migrations } from '../coordinator.ts';
 import type { GpuSettings } from '../gpu-pool.ts';
-import type { VmConfig } from '../vm/config.ts';
+import type { ArrivedVm, VmConfig } from '../vm/config.ts';
 import { HostSocket } from '../vm/migration/host-socket.ts';
 import { Incoming } from '../vm/migration/incoming.ts';
 import type { Vm } from '../vm/vm.ts';
@@ -115,7 +115,7 @@ export class HostRun {
     };
   }
 
-  #track(vm: Vm, result: Promise<FrameBodies['vmResult']>): void {
+  #track(vm: ArrivedVm, result: Promise<FrameBodies['vmResult']>): void {
     const sent = result.then((body) => {
       if (!body.moved) this.#done++;
       this.#send('vmResult', vm.config.vm, body);

@@ -6,7 +6,6 @@ import type { FrameBodies } from '../../proto/schema.ts';
 import type { GpuPool } from '../gpu-pool.ts';
 import type { DeviceSupervisor } from '../workers/supervisor.ts';
 import type { HostSocket } from './migration/host-socket.ts';
-import type { Vm } from './vm.ts';
 
 /** What a VM is made of. */
 export interface VmConfig {
@@ -34,6 +33,11 @@ export interface VmConfig {
   readonly hops: number;
 }
 
+/** A VM that has come from another host, as its new host sees it. */
+export interface ArrivedVm {
+  readonly config: VmConfig;
+}
+
 /** What the VM needs of the coordinator around it. */
 export interface VmSurroundings {
   readonly doorbell: SharedArrayBuffer;
@@ -47,7 +51,7 @@ export interface VmSurroundings {
   /** The way to other hosts; undefined: no VM migrates. */
   readonly hosts: HostSocket | undefined;
   /** A VM from another host goes on here, to this result. */
-  arrived(vm: Vm, result: Promise<FrameBodies['vmResult']>): void;
+  arrived(vm: ArrivedVm, result: Promise<FrameBodies['vmResult']>): void;
   /** Something waits to be served outside the doorbell's turn. */
   again(bit: number): void;
 }

@@ -6,8 +6,8 @@ import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Container } from '../../vfio/container.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import { SpaprContainer } from '../../vfio/spapr-container.ts';
+import type { Completion } from '../../viommu/completion.ts';
 import type {
-  Completion,
   DmaWindow,
   IovaRange,
   MapNotifier,

@@ -4,7 +4,7 @@
  */
 import { nowUs, sleep } from '#host';
 import { MMIO_CHANNEL_BYTES, MmioServer } from '../../channel/mmio-channel.ts';
-import type { Completion } from '../../viommu/notifier.ts';
+import type { Completion } from '../../viommu/completion.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
 
 /** Accesses served per turn: one guest must not starve the others. */

@@ -8,8 +8,9 @@ import protobuf from 'protobufjs/minimal.js';
 import { type DeviceStateRecord, type RegisterValue, writeDeviceStateRecord } from '../../proto/schema.ts';
 import { encodeState, StateError } from '../../proto/state-codec.ts';
 import { RegisterFile } from '../../registers/register-file.ts';
+import { BAR_INDICES } from '../bar-region.ts';
 import { DeviceMemory } from '../memory.ts';
-import { BAR_INDICES, type DeviceModel } from '../model.ts';
+import type { DeviceModel } from '../model.ts';
 
 /** Of the records, raised with every change that an older reader cannot understand. */
 export const DEVICE_STREAM_VERSION = 1;

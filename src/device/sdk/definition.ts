@@ -5,17 +5,10 @@
 import type { Iova } from '../../memory/address.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { RegisterFile, type RegisterSpec } from '../../registers/register-file.ts';
+import { BAR_INDICES, type BarIndex, type BarRegion } from '../bar-region.ts';
+import { DeviceDefinitionError } from '../errors.ts';
 import { DeviceMemory } from '../memory.ts';
-import {
-  BAR_INDICES,
-  type BarIndex,
-  type BarRegion,
-  type DeviceContext,
-  type DeviceOptions,
-  type ModelFactory,
-  type ModelState,
-  type StepResult,
-} from '../model.ts';
+import type { DeviceContext, DeviceOptions, ModelFactory, ModelState, StepResult } from '../model.ts';
 import { checkIdentity, type DeviceIdentity } from './identity.ts';
 
 /** Smallest BAR (PCI Local Bus Specification 3.0 §6.2.5.1) and the largest that a model may declare. */
@@ -72,11 +65,6 @@ export interface DeviceDefinition {
   readonly vectors?: number;
   /** Called once per device, in its worker. */
   create(context: DefinedContext): DeviceBehaviour;
-}
-
-/** A definition, or the export of a model file, that cannot be used: what is wrong, and what is accepted. */
-export class DeviceDefinitionError extends Error {
-  override name = 'DeviceDefinitionError';
 }
 
 /** Types a model file's default export. Checked when the device is built. */

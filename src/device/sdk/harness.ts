@@ -27,9 +27,10 @@ import {
 import { PinTableReader } from '../../pin-table/reader.ts';
 import { PinTableWriter } from '../../pin-table/writer.ts';
 import { encodePng } from '../../report/png.ts';
+import { BAR_INDICES, type BarIndex } from '../bar-region.ts';
 import { DeviceInstance } from '../instance.ts';
 import { MigrationState } from '../migration/states.ts';
-import { BAR_INDICES, type BarIndex, type DeviceModel, type ModelFactory } from '../model.ts';
+import type { DeviceModel, ModelFactory } from '../model.ts';
 import { type DeviceDefinition, factoryOf } from './definition.ts';
 
 /** Steps in which a model must come to rest, unless a test says otherwise. */

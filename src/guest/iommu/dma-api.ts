@@ -5,16 +5,8 @@ import { nowUs } from '#host';
 import { type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../../memory/address.ts';
 import type { Latencies } from '../../report/histograms.ts';
 import { InFlight } from '../in-flight.ts';
+import type { DmaDomain } from './guest-iommu.ts';
 import type { IovaAllocator } from './iova-allocator.ts';
-import type { MapRange } from './vtd/domain.ts';
-
-/** What the DMA API needs of a domain, whichever vIOMMU it is one of. */
-export interface DmaDomain {
-  /** Resolves when devices see the mappings. */
-  mapAll(ranges: readonly MapRange[]): Promise<void>;
-  /** Resolves, with the bytes that were mapped, when no device can use them any more. */
-  unmap(iova: number, size: number): Promise<number>;
-}
 
 /** Pages mapped for a device: page i of the buffer is at `iovas[i]`. */
 export interface DmaBuffer {

@@ -1,9 +1,3 @@
-/**
- * What a guest's script may ask of a vIOMMU, whichever it is: `vm.iommu()` answers it for every word but `none`.
- */
-import type { DmaDomain } from './dma-api.ts';
-import type { MapRange, UnmapRange } from './vtd/domain.ts';
-
 /** An IOVA→GPA address space that devices can be attached to. Addresses and sizes are bytes, multiples of 4 KiB. */
 export interface GuestDomain extends DmaDomain {
   /** Its number: it is {@link GuestIommu.domain} of it, also on another host. */
@@ -69,4 +63,26 @@ export interface GuestIommu {
    * @throws InFlightError while a call of it or of its domains is under way
    */
   save(): unknown;
+}
+
+export interface MapRange {
+  readonly iova: number;
+  readonly gpa: number;
+  /** Bytes, a multiple of 4 KiB. */
+  readonly size: number;
+  /** PERM_READ | PERM_WRITE */
+  readonly perm: number;
+}
+
+export interface UnmapRange {
+  readonly iova: number;
+  readonly size: number;
+}
+
+/** What the DMA API needs of a domain, whichever vIOMMU it is one of. */
+export interface DmaDomain {
+  /** Resolves when devices see the mappings. */
+  mapAll(ranges: readonly MapRange[]): Promise<void>;
+  /** Resolves, with the bytes that were mapped, when no device can use them any more. */
+  unmap(iova: number, size: number): Promise<number>;
 }

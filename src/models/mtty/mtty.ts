@@ -5,7 +5,8 @@
  */
 
 import { MTTY_PORT_BYTES, mttyIdentity } from '../../abi/mtty.ts';
-import type { BarRegion, DeviceContext, DeviceModel, ModelState, StepResult } from '../../device/model.ts';
+import type { BarRegion } from '../../device/bar-region.ts';
+import type { DeviceContext, DeviceModel, ModelState, StepResult } from '../../device/model.ts';
 import type { StateReader, StateValues } from '../../device/sdk/index.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { UART_FIFO_BYTES, UART_REGISTERS, UART_STATE_MAX, Uart } from './uart.ts';

@@ -3,7 +3,8 @@
  */
 import { type Iova, PAGE_SIZE } from '../../memory/address.ts';
 import { Engine } from './engine/engine.ts';
-import { type ShadowEntry, ShadowPageTable } from './mmu/shadow-page-table.ts';
+import type { ShadowEntry } from './mmu/shadow-entries.ts';
+import { ShadowPageTable } from './mmu/shadow-page-table.ts';
 import { VRAM_PFN } from './mmu/vram.ts';
 import { SOUND_PARTS, type VgpuParts } from './vgpu.ts';
 

@@ -14,9 +14,9 @@ import {
   VGPU_REGISTERS,
   type VgpuRegister,
 } from '../../abi/vgpu/vgpu.ts';
+import type { BarRegion } from '../../device/bar-region.ts';
 import type { DeviceMemory } from '../../device/memory.ts';
 import type {
-  BarRegion,
   DeviceContext,
   DeviceModel,
   ModelState,

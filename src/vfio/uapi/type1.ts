@@ -7,8 +7,9 @@
  */
 import { PERM_READ, PERM_WRITE } from '../../memory/address.ts';
 import { VfioError } from '../errors.ts';
-import { DMA_ENTRY_LIMIT, Mappings } from '../mapping-rules.ts';
+import { DMA_ENTRY_LIMIT } from '../mapping-rules.ts';
 import { checkBitmap, checkLoggable, DirtyLog, type UserBitmap } from './dirty-log.ts';
+import { Mappings } from './mapping-tree.ts';
 import { PinList } from './pin-list.ts';
 import type { UserMemory } from './user-memory.ts';
 import * as wire from './vfio-uapi.ts';

@@ -17,14 +17,8 @@ import {
 import { hex } from '../../memory/address.ts';
 import type { RamRegion } from '../../memory/guest-ram.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { after, all } from '../command-serial.ts';
-import type {
-  Completion,
-  DmaWindow,
-  Translation,
-  TranslationSource,
-  TranslationVisitor,
-} from '../notifier.ts';
+import { after, all, type Completion } from '../completion.ts';
+import type { DmaWindow, Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
 import { type TceBudget, TceWindow, type WindowShape } from './tce-window.ts';
 
 /** `spec`: LoPAR's answers; `qemu`: those of QEMU's pseries machine where it differs. */

@@ -4,7 +4,7 @@
 
 import * as spapr from '../../abi/spapr.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
-import type { Completion } from '../notifier.ts';
+import type { Completion } from '../completion.ts';
 import type { HypercallResult } from './hypercalls.ts';
 
 /** Makes a call: see SpaprIommu.hypercall. */

@@ -19,7 +19,7 @@ import {
   TCE_LIST_BYTES,
 } from '../../abi/spapr.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
-import type { Completion } from '../notifier.ts';
+import type { Completion } from '../completion.ts';
 import type { SpaprQuirks } from './bridge.ts';
 import { decodeTce, type TceWindow } from './tce-window.ts';
 

@@ -10,7 +10,7 @@ import type { Gpa, Iova } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
 import { CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
-import type { Completion } from '../notifier.ts';
+import type { Completion } from '../completion.ts';
 import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
 import { type BridgeOptions, SpaprBridge, type SpaprQuirks } from './bridge.ts';
 import { CallPage } from './call-page.ts';

@@ -12,7 +12,7 @@ import {
   RTAS_PARAMETER_ERROR,
   RTAS_SUCCESS,
 } from '../../abi/spapr.ts';
-import type { Completion } from '../notifier.ts';
+import type { Completion } from '../completion.ts';
 import { type SpaprBridge, WINDOW_ENTRY_LIMIT, WINDOW_SLOTS } from './bridge.ts';
 
 /** An RTAS call's answer: its status (signed) and the results that it wrote, from the second on. */

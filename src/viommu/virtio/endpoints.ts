@@ -3,8 +3,7 @@
  */
 import * as format from '../../abi/virtio-iommu.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { all } from '../command-serial.ts';
-import type { Completion } from '../notifier.ts';
+import { all, type Completion } from '../completion.ts';
 import { Domain, type WorkMeter } from './domain.ts';
 import type { Behaviour } from './quirks.ts';
 

@@ -3,8 +3,7 @@
  */
 import { FUNCTION_MASKS, RID_PASID } from '../../abi/vtd.ts';
 import { type DeviceAddressSpace, IOVA_LIMIT } from '../address-space.ts';
-import { all } from '../command-serial.ts';
-import type { Completion } from '../notifier.ts';
+import { all, type Completion } from '../completion.ts';
 import type { Invalidation } from './invalidation.ts';
 import type { DomainTables } from './page-tables.ts';
 

@@ -7,7 +7,7 @@
 
 import * as vtd from '../../abi/vtd.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
-import type { Completion } from '../notifier.ts';
+import type { Completion } from '../completion.ts';
 import { decodeDescriptor, type Invalidation } from './invalidation.ts';
 import type { Quirks, VtdRegisterFile } from './registers.ts';
 

@@ -5,8 +5,7 @@
 import * as spapr from '../../../abi/spapr.ts';
 import { hex } from '../../../memory/address.ts';
 import { numbersOf, type Run, runsOf } from '../../run-length.ts';
-import type { GuestDomain } from '../guest-iommu.ts';
-import type { MapRange, UnmapRange } from '../vtd/domain.ts';
+import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { HypercallTimeout, type SpaprCalls } from './hypercalls.ts';
 
 /** A window as the device tree or ibm,create-pe-dma-window tells it. */

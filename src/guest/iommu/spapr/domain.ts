@@ -5,8 +5,7 @@
 import { hex, isAligned, PAGE_SIZE } from '../../../memory/address.ts';
 import type { InFlight } from '../../in-flight.ts';
 import { Mutex } from '../../mutex.ts';
-import type { GuestDomain } from '../guest-iommu.ts';
-import type { MapRange, UnmapRange } from '../vtd/domain.ts';
+import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { type SpaprDomain, WindowRangeError } from './driver.ts';
 
 /** By bus address, a page: its GPA plus its permissions. */

@@ -9,8 +9,7 @@ import { S_OK, STATUS_NAMES } from '../../../abi/virtio-iommu.ts';
 import { hex, isAligned } from '../../../memory/address.ts';
 import type { InFlight } from '../../in-flight.ts';
 import { Mutex } from '../../mutex.ts';
-import type { GuestDomain } from '../guest-iommu.ts';
-import type { MapRange, UnmapRange } from '../vtd/domain.ts';
+import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { mapRequest, unmapRequest } from './requests.ts';
 
 // The package is CommonJS: under Node its class is the default export's `default`.

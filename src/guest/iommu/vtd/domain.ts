@@ -4,22 +4,8 @@
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { InFlight } from '../../in-flight.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
-import type { GuestDomain } from '../guest-iommu.ts';
+import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { type EntryEncoding, PageTableEditor, type PageTablesState } from './page-table-editor.ts';
-
-export interface MapRange {
-  readonly iova: number;
-  readonly gpa: number;
-  /** Bytes, a multiple of 4 KiB. */
-  readonly size: number;
-  /** PERM_READ | PERM_WRITE */
-  readonly perm: number;
-}
-
-export interface UnmapRange {
-  readonly iova: number;
-  readonly size: number;
-}
 
 /** What a domain needs of its driver. */
 export interface DomainHost {

@@ -9,10 +9,10 @@ import { InFlight } from '../../in-flight.ts';
 import { Mutex } from '../../mutex.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
-import type { GuestFault, GuestIommu } from '../guest-iommu.ts';
+import type { GuestFault, GuestIommu, UnmapRange } from '../guest-iommu.ts';
 import type { DeviceTables, DeviceTablesState } from './context-tables.ts';
 import { CONTEXT_GLOBAL, IOTLB_GLOBAL, PASID_CACHE_GLOBAL } from './descriptors.ts';
-import { type DomainHost, type UnmapRange, VtdDomain, type VtdDomainState } from './domain.ts';
+import { type DomainHost, VtdDomain, type VtdDomainState } from './domain.ts';
 import { type Descriptor, VtdQueue, type VtdQueueState } from './invalidation-queue.ts';
 import {
   MODES,

@@ -4,7 +4,8 @@
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
-import type { UnmapRange, VtdDomain } from './domain.ts';
+import type { UnmapRange } from '../guest-iommu.ts';
+import type { VtdDomain } from './domain.ts';
 import { VtdDriver, type VtdDriverState } from './driver.ts';
 
 /** Invalidations made before the first is forgotten: the VM is then under load. */

@@ -18,8 +18,8 @@ import {
   gpuEntryIova,
   gpuPageBytes,
 } from '../../../abi/vgpu/memory.ts';
+import type { BarRegion } from '../../../device/bar-region.ts';
 import { type DeviceDma, DMA_FAULT, DMA_OK, type DmaStatus } from '../../../device/dma.ts';
-import type { BarRegion } from '../../../device/model.ts';
 import { type Iova, PAGE_2M, PAGE_SIZE, PERM_WRITE } from '../../../memory/address.ts';
 import { VRAM_ADDRESS } from './vram.ts';
 

@@ -1,8 +1,4 @@
-/**
- * Shadow entries by GPU virtual page: arrays of 512, one for each 2 MiB of addresses in use. A copy looks at each of its
- * pages twice; neighbours are neighbours here, which in one large map they are not.
- */
-import type { ShadowEntry } from './shadow-page-table.ts';
+import type { Iova } from '../../../memory/address.ts';
 
 const REGION_PAGES = 512;
 
@@ -50,4 +46,14 @@ export class ShadowEntries {
       entries.filter((entry) => entry !== undefined),
     );
   }
+}
+
+export interface ShadowEntry {
+  /** GPU virtual page number. */
+  readonly va: number;
+  /** From VRAM_ADDRESS on: an offset in VRAM. */
+  readonly iova: Iova;
+  /** From VRAM_PFN on: a page of VRAM. */
+  readonly pfn: number;
+  readonly perm: number;
 }

@@ -10,21 +10,11 @@
 import { type DeviceDma, DMA_FAULT } from '../../../device/dma.ts';
 import { type Iova, PAGE_SIZE, PERM_READ } from '../../../memory/address.ts';
 import type { PteSource } from './page-walk.ts';
-import { ShadowEntries } from './shadow-entries.ts';
+import { ShadowEntries, type ShadowEntry } from './shadow-entries.ts';
 import { VRAM_ADDRESS, VRAM_PFN } from './vram.ts';
 
 /** Shadow entries, and with them pins, that one vGPU holds at most: 256 MiB of memory. */
 export const SHADOW_LIMIT = 65536;
-
-export interface ShadowEntry {
-  /** GPU virtual page number. */
-  readonly va: number;
-  /** From VRAM_ADDRESS on: an offset in VRAM. */
-  readonly iova: Iova;
-  /** From VRAM_PFN on: a page of VRAM. */
-  readonly pfn: number;
-  readonly perm: number;
-}
 
 /** Why a GPU virtual address did not translate, for the guest's fault registers. */
 export interface GpuFault {

@@ -3,8 +3,8 @@
  */
 
 import { APERTURE_BYTES } from '../../../abi/vgpu/vgpu.ts';
+import type { BarRegion } from '../../../device/bar-region.ts';
 import { DeviceMemory } from '../../../device/memory.ts';
-import type { BarRegion } from '../../../device/model.ts';
 import type { SeatHandle } from '../../../gpu/engine-slot.ts';
 import { PAGE_SIZE } from '../../../memory/address.ts';
 
