@@ -12,7 +12,7 @@ import { type MmioPort, REGION_BAR0, REGION_CONFIG } from '../src/channel/mmio-c
 import { GpuPool } from '../src/coordinator/gpu-pool.ts';
 import type { DeviceOptions } from '../src/device/model.ts';
 import type { DeviceTask } from '../src/device/runtime.ts';
-import type { SeatHandle } from '../src/gpu/engine-slot.ts';
+import type { GpuSlotHandle } from '../src/gpu/engine-slot.ts';
 import { type Gpa, type Hpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../src/memory/address.ts';
 import { GuestRam } from '../src/memory/guest-ram.ts';
 import { HPA_BASE } from '../src/memory/host-memory.ts';
@@ -63,12 +63,12 @@ export class ThreadedVgpu {
   }
 
   /** Starts the thread and enables ring and interrupts. */
-  async start(name: string, seat: SeatHandle, command: Command): Promise<void> {
-    const options: DeviceOptions & { readonly seat: SeatHandle } = { fault: '', seat };
+  async start(name: string, slot: GpuSlotHandle, command: Command): Promise<void> {
+    const options: DeviceOptions & { readonly slot: GpuSlotHandle } = { fault: '', slot };
     const task: DeviceTask = {
       process: 0,
       vm: 0,
-      device: seat.seat,
+      device: slot.slot,
       name,
       model: 'vgpu',
       modelSource: '',

@@ -39,7 +39,7 @@ const PROBE_EVERY = 5;
 const LOADED_ROUNDS = 4;
 
 /** One device's part in the scenario. */
-interface Station {
+interface DeviceSlot {
   readonly gpu: GuestGpu;
   readonly load: SteadyLoad;
   /** What the window's IOVA can mean: identity, domain A, domain B. */
@@ -50,9 +50,9 @@ interface Station {
   readonly window: readonly Iova[];
 }
 
-async function makeStation(vm: GuestVm, gpu: GuestGpu): Promise<Station> {
+async function makeStation(vm: GuestVm, gpu: GuestGpu): Promise<DeviceSlot> {
   const identity = allocatePages(vm, WINDOW_PAGES, true);
-  const station: Station = {
+  const station: DeviceSlot = {
     gpu,
     load: new SteadyLoad(vm, gpu, LOAD_VA, LOAD_PAGES),
     identity,
@@ -70,7 +70,7 @@ async function makeStation(vm: GuestVm, gpu: GuestGpu): Promise<Station> {
  */
 async function checkWindow(
   vm: GuestVm,
-  { gpu, identity, inA, inB }: Station,
+  { gpu, identity, inA, inB }: DeviceSlot,
   meant: readonly Gpa[],
 ): Promise<void> {
   const value = vm.prng.next32();
@@ -89,7 +89,7 @@ async function checkWindow(
 async function makeDomain(
   vm: GuestVm,
   iommu: GuestIommu,
-  station: Station,
+  station: DeviceSlot,
   window: readonly Gpa[],
 ): Promise<GuestDomain> {
   const domain = iommu.createDomain();
@@ -101,7 +101,7 @@ async function makeDomain(
 }
 
 /** Faults one at a time, so that the guest finds each of them where its hardware reports faults. */
-async function checkFaultRecord(vm: GuestVm, iommu: GuestIommu, { gpu }: Station): Promise<void> {
+async function checkFaultRecord(vm: GuestVm, iommu: GuestIommu, { gpu }: DeviceSlot): Promise<void> {
   await iommu.readFaults();
   const buffer = await gpu.dma.map(allocatePages(vm, 1));
   await gpu.driver.map(CHURN_VA, buffer.iovas);
@@ -124,8 +124,8 @@ export default scenario({
   ramMiB: 64,
 
   async guest(vm: GuestVm): Promise<void> {
-    const stations = new Map<GuestGpu, Station>();
-    const all = (work: (station: Station) => Promise<void>) =>
+    const stations = new Map<GuestGpu, DeviceSlot>();
+    const all = (work: (station: DeviceSlot) => Promise<void>) =>
       vm.eachGpu(async (gpu) => {
         const station = stations.get(gpu);
         if (station) await work(station);

@@ -102,14 +102,14 @@ export default scenario({
 
     await vm.phase('hang and reset');
     const pages = await workBuffer(vm, victim);
-    const before = await vm.gpuFigures();
+    const before = await vm.gpuStats();
     const recoveries: number[] = [];
     for (let i = 0; i < HANGS; i++) recoveries.push(await hang(vm, victim, pages));
     vm.verify.check(
       victim.driver.hangs === HANGS,
       `${victim.name}: ${victim.driver.hangs} resets of the engine for ${HANGS} hangs`,
     );
-    const usage = usageBetween(before, await vm.gpuFigures());
+    const usage = usageBetween(before, await vm.gpuStats());
     vm.note(
       `${victim.name}: ${HANGS} hangs, each ended by a reset of the engine within ` +
         `${(Math.max(...recoveries) / 1000).toFixed(1)} ms; ${usage[0]?.preemptions} preemptions while it hung`,

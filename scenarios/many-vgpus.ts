@@ -2,7 +2,7 @@
  * Many vGPUs: what does each cost in memory and start-up time, and do they all work at once?
  *
  * Every vGPU runs in its own worker. Each VM: identity work → enable translation → strict churn → disable →
- * identity work. Bare workers measured in the same run are the baseline.
+ * identity work. Baseline workers measured in the same run are the baseline.
  */
 import { churnRound, type GuestDomain, type GuestGpu, type GuestVm, SteadyLoad, scenario } from 'mdevsim';
 
@@ -19,7 +19,7 @@ export default scenario({
   vgpus: 4,
   ramMiB: 32,
   timeoutMs: 300_000,
-  bareWorkers: 32,
+  baselineWorkers: 32,
 
   async guest(vm: GuestVm): Promise<void> {
     const loads = new Map<GuestGpu, SteadyLoad>();

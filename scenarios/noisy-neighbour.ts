@@ -117,9 +117,9 @@ class Worker {
 /** What the engine was used for, once everything has settled and `ms` have passed. */
 async function measure(vm: GuestVm, ms: number): Promise<VgpuUsage[]> {
   await vm.sleep(SETTLE_MS);
-  const before = await vm.gpuFigures();
+  const before = await vm.gpuStats();
   await vm.sleep(ms);
-  return usageBetween(before, await vm.gpuFigures());
+  return usageBetween(before, await vm.gpuStats());
 }
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);

@@ -19,7 +19,7 @@ export {
 } from './device/sdk/harness.ts';
 export * from './device/sdk/index.ts';
 export { POLICIES, type Policy, type Scheduling } from './gpu/policy.ts';
-export { jainIndex, usageBetween, type VgpuFigures, type VgpuUsage } from './gpu/stats.ts';
+export { jainIndex, usageBetween, type VgpuStats, type VgpuUsage } from './gpu/stats.ts';
 export type { GpuContext, GpuMapping } from './guest/gpu/context.ts';
 export type { GpuCommand, GpuCompletion } from './guest/gpu/driver.ts';
 export {
@@ -39,12 +39,12 @@ export type {
   GuestIommu,
   GuestIommuCapabilities,
 } from './guest/iommu/guest-iommu.ts';
-export { type DmaWindow, type SpaprDomain, SpaprDriver } from './guest/iommu/spapr/driver.ts';
+export { type DmaWindow, type SpaprDmaWindow, SpaprDriver } from './guest/iommu/spapr/driver.ts';
 export type { VirtioIommuDomain, VirtioIommuDriver, VirtioIommuFault } from './guest/iommu/virtio/driver.ts';
 export type { VtdDomain } from './guest/iommu/vtd/domain.ts';
 export type { VtdDriver } from './guest/iommu/vtd/driver.ts';
 export { type MigrateOptions, type Pause, VmMovedError } from './guest/migration.ts';
-export { MigrationError, type MigrationFigures, type MigrationRound } from './guest/migration-settings.ts';
+export { MigrationError, type MigrationRound, type MigrationStats } from './guest/migration-settings.ts';
 export { type GuestPciDevice, InterruptTimeoutError } from './guest/pci-device.ts';
 export {
   allocatePages,

@@ -1,6 +1,6 @@
 /**
  * Entry of a worker that does nothing: what a vGPU's memory and start-up time are compared with.
  */
-import { bareWorkerBody } from '../src/coordinator/host/baseline-worker.ts';
+import { baselineWorkerBody } from '../src/coordinator/host/baseline-worker.ts';
 
-export default bareWorkerBody;
+export default baselineWorkerBody;

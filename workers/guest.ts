@@ -6,7 +6,7 @@ import * as Comlink from 'comlink';
 import { every, yieldToOthers } from '#host';
 import { GuestVm } from '../src/guest/guest-vm.ts';
 import { VmMovedError } from '../src/guest/migration.ts';
-import type { GuestApi, GuestCarried, GuestReport, GuestTask, VmControl } from '../src/guest/protocol.ts';
+import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../src/guest/protocol.ts';
 import { importScenario } from '../src/scenario/load.ts';
 import { errorText } from './error-text.ts';
 
@@ -21,11 +21,11 @@ const api: GuestApi = {
     await importScenario(task.scenario).catch(() => {}); // told when it is run
   },
 
-  async run(control: VmControl, carried?: GuestCarried): Promise<GuestReport> {
-    const vm = new GuestVm({ ...task, carried }, control);
+  async run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport> {
+    const vm = new GuestVm({ ...task, snapshot }, control);
     const stop = every(PROGRESS_INTERVAL_MS, () => void vm.progress());
     try {
-      await (carried ? goOn(vm, control, carried) : begin(vm));
+      await (snapshot ? goOn(vm, control, snapshot) : begin(vm));
       return vm.report('');
     } catch (error) {
       return vm.report(error instanceof VmMovedError ? '' : errorText(error, task.scenario));
@@ -43,7 +43,7 @@ async function begin(vm: GuestVm): Promise<void> {
   await guest(vm);
 }
 
-async function goOn(vm: GuestVm, control: VmControl, { script }: GuestCarried): Promise<void> {
+async function goOn(vm: GuestVm, control: VmControl, { script }: GuestSnapshot): Promise<void> {
   const { resume } = await importScenario(task.scenario);
   if (!resume) throw new Error('the scenario has no resume(vm, state)');
   vm.migratable = true;

@@ -7,9 +7,9 @@
 import { yieldTurn } from '#host';
 import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
 import { TraceWriter } from '../proto/trace.ts';
-import { GpuPool, type GpuSettings } from './gpu-pool.ts';
-import type { ArrivedVm, VmConfig, VmSurroundings } from './vm/config.ts';
-import { DeviceWatch } from './vm/device-watchdog.ts';
+import { GpuPool, type GpuRunSettings } from './gpu-pool.ts';
+import type { ArrivedVm, VmConfig, VmContext } from './vm/config.ts';
+import { DeviceWatchdog } from './vm/device-watchdog.ts';
 import type { HostSocket } from './vm/migration/host-socket.ts';
 import { Vm } from './vm/vm.ts';
 import { DeviceSupervisor } from './workers/supervisor.ts';
@@ -24,7 +24,7 @@ export interface CoordinatorOptions {
   /** Trace file, or empty for none. */
   readonly trace: string;
   /** How the physical GPUs are divided. */
-  readonly gpus?: GpuSettings | undefined;
+  readonly gpus?: GpuRunSettings | undefined;
   /** VMs may come from other hosts, and go there. */
   readonly migrations?: Migrations | undefined;
 }
@@ -34,7 +34,7 @@ export interface Migrations {
   /** Devices and VMs that may be here at once. */
   readonly capacity: { readonly vms: number; readonly devices: number };
   /** A VM that has come goes on here, to this result. */
-  arrived: VmSurroundings['arrived'];
+  arrived: VmContext['arrived'];
 }
 
 /** A VM's numbers on the doorbell: its vIOMMU's, then one per device. */
@@ -46,7 +46,7 @@ export class Coordinator {
   readonly #doorbellSab: SharedArrayBuffer;
   readonly #senders: number;
   readonly #supervisor: DeviceSupervisor;
-  readonly #watch = new DeviceWatch();
+  readonly #watch = new DeviceWatchdog();
   readonly #gpus: GpuPool;
   readonly #options: CoordinatorOptions;
   readonly #trace: TraceWriter | undefined;
@@ -83,7 +83,7 @@ export class Coordinator {
       hosts: migrations?.hosts,
       trace: (frame) => this.trace(frame),
       arrived: (arrival, result) => migrations?.arrived(arrival, result),
-      again: (bit) => this.#doorbell.ring(bit),
+      reschedule: (bit) => this.#doorbell.ring(bit),
     });
     this.vms.push(vm);
     this.#serve[firstBit] = () => vm.serveIommu();
@@ -98,7 +98,7 @@ export class Coordinator {
     const [vm] = at < 0 ? [] : this.vms.splice(at, 1);
     if (!vm) return;
     this.#watch.remove(vm.devices);
-    this.#serve.fill(undefined, vm.around.firstBit, vm.around.firstBit + numbersOf(vm.config));
+    this.#serve.fill(undefined, vm.context.firstBit, vm.context.firstBit + numbersOf(vm.config));
   }
 
   get traceFrames(): { written: number; dropped: number } {

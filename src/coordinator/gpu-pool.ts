@@ -2,26 +2,26 @@
  * The physical GPUs of one host process: as many as its vGPUs need, filled one after the other.
  */
 
-import type { SeatHandle } from '../gpu/engine-slot.ts';
+import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
 import { PhysicalGpu } from '../gpu/physical-gpu.ts';
 import { checkScheduling, DEFAULT_SCHEDULING, type Scheduling } from '../gpu/policy.ts';
-import type { VgpuFigures } from '../gpu/stats.ts';
+import type { VgpuStats } from '../gpu/stats.ts';
 import { DEFAULT_VGPU_TYPE, type VgpuType, vgpuType } from '../gpu/types.ts';
 import { typeOfMdev } from './default-host.ts';
 
 /** Where a vGPU is. */
 export interface Placement {
   readonly gpu: PhysicalGpu;
-  readonly seat: number;
+  readonly slot: number;
 }
 
 /** How the physical GPUs are divided. */
-export interface GpuSettings extends Scheduling {
+export interface GpuRunSettings extends Scheduling {
   /** Types of a VM's vGPUs, by index; they begin anew when they end. */
   readonly types: readonly string[];
 }
 
-export const DEFAULT_GPU_SETTINGS: GpuSettings = { ...DEFAULT_SCHEDULING, types: [DEFAULT_VGPU_TYPE] };
+export const DEFAULT_GPU_SETTINGS: GpuRunSettings = { ...DEFAULT_SCHEDULING, types: [DEFAULT_VGPU_TYPE] };
 
 export class GpuPool {
   readonly #gpus: PhysicalGpu[] = [];
@@ -31,14 +31,14 @@ export class GpuPool {
   #scheduling: Scheduling;
 
   /** @throws RangeError for a policy, slice or type that there is not */
-  constructor({ policy, sliceUs, types }: GpuSettings = DEFAULT_GPU_SETTINGS) {
+  constructor({ policy, sliceUs, types }: GpuRunSettings = DEFAULT_GPU_SETTINGS) {
     this.#scheduling = { policy, sliceUs };
     checkScheduling(this.#scheduling);
     this.#types = types.map(vgpuType);
   }
 
   /**
-   * Gives the vGPU with this index in its VM a seat on the first GPU that has room and has not started. An instance of a
+   * Gives the vGPU with this index in its VM a slot on the first GPU that has room and has not started. An instance of a
    * host's GPU has the type that its mdev type says.
    */
   place(name: string, index: number, link: SharedArrayBuffer, mdevType = ''): Placement {
@@ -49,13 +49,13 @@ export class GpuPool {
       gpu = new PhysicalGpu(this.#scheduling);
       this.#gpus.push(gpu);
     }
-    return { gpu, seat: gpu.place(name, type, link) };
+    return { gpu, slot: gpu.place(name, type, link) };
   }
 
-  /** What a vGPU's worker is given. From then on nobody else gets a seat on its GPU. */
-  handle({ gpu, seat }: Placement): SeatHandle {
+  /** What a vGPU's worker is given. From then on nobody else gets a slot on its GPU. */
+  handle({ gpu, slot }: Placement): GpuSlotHandle {
     this.#sealed.add(gpu);
-    return gpu.handle(seat);
+    return gpu.handle(slot);
   }
 
   /** Divides every GPU's engine in another way. @throws RangeError */
@@ -66,7 +66,7 @@ export class GpuPool {
   }
 
   /** What every vGPU has had of its engine so far. */
-  figures(): VgpuFigures[] {
-    return this.#gpus.flatMap((gpu, number) => gpu.figures(number));
+  stats(): VgpuStats[] {
+    return this.#gpus.flatMap((gpu, number) => gpu.stats(number));
   }
 }

@@ -20,8 +20,8 @@ import { type MigrationState, migrationStateName } from './migration/states.ts';
 import { type DeviceStreamPart, memoriesOf } from './migration/stream-writer.ts';
 import type { DeviceContext, DeviceModel, DeviceOptions, ModelFactory, StepResult } from './model.ts';
 import { ScanoutRegion } from './scanout-region.ts';
-import { SpinWatch } from './spin-detector.ts';
-import { readString, writeString } from './split-access.ts';
+import { SpinDetector } from './spin-detector.ts';
+import { readSplit, writeSplit } from './split-access.ts';
 import { TimerQueue } from './timers.ts';
 
 /** Lines a device may log; the rest are counted. */
@@ -32,7 +32,7 @@ export const LOG_LINE_LIMIT = 200;
 export const UNIMPLEMENTED_ROWS_LIMIT: number = UNIMPLEMENTED_OFFSETS_LIMIT;
 
 /** Where an instance runs: what its faults, interrupts, findings and lines become. */
-export interface DeviceHost {
+export interface ModelRunner {
   fault(iova: Iova, write: boolean, denied: boolean): void;
   /** A broken contract, by a short fixed word and in words. */
   violation(kind: string, detail: string): void;
@@ -45,7 +45,7 @@ export interface DeviceHost {
 }
 
 /** What a device is told of the machine it is in. */
-export interface DevicePlace {
+export interface DeviceEnvironment {
   readonly name: string;
   readonly table: PinTableReader;
   readonly memory: HostMemory;
@@ -69,8 +69,8 @@ export class DeviceInstance {
   readonly dma: DeviceDma;
   readonly metrics = new MetricSet();
   readonly timers: TimerQueue;
-  readonly #host: DeviceHost;
-  readonly #spin: SpinWatch;
+  readonly #host: ModelRunner;
+  readonly #spin: SpinDetector;
   readonly #build: () => DeviceModel;
   readonly #migration: DeviceMigration;
   #model: DeviceModel | undefined;
@@ -82,11 +82,11 @@ export class DeviceInstance {
   #logged = 0;
 
   /** Builds the model. @throws whatever its factory throws */
-  constructor(place: DevicePlace, host: DeviceHost, factory: ModelFactory) {
+  constructor(place: DeviceEnvironment, host: ModelRunner, factory: ModelFactory) {
     const { name, table, memory, options, modelName = name, resuming = false } = place;
     this.#host = host;
     this.timers = new TimerQueue(() => host.nowUs());
-    this.#spin = new SpinWatch(() => host.nowUs());
+    this.#spin = new SpinDetector(() => host.nowUs());
     this.dma = new DeviceDma(table, memory, host);
     const context: DeviceContext = {
       name,
@@ -209,7 +209,7 @@ export class DeviceInstance {
     else if (this.#holds(region, offset, bytes.length)) {
       const target = this.#region(region)!;
       if (target.readBlock) target.readBlock(offset, bytes);
-      else readString(offset, bytes, (at, size) => this.read(region, at, size));
+      else readSplit(offset, bytes, (at, size) => this.read(region, at, size));
     }
   }
 
@@ -219,7 +219,7 @@ export class DeviceInstance {
     this.#spin.moved();
     const target = this.#region(region)!;
     if (target.writeBlock) target.writeBlock(offset, bytes);
-    else writeString(offset, bytes, (at, size, value) => this.write(region, at, size, value));
+    else writeSplit(offset, bytes, (at, size, value) => this.write(region, at, size, value));
   }
 
   /** Runs due timers, then one step of the model; nothing while it does not run. */

@@ -5,7 +5,7 @@
  */
 
 import type { Scanout } from '../abi/scanout.ts';
-import type { SeatHandle } from '../gpu/engine-slot.ts';
+import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
 import type { Iova } from '../memory/address.ts';
 import type { ConfigSpace } from '../pci/config-space.ts';
 import type { StateReader, StateValues } from '../proto/state-codec.ts';
@@ -105,8 +105,8 @@ export interface DeviceContext {
 export interface DeviceOptions {
   /** A deliberate fault, by name; empty for a sound model. */
   readonly fault: string;
-  /** A vGPU's seat at the engine of its physical GPU; without one it has an engine of its own. */
-  readonly seat?: SeatHandle;
+  /** A vGPU's slot at the engine of its physical GPU; without one it has an engine of its own. */
+  readonly slot?: GpuSlotHandle;
 }
 
 export type ModelFactory = (context: DeviceContext, options: DeviceOptions) => DeviceModel;

@@ -41,7 +41,7 @@ export interface DeviceTask {
 }
 
 /** The coordinator's doorbell, as far as a device needs it. */
-export interface Ringer {
+export interface DoorbellRinger {
   ring(sender: number): void;
 }
 
@@ -74,7 +74,7 @@ export class DeviceRuntime {
   readonly #task: DeviceTask;
   readonly #link: DeviceLink;
   readonly #mmio: MmioServer;
-  readonly #coordinator: Ringer;
+  readonly #coordinator: DoorbellRinger;
   readonly #device: DeviceInstance;
   readonly #counts = { stalls: 0, interrupts: 0, faultsDropped: 0 };
   readonly #violations = new Map<string, number>();
@@ -84,7 +84,7 @@ export class DeviceRuntime {
   #lookedUs = 0;
   #faultsSent = 0;
 
-  constructor(task: DeviceTask, coordinator: Ringer, factory: ModelFactory) {
+  constructor(task: DeviceTask, coordinator: DoorbellRinger, factory: ModelFactory) {
     this.#task = task;
     this.#link = new DeviceLink(task.link);
     this.#mmio = this.#link.mmioServer();

@@ -10,7 +10,7 @@ export const SPIN_TIME_US = 500_000;
 /** Registers named per device. */
 export const SPINS_LIMIT = 8;
 
-export class SpinWatch {
+export class SpinDetector {
   readonly #clock: () => number;
   readonly #named = new Set<string>();
   #region = -1;

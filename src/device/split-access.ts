@@ -10,7 +10,7 @@ function widthAt(offset: number, left: number): number {
 }
 
 /** Fills `bytes` with what `read` answers from `offset` on. */
-export function readString(
+export function readSplit(
   offset: number,
   bytes: Uint8Array,
   read: (offset: number, size: number) => bigint,
@@ -24,7 +24,7 @@ export function readString(
 }
 
 /** Has `write` take `bytes` from `offset` on. */
-export function writeString(
+export function writeSplit(
   offset: number,
   bytes: Uint8Array,
   write: (offset: number, size: number, value: bigint) => void,

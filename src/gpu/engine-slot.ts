@@ -1,11 +1,11 @@
 /**
- * A vGPU's seat at the engine of its physical GPU: asks for the engine, accounts for what it does with it, hands it on.
+ * A vGPU's slot at the engine of its physical GPU: asks for the engine, accounts for what it does with it, hands it on.
  * Shared memory alone: no message, no thread that decides for the others. Who owns the engine decides who is next.
  *
  * Ordering argument. Owning the engine is a lock on all plain words (clock, floor, virtual times): an owner writes them
  * before it stores the owner word, and the next reads them after it has loaded or exchanged that word. No request is
  * lost: who wants sets its bit, then looks at the owner word; who frees the engine stores the owner word, then
- * looks at the bits. All four are sequentially consistent, so one of the two sees the other. A seat that is given the
+ * looks at the bits. All four are sequentially consistent, so one of the two sees the other. A slot that is given the
  * engine is rung at its device's doorbell, whose sequence it reads before it looks here.
  *
  * No wait in here, and none without an end: a waiting device sleeps on its own doorbell and looks again at least once a
@@ -19,16 +19,16 @@ import * as mem from '#mem';
 import { RING_ENGINE, ringDevice } from '../channel/device-link.ts';
 import {
   GpuWord,
-  glanceTime,
   othersWant,
   readTime,
-  SEATS_LIMIT,
-  SeatWord,
+  readTimeRelaxed,
   SHARE_ONE,
-  seatWord,
+  SLOTS_LIMIT,
+  SlotWord,
+  slotWord,
   waitBucket,
   wantBit,
-  wantingSeats,
+  wantingSlots,
   wantWord,
   writeTime,
 } from './layout.ts';
@@ -43,45 +43,45 @@ const IDLE_GAP_US = 10_000;
 const FREE = 0;
 
 /** `granted`: run a piece of work. `queued`: the doorbell rings when it is time. `soon`: ask again in milliseconds. */
-export type Grant = 'granted' | 'queued' | 'soon';
+export type Grant = 'granted' | 'queued' | 'retry';
 
 /** What a vGPU is given. */
-export interface SeatHandle {
+export interface GpuSlotHandle {
   readonly gpu: SharedArrayBuffer;
-  readonly seat: number;
-  /** Links of all vGPUs on this GPU, by seat. */
+  readonly slot: number;
+  /** Links of all vGPUs on this GPU, by slot. */
   readonly links: readonly SharedArrayBuffer[];
   /** What its type gives it of the GPU's memory. */
   readonly vramMiB?: number | undefined;
 }
 
 interface Candidate {
-  readonly seat: number;
+  readonly slot: number;
   readonly mayRun: boolean;
 }
 
-const seatOf = (owner: number): number => (owner & 0xff) - 1;
+const slotOf = (owner: number): number => (owner & 0xff) - 1;
 
-export class EngineSeat {
+export class EngineSlot {
   readonly #words: mem.SharedWords;
-  readonly #seat: number;
+  readonly #slot: number;
   readonly #links: readonly SharedArrayBuffer[];
   readonly #clockUs: () => number;
-  /** The term in which this seat runs, or decides who does; 0 for none. */
+  /** The term in which this slot runs, or decides who does; 0 for none. */
   #term = FREE;
   #turnNs = 0;
-  /** Engine time since when this seat has wanted the engine; undefined while it has it, or has no work. */
+  /** Engine time since when this slot has wanted the engine; undefined while it has it, or has no work. */
   #since: number | undefined;
   #wanting = false;
-  /** Seats that wanted the engine when this one last looked. */
+  /** Slots that wanted the engine when this one last looked. */
   #seen = new Set<number>();
 
   /** `clockUs` is for tests: the clock of leases and of gaps. */
-  constructor({ gpu, seat, links }: SeatHandle, clockUs: () => number = nowUs) {
-    if (seat < 0 || seat >= SEATS_LIMIT)
-      throw new RangeError(`seat ${seat} of a GPU; accepted: 0 to ${SEATS_LIMIT - 1}`);
+  constructor({ gpu, slot, links }: GpuSlotHandle, clockUs: () => number = nowUs) {
+    if (slot < 0 || slot >= SLOTS_LIMIT)
+      throw new RangeError(`slot ${slot} of a GPU; accepted: 0 to ${SLOTS_LIMIT - 1}`);
     this.#words = wordsOf(gpu);
-    this.#seat = seat;
+    this.#slot = slot;
     this.#links = links;
     this.#clockUs = clockUs;
   }
@@ -91,7 +91,7 @@ export class EngineSeat {
     const owner = ld(this.#words, GpuWord.owner, 'engine.owner');
     if (this.#term !== FREE && owner === this.#term) return 'granted';
     this.#term = FREE;
-    this.#want();
+    this.#request();
     // Again: whoever was the owner before the bit was set may not have seen it.
     return this.#claim(ld(this.#words, GpuWord.owner, 'engine.owner'));
   }
@@ -102,9 +102,9 @@ export class EngineSeat {
   charge(ns: number, atCommandEnd: boolean, more: boolean): void {
     const words = this.#words;
     const rules = this.#rules;
-    if (atCommandEnd) this.#bump(SeatWord.commands);
-    this.#addTime(SeatWord.busy, ns);
-    this.#setVirtual(rules.worked(this.#virtual(this.#seat), ns, this.#share));
+    if (atCommandEnd) this.#bump(SlotWord.commands);
+    this.#addTime(SlotWord.busy, ns);
+    this.#setVirtual(rules.worked(this.#virtual(this.#slot), ns, this.#share));
     if (ld(words, GpuWord.owner, 'engine.owner') !== this.#term) {
       this.#term = FREE; // passed over
       return;
@@ -112,23 +112,23 @@ export class EngineSeat {
     writeTime(words, GpuWord.clock, readTime(words, GpuWord.clock) + ns);
     this.#turnNs += ns;
     if (!more) {
-      this.rest();
+      this.release();
       return;
     }
     this.#renew();
     if (rules.turnEnds(this.#turnNs, this.#times.sliceNs, atCommandEnd)) this.#endTurn();
   }
 
-  /** Says that there is no work: gives the engine on if this seat has it, or has just been given it. */
-  rest(): void {
+  /** Says that there is no work: gives the engine on if this slot has it, or has just been given it. */
+  release(): void {
     if (this.#wanting) {
-      and(this.#words, wantWord(this.#seat), ~wantBit(this.#seat), 'engine.want');
+      and(this.#words, wantWord(this.#slot), ~wantBit(this.#slot), 'engine.want');
       this.#wanting = false;
     }
     this.#since = undefined;
     const owner = ld(this.#words, GpuWord.owner, 'engine.owner');
     this.#term = FREE;
-    if (owner === FREE || seatOf(owner) !== this.#seat) return;
+    if (owner === FREE || slotOf(owner) !== this.#slot) return;
     if (othersWant(this.#words, -1)) this.#dispatch();
     else {
       this.#seen.clear();
@@ -137,7 +137,7 @@ export class EngineSeat {
   }
 
   get #share(): number {
-    return ld(this.#words, seatWord(this.#seat, SeatWord.share), 'engine.seat') / SHARE_ONE;
+    return ld(this.#words, slotWord(this.#slot, SlotWord.share), 'engine.slot') / SHARE_ONE;
   }
 
   get #rules(): PolicyRules {
@@ -152,26 +152,26 @@ export class EngineSeat {
     };
   }
 
-  #want(): void {
+  #request(): void {
     this.#wanting = true;
-    this.#since ??= glanceTime(this.#words, GpuWord.clock);
-    // Every time: who passes this seat over clears the bit.
-    or(this.#words, wantWord(this.#seat), wantBit(this.#seat), 'engine.want');
+    this.#since ??= readTimeRelaxed(this.#words, GpuWord.clock);
+    // Every time: who passes this slot over clears the bit.
+    or(this.#words, wantWord(this.#slot), wantBit(this.#slot), 'engine.want');
   }
 
   #claim(owner: number): Grant {
-    if (owner !== FREE && seatOf(owner) === this.#seat) return this.#begin(owner);
+    if (owner !== FREE && slotOf(owner) === this.#slot) return this.#begin(owner);
     if (owner !== FREE && !this.#leaseIsOver()) return 'queued';
-    const term = this.#newTerm(this.#seat);
+    const term = this.#newTerm(this.#slot);
     // First the lease, then the engine: nobody may find the new owner with an old lease.
     this.#renew();
     const found = cas(this.#words, GpuWord.owner, owner, term, 'engine.owner');
-    if (found !== owner) return seatOf(found) === this.#seat ? this.#begin(found) : 'queued';
-    if (owner !== FREE) return this.#passOver(seatOf(owner), term);
+    if (found !== owner) return slotOf(found) === this.#slot ? this.#begin(found) : 'queued';
+    if (owner !== FREE) return this.#passOver(slotOf(owner), term);
     this.#term = term;
     this.#adoptPolicy();
     if (this.#rules.capped) this.#passIdleTime();
-    else if (!othersWant(this.#words, this.#seat)) return this.#begin(term);
+    else if (!othersWant(this.#words, this.#slot)) return this.#begin(term);
     return this.#dispatch();
   }
 
@@ -182,34 +182,34 @@ export class EngineSeat {
     return this.#begin(term);
   }
 
-  /** Decides who is next, while this seat owns the engine: itself ('granted'), another, or nobody. */
+  /** Decides who is next, while this slot owns the engine: itself ('granted'), another, or nobody. */
   #dispatch(): Grant {
     this.#adoptPolicy();
     const next = this.#choose();
     if (next?.mayRun) {
-      if (next.seat === this.#seat) return this.#begin(this.#term);
-      this.#handOver(next.seat);
+      if (next.slot === this.#slot) return this.#begin(this.#term);
+      this.#handOver(next.slot);
       return 'queued';
     }
     this.#free();
-    if (next?.seat === this.#seat) return 'soon';
-    if (next) this.#ring(next.seat); // it is the one to ask again until it may run
+    if (next?.slot === this.#slot) return 'retry';
+    if (next) this.#ring(next.slot); // it is the one to ask again until it may run
     return 'queued';
   }
 
-  /** The wanting seat with the smallest virtual time. */
+  /** The wanting slot with the smallest virtual time. */
   #choose(): Candidate | undefined {
     const times = this.#times;
     const rules = this.#rules;
     let best = -1;
     let least = Number.POSITIVE_INFINITY;
-    this.#seen = new Set(wantingSeats(this.#words));
-    for (const seat of this.#seen) {
-      if (ld(this.#words, seatWord(seat, SeatWord.share), 'engine.seat') === 0) continue;
-      const virtual = rules.effective(this.#virtual(seat), times);
-      if (virtual < least) [best, least] = [seat, virtual];
+    this.#seen = new Set(wantingSlots(this.#words));
+    for (const slot of this.#seen) {
+      if (ld(this.#words, slotWord(slot, SlotWord.share), 'engine.slot') === 0) continue;
+      const virtual = rules.effective(this.#virtual(slot), times);
+      if (virtual < least) [best, least] = [slot, virtual];
     }
-    return best < 0 ? undefined : { seat: best, mayRun: rules.mayRun(least, times) };
+    return best < 0 ? undefined : { slot: best, mayRun: rules.mayRun(least, times) };
   }
 
   #begin(term: number): Grant {
@@ -217,33 +217,33 @@ export class EngineSeat {
     this.#term = term;
     this.#renew();
     const times = this.#times;
-    const virtual = this.#rules.effective(this.#virtual(this.#seat), times);
+    const virtual = this.#rules.effective(this.#virtual(this.#slot), times);
     if (virtual > times.floor) writeTime(words, GpuWord.floor, virtual);
     this.#setVirtual(this.#rules.begun(virtual, times));
     this.#turnNs = 0;
-    this.#bump(SeatWord.turns);
+    this.#bump(SlotWord.turns);
     if (this.#since !== undefined) {
       const waited = Math.max(0, times.clock - this.#since);
-      this.#addTime(SeatWord.waited, waited);
-      this.#bump(SeatWord.waits + waitBucket(waited));
+      this.#addTime(SlotWord.waited, waited);
+      this.#bump(SlotWord.waits + waitBucket(waited));
       this.#since = undefined;
     }
     return 'granted';
   }
 
-  /** The slice is used up and there is work left: another's turn, unless this seat is the next as well. */
+  /** The slice is used up and there is work left: another's turn, unless this slot is the next as well. */
   #endTurn(): void {
     const since = readTime(this.#words, GpuWord.clock);
     if (this.#dispatch() === 'granted') return;
     this.#since = since;
-    this.#bump(SeatWord.preemptions);
+    this.#bump(SlotWord.preemptions);
   }
 
-  #handOver(seat: number): void {
+  #handOver(slot: number): void {
     this.#term = FREE;
     this.#renew();
-    st(this.#words, GpuWord.owner, this.#newTerm(seat), 'engine.owner');
-    this.#ring(seat);
+    st(this.#words, GpuWord.owner, this.#newTerm(slot), 'engine.owner');
+    this.#ring(slot);
   }
 
   #free(): void {
@@ -253,9 +253,9 @@ export class EngineSeat {
     st(words, GpuWord.owner, FREE, 'engine.owner');
     // Who asked in between found the engine taken. One is enough: it decides among all.
     if (!othersWant(words, -1)) return;
-    for (const seat of wantingSeats(words)) {
-      if (this.#seen.has(seat)) continue;
-      this.#ring(seat);
+    for (const slot of wantingSlots(words)) {
+      if (this.#seen.has(slot)) continue;
+      this.#ring(slot);
       return;
     }
   }
@@ -266,7 +266,7 @@ export class EngineSeat {
     const wanted = ld(words, GpuWord.wantedPolicy, 'engine.policy');
     if (wanted === rd(words, GpuWord.policy, 'engine.policy')) return;
     const clock = readTime(words, GpuWord.clock);
-    for (let seat = 0; seat < SEATS_LIMIT; seat++) writeTime(words, seatWord(seat, SeatWord.virtual), clock);
+    for (let slot = 0; slot < SLOTS_LIMIT; slot++) writeTime(words, slotWord(slot, SlotWord.virtual), clock);
     writeTime(words, GpuWord.floor, clock);
     wr(words, GpuWord.policy, wanted, 'engine.policy');
   }
@@ -287,31 +287,31 @@ export class EngineSeat {
     st(this.#words, GpuWord.lease, (this.#clockUs() + LEASE_MS * 1000) | 0, 'engine.lease');
   }
 
-  #newTerm(seat: number): number {
+  #newTerm(slot: number): number {
     const count = add(this.#words, GpuWord.terms, 1, 'engine.owner') & 0x7f_ffff;
-    return (count << 8) | (seat + 1);
+    return (count << 8) | (slot + 1);
   }
 
-  #ring(seat: number): void {
-    const link = this.#links[seat];
+  #ring(slot: number): void {
+    const link = this.#links[slot];
     if (link) ringDevice(link, RING_ENGINE);
   }
 
-  #virtual(seat: number): number {
-    return readTime(this.#words, seatWord(seat, SeatWord.virtual));
+  #virtual(slot: number): number {
+    return readTime(this.#words, slotWord(slot, SlotWord.virtual));
   }
 
   #setVirtual(value: number): void {
-    writeTime(this.#words, seatWord(this.#seat, SeatWord.virtual), value);
+    writeTime(this.#words, slotWord(this.#slot, SlotWord.virtual), value);
   }
 
   #bump(word: number): void {
-    const at = seatWord(this.#seat, word);
-    wr(this.#words, at, rd(this.#words, at, 'engine.figures') + 1, 'engine.figures');
+    const at = slotWord(this.#slot, word);
+    wr(this.#words, at, rd(this.#words, at, 'engine.stats') + 1, 'engine.stats');
   }
 
   #addTime(word: number, ns: number): void {
-    const at = seatWord(this.#seat, word);
+    const at = slotWord(this.#slot, word);
     writeTime(this.#words, at, readTime(this.#words, at) + ns);
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The memory that the vGPUs of one physical GPU share: who owns its engine, who wants it, and a seat for each.
+ * The memory that the vGPUs of one physical GPU share: who owns its engine, who wants it, and a slot for each.
  *
  * Times are engine time: nanoseconds of the cost model (cost.ts) on the GPU's own clock. A time is two int32 words,
  * low and high, exact to 2^53 ns = 104 days.
@@ -9,13 +9,13 @@ import * as mem from '#mem';
 const { ld, rd, wr } = mem;
 
 /** vGPUs of one physical GPU: more than any vendor's types allow, and few enough that a scan of all is cheap. */
-export const SEATS_LIMIT = 64;
+export const SLOTS_LIMIT = 64;
 
 /** Words of the GPU as a whole. */
 export const GpuWord = {
-  /** 0 if the engine is free, else the owner's term: a count in the upper 24 bits, its seat + 1 in the lower 8. */
+  /** 0 if the engine is free, else the owner's term: a count in the upper 24 bits, its slot + 1 in the lower 8. */
   owner: 0,
-  /** Counts terms, so that a term is never taken for an older one of the same seat. */
+  /** Counts terms, so that a term is never taken for an older one of the same slot. */
   terms: 1,
   /** When the owner's lease ends: low 32 bits of microseconds. */
   lease: 2,
@@ -23,22 +23,22 @@ export const GpuWord = {
   policy: 3,
   wantedPolicy: 4,
   sliceNs: 5,
-  /** Bitmap of the seats that have work and not the engine, or have it and work left. */
+  /** Bitmap of the slots that have work and not the engine, or have it and work left. */
   want: 6,
   /** Engine time. */
   clock: 8,
-  /** Virtual time of the seat chosen last: who comes back from idleness starts near it. */
+  /** Virtual time of the slot chosen last: who comes back from idleness starts near it. */
   floor: 10,
   /** When the engine became free: low 32 bits of microseconds. */
   freeSince: 12,
   leasesBroken: 13,
 } as const;
-const WANT_WORDS = SEATS_LIMIT / 32;
+const WANT_WORDS = SLOTS_LIMIT / 32;
 const HEADER_WORDS = 16;
 
-/** Words of one seat. All but `share` are written by its own vGPU while that owns the engine. */
-export const SeatWord = {
-  /** Parts of SHARE_ONE; 0 for an empty seat. Written by the host. */
+/** Words of one slot. All but `share` are written by its own vGPU while that owns the engine. */
+export const SlotWord = {
+  /** Parts of SHARE_ONE; 0 for an empty slot. Written by the host. */
   share: 0,
   turns: 1,
   preemptions: 2,
@@ -53,33 +53,33 @@ export const SeatWord = {
 export const WAIT_STEPS = 8;
 export const WAIT_OCTAVES = 24;
 export const WAIT_BUCKETS: number = WAIT_STEPS * WAIT_OCTAVES;
-const SEAT_WORDS = 256;
+const SLOT_WORDS = 256;
 
 /** The whole engine, as a share. */
 export const SHARE_ONE = 2 ** 20;
 
-export const GPU_BYTES: number = (HEADER_WORDS + SEATS_LIMIT * SEAT_WORDS) * 4;
+export const GPU_BYTES: number = (HEADER_WORDS + SLOTS_LIMIT * SLOT_WORDS) * 4;
 
-if (SeatWord.waits + WAIT_BUCKETS > SEAT_WORDS) throw new Error('a seat does not hold its histogram');
+if (SlotWord.waits + WAIT_BUCKETS > SLOT_WORDS) throw new Error('a slot does not hold its histogram');
 
-/** Index of a seat's word. */
-export const seatWord = (seat: number, word: number): number => HEADER_WORDS + seat * SEAT_WORDS + word;
+/** Index of a slot's word. */
+export const slotWord = (slot: number, word: number): number => HEADER_WORDS + slot * SLOT_WORDS + word;
 
-/** Index of the bitmap's word that holds the seat's bit. */
-export const wantWord = (seat: number): number => GpuWord.want + (seat >>> 5);
-export const wantBit = (seat: number): number => 1 << (seat & 31);
+/** Index of the bitmap's word that holds the slot's bit. */
+export const wantWord = (slot: number): number => GpuWord.want + (slot >>> 5);
+export const wantBit = (slot: number): number => 1 << (slot & 31);
 
-/** True if a seat other than this one wants the engine; -1 for any seat. */
-export function othersWant(words: mem.SharedWords, seat: number): boolean {
+/** True if a slot other than this one wants the engine; -1 for any slot. */
+export function othersWant(words: mem.SharedWords, slot: number): boolean {
   for (let word = 0; word < WANT_WORDS; word++) {
-    const own = seat >>> 5 === word ? wantBit(seat) : 0;
+    const own = slot >>> 5 === word ? wantBit(slot) : 0;
     if ((ld(words, GpuWord.want + word, 'engine.want') & ~own) !== 0) return true;
   }
   return false;
 }
 
-/** The seats whose bits are set, in order. */
-export function* wantingSeats(words: mem.SharedWords): Iterable<number> {
+/** The slots whose bits are set, in order. */
+export function* wantingSlots(words: mem.SharedWords): Iterable<number> {
   for (let word = 0; word < WANT_WORDS; word++) {
     let bits = ld(words, GpuWord.want + word, 'engine.want');
     while (bits !== 0) {
@@ -102,13 +102,13 @@ export const writeTime = (words: mem.SharedWords, index: number, value: number):
 const GLANCES = 3;
 
 /** Anyone's: a time that somebody else may be writing. */
-export function glanceTime(words: mem.SharedWords, index: number): number {
+export function readTimeRelaxed(words: mem.SharedWords, index: number): number {
   let low = 0;
-  let high = ld(words, index + 1, 'engine.figures');
+  let high = ld(words, index + 1, 'engine.stats');
   for (let i = 0; i < GLANCES; i++) {
     const before = high;
-    low = ld(words, index, 'engine.figures');
-    high = ld(words, index + 1, 'engine.figures');
+    low = ld(words, index, 'engine.stats');
+    high = ld(words, index + 1, 'engine.stats');
     if (high === before) break;
   }
   return high * 2 ** 32 + (low >>> 0);

@@ -3,21 +3,21 @@
  */
 import * as mem from '#mem';
 import { RING_ENGINE, ringDevice } from '../channel/device-link.ts';
-import type { SeatHandle } from './engine-slot.ts';
+import type { GpuSlotHandle } from './engine-slot.ts';
 import {
   GPU_BYTES,
   GpuWord,
-  glanceTime,
-  SEATS_LIMIT,
-  SeatWord,
+  readTimeRelaxed,
   SHARE_ONE,
-  seatWord,
+  SLOTS_LIMIT,
+  SlotWord,
+  slotWord,
   wantBit,
-  wantingSeats,
+  wantingSlots,
   wantWord,
 } from './layout.ts';
 import { checkScheduling, DEFAULT_SCHEDULING, POLICIES, type Scheduling } from './policy.ts';
-import { readFigures, type VgpuFigures } from './stats.ts';
+import { readSlotStats, type VgpuStats } from './stats.ts';
 import { GPU_VRAM_MIB, type VgpuType } from './types.ts';
 
 const { and, cas, ld, st, wordsOf } = mem;
@@ -37,7 +37,7 @@ export class PhysicalGpu {
   readonly vramMiB: number;
   readonly #sab = new SharedArrayBuffer(GPU_BYTES);
   readonly #words = wordsOf(this.#sab);
-  /** By seat; a seat that was released is not given again: its neighbours know its link. */
+  /** By slot; a slot that was released is not given again: its neighbours know its link. */
   readonly #occupants: Occupant[] = [];
   readonly #left = new Set<number>();
 
@@ -48,42 +48,42 @@ export class PhysicalGpu {
     st(this.#words, GpuWord.policy, POLICIES.indexOf(scheduling.policy), 'engine.policy');
   }
 
-  /** How many more vGPUs of the type fit now, by memory, engine share and seats. */
+  /** How many more vGPUs of the type fit now, by memory, engine share and slots. */
   available({ vramMiB, share }: VgpuType): number {
-    const here = this.#occupants.filter((_, seat) => !this.#left.has(seat));
+    const here = this.#occupants.filter((_, slot) => !this.#left.has(slot));
     const memory = this.vramMiB - here.reduce((sum, { type }) => sum + type.vramMiB, 0);
     const engine = 1 - here.reduce((sum, { type }) => sum + type.share, 0);
     return Math.min(
       Math.floor(memory / vramMiB),
       Math.floor(engine / share + 1e-9),
-      SEATS_LIMIT - this.#occupants.length,
+      SLOTS_LIMIT - this.#occupants.length,
     );
   }
 
-  /** Gives a vGPU a seat; returns its number. @throws GpuFullError */
+  /** Gives a vGPU a slot; returns its number. @throws GpuFullError */
   place(name: string, type: VgpuType, link: SharedArrayBuffer): number {
     if (this.available(type) < 1) throw new GpuFullError(`${name}: no room for a ${type.id} on this GPU`);
-    const seat = this.#occupants.push({ name, type, link }) - 1;
+    const slot = this.#occupants.push({ name, type, link }) - 1;
     const share = Math.max(1, Math.round(type.share * SHARE_ONE));
-    st(this.#words, seatWord(seat, SeatWord.share), share, 'engine.seat');
-    return seat;
+    st(this.#words, slotWord(slot, SlotWord.share), share, 'engine.slot');
+    return slot;
   }
 
   /** What the vGPU's worker is given. To be called when all that share the GPU have been placed. */
-  handle(seat: number): SeatHandle {
-    const vramMiB = this.#occupants[seat]?.type.vramMiB;
-    return { gpu: this.#sab, seat, links: this.#occupants.map(({ link }) => link), vramMiB };
+  handle(slot: number): GpuSlotHandle {
+    const vramMiB = this.#occupants[slot]?.type.vramMiB;
+    return { gpu: this.#sab, slot, links: this.#occupants.map(({ link }) => link), vramMiB };
   }
 
-  /** Frees the seat of a vGPU whose thread is gone; if it owned the engine, the others are told. */
-  release(seat: number): void {
+  /** Frees the slot of a vGPU whose thread is gone; if it owned the engine, the others are told. */
+  release(slot: number): void {
     const words = this.#words;
-    this.#left.add(seat);
-    st(words, seatWord(seat, SeatWord.share), 0, 'engine.seat');
-    and(words, wantWord(seat), ~wantBit(seat), 'engine.want');
+    this.#left.add(slot);
+    st(words, slotWord(slot, SlotWord.share), 0, 'engine.slot');
+    and(words, wantWord(slot), ~wantBit(slot), 'engine.want');
     const owner = ld(words, GpuWord.owner, 'engine.owner');
-    if ((owner & 0xff) === seat + 1) cas(words, GpuWord.owner, owner, 0, 'engine.owner');
-    for (const waiting of wantingSeats(words)) {
+    if ((owner & 0xff) === slot + 1) cas(words, GpuWord.owner, owner, 0, 'engine.owner');
+    for (const waiting of wantingSlots(words)) {
       const link = this.#occupants[waiting]?.link;
       if (link) ringDevice(link, RING_ENGINE);
     }
@@ -97,20 +97,20 @@ export class PhysicalGpu {
   }
 
   /** What every vGPU has had of the engine so far. */
-  figures(gpu = 0): VgpuFigures[] {
-    const clockUs = glanceTime(this.#words, GpuWord.clock) / 1000;
-    return this.#occupants.map(({ name, type }, seat) => ({
+  stats(gpu = 0): VgpuStats[] {
+    const clockUs = readTimeRelaxed(this.#words, GpuWord.clock) / 1000;
+    return this.#occupants.map(({ name, type }, slot) => ({
       name,
       gpu,
       type: type.id,
       share: type.share,
       clockUs,
-      ...readFigures(this.#words, seat),
+      ...readSlotStats(this.#words, slot),
     }));
   }
 
   /** Owners that were passed over because they did not renew their lease. */
   get leasesBroken(): number {
-    return ld(this.#words, GpuWord.leasesBroken, 'engine.figures');
+    return ld(this.#words, GpuWord.leasesBroken, 'engine.stats');
   }
 }

@@ -1,8 +1,8 @@
 /**
- * The scheduling policies, as rules on virtual time: the seat with the smallest one is next.
+ * The scheduling policies, as rules on virtual time: the slot with the smallest one is next.
  *
- * - `best-effort`: round robin; a seat's virtual time is when its last turn began. Nobody is preempted within a command,
- *   and a turn goes on while there is work: a seat with a full ring has more than its neighbours.
+ * - `best-effort`: round robin; a slot's virtual time is when its last turn began. Nobody is preempted within a command,
+ *   and a turn goes on while there is work: a slot with a full ring has more than its neighbours.
  * - `equal-share`: fair queueing; virtual time is the engine time used. Who has no work gives his turn away and may claim
  *   EQUAL_LAG_SLICES of it back later.
  * - `fixed-share`: virtual time is the engine time used divided by the share, and nobody may run whose virtual time is
@@ -46,7 +46,7 @@ export interface EngineTimes {
 export interface PolicyRules {
   /** True if shares are caps: then the clock goes on while the engine idles. */
   readonly capped: boolean;
-  /** A seat's virtual time as it counts now, after whatever of its idleness is forgiven. */
+  /** A slot's virtual time as it counts now, after whatever of its idleness is forgiven. */
   effective(virtual: number, times: EngineTimes): number;
   /** Virtual time after a turn began. */
   begun(virtual: number, times: EngineTimes): number;

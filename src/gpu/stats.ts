@@ -2,12 +2,12 @@
  * What the scheduler measures: per vGPU in shared memory, between two readings, and fairness over many.
  */
 import * as mem from '#mem';
-import { bucketUs, glanceTime, SeatWord, seatWord, WAIT_BUCKETS } from './layout.ts';
+import { bucketUs, readTimeRelaxed, SlotWord, slotWord, WAIT_BUCKETS } from './layout.ts';
 
 const { ld } = mem;
 
 /** One vGPU's totals since it was placed. Times in µs of engine time. */
-export interface VgpuFigures {
+export interface VgpuStats {
   /** `vm0/gpu1`. */
   readonly name: string;
   /** Number of its physical GPU in its host process. */
@@ -27,19 +27,19 @@ export interface VgpuFigures {
   readonly waits: readonly number[];
 }
 
-export function readFigures(
+export function readSlotStats(
   words: mem.SharedWords,
-  seat: number,
-): Omit<VgpuFigures, 'name' | 'gpu' | 'type' | 'share' | 'clockUs'> {
-  const word = (index: number) => ld(words, seatWord(seat, index), 'engine.figures') >>> 0;
-  const timeUs = (index: number) => glanceTime(words, seatWord(seat, index)) / 1000;
+  slot: number,
+): Omit<VgpuStats, 'name' | 'gpu' | 'type' | 'share' | 'clockUs'> {
+  const word = (index: number) => ld(words, slotWord(slot, index), 'engine.stats') >>> 0;
+  const timeUs = (index: number) => readTimeRelaxed(words, slotWord(slot, index)) / 1000;
   return {
-    busyUs: timeUs(SeatWord.busy),
-    waitedUs: timeUs(SeatWord.waited),
-    turns: word(SeatWord.turns),
-    preemptions: word(SeatWord.preemptions),
-    commands: word(SeatWord.commands),
-    waits: Array.from({ length: WAIT_BUCKETS }, (_, i) => word(SeatWord.waits + i)),
+    busyUs: timeUs(SlotWord.busy),
+    waitedUs: timeUs(SlotWord.waited),
+    turns: word(SlotWord.turns),
+    preemptions: word(SlotWord.preemptions),
+    commands: word(SlotWord.commands),
+    waits: Array.from({ length: WAIT_BUCKETS }, (_, i) => word(SlotWord.waits + i)),
   };
 }
 
@@ -59,7 +59,7 @@ export interface VgpuUsage {
 }
 
 /** What each vGPU had between two readings of the same host, in their order. */
-export function usageBetween(before: readonly VgpuFigures[], after: readonly VgpuFigures[]): VgpuUsage[] {
+export function usageBetween(before: readonly VgpuStats[], after: readonly VgpuStats[]): VgpuUsage[] {
   const earlier = new Map(before.map((figures) => [figures.name, figures]));
   return after.flatMap((now) => {
     const then = earlier.get(now.name);

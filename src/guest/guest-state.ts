@@ -22,7 +22,7 @@ export interface GuestDeviceState {
   readonly lost: boolean;
 }
 
-export interface GuestState {
+export interface SavedGuest {
   readonly version: number;
   readonly viommu: string;
   readonly prng: readonly number[];
@@ -50,19 +50,19 @@ export class GuestStateError extends Error {
 }
 
 /** What a VM from another host brings along, if it does. @throws GuestStateError for what is not this VM's */
-export function carriedState({ carried, viommu, devices }: GuestTask): GuestState | undefined {
-  if (!carried) return undefined;
-  const state = (carried.drivers ?? {}) as Partial<GuestState>;
+export function savedStateOf({ snapshot, viommu, devices }: GuestTask): SavedGuest | undefined {
+  if (!snapshot) return undefined;
+  const state = (snapshot.drivers ?? {}) as Partial<SavedGuest>;
   if (state.version !== GUEST_STATE_VERSION)
     throw new GuestStateError(
-      `the carried state of the guest's drivers has version ${state.version}; accepted: ${GUEST_STATE_VERSION}`,
+      `the saved state of the guest's drivers has version ${state.version}; accepted: ${GUEST_STATE_VERSION}`,
     );
   if (state.viommu !== viommu)
-    throw new GuestStateError(`the carried guest has vIOMMU '${state.viommu}', this VM has '${viommu}'`);
+    throw new GuestStateError(`the saved guest has vIOMMU '${state.viommu}', this VM has '${viommu}'`);
   const names = state.devices?.map(({ name }) => name) ?? [];
   if (names.length !== devices.length)
-    throw new GuestStateError(`the carried guest has ${names.length} devices, this VM has ${devices.length}`);
-  return state as GuestState;
+    throw new GuestStateError(`the saved guest has ${names.length} devices, this VM has ${devices.length}`);
+  return state as SavedGuest;
 }
 
 /** Finds domains by number. */

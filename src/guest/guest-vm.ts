@@ -5,28 +5,28 @@ import { nowUs, Prng, sleep } from '#host';
 import { Doorbell } from '../channel/doorbell.ts';
 import { MmioPort, REGION_BAR0 } from '../channel/mmio-channel.ts';
 import type { Scheduling } from '../gpu/policy.ts';
-import type { VgpuFigures } from '../gpu/stats.ts';
+import type { VgpuStats } from '../gpu/stats.ts';
 import { FOUR_GIB, type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../memory/address.ts';
 import { GuestRam } from '../memory/guest-ram.ts';
 import { Latencies } from '../report/histograms.ts';
 import { DeviceLostError, GpuDriver } from './gpu/driver.ts';
 import {
-  carriedState,
   domainOf,
   GUEST_STATE_VERSION,
-  type GuestState,
   numberOf,
   restoreBuffer,
   type SavedDmaBuffer,
+  type SavedGuest,
   saveBuffer,
+  savedStateOf,
 } from './guest-state.ts';
 import { InFlightError } from './in-flight.ts';
-import { makeGuestIommu, restoreGuestIommu, startsAtBoot } from './iommu/create-guest-iommu.ts';
+import { createGuestIommu, restoreGuestIommu, startsAtBoot } from './iommu/create-guest-iommu.ts';
 import { DmaApi, type DmaBuffer } from './iommu/dma-api.ts';
 import type { DmaDomain, GuestDomain, GuestIommu } from './iommu/guest-iommu.ts';
 import { IovaAllocator } from './iommu/iova-allocator.ts';
 import { VirtioIommuDriver } from './iommu/virtio/driver.ts';
-import { OnFirstUse } from './lazy.ts';
+import { Lazy } from './lazy.ts';
 import { type MigrateOptions, migrate, VmMovedError } from './migration.ts';
 import { MigrationError } from './migration-settings.ts';
 import { PageAllocator, type PageAllocatorState } from './page-allocator.ts';
@@ -76,30 +76,30 @@ export class GuestVm {
   readonly #notes: string[] = [];
   readonly #iovas: IovaAllocator;
   readonly #lost = new Set<GuestGpu | GuestPciDevice>();
-  readonly #iommu: OnFirstUse<GuestIommu>;
-  readonly #virtioIommu: OnFirstUse<VirtioIommuDriver>;
+  readonly #iommu: Lazy<GuestIommu>;
+  readonly #virtioIommu: Lazy<VirtioIommuDriver>;
 
   /**
-   * With `task.carried` a VM whose RAM and devices are as another host left them: its drivers go on, and touch neither.
+   * With `task.snapshot` a VM whose RAM and devices are as another host left them: its drivers go on, and touch neither.
    * @throws GuestStateError if what it carries is not this VM's
    */
   constructor(task: GuestTask, control: VmControl) {
-    const carried = carriedState(task);
+    const snapshot = savedStateOf(task);
     this.#task = task;
     this.#control = control;
     this.id = task.vm;
     this.seed = task.seed;
     this.params = task.params;
-    this.prng = carried ? Prng.from(carried.prng) : new Prng(task.seed ^ 0x5eed);
+    this.prng = snapshot ? Prng.from(snapshot.prng) : new Prng(task.seed ^ 0x5eed);
     this.ram = new GuestRam(task.ram);
     const { below4g, above4g } = task.ram;
-    this.lowPages = pageAllocator(this.ram, FIRST_PAGE, below4g - FIRST_PAGE, carried?.lowPages);
-    this.pages = pageAllocator(this.ram, FOUR_GIB, above4g, carried?.pages);
-    this.#iovas = carried
-      ? IovaAllocator.restore(IOVA_BASE, IOVA_BYTES, carried.iovas)
+    this.lowPages = pageAllocator(this.ram, FIRST_PAGE, below4g - FIRST_PAGE, snapshot?.lowPages);
+    this.pages = pageAllocator(this.ram, FOUR_GIB, above4g, snapshot?.pages);
+    this.#iovas = snapshot
+      ? IovaAllocator.restore(IOVA_BASE, IOVA_BYTES, snapshot.iovas)
       : new IovaAllocator(IOVA_BASE, IOVA_BYTES);
-    this.#virtioIommu = new OnFirstUse(this.#restoredVirtioIommu(carried));
-    this.#iommu = new OnFirstUse(this.#restoredIommu(carried));
+    this.#virtioIommu = new Lazy(this.#restoredVirtioIommu(snapshot));
+    this.#iommu = new Lazy(this.#restoredIommu(snapshot));
     this.verify = new Verifier(this.ram);
     const isGpu = task.model === 'vgpu';
     const found = (wanted: boolean) => (isGpu === wanted ? task.devices : []);
@@ -110,14 +110,14 @@ export class GuestVm {
       name: device.name,
       index,
       requesterId: device.requesterId,
-      driver: carried
-        ? GpuDriver.restore(device, index, this.ram, this.lowPages, carried.devices[index]?.driver)
+      driver: snapshot
+        ? GpuDriver.restore(device, index, this.ram, this.lowPages, snapshot.devices[index]?.driver)
         : new GpuDriver(device, index, this.ram, this.lowPages),
       dma: new DmaApi(this.latencies, this.#iovas),
     }));
     for (const [i, device] of this.#allDevices.entries()) {
-      device.dma.setDomain(domainOf(carried?.devices[i]?.domain ?? null, this.#findDomain));
-      if (carried?.devices[i]?.lost) this.#lost.add(device);
+      device.dma.setDomain(domainOf(snapshot?.devices[i]?.domain ?? null, this.#findDomain));
+      if (snapshot?.devices[i]?.lost) this.#lost.add(device);
     }
   }
 
@@ -154,7 +154,9 @@ export class GuestVm {
    * @throws Error if this VM has no vIOMMU, or for another `stage`
    */
   iommu(): Promise<GuestIommu> {
-    return this.#iommu.get(() => makeGuestIommu({ ...this.#machine, virtioIommu: () => this.virtioIommu() }));
+    return this.#iommu.get(() =>
+      createGuestIommu({ ...this.#machine, virtioIommu: () => this.virtioIommu() }),
+    );
   }
 
   /**
@@ -220,8 +222,8 @@ export class GuestVm {
   }
 
   /** What every vGPU of this host process has had of its engine so far; see usageBetween. */
-  gpuFigures(): Promise<readonly VgpuFigures[]> {
-    return Promise.resolve(this.#control.gpuFigures());
+  gpuStats(): Promise<readonly VgpuStats[]> {
+    return Promise.resolve(this.#control.gpuStats());
   }
 
   /**
@@ -288,11 +290,11 @@ export class GuestVm {
   }
 
   /**
-   * What the drivers know beside guest RAM and the hardware, for {@link GuestTask.carried}. What this host reports of the
+   * What the drivers know beside guest RAM and the hardware, for {@link GuestTask.snapshot}. What this host reports of the
    * VM (operations, checks, latencies, notes) is its own and stays.
    * @throws InFlightError naming what is under way, GuestStateError for a device in a domain of a script's own driver
    */
-  save(): GuestState {
+  save(): SavedGuest {
     const [iommu, virtioIommu] = [this.#iommu, this.#virtioIommu];
     if (iommu.starting || virtioIommu.starting)
       throw new InFlightError(`VM ${this.id}`, ["the start of the vIOMMU's driver"]);
@@ -348,14 +350,14 @@ export class GuestVm {
   readonly #findDomain = (id: number): GuestDomain | undefined =>
     this.#iommu.value?.domain(id) ?? this.#virtioIommu.value?.domain(id);
 
-  #restoredVirtioIommu(carried: GuestState | undefined): VirtioIommuDriver | undefined {
-    if (!carried?.virtioIommu) return undefined;
-    return VirtioIommuDriver.restore(this.iommuRegisters(), this.ram, this.lowPages, carried.virtioIommu);
+  #restoredVirtioIommu(snapshot: SavedGuest | undefined): VirtioIommuDriver | undefined {
+    if (!snapshot?.virtioIommu) return undefined;
+    return VirtioIommuDriver.restore(this.iommuRegisters(), this.ram, this.lowPages, snapshot.virtioIommu);
   }
 
-  #restoredIommu(carried: GuestState | undefined): GuestIommu | undefined {
-    if (!carried?.iommu) return undefined;
-    return restoreGuestIommu({ ...this.#machine, virtioIommu: this.#virtioIommu.value }, carried.iommu);
+  #restoredIommu(snapshot: SavedGuest | undefined): GuestIommu | undefined {
+    if (!snapshot?.iommu) return undefined;
+    return restoreGuestIommu({ ...this.#machine, virtioIommu: this.#virtioIommu.value }, snapshot.iommu);
   }
 
   sleep(ms: number): Promise<void> {

@@ -1,7 +1,7 @@
 /**
  * Something that is started when it is first asked for, or was there from the beginning.
  */
-export class OnFirstUse<Value> {
+export class Lazy<Value> {
   #value: Value | undefined;
   #promise: Promise<Value> | undefined;
   #starting = false;

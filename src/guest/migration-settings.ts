@@ -31,7 +31,7 @@ export interface MigrationRound {
   readonly tookUs: number;
 }
 
-export interface MigrationFigures {
+export interface MigrationStats {
   readonly from: number;
   readonly to: number;
   /** The first is all of RAM, the last is that with the VM paused. */
@@ -73,7 +73,7 @@ const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 const ms = (us: number): string => `${(us / 1000).toFixed(1)} ms`;
 
 /** A migration in a few lines, for the report. */
-export function migrationLines(vm: number, figures: MigrationFigures): string[] {
+export function migrationLines(vm: number, figures: MigrationStats): string[] {
   const { from, to, rounds, forced, totalUs, downtimeUs, comparedBytes, differentBytes } = figures;
   const sent = rounds.reduce((sum, { sentBytes }) => sum + sentBytes, 0);
   const sizes = rounds.map(({ ramBytes, deviceBytes }) => mib(ramBytes + deviceBytes)).join(', ');

@@ -7,8 +7,8 @@ import type { GuestRam } from '../memory/guest-ram.ts';
 import {
   DOWNTIME_LIMIT_MS,
   MigrationError,
-  type MigrationFigures,
   type MigrationSettings,
+  type MigrationStats,
   PAUSE_TIMEOUT_MS,
   ROUNDS_LIMIT,
 } from './migration-settings.ts';
@@ -31,8 +31,8 @@ export interface MigrateOptions extends Partial<MigrationSettings> {
 
 /** Thrown in the script of a VM that now runs elsewhere: it ends here. */
 export class VmMovedError extends Error {
-  readonly figures: MigrationFigures;
-  constructor(figures: MigrationFigures) {
+  readonly figures: MigrationStats;
+  constructor(figures: MigrationStats) {
     super(`the VM has moved to host ${figures.to}`);
     this.name = 'VmMovedError';
     this.figures = figures;

@@ -3,7 +3,7 @@
  */
 import { alignDown, hex, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
-import { numbersOf, type Run, runsOf } from './run-length.ts';
+import { type NumberRun, numbersOf, runsOf } from './run-length.ts';
 
 /** Thrown when the range has no free page or block left. */
 export class PageAllocatorExhausted extends Error {
@@ -29,7 +29,7 @@ export interface PageAllocatorState {
   readonly free: readonly number[];
   readonly freeBlocks: readonly number[];
   /** Live 4 KiB pages as runs, and live 2 MiB blocks. */
-  readonly livePages: readonly Run[];
+  readonly livePages: readonly NumberRun[];
   readonly liveBlocks: readonly number[];
 }
 

@@ -3,10 +3,10 @@
  */
 
 import type { Scheduling } from '../gpu/policy.ts';
-import type { VgpuFigures } from '../gpu/stats.ts';
+import type { VgpuStats } from '../gpu/stats.ts';
 import type { GuestRamHandle } from '../memory/guest-ram.ts';
 import type { RamLogHandle } from '../memory/ram-log.ts';
-import type { MigrationFigures, MigrationSettings } from './migration-settings.ts';
+import type { MigrationSettings, MigrationStats } from './migration-settings.ts';
 
 /** One device as the guest finds it on its bus. */
 export interface GuestDevice {
@@ -16,7 +16,7 @@ export interface GuestDevice {
 }
 
 /** What a guest's drivers and its script carry to another host: plain JSON. */
-export interface GuestCarried {
+export interface GuestSnapshot {
   /** What the drivers know beside guest RAM. */
   readonly drivers: unknown;
   /** The script's own. */
@@ -44,7 +44,7 @@ export interface GuestTask {
   /** A deliberate fault of the guest's own driver, by name; empty for a sound one. */
   readonly fault: string;
   /** The VM comes from another host: what it brought along. */
-  readonly carried?: GuestCarried | undefined;
+  readonly snapshot?: GuestSnapshot | undefined;
 }
 
 /** An HdrHistogram, compressed V2 encoding; values in nanoseconds. */
@@ -74,7 +74,7 @@ export interface GuestApi {
    * Runs the script to its end, or, with what a VM from another host has brought along, its `resume`. Never rejects for
    * the script's own errors.
    */
-  run(control: VmControl, carried?: GuestCarried): Promise<GuestReport>;
+  run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport>;
 }
 
 /** The machine, as the guest worker calls it (Comlink): control plane only. */
@@ -92,7 +92,7 @@ export interface VmControl {
   /** Divides the engines of this host process's physical GPUs in another way, for all its VMs. Rejects bad values. */
   schedule(scheduling: Scheduling): void | Promise<void>;
   /** What every vGPU of this host process has had of its engine so far. */
-  gpuFigures(): readonly VgpuFigures[] | Promise<readonly VgpuFigures[]>;
+  gpuStats(): readonly VgpuStats[] | Promise<readonly VgpuStats[]>;
   /** The script of a VM that has come from another host goes on now. */
   resumed(): void | Promise<void>;
   /** Begins to move the VM. Answers the log in which this thread, too, marks its writes to RAM. Rejects if it cannot be. */
@@ -100,7 +100,7 @@ export interface VmControl {
   /** Copies memory while the VM runs; resolves when it should pause. */
   copyMemory(): Promise<void>;
   /** The guest has stopped, `pausedUs` ago. Resolves when the VM runs elsewhere; `state` is GuestCarried as JSON. */
-  handOver(state: string, pausedUs: number): Promise<MigrationFigures>;
+  handOver(state: string, pausedUs: number): Promise<MigrationStats>;
   /** The VM stays, after all. */
   giveUpMigration(reason: string): void | Promise<void>;
 }

@@ -3,10 +3,10 @@
  */
 
 /** First number and length of a row. */
-export type Run = readonly [first: number, count: number];
+export type NumberRun = readonly [first: number, count: number];
 
 /** The rows of `numbers`, each `step` above the one before it, ascending. */
-export function runsOf(numbers: Iterable<number>, step: number): Run[] {
+export function runsOf(numbers: Iterable<number>, step: number): NumberRun[] {
   const runs: [number, number][] = [];
   let last: [number, number] | undefined;
   for (const value of [...numbers].sort((a, b) => a - b))
@@ -19,6 +19,6 @@ export function runsOf(numbers: Iterable<number>, step: number): Run[] {
 }
 
 /** The numbers of rows, in the rows' order. */
-export function* numbersOf(runs: readonly Run[], step: number): Iterable<number> {
+export function* numbersOf(runs: readonly NumberRun[], step: number): Iterable<number> {
   for (const [first, count] of runs) for (let i = 0; i < count; i++) yield first + i * step;
 }

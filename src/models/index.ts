@@ -9,7 +9,7 @@ import { factoryOf } from '../device/sdk/definition.ts';
 import edu from './edu/edu.ts';
 import { Mdpy } from './mdpy/mdpy.ts';
 import { Mtty } from './mtty/mtty.ts';
-import { FAULTY_PARTS } from './vgpu/fault-injection.ts';
+import { INJECTED_FAULTS } from './vgpu/fault-injection.ts';
 import { Vgpu } from './vgpu/vgpu.ts';
 
 const serial =
@@ -25,7 +25,8 @@ const eachType = <T>(types: Readonly<Record<string, T>>, factory: (type: T) => M
   Object.fromEntries(Object.entries(types).map(([name, type]) => [name, factory(type)]));
 
 export const MODELS: Readonly<Record<string, ModelFactory>> = {
-  vgpu: (context, { fault, seat }) => new Vgpu(context, fault === '' ? undefined : FAULTY_PARTS[fault], seat),
+  vgpu: (context, { fault, slot }) =>
+    new Vgpu(context, fault === '' ? undefined : INJECTED_FAULTS[fault], slot),
   edu: factoryOf(edu),
   mtty: serial(2),
   mdpy: display(MDPY_MODES['mdpy-vga']!),

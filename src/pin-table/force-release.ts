@@ -10,7 +10,7 @@ import { forEachEntry, linkOf } from './ranges.ts';
 const { rd, st, wake } = mem;
 
 /** Drops every pin in the range. Returns how many there were. */
-export function forcePins(table: mem.SharedWords, iova: Iova, size: number): number {
+export function forceUnpin(table: mem.SharedWords, iova: Iova, size: number): number {
   let dropped = 0;
   forEachEntry(table, iova, size, (entry, isTable) => {
     if (isTable) dropped += forceTable(table, entry, true);

@@ -7,7 +7,7 @@
 import * as mem from '#mem';
 import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } from '../memory/address.ts';
 import type { HostExtent } from '../memory/guest-ram.ts';
-import { forcePins } from './force-release.ts';
+import { forceUnpin } from './force-release.ts';
 import {
   HIGH_IOVA_LIMIT,
   HIGH_SPAN,
@@ -213,8 +213,8 @@ export class PinTableWriter {
   }
 
   /** Drops pins by force; only when every device thread of the table has ended. Returns how many there were. */
-  forcePins(iova: Iova, size: number): number {
-    return forcePins(this.#table, iova, size);
+  forceUnpin(iova: Iova, size: number): number {
+    return forceUnpin(this.#table, iova, size);
   }
 
   /** Step 2: the frames go. No pins may be held. */

@@ -68,8 +68,8 @@ export type Site =
   | 'engine.lease'
   | 'engine.policy'
   | 'engine.clock'
-  | 'engine.seat'
-  | 'engine.figures'
+  | 'engine.slot'
+  | 'engine.stats'
   // bytes of guest RAM
   | 'ram.word'
   | 'ram.copy'

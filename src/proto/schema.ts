@@ -110,7 +110,7 @@ export interface RunRequest {
   readonly inject: string;
   readonly trace: string;
   readonly viommu: string;
-  readonly bareWorkers: number;
+  readonly baselineWorkers: number;
   readonly params: string;
   readonly mdevs?: Mdevs;
   readonly device?: DeviceChoice;
@@ -191,9 +191,9 @@ export interface HostResult {
   readonly guests: number;
   readonly devicesStartUs: number;
   readonly devicesRss: number;
-  readonly bareWorkers: number;
-  readonly bareStartUs: number;
-  readonly bareRss: number;
+  readonly baselineWorkers: number;
+  readonly baselineStartUs: number;
+  readonly baselineRss: number;
   readonly traceFrames: number;
   readonly traceDropped: number;
 }
@@ -797,7 +797,7 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.inject !== '') w.uint32(66).string(m.inject);
   if (m.trace !== '') w.uint32(74).string(m.trace);
   if (m.viommu !== '') w.uint32(82).string(m.viommu);
-  if (m.bareWorkers !== 0) w.uint32(88).uint32(m.bareWorkers);
+  if (m.baselineWorkers !== 0) w.uint32(88).uint32(m.baselineWorkers);
   if (m.params !== '') w.uint32(98).string(m.params);
   if (m.mdevs !== undefined) writeMdevs(m.mdevs, w.uint32(106).fork()).ldelim();
   if (m.device !== undefined) writeDeviceChoice(m.device, w.uint32(114).fork()).ldelim();
@@ -819,7 +819,7 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
     inject: '',
     trace: '',
     viommu: '',
-    bareWorkers: 0,
+    baselineWorkers: 0,
     params: '',
   };
   while (r.pos < end) {
@@ -856,7 +856,7 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         m.viommu = r.string();
         break;
       case 88:
-        m.bareWorkers = r.uint32();
+        m.baselineWorkers = r.uint32();
         break;
       case 98:
         m.params = r.string();
@@ -1212,9 +1212,9 @@ export function writeHostResult(m: HostResult, w: Writer): Writer {
   if (m.guests !== 0) w.uint32(32).uint32(m.guests);
   if (m.devicesStartUs !== 0) w.uint32(40).uint64(m.devicesStartUs);
   if (m.devicesRss !== 0) w.uint32(48).uint64(m.devicesRss);
-  if (m.bareWorkers !== 0) w.uint32(56).uint32(m.bareWorkers);
-  if (m.bareStartUs !== 0) w.uint32(64).uint64(m.bareStartUs);
-  if (m.bareRss !== 0) w.uint32(72).uint64(m.bareRss);
+  if (m.baselineWorkers !== 0) w.uint32(56).uint32(m.baselineWorkers);
+  if (m.baselineStartUs !== 0) w.uint32(64).uint64(m.baselineStartUs);
+  if (m.baselineRss !== 0) w.uint32(72).uint64(m.baselineRss);
   if (m.traceFrames !== 0) w.uint32(80).uint64(m.traceFrames);
   if (m.traceDropped !== 0) w.uint32(88).uint64(m.traceDropped);
   return w;
@@ -1228,9 +1228,9 @@ export function readHostResult(r: Reader, end: number): HostResult {
     guests: 0,
     devicesStartUs: 0,
     devicesRss: 0,
-    bareWorkers: 0,
-    bareStartUs: 0,
-    bareRss: 0,
+    baselineWorkers: 0,
+    baselineStartUs: 0,
+    baselineRss: 0,
     traceFrames: 0,
     traceDropped: 0,
   };
@@ -1256,13 +1256,13 @@ export function readHostResult(r: Reader, end: number): HostResult {
         m.devicesRss = Number(r.uint64());
         break;
       case 56:
-        m.bareWorkers = r.uint32();
+        m.baselineWorkers = r.uint32();
         break;
       case 64:
-        m.bareStartUs = Number(r.uint64());
+        m.baselineStartUs = Number(r.uint64());
         break;
       case 72:
-        m.bareRss = Number(r.uint64());
+        m.baselineRss = Number(r.uint64());
         break;
       case 80:
         m.traceFrames = Number(r.uint64());

@@ -204,13 +204,13 @@ function hostLines({ hosts }: RunSummary): string[] {
   const lines = [
     `  vGPU start     ${devices} in ${timeText(startMs * 1000)} (${timeText((startMs * 1000) / devices)} each), ${bytesText(rss)} each`,
   ];
-  const bare = hosts.find((host) => host.bareWorkers > 0);
-  if (bare)
+  const baseline = hosts.find((host) => host.baselineWorkers > 0);
+  if (baseline)
     lines.push(
-      `  bare workers   ${bare.bareWorkers} in ${timeText(bare.bareStartUs)} (${timeText(bare.bareStartUs / bare.bareWorkers)} each), ` +
-        `${bytesText(bare.bareRss / bare.bareWorkers)} each: a vGPU takes ` +
-        `${(rss / (bare.bareRss / bare.bareWorkers)).toFixed(2)} × the memory, ` +
-        `${((startMs * 1000) / devices / (bare.bareStartUs / bare.bareWorkers)).toFixed(2)} × the time`,
+      `  baseline      ${baseline.baselineWorkers} in ${timeText(baseline.baselineStartUs)} (${timeText(baseline.baselineStartUs / baseline.baselineWorkers)} each), ` +
+        `${bytesText(baseline.baselineRss / baseline.baselineWorkers)} each: a vGPU takes ` +
+        `${(rss / (baseline.baselineRss / baseline.baselineWorkers)).toFixed(2)} × the memory, ` +
+        `${((startMs * 1000) / devices / (baseline.baselineStartUs / baseline.baselineWorkers)).toFixed(2)} × the time`,
     );
   const dropped = hosts.reduce((sum, host) => sum + host.traceDropped, 0);
   if (dropped > 0) lines.push(`  trace          ${dropped} frames left out: the file reached its limit`);

@@ -18,7 +18,7 @@ const GRACE_MS = 90_000;
 const EXIT_TIMEOUT_MS = 3_000;
 
 /** Sum of what all host processes report while they run. */
-export interface FleetProgress {
+export interface HostProcessesProgress {
   /** Devices of the run, ready or not. */
   readonly devices: number;
   readonly devicesReady: number;
@@ -28,15 +28,15 @@ export interface FleetProgress {
   readonly phase: string;
 }
 
-export interface FleetResult {
+export interface HostProcessesResult {
   readonly results: ReadonlyMap<number, FrameBodies['vmResult']>;
   readonly lost: readonly LostVm[];
   readonly hosts: readonly FrameBodies['hostResult'][];
 }
 
-export interface FleetOptions {
+export interface HostProcessesOptions {
   readonly requests: readonly RunRequest[];
-  onProgress(progress: FleetProgress): void;
+  onProgress(progress: HostProcessesProgress): void;
   /** Kills the last host process once its VMs have done this many operations: the `host-kill` fault. */
   readonly killAfterOperations: number | undefined;
   /** A VM has closed a device that it was asked to. */
@@ -46,8 +46,8 @@ export interface FleetOptions {
 }
 
 /** The host processes of one run. */
-export class Fleet {
-  readonly #options: FleetOptions;
+export class HostProcesses {
+  readonly #options: HostProcessesOptions;
   readonly #children = new Map<number, ChildProcess>();
   readonly #progress = new Map<number, FrameBodies['progress']>();
   readonly #results = new Map<number, FrameBodies['vmResult']>();
@@ -62,13 +62,13 @@ export class Fleet {
   #killed = false;
   #ended = false;
 
-  constructor(options: FleetOptions) {
+  constructor(options: HostProcessesOptions) {
     this.#options = options;
     for (const { vms, process } of options.requests) for (const vm of vms) this.#where.set(vm, process);
   }
 
   /** Runs every request in a process of its own. Never rejects: a process that dies loses its VMs. */
-  async run(): Promise<FleetResult> {
+  async run(): Promise<HostProcessesResult> {
     await Promise.all(this.#options.requests.map((request) => this.#runOne(request)));
     for (const { vm, result } of this.#parts.toReversed()) {
       const rest = this.#results.get(vm);
@@ -179,7 +179,7 @@ export class Fleet {
     if (operations >= killAfterOperations) this.#children.get(request.process)?.kill('SIGKILL');
   }
 
-  #sum(): FleetProgress {
+  #sum(): HostProcessesProgress {
     const all = [...this.#progress.values()];
     const total = (pick: (p: FrameBodies['progress']) => number) => all.reduce((sum, p) => sum + pick(p), 0);
     return {

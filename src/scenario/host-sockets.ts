@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-export class Passages {
+export class HostSockets {
   /** One for each host process, by number. */
   readonly sockets: readonly string[];
   readonly #directory: string | undefined;

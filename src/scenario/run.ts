@@ -12,8 +12,8 @@ import { type DiskWrite, SysfsDisk } from '../mdev/sysfs-disk.ts';
 import { SysfsServer } from '../mdev/sysfs-server.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import { type RunSummary, summarize } from '../report/summary.ts';
-import { Fleet, type FleetProgress } from './host-processes.ts';
-import { Passages } from './host-sockets.ts';
+import { HostProcesses, type HostProcessesProgress } from './host-processes.ts';
+import { HostSockets } from './host-sockets.ts';
 import { scenarioUrl } from './load.ts';
 import { RunMdevs } from './run-mdevs.ts';
 import { ScenarioError, type ScenarioSettings } from './scenario.ts';
@@ -54,7 +54,7 @@ export interface RunOptions {
   onSysfsWrite(write: DiskWrite): void;
   /** It cannot be kept true any longer; the run goes on. */
   onSysfsLost(error: Error): void;
-  onProgress(progress: FleetProgress): void;
+  onProgress(progress: HostProcessesProgress): void;
   /** Given a function that ends the run at once. */
   onStart(kill: () => void): void;
 }
@@ -91,15 +91,18 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const since = nowUs();
   const shards = shard(options, processes, seed, mdevs, model);
   for (const { trace } of shards) if (trace !== '') closeSync(openSync(trace, 'w')); // better told now than later
-  const passages = new Passages(settings.hosts > 1 ? processes : 0);
+  const passages = new HostSockets(settings.hosts > 1 ? processes : 0);
   const migrations = { sockets: passages.sockets, vmsMax: settings.vms, devicesMax: settings.vms * vgpus };
   const requests = passages.exist ? shards.map((request) => ({ ...request, migrations })) : shards;
-  const bare = new Fleet({
-    requests: settings.bareWorkers > 0 ? [bareRequest(requests[0] as RunRequest, settings.bareWorkers)] : [],
+  const baseline = new HostProcesses({
+    requests:
+      settings.baselineWorkers > 0
+        ? [baselineRequest(requests[0] as RunRequest, settings.baselineWorkers)]
+        : [],
     onProgress: () => {},
     killAfterOperations: undefined,
   });
-  const fleet = new Fleet({
+  const fleet = new HostProcesses({
     requests,
     onProgress: options.onProgress,
     killAfterOperations: inject === 'host-kill' ? KILL_AFTER_OPERATIONS : undefined,
@@ -109,11 +112,11 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   mdevs.openAll(({ vm, device }, uuid) => fleet.tell(vm, device, 'deviceRequest', { uuid }));
   const stopSysfs = serveSysfs(options, mdevs);
   options.onStart(() => {
-    bare.kill();
+    baseline.kill();
     fleet.kill();
   });
   // In a process of its own that has started nothing else, and before the others, for the machine to be quiet.
-  const { hosts: bareHosts } = await bare.run();
+  const { hosts: baselineHosts } = await baseline.run();
   const { results, lost, hosts } = await fleet.run();
   await stopSysfs();
   passages.remove();
@@ -127,7 +130,7 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
     inject,
     wallSeconds: (nowUs() - since) / 1e6,
   };
-  return summarize(facts, results, lost, [...hosts, ...bareHosts]);
+  return summarize(facts, results, lost, [...hosts, ...baselineHosts]);
 }
 
 /** Writes the run's tree and keeps it true until the function that is returned is called; the tree then stays. */
@@ -143,10 +146,10 @@ function serveSysfs(options: RunOptions, { registry }: RunMdevs): () => Promise<
   };
 }
 
-const bareRequest = (like: RunRequest, bareWorkers: number): RunRequest => ({
+const baselineRequest = (like: RunRequest, baselineWorkers: number): RunRequest => ({
   ...like,
   vms: [],
-  bareWorkers,
+  baselineWorkers,
   trace: '',
 });
 
@@ -177,7 +180,7 @@ function shard(
       trace: options.trace === '' || processes === 1 ? options.trace : `${options.trace}.${process}`,
       viommu: settings.viommu,
       device: { ...model, timeoutMs: settings.deviceTimeoutMs },
-      bareWorkers: 0,
+      baselineWorkers: 0,
       params: JSON.stringify(settings.params),
       gpu: settings.gpu,
     };

@@ -62,8 +62,8 @@ export const scenarioShape = z.strictObject({
   model: z.string().min(1).max(4096).default(DEFAULT_MODEL),
   /** How long a device model may be busy with one call before its device is ended. */
   deviceTimeoutMs: z.int().min(100).max(3_600_000).default(DEVICE_TIMEOUT_MS),
-  /** Bare workers to measure beside the devices; 0 for none. */
-  bareWorkers: z.int().min(0).max(256).default(0),
+  /** Baseline workers to measure beside the devices; 0 for none. */
+  baselineWorkers: z.int().min(0).max(256).default(0),
   /** Handed to the guests as `vm.params`. */
   params: z.record(z.string(), z.unknown()).default({}),
 });

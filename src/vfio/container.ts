@@ -104,7 +104,7 @@ export class Container {
     this.#table.forceOutside(user.slot);
     if (this.#users.size === 0)
       this.#forEachMapping((iova, size) => {
-        this.counters.forcedPins += this.#table.forcePins(iova as Iova, size);
+        this.counters.forcedPins += this.#table.forceUnpin(iova as Iova, size);
       });
   }
 
@@ -322,7 +322,7 @@ export class Container {
         'never-unpins',
         `keeps ${left} pins on ${rangeText(iova, size)} after ${DMA_UNMAP_ATTEMPTS} requests to unpin`,
       );
-    for (const range of pinned) this.counters.forcedPins += this.#table.forcePins(range.iova, range.size);
+    for (const range of pinned) this.counters.forcedPins += this.#table.forceUnpin(range.iova, range.size);
   }
 
   /**

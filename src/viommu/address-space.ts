@@ -7,7 +7,7 @@ import type { Gpa, Iova } from '../memory/address.ts';
 import { PAGE_SIZE, PERM_RW } from '../memory/address.ts';
 import type { RamRegion } from '../memory/guest-ram.ts';
 import type { Completion } from './completion.ts';
-import { PageRun } from './map-batcher.ts';
+import { MapBatcher } from './map-batcher.ts';
 import type { DmaWindow, IovaRange, MapNotifier, Translation, TranslationSource } from './notifier.ts';
 
 /** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
@@ -128,7 +128,7 @@ export class DeviceAddressSpace {
 
   /** Maps everything; neighbouring pages go to the notifier together. */
   #replay(source: TranslationSource): void {
-    const pages = new PageRun(this.#notifier, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm));
+    const pages = new MapBatcher(this.#notifier, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm));
     source.walk(0, limitOf(source), (iova, gpa, size, perm) => {
       if (size === PAGE_SIZE) return pages.add(iova, gpa, perm);
       return pages.flush() && this.#map(iova, gpa, size, perm);

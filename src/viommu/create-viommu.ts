@@ -10,7 +10,7 @@ import type { VIommu } from './viommu.ts';
 import { VirtioIommu } from './virtio/iommu.ts';
 import { IntelIommu } from './vtd/iommu.ts';
 
-const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
+const CREATORS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
   none: (ram) => new NoIommu(ram),
   // Caching mode, as QEMU demands for VFIO devices: the guest announces new mappings too.
   intel: (ram) => new IntelIommu({ ram, awBits: 48, cachingMode: true }),
@@ -39,11 +39,11 @@ const MAKERS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
     }),
 };
 
-export const IOMMU_NAMES: readonly string[] = Object.keys(MAKERS);
+export const IOMMU_NAMES: readonly string[] = Object.keys(CREATORS);
 
 /** @throws RangeError naming the accepted words */
-export function makeIommu(name: string, ram: GuestRam): VIommu {
-  const make = MAKERS[name];
+export function createViommu(name: string, ram: GuestRam): VIommu {
+  const make = CREATORS[name];
   if (!make) throw new RangeError(`no vIOMMU '${name}'; accepted: ${IOMMU_NAMES.join(', ')}`);
   return make(ram);
 }

@@ -5,21 +5,21 @@ import { type Gpa, type Iova, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import type { MapNotifier } from './notifier.ts';
 
 /** Maps one translation; false when no further one can be had. */
-export type MapOne = (iova: Iova, gpa: Gpa, size: number, perm: number) => boolean;
+export type MapPage = (iova: Iova, gpa: Gpa, size: number, perm: number) => boolean;
 
 /** At most the pages of one 2 MiB, as {@link MapNotifier.mapPages} takes them. */
-export class PageRun {
+export class MapBatcher {
   /** Pages that went to the notifier together. */
   mapped = 0;
   readonly #notifier: MapNotifier;
-  readonly #mapOne: MapOne;
+  readonly #mapOne: MapPage;
   readonly #gpas = new Float64Array(PAGE_2M / PAGE_SIZE);
   #first = 0;
   #next = -1;
   #count = 0;
   #perm = 0;
 
-  constructor(notifier: MapNotifier, mapOne: MapOne) {
+  constructor(notifier: MapNotifier, mapOne: MapPage) {
     this.#notifier = notifier;
     this.#mapOne = mapOne;
   }

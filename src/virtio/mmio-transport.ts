@@ -52,7 +52,7 @@ export class MmioTransport {
     const on = (name: MmioRegister, action: (value: number) => void) =>
       this.#registers.onWrite(name, (value) => action(Number(value)));
     on('DEVICE_FEATURES_SEL', () => this.#showFeatures());
-    on('DRIVER_FEATURES', (value) => this.#takeFeatures(value));
+    on('DRIVER_FEATURES', (value) => this.#acceptFeatures(value));
     on('QUEUE_SEL', (value) => this.#selectQueue(value));
     on('QUEUE_READY', (value) => this.#setReady(value === 1));
     on('QUEUE_NOTIFY', (value) => this.#notify(value));
@@ -142,7 +142,7 @@ export class MmioTransport {
     this.#registers.set('DEVICE_FEATURES', shown);
   }
 
-  #takeFeatures(value: number): void {
+  #acceptFeatures(value: number): void {
     const select = this.#registers.get32('DRIVER_FEATURES_SEL');
     if (select < 2) this.#driverFeatures[select] = BigInt(value);
   }

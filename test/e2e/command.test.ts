@@ -77,11 +77,11 @@ describe('the command', function () {
     expect(stdout).to.match(/guestPhase +name="pass-through and back"/);
   });
 
-  it('runs many vGPUs, each in its own worker, beside bare workers', async () => {
+  it('runs many vGPUs, each in its own worker, beside baseline workers', async () => {
     const args = ['run', 'scenarios/many-vgpus.ts', '--vms', '4', '--vgpus', '2', '--processes', '2'];
     const { code, stdout } = await mdevsim(...args);
     expect(code, stdout).to.equal(0);
     expect(stdout).to.match(/vGPU start +8 in .* MiB each/);
-    expect(stdout).to.match(/bare workers +32 in .* × the memory, .* × the time/);
+    expect(stdout).to.match(/baseline +32 in .* × the memory, .* × the time/);
   });
 });

@@ -35,7 +35,7 @@ async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<
         deviceTimeoutMs: 20_000,
         timeoutMs: 1000,
         inject: '',
-        hops: 0,
+        migrations: 0,
       },
     ],
     workers: { device: workerEntry('device'), guest: workerEntry('guest') },
@@ -76,7 +76,7 @@ describe('the coordinator', function () {
     const placed = async (model: string) => {
       let names: string[] = [];
       await withVm(async (vm) => {
-        names = vm.around.gpus.figures().map(({ name }) => name);
+        names = vm.context.gpus.stats().map(({ name }) => name);
       }, model);
       return names;
     };
@@ -91,7 +91,7 @@ describe('the coordinator', function () {
       bad?.link.fromDevice.push(Uint8Array.of(0xff, 0xff, 0xff));
       vm.serveDevice(0);
       await until(() => bad?.link.state === DeviceState.failed, 'the failure');
-      expect(vm.ledger.violations().map(({ kind }) => kind)).to.deep.equal(['bad-frame']);
+      expect(vm.verdict.violations().map(({ kind }) => kind)).to.deep.equal(['bad-frame']);
       expect(bad?.failure).to.match(/^quarantined: sent garbage \(/);
       expect(await bad?.link.mmioPort().read(REGION_CONFIG, 0, 4), 'a lost device reads all ones').to.equal(
         0xffff_ffffn,

@@ -25,7 +25,7 @@ async function run(scenario: string, viommu: string, vgpus: number, params = {})
     inject: '',
     trace: '',
     viommu,
-    bareWorkers: 0,
+    baselineWorkers: 0,
     params: JSON.stringify(params),
   };
   await runRequest(request, {

@@ -24,7 +24,7 @@ async function firstLight(vms: number, vgpus: number, inject = ''): Promise<VmRe
     inject,
     trace: '',
     viommu: 'intel',
-    bareWorkers: 0,
+    baselineWorkers: 0,
     params: '',
   };
   await runRequest(request, {

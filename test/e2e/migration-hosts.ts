@@ -66,7 +66,7 @@ export async function withHosts(
       inject: '',
       trace: options.traced ? join(directory, `${host}.trace`) : '',
       viommu,
-      bareWorkers: 0,
+      baselineWorkers: 0,
       params: JSON.stringify(params),
       device: { model, timeoutMs: 20_000, source: '' },
       migrations: { sockets, vmsMax: all, devicesMax: all * vgpus },

@@ -23,7 +23,7 @@ async function firstLight(viommu: string, stage: string): Promise<VmResult[]> {
     inject: '',
     trace: '',
     viommu,
-    bareWorkers: 0,
+    baselineWorkers: 0,
     params: JSON.stringify({ stage }),
   };
   await runRequest(request, {

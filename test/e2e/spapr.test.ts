@@ -26,7 +26,7 @@ describe('sPAPR windows, in process', function () {
       inject: '',
       trace: '',
       viommu: 'spapr',
-      bareWorkers: 0,
+      baselineWorkers: 0,
       params: '',
     };
     await runRequest(request, {

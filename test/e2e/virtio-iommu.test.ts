@@ -23,7 +23,7 @@ async function run(vms: number, vgpus: number): Promise<VmResult[]> {
     inject: '',
     trace: '',
     viommu: 'virtio',
-    bareWorkers: 0,
+    baselineWorkers: 0,
     params: '',
   };
   await runRequest(request, {

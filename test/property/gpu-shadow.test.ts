@@ -16,7 +16,7 @@ import {
 } from '../../src/memory/address.ts';
 import { GuestRam } from '../../src/memory/guest-ram.ts';
 import { HPA_BASE } from '../../src/memory/host-memory.ts';
-import { GpuSpaces } from '../../src/models/vgpu/mmu/address-spaces.ts';
+import { GpuAddressSpaces } from '../../src/models/vgpu/mmu/address-spaces.ts';
 import type { ShadowEntry } from '../../src/models/vgpu/mmu/shadow-entries.ts';
 import { ShadowPageTable } from '../../src/models/vgpu/mmu/shadow-page-table.ts';
 import { VRAM_ADDRESS, VRAM_PFN } from '../../src/models/vgpu/mmu/vram.ts';
@@ -63,7 +63,7 @@ class Rig {
   readonly writer = new PinTableWriter(64);
   readonly container: Container;
   readonly dma: DeviceDma;
-  readonly spaces: GpuSpaces;
+  readonly spaces: GpuAddressSpaces;
   readonly probes: Probe[] = [];
   readonly violations: string[] = [];
   readonly reader: PinTableReader;
@@ -82,7 +82,7 @@ class Rig {
       fault: () => {},
       violation: (kind) => void this.violations.push(kind),
     });
-    this.spaces = new GpuSpaces(this.dma, (source) => {
+    this.spaces = new GpuAddressSpaces(this.dma, (source) => {
       const probe = new Probe(this.dma, source, VRAM_BYTES);
       this.probes.push(probe);
       return probe;

@@ -265,7 +265,7 @@ describe('pin table against a plain map', () => {
           fc.modelRun(() => ({ model, real }), list);
           checkLookups(model, real, model.mappings.flatMap(probesOf));
           for (const m of model.mappings) {
-            real.writer.forcePins(m.iova as Iova, m.size);
+            real.writer.forceUnpin(m.iova as Iova, m.size);
             real.unmap(m.iova, m.size);
           }
           expect(real.writer.nodesInUse).to.equal(0);
@@ -349,9 +349,9 @@ describe('unmap of whole leaf tables', () => {
     writer.map((PAGE_2M / 2) as Iova, HPA, PAGE_2M / 2 + PAGE_2M, PERM_RW);
     for (const page of [0, PAGE_SIZE, PAGE_2M - PAGE_SIZE, PAGE_2M, 2 * PAGE_2M - PAGE_SIZE])
       reader.pin(page, PERM_RW);
-    expect(writer.forcePins(0 as Iova, PAGE_2M / 2)).to.equal(2);
+    expect(writer.forceUnpin(0 as Iova, PAGE_2M / 2)).to.equal(2);
     expect(writer.pins(0 as Iova, PAGE_2M), 'at the link').to.equal(1);
-    expect(writer.forcePins((PAGE_2M / 2) as Iova, PAGE_2M / 2 + PAGE_2M)).to.equal(3);
+    expect(writer.forceUnpin((PAGE_2M / 2) as Iova, PAGE_2M / 2 + PAGE_2M)).to.equal(3);
     expect(writer.pins(0 as Iova, 2 * PAGE_2M)).to.equal(0);
   });
 

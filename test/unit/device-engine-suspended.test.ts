@@ -3,18 +3,18 @@ import { describe, it } from 'mocha';
 import { CONTROL_ENABLE, VGPU_OFFSET } from '../../src/abi/vgpu/vgpu.ts';
 import { DEVICE_LINK_BYTES } from '../../src/channel/device-link.ts';
 import { DeviceHarness } from '../../src/device/sdk/harness.ts';
-import { EngineSeat } from '../../src/gpu/engine-slot.ts';
+import { EngineSlot } from '../../src/gpu/engine-slot.ts';
 import { PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
 import { vgpuType } from '../../src/gpu/types.ts';
-import { SOUND_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
+import { DEFAULT_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
 
 /** A vGPU that owns the engine with work in its ring, and its neighbour, who waits. */
 function neighbours() {
   const gpu = new PhysicalGpu({ policy: 'best-effort', sliceUs: 500 });
   const name = 'vgpu-1g';
-  for (let seat = 0; seat < 2; seat++)
-    gpu.place(`gpu${seat}`, vgpuType(name), new SharedArrayBuffer(DEVICE_LINK_BYTES));
-  const bus = new DeviceHarness((context) => new Vgpu(context, SOUND_PARTS, gpu.handle(0)));
+  for (let slot = 0; slot < 2; slot++)
+    gpu.place(`gpu${slot}`, vgpuType(name), new SharedArrayBuffer(DEVICE_LINK_BYTES));
+  const bus = new DeviceHarness((context) => new Vgpu(context, DEFAULT_PARTS, gpu.handle(0)));
   bus.enable();
   const set = (register: keyof typeof VGPU_OFFSET, value: number) =>
     bus.write(0, VGPU_OFFSET[register], 4, value);
@@ -24,7 +24,7 @@ function neighbours() {
   set('Control', CONTROL_ENABLE);
   set('RingTail', 60); // commands of zeros
   expect(bus.step()).to.equal('more');
-  const neighbour = new EngineSeat(gpu.handle(1));
+  const neighbour = new EngineSlot(gpu.handle(1));
   expect(neighbour.acquire(), 'while the other has it').to.equal('queued');
   return { bus, neighbour };
 }
@@ -35,7 +35,7 @@ describe('a vGPU that stands still for its migration', () => {
     bus.save();
     expect(neighbour.acquire()).to.equal('granted');
     expect(bus.step(), 'it waits for its turn').to.equal('idle');
-    neighbour.rest();
+    neighbour.release();
     expect(bus.step()).to.equal('more');
   });
 });

@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { LOG_LINE_LIMIT, LOG_LINES_LIMIT, UNIMPLEMENTED_ROWS_LIMIT } from '../../src/device/instance.ts';
 import { METRICS_LIMIT } from '../../src/device/metrics.ts';
-import { SPIN_READS, SPIN_TIME_US, SPINS_LIMIT, SpinWatch } from '../../src/device/spin-detector.ts';
+import { SPIN_READS, SPIN_TIME_US, SPINS_LIMIT, SpinDetector } from '../../src/device/spin-detector.ts';
 import { TIMER_DELAY_LIMIT_US, TIMERS_LIMIT, TimerQueue } from '../../src/device/timers.ts';
 import {
   ConfigSpace,
@@ -322,7 +322,7 @@ describe('the watchdog over a guest', () => {
 
   it('names a bounded number of registers', () => {
     let now = 0;
-    const watch = new SpinWatch(() => now);
+    const watch = new SpinDetector(() => now);
     let named = 0;
     for (let offset = 0; offset < 2 * SPINS_LIMIT; offset++)
       for (let read = 0; read < SPIN_READS; read++) {

@@ -2,8 +2,8 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { DEVICE_LINK_BYTES, DeviceLink } from '../../src/channel/device-link.ts';
 import { GpuPool } from '../../src/coordinator/gpu-pool.ts';
-import { EngineSeat, LEASE_MS } from '../../src/gpu/engine-slot.ts';
-import { bucketUs, SEATS_LIMIT, WAIT_BUCKETS, waitBucket } from '../../src/gpu/layout.ts';
+import { EngineSlot, LEASE_MS } from '../../src/gpu/engine-slot.ts';
+import { bucketUs, SLOTS_LIMIT, WAIT_BUCKETS, waitBucket } from '../../src/gpu/layout.ts';
 import { GpuFullError, PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
 import { DEFAULT_SCHEDULING, type Policy } from '../../src/gpu/policy.ts';
 import { jainIndex, usageBetween, type VgpuUsage } from '../../src/gpu/stats.ts';
@@ -23,10 +23,10 @@ interface Load {
   readonly perUs: number;
 }
 
-/** Many seats in one thread, each looking at the engine in turn; a clock that pieces of work and idle rounds advance. */
+/** Many slots in one thread, each looking at the engine in turn; a clock that pieces of work and idle rounds advance. */
 class Simulation {
   readonly gpu: PhysicalGpu;
-  readonly seats: EngineSeat[] = [];
+  readonly slots: EngineSlot[] = [];
   readonly #loads: readonly Load[];
   readonly #queued: number[];
   readonly #done: number[];
@@ -43,21 +43,21 @@ class Simulation {
       this.gpu.place(`gpu${i}`, vgpuType(load.type), new SharedArrayBuffer(DEVICE_LINK_BYTES));
     });
     loads.forEach((_, i) => {
-      this.seats.push(new EngineSeat(this.gpu.handle(i), () => this.nowUs));
+      this.slots.push(new EngineSlot(this.gpu.handle(i), () => this.nowUs));
     });
   }
 
   run(us: number): VgpuUsage[] {
-    const before = this.gpu.figures();
+    const before = this.gpu.stats();
     for (const end = this.nowUs + us; this.nowUs < end; ) {
       const started = this.nowUs;
-      this.seats.forEach((_, i) => {
+      this.slots.forEach((_, i) => {
         this.#arrive(i, us);
         this.#step(i);
       });
       if (this.nowUs === started) this.nowUs += 20; // nobody ran
     }
-    return usageBetween(before, this.gpu.figures());
+    return usageBetween(before, this.gpu.stats());
   }
 
   #arrive(i: number, us: number): void {
@@ -71,16 +71,16 @@ class Simulation {
   }
 
   #step(i: number): void {
-    const seat = this.seats[i] as EngineSeat;
-    if (this.#queued[i] === 0) seat.rest();
-    else if (seat.acquire() === 'granted') this.#work(i, seat);
+    const slot = this.slots[i] as EngineSlot;
+    if (this.#queued[i] === 0) slot.release();
+    else if (slot.acquire() === 'granted') this.#work(i, slot);
   }
 
-  #work(i: number, seat: EngineSeat): void {
+  #work(i: number, slot: EngineSlot): void {
     this.nowUs += PIECE_NS / 1000;
     const ends = ++this.#done[i]! % (this.#loads[i] as Load).pieces === 0;
     if (ends) this.#queued[i]!--;
-    seat.charge(PIECE_NS, ends, (this.#queued[i] as number) > 0);
+    slot.charge(PIECE_NS, ends, (this.#queued[i] as number) > 0);
   }
 }
 
@@ -137,7 +137,7 @@ describe('the scheduler of a physical GPU', () => {
   });
 });
 
-describe('a seat at the engine', () => {
+describe('a slot at the engine', () => {
   const pair = () => {
     const gpu = new PhysicalGpu({ policy: 'equal-share', sliceUs: SLICE_US });
     const links = [new DeviceLink(), new DeviceLink()];
@@ -145,8 +145,8 @@ describe('a seat at the engine', () => {
       gpu.place(`gpu${i}`, vgpuType('vgpu-1g'), link.sab);
     });
     const clock = { us: 1000 };
-    const seats = links.map((_, i) => new EngineSeat(gpu.handle(i), () => clock.us));
-    return { gpu, links, clock, first: seats[0] as EngineSeat, second: seats[1] as EngineSeat };
+    const slots = links.map((_, i) => new EngineSlot(gpu.handle(i), () => clock.us));
+    return { gpu, links, clock, first: slots[0] as EngineSlot, second: slots[1] as EngineSlot };
   };
 
   it('rings the next when it hands the engine over', () => {
@@ -164,7 +164,7 @@ describe('a seat at the engine', () => {
     const { first, second } = pair();
     for (let i = 0; i < 5; i++) {
       expect(first.acquire()).to.equal('granted');
-      first.rest();
+      first.release();
       expect(second.acquire()).to.equal('granted');
       second.charge(PIECE_NS, true, false);
     }
@@ -175,7 +175,7 @@ describe('a seat at the engine', () => {
     first.acquire();
     second.acquire();
     first.charge(PIECE_NS, true, false); // hands over
-    second.rest();
+    second.release();
     expect(first.acquire()).to.equal('granted');
   });
 
@@ -220,8 +220,8 @@ describe('a physical GPU', () => {
     expect(available(gpu)).to.deep.equal([31, 15, 7, 3, 1, 0]);
     const small = { id: 'small', vramMiB: 1, share: 1 / 1024 };
     const many = new PhysicalGpu();
-    for (let i = 0; i < SEATS_LIMIT; i++) many.place(`${i}`, small, link);
-    expect(many.available(small), 'a seat each').to.equal(0);
+    for (let i = 0; i < SLOTS_LIMIT; i++) many.place(`${i}`, small, link);
+    expect(many.available(small), 'a slot each').to.equal(0);
   });
 
   it('gives an instance of a host GPU the type of its mdev type, by mdev and by virtual function', () => {
@@ -229,7 +229,7 @@ describe('a physical GPU', () => {
     const place = (mdevType?: string) => {
       const name = `gpu-${mdevType}`;
       const { gpu } = pool.place(name, 0, new SharedArrayBuffer(DEVICE_LINK_BYTES), mdevType);
-      return gpu.figures(0).find((figures) => figures.name === name)?.type;
+      return gpu.stats(0).find((figures) => figures.name === name)?.type;
     };
     expect([place('vgpu-4g'), place('1005'), place('vgpu-1'), place()]).to.deep.equal([
       'vgpu-4g',

@@ -17,15 +17,15 @@ const { ld, st, wordsOf } = mem;
 /** Four threads at one engine for `runMs`; the first dies at piece `dieAt`, if that is not 0. */
 async function contend(policy: Policy, burst: number, runMs: number, dieAt = 0) {
   const gpu = new PhysicalGpu({ policy, sliceUs: 200 });
-  for (let seat = 0; seat < SEATS; seat++)
-    gpu.place(`gpu${seat}`, vgpuType('vgpu-4g'), new SharedArrayBuffer(DEVICE_LINK_BYTES));
+  for (let slot = 0; slot < SEATS; slot++)
+    gpu.place(`gpu${slot}`, vgpuType('vgpu-4g'), new SharedArrayBuffer(DEVICE_LINK_BYTES));
   const control = new SharedArrayBuffer(GPU_CONTROL_BYTES);
-  const threads = Array.from({ length: SEATS }, (_, seat) => {
+  const threads = Array.from({ length: SEATS }, (_, slot) => {
     const task: GpuWorkerTask = {
-      seat: gpu.handle(seat),
+      slot: gpu.handle(slot),
       control,
       burst,
-      dieAt: seat === 0 ? dieAt : 0,
+      dieAt: slot === 0 ? dieAt : 0,
     };
     const thread = new Worker(ENTRY, { workerData: task });
     const ended = new Promise<number>((resolve) => {
@@ -34,10 +34,10 @@ async function contend(policy: Policy, burst: number, runMs: number, dieAt = 0) 
     });
     return { ended };
   });
-  while (gpu.figures().some(({ turns }) => turns === 0)) await sleep(5);
-  const before = gpu.figures();
+  while (gpu.stats().some(({ turns }) => turns === 0)) await sleep(5);
+  const before = gpu.stats();
   await sleep(runMs);
-  const usage = usageBetween(before, gpu.figures());
+  const usage = usageBetween(before, gpu.stats());
   st(wordsOf(control), GpuControl.stop, 1, 'link.word');
   const pieces = await Promise.all(threads.map(({ ended }) => ended));
   return { gpu, usage, pieces, overlaps: ld(wordsOf(control), GpuControl.overlaps, 'link.word') };

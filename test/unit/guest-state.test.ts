@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
 import { Prng } from '#host';
-import { GuestHost } from '../../src/coordinator/vm/guest-worker.ts';
+import { GuestWorker } from '../../src/coordinator/vm/guest-worker.ts';
 import { workerEntry } from '../../src/coordinator/workers/entries.ts';
 import { GuestStateError } from '../../src/guest/guest-state.ts';
 import { InFlightError } from '../../src/guest/in-flight.ts';
@@ -357,7 +357,7 @@ describe('what cannot be saved', () => {
   });
 });
 
-describe('a carried state that is not this VM’s', () => {
+describe('a saved state that is not this VM’s', () => {
   const moved = (change: (drivers: Record<string, unknown>) => void) => {
     const machine = made(new GuestMachine({ viommu: 'intel' }, 1));
     const drivers = JSON.parse(JSON.stringify(machine.vm.save()));
@@ -379,7 +379,7 @@ describe('a carried state that is not this VM’s', () => {
   it('is a report of its worker, too', async () => {
     const machine = made(new GuestMachine({ viommu: 'intel' }, 1));
     const control = {} as VmControl;
-    const host = new GuestHost({
+    const host = new GuestWorker({
       entry: workerEntry('guest'),
       task: machine.task,
       control,
@@ -387,22 +387,22 @@ describe('a carried state that is not this VM’s', () => {
     });
     const { error } = await host.run({ drivers: { version: 9 }, script: null });
     expect(error).to.equal(
-      "GuestStateError: the carried state of the guest's drivers has version 9; accepted: 2",
+      "GuestStateError: the saved state of the guest's drivers has version 9; accepted: 2",
     );
   });
 
   it('is refused in words', () => {
     expect(taking((drivers) => Object.assign(drivers, { version: 9 }))).to.throw(
       GuestStateError,
-      "the carried state of the guest's drivers has version 9; accepted: 2",
+      "the saved state of the guest's drivers has version 9; accepted: 2",
     );
     expect(taking((drivers) => Object.assign(drivers, { viommu: 'spapr' }))).to.throw(
       GuestStateError,
-      "the carried guest has vIOMMU 'spapr', this VM has 'intel'",
+      "the saved guest has vIOMMU 'spapr', this VM has 'intel'",
     );
     expect(taking(() => {}, { viommu: 'intel', devices: 3 })).to.throw(
       GuestStateError,
-      'the carried guest has 2 devices, this VM has 3',
+      'the saved guest has 2 devices, this VM has 3',
     );
     expect(
       taking(({ devices }) => Object.assign((devices as object[])[0] as object, { domain: 7 })),

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { EXPECTED_FAULT_LIMIT, VIOLATION_LIMIT, VmLedger } from '../../src/coordinator/vm/verdict.ts';
+import { EXPECTED_FAULT_LIMIT, VIOLATION_LIMIT, VmVerdict } from '../../src/coordinator/vm/verdict.ts';
 import {
   CapacityError,
   checkCapacity,
@@ -46,7 +46,7 @@ describe('scenario settings', () => {
       vgpus: VGPUS_LIMIT + 1,
       ramMiB: 4100,
       timeoutMs: 0,
-      bareWorkers: 257,
+      baselineWorkers: 257,
     }))
       expect(() => parseSettings({ ...base, [name]: value }), name).to.throw(
         ScenarioError,
@@ -63,7 +63,7 @@ describe("a VM's ledger", () => {
   const fault = (iova: number) => ({ requesterId: 8, iova: iova as Iova, write: true, reason: 5, text: '' });
 
   it('matches announced faults by device and page, each once', () => {
-    const ledger = new VmLedger();
+    const ledger = new VmVerdict();
     ledger.expectFault(0, 0x1000);
     expect(ledger.fault(1, fault(0x1000)), 'another device').to.equal(false);
     expect(ledger.fault(0, fault(0x1ff8)), 'the same page').to.equal(true);
@@ -73,14 +73,14 @@ describe("a VM's ledger", () => {
   });
 
   it('says how many announced faults never came', () => {
-    const ledger = new VmLedger();
+    const ledger = new VmVerdict();
     ledger.expectFault(0, 0);
     ledger.expectFault(0, 0);
     expect(ledger.missingFaults).to.equal(2);
   });
 
   it('stays bounded: violations are counted by kind, announcements refused', () => {
-    const ledger = new VmLedger();
+    const ledger = new VmVerdict();
     for (let i = 0; i < VIOLATION_LIMIT + 50; i++) ledger.violation(i % 2 ? 'odd' : 'even', String(i));
     expect(ledger.violations()).to.have.length(VIOLATION_LIMIT + 2);
     expect(ledger.violations().reduce((sum, { repeats }) => sum + repeats, 0)).to.equal(50);

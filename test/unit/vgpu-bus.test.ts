@@ -64,14 +64,14 @@ describe('MSI-X of the vgpu', () => {
     bus.do(FAULTING);
     expect(bus.interrupts.splice(0)).to.deep.equal([
       vgpu.VECTOR_COMPLETION,
-      vgpu.VECTOR_TROUBLE,
+      vgpu.VECTOR_ERROR,
       vgpu.VECTOR_COMPLETION,
     ]);
     bus.do(NOP, 'compute');
     bus.do({ ...FAULTING, opcode: vgpu.Opcode.signal }, 'compute');
-    expect(bus.interrupts, 'troubles are those of both engines').to.deep.equal([
+    expect(bus.interrupts, 'faultInterrupts are those of both engines').to.deep.equal([
       vgpu.VECTOR_COMPUTE,
-      vgpu.VECTOR_TROUBLE,
+      vgpu.VECTOR_ERROR,
       vgpu.VECTOR_COMPUTE,
     ]);
     bus.msix(0);

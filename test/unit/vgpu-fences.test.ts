@@ -3,11 +3,11 @@ import { describe, it } from 'mocha';
 import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
 import { DEVICE_LINK_BYTES } from '../../src/channel/device-link.ts';
 import { DeviceHarness } from '../../src/device/sdk/harness.ts';
-import { EngineSeat } from '../../src/gpu/engine-slot.ts';
+import { EngineSlot } from '../../src/gpu/engine-slot.ts';
 import { PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
 import { vgpuType } from '../../src/gpu/types.ts';
 import { PAGE_SIZE } from '../../src/memory/address.ts';
-import { SOUND_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
+import { DEFAULT_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
 import { type BusCommand, VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const { Kernel, Opcode, FENCE_LOOK_US } = vgpu;
@@ -221,9 +221,9 @@ const PAGE_FLAGS = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE | vgpu.GPU_PTE_V
 /** A vGPU with a neighbour at the same physical GPU. */
 function neighbours() {
   const gpu = new PhysicalGpu({ policy: 'best-effort', sliceUs: 500 });
-  for (let seat = 0; seat < 2; seat++)
-    gpu.place(`gpu${seat}`, vgpuType('vgpu-1g'), new SharedArrayBuffer(DEVICE_LINK_BYTES));
-  const bus = new DeviceHarness((context) => new Vgpu(context, SOUND_PARTS, gpu.handle(0)));
+  for (let slot = 0; slot < 2; slot++)
+    gpu.place(`gpu${slot}`, vgpuType('vgpu-1g'), new SharedArrayBuffer(DEVICE_LINK_BYTES));
+  const bus = new DeviceHarness((context) => new Vgpu(context, DEFAULT_PARTS, gpu.handle(0)));
   bus.enable();
   const set = (register: vgpu.VgpuRegister, value: number) =>
     bus.write(0, vgpu.VGPU_OFFSET[register], 4, value);
@@ -247,25 +247,25 @@ function neighbours() {
     const state = bus.model.state!.save();
     return vgpu.GPU_ENGINE_NAMES.map((engine) => Number(state[`${engine}.command.done`] ?? -1));
   };
-  const busyUs = () => gpu.figures()[0]!.busyUs;
-  return { bus, submit, busyUs, worked, neighbour: new EngineSeat(gpu.handle(1)) };
+  const busyUs = () => gpu.stats()[0]!.busyUs;
+  return { bus, submit, busyUs, worked, neighbour: new EngineSlot(gpu.handle(1)) };
 }
 
-describe('a vGPU’s seat at its physical GPU', () => {
+describe('a vGPU’s slot at its physical GPU', () => {
   it('is given up while all that there is to do is a wait, which costs no engine time', () => {
     const { bus, submit, busyUs, neighbour } = neighbours();
     submit('compute', wait(1));
     expect(bus.run()).to.equal('idle');
     const fetched = busyUs();
     expect(neighbour.acquire(), 'at once').to.equal('granted');
-    neighbour.rest();
+    neighbour.release();
     for (let i = 0; i < 100; i++) bus.advance(FENCE_LOOK_US);
     expect(busyUs(), 'looking is free').to.equal(fetched);
     expect(neighbour.acquire()).to.equal('granted');
     bus.ram.write32(DATA + FENCE, 1);
     bus.advance(FENCE_LOOK_US);
     expect(bus.ram.read32(0x9000 + 12), 'the completion waits for its turn').to.equal(0);
-    neighbour.rest();
+    neighbour.release();
     bus.run();
     expect(bus.ram.read32(0x9000 + 4)).to.equal(1);
     expect(busyUs()).to.equal(fetched);
@@ -284,7 +284,7 @@ describe('a vGPU’s seat at its physical GPU', () => {
       summed + 1,
       3 * summed,
     );
-    neighbour.rest();
+    neighbour.release();
   });
 
   it('is refused at no cost of a turn: both engines go on whenever it is given', () => {
@@ -297,7 +297,7 @@ describe('a vGPU’s seat at its physical GPU', () => {
       // A wish for the engine, and the engine itself, each after the neighbour has had it.
       expect(neighbour.acquire()).to.equal('granted');
       expect(bus.step()).to.equal('idle');
-      neighbour.rest();
+      neighbour.release();
       expect(bus.step()).to.equal('more');
       bus.model.suspend?.();
     }

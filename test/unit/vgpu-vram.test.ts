@@ -6,7 +6,7 @@ import { describe, it } from 'mocha';
 import { XRGB8888 } from '../../src/abi/scanout.ts';
 import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
 import { PAGE_SIZE } from '../../src/memory/address.ts';
-import { makeVram, VRAM_BYTES_DEFAULT, VRAM_BYTES_LIMIT } from '../../src/models/vgpu/mmu/vram.ts';
+import { createVram, VRAM_BYTES_DEFAULT, VRAM_BYTES_LIMIT } from '../../src/models/vgpu/mmu/vram.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const RW = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;
@@ -146,10 +146,10 @@ describe('VRAM in GPU page tables', () => {
   });
 
   it('is limited to what a device can hold, whatever the type says', () => {
-    const seat = { gpu: new SharedArrayBuffer(4), seat: 0, links: [] };
-    expect(makeVram({ ...seat, vramMiB: 16 * 1024 }).size).to.equal(VRAM_BYTES_LIMIT);
-    expect(makeVram({ ...seat, vramMiB: 2 }).size).to.equal(2 * 2 ** 20);
-    const vram = makeVram({ ...seat, vramMiB: 1024 });
+    const slot = { gpu: new SharedArrayBuffer(4), slot: 0, links: [] };
+    expect(createVram({ ...slot, vramMiB: 16 * 1024 }).size).to.equal(VRAM_BYTES_LIMIT);
+    expect(createVram({ ...slot, vramMiB: 2 }).size).to.equal(2 * 2 ** 20);
+    const vram = createVram({ ...slot, vramMiB: 1024 });
     expect(vram.allocatedBytes, 'nothing before it is touched').to.equal(0);
   });
 });

@@ -46,7 +46,7 @@ export const INTERRUPT_FLIP = 32;
 
 /** MSI-X vectors. With MSI, which has one, they are all vector 0. Troubles are those of every engine. */
 export const VECTOR_COMPLETION = 0;
-export const VECTOR_TROUBLE = 1;
+export const VECTOR_ERROR = 1;
 export const VECTOR_DISPLAY = 2;
 export const VECTOR_COMPUTE = 3;
 

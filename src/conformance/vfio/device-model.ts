@@ -67,7 +67,7 @@ export const refuse = (what: string): never => {
  * A driver's device calls; this one has no regions and no interrupts, like the recorder's own driver. All methods
  * throw VfioError.
  */
-export class DeviceModel {
+export class SampleDevice {
   info(): DeviceInfo {
     return { regions: 0, irqs: 0 };
   }

@@ -5,7 +5,7 @@ import { VfioError } from '../../vfio/errors.ts';
 import { hex64 } from '../../vfio/uapi/vfio-uapi.ts';
 import * as api from './device-model.ts';
 import { Eventfd, type SetIrqs } from './device-model.ts';
-import type { Machine } from './machine.ts';
+import type { VfioMachine } from './machine.ts';
 import {
   bytesHex,
   deviceOf,
@@ -32,7 +32,7 @@ const IRQ_FLAGS = {
   action_trigger: api.ACTION_TRIGGER,
 };
 
-const modelOf = (input: StepInputs, machine: Machine) => deviceOf(input, machine).mdev.model;
+const modelOf = (input: StepInputs, machine: VfioMachine) => deviceOf(input, machine).mdev.model;
 
 function checkArgsz(input: StepInputs, least: number): number {
   const argsz = input.number('argsz');
@@ -40,42 +40,46 @@ function checkArgsz(input: StepInputs, least: number): number {
   return argsz;
 }
 
-function deviceInfo(input: StepInputs, machine: Machine, output: Output): void {
+function deviceInfo(input: StepInputs, machine: VfioMachine, output: Output): void {
   const argsz = checkArgsz(input, DEVICE_INFO_ARGSZ);
   const { regions, irqs } = modelOf(input, machine).info();
   Object.assign(output, { argsz_out: argsz, flags: DEVICE_PCI, num_regions: regions, num_irqs: irqs });
 }
 
-function regionInfo(input: StepInputs, machine: Machine, output: Output): void {
+function regionInfo(input: StepInputs, machine: VfioMachine, output: Output): void {
   const argsz = checkArgsz(input, REGION_INFO_ARGSZ);
   const { flags, size, offset } = modelOf(input, machine).region(input.number('index'));
   const place = { size: hex64(BigInt(size)), offset: hex64(BigInt(offset)) };
   Object.assign(output, { argsz_out: argsz, flags, cap_offset: 0, ...place });
 }
 
-function irqInfo(input: StepInputs, machine: Machine, output: Output): void {
+function irqInfo(input: StepInputs, machine: VfioMachine, output: Output): void {
   Object.assign(output, modelOf(input, machine).irq(input.number('index')));
 }
 
-function regionRead(input: StepInputs, machine: Machine, output: Output): void {
+function regionRead(input: StepInputs, machine: VfioMachine, output: Output): void {
   const bytes = new Uint8Array(lengthOf(input, 'len'));
   modelOf(input, machine).read(input.number('region'), Number(input.u64('offset')), bytes);
   Object.assign(output, { ret: bytes.length, data: bytesHex(bytes) });
 }
 
-function regionWrite(input: StepInputs, machine: Machine, output: Output): void {
+function regionWrite(input: StepInputs, machine: VfioMachine, output: Output): void {
   const bytes = input.bytes('data');
   modelOf(input, machine).write(input.number('region'), Number(input.u64('offset')), bytes);
   output.ret = bytes.length;
 }
 
-function regionMmap(input: StepInputs, machine: Machine): void {
+function regionMmap(input: StepInputs, machine: VfioMachine): void {
   const shared = input.number('shared') === 1;
   modelOf(input, machine).mmap(input.number('region'), Number(input.u64('len')), shared);
 }
 
 /** `data`: an eventfd's name, `badfd`, `missing`, a bool as a number, or nothing. */
-function irqData(input: StepInputs, { eventfds }: Machine, count: number): Pick<SetIrqs, 'eventfd' | 'bool'> {
+function irqData(
+  input: StepInputs,
+  { eventfds }: VfioMachine,
+  count: number,
+): Pick<SetIrqs, 'eventfd' | 'bool'> {
   const data = input.raw('data');
   if (data === undefined || data === 'missing') return { eventfd: undefined, bool: undefined };
   if (typeof data === 'number') return { eventfd: undefined, bool: data };
@@ -85,7 +89,7 @@ function irqData(input: StepInputs, { eventfds }: Machine, count: number): Pick<
   return { eventfd: count > 1 ? undefined : eventfd, bool: undefined };
 }
 
-function setIrqs(input: StepInputs, machine: Machine): void {
+function setIrqs(input: StepInputs, machine: VfioMachine): void {
   const count = input.number('count');
   modelOf(input, machine).setIrqs({
     flags: input.flags('flags', IRQ_FLAGS),
@@ -96,12 +100,12 @@ function setIrqs(input: StepInputs, machine: Machine): void {
   });
 }
 
-function openEventfd(input: StepInputs, { eventfds }: Machine, output: Output): void {
+function openEventfd(input: StepInputs, { eventfds }: VfioMachine, output: Output): void {
   eventfds.set(input.text('eventfd'), new Eventfd());
   output.ret = 'fd';
 }
 
-function readEventfd(input: StepInputs, { eventfds }: Machine, output: Output): void {
+function readEventfd(input: StepInputs, { eventfds }: VfioMachine, output: Output): void {
   const eventfd = eventfds.get(input.text('eventfd'));
   output.count = (eventfd ?? notOpen('eventfd', input.text('eventfd'))).read();
 }
@@ -110,7 +114,7 @@ function readEventfd(input: StepInputs, { eventfds }: Machine, output: Output): 
 const FETCHED = 'driver: device_get_info';
 
 /** A sample driver fills in its own limits when it is asked for its information. */
-function note(input: StepInputs, { devices }: Machine): void {
+function note(input: StepInputs, { devices }: VfioMachine): void {
   if (!input.text('text').startsWith(FETCHED)) return;
   for (const { mdev } of devices.values()) mdev.model.info();
 }

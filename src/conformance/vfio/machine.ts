@@ -10,7 +10,7 @@ import { SysfsTree } from '../../mdev/sysfs.ts';
 import { DMA_ENTRY_LIMIT } from '../../vfio/mapping-rules.ts';
 import { VfioContainer, type VfioDevice, VfioGroup } from '../../vfio/uapi/group.ts';
 import type { Type1Violation } from '../../vfio/uapi/type1.ts';
-import { DeviceModel, type Eventfd } from './device-model.ts';
+import { type Eventfd, SampleDevice } from './device-model.ts';
 import { Mdpy } from './mdpy.ts';
 import { Mtty } from './mtty.ts';
 import { ProcessMemory } from './process-memory.ts';
@@ -33,7 +33,7 @@ export interface Mdev {
   readonly uuid: string;
   readonly group: VfioGroup;
   readonly driver: TestDriver;
-  readonly model: DeviceModel;
+  readonly model: SampleDevice;
 }
 
 /** An open file of a device. */
@@ -42,7 +42,7 @@ export interface DeviceFile {
   readonly device: VfioDevice;
 }
 
-export class Machine {
+export class VfioMachine {
   readonly registry = new MdevRegistry();
   readonly sysfs = new SysfsTree(this.registry);
   readonly containers = new Map<string, VfioContainer>();
@@ -139,8 +139,8 @@ export class Machine {
 }
 
 /** The driver of a type. */
-function modelFor(type: string): DeviceModel {
+function modelFor(type: string): SampleDevice {
   const [ports, mode] = [MTTY_PORTS[type], MDPY_MODES[type]];
   if (ports !== undefined) return new Mtty(ports);
-  return mode === undefined ? new DeviceModel() : new Mdpy(mode);
+  return mode === undefined ? new SampleDevice() : new Mdpy(mode);
 }

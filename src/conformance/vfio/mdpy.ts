@@ -6,7 +6,7 @@ import { drawGradient, type MdpyMode, mdpyBarBytes, mdpyIdentity } from '../../a
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
-import { DeviceModel, refuse } from './device-model.ts';
+import { refuse, SampleDevice } from './device-model.ts';
 
 /** The driver says one byte less than there is. */
 const CONFIG_SIZE = 0xff;
@@ -16,7 +16,7 @@ const FRAMEBUFFER_OFFSET = 0x1000;
 const BAR0 = 0x10;
 const BAR_FLAGS_MASK = 0xf;
 
-export class Mdpy extends DeviceModel {
+export class Mdpy extends SampleDevice {
   readonly #mode: MdpyMode;
   readonly #config: Uint8Array;
   readonly #view: DataView;

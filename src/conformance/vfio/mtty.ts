@@ -7,7 +7,7 @@ import { Uart } from '../../models/mtty/uart.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
-import { DeviceModel, type Eventfd, refuse, type SetIrqs } from './device-model.ts';
+import { type Eventfd, refuse, SampleDevice, type SetIrqs } from './device-model.ts';
 
 /** A region's index is in its offset's upper bits. */
 const REGION_OFFSET = 2 ** 40;
@@ -28,7 +28,7 @@ const BAR1 = 0x14;
 const INTERRUPT_LINE = 0x3c;
 const ALWAYS_ZERO = [0x18, 0x1c, 0x20];
 
-export class Mtty extends DeviceModel {
+export class Mtty extends SampleDevice {
   readonly #config: Uint8Array;
   readonly #view: DataView;
   readonly #ports: readonly Uart[];

@@ -5,7 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { MdevError } from '../../mdev/registry.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import { hex64 } from '../../vfio/uapi/vfio-uapi.ts';
-import { Machine } from './machine.ts';
+import { VfioMachine } from './machine.ts';
 import type { Output } from './step-inputs.ts';
 import { OPERATIONS, sysfsError } from './steps.ts';
 import type { Callback } from './test-driver.ts';
@@ -58,7 +58,7 @@ export function runVector(vector: Vector, path: string): VectorResult {
 function differencesOf({ name, steps }: Vector, path: string): Difference[] {
   const foreign = steps.find(({ op }) => !OPERATIONS.has(op));
   if (foreign) throw new NotModelledError(`operation ${foreign.op}`);
-  const machine = new Machine();
+  const machine = new VfioMachine();
   const differences: Difference[] = [];
   for (const [index, step] of steps.entries()) {
     const where = `${path}: vector ${name} step ${index} ${step.op}`;
@@ -70,7 +70,7 @@ function differencesOf({ name, steps }: Vector, path: string): Difference[] {
 
 type FieldDifference = readonly [field: string, expected: unknown, got: unknown];
 
-function runStep(machine: Machine, step: Step, where: string): FieldDifference[] {
+function runStep(machine: VfioMachine, step: Step, where: string): FieldDifference[] {
   machine.callbacks = [];
   machine.violations = [];
   const operation = OPERATIONS.get(step.op);
@@ -111,7 +111,7 @@ function expectedOf(step: Step, field: string): unknown {
 }
 
 /** Each WARN or BUG of the kernel's log is a violation here, and there are no others. */
-function compareLog({ klog }: Step, { violations }: Machine): FieldDifference[] {
+function compareLog({ klog }: Step, { violations }: VfioMachine): FieldDifference[] {
   const logged = Array.isArray(klog) ? klog : [];
   if (logged.length === violations.length) return [];
   return [['klog', logged, violations.map(({ kind, detail }) => `${kind}: ${detail}`)]];

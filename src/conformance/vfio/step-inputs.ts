@@ -2,14 +2,14 @@
  * What the tables of operations share: the shape of an operation, and how a step names things.
  */
 import { VfioError } from '../../vfio/errors.ts';
-import type { DeviceFile, Machine } from './machine.ts';
+import type { DeviceFile, VfioMachine } from './machine.ts';
 import { NotModelledError, type StepInputs } from './vector-file.ts';
 
 /** Fields that a step gives. What was set before an error stays. */
 export type Output = Record<string, unknown>;
 
 /** One operation on the machine; a refused call throws VfioError or MdevError. */
-export type Handler = (input: StepInputs, machine: Machine, output: Output) => void;
+export type Handler = (input: StepInputs, machine: VfioMachine, output: Output) => void;
 
 /** A name that is not open: the recorder's descriptor was -1. @throws VfioError EBADF */
 export const notOpen = (what: string, name: string): never => {
@@ -24,7 +24,7 @@ export interface Operation {
 
 export const operation = (run: Handler, ...gives: string[]): Operation => ({ run, gives });
 
-export const deviceOf = (input: StepInputs, { devices }: Machine): DeviceFile => {
+export const deviceOf = (input: StepInputs, { devices }: VfioMachine): DeviceFile => {
   const name = input.text('device');
   return devices.get(name) ?? notOpen('device', name);
 };

@@ -6,7 +6,7 @@ import type { UserBitmap } from '../../vfio/uapi/dirty-log.ts';
 import * as wire from '../../vfio/uapi/vfio-uapi.ts';
 import { hex64, offsetOf, pageOf } from '../../vfio/uapi/vfio-uapi.ts';
 import { DEVICE_OPERATIONS } from './device-steps.ts';
-import type { Machine, Mdev } from './machine.ts';
+import type { Mdev, VfioMachine } from './machine.ts';
 import { addressOfSymbol, pageName } from './process-memory.ts';
 import {
   bytesHex,
@@ -20,11 +20,11 @@ import {
 import { POLICY_NAMES } from './test-driver.ts';
 import { NotModelledError, type StepInputs } from './vector-file.ts';
 
-const containerOf = (input: StepInputs, { containers }: Machine) => {
+const containerOf = (input: StepInputs, { containers }: VfioMachine) => {
   const name = input.text('container');
   return containers.get(name) ?? notOpen('container', name);
 };
-const groupOf = (input: StepInputs, { groups }: Machine): Mdev => {
+const groupOf = (input: StepInputs, { groups }: VfioMachine): Mdev => {
   const name = input.text('group');
   return groups.get(name) ?? notOpen('group', name);
 };
@@ -61,7 +61,7 @@ function bitmapOf(input: StepInputs, output: Output): UserBitmap {
   return { pgsize: input.u64('bitmap_pgsize'), size: BigInt(size), data };
 }
 
-function mapDma(input: StepInputs, machine: Machine): void {
+function mapDma(input: StepInputs, machine: VfioMachine): void {
   const map = {
     argsz: input.number('argsz', wire.MAP_ARGSZ),
     flags: input.flags('flags', MAP_FLAGS),
@@ -72,7 +72,7 @@ function mapDma(input: StepInputs, machine: Machine): void {
   containerOf(input, machine).requireIommu().map(map, machine.process);
 }
 
-function unmapDma(input: StepInputs, machine: Machine, output: Output): void {
+function unmapDma(input: StepInputs, machine: VfioMachine, output: Output): void {
   const size = input.u64('size');
   output.size_out = hex64(size);
   const bitmap = input.has('bitmap_size') ? bitmapOf(input, output) : undefined;
@@ -86,7 +86,7 @@ function unmapDma(input: StepInputs, machine: Machine, output: Output): void {
   output.size_out = hex64(containerOf(input, machine).requireIommu().unmap(unmap));
 }
 
-function mapRepeat(input: StepInputs, machine: Machine, output: Output): void {
+function mapRepeat(input: StepInputs, machine: VfioMachine, output: Output): void {
   const iommu = containerOf(input, machine).requireIommu();
   const vaddr = vaddrOf(input);
   let iova = input.u64('iova_start');
@@ -96,7 +96,7 @@ function mapRepeat(input: StepInputs, machine: Machine, output: Output): void {
     iommu.map({ flags: MAP_FLAGS.r | MAP_FLAGS.w, iova, size: input.u64('size'), vaddr }, machine.process);
 }
 
-function getInfo(input: StepInputs, machine: Machine, output: Output): void {
+function getInfo(input: StepInputs, machine: VfioMachine, output: Output): void {
   const { argsz, flags, pgsizes, capOffset, caps } = containerOf(input, machine)
     .requireIommu()
     .getInfo(input.number('argsz'));
@@ -121,7 +121,7 @@ function getInfo(input: StepInputs, machine: Machine, output: Output): void {
   });
 }
 
-function dirtyBitmap(input: StepInputs, machine: Machine, output: Output): void {
+function dirtyBitmap(input: StepInputs, machine: VfioMachine, output: Output): void {
   const bitmap = bitmapOf(input, output);
   const range = { iova: input.u64('iova'), size: input.u64('size'), bitmap };
   const argsz = input.number('argsz', wire.DIRTY_ARGSZ + wire.DIRTY_RANGE_BYTES);
@@ -135,7 +135,7 @@ const dirtyFlags: Operation['run'] = (input, machine) => {
     .dirtyPages({ argsz, flags: input.number('flags') });
 };
 
-function openGroup(input: StepInputs, machine: Machine, output: Output): void {
+function openGroup(input: StepInputs, machine: VfioMachine, output: Output): void {
   const name = input.text('mdev');
   const mdev = machine.mdev(name) ?? notModelled(`mdev ${name}`);
   mdev.group.open();
@@ -143,26 +143,26 @@ function openGroup(input: StepInputs, machine: Machine, output: Output): void {
   output.ret = 'fd';
 }
 
-function setContainer(input: StepInputs, machine: Machine): void {
+function setContainer(input: StepInputs, machine: VfioMachine): void {
   const name = input.text('container');
   // `fd:-1` is no file at all, a path one that is no container.
   const file = name.startsWith('fd:') ? undefined : (machine.containers.get(name) ?? name);
   groupOf(input, machine).group.setContainer(file);
 }
 
-function pinPages(input: StepInputs, machine: Machine, output: Output): void {
+function pinPages(input: StepInputs, machine: VfioMachine, output: Output): void {
   output.pages_nonnull = 0;
   const { driver } = deviceOf(input, machine).mdev;
   const frames = driver.pin(input.u64('iova'), input.number('npage'), input.number('prot'));
   Object.assign(output, { ret: frames.length, pages: frames.map(pageName), pages_nonnull: frames.length });
 }
 
-function unpinPages(input: StepInputs, machine: Machine, output: Output): void {
+function unpinPages(input: StepInputs, machine: VfioMachine, output: Output): void {
   output.ret = null;
   deviceOf(input, machine).mdev.driver.unpin(input.u64('iova'), input.number('npage'));
 }
 
-function dmaRw(input: StepInputs, machine: Machine, output: Output): void {
+function dmaRw(input: StepInputs, machine: VfioMachine, output: Output): void {
   const length = lengthOf(input, 'len');
   const write = input.number('write') === 1;
   const data = write ? pattern(length, input.number('pattern_start', 0)) : new Uint8Array(length);
@@ -171,14 +171,14 @@ function dmaRw(input: StepInputs, machine: Machine, output: Output): void {
   deviceOf(input, machine).mdev.driver.rw(input.u64('iova'), data, write, caller);
 }
 
-function setPolicy(input: StepInputs, machine: Machine): void {
+function setPolicy(input: StepInputs, machine: VfioMachine): void {
   const mode = input.text('mode');
   if (!POLICY_NAMES.has(mode)) notModelled(`the policy ${mode}`);
   const { driver } = deviceOf(input, machine).mdev;
   driver.setPolicy(mode, input.number('arg', 0), input.number('unpin_on_close', 1) === 1);
 }
 
-function close(input: StepInputs, machine: Machine): void {
+function close(input: StepInputs, machine: VfioMachine): void {
   const name = input.text('obj');
   const device = machine.devices.get(name);
   const group = machine.groups.get(name);
@@ -189,7 +189,7 @@ function close(input: StepInputs, machine: Machine): void {
   if (!device && !others.includes(true)) notOpen('obj', name);
 }
 
-function unknownCall(input: StepInputs, machine: Machine): void {
+function unknownCall(input: StepInputs, machine: VfioMachine): void {
   const name = input.text('obj');
   const target =
     machine.containers.get(name) ?? machine.groups.get(name)?.group ?? machine.devices.get(name)?.device;
@@ -202,7 +202,7 @@ function place(input: StepInputs): readonly [vpage: number, offset: number] {
   return [pageOf(vaddr), offsetOf(vaddr)];
 }
 
-function peek(input: StepInputs, { process }: Machine, output: Output): void {
+function peek(input: StepInputs, { process }: VfioMachine, output: Output): void {
   const bytes = new Uint8Array(lengthOf(input, 'len'));
   process.copyOut(...place(input), bytes);
   output.data = bytesHex(bytes);
@@ -210,7 +210,7 @@ function peek(input: StepInputs, { process }: Machine, output: Output): void {
 
 const REMOVE = /\/([^/]+)\/remove$/;
 
-function sysfsWrite(input: StepInputs, machine: Machine, output: Output): void {
+function sysfsWrite(input: StepInputs, machine: VfioMachine, output: Output): void {
   const [path, text] = [input.text('path'), input.text('data')];
   const uuid = REMOVE.exec(path)?.[1] ?? '';
   const before = machine.registry.get(uuid) !== undefined;
@@ -221,10 +221,10 @@ function sysfsWrite(input: StepInputs, machine: Machine, output: Output): void {
 }
 
 /** Whether the write that removes has come back: it does when the device is gone. */
-const removalState = ({ registry, removing }: Machine): 'done' | 'blocked' =>
+const removalState = ({ registry, removing }: VfioMachine): 'done' | 'blocked' =>
   registry.get(removing) === undefined ? 'done' : 'blocked';
 
-function sysfsWriteAsync(input: StepInputs, machine: Machine, output: Output): void {
+function sysfsWriteAsync(input: StepInputs, machine: VfioMachine, output: Output): void {
   sysfsWrite(input, machine, output);
   output.state_after_1500ms = removalState(machine);
 }

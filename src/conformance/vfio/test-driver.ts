@@ -45,14 +45,14 @@ export class TestDriver implements DeviceOps {
   label = '';
   device: VfioDevice | undefined;
   readonly #refs = new Map<bigint, number>();
-  readonly #told: (callback: Callback) => void;
+  readonly #notified: (callback: Callback) => void;
   #policy = 'unpin_all';
   #argument = 0;
   #requests = 0;
   #unpinOnClose = true;
 
   constructor(hasDmaUnmap: boolean, told: (callback: Callback) => void) {
-    this.#told = told;
+    this.#notified = told;
     if (hasDmaUnmap) this.dmaUnmap = (iova, size) => this.#unmapped(iova, size);
   }
 
@@ -106,7 +106,7 @@ export class TestDriver implements DeviceOps {
       released += count;
     }
     const left = [...this.#refs.values()].reduce((sum, count) => sum + count, 0);
-    this.#told({ device: this.label, iova, size, released, left });
+    this.#notified({ device: this.label, iova, size, released, left });
   }
 
   #unpinRefs(iova: bigint, count: number): void {

@@ -129,7 +129,7 @@ interface Ring {
   used: number;
 }
 
-export class Machine {
+export class VirtioMachine {
   readonly ram: ReusableRam;
   readonly iommu: VirtioIommu;
   readonly #settings: MachineSettings;

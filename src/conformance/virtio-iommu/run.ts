@@ -10,9 +10,9 @@ import { EXPECTATIONS } from './expect.ts';
 import {
   DEFAULT_EVENT_BUFFERS,
   type InitSettings,
-  Machine,
   type RecordedEvent,
   ReusableRam,
+  VirtioMachine,
 } from './machine.ts';
 import { type Got, hex, OPERATIONS, parseEvents, rawDescriptors } from './steps.ts';
 import { type Step, type Vector, vectorShape } from './vectors.ts';
@@ -59,7 +59,7 @@ function parseVector(vector: unknown, index: number): Vector {
 class VectorRun {
   readonly #vector: Vector;
   readonly #quirks: Quirks;
-  readonly #machine: Machine;
+  readonly #machine: VirtioMachine;
   readonly #devices: readonly number[];
   readonly #granule: bigint;
   /** False once the recorded run went where the specification's model did not follow. */
@@ -76,7 +76,13 @@ class VectorRun {
     );
     this.#granule = BigInt(GRANULES[granule]);
     const devices = this.#devices;
-    this.#machine = new Machine(ram, { granule: GRANULES[granule], awBits, bootBypass, quirks, devices });
+    this.#machine = new VirtioMachine(ram, {
+      granule: GRANULES[granule],
+      awBits,
+      bootBypass,
+      quirks,
+      devices,
+    });
     if (!vector.no_init) this.#machine.init(this.#initial());
   }
 

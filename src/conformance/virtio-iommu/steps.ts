@@ -4,7 +4,7 @@
 import * as virtio from '../../abi/virtio.ts';
 import * as format from '../../abi/virtio-iommu.ts';
 import { DEFAULT_PROBE_SIZE } from '../../viommu/virtio/iommu.ts';
-import type { InitSettings, Machine, RawAnswer, RawDescriptor, RecordedEvent } from './machine.ts';
+import type { InitSettings, RawAnswer, RawDescriptor, RecordedEvent, VirtioMachine } from './machine.ts';
 import type { Step } from './vectors.ts';
 
 /** What a step gave: one text for each thing that is compared, under its name. */
@@ -34,7 +34,7 @@ export function parseEvents(text: string): RecordedEvent[] {
 }
 
 export interface Around {
-  readonly machine: Machine;
+  readonly machine: VirtioMachine;
   readonly devices: readonly number[];
   readonly initial: InitSettings;
 }
@@ -144,7 +144,7 @@ export const OPERATIONS: Readonly<Record<Step['op'], Operation>> = {
 };
 
 /** MMIO has no register for the number of queues: it is that of the queues with a size. */
-function commonField(field: string | undefined, machine: Machine): bigint {
+function commonField(field: string | undefined, machine: VirtioMachine): bigint {
   if (field === 'config_generation') return machine.read(virtio.CONFIG_GENERATION_REG);
   if (field !== 'num_queues') return machine.read(virtio.STATUS_REG);
   let queues = 0;
@@ -260,7 +260,7 @@ function flagsOf({ flags }: Step): bigint {
   return BigInt(flags.reduce((sum, name) => sum | (MAP_FLAGS[name] ?? 0), 0));
 }
 
-function request(step: Step, machine: Machine): Got {
+function request(step: Step, machine: VirtioMachine): Got {
   const properties = step.type === 'probe' ? number(step.probe_size ?? BigInt(DEFAULT_PROBE_SIZE)) : 0;
   const answer = machine.request([
     { data: requestBytes(step) },

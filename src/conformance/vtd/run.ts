@@ -9,14 +9,14 @@ import { HPA_BASE } from '../../memory/host-memory.ts';
 import { DeviceAddressSpace, IOVA_LIMIT } from '../../viommu/address-space.ts';
 import type { TranslateResult } from '../../viommu/viommu.ts';
 import { IntelIommu } from '../../viommu/vtd/iommu.ts';
-import type { Quirks } from '../../viommu/vtd/registers.ts';
+import type { VtdQuirks } from '../../viommu/vtd/registers.ts';
 import { MappingRecord } from '../mapping-record.ts';
 import type { StepFailure, VectorOutcome } from '../outcome.ts';
 import { type DmaStep, devicesOf, parseVtdVectors, type VtdStep, type VtdVector } from './vectors.ts';
 
 export interface VtdVectorOptions {
   /** `spec`: steps marked as QEMU's quirks are not compared. `qemu`: they are, and the model answers as QEMU. */
-  readonly quirks: Quirks;
+  readonly quirks: VtdQuirks;
   /** Named in errors. */
   readonly file?: string;
 }
@@ -82,12 +82,12 @@ interface Device {
 class VectorRun {
   readonly #ram: TrackedRam;
   readonly #vector: VtdVector;
-  readonly #quirks: Quirks;
+  readonly #quirks: VtdQuirks;
   readonly #iommu: IntelIommu;
   readonly #devices: readonly Device[];
   readonly #failures: StepFailure[] = [];
 
-  constructor(ram: TrackedRam, vector: VtdVector, quirks: Quirks) {
+  constructor(ram: TrackedRam, vector: VtdVector, quirks: VtdQuirks) {
     this.#ram = ram;
     this.#vector = vector;
     this.#quirks = quirks;
@@ -208,7 +208,7 @@ class VectorRun {
 
 const INTERRUPT_RANGE = [0xfee00000, 0xfef00000] as const;
 
-const unitOf = ({ iommu }: VtdVector, ram: GuestRam, quirks: Quirks) => ({
+const unitOf = ({ iommu }: VtdVector, ram: GuestRam, quirks: VtdQuirks) => ({
   ram,
   quirks,
   awBits: iommu.aw_bits,

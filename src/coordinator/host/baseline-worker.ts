@@ -10,18 +10,19 @@ const WORD_STARTED = 0;
 const WORD_END = 1;
 const WAIT_LIMIT_MS = 120_000;
 
-export const BARE_WORDS_BYTES = 8;
+export const BASELINE_WORDS_BYTES = 8;
 
-export function bareWorkerBody(sab: SharedArrayBuffer): void {
+export function baselineWorkerBody(sab: SharedArrayBuffer): void {
   const words = wordsOf(sab);
   add(words, WORD_STARTED, 1, 'link.word');
   waitEq(words, WORD_END, 0, WAIT_LIMIT_MS, 'link.wait');
 }
 
 /** Bare workers that have started. */
-export const bareStarted = (sab: SharedArrayBuffer): number => ld(wordsOf(sab), WORD_STARTED, 'link.word');
+export const baselineStarted = (sab: SharedArrayBuffer): number =>
+  ld(wordsOf(sab), WORD_STARTED, 'link.word');
 
-export function endBareWorkers(sab: SharedArrayBuffer): void {
+export function endBaselineWorkers(sab: SharedArrayBuffer): void {
   const words = wordsOf(sab);
   st(words, WORD_END, 1, 'link.word');
   wake(words, WORD_END, 'link.wait');

@@ -5,9 +5,9 @@ import { Piscina } from 'piscina';
 import { nowUs, sleep } from '#host';
 import { workerEntry } from '../workers/entries.ts';
 import { START_CONCURRENCY, WORKER_LIMITS } from '../workers/supervisor.ts';
-import { BARE_WORDS_BYTES, bareStarted, endBareWorkers } from './baseline-worker.ts';
+import { BASELINE_WORDS_BYTES, baselineStarted, endBaselineWorkers } from './baseline-worker.ts';
 
-export interface BareFigures {
+export interface BaselineStats {
   readonly workers: number;
   readonly startUs: number;
   /** Growth of the resident set, bytes. */
@@ -15,8 +15,8 @@ export interface BareFigures {
 }
 
 /** Starts, measures and ends `count` bare workers. To be run in a process that has started none before. */
-export async function measureBareWorkers(count: number): Promise<BareFigures> {
-  const sab = new SharedArrayBuffer(BARE_WORDS_BYTES);
+export async function measureBaselineWorkers(count: number): Promise<BaselineStats> {
+  const sab = new SharedArrayBuffer(BASELINE_WORDS_BYTES);
   const pool = new Piscina({
     filename: workerEntry('baseline').href,
     minThreads: 0,
@@ -31,15 +31,15 @@ export async function measureBareWorkers(count: number): Promise<BareFigures> {
   const runs: Promise<void>[] = [];
   while (runs.length < count) {
     runs.push(pool.run(sab));
-    while (runs.length - bareStarted(sab) >= START_CONCURRENCY) await sleep(1);
+    while (runs.length - baselineStarted(sab) >= START_CONCURRENCY) await sleep(1);
   }
-  while (bareStarted(sab) < count) await sleep(1);
+  while (baselineStarted(sab) < count) await sleep(1);
   const figures = {
     workers: count,
     startUs: nowUs() - since,
     rss: process.memoryUsage.rss() - rssBefore,
   };
-  endBareWorkers(sab);
+  endBaselineWorkers(sab);
   await Promise.all(runs);
   await pool.destroy();
   return figures;

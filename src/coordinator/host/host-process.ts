@@ -5,7 +5,7 @@
 import { nowUs, wallMs } from '#host';
 import { decodeFrame, encodeFrame, type Frame } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
-import { measureBareWorkers } from './baseline-workers.ts';
+import { measureBaselineWorkers } from './baseline-workers.ts';
 import { type Encode, type HostChannel, HostRun, type Send } from './host-run.ts';
 
 type RunRequest = FrameBodies['runRequest'];
@@ -16,9 +16,14 @@ export async function runRequest(request: RunRequest, channel: HostChannel): Pro
     encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
   const send: Send = (kind, vm, body) => channel.send(frame(kind, vm, body));
   send('hostReady', 0, { pid: process.pid });
-  if (request.bareWorkers > 0) {
-    const { workers, startUs, rss } = await measureBareWorkers(request.bareWorkers);
-    send('hostResult', 0, { ...NO_FIGURES, bareWorkers: workers, bareStartUs: startUs, bareRss: rss });
+  if (request.baselineWorkers > 0) {
+    const { workers, startUs, rss } = await measureBaselineWorkers(request.baselineWorkers);
+    send('hostResult', 0, {
+      ...NO_STATS,
+      baselineWorkers: workers,
+      baselineStartUs: startUs,
+      baselineRss: rss,
+    });
     return;
   }
   await runVms(request, frame, channel);
@@ -26,7 +31,7 @@ export async function runRequest(request: RunRequest, channel: HostChannel): Pro
 
 async function runVms(request: RunRequest, frame: Encode, channel: HostChannel): Promise<void> {
   const run = new HostRun(request, frame, channel);
-  channel.listen?.((bytes, heard) => run.hear(bytes, heard));
+  channel.listen?.((bytes, frame) => run.onFrame(bytes, frame));
   const rssBefore = process.memoryUsage.rss();
   const since = nowUs();
   await run.start();
@@ -38,7 +43,7 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
   await coordinator.close();
   const { written, dropped } = coordinator.traceFrames;
   const figures = {
-    ...NO_FIGURES,
+    ...NO_STATS,
     rssBefore,
     rssReady,
     devices,
@@ -51,16 +56,16 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
   channel.send(frame('hostResult', 0, figures));
 }
 
-const NO_FIGURES: FrameBodies['hostResult'] = {
+const NO_STATS: FrameBodies['hostResult'] = {
   rssBefore: 0,
   rssReady: 0,
   devices: 0,
   guests: 0,
   devicesStartUs: 0,
   devicesRss: 0,
-  bareWorkers: 0,
-  bareStartUs: 0,
-  bareRss: 0,
+  baselineWorkers: 0,
+  baselineStartUs: 0,
+  baselineRss: 0,
   traceFrames: 0,
   traceDropped: 0,
 };
@@ -68,13 +73,13 @@ const NO_FIGURES: FrameBodies['hostResult'] = {
 /** Serves the parent process's IPC channel until the one request it sends is done. */
 export function serveParent(): void {
   let lastSent: Promise<void> = Promise.resolve();
-  let hear: (bytes: Uint8Array, frame: Frame) => void = () => {};
+  let onFrame: (bytes: Uint8Array, frame: Frame) => void = () => {};
   const channel: HostChannel = {
     send: (frame) => {
       lastSent = new Promise((resolve) => process.send?.(frame, undefined, undefined, () => resolve()));
     },
     listen: (listener) => {
-      hear = listener;
+      onFrame = listener;
     },
   };
   // A host process without its parent would run on unseen.
@@ -83,7 +88,7 @@ export function serveParent(): void {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'runAbort') process.exit(1);
     if (frame.kind !== 'runRequest') {
-      hear(bytes, frame);
+      onFrame(bytes, frame);
       return;
     }
     runRequest(frame.body, channel).then(

@@ -9,7 +9,7 @@ import { HPA_BASE } from '../../memory/host-memory.ts';
 import type { Frame, FrameHeader, FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { Coordinator, type Migrations } from '../coordinator.ts';
-import type { GpuSettings } from '../gpu-pool.ts';
+import type { GpuRunSettings } from '../gpu-pool.ts';
 import type { ArrivedVm, VmConfig } from '../vm/config.ts';
 import { HostSocket } from '../vm/migration/host-socket.ts';
 import { Incoming } from '../vm/migration/incoming.ts';
@@ -27,8 +27,8 @@ const SEED_STRIDE = 7919;
 /** The CLI's end of the channel. */
 export interface HostChannel {
   send(frame: Uint8Array): void;
-  /** Has `hear` called with every frame that comes after the request. */
-  listen?(hear: (bytes: Uint8Array, frame: Frame) => void): void;
+  /** Has `onFrame` called with every frame that comes after the request. */
+  listen?(onFrame: (bytes: Uint8Array, frame: Frame) => void): void;
 }
 
 export type Encode = <K extends FrameKind>(
@@ -59,7 +59,7 @@ export class HostRun {
       vms: request.vms.map((vm) => vmConfig(request, vm)),
       workers: { device: deviceEntry(request.device?.model ?? DEFAULT_MODEL), guest: guestEntry() },
       trace: request.trace,
-      gpus: request.gpu as GpuSettings | undefined,
+      gpus: request.gpu as GpuRunSettings | undefined,
       migrations: this.#migrations(),
     });
     // What passes between the processes belongs to the trace as well.
@@ -75,7 +75,7 @@ export class HostRun {
   }
 
   /** Takes a frame from the CLI. */
-  hear(bytes: Uint8Array, frame: Frame): void {
+  onFrame(bytes: Uint8Array, frame: Frame): void {
     this.coordinator.trace(bytes);
     if (frame.kind === 'deviceRequest') this.#release(frame.header, frame.body.uuid);
     else if (frame.kind === 'runEnd') this.#runEnd();
@@ -204,6 +204,6 @@ function vmConfig(request: RunRequest, vm: number): VmConfig {
     modelSource: request.device?.source ?? '',
     deviceTimeoutMs: request.device?.timeoutMs ?? DEVICE_TIMEOUT_MS,
     inject: vm === 0 ? request.inject : '',
-    hops: 0,
+    migrations: 0,
   };
 }

@@ -30,7 +30,7 @@ export interface VmConfig {
   /** Deliberate fault for this VM, or empty. */
   readonly inject: string;
   /** How often the VM has changed its host. */
-  readonly hops: number;
+  readonly migrations: number;
 }
 
 /** A VM that has come from another host, as its new host sees it. */
@@ -39,7 +39,7 @@ export interface ArrivedVm {
 }
 
 /** What the VM needs of the coordinator around it. */
-export interface VmSurroundings {
+export interface VmContext {
   readonly doorbell: SharedArrayBuffer;
   readonly doorbellSenders: number;
   /** This VM's first number on the doorbell: its vIOMMU's, then one per device. */
@@ -53,5 +53,5 @@ export interface VmSurroundings {
   /** A VM from another host goes on here, to this result. */
   arrived(vm: ArrivedVm, result: Promise<FrameBodies['vmResult']>): void;
   /** Something waits to be served outside the doorbell's turn. */
-  again(bit: number): void;
+  reschedule(bit: number): void;
 }

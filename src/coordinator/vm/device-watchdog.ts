@@ -23,7 +23,7 @@ interface Look extends WatchedDevice {
   since: number;
 }
 
-export class DeviceWatch {
+export class DeviceWatchdog {
   readonly #looks = new Set<Look>();
   #stop = () => {};
 

@@ -4,7 +4,7 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import { after, sleep } from '#host';
-import type { GuestApi, GuestCarried, GuestReport, GuestTask, VmControl } from '../../guest/protocol.ts';
+import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../../guest/protocol.ts';
 
 export interface GuestRun {
   readonly entry: URL;
@@ -19,7 +19,7 @@ const GUEST_LIMITS = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 8,
 /** How long an ended guest worker may take to be gone. */
 const TERMINATE_TIMEOUT_MS = 2_000;
 
-export class GuestHost {
+export class GuestWorker {
   readonly #run: GuestRun;
   readonly #worker: Worker;
   readonly #port: MessagePort;
@@ -52,13 +52,13 @@ export class GuestHost {
   }
 
   /** Runs the script to its end, its time-out or its worker's death: always a report, never a rejection. */
-  async run(carried?: GuestCarried): Promise<GuestReport> {
+  async run(snapshot?: GuestSnapshot): Promise<GuestReport> {
     const { timeoutMs } = this.#run;
     let cancel = () => {};
     const late = new Promise<GuestReport>((resolve) => {
       cancel = after(timeoutMs, () => resolve(failedReport(`script did not end within ${timeoutMs} ms`)));
     });
-    const asked = this.#guest.run(this.#control, carried) as Promise<GuestReport>;
+    const asked = this.#guest.run(this.#control, snapshot) as Promise<GuestReport>;
     // What a VM from another host has brought along may be refused before there is a script.
     const ran = asked.catch((error: Error) => failedReport(oneLine(error)));
     const report = await Promise.race([ran, this.#died, late]);

@@ -6,7 +6,7 @@ import type { GuestReport } from '../../guest/protocol.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { sumReports } from '../../report/device-report.ts';
 import type { VmDevice } from './device.ts';
-import type { VmLedger } from './verdict.ts';
+import type { VmVerdict } from './verdict.ts';
 
 /** Lines of its devices, of each kind, that a VM's result has. */
 const DEVICE_NOTES_LIMIT = 64;
@@ -14,7 +14,7 @@ const DEVICE_NOTES_LIMIT = 64;
 /** What the coordinator knows of a VM at its end. */
 export interface VmEnd {
   readonly devices: readonly VmDevice[];
-  readonly ledger: VmLedger;
+  readonly ledger: VmVerdict;
   readonly audits: number;
   /** What the guest last said of its progress. */
   readonly operations: number;

@@ -13,7 +13,7 @@ export const VIOLATION_LIMIT = 32;
 /** Faults that a script may announce and not yet have seen. */
 export const EXPECTED_FAULT_LIMIT = 4096;
 
-export class VmLedger {
+export class VmVerdict {
   faultsExpected = 0;
   faultsUnexpected = 0;
   /** The first unexpected faults, in words. */

@@ -4,45 +4,45 @@
 import { nowUs, Prng, wallMs } from '#host';
 import { MigrationState } from '../../device/migration/states.ts';
 import { MigrationError, migrationLines } from '../../guest/migration-settings.ts';
-import type { GuestCarried, GuestReport, VmControl } from '../../guest/protocol.ts';
+import type { GuestReport, GuestSnapshot, VmControl } from '../../guest/protocol.ts';
 import { hex, type Iova } from '../../memory/address.ts';
 import { GuestRam } from '../../memory/guest-ram.ts';
 import { requesterId } from '../../pci/config-space.ts';
 import { decodeFrame, encodeFrame, type Frame, type FrameHeader, type FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
-import { makeIommu } from '../../viommu/create-viommu.ts';
+import { createViommu } from '../../viommu/create-viommu.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
 import type { Placement } from '../gpu-pool.ts';
 import { modelAt, usesGpu } from '../model-names.ts';
 import { DEFAULT_MODEL } from '../workers/supervisor.ts';
-import type { VmConfig, VmSurroundings } from './config.ts';
+import type { VmConfig, VmContext } from './config.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './device.ts';
-import { GuestHost } from './guest-worker.ts';
+import { GuestWorker } from './guest-worker.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import type { ArrivingVm } from './migration/incoming.ts';
 import { type MigratableVm, VmMigration } from './migration/migration.ts';
 import { vmResult } from './result.ts';
-import { VmLedger } from './verdict.ts';
+import { VmVerdict } from './verdict.ts';
 import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
 
 /** Frames served per turn: one device must not starve the others. */
 const BURST = 64;
 
 /** Spreads a VM's seed over the hosts it has been at: the host frames behind its RAM are others at each. */
-const HOP_STRIDE = 104_729;
+const MIGRATION_STRIDE = 104_729;
 
 export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly config: VmConfig;
   readonly ram: GuestRam;
   readonly devices: VmDevice[];
-  readonly ledger = new VmLedger();
-  readonly around: VmSurroundings;
+  readonly verdict = new VmVerdict();
+  readonly context: VmContext;
   readonly iommu: VIommu;
-  /** The devices' seats at physical GPUs, by index; undefined for those that have no use for one. */
-  readonly #seats: readonly (Placement | undefined)[];
+  /** The devices' slots at physical GPUs, by index; undefined for those that have no use for one. */
+  readonly #slots: readonly (Placement | undefined)[];
   readonly #registers: IommuRegisters;
   readonly #migration: VmMigration;
-  #guest: GuestHost | undefined;
+  #guest: GuestWorker | undefined;
   #goesOn: () => void = () => {};
   #since = nowUs();
   #started: Promise<unknown> = Promise.resolve();
@@ -53,22 +53,22 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   #operations = 0;
   #bytesVerified = 0;
 
-  constructor(config: VmConfig, around: VmSurroundings) {
+  constructor(config: VmConfig, context: VmContext) {
     this.config = config;
-    this.around = around;
+    this.context = context;
     const half = config.ramBytes / 2;
-    const frames = new Prng(config.seed + config.hops * HOP_STRIDE);
+    const frames = new Prng(config.seed + config.migrations * MIGRATION_STRIDE);
     this.ram = GuestRam.allocate(config.hpaBase, half, half, frames);
-    this.iommu = makeIommu(config.viommu, this.ram);
-    this.#migration = new VmMigration(this, around.hosts);
+    this.iommu = createViommu(config.viommu, this.ram);
+    this.#migration = new VmMigration(this, context.hosts);
     this.#registers = new IommuRegisters(this.iommu, {
-      again: () => around.again(around.firstBit),
+      again: () => context.reschedule(context.firstBit),
       violation: (kind, detail) => this.#violation(-1, kind, detail),
     });
     this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index));
-    this.#seats = this.devices.map(({ name, link }, index) =>
+    this.#slots = this.devices.map(({ name, link }, index) =>
       usesGpu(modelAt(config.model, index))
-        ? around.gpus.place(name, index, link.sab, config.mdevTypes[index])
+        ? context.gpus.place(name, index, link.sab, config.mdevTypes[index])
         : undefined,
     );
   }
@@ -87,15 +87,15 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   async loadGuest(): Promise<void> {
     const task = guestTask(this, this.devices, this.#registers.mmio);
     const { timeoutMs } = this.config;
-    const entry = this.around.workers.guest;
-    this.#guest = new GuestHost({ entry, task, control: this.#control(), timeoutMs });
+    const entry = this.context.workers.guest;
+    this.#guest = new GuestWorker({ entry, task, control: this.#control(), timeoutMs });
     await this.#guest.load();
   }
 
   /** Runs the guest's script to its end, or to its VM's departure, stops the devices, and sums up. */
-  async runGuest(carried?: GuestCarried): Promise<FrameBodies['vmResult']> {
+  async runGuest(snapshot?: GuestSnapshot): Promise<FrameBodies['vmResult']> {
     if (!this.#guest) await this.loadGuest();
-    const report = await (this.#guest as GuestHost).run(carried);
+    const report = await (this.#guest as GuestWorker).run(snapshot);
     this.#goesOn();
     return this.#end(report);
   }
@@ -108,7 +108,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     await this.#stopDevices();
     const result = vmResult(report, {
       devices: this.devices,
-      ledger: this.ledger,
+      ledger: this.verdict,
       audits: this.#audits,
       operations: this.#operations,
       bytesVerified: this.#bytesVerified,
@@ -123,7 +123,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   configFor(host: number): string {
     const { config } = this;
     const timeoutMs = Math.max(1, Math.ceil(config.timeoutMs - (nowUs() - this.#since) / 1000));
-    return JSON.stringify({ ...config, timeoutMs, process: host, hops: config.hops + 1 });
+    return JSON.stringify({ ...config, timeoutMs, process: host, migrations: config.migrations + 1 });
   }
 
   settle(): Promise<void> {
@@ -139,12 +139,12 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   /** Has devices and guest go on where they stopped at the other host. Resolves when the script runs. */
-  async resume(carried: GuestCarried): Promise<void> {
+  async resume(snapshot: GuestSnapshot): Promise<void> {
     await Promise.all(this.devices.map(({ control }) => control.setState(MigrationState.RUNNING)));
     const goesOn = new Promise<void>((resolve) => {
       this.#goesOn = resolve;
     });
-    this.around.arrived(this, this.runGuest(carried));
+    this.context.arrived(this, this.runGuest(snapshot));
     await goesOn;
   }
 
@@ -167,10 +167,10 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       for (let served = 0; served < BURST; served++) {
         const bytes = device.link.fromDevice.shift();
         if (!bytes) return;
-        this.around.trace(bytes);
+        this.context.trace(bytes);
         this.#handle(device, decodeFrame(bytes));
       }
-      this.around.again(this.around.firstBit + 1 + index);
+      this.context.reschedule(this.context.firstBit + 1 + index);
     } catch (error) {
       // A device that writes garbage into its ring is lost; the coordinator and the others are not.
       const detail = error instanceof Error ? error.message : String(error);
@@ -183,7 +183,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   sent(bytes: Uint8Array): void {
-    this.around.trace(bytes);
+    this.context.trace(bytes);
   }
 
   switched(device: VmDevice, what: FrameBodies['addressSpaceSwitch']): void {
@@ -236,9 +236,9 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   async #startDevice(device: VmDevice): Promise<void> {
     // One that comes from another host is attached when its vIOMMU knows what it knew there.
-    if (this.config.hops === 0) await this.iommu.attach(device.space);
+    if (this.config.migrations === 0) await this.iommu.attach(device.space);
     const ready = new Promise<void>((resolve) => this.#whenReady.set(device.index, resolve));
-    const run = await this.around.supervisor.start(deviceTask(this, device, this.#seats[device.index]));
+    const run = await this.context.supervisor.start(deviceTask(this, device, this.#slots[device.index]));
     device.run = run;
     run.ended.then(
       () => this.#whenReady.get(device.index)?.(),
@@ -260,7 +260,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       this.#whenReady.get(device.index)?.();
     } else if (frame.kind === 'dmaFault') this.#fault(device, frame.body);
     else if (frame.kind === 'violation')
-      this.ledger.violation(frame.body.kind, `${device.name} ${frame.body.detail}`, frame.body.repeats);
+      this.verdict.violation(frame.body.kind, `${device.name} ${frame.body.detail}`, frame.body.repeats);
     else if (frame.kind === 'deviceReport') device.report = frame.body;
     else if (frame.kind === 'deviceLog') device.addLog(frame.body);
     else device.control.answered(frame);
@@ -274,7 +274,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       : { reason: answer.reason, text: answer.text };
     const record = { requesterId: device.requesterId, iova: iova as Iova, write, reason, text };
     device.link.acknowledgeFault();
-    const expected = this.ledger.fault(device.index, record);
+    const expected = this.verdict.fault(device.index, record);
     this.#record('faultRecorded', device.index, { ...record, expected });
   }
 
@@ -284,16 +284,16 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   #failed(device: VmDevice, reason: string): void {
-    this.ledger.deviceLost(device.index);
+    this.verdict.deviceLost(device.index);
     const pinsReleased = device.fail(reason);
-    this.#leaveSeat(device);
+    this.#releaseSlot(device);
     if (pinsReleased > 0) device.failure = `${reason} (${pinsReleased} pins released)`;
     this.#record('deviceFailed', device.index, { reason, pinsReleased });
   }
 
-  #leaveSeat({ index }: VmDevice): void {
-    const placement = this.#seats[index];
-    placement?.gpu.release(placement.seat);
+  #releaseSlot({ index }: VmDevice): void {
+    const placement = this.#slots[index];
+    placement?.gpu.release(placement.slot);
   }
 
   #audit(): number {
@@ -324,7 +324,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       if (!device.report && device.failure === '')
         await this.quarantine(device, 'did-not-stop', `was still running ${STOP_TIMEOUT_MS} ms after stop`);
       device.link.mmioServer().close();
-      if (device.failure === '') this.#leaveSeat(device);
+      if (device.failure === '') this.#releaseSlot(device);
       const pins = device.failure === '' ? device.container.pins() : 0;
       if (pins > 0)
         this.#violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);
@@ -332,13 +332,13 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   #violation(device: number, kind: string, detail: string): void {
-    this.ledger.violation(kind, detail);
+    this.verdict.violation(kind, detail);
     this.#record('violation', device, { kind, detail, repeats: 0 });
   }
 
   /** Traces something that the coordinator itself has to say. */
   #record<K extends FrameKind>(kind: K, device: number, body: FrameBodies[K]): void {
-    this.around.trace(encodeFrame(this.header(device), kind, body));
+    this.context.trace(encodeFrame(this.header(device), kind, body));
   }
 
   #control(): VmControl {
@@ -351,15 +351,15 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
         this.#operations = operations;
         this.#bytesVerified = bytesVerified;
       },
-      expectFault: (device, iova) => this.ledger.expectFault(device, iova),
+      expectFault: (device, iova) => this.verdict.expectFault(device, iova),
       audit: () => this.#audit(),
-      schedule: (scheduling) => this.around.gpus.schedule(scheduling),
-      gpuFigures: () => this.around.gpus.figures(),
+      schedule: (scheduling) => this.context.gpus.schedule(scheduling),
+      gpuStats: () => this.context.gpus.stats(),
       resumed: () => this.#goesOn(),
       beginMigration: async (settings) => this.#migration.begin(settings),
       copyMemory: () => this.#migration.copy(),
       handOver: (state, pausedUs) => this.#migration.handOver(state, pausedUs),
-      giveUpMigration: (reason) => this.#migration.giveUp(reason),
+      giveUpMigration: (reason) => this.#migration.abort(reason),
     };
   }
 }

@@ -7,7 +7,7 @@ import type { GuestTask } from '../../guest/protocol.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Placement } from '../gpu-pool.ts';
 import { modelAt } from '../model-names.ts';
-import type { VmConfig, VmSurroundings } from './config.ts';
+import type { VmConfig, VmContext } from './config.ts';
 import type { VmDevice } from './device.ts';
 
 /** Faults that `--inject` plants in a device model. */
@@ -20,21 +20,21 @@ export const MODEL_FAULTS: ReadonlySet<string> = new Set([
 /** The VM, as far as its workers are told of it. */
 export interface VmParts {
   readonly config: VmConfig;
-  readonly around: VmSurroundings;
+  readonly context: VmContext;
   readonly ram: GuestRam;
 }
 
 export function deviceTask(
-  { config, around, ram }: VmParts,
+  { config, context, ram }: VmParts,
   device: VmDevice,
   placement: Placement | undefined,
 ): DeviceTask {
   const { process, vm, inject } = config;
-  const { doorbell, doorbellSenders, firstBit, gpus } = around;
+  const { doorbell, doorbellSenders, firstBit, gpus } = context;
   const options: DeviceOptions = {
     // One device of the chosen VM is broken; its neighbours are the witnesses.
     fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '',
-    ...(placement && { seat: gpus.handle(placement) }),
+    ...(placement && { slot: gpus.handle(placement) }),
   };
   return {
     process,
@@ -51,12 +51,12 @@ export function deviceTask(
     coordinatorDoorbell: doorbell,
     coordinatorSenders: doorbellSenders,
     coordinatorBit: firstBit + 1 + device.index,
-    resuming: config.hops > 0,
+    resuming: config.migrations > 0,
   };
 }
 
 export function guestTask(
-  { config, around, ram }: VmParts,
+  { config, context, ram }: VmParts,
   devices: readonly VmDevice[],
   iommuMmio: SharedArrayBuffer,
 ): GuestTask {
@@ -71,9 +71,9 @@ export function guestTask(
     model,
     viommu,
     iommuMmio,
-    coordinatorDoorbell: around.doorbell,
-    coordinatorSenders: around.doorbellSenders,
-    coordinatorBit: around.firstBit,
+    coordinatorDoorbell: context.doorbell,
+    coordinatorSenders: context.doorbellSenders,
+    coordinatorBit: context.firstBit,
     fault: inject === 'skip-invalidation' ? inject : '',
   };
 }

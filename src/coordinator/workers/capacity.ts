@@ -28,13 +28,13 @@ export interface RunSize {
   readonly ramBytes: number;
 }
 
-export interface Machine {
+export interface HostCapacity {
   readonly maxMapCount: number;
   readonly memoryBytes: number;
 }
 
 /** This machine, as it is now. */
-export function thisMachine(): Machine {
+export function thisMachine(): HostCapacity {
   let maxMapCount = DEFAULT_MAX_MAP_COUNT;
   try {
     maxMapCount = Number(readFileSync('/proc/sys/vm/max_map_count', 'utf8'));

@@ -14,7 +14,7 @@ export class MigrationStateError extends Error {
 }
 
 /** The device that migrates. */
-export interface Migrant {
+export interface MigratingDevice {
   readonly model: DeviceModel;
   /** For messages. */
   readonly modelName: string;
@@ -25,13 +25,13 @@ export interface Migrant {
 }
 
 export class DeviceMigration {
-  readonly #device: Migrant;
+  readonly #device: MigratingDevice;
   #state: MigrationState = MigrationState.RUNNING;
   #why = '';
   #writer: DeviceStreamWriter | undefined;
   #reader: DeviceStreamReader | undefined;
 
-  constructor(device: Migrant) {
+  constructor(device: MigratingDevice) {
     this.#device = device;
   }
 

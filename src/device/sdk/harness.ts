@@ -204,7 +204,7 @@ export class DeviceHarness {
     const kept = this.#table.pins(iova as Iova, size);
     if (kept > 0) {
       this.violations.push(`never-unpinned: keeps ${kept} pins in IOVA ${hex(iova)} +${hex(size)}`);
-      this.#table.forcePins(iova as Iova, size);
+      this.#table.forceUnpin(iova as Iova, size);
     }
     this.#table.clear(iova as Iova, size);
     this.#table.bump();

@@ -34,7 +34,7 @@ const WIDE: ReadonlySet<vgpu.VgpuRegister> = new Set(
 /** The guest memory that a driver starts with, zeroed. */
 function newGpu(pages: PageAllocator): SavedGpu {
   const page = () => pages.allocate() as Gpa;
-  const ring = () => ({ ring: page(), completions: page(), tail: 0, troubles: 0, outstanding: [] });
+  const ring = () => ({ ring: page(), completions: page(), tail: 0, faultInterrupts: 0, outstanding: [] });
   const rings = { copy: ring(), compute: ring() };
   const tables = Array.from({ length: GPU_PAGE_TABLES }, page);
   const none = { contexts: [], global: [], hangs: 0, sequence: 0 };
@@ -135,7 +135,7 @@ export class GpuDriver {
   /** The commands that were under way when the VM left its last host, in their order; see {@link submit}. */
   outstanding(): readonly Promise<GpuCompletion>[] {
     for (const ring of this.#allRings) ring.startPump();
-    const commands = this.#allRings.flatMap(({ carried }) => carried);
+    const commands = this.#allRings.flatMap(({ restored }) => restored);
     return commands.sort((a, b) => a.sequence - b.sequence).map(({ completion }) => completion);
   }
 

@@ -61,14 +61,14 @@ export interface RingOwner extends GpuRegisters {
 }
 
 /** A command that was under way when the VM left its last host. */
-export interface CarriedCommand {
+export interface RestoredCommand {
   readonly sequence: number;
   readonly completion: Promise<GpuCompletion>;
 }
 
 export class GpuRing {
   /** The commands that were under way when the VM left its last host, in their order. */
-  readonly carried: readonly CarriedCommand[];
+  readonly restored: readonly RestoredCommand[];
   readonly #owner: RingOwner;
   readonly #engine: vgpu.GpuEngine;
   readonly #link: DeviceLink;
@@ -77,10 +77,10 @@ export class GpuRing {
   readonly #completions: Gpa;
   readonly #scalar = new DataView(new ArrayBuffer(4));
   readonly #outstanding: Outstanding[] = [];
-  #roomWaiters: (() => void)[] = [];
+  #spaceWaiters: (() => void)[] = [];
   #tail: number;
-  /** Interrupts of VECTOR_TROUBLE that have been looked into: a fault, a halt, a hang. */
-  #troubles: number;
+  /** Interrupts of VECTOR_ERROR that have been looked into: a fault, a halt, a hang. */
+  #faultInterrupts: number;
   /** When the device was last known to be well. */
   #wellUs = 0;
   #pumping = false;
@@ -96,13 +96,13 @@ export class GpuRing {
     this.#ring = saved.ring;
     this.#completions = saved.completions;
     this.#tail = saved.tail;
-    this.#troubles = saved.troubles;
-    this.carried = saved.outstanding.map(({ sequence, slot }) => ({
+    this.#faultInterrupts = saved.faultInterrupts;
+    this.restored = saved.outstanding.map(({ sequence, slot }) => ({
       sequence,
       completion: this.#expect(sequence, slot),
     }));
     // Who does not ask for them does not want to hear of them.
-    for (const { completion } of this.carried) completion.catch(() => {});
+    for (const { completion } of this.restored) completion.catch(() => {});
   }
 
   save(): SavedRing {
@@ -110,7 +110,7 @@ export class GpuRing {
       ring: this.#ring,
       completions: this.#completions,
       tail: this.#tail,
-      troubles: this.#troubles,
+      faultInterrupts: this.#faultInterrupts,
       outstanding: this.#outstanding.map(({ sequence, slot }) => ({ sequence, slot })),
     };
   }
@@ -141,7 +141,7 @@ export class GpuRing {
   async submit(command: GpuCommand): Promise<GpuCompletion> {
     while (this.#pause || this.#outstanding.length >= RING_ENTRIES - 1) {
       this.startPump();
-      await (this.#pause ?? new Promise<void>((resolve) => this.#roomWaiters.push(resolve)));
+      await (this.#pause ?? new Promise<void>((resolve) => this.#spaceWaiters.push(resolve)));
     }
     this.#throwIfDead();
     const slot = this.#tail;
@@ -228,10 +228,11 @@ export class GpuRing {
 
   /** An interrupt says so, the link is down, or nothing has completed for a while. */
   #mayBeInTrouble(): boolean {
-    const troubles = this.#link.interrupts(vgpu.VECTOR_TROUBLE);
+    const faultInterrupts = this.#link.interrupts(vgpu.VECTOR_ERROR);
     const wasWell = nowUs() - this.#wellUs < PUMP_WAIT_MS * 1000;
-    if (troubles === this.#troubles && this.#link.state === DeviceState.ready && wasWell) return false;
-    this.#troubles = troubles;
+    if (faultInterrupts === this.#faultInterrupts && this.#link.state === DeviceState.ready && wasWell)
+      return false;
+    this.#faultInterrupts = faultInterrupts;
     this.#wellUs = nowUs();
     return true;
   }
@@ -250,8 +251,8 @@ export class GpuRing {
       any = true;
     }
     if (any) {
-      for (const wake of this.#roomWaiters) wake();
-      this.#roomWaiters = [];
+      for (const wake of this.#spaceWaiters) wake();
+      this.#spaceWaiters = [];
     }
     return any;
   }
@@ -272,8 +273,8 @@ export class GpuRing {
 
   #rejectAll(errorOf: (command: Outstanding) => Error): void {
     for (const command of this.#outstanding.splice(0)) command.reject(errorOf(command));
-    for (const wake of this.#roomWaiters) wake();
-    this.#roomWaiters = [];
+    for (const wake of this.#spaceWaiters) wake();
+    this.#spaceWaiters = [];
   }
 
   #throwIfDead(): void {

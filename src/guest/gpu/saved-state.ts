@@ -17,8 +17,8 @@ export interface SavedRing {
   readonly ring: Gpa;
   readonly completions: Gpa;
   readonly tail: number;
-  /** Interrupts of VECTOR_TROUBLE that have been looked into. */
-  readonly troubles: number;
+  /** Interrupts of VECTOR_ERROR that have been looked into. */
+  readonly faultInterrupts: number;
   /** Commands without a completion yet, in their order. */
   readonly outstanding: readonly { readonly sequence: number; readonly slot: number }[];
 }
@@ -87,7 +87,7 @@ export class SavedGpuReader {
       ring: this.#page('ring', fields.ring),
       completions: this.#page('completions', fields.completions),
       tail: this.#integer('tail', fields.tail, entries - 1),
-      troubles: this.#integer('troubles', fields.troubles, WORD_MAX),
+      faultInterrupts: this.#integer('faultInterrupts', fields.faultInterrupts, WORD_MAX),
       outstanding: this.#list('outstanding', fields.outstanding, entries - 1).map((each) => {
         const command = this.#object('outstanding', each);
         return {

@@ -5,9 +5,9 @@ import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import type { RegisterPort } from '../register-port.ts';
 import type { GuestIommu } from './guest-iommu.ts';
-import { SwitchedSpapr, type SwitchedSpaprState } from './spapr/switched-driver.ts';
+import { SoftwareSwitchedSpapr, type SwitchedSpaprState } from './spapr/switched-driver.ts';
 import type { VirtioIommuDriver } from './virtio/driver.ts';
-import { SwitchedVirtioIommu, type SwitchedVirtioState } from './virtio/switched-driver.ts';
+import { SoftwareSwitchedVirtioIommu, type SwitchedVirtioState } from './virtio/switched-driver.ts';
 import { VtdDriver, type VtdDriverState, type VtdMode } from './vtd/driver.ts';
 import { ForgetfulVtdDriver, type ForgetfulVtdState } from './vtd/fault-injection.ts';
 
@@ -69,41 +69,41 @@ interface Maker {
   readonly atBoot: boolean;
 }
 
-const MAKERS: Readonly<Record<string, Maker>> = {
+const CREATORS: Readonly<Record<string, Maker>> = {
   intel: { make: makeVtd, restore: restoreVtd, atBoot: false },
   'intel-scalable': { make: makeVtd, restore: restoreVtd, atBoot: false },
   virtio: {
-    make: async (machine) => new SwitchedVirtioIommu(await machine.virtioIommu()),
+    make: async (machine) => new SoftwareSwitchedVirtioIommu(await machine.virtioIommu()),
     restore: ({ virtioIommu }, saved) => {
       if (!virtioIommu) throw new Error('the saved guest has no virtio-iommu driver behind its vm.iommu()');
-      return SwitchedVirtioIommu.restore(virtioIommu, saved as SwitchedVirtioState);
+      return SoftwareSwitchedVirtioIommu.restore(virtioIommu, saved as SwitchedVirtioState);
     },
     atBoot: false,
   },
   spapr: {
     make: ({ registers, ram, pages, requesterIds }) =>
-      SwitchedSpapr.create(registers(), ram, pages, requesterIds),
+      SoftwareSwitchedSpapr.create(registers(), ram, pages, requesterIds),
     restore: ({ registers, ram, pages }, saved) =>
-      SwitchedSpapr.restore(registers(), ram, pages, saved as SwitchedSpaprState),
+      SoftwareSwitchedSpapr.restore(registers(), ram, pages, saved as SwitchedSpaprState),
     atBoot: true,
   },
 };
 
 /** True if devices work only once the driver has started. */
-export const startsAtBoot = (viommu: string): boolean => MAKERS[viommu]?.atBoot ?? false;
+export const startsAtBoot = (viommu: string): boolean => CREATORS[viommu]?.atBoot ?? false;
 
 /** @throws Error if there is no such vIOMMU */
 function makerOf(viommu: string): Maker {
-  const maker = MAKERS[viommu];
+  const maker = CREATORS[viommu];
   if (!maker)
     throw new Error(
-      `vm.iommu(): vIOMMU '${viommu}' has no driver; accepted: ${Object.keys(MAKERS).join(', ')}. Ask vm.viommu first`,
+      `vm.iommu(): vIOMMU '${viommu}' has no driver; accepted: ${Object.keys(CREATORS).join(', ')}. Ask vm.viommu first`,
     );
   return maker;
 }
 
 /** A started driver; translation is disabled. @throws Error if there is no such vIOMMU, the driver's own errors */
-export async function makeGuestIommu(machine: GuestMachine): Promise<GuestIommu> {
+export async function createGuestIommu(machine: GuestMachine): Promise<GuestIommu> {
   return makerOf(machine.viommu).make(machine);
 }
 

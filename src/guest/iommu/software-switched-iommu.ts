@@ -28,7 +28,7 @@ export const savedView = (view: DeviceView<GuestDomain>): SavedView =>
   typeof view === 'object' ? view.id : view;
 
 /** A driver's table of attachments. Changes run one after the other; a subclass makes the hardware follow each. */
-export abstract class SwitchedIommu<Domain extends GuestDomain> implements GuestIommu {
+export abstract class SoftwareSwitchedIommu<Domain extends GuestDomain> implements GuestIommu {
   abstract readonly capabilities: GuestIommuCapabilities;
   readonly #views = new Map<number, DeviceView<Domain>>();
   readonly #changes = new Mutex();

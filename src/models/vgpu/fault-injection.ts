@@ -6,7 +6,7 @@ import { Engine } from './engine/engine.ts';
 import type { ShadowEntry } from './mmu/shadow-entries.ts';
 import { ShadowPageTable } from './mmu/shadow-page-table.ts';
 import { VRAM_PFN } from './mmu/vram.ts';
-import { SOUND_PARTS, type VgpuParts } from './vgpu.ts';
+import { DEFAULT_PARTS, type VgpuParts } from './vgpu.ts';
 
 /** Commands that a crashing device completes first, so that it dies under load. */
 const COMMANDS_BEFORE_CRASH = 12;
@@ -47,17 +47,17 @@ class CrashingEngine extends Engine {
   }
 }
 
-export const FAULTY_PARTS: Readonly<Record<string, VgpuParts>> = {
+export const INJECTED_FAULTS: Readonly<Record<string, VgpuParts>> = {
   'stale-translation': {
-    ...SOUND_PARTS,
+    ...DEFAULT_PARTS,
     shadow: (context, source, vram) => new StaleShadow(context.dma, source, vram.size),
   },
   'never-unpin': {
-    ...SOUND_PARTS,
+    ...DEFAULT_PARTS,
     shadow: (context, source, vram) => new StubbornShadow(context.dma, source, vram.size),
   },
   'worker-crash': {
-    ...SOUND_PARTS,
+    ...DEFAULT_PARTS,
     engine: (place, events) => new CrashingEngine(place, events),
   },
 };

@@ -24,21 +24,21 @@ import type {
   StateValues,
   StepResult,
 } from '../../device/model.ts';
-import { EngineSeat, type SeatHandle } from '../../gpu/engine-slot.ts';
+import { EngineSlot, type GpuSlotHandle } from '../../gpu/engine-slot.ts';
 import type { Iova } from '../../memory/address.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { Msix } from '../../pci/msix.ts';
 import { msixRegisters } from '../../pci/msix-format.ts';
 import { RegisterFile, type RegisterSpec } from '../../registers/register-file.ts';
 import { Display } from './display.ts';
-import { Streamer } from './engine/command-streamer.ts';
+import { CommandStreamer } from './engine/command-streamer.ts';
 import { Engine } from './engine/engine.ts';
-import type { EngineCounters, EngineEvents, EnginePlace } from './engine/engine-context.ts';
+import type { EngineContext, EngineCounters, EngineEvents } from './engine/engine-context.ts';
 import { Engines } from './engine/engines.ts';
-import { GpuSpaces } from './mmu/address-spaces.ts';
+import { GpuAddressSpaces } from './mmu/address-spaces.ts';
 import type { PteSource } from './mmu/page-walk.ts';
 import { ShadowPageTable } from './mmu/shadow-page-table.ts';
-import { Aperture, makeVram } from './mmu/vram.ts';
+import { Aperture, createVram } from './mmu/vram.ts';
 
 /** Of the values that the model saves. */
 const STATE_VERSION = 2;
@@ -47,10 +47,10 @@ const ADDRESS_MASK = (1n << 48n) - 1n;
 /** The parts that a faulty variant replaces. */
 export interface VgpuParts {
   shadow(context: DeviceContext, source: PteSource, vram: DeviceMemory): ShadowPageTable;
-  engine(place: EnginePlace, events: EngineEvents): Engine;
+  engine(place: EngineContext, events: EngineEvents): Engine;
 }
 
-export const SOUND_PARTS: VgpuParts = {
+export const DEFAULT_PARTS: VgpuParts = {
   shadow: (context, source, vram) => new ShadowPageTable(context.dma, source, vram.size),
   engine: (place, events) => new Engine(place, events),
 };
@@ -72,7 +72,7 @@ export class Vgpu implements DeviceModel {
   readonly #registers: RegisterFile<VgpuRegister>;
   readonly #context: DeviceContext;
   readonly #vram: DeviceMemory;
-  readonly #spaces: GpuSpaces;
+  readonly #spaces: GpuAddressSpaces;
   readonly counters: EngineCounters = {
     commands: 0,
     bytesFilled: 0,
@@ -84,9 +84,9 @@ export class Vgpu implements DeviceModel {
   readonly #display: Display;
   readonly #msix: Msix;
 
-  constructor(context: DeviceContext, parts: VgpuParts = SOUND_PARTS, seat?: SeatHandle) {
+  constructor(context: DeviceContext, parts: VgpuParts = DEFAULT_PARTS, slot?: GpuSlotHandle) {
     this.#context = context;
-    this.#vram = makeVram(seat);
+    this.#vram = createVram(slot);
     this.memories = [this.#vram];
     this.#table = registersOf(this.#vram.size);
     const bar0 = new RegisterFile<string>(VGPU_IDENTITY.bar0Bytes, [
@@ -95,26 +95,26 @@ export class Vgpu implements DeviceModel {
     ]);
     this.#registers = bar0 as RegisterFile<VgpuRegister>;
     this.#msix = new Msix(this.config, bar0, VGPU_MSIX.vectors, (vector) => context.interrupt(vector));
-    this.#spaces = new GpuSpaces(context.dma, (source) => parts.shadow(context, source, this.#vram));
+    this.#spaces = new GpuAddressSpaces(context.dma, (source) => parts.shadow(context, source, this.#vram));
     this.#display = new Display(this.#registers, this.#vram, context.timers, (cause) =>
       this.#interrupt(cause),
     );
     const aperture = new Aperture(this.#vram, () => Number(this.#registers.get('ApertureBase')));
     this.bars = { 0: bar0, 2: aperture, 4: this.#spaces.global };
     const streamers = GPU_ENGINE_NAMES.map((name) => this.#streamer(name, parts));
-    this.#engines = new Engines(streamers, context.timers, seat && new EngineSeat(seat));
+    this.#engines = new Engines(streamers, context.timers, slot && new EngineSlot(slot));
     this.#reactToWrites();
   }
 
-  #streamer(name: GpuEngine, parts: VgpuParts): Streamer {
+  #streamer(name: GpuEngine, parts: VgpuParts): CommandStreamer {
     const owner = {
       interrupt: (cause: number) => this.#interrupt(cause),
       reset: () => this.#reset(),
-      rung: () => this.#engines.lookAgain(),
+      doorbellRung: () => this.#engines.recheckFences(),
     };
     const { dma } = this.#context;
     const place = { name, dma, spaces: this.#spaces, vram: this.#vram, counters: this.counters };
-    return new Streamer(name, this.#registers, owner, (events) => parts.engine(place, events));
+    return new CommandStreamer(name, this.#registers, owner, (events) => parts.engine(place, events));
   }
 
   #reactToWrites(): void {
@@ -128,13 +128,13 @@ export class Vgpu implements DeviceModel {
 
   step(): StepResult {
     if (this.config.busMaster) return this.#engines.step();
-    this.#engines.rest();
+    this.#engines.release();
     return 'idle';
   }
 
   /** The engine is its neighbours', while it does not run. */
   suspend(): void {
-    this.#engines.rest();
+    this.#engines.release();
   }
 
   dmaUnmap(iova: Iova, size: number): void {

@@ -16,7 +16,7 @@ import { type BridgeOptions, SpaprBridge, type SpaprQuirks } from './bridge.ts';
 import { CallPage } from './call-page.ts';
 import { HYPERCALLS, type HypercallArgs, type HypercallContext, type HypercallResult } from './hypercalls.ts';
 import { RTAS_CALLS, type RtasResult, runRtas } from './rtas.ts';
-import { restoreUnit, saveUnit, type UnitParts } from './state.ts';
+import { restoreUnit, type SpaprParts, saveUnit } from './state.ts';
 import { decodeTce, TceBudget, TceWindow } from './tce-window.ts';
 
 /** Bridges of one machine. */
@@ -137,7 +137,7 @@ export class SpaprIommu implements VIommu {
     restoreUnit(state, this.#parts);
   }
 
-  get #parts(): UnitParts {
+  get #parts(): SpaprParts {
     const { bridges } = this;
     return { bridges, vio: this.#vio, page: this.#page, budget: this.#budget, context: this.#context };
   }

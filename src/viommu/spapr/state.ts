@@ -18,7 +18,7 @@ const RUN_HEAD_BYTES = 8;
 const TCE_BYTES = 8;
 
 /** What of a unit has state. */
-export interface UnitParts {
+export interface SpaprParts {
   readonly bridges: readonly SpaprBridge[];
   readonly vio: ReadonlyMap<number, TceWindow>;
   readonly page: CallPage;
@@ -27,7 +27,7 @@ export interface UnitParts {
 }
 
 /** The state of a unit at which no call is under way. */
-export function saveUnit({ bridges, vio, page, context }: UnitParts): Uint8Array {
+export function saveUnit({ bridges, vio, page, context }: SpaprParts): Uint8Array {
   return encodeState(KIND, VERSION, {
     quirks: context.quirks,
     bridges: bridges.length,
@@ -79,7 +79,7 @@ function writeTces(window: TceWindow): Uint8Array {
  * Takes up the state of another unit with the same bridges.
  * @throws StateError
  */
-export function restoreUnit(bytes: Uint8Array, parts: UnitParts): void {
+export function restoreUnit(bytes: Uint8Array, parts: SpaprParts): void {
   const { bridges, vio, page, context } = parts;
   const state = decodeState(bytes, KIND, VERSION);
   const quirks = state.text('quirks');
@@ -101,7 +101,7 @@ export function restoreUnit(bytes: Uint8Array, parts: UnitParts): void {
   for (const [i, window] of [...vio.values()].entries()) readTces(state, `vio${i}.tces`, window, parts);
 }
 
-function restoreBridge(state: StateReader, bridge: SpaprBridge, parts: UnitParts): void {
+function restoreBridge(state: StateReader, bridge: SpaprBridge, parts: SpaprParts): void {
   const shapes = bridge.slots.map((_, slot) => shapeOf(state, `bridge${bridge.index}.window${slot}`));
   const refused = bridge.restore(shapes);
   if (refused) throw state.error(`bridge${bridge.index}.window${refused.slot}`, refused.what);
@@ -122,7 +122,7 @@ function shapeOf(state: StateReader, name: string): WindowShape | undefined {
 }
 
 /** Fills an empty window. Each TCE is one that H_PUT_TCE would have stored. */
-function readTces(state: StateReader, name: string, window: TceWindow, parts: UnitParts): void {
+function readTces(state: StateReader, name: string, window: TceWindow, parts: SpaprParts): void {
   const { budget, context } = parts;
   const bytes = state.bytes(name);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -22,7 +22,7 @@ import { type Domain, MAPPING_LIMIT } from './domain.ts';
 import { Endpoints } from './endpoints.ts';
 import { BEHAVIOURS, type Behaviour, type Quirks } from './quirks.ts';
 import { type Answer, execute, type RequestContext, type ReservedRegion } from './requests.ts';
-import { restoreUnit, saveUnit, type UnitParts } from './state.ts';
+import { restoreUnit, saveUnit, type VirtioIommuParts } from './state.ts';
 
 /** Bytes of the register page: the transport's registers and the configuration space. */
 export const VIRTIO_IOMMU_REGISTER_BYTES = 0x1000;
@@ -92,7 +92,7 @@ export class VirtioIommu implements VIommu {
   readonly #config: ConfigFile;
   readonly #transport: MmioTransport;
   readonly #context: RequestContext;
-  readonly #parts: UnitParts;
+  readonly #parts: VirtioIommuParts;
   readonly #serial = new CommandSerial();
   /** The request that is being looked at. A view of a small array of its own would cost more than the request. */
   readonly #request = new DataView(new ArrayBuffer(format.REQUEST_BYTES_MAX));

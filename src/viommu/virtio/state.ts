@@ -27,7 +27,7 @@ const MAPPING_BYTES = 28;
 const MAP_FLAGS = format.MAP_F_READ | format.MAP_F_WRITE | format.MAP_F_MMIO;
 
 /** What of a unit has state. */
-export interface UnitParts {
+export interface VirtioIommuParts {
   readonly transport: MmioTransport;
   readonly config: ConfigFile;
   readonly context: RequestContext;
@@ -35,7 +35,7 @@ export interface UnitParts {
 }
 
 /** The state of a unit at which nothing is under way. @throws Error while the transport resets */
-export function saveUnit({ transport, config, context, quirks }: UnitParts): Uint8Array {
+export function saveUnit({ transport, config, context, quirks }: VirtioIommuParts): Uint8Array {
   const { endpoints } = context;
   const domains = [...endpoints.domains()];
   return encodeState(KIND, VERSION, {
@@ -74,7 +74,7 @@ function writeMappings(domains: readonly Domain[], count: number): Uint8Array {
  * @returns what BYPASS says
  * @throws StateError
  */
-export function restoreUnit(bytes: Uint8Array, parts: UnitParts): boolean {
+export function restoreUnit(bytes: Uint8Array, parts: VirtioIommuParts): boolean {
   const { transport, config, context } = parts;
   const state = decodeState(bytes, KIND, VERSION);
   const quirks = state.text('quirks');

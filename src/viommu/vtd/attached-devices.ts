@@ -42,13 +42,13 @@ export class AttachedDevices {
     this.detach(space.requesterId);
     const device = { space, cached };
     this.#devices.set(space.requesterId, device);
-    this.#enlist(device);
+    this.#index(device);
     return enter(space, cached);
   }
 
   detach(requesterId: number): void {
     const device = this.#devices.get(requesterId);
-    if (device) this.#strike(device);
+    if (device) this.#unindex(device);
     this.#devices.delete(requesterId);
   }
 
@@ -118,22 +118,22 @@ export class AttachedDevices {
   #refresh(device: Device, flush: boolean): Completion {
     const before = device.cached;
     const now = this.#resolve(device.space.requesterId);
-    this.#strike(device);
+    this.#unindex(device);
     device.cached = now;
-    this.#enlist(device);
+    this.#index(device);
     if (before.kind !== 'iommu' || now.kind !== 'iommu' || !sameTables(before.tables, now.tables))
       return enter(device.space, now);
     return flush ? device.space.sync(0, IOVA_LIMIT) : undefined;
   }
 
-  #enlist(device: Device): void {
+  #index(device: Device): void {
     const { domainId } = device.cached;
     const devices = this.#byDomain.get(domainId);
     if (devices) devices.add(device);
     else this.#byDomain.set(domainId, new Set([device]));
   }
 
-  #strike(device: Device): void {
+  #unindex(device: Device): void {
     const { domainId } = device.cached;
     const devices = this.#byDomain.get(domainId);
     devices?.delete(device);

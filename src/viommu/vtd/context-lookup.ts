@@ -8,12 +8,12 @@ import { FirstStageFormat, FirstStageTables } from './first-stage.ts';
 import { type Blocked, blocked, type ContextFormat, lookUpContext } from './legacy-context.ts';
 import type { DomainTables, OnWalked } from './page-tables.ts';
 import { lookUpPasid, type PasidEntry, type PasidFormat } from './pasid.ts';
-import { hasSecondStage, type IntelCapabilities, type Quirks } from './registers.ts';
+import { hasSecondStage, type IntelCapabilities, type VtdQuirks } from './registers.ts';
 import { lookUpScalableContext } from './scalable-context.ts';
 import { SecondLevelFormat, SecondLevelTables } from './second-level.ts';
 
 /** Where a device's requests go; without `tables` to system memory. `fpd`: qualified faults are not recorded. */
-export interface Route {
+export interface DeviceTranslation {
   readonly ok: true;
   readonly domainId: number;
   readonly tables: DomainTables | undefined;
@@ -21,7 +21,7 @@ export interface Route {
 }
 
 /** Reads the tables of guest RAM at each call; keeps nothing but their place. */
-export class Routes {
+export class ContextLookup {
   readonly #ram: GuestRam;
   readonly #context: ContextFormat;
   readonly #pasid: PasidFormat;
@@ -33,7 +33,7 @@ export class Routes {
   #root = 0;
   #scalable = false;
 
-  constructor(ram: GuestRam, options: IntelCapabilities, quirks: Quirks, onWalked: OnWalked) {
+  constructor(ram: GuestRam, options: IntelCapabilities, quirks: VtdQuirks, onWalked: OnWalked) {
     const { awBits } = options;
     const asQemu = quirks === 'qemu';
     this.#ram = ram;
@@ -70,13 +70,13 @@ export class Routes {
    * Where requests of this device that carry no PASID go, or why they are blocked.
    * @param ignorePresent take a PASID entry for present
    */
-  lookUp(requesterId: number, ignorePresent = false): Route | Blocked {
+  lookUp(requesterId: number, ignorePresent = false): DeviceTranslation | Blocked {
     return this.#scalable
       ? this.#lookUpScalable(requesterId, ignorePresent)
       : this.#lookUpLegacy(requesterId);
   }
 
-  #lookUpLegacy(requesterId: number): Route | Blocked {
+  #lookUpLegacy(requesterId: number): DeviceTranslation | Blocked {
     const context = lookUpContext(this.#ram, this.#root, requesterId, this.#context);
     if (!context.ok) return context;
     const { domainId, fpd } = context;
@@ -86,7 +86,7 @@ export class Routes {
     return { ok: true, domainId, tables, fpd };
   }
 
-  #lookUpScalable(requesterId: number, ignorePresent: boolean): Route | Blocked {
+  #lookUpScalable(requesterId: number, ignorePresent: boolean): DeviceTranslation | Blocked {
     const context = lookUpScalableContext(this.#ram, this.#root, requesterId, this.#context);
     if (!context.ok) return context;
     const { pasidDirectory } = context;

@@ -9,7 +9,7 @@ import * as vtd from '../../abi/vtd.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Completion } from '../completion.ts';
 import { decodeDescriptor, type Invalidation } from './invalidation.ts';
-import type { Quirks, VtdRegisterFile } from './registers.ts';
+import type { VtdQuirks, VtdRegisterFile } from './registers.ts';
 
 export interface InvalidationQueueEvents {
   /** Does what a descriptor asks. */
@@ -38,7 +38,7 @@ export class InvalidationQueue {
   /** The last descriptor that was fetched is a wait. */
   #lastWasWait = false;
 
-  constructor(ram: GuestRam, registers: VtdRegisterFile, quirks: Quirks, events: InvalidationQueueEvents) {
+  constructor(ram: GuestRam, registers: VtdRegisterFile, quirks: VtdQuirks, events: InvalidationQueueEvents) {
     this.#ram = ram;
     this.#registers = registers;
     this.#asQemu = quirks === 'qemu';

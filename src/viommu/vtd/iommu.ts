@@ -16,7 +16,7 @@ import { CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
 import { after, type Completion } from '../completion.ts';
 import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
 import { AttachedDevices, type Resolution } from './attached-devices.ts';
-import { type Route, Routes } from './context-lookup.ts';
+import { ContextLookup, type DeviceTranslation } from './context-lookup.ts';
 import { CompletionEvent, FaultLog, type RaiseMsi } from './faults.ts';
 import { contextInvalidation, type Invalidation, iotlbInvalidation } from './invalidation.ts';
 import { InvalidationQueue } from './invalidation-queue.ts';
@@ -26,12 +26,12 @@ import { QemuCaches } from './qemu-caches.ts';
 import {
   createRegisters,
   type IntelCapabilities,
-  type Quirks,
   REGISTER_BYTES,
   readVisible,
+  type VtdQuirks,
   type VtdRegisterFile,
 } from './registers.ts';
-import { restoreUnit, saveUnit, type UnitParts } from './state.ts';
+import { restoreUnit, saveUnit, type VtdParts } from './state.ts';
 
 /** A guest's queue gives way to others after this much work: table entries looked at … */
 export const TURN_WORK_LIMIT = 2 ** 20;
@@ -41,7 +41,7 @@ const DESCRIPTOR_WORK = 512;
 export interface IntelIommuOptions extends IntelCapabilities {
   readonly ram: GuestRam;
   /** Whom to follow where QEMU and the specification differ; default `spec`. */
-  readonly quirks?: Quirks;
+  readonly quirks?: VtdQuirks;
   /** Sends the unit's own interrupts: fault and invalidation completion. */
   readonly raiseMsi?: RaiseMsi;
   /** Called for every refused access, also when the register file has no room or FPD hides it. */
@@ -62,7 +62,7 @@ export class IntelIommu implements VIommu {
   readonly registerBytes = REGISTER_BYTES;
   readonly counters: IntelCounters = { faults: 0, invalidations: 0, truncatedWalks: 0, droppedCommands: 0 };
   readonly #registers: VtdRegisterFile;
-  readonly #routes: Routes;
+  readonly #routes: ContextLookup;
   readonly #awBits: number;
   readonly #caches: QemuCaches | undefined;
   readonly #iotlb = new Iotlb();
@@ -72,7 +72,7 @@ export class IntelIommu implements VIommu {
   readonly #faults: FaultLog;
   readonly #queue: InvalidationQueue;
   readonly #devices: AttachedDevices;
-  readonly #parts: UnitParts;
+  readonly #parts: VtdParts;
   readonly #serial = new CommandSerial();
   #translating = false;
   #queueScheduled = false;
@@ -88,7 +88,7 @@ export class IntelIommu implements VIommu {
     const quirks = options.quirks ?? 'spec';
     this.#caches = quirks === 'qemu' ? new QemuCaches() : undefined;
     this.#awBits = options.awBits;
-    this.#routes = new Routes(options.ram, options, quirks, (entries) => {
+    this.#routes = new ContextLookup(options.ram, options, quirks, (entries) => {
       this.#work += entries;
       if (entries > WALK_ENTRY_LIMIT) this.counters.truncatedWalks++;
     });
@@ -184,7 +184,7 @@ export class IntelIommu implements VIommu {
       : this.#passThrough(route, requesterId, iova, write);
   }
 
-  #translateBy(route: Route, requesterId: number, iova: Iova, write: boolean): TranslateResult {
+  #translateBy(route: DeviceTranslation, requesterId: number, iova: Iova, write: boolean): TranslateResult {
     const tables = route.tables as DomainTables;
     const cached = this.#cached(route.domainId, tables, requesterId, iova, write);
     const leaf = cached ?? tables.translate(iova, write);
@@ -222,7 +222,7 @@ export class IntelIommu implements VIommu {
   }
 
   /** QEMU, once it has put a device onto system memory, no longer sees the addresses that it uses. */
-  #passThrough(route: Route, requesterId: number, iova: Iova, write: boolean): TranslateResult {
+  #passThrough(route: DeviceTranslation, requesterId: number, iova: Iova, write: boolean): TranslateResult {
     this.#caches?.rememberPassThrough(requesterId);
     if (this.#caches || iova < 2 ** this.#awBits) return identity(iova);
     return this.#fault(requesterId, iova, write, vtd.FAULT.ADDRESS_BEYOND_MGAW, route.fpd);

@@ -15,7 +15,7 @@ export const MAX_ADDRESS_MASK = 18;
  * Where QEMU and the specification differ: `spec` follows the specification, `qemu` QEMU 11.1.3. The differences are
  * listed in docs/viommu-differences.md.
  */
-export type Quirks = 'spec' | 'qemu';
+export type VtdQuirks = 'spec' | 'qemu';
 
 /** What decides the capability registers. */
 export interface IntelCapabilities {

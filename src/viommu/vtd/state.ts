@@ -15,20 +15,20 @@ import {
   restoreRegisters,
   softwareBits,
 } from '../../registers/register-state.ts';
-import type { Routes } from './context-lookup.ts';
+import type { ContextLookup } from './context-lookup.ts';
 import type { InvalidationQueue } from './invalidation-queue.ts';
-import type { IntelCapabilities, Quirks, VtdRegister, VtdRegisterFile } from './registers.ts';
+import type { IntelCapabilities, VtdQuirks, VtdRegister, VtdRegisterFile } from './registers.ts';
 
 const KIND = 'vtd';
 const VERSION = 1;
 
 /** What of a unit has state. */
-export interface UnitParts {
+export interface VtdParts {
   readonly registers: VtdRegisterFile;
-  readonly routes: Routes;
+  readonly routes: ContextLookup;
   readonly queue: InvalidationQueue;
   readonly capabilities: IntelCapabilities;
-  readonly quirks: Quirks;
+  readonly quirks: VtdQuirks;
 }
 
 /** Status bits of the commands that a unit with these capabilities carries out. */
@@ -53,7 +53,7 @@ const deviceBits = (capabilities: IntelCapabilities): DeviceBits<VtdRegister> =>
 });
 
 /** The state of a unit at which nothing is under way. */
-export function saveUnit({ registers, routes, queue, quirks }: UnitParts): Uint8Array {
+export function saveUnit({ registers, routes, queue, quirks }: VtdParts): Uint8Array {
   return encodeState(KIND, VERSION, {
     ...registerValues(registers),
     // RTADDR and IQA may have been written since: not in use before the next SRTP and QIE.
@@ -69,7 +69,7 @@ export function saveUnit({ registers, routes, queue, quirks }: UnitParts): Uint8
  * @returns whether DMA is translated
  * @throws StateError
  */
-export function restoreUnit(bytes: Uint8Array, parts: UnitParts): boolean {
+export function restoreUnit(bytes: Uint8Array, parts: VtdParts): boolean {
   const { registers, routes, queue, capabilities } = parts;
   const state = decodeState(bytes, KIND, VERSION);
   const quirks = state.text('quirks');
@@ -92,7 +92,7 @@ function checkFaults(registers: VtdRegisterFile, state: StateReader): void {
     throw state.error('FSTS', `does not agree with FRCD_HI; accepted: PPF ${recorded ? 1 : 0}`);
 }
 
-function restoreQueue({ registers, queue }: UnitParts, state: StateReader, enabled: boolean): void {
+function restoreQueue({ registers, queue }: VtdParts, state: StateReader, enabled: boolean): void {
   const latched = within(state, 'queueInUse', softwareBits(registers, 'IQA'));
   // An enabled queue cannot be moved.
   if (enabled && latched !== registers.get('IQA'))

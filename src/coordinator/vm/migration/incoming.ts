@@ -4,7 +4,7 @@
 
 import type { FrameSocket } from '../../../channel/frame-socket.ts';
 import { MigrationError } from '../../../guest/migration-settings.ts';
-import type { GuestCarried } from '../../../guest/protocol.ts';
+import type { GuestSnapshot } from '../../../guest/protocol.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { Frame, FrameKind } from '../../../proto/codec.ts';
 import type { FrameBodies } from '../../../proto/schema.ts';
@@ -19,7 +19,7 @@ export interface ArrivingVm {
   /** RAM and the devices' streams are complete: the vIOMMU takes up its state, and devices see memory through it. */
   load(iommuState: Uint8Array): Promise<void>;
   /** Devices and guest run. Resolves when they do. */
-  resume(carried: GuestCarried): Promise<void>;
+  resume(snapshot: GuestSnapshot): Promise<void>;
 }
 
 /** The host that takes it in. */
@@ -73,7 +73,7 @@ export class Incoming {
   #vm: ArrivingVm | undefined;
   readonly #iommuState = new Pieces('vIOMMU');
   readonly #guestState = new Pieces('guest');
-  #carried: GuestCarried | undefined;
+  #snapshot: GuestSnapshot | undefined;
   #loaded = false;
   #resumed = false;
   readonly #compared = { comparedBytes: 0, differentBytes: 0, firstDifference: 0 };
@@ -112,16 +112,16 @@ export class Incoming {
     iommuState: ({ state }) => this.#iommuState.add(state),
     guestState: ({ state }) => this.#guestState.add(state),
     migrationLoad: async () => {
-      this.#carried = JSON.parse(this.#guestState.whole().toString()) as GuestCarried;
+      this.#snapshot = JSON.parse(this.#guestState.whole().toString()) as GuestSnapshot;
       await this.#there.load(this.#iommuState.whole());
       this.#loaded = true;
       await this.#socket.send('migrationLoaded', {});
     },
     migrationCompare: () => this.#socket.send('migrationCompared', this.#compared),
     migrationResume: async () => {
-      if (!this.#loaded || !this.#carried)
+      if (!this.#loaded || !this.#snapshot)
         throw new MigrationError('migrationResume came before migrationLoad');
-      await this.#there.resume(this.#carried);
+      await this.#there.resume(this.#snapshot);
       this.#resumed = true;
       await this.#socket.send('migrationRunning', {});
     },

@@ -5,8 +5,8 @@ import type { FrameSocketOwner } from '../../../channel/frame-socket.ts';
 import {
   checkSettings,
   MigrationError,
-  type MigrationFigures,
   type MigrationSettings,
+  type MigrationStats,
 } from '../../../guest/migration-settings.ts';
 import type { RamLogHandle } from '../../../memory/ram-log.ts';
 import type { HostSocket } from './host-socket.ts';
@@ -21,7 +21,7 @@ export class VmMigration {
   #settings: MigrationSettings | undefined;
   #outgoing: Outgoing | undefined;
   /** The VM runs elsewhere: how it got there. */
-  moved: MigrationFigures | undefined;
+  moved: MigrationStats | undefined;
   /** It has been handed over and not taken on: why. */
   lost = '';
 
@@ -47,7 +47,7 @@ export class VmMigration {
     return ram.startLog();
   }
 
-  /** @throws MigrationError and others; {@link giveUp} must follow */
+  /** @throws MigrationError and others; {@link abort} must follow */
   async copy(): Promise<void> {
     const [settings, host] = [this.#settings, this.#host];
     if (!settings || !host) throw new MigrationError('no migration has begun');
@@ -57,20 +57,20 @@ export class VmMigration {
     await this.#outgoing.copy();
   }
 
-  /** @throws MigrationError and others; {@link giveUp} must follow */
-  async handOver(state: string, pausedUs: number): Promise<MigrationFigures> {
+  /** @throws MigrationError and others; {@link abort} must follow */
+  async handOver(state: string, pausedUs: number): Promise<MigrationStats> {
     if (!this.#outgoing) throw new MigrationError('no migration has begun');
     this.moved = await this.#outgoing.handOver(state, pausedUs);
     return this.moved;
   }
 
   /** The VM stays, if it is still here to stay. */
-  async giveUp(reason: string): Promise<void> {
+  async abort(reason: string): Promise<void> {
     const outgoing = this.#outgoing;
     this.#outgoing = undefined;
     this.#settings = undefined;
     if (outgoing?.handedOver) this.lost = reason;
-    else if (outgoing) await outgoing.giveUp(reason);
+    else if (outgoing) await outgoing.abort(reason);
     else this.#vm.ram.stopLog();
   }
 

@@ -12,9 +12,9 @@ import type { FrameSocket } from '../../../channel/frame-socket.ts';
 import { MigrationState } from '../../../device/migration/states.ts';
 import {
   MigrationError,
-  type MigrationFigures,
   type MigrationRound,
   type MigrationSettings,
+  type MigrationStats,
 } from '../../../guest/migration-settings.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { FrameBodies } from '../../../proto/schema.ts';
@@ -45,7 +45,7 @@ export interface OutgoingVm {
 }
 
 /** Where it goes. */
-export interface Passage {
+export interface Transfer {
   readonly from: number;
   readonly to: number;
   readonly socket: FrameSocket;
@@ -54,17 +54,17 @@ export interface Passage {
 export class Outgoing {
   readonly #vm: OutgoingVm;
   readonly #settings: MigrationSettings;
-  readonly #passage: Passage;
+  readonly #transfer: Transfer;
   readonly #ram: RamCopy;
   readonly #rounds: MigrationRound[] = [];
   readonly #since = nowUs();
   #forced = false;
   #handedOver = false;
 
-  constructor(vm: OutgoingVm, settings: MigrationSettings, passage: Passage) {
+  constructor(vm: OutgoingVm, settings: MigrationSettings, passage: Transfer) {
     this.#vm = vm;
     this.#settings = settings;
-    this.#passage = passage;
+    this.#transfer = passage;
     const trackers = vm.devices.map(({ container }) => container.dirty);
     this.#ram = new RamCopy(vm.ram, trackers, passage.socket);
   }
@@ -77,10 +77,10 @@ export class Outgoing {
   /**
    * Copies memory while the VM runs, until little enough is left, or for so many rounds. Resolves when the VM should
    * pause.
-   * @throws MigrationError and others; {@link giveUp} must follow
+   * @throws MigrationError and others; {@link abort} must follow
    */
   async copy(): Promise<void> {
-    const { socket, to } = this.#passage;
+    const { socket, to } = this.#transfer;
     await socket.send('migrationStart', { version: MIGRATION_VERSION, config: this.#vm.configFor(to) });
     await this.#ram.start();
     await this.#setDevices(MigrationState.PRE_COPY);
@@ -97,11 +97,11 @@ export class Outgoing {
   /**
    * The VM has paused: sends what is left, and has the other host take it up and go on.
    * @param pausedUs how long it has been paused already
-   * @throws MigrationError and others: {@link giveUp} must follow, unless the VM is {@link handedOver}, and lost
+   * @throws MigrationError and others: {@link abort} must follow, unless the VM is {@link handedOver}, and lost
    */
-  async handOver(guestState: string, pausedUs: number): Promise<MigrationFigures> {
+  async handOver(guestState: string, pausedUs: number): Promise<MigrationStats> {
     const since = nowUs() - pausedUs;
-    const { socket, from, to } = this.#passage;
+    const { socket, from, to } = this.#transfer;
     await this.#vm.settle();
     await this.#setDevices(MigrationState.STOP_COPY);
     await this.#ram.harvest();
@@ -132,8 +132,8 @@ export class Outgoing {
   }
 
   /** The VM stays: its devices run again, nothing is tracked any more, the other host hears of it. */
-  async giveUp(reason: string): Promise<void> {
-    const { socket } = this.#passage;
+  async abort(reason: string): Promise<void> {
+    const { socket } = this.#transfer;
     this.#ram.stop();
     await socket.send('migrationFailed', { reason }).catch(() => {}); // it may have gone
     socket.close();
@@ -154,7 +154,7 @@ export class Outgoing {
 
   /** Sends RAM and the devices' data, and counts them. */
   async #round(devices: () => Promise<number>): Promise<void> {
-    const { socket } = this.#passage;
+    const { socket } = this.#transfer;
     const [since, ramBefore, sentBefore] = [nowUs(), this.#ram.bytesSent, socket.bytesSent];
     const [deviceBytes] = await Promise.all([devices(), this.#ram.send()]);
     this.#rounds.push({
@@ -189,7 +189,7 @@ export class Outgoing {
       // The device stands still: no interrupt is counted after this.
       const interrupts = isEnd ? device.link.interruptCounts : [];
       if (data.length > 0 || isEnd)
-        await this.#passage.socket.send('deviceStream', { data, end: isEnd, interrupts }, device.index);
+        await this.#transfer.socket.send('deviceStream', { data, end: isEnd, interrupts }, device.index);
       if (end) return bytes;
     }
   }
@@ -200,10 +200,10 @@ export class Outgoing {
     return iommu.save();
   }
 
-  async #compare(): Promise<Pick<MigrationFigures, 'comparedBytes' | 'differentBytes'>> {
+  async #compare(): Promise<Pick<MigrationStats, 'comparedBytes' | 'differentBytes'>> {
     if (!this.#settings.compare) return { comparedBytes: 0, differentBytes: 0 };
     await this.#ram.sendForComparison();
-    await this.#passage.socket.send('migrationCompare', {});
+    await this.#transfer.socket.send('migrationCompare', {});
     const { comparedBytes, differentBytes, firstDifference } = await this.#expect('migrationCompared');
     if (differentBytes > 0)
       throw new MigrationError(
@@ -213,7 +213,7 @@ export class Outgoing {
   }
 
   async #expect<K extends keyof FrameBodies>(kind: K): Promise<FrameBodies[K]> {
-    const frame = await this.#passage.socket.next();
+    const frame = await this.#transfer.socket.next();
     if (frame.kind === 'migrationFailed') throw new MigrationError(frame.body.reason);
     if (frame.kind !== kind) throw new MigrationError(`the other host says ${frame.kind}, not ${kind}`);
     return frame.body as FrameBodies[K];

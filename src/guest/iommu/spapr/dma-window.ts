@@ -4,7 +4,7 @@
 
 import * as spapr from '../../../abi/spapr.ts';
 import { hex } from '../../../memory/address.ts';
-import { numbersOf, type Run, runsOf } from '../../run-length.ts';
+import { type NumberRun, numbersOf, runsOf } from '../../run-length.ts';
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { HypercallTimeout, type SpaprCalls } from './hypercalls.ts';
 
@@ -40,10 +40,10 @@ interface Span {
 }
 
 /** A window, and which of its TCEs are put. */
-export interface SpaprDomainState {
+export interface SpaprDmaWindowState {
   readonly window: DmaWindow;
   /** Indices of TCEs, in runs. */
-  readonly live: readonly Run[];
+  readonly live: readonly NumberRun[];
 }
 
 /** Neighbouring TCEs for one call. */
@@ -52,7 +52,7 @@ interface TceRun {
   readonly tces: bigint[];
 }
 
-export class SpaprDomain implements GuestDomain {
+export class SpaprDmaWindow implements GuestDomain {
   readonly window: DmaWindow;
   readonly #calls: SpaprCalls;
   readonly #pageSize: number;
@@ -70,13 +70,13 @@ export class SpaprDomain implements GuestDomain {
   }
 
   /** One that goes on where another was: the window is there and holds its TCEs. */
-  static restore({ window, live }: SpaprDomainState, calls: SpaprCalls): SpaprDomain {
-    const domain = new SpaprDomain(window, calls);
+  static restore({ window, live }: SpaprDmaWindowState, calls: SpaprCalls): SpaprDmaWindow {
+    const domain = new SpaprDmaWindow(window, calls);
     for (const index of numbersOf(live, 1)) domain.#live.add(index);
     return domain;
   }
 
-  save(): SpaprDomainState {
+  save(): SpaprDmaWindowState {
     return { window: this.window, live: runsOf(this.#live, 1) };
   }
 

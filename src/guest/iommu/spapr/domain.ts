@@ -6,16 +6,16 @@ import { hex, isAligned, PAGE_SIZE } from '../../../memory/address.ts';
 import type { InFlight } from '../../in-flight.ts';
 import { Mutex } from '../../mutex.ts';
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
-import { type SpaprDomain, WindowRangeError } from './driver.ts';
+import { type SpaprDmaWindow, WindowRangeError } from './driver.ts';
 
 /** By bus address, a page: its GPA plus its permissions. */
-export type PageSet = ReadonlyMap<number, number>;
+export type PageMap = ReadonlyMap<number, number>;
 
 /** Pages in runs: neighbours whose memory are neighbours, with the same permissions. */
 export type SavedPages = readonly (readonly [iova: number, gpa: number, pages: number, perm: number])[];
 
 /** A set's pages as runs, ascending. */
-export function savePages(pages: PageSet): SavedPages {
+export function savePages(pages: PageMap): SavedPages {
   const runs: [number, number, number, number][] = [];
   let last: [number, number, number, number] | undefined;
   for (const [iova, page] of [...pages].sort(([a], [b]) => a - b)) {
@@ -35,16 +35,16 @@ export const restorePages = (saved: SavedPages): Map<number, number> =>
 
 /** The window in front of one device, and what its TCEs are now. */
 export class DeviceWindow {
-  readonly #window: SpaprDomain;
+  readonly #window: SpaprDmaWindow;
   readonly #held: Map<number, number>;
   readonly #changes = new Mutex();
-  #shown: PageSet = new Map();
+  #shown: PageMap = new Map();
 
   /**
    * @param window with 4 KiB pages
    * @param held what its TCEs are; empty by default
    */
-  constructor(window: SpaprDomain, held: SavedPages = []) {
+  constructor(window: SpaprDmaWindow, held: SavedPages = []) {
     this.#window = window;
     this.#held = restorePages(held);
   }
@@ -55,12 +55,12 @@ export class DeviceWindow {
   }
 
   /** As {@link show} when its TCEs show these pages already: from now on it follows them. */
-  resume(pages: PageSet): void {
+  resume(pages: PageMap): void {
     this.#shown = pages;
   }
 
   /** Makes the device see exactly these pages, and follow them. Pages that are in both sets stay as they are. */
-  show(pages: PageSet): Promise<void> {
+  show(pages: PageMap): Promise<void> {
     return this.#changes.run(async () => {
       this.#shown = pages;
       await this.#sync(new Set([...this.#held.keys(), ...pages.keys()]));
@@ -111,7 +111,7 @@ export interface TceDomainState {
   readonly pages: SavedPages;
 }
 
-export class TceDomain implements GuestDomain {
+export class SpaprDomain implements GuestDomain {
   readonly id: number;
   readonly #pages: Map<number, number>;
   readonly #windows = new Set<DeviceWindow>();

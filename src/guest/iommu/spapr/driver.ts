@@ -8,10 +8,10 @@ import { hex, PERM_RW } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
-import { type DmaWindow, HypercallError, SpaprDomain, type SpaprDomainState } from './dma-window.ts';
+import { type DmaWindow, HypercallError, SpaprDmaWindow, type SpaprDmaWindowState } from './dma-window.ts';
 import { SpaprCalls, type SpaprCallsState } from './hypercalls.ts';
 
-export { type DmaWindow, HypercallError, SpaprDomain, WindowRangeError } from './dma-window.ts';
+export { type DmaWindow, HypercallError, SpaprDmaWindow, WindowRangeError } from './dma-window.ts';
 export { HypercallTimeout } from './hypercalls.ts';
 
 /** How long a hypercall may take. */
@@ -45,9 +45,9 @@ export interface SpaprState {
   readonly calls: SpaprCallsState;
   readonly bridges: readonly {
     readonly bridge: number;
-    readonly defaultWindow: SpaprDomainState;
+    readonly defaultWindow: SpaprDmaWindowState;
     /** Dynamic windows. */
-    readonly windows: readonly SpaprDomainState[];
+    readonly windows: readonly SpaprDmaWindowState[];
   }[];
 }
 
@@ -56,9 +56,9 @@ export class SpaprDriver {
   readonly #calls: SpaprCalls;
   readonly #bridge: number;
   /** The window that is there at boot. */
-  readonly defaultDomain: SpaprDomain;
+  readonly defaultDomain: SpaprDmaWindow;
   /** Dynamic windows by LIOBN. */
-  readonly #windows = new Map<number, SpaprDomain>();
+  readonly #windows = new Map<number, SpaprDmaWindow>();
 
   private constructor(
     calls: SpaprCalls,
@@ -70,9 +70,9 @@ export class SpaprDriver {
     this.#ram = ram;
     this.#bridge = options.bridge ?? 0;
     for (const state of saved?.windows ?? [])
-      this.#windows.set(state.window.liobn, SpaprDomain.restore(state, calls));
+      this.#windows.set(state.window.liobn, SpaprDmaWindow.restore(state, calls));
     if (saved) {
-      this.defaultDomain = SpaprDomain.restore(saved.defaultWindow, calls);
+      this.defaultDomain = SpaprDmaWindow.restore(saved.defaultWindow, calls);
       return;
     }
     const window = options.defaultWindow ?? {
@@ -81,7 +81,7 @@ export class SpaprDriver {
       size: spapr.DEFAULT_WINDOW_SIZE,
       pageShift: spapr.DEFAULT_PAGE_SHIFT,
     };
-    this.defaultDomain = new SpaprDomain(window, calls);
+    this.defaultDomain = new SpaprDmaWindow(window, calls);
   }
 
   /**
@@ -152,7 +152,7 @@ export class SpaprDriver {
   }
 
   /** One of its windows by LIOBN. */
-  domain(liobn: number): SpaprDomain | undefined {
+  domain(liobn: number): SpaprDmaWindow | undefined {
     return liobn === this.defaultDomain.id ? this.defaultDomain : this.#windows.get(liobn);
   }
 
@@ -184,22 +184,22 @@ export class SpaprDriver {
    * Makes an empty window of 2^windowShift bytes; where it lies is the platform's choice.
    * @throws SpaprDriverError if the platform refuses, HypercallTimeout
    */
-  createWindow(pageShift: number, windowShift: number): Promise<SpaprDomain> {
+  createWindow(pageShift: number, windowShift: number): Promise<SpaprDmaWindow> {
     return this.#calls.inFlight.run('createWindow', () => this.#createWindow(pageShift, windowShift));
   }
 
-  async #createWindow(pageShift: number, windowShift: number): Promise<SpaprDomain> {
+  async #createWindow(pageShift: number, windowShift: number): Promise<SpaprDmaWindow> {
     const args = [...this.#unit, pageShift, windowShift];
     const [liobn, high, low] = await this.#rtas(spapr.CREATE_PE_DMA_WINDOW, args, 4);
     const start = (high as number) * 2 ** 32 + (low as number);
     const window = { liobn: liobn as number, start, size: 2 ** windowShift, pageShift };
-    const domain = new SpaprDomain(window, this.#calls);
+    const domain = new SpaprDmaWindow(window, this.#calls);
     this.#windows.set(domain.id, domain);
     return domain;
   }
 
   /** Removes a window, mapped or not; resolves when no device can use it. */
-  removeWindow({ window }: SpaprDomain): Promise<void> {
+  removeWindow({ window }: SpaprDmaWindow): Promise<void> {
     return this.#calls.inFlight.run('removeWindow', async () => {
       await this.#rtas(spapr.REMOVE_PE_DMA_WINDOW, [window.liobn], 1);
       this.#windows.delete(window.liobn);
@@ -211,7 +211,7 @@ export class SpaprDriver {
    * start plus that GPA. It takes the largest page size that RAM's ends allow.
    * @throws SpaprDriverError, HypercallError, HypercallTimeout
    */
-  async createDirectWindow(): Promise<SpaprDomain> {
+  async createDirectWindow(): Promise<SpaprDmaWindow> {
     const { regions } = this.#ram;
     const top = Math.max(...regions.map(({ gpa, size }) => gpa + size));
     const windowShift = Math.ceil(Math.log2(top));

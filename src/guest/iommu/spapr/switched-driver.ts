@@ -13,26 +13,26 @@ import type { GuestDomain, GuestFault } from '../guest-iommu.ts';
 import {
   type DeviceView,
   type SavedView,
-  SwitchedIommu,
+  SoftwareSwitchedIommu,
   type SwitchedState,
   savedView,
 } from '../software-switched-iommu.ts';
 import {
   DeviceWindow,
-  type PageSet,
+  type PageMap,
   pagesOf,
   type SavedPages,
-  TceDomain,
+  SpaprDomain,
   type TceDomainState,
 } from './domain.ts';
 import { SpaprDriver, type SpaprState } from './driver.ts';
 
-const NOTHING: PageSet = new Map();
+const NOTHING: PageMap = new Map();
 
 /** A device's window, and what it shows now. */
-interface Station {
+interface DeviceSlot {
   readonly window: DeviceWindow;
-  shows: DeviceView<TceDomain>;
+  shows: DeviceView<SpaprDomain>;
 }
 
 /** What it knows beside guest RAM and the hypervisor's tables. */
@@ -47,20 +47,20 @@ export interface SwitchedSpaprState extends SwitchedState {
   }[];
 }
 
-export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
+export class SoftwareSwitchedSpapr extends SoftwareSwitchedIommu<SpaprDomain> {
   /** A refused DMA freezes a real bridge (EEH), which is not modelled: the guest is not told. */
   readonly capabilities = { passThrough: true, faultRecords: false };
-  readonly #system: PageSet;
+  readonly #system: PageMap;
   readonly #drivers: readonly SpaprDriver[];
   /** By requester ID, in the order of the drivers. */
-  readonly #stations: ReadonlyMap<number, Station>;
+  readonly #stations: ReadonlyMap<number, DeviceSlot>;
   /** By number; there are as many as were ever made. */
-  readonly #domains = new Map<number, TceDomain>();
+  readonly #domains = new Map<number, SpaprDomain>();
 
   private constructor(
     ram: GuestRam,
     drivers: readonly SpaprDriver[],
-    stations: ReadonlyMap<number, Station>,
+    stations: ReadonlyMap<number, DeviceSlot>,
   ) {
     super();
     this.#system = pagesOf(ram.regions.map(({ gpa, size }) => ({ iova: gpa, gpa, size, perm: PERM_RW })));
@@ -77,18 +77,18 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
     ram: GuestRam,
     pages: PageAllocator,
     requesterIds: readonly number[],
-  ): Promise<SwitchedSpapr> {
+  ): Promise<SoftwareSwitchedSpapr> {
     const bridges = requesterIds.map((id) => {
       const bridge = bridgeOfDevice(id);
       return { bridge, defaultWindow: scenarioWindow(bridge) };
     });
     const drivers = await SpaprDriver.createAll(port, ram, pages, bridges);
-    const stations = new Map<number, Station>();
+    const stations = new Map<number, DeviceSlot>();
     for (const [i, id] of requesterIds.entries()) {
       const { defaultDomain } = drivers[i] as SpaprDriver;
       stations.set(id, { window: new DeviceWindow(defaultDomain), shows: 'nothing' });
     }
-    const iommu = new SwitchedSpapr(ram, drivers, stations);
+    const iommu = new SoftwareSwitchedSpapr(ram, drivers, stations);
     await iommu.showSystem();
     return iommu;
   }
@@ -99,14 +99,14 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
     ram: GuestRam,
     pages: PageAllocator,
     saved: SwitchedSpaprState,
-  ): SwitchedSpapr {
+  ): SoftwareSwitchedSpapr {
     const drivers = SpaprDriver.restoreAll(port, ram, pages, saved.drivers);
-    const stations = new Map<number, Station>();
+    const stations = new Map<number, DeviceSlot>();
     for (const [i, { requesterId, held }] of saved.stations.entries()) {
       const { defaultDomain } = drivers[i] as SpaprDriver;
       stations.set(requesterId, { window: new DeviceWindow(defaultDomain, held), shows: 'nothing' });
     }
-    const iommu = new SwitchedSpapr(ram, drivers, stations);
+    const iommu = new SoftwareSwitchedSpapr(ram, drivers, stations);
     for (const { id, pages: held } of saved.domains) iommu.#addDomain(id, held);
     iommu.restoreViews(saved);
     for (const { requesterId, shows } of saved.stations) iommu.#resume(requesterId, iommu.viewOf(shows));
@@ -126,11 +126,11 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
     };
   }
 
-  createDomain(): TceDomain {
+  createDomain(): SpaprDomain {
     return this.#addDomain(this.#domains.size);
   }
 
-  domain(id: number): TceDomain | undefined {
+  domain(id: number): SpaprDomain | undefined {
     return this.#domains.get(id);
   }
 
@@ -138,11 +138,11 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
     return undefined;
   }
 
-  protected isOwn(domain: GuestDomain): domain is TceDomain {
-    return domain instanceof TceDomain;
+  protected isOwn(domain: GuestDomain): domain is SpaprDomain {
+    return domain instanceof SpaprDomain;
   }
 
-  protected async show(requesterId: number, view: DeviceView<TceDomain>): Promise<void> {
+  protected async show(requesterId: number, view: DeviceView<SpaprDomain>): Promise<void> {
     const station = this.#stations.get(requesterId);
     if (!station) throw new RangeError(`there is no device ${requesterId}`);
     const { window, shows: previous } = station;
@@ -153,7 +153,7 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
     if (typeof previous === 'object') previous.leave(window);
   }
 
-  protected async showViews(views: ReadonlyMap<number, DeviceView<TceDomain>>): Promise<void> {
+  protected async showViews(views: ReadonlyMap<number, DeviceView<SpaprDomain>>): Promise<void> {
     await Promise.all([...this.#stations.keys()].map((id) => this.show(id, views.get(id) ?? 'nothing')));
   }
 
@@ -161,21 +161,21 @@ export class SwitchedSpapr extends SwitchedIommu<TceDomain> {
     await Promise.all([...this.#stations.keys()].map((id) => this.show(id, 'system')));
   }
 
-  #addDomain(id: number, pages?: SavedPages): TceDomain {
-    const domain = new TceDomain(id, SCENARIO_WINDOW_SIZE, this.inFlight, pages);
+  #addDomain(id: number, pages?: SavedPages): SpaprDomain {
+    const domain = new SpaprDomain(id, SCENARIO_WINDOW_SIZE, this.inFlight, pages);
     this.#domains.set(id, domain);
     return domain;
   }
 
   /** A window shows this view already: it follows it from now on. */
-  #resume(requesterId: number, view: DeviceView<TceDomain>): void {
-    const station = this.#stations.get(requesterId) as Station;
+  #resume(requesterId: number, view: DeviceView<SpaprDomain>): void {
+    const station = this.#stations.get(requesterId) as DeviceSlot;
     station.shows = view;
     if (typeof view === 'object') view.resume(station.window);
     else station.window.resume(this.#pagesOf(view));
   }
 
-  #pagesOf(view: 'system' | 'nothing'): PageSet {
+  #pagesOf(view: 'system' | 'nothing'): PageMap {
     return view === 'system' ? this.#system : NOTHING;
   }
 }

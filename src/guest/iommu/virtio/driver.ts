@@ -95,7 +95,7 @@ export class VirtioIommuDriver {
     this.#requests = new RequestQueue(port, ram, pages, this.#timeoutMs, saved?.requests);
     this.#events = new VirtioQueue(port, ram, pages, format.EVENT_QUEUE, saved?.events);
     this.#eventBuffers = saved?.eventBuffers ?? pages.allocate();
-    if (saved) this.#takeUp(saved);
+    if (saved) this.#load(saved);
   }
 
   /** A driver that goes on where another was; device and RAM are as that one left them. */
@@ -126,7 +126,7 @@ export class VirtioIommuDriver {
     };
   }
 
-  #takeUp(saved: VirtioIommuDriverState): void {
+  #load(saved: VirtioIommuDriverState): void {
     this.#features = BigInt(saved.features);
     this.#granule = saved.granule;
     this.#nextId = saved.nextId;

@@ -4,7 +4,7 @@
  */
 import { FAULT_F_WRITE } from '../../../abi/virtio-iommu.ts';
 import type { GuestDomain, GuestFault } from '../guest-iommu.ts';
-import { type DeviceView, SwitchedIommu, type SwitchedState } from '../software-switched-iommu.ts';
+import { type DeviceView, SoftwareSwitchedIommu, type SwitchedState } from '../software-switched-iommu.ts';
 import { VirtioIommuDomain, type VirtioIommuDriver } from './driver.ts';
 
 /**
@@ -18,7 +18,7 @@ export interface SwitchedVirtioState extends SwitchedState {
   readonly bypass: number;
 }
 
-export class SwitchedVirtioIommu extends SwitchedIommu<VirtioIommuDomain> {
+export class SoftwareSwitchedVirtioIommu extends SoftwareSwitchedIommu<VirtioIommuDomain> {
   readonly capabilities = { passThrough: true, faultRecords: true };
   readonly #driver: VirtioIommuDriver;
   readonly #bypass: VirtioIommuDomain;
@@ -35,10 +35,10 @@ export class SwitchedVirtioIommu extends SwitchedIommu<VirtioIommuDomain> {
   }
 
   /** One that goes on where another was, over that one's restored driver. @throws RangeError if they do not belong together */
-  static restore(driver: VirtioIommuDriver, saved: SwitchedVirtioState): SwitchedVirtioIommu {
+  static restore(driver: VirtioIommuDriver, saved: SwitchedVirtioState): SoftwareSwitchedVirtioIommu {
     const bypass = driver.domain(saved.bypass);
     if (!bypass) throw new RangeError(`the saved bypass domain ${saved.bypass} is not one of the driver's`);
-    const iommu = new SwitchedVirtioIommu(driver, bypass);
+    const iommu = new SoftwareSwitchedVirtioIommu(driver, bypass);
     iommu.restoreViews(saved);
     return iommu;
   }

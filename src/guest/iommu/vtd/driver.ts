@@ -110,7 +110,7 @@ export class VtdDriver implements GuestIommu {
     this.#mode = MODES[options.mode ?? 'legacy'];
     this.#tables = this.#mode.tables(ram, pages, saved?.tables);
     this.#queue = new VtdQueue(port, ram, pages, this.#timeoutMs, this.#mode.scalable, saved?.queue);
-    if (saved) this.#takeUp(saved);
+    if (saved) this.#load(saved);
   }
 
   /** A driver that goes on where another was; registers and RAM are as that one left them. */
@@ -134,7 +134,7 @@ export class VtdDriver implements GuestIommu {
     };
   }
 
-  #takeUp(saved: VtdDriverState): void {
+  #load(saved: VtdDriverState): void {
     this.#capabilities = saved.capabilities;
     for (const domain of saved.domains) this.#addDomain(domain.id, domain.tables);
     for (const [requesterId, domainId] of saved.attachments)

@@ -31,20 +31,20 @@ import type { EngineEvents, RingSetup } from './engine-context.ts';
 const ADDRESS_MASK = (1n << 48n) - 1n;
 
 /** What an engine asks of the device that it belongs to. */
-export interface StreamerOwner {
+export interface CommandStreamerOwner {
   /** `cause`: one, or several of the same vector. */
   interrupt(cause: number): void;
   /** The guest resets the device. */
   reset(): void;
   /** The guest rings this engine's doorbell, or enables it. */
-  rung(): void;
+  doorbellRung(): void;
 }
 
-export class Streamer {
+export class CommandStreamer {
   readonly name: GpuEngine;
   readonly engine: Engine;
   readonly #registers: RegisterFile<VgpuRegister>;
-  readonly #owner: StreamerOwner;
+  readonly #owner: CommandStreamerOwner;
   /** What its registers are called in BAR 0. */
   readonly #names: Readonly<Record<EngineRegister, VgpuRegister>>;
   #ring: RingSetup | undefined;
@@ -54,7 +54,7 @@ export class Streamer {
   constructor(
     name: GpuEngine,
     registers: RegisterFile<VgpuRegister>,
-    owner: StreamerOwner,
+    owner: CommandStreamerOwner,
     makeEngine: (events: EngineEvents) => Engine,
   ) {
     this.name = name;
@@ -68,8 +68,8 @@ export class Streamer {
       hung: () => this.#hang(),
     });
     registers.onWrite(this.#names.Control, (value) => this.#control(Number(value)));
-    registers.onWrite(this.#names.HangLimitUs, () => this.#takeHangLimit());
-    registers.onWrite(this.#names.RingTail, () => this.#takeTail());
+    registers.onWrite(this.#names.HangLimitUs, () => this.#setHangLimit());
+    registers.onWrite(this.#names.RingTail, () => this.#onTailWrite());
   }
 
   /** True if it has something to do with the engine's time. */
@@ -88,15 +88,15 @@ export class Streamer {
   }
 
   /** Looks at the fence that its command waits for, if there is reason to. True if it stalls. */
-  look(): boolean {
-    return this.#ring !== undefined && this.engine.look() === 'stalled';
+  pollFence(): boolean {
+    return this.#ring !== undefined && this.engine.pollFence() === 'stalled';
   }
 
   /** The registers have been reset. */
   reset(): void {
     this.stop();
     this.engine.reset();
-    this.#takeHangLimit();
+    this.#setHangLimit();
   }
 
   /** Takes nothing more from its ring. */
@@ -104,7 +104,7 @@ export class Streamer {
     this.#ring = undefined;
   }
 
-  #takeHangLimit(): void {
+  #setHangLimit(): void {
     this.engine.hangLimitNs = this.#get('HangLimitUs') * 1000;
   }
 
@@ -126,7 +126,7 @@ export class Streamer {
     if (entries !== 0 && !(isRingSize(entries) && this.engine.head < entries))
       throw state.error('ringEntries', `is ${entries}, with its head at ${this.engine.head}`);
     this.#setRing(entries === 0 ? undefined : ring);
-    this.#takeHangLimit();
+    this.#setHangLimit();
   }
 
   #setRing(ring: RingSetup | undefined): void {
@@ -134,9 +134,9 @@ export class Streamer {
     if (ring) this.#tail = this.#get('RingTail') % ring.entries;
   }
 
-  #takeTail(): void {
+  #onTailWrite(): void {
     this.#setRing(this.#ring);
-    this.#owner.rung();
+    this.#owner.doorbellRung();
   }
 
   #control(value: number): void {
@@ -170,7 +170,7 @@ export class Streamer {
       completions: this.#address('CompletionBase'),
     });
     this.#set('Status', this.engine.hung ? STATUS_RUNNING | STATUS_HUNG : STATUS_RUNNING);
-    this.#owner.rung();
+    this.#owner.doorbellRung();
   }
 
   #completed(head: number): void {

@@ -58,7 +58,7 @@ export function parseCommand(entry: DataView): Command {
 }
 
 /** `limit`: the first address beyond the command's context; 0 if there is no such context. */
-export function isSound({ opcode, target, source, length, value }: Command, limit: number): boolean {
+export function isValid({ opcode, target, source, length, value }: Command, limit: number): boolean {
   if (opcode === Opcode.nop) return true;
   if (length > COMMAND_LENGTH_LIMIT || limit === 0) return false;
   const targetFits = target + length <= limit;
@@ -142,5 +142,5 @@ function canRun(command: Command): boolean {
   const areAddresses = [target, source].every((at) => Number.isSafeInteger(at) && at >= 0);
   const isHere = done < length && done % unit === 0 && spentNs >= 0;
   if (isFence(opcode) && length !== FENCE_BYTES) return false;
-  return areAddresses && isHere && opcode !== Opcode.nop && isSound(command, GPU_VA_LIMIT_3);
+  return areAddresses && isHere && opcode !== Opcode.nop && isValid(command, GPU_VA_LIMIT_3);
 }

@@ -6,7 +6,7 @@ import type { GpuEngine } from '../../../abi/vgpu/vgpu.ts';
 import type { DeviceDma } from '../../../device/dma.ts';
 import type { DeviceMemory } from '../../../device/memory.ts';
 import type { ModelCounters } from '../../../device/model.ts';
-import type { GpuSpaces } from '../mmu/address-spaces.ts';
+import type { GpuAddressSpaces } from '../mmu/address-spaces.ts';
 
 /** Ring and completion area as the guest has programmed them; addresses are IOVAs. */
 export interface RingSetup {
@@ -27,10 +27,10 @@ export interface EngineEvents {
 export type EngineCounters = ModelCounters & { bytesComputed: number };
 
 /** What an engine is, and what it shares with the others of its vGPU. */
-export interface EnginePlace {
+export interface EngineContext {
   readonly name: GpuEngine;
   readonly dma: DeviceDma;
-  readonly spaces: GpuSpaces;
+  readonly spaces: GpuAddressSpaces;
   readonly vram: DeviceMemory;
   readonly counters: EngineCounters;
 }

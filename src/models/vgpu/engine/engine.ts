@@ -27,12 +27,12 @@ import {
   SPIN_NS,
 } from '../../../gpu/cost.ts';
 import { type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../memory/address.ts';
-import type { GpuSpaces } from '../mmu/address-spaces.ts';
-import { Pages } from '../mmu/page-access.ts';
+import type { GpuAddressSpaces } from '../mmu/address-spaces.ts';
+import { PageAccess } from '../mmu/page-access.ts';
 import type { ShadowPageTable } from '../mmu/shadow-page-table.ts';
 import { VRAM_PFN } from '../mmu/vram.ts';
-import { type Command, isSound, isWait, parseCommand, restoreCommand, saveCommand } from './command.ts';
-import type { EngineCounters, EngineEvents, EnginePlace, RingSetup } from './engine-context.ts';
+import { type Command, isValid, isWait, parseCommand, restoreCommand, saveCommand } from './command.ts';
+import type { EngineContext, EngineCounters, EngineEvents, RingSetup } from './engine-context.ts';
 import { KERNELS } from './kernels.ts';
 
 /** Pages one step touches at most: about 20 µs of copying. */
@@ -44,8 +44,8 @@ export class Engine {
   readonly counters: EngineCounters;
   readonly #opcodes: ReadonlySet<number>;
   readonly #dma: DeviceDma;
-  readonly #spaces: GpuSpaces;
-  readonly #pages: Pages;
+  readonly #spaces: GpuAddressSpaces;
+  readonly #pages: PageAccess;
   readonly #events: EngineEvents;
   readonly #entry = new Uint8Array(COMMAND_BYTES);
   readonly #entryView = new DataView(this.#entry.buffer);
@@ -58,7 +58,7 @@ export class Engine {
   #hung = false;
   /** The command is a wait whose fence has not been reached; and it has reason to look again. */
   #waiting = false;
-  #looks = false;
+  #mayPoll = false;
   readonly #word = new DataView(new ArrayBuffer(FENCE_BYTES));
   readonly #wordBytes = new Uint8Array(this.#word.buffer);
   readonly #x = new Uint8Array(PAGE_SIZE);
@@ -66,12 +66,12 @@ export class Engine {
   /** Engine time, ns, that one command may use. */
   hangLimitNs = HANG_LIMIT_US * 1000;
 
-  constructor({ name, dma, spaces, vram, counters }: EnginePlace, events: EngineEvents) {
+  constructor({ name, dma, spaces, vram, counters }: EngineContext, events: EngineEvents) {
     this.counters = counters;
     this.#opcodes = new Set(GPU_ENGINES[name].opcodes);
     this.#dma = dma;
     this.#spaces = spaces;
-    this.#pages = new Pages(dma, spaces, vram);
+    this.#pages = new PageAccess(dma, spaces, vram);
     this.#events = events;
   }
 
@@ -91,8 +91,8 @@ export class Engine {
   }
 
   /** Something may have reached the fence that it waits for, if it does. */
-  lookAgain(): void {
-    this.#looks = this.#waiting;
+  recheckFences(): void {
+    this.#mayPoll = this.#waiting;
   }
 
   /** Engine time, ns, of the last step, and whether a command ended in it. */
@@ -121,7 +121,7 @@ export class Engine {
 
   /** Where it is in the ring, and in the command that runs. The hang limit is in a register. */
   save(): StateValues {
-    return { head: this.#head, hung: this.#hung, looks: this.#looks, ...saveCommand(this.#current) };
+    return { head: this.#head, hung: this.#hung, looks: this.#mayPoll, ...saveCommand(this.#current) };
   }
 
   /** @throws StateError */
@@ -133,7 +133,7 @@ export class Engine {
       throw state.error('command.opcode', `is ${command.opcode}; accepted: ${[...this.#opcodes].join(', ')}`);
     this.#current = command;
     this.#waiting = isWait(command);
-    this.#looks = this.#waiting && state.boolean('looks');
+    this.#mayPoll = this.#waiting && state.boolean('looks');
   }
 
   /** One bounded piece of work towards `tail`. */
@@ -148,13 +148,13 @@ export class Engine {
   }
 
   /** Looks at the fence that it waits for, if there is reason to. No work: it costs no engine time. */
-  look(): Outcome {
+  pollFence(): Outcome {
     const command = this.#current;
-    if (!this.#looks || !command) return 'progress';
+    if (!this.#mayPoll || !command) return 'progress';
     this.#spaces.reserve(1);
     const seen = this.#readFence(command);
     if (seen === -DMA_RETRY) return 'stalled';
-    this.#looks = false;
+    this.#mayPoll = false;
     if (seen === -DMA_FAULT) this.#fail(command);
     else if (fencePassed(this.#word.getUint32(0, true), command.value)) {
       command.crc = this.#word.getUint32(0, true);
@@ -166,7 +166,7 @@ export class Engine {
 
   #endWait(): void {
     this.#waiting = false;
-    this.#looks = false;
+    this.#mayPoll = false;
   }
 
   /** Runs once per piece of a command, before it; a faulty model overrides what it does. */
@@ -182,13 +182,13 @@ export class Engine {
     this.#costNs += COMMAND_NS;
     const command = parseCommand(this.#entryView);
     const runs = this.#opcodes.has(command.opcode);
-    if (!runs || !isSound(command, this.#spaces.limit(command.context)))
+    if (!runs || !isValid(command, this.#spaces.limit(command.context)))
       command.status = CompletionStatus.badCommand;
     else if (command.opcode === Opcode.nop || command.length === 0) command.status = CompletionStatus.ok;
     else if (command.opcode === Opcode.compute) command.crc = KERNELS[command.value]?.start ?? 0;
     this.#current = command;
     this.#waiting = isWait(command);
-    this.#looks = this.#waiting;
+    this.#mayPoll = this.#waiting;
     return 'progress';
   }
 

@@ -1,5 +1,5 @@
 /**
- * The command engines of one vGPU: they take turns at its seat, a bounded piece each, and what one does may be what the
+ * The command engines of one vGPU: they take turns at its slot, a bounded piece each, and what one does may be what the
  * other waits for.
  *
  * A fence costs no engine time: it is looked at outside of a turn, and only when there is reason to. The other engine has
@@ -8,15 +8,15 @@
 
 import { FENCE_LOOK_US } from '../../../abi/vgpu/vgpu.ts';
 import type { DeviceTimers, StateReader, StateValues, StepResult } from '../../../device/model.ts';
-import type { EngineSeat, Grant } from '../../../gpu/engine-slot.ts';
-import type { Streamer } from './command-streamer.ts';
+import type { EngineSlot, Grant } from '../../../gpu/engine-slot.ts';
+import type { CommandStreamer } from './command-streamer.ts';
 
 /** How soon a vGPU whose share is used up asks again, while nobody else may run. */
 const ASK_AGAIN_US = 1000;
 
 export class Engines {
-  readonly #streamers: readonly Streamer[];
-  readonly #seat: EngineSeat | undefined;
+  readonly #streamers: readonly CommandStreamer[];
+  readonly #slot: EngineSlot | undefined;
   readonly #timers: DeviceTimers;
   /** Which of them is next, if it has work. */
   #turn = 0;
@@ -25,42 +25,42 @@ export class Engines {
   #ended = false;
   #askingAgain = false;
   /** When fences are looked at again; undefined while none is waited for. */
-  #lookAtUs: number | undefined;
+  #pollAtUs: number | undefined;
   #cancel = () => {};
 
-  constructor(streamers: readonly Streamer[], timers: DeviceTimers, seat: EngineSeat | undefined) {
+  constructor(streamers: readonly CommandStreamer[], timers: DeviceTimers, slot: EngineSlot | undefined) {
     this.#streamers = streamers;
     this.#timers = timers;
-    this.#seat = seat;
+    this.#slot = slot;
   }
 
   /** One bounded piece of one engine's work; of both, if the first stalls. */
   step(): StepResult {
-    const looked = this.#lookAtFences();
+    const looked = this.#pollFences();
     const first = this.#next();
     if (!first) {
-      this.#seat?.rest();
+      this.#slot?.release();
       return looked;
     }
-    const grant = this.#seat?.acquire() ?? 'granted';
+    const grant = this.#slot?.acquire() ?? 'granted';
     if (grant !== 'granted') return this.#waitForEngine(grant);
     this.#costNs = 0;
     const stalled = this.#work(first);
-    const result = stalled ? 'stalled' : this.#lookAtFences();
+    const result = stalled ? 'stalled' : this.#pollFences();
     const more = !stalled && this.#streamers.some(hasWork);
     // What halted has no ring any more; what stalls, for the sake of the address space, must not hold up the others.
-    this.#seat?.charge(this.#costNs, this.#ended, more);
+    this.#slot?.charge(this.#costNs, this.#ended, more);
     return more ? 'more' : result;
   }
 
   /** Something has happened that a fence may have waited for. */
-  lookAgain(): void {
-    for (const { engine } of this.#streamers) engine.lookAgain();
+  recheckFences(): void {
+    for (const { engine } of this.#streamers) engine.recheckFences();
   }
 
   /** Gives the engine of the physical GPU on. */
-  rest(): void {
-    this.#seat?.rest();
+  release(): void {
+    this.#slot?.release();
   }
 
   /** The registers have been reset. */
@@ -73,11 +73,11 @@ export class Engines {
   close(): void {
     for (const streamer of this.#streamers) streamer.stop();
     this.#setTimer(undefined);
-    this.rest();
+    this.release();
   }
 
   save(): StateValues {
-    const leftUs = this.#lookAtUs === undefined ? 0 : this.#lookAtUs - this.#timers.nowUs();
+    const leftUs = this.#pollAtUs === undefined ? 0 : this.#pollAtUs - this.#timers.nowUs();
     const own = { turn: this.#turn, fenceLookLeftUs: Math.max(0, leftUs) };
     return Object.assign(own, ...this.#streamers.map(savePart));
   }
@@ -93,59 +93,59 @@ export class Engines {
   }
 
   /** The engine whose turn it is, or the one behind it that has work. A turn is over when it has been used. */
-  #next(): Streamer | undefined {
+  #next(): CommandStreamer | undefined {
     const count = this.#streamers.length;
     for (let i = 0; i < count; i++) {
-      const streamer = this.#streamers[(this.#turn + i) % count] as Streamer;
+      const streamer = this.#streamers[(this.#turn + i) % count] as CommandStreamer;
       if (streamer.hasWork) return streamer;
     }
     return undefined;
   }
 
   /** A piece of its work; if it stalls, one of the other's, which may have all its pages. True if both stall. */
-  #work(first: Streamer): boolean {
+  #work(first: CommandStreamer): boolean {
     if (!this.#piece(first)) return false;
     const second = this.#next();
     return !second || second === first || this.#piece(second);
   }
 
-  #piece(streamer: Streamer): boolean {
+  #piece(streamer: CommandStreamer): boolean {
     const stalled = streamer.step();
     this.#turn = (this.#streamers.indexOf(streamer) + 1) % this.#streamers.length;
     const { costNs, ended } = streamer.engine.lastStep;
     this.#costNs += costNs;
     this.#ended = ended;
-    if (ended) for (const each of this.#streamers) if (each !== streamer) each.engine.lookAgain();
+    if (ended) for (const each of this.#streamers) if (each !== streamer) each.engine.recheckFences();
     return stalled;
   }
 
   /** Looks at the fences that there is reason to look at. `stalled` if one of them has to be looked at again. */
-  #lookAtFences(): StepResult {
+  #pollFences(): StepResult {
     let stalled = false;
     let waiting = false;
     for (const streamer of this.#streamers) {
       if (!streamer.waiting) continue;
-      stalled = streamer.look() || stalled;
+      stalled = streamer.pollFence() || stalled;
       waiting = streamer.waiting || waiting;
     }
-    if (waiting !== (this.#lookAtUs !== undefined)) this.#setTimer(waiting ? FENCE_LOOK_US : undefined);
+    if (waiting !== (this.#pollAtUs !== undefined)) this.#setTimer(waiting ? FENCE_LOOK_US : undefined);
     return stalled ? 'stalled' : 'idle';
   }
 
   /** Fences are looked at in `leftUs` from now on; undefined: no more. */
   #setTimer(leftUs: number | undefined): void {
     this.#cancel();
-    this.#lookAtUs = leftUs === undefined ? undefined : this.#timers.nowUs() + leftUs;
+    this.#pollAtUs = leftUs === undefined ? undefined : this.#timers.nowUs() + leftUs;
     if (leftUs === undefined) return;
     this.#cancel = this.#timers.after(leftUs, () => {
-      this.#lookAtUs = undefined;
-      this.lookAgain();
+      this.#pollAtUs = undefined;
+      this.recheckFences();
     });
   }
 
   /** Whoever gives the engine on rings; a share that is used up comes back with time alone. */
   #waitForEngine(grant: Grant): StepResult {
-    if (grant === 'soon' && !this.#askingAgain) {
+    if (grant === 'retry' && !this.#askingAgain) {
       this.#askingAgain = true;
       this.#timers.after(ASK_AGAIN_US, () => {
         this.#askingAgain = false;
@@ -156,10 +156,10 @@ export class Engines {
 }
 
 /** Its state, under its name: see StateReader.part. */
-const savePart = (streamer: Streamer): StateValues =>
+const savePart = (streamer: CommandStreamer): StateValues =>
   Object.fromEntries(
     Object.entries(streamer.save()).map(([name, value]) => [`${streamer.name}.${name}`, value]),
   );
 
-const hasWork = (streamer: Streamer): boolean => streamer.hasWork;
-const waits = (streamer: Streamer): boolean => streamer.waiting;
+const hasWork = (streamer: CommandStreamer): boolean => streamer.hasWork;
+const waits = (streamer: CommandStreamer): boolean => streamer.waiting;

@@ -18,7 +18,7 @@ import type { Iova } from '../../../memory/address.ts';
 import { GlobalTable, type PteSource, TableWalk } from './page-walk.ts';
 import { type GpuFault, SHADOW_LIMIT, type ShadowPageTable } from './shadow-page-table.ts';
 
-export class GpuSpaces {
+export class GpuAddressSpaces {
   /** What is behind BAR 4. */
   readonly global: GlobalTable;
   readonly #dma: DeviceDma;

@@ -6,26 +6,26 @@ import { crc32 } from 'node:zlib';
 import { type DeviceDma, DMA_OK, type DmaStatus } from '../../../device/dma.ts';
 import type { DeviceMemory } from '../../../device/memory.ts';
 import { type Hpa, PAGE_SIZE } from '../../../memory/address.ts';
-import type { GpuSpaces } from './address-spaces.ts';
+import type { GpuAddressSpaces } from './address-spaces.ts';
 import { VRAM_PFN, vramOffset } from './vram.ts';
 
 /** A byte that has been translated, and stays so until the next translation. */
-export interface Place {
+export interface GpuPage {
   readonly context: number;
   readonly va: number;
-  /** What `GpuSpaces.translate` has answered. */
+  /** What `GpuAddressSpaces.translate` has answered. */
   readonly pfn: number;
 }
 
 const hostAddress = (pfn: number, va: number): Hpa => (pfn * PAGE_SIZE + (va % PAGE_SIZE)) as Hpa;
 
 /** None of the ranges crosses a page's end. */
-export class Pages {
+export class PageAccess {
   readonly #dma: DeviceDma;
-  readonly #spaces: GpuSpaces;
+  readonly #spaces: GpuAddressSpaces;
   readonly #vram: DeviceMemory;
 
-  constructor(dma: DeviceDma, spaces: GpuSpaces, vram: DeviceMemory) {
+  constructor(dma: DeviceDma, spaces: GpuAddressSpaces, vram: DeviceMemory) {
     this.#dma = dma;
     this.#spaces = spaces;
     this.#vram = vram;
@@ -62,13 +62,13 @@ export class Pages {
     return crc32(this.#vram.readable(vramOffset(pfn, va), length), seed);
   }
 
-  load({ context, va, pfn }: Place, bytes: Uint8Array): DmaStatus {
+  load({ context, va, pfn }: GpuPage, bytes: Uint8Array): DmaStatus {
     if (pfn < VRAM_PFN) return this.#dma.read(this.#spaces.iovaOf(context, va), bytes);
     this.#vram.readInto(vramOffset(pfn, va), bytes);
     return DMA_OK;
   }
 
-  store({ context, va, pfn }: Place, bytes: Uint8Array): DmaStatus {
+  store({ context, va, pfn }: GpuPage, bytes: Uint8Array): DmaStatus {
     if (pfn < VRAM_PFN) return this.#dma.write(this.#spaces.iovaOf(context, va), bytes);
     this.#vram.store(vramOffset(pfn, va), bytes);
     return DMA_OK;

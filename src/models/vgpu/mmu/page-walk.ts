@@ -28,7 +28,7 @@ export interface PteSource {
   /** First address that cannot be translated. */
   readonly limit: number;
   /** IOVA at which the last `find` or `update` met its refusal; 0 if the tables themselves say no. */
-  readonly involved: number;
+  readonly faultIova: number;
   /**
    * IOVA of the 4 KiB page at `va`, which is a multiple of 4 KiB, if `perm` is allowed, or VRAM_ADDRESS and its offset in
    * VRAM; or below 0.
@@ -47,7 +47,7 @@ const pageAddress = (flags: number, address: number): number =>
 
 /** Tables of two or three levels in guest memory. Nothing is kept between two walks. */
 export class TableWalk implements PteSource {
-  involved = 0;
+  faultIova = 0;
   readonly limit: number;
   readonly #levels: number;
   readonly #root: number;
@@ -85,7 +85,7 @@ export class TableWalk implements PteSource {
         return this.#refuse();
       table = this.#iova;
     }
-    this.involved = table;
+    this.faultIova = table;
     const entries = new DataView(new ArrayBuffer(flags & GPU_PTE_64K ? 128 : 8));
     for (let at = 0; at < entries.byteLength; at += 8) {
       entries.setUint32(at, flags & GPU_PTE_PRESENT ? ((iova % 2 ** 32) | flags) >>> 0 : 0, true);
@@ -96,7 +96,7 @@ export class TableWalk implements PteSource {
   }
 
   #read(va: number, level: number, table: number): DmaStatus {
-    this.involved = table;
+    this.faultIova = table;
     return this.#dma.read((table + indexAt(va, level) * 8) as Iova, this.#entry);
   }
 
@@ -108,7 +108,7 @@ export class TableWalk implements PteSource {
   }
 
   #refuse(): number {
-    this.involved = 0;
+    this.faultIova = 0;
     return -DMA_FAULT;
   }
 
@@ -128,7 +128,7 @@ const indexAt = (va: number, level: number): number =>
 export class GlobalTable implements PteSource, BarRegion {
   readonly size: number = GLOBAL_TABLE_BYTES;
   readonly limit: number = GLOBAL_VA_LIMIT;
-  readonly involved = 0;
+  readonly faultIova = 0;
   readonly #entries = new DataView(new ArrayBuffer(GLOBAL_TABLE_BYTES));
   readonly #changed: (va: number, bytes: number) => void;
 

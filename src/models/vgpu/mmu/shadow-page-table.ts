@@ -68,7 +68,7 @@ export class ShadowPageTable {
   /** Has the entry of the page at `va` written, and forgets what was shadowed there. Minus a DMA status if refused. */
   update(va: number, iova: number, flags: number, bytes: number): number {
     const status = this.source.update(va, iova, flags);
-    if (status < 0) this.lastFault = { va, iova: this.source.involved };
+    if (status < 0) this.lastFault = { va, iova: this.source.faultIova };
     this.dropVa(va, bytes);
     return status;
   }
@@ -121,7 +121,7 @@ export class ShadowPageTable {
     const va = page * PAGE_SIZE;
     if (va >= this.source.limit) return this.#refuse(-DMA_FAULT, va, 0);
     const iova = this.source.find(va, perm);
-    if (iova < 0) return this.#refuse(iova, va, this.source.involved);
+    if (iova < 0) return this.#refuse(iova, va, this.source.faultIova);
     return iova < VRAM_ADDRESS
       ? this.#pin(page, iova as Iova, perm)
       : this.#enterVram(page, iova as Iova, perm);

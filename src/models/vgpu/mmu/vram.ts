@@ -5,7 +5,7 @@
 import { APERTURE_BYTES } from '../../../abi/vgpu/vgpu.ts';
 import type { BarRegion } from '../../../device/bar-region.ts';
 import { DeviceMemory } from '../../../device/memory.ts';
-import type { SeatHandle } from '../../../gpu/engine-slot.ts';
+import type { GpuSlotHandle } from '../../../gpu/engine-slot.ts';
 import { PAGE_SIZE } from '../../../memory/address.ts';
 
 /**
@@ -13,7 +13,7 @@ import { PAGE_SIZE } from '../../../memory/address.ts';
  * when it migrates: VramSize promises no more than one device may cost.
  */
 export const VRAM_BYTES_LIMIT: number = 128 * 2 ** 20;
-/** VRAM of a vGPU without a seat at a GPU. */
+/** VRAM of a vGPU without a slot at a GPU. */
 export const VRAM_BYTES_DEFAULT: number = 64 * 2 ** 20;
 
 /** A page of VRAM where a host page number is expected: beyond all of those, which have 30 bits. */
@@ -21,9 +21,9 @@ export const VRAM_PFN: number = 2 ** 30;
 /** An offset in VRAM where an IOVA is expected, which has 48 bits. */
 export const VRAM_ADDRESS: number = 2 ** 52;
 
-/** The memory of a vGPU with this seat. */
-export function makeVram(seat: SeatHandle | undefined): DeviceMemory {
-  const share = seat?.vramMiB === undefined ? VRAM_BYTES_DEFAULT : seat.vramMiB * 2 ** 20;
+/** The memory of a vGPU with this slot. */
+export function createVram(slot: GpuSlotHandle | undefined): DeviceMemory {
+  const share = slot?.vramMiB === undefined ? VRAM_BYTES_DEFAULT : slot.vramMiB * 2 ** 20;
   return new DeviceMemory('vram', Math.min(share, VRAM_BYTES_LIMIT));
 }
 
