@@ -33,8 +33,8 @@ import {
   PinTableError,
   PinTableReader,
 } from '../../src/pin-table/reader.ts';
-import { findEntry } from '../../src/pin-table/walk.ts';
 import { PinTableFullError, PinTableWriter } from '../../src/pin-table/writer.ts';
+import { findEntry } from '../support/find-entry.ts';
 
 const HPA_LIMIT = 2 ** 42;
 

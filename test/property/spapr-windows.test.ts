@@ -11,7 +11,7 @@ import type { Iova } from '../../src/memory/address.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import type { SpaprQuirks } from '../../src/viommu/spapr/bridge.ts';
 import { SpaprIommu } from '../../src/viommu/spapr/iommu.ts';
-import { smallRam } from '../unit/vtd-fakes.ts';
+import { smallRam } from '../fixtures/recording-notifier.ts';
 
 const DEVICE = 8;
 const RAM = smallRam();

@@ -10,7 +10,7 @@ import * as vtd from '../../src/abi/vtd.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
 import type { Draw } from '../fuzz/draw.ts';
 import { KIND_NAMES, KINDS, type Kind } from '../fuzz/viommu.ts';
-import { TwinRam, TwinWorld } from './viommu-state-twin.ts';
+import { TwinRam, TwinWorld } from '../fixtures/viommu-state-twin.ts';
 
 /** Programs of a kind, and the step before which they move. */
 const RUNS: Readonly<Record<Kind, number>> = {

@@ -12,7 +12,7 @@ import { PageAllocator } from '../../src/guest/page-allocator.ts';
 import { DeviceAddressSpace, IOVA_LIMIT } from '../../src/viommu/address-space.ts';
 import { VirtioIommu } from '../../src/viommu/virtio/iommu.ts';
 import type { Quirks } from '../../src/viommu/virtio/quirks.ts';
-import { MIB, RecordingNotifier, smallRam } from '../unit/vtd-fakes.ts';
+import { MIB, RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 const ENDPOINTS = [0x08, 0x10, 0x18];
 const REQUEST = 0x10_0000;

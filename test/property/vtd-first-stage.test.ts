@@ -11,7 +11,7 @@ import type { Translation } from '../../src/viommu/notifier.ts';
 import { FirstStageFormat, FirstStageTables } from '../../src/viommu/vtd/first-stage.ts';
 import { IntelIommu } from '../../src/viommu/vtd/iommu.ts';
 import { WALK_ENTRY_LIMIT } from '../../src/viommu/vtd/page-tables.ts';
-import { RecordingNotifier, smallRam } from '../unit/vtd-fakes.ts';
+import { RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 /** Tables live in this many pages from here; the pool is small, so tables are shared and loop. */
 const TABLES = 0x100000;

@@ -12,8 +12,8 @@ import { describe, it } from 'mocha';
 import { VGPU_IDENTITY } from '../../src/abi/vgpu/vgpu.ts';
 import { DeviceHarness } from '../../src/index.ts';
 import { MODELS } from '../../src/models/index.ts';
-import { configDump } from '../../src/pci/config-dump.ts';
 import { ConfigSpace, requesterId } from '../../src/pci/config-space.ts';
+import { configDump } from '../support/config-dump.ts';
 
 const DATA = fileURLToPath(new URL('../data/', import.meta.url));
 const SLOT = requesterId(0, 4, 0);

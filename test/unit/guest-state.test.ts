@@ -21,7 +21,7 @@ import type { VmControl } from '../../src/guest/protocol.ts';
 import type { RegisterPort } from '../../src/guest/register-port.ts';
 import { type Gpa, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import { GuestMachine, type MachineOptions } from '../fixtures/guest-machine.ts';
-import { MIB, smallRam } from './vtd-fakes.ts';
+import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 const WORDS: readonly MachineOptions[] = [
   { viommu: 'none' },

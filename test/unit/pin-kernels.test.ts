@@ -6,8 +6,8 @@ import * as mem from '#mem';
 import { type Hpa, type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE, PERM_READ } from '../../src/memory/address.ts';
 import { PIN_LIMIT, PIN_ONE, PIN_VALID, pinWord, TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
 import { PIN_DENIED, PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
-import { findEntry } from '../../src/pin-table/walk.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
+import { findEntry } from '../support/find-entry.ts';
 import type { PinCountTask } from '../fixtures/pin-worker.ts';
 
 /** A table with leaves of all sizes and permissions, and both kinds of reader. */

@@ -11,7 +11,7 @@ import { SpaprContainer, WINDOW_LIMIT } from '../../src/vfio/spapr-container.ts'
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { SpaprIommu } from '../../src/viommu/spapr/iommu.ts';
 import { FakeBacking } from '../fixtures/container-fakes.ts';
-import { MIB, smallRam } from './vtd-fakes.ts';
+import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 const LOW = { start: 0, size: 0x10000, pageShift: 12 };
 const HIGH = { start: 2 ** 40, size: 2 ** 24, pageShift: 16 };

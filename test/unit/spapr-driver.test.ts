@@ -14,7 +14,7 @@ import type { RegisterPort } from '../../src/guest/register-port.ts';
 import { PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { SpaprIommu, type SpaprIommuOptions } from '../../src/viommu/spapr/iommu.ts';
-import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
+import { MIB, RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 const DEVICE = 8;
 const PAGE = 4096;

@@ -15,7 +15,7 @@ import {
   type SpaprIommuOptions,
   VIO_LIMIT,
 } from '../../src/viommu/spapr/iommu.ts';
-import { RecordingNotifier, smallRam } from './vtd-fakes.ts';
+import { RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 const DEVICE = 8;
 const LIOBN = 0x8000_0000n;

@@ -21,8 +21,8 @@ import {
   makeVtd,
   virtioBench,
   vtdBench,
-} from './viommu-state-cases.ts';
-import { MIB, smallRam } from './vtd-fakes.ts';
+} from '../fixtures/viommu-state-cases.ts';
+import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 const GARBAGE_RUNS = 500;
 const TYPES = ['number', 'bigint', 'boolean', 'text', 'bytes', 'numbers'];

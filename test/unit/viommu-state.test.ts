@@ -23,8 +23,8 @@ import {
   vtdBench,
   waitDescriptor,
   write64,
-} from './viommu-state-cases.ts';
-import { MIB, smallRam } from './vtd-fakes.ts';
+} from '../fixtures/viommu-state-cases.ts';
+import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 const RAM_BYTES = 4 * MIB;
 

@@ -23,7 +23,7 @@ import type { RegisterPort } from '../../src/guest/register-port.ts';
 import { type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { TURN_WORK_LIMIT, VirtioIommu, type VirtioIommuOptions } from '../../src/viommu/virtio/iommu.ts';
-import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
+import { MIB, RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 const DEVICE = 0x0108;
 const OTHER = 0x0110;

@@ -6,7 +6,7 @@ import { describe, it } from 'mocha';
 import * as virtio from '../../src/abi/virtio.ts';
 import type { Chain } from '../../src/virtio/chain.ts';
 import { BROKEN, DeviceQueue, INDIRECT_ENTRIES_LIMIT } from '../../src/virtio/device-queue.ts';
-import { MIB, smallRam } from './vtd-fakes.ts';
+import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 const DESC = 0x1000;
 const AVAIL = 0x2000;

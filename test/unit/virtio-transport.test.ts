@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import * as virtio from '../../src/abi/virtio.ts';
 import { MmioTransport } from '../../src/virtio/mmio-transport.ts';
-import { MIB, smallRam } from './vtd-fakes.ts';
+import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 describe('virtio over MMIO', () => {
   it('resets a device once, however often a driver asks while it resets', async () => {

@@ -23,7 +23,7 @@ import { hex, PAGE_1G, PAGE_2M, PERM_READ, PERM_RW, PERM_WRITE } from '../../src
 import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
-import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
+import { MIB, RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 const DEVICE = 0x0108;
 

@@ -13,7 +13,7 @@ import type { DmaFaultRecord } from '../../src/viommu/viommu.ts';
 import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
 import { WALK_ENTRY_LIMIT } from '../../src/viommu/vtd/page-tables.ts';
 import { SecondLevelFormat, SecondLevelTables } from '../../src/viommu/vtd/second-level.ts';
-import { MIB, RecordingNotifier, smallRam } from './vtd-fakes.ts';
+import { MIB, RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 const ROOT = 0x10000;
 const CONTEXTS = 0x11000;

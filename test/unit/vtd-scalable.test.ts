@@ -8,7 +8,7 @@ import type { Iova } from '../../src/memory/address.ts';
 import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
-import { RecordingNotifier, smallRam } from './vtd-fakes.ts';
+import { RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 const DEVICE = 0x0008;
 const DOMAIN = 5;

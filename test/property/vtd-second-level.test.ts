@@ -10,7 +10,7 @@ import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import type { Translation } from '../../src/viommu/notifier.ts';
 import { IntelIommu } from '../../src/viommu/vtd/iommu.ts';
 import { SecondLevelFormat, SecondLevelTables } from '../../src/viommu/vtd/second-level.ts';
-import { RecordingNotifier, smallRam } from '../unit/vtd-fakes.ts';
+import { RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 /** Tables live in this many pages from here; the pool is small, so tables are shared and loop. */
 const TABLES = 0x100000;
