@@ -79,7 +79,7 @@ idle:
   goto stopped;
 
 walk_leaf:
-  /* findEntry: a stale link leads to an entry whose frame word may look stale, too. */
+  /* Walk to the leaf: a stale link leads to an entry whose frame word may look stale, too. */
   atomic {
     if
     :: link[page] != 0 && leaf[link[page]] != 0 -> entry = link[page]

@@ -46,22 +46,6 @@ function gibEntryHigh(table: mem.SharedWords, iova: number): number {
   return node === 0 ? 0 : node | ((iova - span * HIGH_SPAN) / PAGE_1G);
 }
 
-/** Word index of the leaf entry that covers `iova`, or 0. */
-export function findEntry(table: mem.SharedWords, iova: number): number {
-  let entry = gibEntry(table, iova);
-  if (entry === 0) return 0;
-  const low = iova | 0;
-  let word = rd(table, entry, 'walk.root');
-  if ((word & PERM_MASK) !== 0) return entry;
-  if (word === 0) return 0;
-  entry = word | ((low >>> 21) & NODE_MASK);
-  word = rd(table, entry, 'walk.mid');
-  if ((word & PERM_MASK) !== 0) return entry;
-  if (word === 0) return 0;
-  entry = word | ((low >>> 12) & NODE_MASK);
-  return (rd(table, entry, 'walk.leaf') & PERM_MASK) !== 0 ? entry : 0;
-}
-
 /**
  * Leaf word of the 4 KiB page at `iova`: host PFN << 2 | permissions, or 0 if nothing is mapped there. For larger
  * leaves the page's offset is already added.

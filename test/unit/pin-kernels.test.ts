@@ -7,8 +7,8 @@ import { type Hpa, type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE, PERM_READ } from '../
 import { PIN_LIMIT, PIN_ONE, PIN_VALID, pinWord, TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
 import { PIN_DENIED, PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
-import { findEntry } from '../support/find-entry.ts';
 import type { PinCountTask } from '../fixtures/pin-worker.ts';
+import { findEntry } from '../support/find-entry.ts';
 
 /** A table with leaves of all sizes and permissions, and both kinds of reader. */
 function randomTable(seed: number) {

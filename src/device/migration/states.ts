@@ -56,11 +56,6 @@ const BLOCKED: readonly (readonly [MigrationState, MigrationState])[] = [[STOP_C
 export const migrationStateName = (state: number): string =>
   Object.entries(MigrationState).find(([, number]) => number === state)?.[0] ?? String(state);
 
-/** The state that a device enters next on its way; undefined where the kernel answers EINVAL. */
-export function nextState(current: number, target: number): MigrationState | undefined {
-  return current === target && isSupported(target) ? target : migrationRoute(current, target)?.[0]?.to;
-}
-
 /**
  * The arcs from one state to another, none for the same: the shortest way that does not lead through a saving state.
  * Undefined if the interface does not allow it: from and to ERROR, to a state that is not supported or none.

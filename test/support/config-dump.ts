@@ -1,17 +1,17 @@
 /**
- * Configuration space as text: the hex dump that `lspci -xxx` prints and `lspci -F FILE` reads.
+ * Hex dump of a configuration space, as `lspci -xxx` prints it and `lspci -F FILE` reads it.
  */
-import { bdfText, type ConfigSpace } from './config-space.ts';
+import { bdfText, type ConfigSpace } from '../../src/pci/config-space.ts';
 
 const LINE_BYTES = 16;
 
 const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
 
-/** One device's dump, with an empty line after it: dumps of several devices may follow one another in a file. */
+/** Returns one device's dump. It ends with an empty line, so dumps of several devices can be concatenated. */
 export function configDump(requesterId: number, config: ConfigSpace): string {
   const bytes = config.bytes();
   const word = (offset: number) => hex(bytes[offset]! | (bytes[offset + 1]! << 8), 4);
-  // What lspci reads of this line is the address; the rest is for people, as in `lspci -n`.
+  // lspci reads only the address of this line. The rest is for people, as in `lspci -n`.
   const lines = [`${bdfText(requesterId)} ${word(0x0a)}: ${word(0x00)}:${word(0x02)}`];
   for (let at = 0; at < bytes.length; at += LINE_BYTES) {
     const line = Array.from(bytes.subarray(at, at + LINE_BYTES), (byte) => hex(byte, 2));
