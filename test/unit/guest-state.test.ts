@@ -10,7 +10,6 @@ import { GuestWorker } from '../../src/coordinator/vm/guest-worker.ts';
 import { workerEntry } from '../../src/coordinator/workers/entries.ts';
 import { GuestStateError } from '../../src/guest/guest-state.ts';
 import { InFlightError } from '../../src/guest/in-flight.ts';
-import type { DmaBuffer } from '../../src/guest/iommu/dma-api.ts';
 import type { GuestDomain, GuestIommu } from '../../src/guest/iommu/guest-iommu.ts';
 import { SpaprDriver } from '../../src/guest/iommu/spapr/driver.ts';
 import { SpaprCalls } from '../../src/guest/iommu/spapr/hypercalls.ts';
@@ -19,11 +18,12 @@ import { VtdQueue } from '../../src/guest/iommu/vtd/invalidation-queue.ts';
 import { PageAllocator } from '../../src/guest/page-allocator.ts';
 import type { VmControl } from '../../src/guest/protocol.ts';
 import type { RegisterPort } from '../../src/guest/register-port.ts';
-import { type Gpa, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
+import { type Gpa, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
 import { GuestMachine, type MachineOptions } from '../fixtures/guest-machine.ts';
+import { Program } from '../fixtures/guest-program.ts';
 import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
-const WORDS: readonly MachineOptions[] = [
+const VIOMMUS: readonly MachineOptions[] = [
   { viommu: 'none' },
   { viommu: 'intel' },
   { viommu: 'intel-scalable', params: { stage: 'second' } },
@@ -32,13 +32,8 @@ const WORDS: readonly MachineOptions[] = [
   { viommu: 'spapr' },
 ];
 const nameOf = ({ viommu, params }: MachineOptions) => `${viommu} ${params?.stage ?? ''}`.trim();
-
-/** Where big mappings go, beside the DMA API's addresses. */
-const BIG_IOVA = 2 ** 33;
-const BIG_PLACES = 3;
-
 const machines: GuestMachine[] = [];
-const made = (machine: GuestMachine): GuestMachine => {
+const tracked = (machine: GuestMachine): GuestMachine => {
   machines.push(machine);
   return machine;
 };
@@ -47,135 +42,9 @@ afterEach(() => {
   for (const machine of machines.splice(0)) machine.stop();
 });
 
-/** A script's own state, and a program of random steps over it. Each step says what came of it. */
-class Program {
-  readonly machine: GuestMachine;
-  readonly draw: Prng;
-  buffers: { device: number; buffer: DmaBuffer }[] = [];
-  pages: number[] = [];
-  domains: GuestDomain[] = [];
-
-  constructor(machine: GuestMachine, draw: Prng) {
-    this.machine = machine;
-    this.draw = draw;
-  }
-
-  /** The program on the machine's copy, as a script finds its things again. */
-  follow(machine: GuestMachine): Program {
-    const program = new Program(machine, Prng.from(this.draw.state));
-    const { vm } = this.machine;
-    const saved = JSON.parse(
-      JSON.stringify({
-        buffers: this.buffers.map(({ device, buffer }) => ({ device, buffer: vm.saveBuffer(buffer) })),
-        pages: this.pages,
-        domains: this.domains.map(({ id }) => id),
-      }),
-    );
-    program.pages = saved.pages;
-    program.buffers = saved.buffers.map(({ device, buffer }: (typeof saved.buffers)[number]) => ({
-      device,
-      buffer: machine.vm.restoreBuffer(buffer),
-    }));
-    program.domains = saved.domains.map((id: number) => machine.vm.domain(id));
-    return program;
-  }
-
-  async run(steps: number): Promise<string[]> {
-    const log: string[] = [];
-    for (let i = 0; i < steps; i++) log.push(await this.#step());
-    return log;
-  }
-
-  async #step(): Promise<string> {
-    const plain = [this.#map, this.#map, this.#unmap, this.#page, this.#random];
-    const withIommu = [this.#domain, this.#attach, this.#attach, this.#switch, this.#big, this.#big];
-    const steps = this.machine.vm.viommu === 'none' ? plain : [...plain, ...withIommu];
-    const step = steps[this.draw.below(steps.length)] as () => Promise<unknown>;
-    try {
-      return JSON.stringify(await step.call(this));
-    } catch (error) {
-      return String(error);
-    }
-  }
-
-  get #device() {
-    const device = this.draw.below(this.machine.vm.devices.length);
-    const { dma, requesterId } = this.machine.vm.devices[device] as GuestMachine['vm']['devices'][number];
-    return { device, dma, requesterId };
-  }
-
-  async #map(): Promise<unknown> {
-    const { vm } = this.machine;
-    const { device, dma } = this.#device;
-    const pages = Array.from({ length: 1 + this.draw.below(6) }, () => vm.pages.allocate() as Gpa);
-    const buffer = await dma.map(pages);
-    this.buffers.push({ device, buffer });
-    return { pages, iovas: buffer.iovas };
-  }
-
-  async #unmap(): Promise<unknown> {
-    const { vm } = this.machine;
-    const [entry] = this.buffers.splice(this.draw.below(this.buffers.length || 1), 1);
-    if (!entry) return 'nothing to unmap';
-    await vm.devices[entry.device]?.dma.unmap(entry.buffer);
-    for (const page of entry.buffer.pages) vm.pages.free(page);
-    return entry.buffer.iovas;
-  }
-
-  async #page(): Promise<unknown> {
-    const { lowPages } = this.machine.vm;
-    const [page] = this.draw.below(2) === 0 ? this.pages.splice(this.draw.below(8), 1) : [];
-    if (page !== undefined) lowPages.free(page);
-    else this.pages.push(lowPages.allocate());
-    return [page, this.pages.at(-1), lowPages.live];
-  }
-
-  async #random(): Promise<unknown> {
-    return this.machine.vm.prng.next32();
-  }
-
-  async #domain(): Promise<unknown> {
-    const iommu = await this.machine.vm.iommu();
-    const domain = iommu.createDomain();
-    this.domains.push(domain);
-    await domain.map(0x10_0000, 0x20_0000, PAGE_SIZE * (1 + this.draw.below(3)), PERM_READ);
-    return domain.id;
-  }
-
-  async #attach(): Promise<unknown> {
-    const iommu = await this.machine.vm.iommu();
-    const { dma, requesterId } = this.#device;
-    const how = this.draw.below(5);
-    if (how === 0) await iommu.detach(requesterId);
-    else if (how === 1) await iommu.setPassThrough(requesterId);
-    const domain = how < 2 ? undefined : this.domains[this.draw.below(this.domains.length || 1)];
-    if (domain) await iommu.attach(requesterId, domain);
-    dma.setDomain(domain);
-    return [requesterId, how, domain?.id];
-  }
-
-  async #switch(): Promise<unknown> {
-    const iommu = await this.machine.vm.iommu();
-    const on = this.draw.below(3) > 0;
-    await (on ? iommu.enableTranslation() : iommu.disableTranslation());
-    return on;
-  }
-
-  /** Pages large and small: tables appear and go. */
-  async #big(): Promise<unknown> {
-    const domain = this.domains[this.draw.below(this.domains.length || 1)];
-    if (!domain) return 'no domain';
-    const iova = BIG_IOVA + this.draw.below(BIG_PLACES) * PAGE_2M;
-    const size = this.draw.below(2) === 0 ? PAGE_2M : 9 * PAGE_SIZE;
-    if (this.draw.below(2) === 0) return domain.unmap(iova, PAGE_2M);
-    await domain.map(iova, 2 * PAGE_2M, size, PERM_RW);
-    return [domain.id, iova, size];
-  }
-}
-
 /** Runs until nothing that a guest has can be as at the start, several flows at a time in between. */
 async function warmUp(options: MachineOptions, seed: number): Promise<Program> {
-  const machine = made(new GuestMachine(options, 1 + seed));
+  const machine = tracked(new GuestMachine(options, 1 + seed));
   const program = new Program(machine, new Prng(seed));
   await program.run(60);
   // Several flows at once: status words, request slots and call slots are in another order afterwards.
@@ -201,12 +70,12 @@ function expectSame(before: GuestMachine, after: GuestMachine): void {
 describe('a guest whose drivers are saved and taken up elsewhere', function () {
   this.timeout(60_000);
 
-  for (const options of WORDS) {
+  for (const options of VIOMMUS) {
     it(`${nameOf(options)}: goes on exactly as it would have`, async () => {
       for (let seed = 0; seed < 6; seed++) {
         const program = await warmUp(options, seed);
         const before = program.machine;
-        const copy = made(before.move(options, 20 + seed));
+        const copy = tracked(before.move(options, 20 + seed));
         expect(isDeepStrictEqual(copy.bytes(), before.bytes()), 'RAM is not touched').to.equal(true);
         if (options.viommu !== 'none') await copy.vm.iommu();
         expect(copy.accesses, 'register accesses').to.equal(0);
@@ -226,7 +95,7 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
       const program = await warmUp(options, 77);
       let twin = program;
       for (let hop = 0; hop < 3; hop++) {
-        twin = twin.follow(made(twin.machine.move(options, 30 + hop)));
+        twin = twin.follow(tracked(twin.machine.move(options, 30 + hop)));
         await twin.run(10);
       }
       await program.run(30);
@@ -247,33 +116,33 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
       iommu: before.iommu.save?.() as Uint8Array,
       drivers: JSON.stringify(drivers),
     };
-    const twin = program.follow(made(new GuestMachine(options, 9, moved)));
+    const twin = program.follow(tracked(new GuestMachine(options, 9, moved)));
     expect(await twin.run(40)).to.not.deep.equal(await program.run(40));
     expect(() => expectSame(before, twin.machine)).to.throw('RAM');
   });
 
   it('keeps the driver behind vm.virtioIommu() and vm.iommu() one', async () => {
     const options = { viommu: 'virtio' };
-    const { vm } = made(new GuestMachine(options, 1));
+    const { vm } = tracked(new GuestMachine(options, 1));
     const driver = await vm.virtioIommu();
     const bare = driver.createDomain();
     await bare.map(PAGE_SIZE, 0x10_0000, PAGE_SIZE, PERM_RW);
-    const copy = made((machines[0] as GuestMachine).move(options, 2));
+    const copy = tracked((machines[0] as GuestMachine).move(options, 2));
     const again = await copy.vm.virtioIommu();
     expect(again.domain(bare.id)?.save().mapped).to.deep.equal([[PAGE_SIZE, 0x10_0000, PAGE_SIZE, PERM_RW]]);
     // It had not been asked for before: it is started now, over the same driver.
     const iommu = await copy.vm.iommu();
     expect(iommu.domain(bare.id)).to.equal(copy.vm.domain(bare.id));
-    const third = made(copy.move(options, 3));
+    const third = tracked(copy.move(options, 3));
     expect((await third.vm.iommu()).domain(bare.id)).to.equal((await third.vm.virtioIommu()).domain(bare.id));
   });
 
   it('keeps the drivers of its vGPUs, and the forgetful driver on its way to forgetting', async () => {
     const options = { viommu: 'intel', model: 'vgpu', fault: 'skip-invalidation' };
-    const before = made(new GuestMachine(options, 1));
+    const before = tracked(new GuestMachine(options, 1));
     const domain = (await before.vm.iommu()).createDomain();
     for (let i = 0; i < 60; i++) await domain.map(i * PAGE_SIZE, 0x10_0000, PAGE_SIZE, PERM_RW);
-    const copy = made(before.move(options, 2));
+    const copy = tracked(before.move(options, 2));
     expect(copy.vm.gpus.map(({ driver }) => driver.staticPages)).to.deep.equal(
       before.vm.gpus.map(({ driver }) => driver.staticPages),
     );
@@ -288,7 +157,7 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
 
   it('moves before its vIOMMU has been asked for', async () => {
     const options = { viommu: 'intel' };
-    const copy = made(made(new GuestMachine(options, 1)).move(options, 2));
+    const copy = tracked(tracked(new GuestMachine(options, 1)).move(options, 2));
     const domain = (await copy.vm.iommu()).createDomain();
     await domain.map(0, 0x10_0000, PAGE_SIZE, PERM_RW);
     expect(copy.accesses).to.be.greaterThan(0);
@@ -311,9 +180,9 @@ describe('what cannot be saved', () => {
     ['disabl', (_, iommu) => iommu.disableTranslation()],
   ];
 
-  for (const options of WORDS.filter(({ viommu }) => viommu !== 'none'))
+  for (const options of VIOMMUS.filter(({ viommu }) => viommu !== 'none'))
     it(`${nameOf(options)}: names what is under way, and goes on afterwards`, async () => {
-      const { vm } = made(new GuestMachine(options, 1));
+      const { vm } = tracked(new GuestMachine(options, 1));
       const starting = vm.iommu();
       expect(() => vm.save()).to.throw(
         InFlightError,
@@ -350,7 +219,7 @@ describe('what cannot be saved', () => {
   });
 
   it('is a DMA mapping of a driver that is the script’s own', async () => {
-    const { vm } = made(new GuestMachine({ viommu: 'spapr' }, 1));
+    const { vm } = tracked(new GuestMachine({ viommu: 'spapr' }, 1));
     const driver = await SpaprDriver.create(vm.iommuRegisters(), vm.ram, vm.lowPages);
     vm.devices[0]?.dma.setDomain(driver.defaultDomain);
     expect(() => vm.save()).to.throw(GuestStateError, "not made by the VM's own driver");
@@ -359,7 +228,7 @@ describe('what cannot be saved', () => {
 
 describe('a saved state that is not this VM’s', () => {
   const moved = (change: (drivers: Record<string, unknown>) => void) => {
-    const machine = made(new GuestMachine({ viommu: 'intel' }, 1));
+    const machine = tracked(new GuestMachine({ viommu: 'intel' }, 1));
     const drivers = JSON.parse(JSON.stringify(machine.vm.save()));
     change(drivers);
     return {
@@ -377,7 +246,7 @@ describe('a saved state that is not this VM’s', () => {
   };
 
   it('is a report of its worker, too', async () => {
-    const machine = made(new GuestMachine({ viommu: 'intel' }, 1));
+    const machine = tracked(new GuestMachine({ viommu: 'intel' }, 1));
     const control = {} as VmControl;
     const host = new GuestWorker({
       entry: workerEntry('guest'),

@@ -1,0 +1,212 @@
+/**
+ * Pins of the vgpu: in the shadow page table, during a switch, and under injected faults.
+ */
+import { crc32 } from 'node:zlib';
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import {
+  CONTROL_ENABLE,
+  CONTROL_RESET,
+  CompletionStatus,
+  Opcode,
+  STATUS_RUNNING,
+} from '../../src/abi/vgpu/vgpu.ts';
+import { type Iova, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
+import { DATA, fillWithPattern, gpuBytes, vgpuWithData } from '../fixtures/vgpu-data.ts';
+import { RAM_BYTES, TABLE, type VgpuRig } from '../fixtures/vgpu-rig.ts';
+
+const { ok, fault } = CompletionStatus;
+
+describe('vgpu and its pins', () => {
+  it('pins what it shadows, drops it on dmaUnmap, and translates anew', async () => {
+    const gpu = vgpuWithData();
+    gpu.run({ opcode: Opcode.fill, length: 4 * PAGE_SIZE, value: 1 });
+    expect(gpu.dma.heldPins).to.equal(4);
+    await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
+    expect(gpu.asked).to.deep.equal([[0x100000, 0x10000]]);
+    expect(gpu.dma.heldPins).to.equal(0);
+    // The same IOVAs on other memory: the next fill must land there.
+    gpu.container.map(0x100000 as Iova, 0x200000, 0x10000, PERM_RW);
+    expect(gpu.run({ opcode: Opcode.fill, length: 4, value: 2 })).to.include({ status: ok });
+    expect(gpu.ram.read32(DATA[0] as number)).to.equal(1);
+    expect(gpu.ram.read32((DATA[0] as number) + 0x100000)).to.equal(2);
+    expect(gpu.violations).to.deep.equal([]);
+  });
+
+  it('keeps the entries outside the range of a dmaUnmap', () => {
+    const gpu = vgpuWithData();
+    gpu.run({ opcode: Opcode.fill, length: 4 * PAGE_SIZE });
+    gpu.model.dmaUnmap(0x101000 as Iova, 0x2000);
+    expect(gpu.dma.heldPins).to.equal(2);
+    gpu.model.dmaUnmap(0 as Iova, 2 ** 40);
+    expect(gpu.dma.heldPins).to.equal(0);
+  });
+
+  it('uses a changed GPU page only after TlbInvalidate', () => {
+    const gpu = vgpuWithData();
+    gpu.run({ opcode: Opcode.fill, length: 4, value: 1 });
+    gpu.pte(0, 0x140000);
+    gpu.run({ opcode: Opcode.fill, length: 4, value: 2 });
+    expect([gpu.ram.read32(DATA[0] as number), gpu.ram.read32(0x140000)]).to.deep.equal([2, 0]);
+    gpu.set('TlbInvalidate', 1);
+    expect(gpu.dma.heldPins).to.equal(0);
+    gpu.run({ opcode: Opcode.fill, length: 4, value: 3 });
+    expect([gpu.ram.read32(DATA[0] as number), gpu.ram.read32(0x140000)]).to.deep.equal([2, 3]);
+  });
+
+  it('holds one pin on a page that it first read and then wrote', () => {
+    const gpu = vgpuWithData();
+    gpu.run({ opcode: Opcode.checksum, length: 4 });
+    gpu.run({ opcode: Opcode.fill, length: 4 });
+    expect(gpu.dma.heldPins).to.equal(1);
+    expect(gpu.container.pins()).to.equal(1);
+  });
+
+  it('never uses a page it let go while it raised the permission of a copy inside one page', () => {
+    const gpu = vgpuWithData();
+    gpu.run({ opcode: Opcode.checksum, length: 4 });
+    // Shadowed for reading; the write that follows pins the page anew, and finds it elsewhere.
+    gpu.pte(0, 0x140000);
+    gpu.ram.write32(0x140000, 0x1234_5678);
+    expect(gpu.run({ opcode: Opcode.copy, source: 0, target: 64, length: 4 })).to.include({ status: ok });
+    expect(gpu.violations).to.deep.equal([]);
+    expect(gpu.ram.read32(0x140040)).to.equal(0x1234_5678);
+  });
+
+  it('drops every pin on reset, on a new page table, and when it is closed', () => {
+    const ways: ((gpu: VgpuRig) => void)[] = [
+      (gpu) => gpu.set('Control', CONTROL_RESET),
+      (gpu) => gpu.set('PageTableBase', TABLE),
+      (gpu) => gpu.model.close(),
+    ];
+    for (const way of ways) {
+      const gpu = vgpuWithData();
+      gpu.run({ opcode: Opcode.fill, length: 4 * PAGE_SIZE });
+      way(gpu);
+      expect(gpu.dma.heldPins).to.equal(0);
+      expect(gpu.container.pins()).to.equal(0);
+    }
+  });
+
+  it('forgets a half-done command on reset', () => {
+    const gpu = vgpuWithData();
+    gpu.submit({ opcode: Opcode.nop });
+    gpu.set('RingTail', 1);
+    expect(gpu.model.step()).to.equal('more');
+    gpu.set('Control', CONTROL_RESET);
+    expect(gpu.get('RingTail')).to.equal(0);
+    gpu.enable();
+    expect(gpu.steps()).to.equal('idle');
+    expect(gpu.completion(0).sequence).to.equal(0);
+    gpu.set('Control', CONTROL_ENABLE);
+    expect(gpu.get('Status')).to.equal(STATUS_RUNNING);
+  });
+});
+
+describe('vgpu during a switch of its address space', () => {
+  it('stalls without a fault, then goes on with nothing lost', async () => {
+    const gpu = vgpuWithData();
+    fillWithPattern(gpu);
+    // Longer than a step: the switch comes in the middle.
+    for (let page = 4; page < 40; page++) gpu.pte(page * PAGE_SIZE, 0x400000 + page * PAGE_SIZE);
+    for (let page = 0; page < 40; page++) gpu.pte((40 + page) * PAGE_SIZE, 0x500000 + page * PAGE_SIZE);
+    const length = 40 * PAGE_SIZE;
+    const slot = gpu.submit({ opcode: Opcode.copy, source: 0, target: 40 * PAGE_SIZE, length });
+    const after = gpu.submit({ opcode: Opcode.checksum, source: 40 * PAGE_SIZE, length });
+    gpu.set('RingTail', gpu.tails.copy);
+    expect(gpu.steps(3)).to.equal('more');
+    expect(gpu.model.counters.bytesCopied).to.be.within(1, length - 1);
+    gpu.container.setSwitching(true);
+    await gpu.container.unmapAll();
+    expect(gpu.dma.heldPins).to.equal(0);
+    for (let i = 0; i < 3; i++) expect(gpu.steps()).to.equal('stalled');
+    for (let at = 0; at < RAM_BYTES; at += 0x200000) gpu.container.map(at as Iova, at, 0x200000, PERM_RW);
+    gpu.container.setSwitching(false);
+    expect(gpu.steps()).to.equal('idle');
+    expect(gpu.completion(slot)).to.include({ status: ok });
+    const source = gpuBytes(gpu, 0, 4 * PAGE_SIZE);
+    expect(Buffer.from(gpu.ram.read(0x500000, 4 * PAGE_SIZE)).equals(source)).to.equal(true);
+    expect(gpu.completion(after)).to.include({ status: ok, result: crc32(gpu.ram.read(0x500000, length)) });
+    expect(gpu.model.counters.bytesCopied, 'each byte once').to.equal(length);
+    expect(gpu.faults).to.deep.equal([]);
+    expect(gpu.violations).to.deep.equal([]);
+  });
+
+  it('stalls at the ring and at the completion as well', async () => {
+    for (const stepsBefore of [0, 1]) {
+      const gpu = vgpuWithData();
+      const slot = gpu.submit({ opcode: Opcode.nop });
+      gpu.set('RingTail', gpu.tails.copy);
+      if (stepsBefore > 0) expect(gpu.model.step()).to.equal('more');
+      gpu.container.setSwitching(true);
+      await gpu.container.unmapAll();
+      expect(gpu.steps()).to.equal('stalled');
+      gpu.container.map(0 as Iova, 0, RAM_BYTES, PERM_RW);
+      gpu.container.setSwitching(false);
+      expect(gpu.steps()).to.equal('idle');
+      expect(gpu.completion(slot)).to.include({ status: ok, sequence: 1 });
+      expect(gpu.get('Status')).to.equal(STATUS_RUNNING);
+    }
+  });
+
+  it('takes a miss after the switch for a fault', async () => {
+    const gpu = vgpuWithData();
+    gpu.container.setSwitching(true);
+    await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
+    const slot = gpu.submit({ opcode: Opcode.fill, length: 4 });
+    expect(gpu.go()).to.equal('stalled');
+    gpu.container.setSwitching(false);
+    expect(gpu.steps()).to.equal('idle');
+    expect(gpu.completion(slot)).to.include({ status: fault });
+    expect(gpu.faults).to.have.length(1);
+  });
+});
+
+describe('faulty vgpus', () => {
+  it('stale-translation unpins as told, and is caught using what it unpinned', async () => {
+    const gpu = vgpuWithData('stale-translation');
+    gpu.run({ opcode: Opcode.fill, length: 4, value: 1 });
+    await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
+    expect(gpu.quarantines).to.deep.equal([]);
+    expect(gpu.dma.heldPins).to.equal(0);
+    expect(gpu.run({ opcode: Opcode.fill, length: 4, value: 2 })).to.include({ status: ok });
+    expect(gpu.violations).to.include('use-after-unpin');
+    expect(gpu.ram.read32(DATA[0] as number), 'the damage is done').to.equal(2);
+  });
+
+  it('never-unpin keeps its pins, and is quarantined', async () => {
+    const gpu = vgpuWithData('never-unpin');
+    gpu.run({ opcode: Opcode.fill, length: 4 });
+    await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
+    expect(gpu.dma.heldPins).to.equal(1);
+    expect(gpu.quarantines).to.deep.equal(['never-unpins']);
+  });
+
+  it('worker-crash ends its thread under load, in the middle of a command, with pins held', () => {
+    const gpu = vgpuWithData('worker-crash');
+    const exit = process.exit;
+    process.exit = () => {
+      throw new Error('the thread ends here');
+    };
+    try {
+      const load = () => {
+        for (let i = 0; i < 100; i++) gpu.run({ opcode: Opcode.fill, length: 2 * PAGE_SIZE });
+      };
+      expect(load).to.throw('the thread ends here');
+    } finally {
+      process.exit = exit;
+    }
+    expect(gpu.model.counters.commands).to.be.within(1, 99);
+    expect(gpu.model.counters.bytesFilled % (2 * PAGE_SIZE)).to.equal(PAGE_SIZE);
+    expect(gpu.dma.heldPins).to.be.greaterThan(0);
+  });
+
+  it('a sound one does none of this', async () => {
+    const gpu = vgpuWithData();
+    gpu.run({ opcode: Opcode.fill, length: 4 });
+    await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
+    expect(gpu.run({ opcode: Opcode.fill, length: 4 })).to.include({ status: fault });
+    expect(gpu.violations).to.deep.equal([]);
+    expect(gpu.quarantines).to.deep.equal([]);
+  });
+});
