@@ -257,16 +257,16 @@ describe('the guest’s driver of a vgpu', () => {
     expect(restore(saved)).to.not.throw();
     for (const [changed, text] of [
       [null, 'driver is null; accepted: an object'],
-      [ring({ ring: 0x123 }), 'ring has 0x123; accepted: pages of guest RAM'],
+      [ring({ ring: 0x123 }), 'rings.compute.ring is 291; accepted: pages of guest RAM'],
       [ring({ ring: 2 ** 40 }), 'accepted: pages of guest RAM'],
       [ring({ tail: 64 }), 'tail is 64; accepted: integers from 0 to 63'],
       [{ ...saved, sequence: 'x' }, 'sequence is x'],
-      [{ ...saved, rings: { copy: rings.copy } }, 'ring is undefined; accepted: an object'],
-      [{ ...saved, tables: [] }, 'tables has 0 pages; accepted: 4'],
-      [{ ...saved, contexts: 7 }, 'contexts is no list'],
+      [{ ...saved, rings: { copy: rings.copy } }, 'rings.compute is undefined; accepted: an object'],
+      [{ ...saved, tables: [] }, 'tables is a list of 0; accepted: a list of 4 pages'],
+      [{ ...saved, contexts: 7 }, 'contexts is 7; accepted: a list of up to 63 entries'],
       [{ ...saved, contexts: [{ base: 0, tablePages: [] }] }, 'context 1 of 0 pages; accepted: 6'],
-      [ring({ outstanding: [{ sequence: 1, slot: 64 }] }), 'slot is 64'],
-      [{ ...saved, global: [[2048, 0, 0]] }, 'global is 2048'],
+      [ring({ outstanding: [{ sequence: 1, slot: 64 }] }), 'rings.compute.outstanding.0.slot is 64'],
+      [{ ...saved, global: [[2048, 0, 0]] }, 'global.0.0 is 2048'],
     ] as const)
       expect(restore(changed)).to.throw(text);
   });

@@ -78,14 +78,14 @@ export class GpuContext {
   }
 
   /** A context whose tables are in guest RAM already. @throws RangeError for other numbers of pages */
-  static restore({ id, base, tablePages }: SavedContext, ram: GuestRam): GpuContext {
+  static restore(id: number, { base, tablePages }: SavedContext, ram: GuestRam): GpuContext {
     if (tablePages.length !== 2 + REGIONS)
       throw new RangeError(`context ${id} of ${tablePages.length} pages; accepted: ${2 + REGIONS}`);
     return new GpuContext(id, base, tablePages, ram);
   }
 
   save(): SavedContext {
-    return { id: this.id, base: this.base, tablePages: this.tablePages };
+    return { base: this.base, tablePages: this.tablePages };
   }
 
   /**

@@ -15,7 +15,7 @@ import { entryFlags, GpuContext, type GpuMapping, writeEntry } from './context.t
 import { DeviceLostError } from './errors.ts';
 import { enableFunction, resetFunction } from './probe.ts';
 import { type GpuCommand, type GpuCompletion, GpuRing, RING_ENTRIES } from './ring.ts';
-import { type SavedGpu, SavedGpuReader } from './saved-state.ts';
+import { readSavedGpu, type SavedGpu } from './saved-state.ts';
 import { screenshot } from './screenshot.ts';
 import { GpuDisplay, GpuVram } from './vram.ts';
 
@@ -91,7 +91,7 @@ export class GpuDriver {
     this.#pages = pages;
     const ringPages = Object.values(saved.rings).flatMap(({ ring, completions }) => [ring, completions]);
     this.staticPages = [...ringPages, this.#directory, this.#contextTable, ...this.#tables];
-    this.#contexts = saved.contexts.map((context) => GpuContext.restore(context, ram));
+    this.#contexts = saved.contexts.map((context, i) => GpuContext.restore(i + 1, context, ram));
     for (const [entry, low, high] of saved.global)
       this.#global.set(entry, BigInt(low) | (BigInt(high) << 32n));
     this.hangs = saved.hangs;
@@ -109,8 +109,8 @@ export class GpuDriver {
     pages: PageAllocator,
     saved: unknown,
   ): GpuDriver {
-    const reader = new SavedGpuReader(device.name, ram);
-    return new GpuDriver(device, index, ram, pages, reader.read(saved, GPU_PAGE_TABLES, RING_ENTRIES));
+    const limits = { pageTables: GPU_PAGE_TABLES, ringEntries: RING_ENTRIES };
+    return new GpuDriver(device, index, ram, pages, readSavedGpu(device.name, saved, ram, limits));
   }
 
   /** What it knows beside guest RAM, as plain JSON, for {@link restore} on another host. */
