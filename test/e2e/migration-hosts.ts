@@ -1,5 +1,5 @@
 /**
- * Host processes' work in this process: each has a coordinator and workers of its own, and a socket that VMs come by.
+ * Runs the work of host processes in this process. Each host has its own coordinator, workers and migration socket.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,37 +12,35 @@ import { scenarioUrl } from '../../src/scenario/load.ts';
 
 type VmResult = FrameBodies['vmResult'];
 
-/** What a test chooses. */
 export interface MovingOptions {
   readonly params?: Readonly<Record<string, unknown>>;
   readonly viommu?: string;
   readonly model?: string;
-  /** VMs by host; the first host has VM 0 if nothing is said. */
+  /** VMs by host. By default, the first host has VM 0. */
   readonly hosts?: readonly (readonly number[])[];
   readonly scenario?: string;
   readonly vgpus?: number;
-  /** Of scripts; a minute if nothing is said. */
+  /** Time limit of scripts; one minute by default. */
   readonly timeoutMs?: number;
-  /** Given the trace of each host, when all have ended. */
-  traced?(traces: readonly (readonly Frame[])[]): void;
+  /** Receives the trace of each host after all have ended. */
+  onTraces?(traces: readonly (readonly Frame[])[]): void;
 }
 
-/** What a host has said: its VMs' results, in the order of their ends, and which VMs have come. */
-export interface Heard {
+/** Messages from a host: results of its VMs in the order of their ends, and arrived VMs. */
+export interface Received {
   readonly results: { readonly vm: number; readonly result: VmResult }[];
   readonly arrived: number[];
 }
 
 export interface Hosts {
   readonly sockets: readonly string[];
-  /** Starts a host. */
   start(host: number): void;
-  readonly heard: readonly Heard[];
-  /** Tells the hosts that no VM will come any more, and waits for their ends. */
+  readonly received: readonly Received[];
+  /** Tells the hosts that no more VM will arrive, and waits until they end. */
   end(): Promise<void>;
 }
 
-/** Runs `test` with hosts that it starts itself; a socket of one that it does not start is the test's own. */
+/** Runs `test`, which starts the hosts. For a host that it does not start, it may serve the socket itself. */
 export async function withHosts(
   options: MovingOptions,
   test: (hosts: Hosts) => Promise<void>,
@@ -50,9 +48,9 @@ export async function withHosts(
   const { params = {}, viommu = 'intel', model = 'edu', hosts = [[0], []], vgpus = 2 } = options;
   const directory = mkdtempSync(join(tmpdir(), 'mdevsim-test-'));
   const sockets = hosts.map((_, host) => join(directory, `${host}.sock`));
-  const heard: Heard[] = hosts.map(() => ({ results: [], arrived: [] }));
+  const received: Received[] = hosts.map(() => ({ results: [], arrived: [] }));
   const running: Promise<void>[] = [];
-  const tell: ((frame: Frame, bytes: Uint8Array) => void)[] = [];
+  const listeners: ((bytes: Uint8Array, frame: Frame) => void)[] = [];
   const all = hosts.flat().length;
   const start = (host: number) => {
     const request = {
@@ -64,7 +62,7 @@ export async function withHosts(
       ramMib: 16,
       timeoutMs: options.timeoutMs ?? 60_000,
       inject: '',
-      trace: options.traced ? join(directory, `${host}.trace`) : '',
+      trace: options.onTraces ? join(directory, `${host}.trace`) : '',
       viommu,
       baselineWorkers: 0,
       params: JSON.stringify(params),
@@ -74,30 +72,30 @@ export async function withHosts(
     const channel = {
       send: (bytes: Uint8Array) => {
         const { kind, header, body } = decodeFrame(bytes);
-        if (kind === 'vmResult') heard[host]?.results.push({ vm: header.vm, result: body as VmResult });
-        if (kind === 'vmArrived') heard[host]?.arrived.push(header.vm);
+        if (kind === 'vmResult') received[host]?.results.push({ vm: header.vm, result: body as VmResult });
+        if (kind === 'vmArrived') received[host]?.arrived.push(header.vm);
       },
-      listen: (hear: (bytes: Uint8Array, frame: Frame) => void) => {
-        tell[host] = (frame, bytes) => hear(bytes, frame);
+      listen: (onFrame: (bytes: Uint8Array, frame: Frame) => void) => {
+        listeners[host] = onFrame;
       },
     };
     running[host] = runRequest(request, channel);
   };
   const end = async () => {
     const bytes = encodeFrame({ timeUs: 0, process: 0, vm: 0, device: -1 }, 'runEnd', {});
-    for (const hear of tell) hear?.(decodeFrame(bytes), bytes);
+    for (const onFrame of listeners) onFrame?.(bytes, decodeFrame(bytes));
     await Promise.all(running);
   };
   try {
-    await test({ sockets, start, heard, end });
+    await test({ sockets, start, received, end });
   } finally {
     await end();
-    options.traced?.(hosts.map((_, host) => [...readTrace(join(directory, `${host}.trace`))]));
+    options.onTraces?.(hosts.map((_, host) => [...readTrace(join(directory, `${host}.trace`))]));
     rmSync(directory, { recursive: true, force: true });
   }
 }
 
-/** Resolves when `holds`, looked at again and again. @throws Error after `timeoutMs` */
+/** Polls `holds` until it returns true. @throws Error after `timeoutMs` */
 export async function until(holds: () => boolean, what: string, timeoutMs = 30_000): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!holds()) {

@@ -11,18 +11,18 @@ import { type Hosts, type MovingOptions, until, withHosts } from './migration-ho
 type VmResult = FrameBodies['vmResult'];
 
 /** Starts both hosts and waits until the VM has ended, wherever. */
-async function moved(options: MovingOptions): Promise<Hosts['heard']> {
-  let heard: Hosts['heard'] = [];
+async function moved(options: MovingOptions): Promise<Hosts['received']> {
+  let received: Hosts['received'] = [];
   await withHosts(options, async (hosts) => {
     hosts.start(0);
     hosts.start(1);
-    heard = hosts.heard;
+    received = hosts.received;
     await until(
-      () => heard.some(({ results }) => results.some(({ result }) => !result.moved)),
+      () => received.some(({ results }) => results.some(({ result }) => !result.moved)),
       'the VM’s end',
     );
   });
-  return heard;
+  return received;
 }
 
 function expectSound(result: VmResult): void {
@@ -35,17 +35,17 @@ function expectSound(result: VmResult): void {
 }
 
 /** Of the VM that has ended at the first host. */
-const resultOf = (heard: Hosts['heard']): VmResult => heard[0]?.results[0]?.result as VmResult;
+const resultOf = (received: Hosts['received']): VmResult => received[0]?.results[0]?.result as VmResult;
 
-const notesOf = (heard: Hosts['heard']): string =>
-  heard.flatMap(({ results }) => results.flatMap(({ result }) => result.notes)).join('\n');
+const notesOf = (received: Hosts['received']): string =>
+  received.flatMap(({ results }) => results.flatMap(({ result }) => result.notes)).join('\n');
 
 describe('a VM that moves to another host', function () {
   this.timeout(60_000);
 
   for (const viommu of ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'])
     it(`goes on there with its devices, its memory and its ${viommu} vIOMMU`, async () => {
-      const [first, second] = (await moved({ viommu })) as [Hosts['heard'][0], Hosts['heard'][0]];
+      const [first, second] = (await moved({ viommu })) as [Hosts['received'][0], Hosts['received'][0]];
       expect(first.results.map(({ result }) => result.moved)).to.deep.equal([true]);
       expect(second.results.map(({ result }) => result.moved)).to.deep.equal([false]);
       expect(second.arrived).to.deep.equal([0]);
@@ -56,14 +56,14 @@ describe('a VM that moves to another host', function () {
 
   it('leaves the steps of its move in the traces of both hosts, and no memory', async () => {
     let steps: string[][] = [];
-    const traced: MovingOptions['traced'] = (traces) => {
+    const onTraces: MovingOptions['onTraces'] = (traces) => {
       steps = traces.map((frames) =>
         frames.map(({ kind }) => kind).filter((kind) => kind.startsWith('migration') || kind === 'vmArrived'),
       );
       const largest = Math.max(...traces.flat().map((frame) => JSON.stringify(frame).length));
       expect(largest).to.be.below(64 * 1024);
     };
-    await moved({ traced });
+    await moved({ onTraces });
     expect(steps).to.deep.equal([
       ['migrationStart', 'migrationLoad', 'migrationCompare', 'migrationResume'],
       ['migrationReady', 'migrationLoaded', 'migrationCompared', 'vmArrived', 'migrationRunning'],
@@ -71,19 +71,19 @@ describe('a VM that moves to another host', function () {
   });
 
   it('comes back, and goes again', async () => {
-    const heard = await moved({ params: { hops: 3 } });
+    const received = await moved({ params: { hops: 3 } });
     expect(
-      heard.map(({ arrived }) => arrived.length),
-      notesOf(heard),
+      received.map(({ arrived }) => arrived.length),
+      notesOf(received),
     ).to.deep.equal([1, 2]);
-    for (const { results } of heard) for (const { result } of results) expectSound(result);
-    expect(notesOf(heard)).to.include('arrived after 3');
+    for (const { results } of received) for (const { result } of results) expectSound(result);
+    expect(notesOf(received)).to.include('arrived after 3');
   });
 
   it('is paused after so many rounds if what it writes does not become less', async () => {
-    const heard = await moved({ params: { work: 'writes', rounds: 1, downtimeMs: 0 } });
-    for (const { results } of heard) for (const { result } of results) expectSound(result);
-    expect(notesOf(heard)).to.match(/VM 0: 2 rounds \(did not converge\)/);
+    const received = await moved({ params: { work: 'writes', rounds: 1, downtimeMs: 0 } });
+    for (const { results } of received) for (const { result } of results) expectSound(result);
+    expect(notesOf(received)).to.match(/VM 0: 2 rounds \(did not converge\)/);
   });
 });
 
@@ -91,10 +91,10 @@ describe('a VM that cannot move', function () {
   this.timeout(60_000);
 
   async function stays(options: MovingOptions, why: RegExp): Promise<void> {
-    const heard = await moved(options);
-    expect(heard[0]?.results).to.have.length(1);
-    expectSound(resultOf(heard));
-    expect(notesOf(heard)).to.match(why);
+    const received = await moved(options);
+    expect(received[0]?.results).to.have.length(1);
+    expectSound(resultOf(received));
+    expect(notesOf(received)).to.match(why);
   }
 
   it('is told so if the host is itself, or not there', async () => {
@@ -113,24 +113,24 @@ describe('a VM that cannot move', function () {
 
   for (const frames of [0, 3])
     it(`stays if the other host goes away ${frames === 0 ? 'at once' : 'while memory is copied'}`, async () => {
-      await withHosts({}, async ({ sockets, start, heard }) => {
+      await withHosts({}, async ({ sockets, start, received }) => {
         const server = await dyingHost(sockets[1] as string, frames);
         start(0);
-        await until(() => heard[0]?.results.length === 1, 'the VM’s end');
+        await until(() => received[0]?.results.length === 1, 'the VM’s end');
         server.close();
-        expectSound(resultOf(heard));
-        expect(notesOf(heard)).to.match(/stayed: MigrationError: the other host has gone/);
+        expectSound(resultOf(received));
+        expect(notesOf(received)).to.match(/stayed: MigrationError: the other host has gone/);
       });
     });
 
   it('stays if the other host cannot have it', async () => {
-    await withHosts({}, async ({ sockets, start, heard }) => {
+    await withHosts({}, async ({ sockets, start, received }) => {
       const server = await refusingHost(sockets[1] as string, 'no room');
       start(0);
-      await until(() => heard[0]?.results.length === 1, 'the VM’s end');
+      await until(() => received[0]?.results.length === 1, 'the VM’s end');
       server.close();
-      expectSound(resultOf(heard));
-      expect(notesOf(heard)).to.match(/stayed: MigrationError: no room/);
+      expectSound(resultOf(received));
+      expect(notesOf(received)).to.match(/stayed: MigrationError: no room/);
     });
   });
 
@@ -141,10 +141,10 @@ describe('a VM that cannot move', function () {
     ));
 
   it('stays if nobody is there', async () => {
-    await withHosts({}, async ({ start, heard }) => {
+    await withHosts({}, async ({ start, received }) => {
       start(0);
-      await until(() => heard[0]?.results.length === 1, 'the VM’s end');
-      expect(notesOf(heard)).to.match(/stayed: MigrationError: host 1: connect ENOENT/);
+      await until(() => received[0]?.results.length === 1, 'the VM’s end');
+      expect(notesOf(received)).to.match(/stayed: MigrationError: host 1: connect ENOENT/);
     });
   });
 });
@@ -185,7 +185,7 @@ describe('a host that VMs come to', function () {
   /** Says something else than a migration to a host; its answer, then a real VM comes. */
   async function hears(say: (stream: FrameSocket) => Promise<void>): Promise<string> {
     let answer = '';
-    await withHosts({}, async ({ sockets, start, heard }) => {
+    await withHosts({}, async ({ sockets, start, received }) => {
       start(1);
       await until(() => existsSync(sockets[1] as string), 'the socket');
       const stream = new FrameSocket(connect(sockets[1] as string), owner);
@@ -194,8 +194,8 @@ describe('a host that VMs come to', function () {
       if (frame.kind === 'migrationFailed') answer = frame.body.reason;
       stream.close();
       start(0);
-      await until(() => heard[1]?.results.length === 1, 'the VM’s end');
-      expectSound(heard[1]?.results[0]?.result as VmResult);
+      await until(() => received[1]?.results.length === 1, 'the VM’s end');
+      expectSound(received[1]?.results[0]?.result as VmResult);
     });
     return answer;
   }

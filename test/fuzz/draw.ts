@@ -1,5 +1,5 @@
 /**
- * What a case draws, and what it answered: random numbers with a taste for edges, and a digest.
+ * Random numbers that favour edge values, and a digest of a case's answers.
  */
 import { Prng } from '#host';
 
@@ -40,12 +40,12 @@ export class Draw {
     return items[this.#prng.below(items.length)] as T;
   }
 
-  /** 32 bits, often a number at which something changes. */
+  /** Returns 32 random bits, often an edge value. */
   word(): number {
     return this.chance(EDGE_PERCENT) ? this.one(EDGE_WORDS) : this.#prng.next32();
   }
 
-  /** 64 bits, in the same way. */
+  /** Returns 64 random bits, often an edge value. */
   wide(): bigint {
     if (this.chance(EDGE_PERCENT)) return this.one(this.chance(70) ? EDGE_WIDE : TOP_WIDE);
     const value = (BigInt(this.#prng.next32()) << 32n) | BigInt(this.#prng.next32());
@@ -56,7 +56,7 @@ export class Draw {
 const FNV_PRIME = 0x0100_0193;
 const LANE_PRIME = 0x85eb_ca6b;
 
-/** Two lanes of 32 bits over every number that it is given. */
+/** Hash of two 32-bit lanes over all added numbers. */
 export class Digest {
   #low = 0x811c_9dc5;
   #high = 0x1b87_3593;

@@ -1,6 +1,6 @@
 /**
- * `npm run fuzz -- viommu --seconds 60 --seed N`: garbage against the vIOMMUs; `--kind K --case N` replays one case.
- * `npm run fuzz -- migration --seconds 60 --seed N`: broken streams against a host that takes VMs in.
+ * `npm run fuzz -- viommu --seconds 60 --seed N` sends garbage to the vIOMMUs; `--kind K --case N` replays one case.
+ * `npm run fuzz -- migration --seconds 60 --seed N` sends broken streams to a host that accepts VMs.
  */
 import { parseArgs } from 'node:util';
 import { drawSeed, nowUs } from '#host';
@@ -12,7 +12,7 @@ const DEFAULT_SECONDS = 60;
 const MAX_SECONDS = 24 * 3600;
 const MAX_SEED = 2 ** 31 - 1;
 const MAX_CASE = 2 ** 31 - 1;
-/** Failures that are printed. */
+/** Maximum count of printed failures. */
 const PRINTED = 10;
 
 /** @throws RangeError */
@@ -31,12 +31,12 @@ function kindsOf(text: string | undefined): readonly Kind[] {
   return [found];
 }
 
-function tell(seed: number, { kind, number, error }: Failed): void {
+function printFailure(seed: number, { kind, number, error }: Failed): void {
   console.log(`✗ seed ${seed}, ${kind} case ${number}: ${error instanceof Error ? error.stack : error}`);
   console.log(`  npm run fuzz -- viommu --kind ${kind} --seed ${seed} --case ${number}`);
 }
 
-/** Each vIOMMU's streams for a part of the time. A host that does not take in a sound VM any more throws. */
+/** Breaks the streams of each vIOMMU for its share of the time. @throws Error when a host no longer accepts a valid VM */
 async function breakStreams(seed: number, seconds: number): Promise<void> {
   console.log(`fuzz migration: ${VIOMMUS.join(', ')}; seed ${seed}`);
   let cases = 0;
@@ -45,8 +45,8 @@ async function breakStreams(seed: number, seconds: number): Promise<void> {
     const start = nowUs();
     const more = () => nowUs() - start < (seconds / VIOMMUS.length) * 1e6;
     const endings = await fuzzMigration(viommu, frames, seed, more);
-    const told = Object.entries(endings).map(([ending, count]) => `${count} ${ending}`);
-    console.log(`${viommu}: ${told.join(', ')}`);
+    const counts = Object.entries(endings).map(([ending, count]) => `${count} ${ending}`);
+    console.log(`${viommu}: ${counts.join(', ')}`);
     cases += Object.values(endings).reduce((sum, count) => sum + count, 0);
   }
   console.log(`${cases} passed, 0 failed`);
@@ -78,7 +78,7 @@ async function main(): Promise<void> {
     limit === undefined ? nowUs() - start < seconds * 1e6 : number < first + limit;
   console.log(`fuzz viommu: ${kinds.join(', ')}; seed ${seed}`);
   const { passed, failed, digest } = await fuzz(kinds, seed, first, more);
-  for (const failure of failed.slice(0, PRINTED)) tell(seed, failure);
+  for (const failure of failed.slice(0, PRINTED)) printFailure(seed, failure);
   const cases = passed + failed.length;
   const rate = (cases * 1e6) / (nowUs() - start);
   console.log(`${rate.toFixed(0)} cases per second; digest of ${cases} cases: ${digest}`);

@@ -1,5 +1,5 @@
 /**
- * A bounded run of `npm run fuzz -- migration`.
+ * Short run of `npm run fuzz -- migration`.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -8,10 +8,10 @@ import { fuzzMigration, MUTATION_NAMES, recordStream } from './migration.ts';
 const SEED = 20261122;
 const CASES = 2 * MUTATION_NAMES.length;
 
-describe('fuzzed migration streams', function () {
+describe('migration stream fuzzer', function () {
   this.timeout(120_000);
 
-  it('are refused or make a VM, and the host takes in the next', async () => {
+  it('refuses each broken stream or runs its VM, and then accepts the next one', async () => {
     const frames = await recordStream('intel');
     expect(frames.length).to.be.above(10);
     const endings = await fuzzMigration('intel', frames, SEED, (number) => number < CASES);

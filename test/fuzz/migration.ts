@@ -1,6 +1,6 @@
 /**
- * Migration streams that are broken on their way: a host must refuse what is no VM, let go of what it has built, and take
- * in the next one.
+ * Sends broken migration streams to a host. The host must refuse an invalid VM, release its resources, and accept the
+ * next VM.
  */
 import { existsSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
@@ -17,29 +17,29 @@ import { delimited, lengthPrefix } from '../../src/proto/delimited.ts';
 import type { FrameBodies } from '../../src/proto/schema.ts';
 import { until, withHosts } from '../e2e/migration-hosts.ts';
 
-/** Silence after which nothing more is to be heard of a broken stream, and of a sound one. */
+/** Time without an answer after which a broken stream, or a valid one, counts as unanswered. */
 const SILENCE_MS = 1_000;
-const SOUND_SILENCE_MS = 20_000;
-/** Scripts of VMs that arrive broken may wait for what never comes. */
+const VALID_SILENCE_MS = 20_000;
+/** Time limit of scripts. The script of a VM that arrives broken may wait forever. */
 const SCRIPT_MS = 3_000;
-/** How long a host may take to let go of what came before, and have room again; asked as often as this. */
-const ROOM_MS = 60_000;
-const ROOM_POLL_MS = 100;
-/** A sound stream must be taken in after so many broken ones. */
-const SOUND_EVERY = 10;
+/** Time limit for a host to release earlier VMs and have capacity again, and the interval of the attempts. */
+const CAPACITY_MS = 60_000;
+const CAPACITY_POLL_MS = 100;
+/** A valid stream must be accepted after this many broken ones. */
+const VALID_EVERY = 10;
 
 const header = (device: number): FrameHeader => ({ timeUs: 0, process: 1, vm: 0, device });
 
-/** What a source sends, frame by frame, to a host that agrees to everything. */
+/** Records the frames that a source sends to a host that accepts everything. */
 export async function recordStream(viommu: string): Promise<Uint8Array[]> {
   const frames: Uint8Array[] = [];
-  await withHosts({ viommu, timeoutMs: SCRIPT_MS }, async ({ sockets, start, heard }) => {
+  await withHosts({ viommu, timeoutMs: SCRIPT_MS }, async ({ sockets, start, received }) => {
     const server = createServer((socket) => void agree(socket, frames));
     await new Promise<void>((resolve) => {
       server.listen(sockets[1], resolve);
     });
     start(0);
-    await until(() => heard[0]?.results.length === 1, 'the VM’s departure');
+    await until(() => received[0]?.results.length === 1, 'the VM’s departure');
     server.close();
   });
   return frames;
@@ -67,9 +67,9 @@ async function agree(socket: Socket, frames: Uint8Array[]): Promise<void> {
 
 type Mutation = (frames: Uint8Array[], prng: Prng) => Uint8Array[];
 
-const copyOf = (frames: readonly Uint8Array[]): Uint8Array[] => frames.map((frame) => new Uint8Array(frame)); // a Buffer's slice is the same bytes
+const copyOf = (frames: readonly Uint8Array[]): Uint8Array[] => frames.map((frame) => new Uint8Array(frame)); // Buffer.slice would share the bytes
 
-/** Ways to break a stream. */
+/** Mutations of a stream, by name. */
 const MUTATIONS: Readonly<Record<string, Mutation>> = {
   drop: (frames, prng) => frames.toSpliced(prng.below(frames.length), 1),
   repeat: (frames, prng) => {
@@ -86,7 +86,7 @@ const MUTATIONS: Readonly<Record<string, Mutation>> = {
     const frame = frames[at] as Uint8Array;
     return frames.with(at, frame.subarray(0, prng.below(frame.length)));
   },
-  // Most bytes are RAM, in which any change is sound: the small frames are what is worth it.
+  // Most bytes are RAM, where every change is valid. Only bit flips in the small frames test something.
   flip: (frames, prng) => {
     const small = frames.flatMap((frame, i) => (frame.length < 8192 ? [i] : []));
     const broken = copyOf(frames);
@@ -101,15 +101,19 @@ const MUTATIONS: Readonly<Record<string, Mutation>> = {
 
 export const MUTATION_NAMES: readonly string[] = Object.keys(MUTATIONS);
 
-/** What became of a stream: what the host last said, or that it hung up. */
+/** Outcome of a stream: the host's last answer, silence, or a closed connection. */
 export type Ending = 'migrationFailed' | 'migrationRunning' | 'silence' | 'closed';
 
-/** Sends frames, whatever they are, and hears the host out. */
-async function say(path: string, frames: readonly Uint8Array[], silenceMs = SILENCE_MS): Promise<Ending> {
+/** Sends frames and returns the host's reaction. */
+async function sendStream(
+  path: string,
+  frames: readonly Uint8Array[],
+  silenceMs = SILENCE_MS,
+): Promise<Ending> {
   const socket = connect(path);
   let pending = Buffer.alloc(0);
   let ending: Ending | undefined;
-  let heardAt = performance.now();
+  let answeredAt = performance.now();
   socket.on('error', () => {
     ending ??= 'closed';
   });
@@ -117,7 +121,7 @@ async function say(path: string, frames: readonly Uint8Array[], silenceMs = SILE
     ending ??= 'closed';
   });
   socket.on('data', (chunk: Buffer) => {
-    heardAt = performance.now();
+    answeredAt = performance.now();
     pending = Buffer.concat([pending, chunk]);
     for (let found = delimited(pending, 0); found; found = delimited(pending, 0)) {
       const { kind } = decodeFrame(pending.subarray(found.prefix, found.prefix + found.size));
@@ -130,18 +134,18 @@ async function say(path: string, frames: readonly Uint8Array[], silenceMs = SILE
     socket.write(lengthPrefix(frame.length));
     socket.write(frame);
   }
-  while (!ending && performance.now() - heardAt < silenceMs)
+  while (!ending && performance.now() - answeredAt < silenceMs)
     await new Promise((resolve) => setTimeout(resolve, 5));
   socket.destroy();
   return ending ?? 'silence';
 }
 
-/** Counts of what became of the broken streams. */
+/** Count of broken streams by outcome. */
 export type Endings = Readonly<Record<Ending, number>>;
 
 /**
- * Breaks a recorded stream `cases` times, each case by its own number and `seed`.
- * @throws Error when a host does not take in a sound VM after broken ones
+ * Breaks a recorded stream while `more` returns true. A case depends only on its number and `seed`.
+ * @throws Error when the host does not accept a valid VM after broken ones
  */
 export async function fuzzMigration(
   viommu: string,
@@ -150,37 +154,38 @@ export async function fuzzMigration(
   more: (number: number) => boolean,
 ): Promise<Endings> {
   const endings = { migrationFailed: 0, migrationRunning: 0, silence: 0, closed: 0 };
-  await withHosts({ viommu, timeoutMs: SCRIPT_MS }, async ({ sockets, start, heard }) => {
+  await withHosts({ viommu, timeoutMs: SCRIPT_MS }, async ({ sockets, start, received }) => {
     const path = sockets[1] as string;
     start(1);
     await until(() => existsSync(path), 'the host');
-    const results = () => heard[1]?.results ?? [];
-    const sound = async (after: number) => {
+    const results = () => received[1]?.results ?? [];
+    const expectAccepted = async (after: number) => {
       const before = results().length;
       let ending: Ending = 'silence';
-      const deadline = performance.now() + ROOM_MS;
+      const deadline = performance.now() + CAPACITY_MS;
       while (ending !== 'migrationRunning' && performance.now() < deadline) {
-        ending = await say(path, frames, SOUND_SILENCE_MS);
-        await new Promise((resolve) => setTimeout(resolve, ROOM_POLL_MS));
+        ending = await sendStream(path, frames, VALID_SILENCE_MS);
+        await new Promise((resolve) => setTimeout(resolve, CAPACITY_POLL_MS));
       }
-      if (ending !== 'migrationRunning') throw new Error(`after case ${after} a sound VM: ${ending}`);
-      await until(() => results().length > before, `the end of the sound VM after case ${after}`);
+      if (ending !== 'migrationRunning')
+        throw new Error(`case ${after}: the next valid VM is not accepted: ${ending}`);
+      await until(() => results().length > before, `the end of the valid VM after case ${after}`);
       const { scriptError, failures } = results().at(-1)?.result ?? {};
       if (scriptError !== '' || failures?.length !== 0)
-        throw new Error(`after case ${after} a sound VM: ${scriptError} ${failures}`);
+        throw new Error(`case ${after}: the next valid VM fails: ${scriptError} ${failures}`);
     };
     for (let number = 0; more(number); number++) {
       const prng = new Prng(seed + number * 7919);
       const mutate = MUTATIONS[MUTATION_NAMES[number % MUTATION_NAMES.length] as string] as Mutation;
       const running = results().length;
-      const ending = await say(path, mutate([...frames], prng));
+      const ending = await sendStream(path, mutate([...frames], prng));
       endings[ending]++;
-      // It runs, broken or not: its script ends by itself or by its time limit.
+      // The VM runs, broken or not. Its script ends by itself or by its time limit.
       if (ending === 'migrationRunning')
         await until(() => results().length > running, `the end of the VM of case ${number}`);
-      if (number % SOUND_EVERY === SOUND_EVERY - 1) await sound(number);
+      if (number % VALID_EVERY === VALID_EVERY - 1) await expectAccepted(number);
     }
-    await sound(-1);
+    await expectAccepted(-1);
   });
   return endings;
 }

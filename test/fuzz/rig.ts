@@ -1,6 +1,6 @@
 /**
- * The world around a fuzzed vIOMMU: metered guest RAM, devices with real containers and pin tables, and what must hold
- * whatever the guest writes.
+ * Environment of a fuzzed vIOMMU: metered guest RAM, devices with real containers and pin tables, and the invariants that
+ * hold whatever the guest writes.
  */
 import { Prng, yieldTurn } from '#host';
 import { ContainerNotifier } from '../../src/coordinator/vm/container-notifier.ts';
@@ -8,9 +8,9 @@ import type { Hpa, Iova } from '../../src/memory/address.ts';
 import { GuestRam } from '../../src/memory/guest-ram.ts';
 import { HPA_BASE } from '../../src/memory/host-memory.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
+import type { Completion } from '../../src/platform/completion.ts';
 import { Container } from '../../src/vfio/container.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import type { Completion } from '../../src/viommu/completion.ts';
 import type { IovaRange, TranslationVisitor } from '../../src/viommu/notifier.ts';
 import type { DmaFaultRecord, VIommu } from '../../src/viommu/viommu.ts';
 import { WALK_ENTRY_LIMIT } from '../../src/viommu/vtd/page-tables.ts';
@@ -20,23 +20,23 @@ export const PAGE = 4096;
 const MIB = 2 ** 20;
 export const RAM_BELOW = 2 * MIB;
 export const RAM_ABOVE = 2 * MIB;
-/** Mappings of one container, and nodes of its pin table: small, so that limits are met. */
+/** Limits of one container's mappings and of its pin table's nodes. They are small so that cases reach them. */
 const ENTRY_LIMIT = 512;
 const TABLE_NODES = 48;
-/** Requester IDs that a case plugs. */
+/** Requester IDs of the devices of a case. */
 export const DEVICES: readonly number[] = [0x0008, 0x0108, 0x0110, 0x01f8];
-/** Devices of a case, those that were unplugged included. */
+/** Maximum count of plugged devices per case, unplugged ones included. */
 const PLUG_LIMIT = 8;
-/** Turns of the event loop until everything that is pending must have ended. */
+/** Turns of the event loop within which all pending work must end. */
 const TURN_LIMIT = 20_000;
-/** Work of one walk over the tables of one device: its entries, and a look at each mapping that is held. */
+/** Maximum work of one walk over the tables of one device: its entries, and a visit of each held mapping. */
 const WALK_WORK = 2 * WALK_ENTRY_LIMIT + 32 * ENTRY_LIMIT;
-/** Beyond this a step is taken for endless. */
+/** A step with more work counts as endless. */
 const ENDLESS_WORK = 2 ** 30;
 
 const ZEROS = new Uint8Array(Math.max(RAM_BELOW, RAM_ABOVE));
 
-/** Thrown when something does not hold. */
+/** Thrown when an invariant is violated. */
 export class FuzzFailure extends Error {
   override name = 'FuzzFailure';
 }
@@ -45,7 +45,7 @@ export function hold(condition: boolean, what: string): void {
   if (!condition) throw new FuzzFailure(what);
 }
 
-/** Words of RAM that the model reads, and calls to the notifiers. */
+/** Counts the words of RAM that the model reads and its calls to the notifiers. */
 class Meter {
   work = 0;
 
@@ -74,7 +74,7 @@ export class MeteredRam extends GuestRam {
   }
 }
 
-/** A container's notifier whose removals may take a turn longer, as those of pinned pages do. */
+/** Container notifier whose removals can take one more turn, as removals of pinned pages do. */
 class SlowNotifier extends ContainerNotifier {
   slow = false;
   readonly #meter: Meter;
@@ -105,7 +105,7 @@ class SlowNotifier extends ContainerNotifier {
   }
 }
 
-/** What a world gives a model: its RAM, and whoever wants to know of what it sends. */
+/** Environment that a world passes to a model: RAM and the receivers of its messages. */
 export interface Given {
   readonly ram: GuestRam;
   readonly onFault?: (record: DmaFaultRecord) => void;
@@ -120,7 +120,7 @@ interface FuzzDevice {
   readonly table: PinTableWriter;
 }
 
-/** What outlives a case: RAM and pin tables, which a case gives back as it found them. */
+/** RAM and pin tables, reused by all cases. A case returns them in their initial state. */
 export class Rig {
   readonly ram = new MeteredRam(GuestRam.allocate(HPA_BASE as Hpa, RAM_BELOW, RAM_ABOVE, new Prng(1)).handle);
   readonly #tables: PinTableWriter[] = [];
@@ -134,7 +134,7 @@ export class Rig {
 /** One case's world. */
 export class World {
   readonly ram: GuestRam;
-  /** The same RAM for whoever makes the garbage: not metered. */
+  /** The same RAM without a meter, for the writes of the fuzzed guest. */
   readonly guest: GuestRam;
   readonly draw: Draw;
   readonly digest = new Digest();
@@ -153,17 +153,17 @@ export class World {
     this.#tables = tables;
   }
 
-  /** The IDs that are plugged in now. */
+  /** IDs of the devices that are plugged in. */
   get plugged(): number[] {
     return [...this.#plugged.keys()];
   }
 
-  /** The model of this world's case. */
+  /** Creates the model of this case. */
   make<Model extends VIommu>(build: (given: Given) => Model): Model {
     return build({ ram: this.ram });
   }
 
-  /** A GPA of a page: mostly of RAM below or above 4 GiB. */
+  /** Returns the GPA of a page, mostly of RAM below or above 4 GiB. */
   page(): number {
     const { draw } = this;
     if (draw.chance(80)) return draw.below(RAM_BELOW / PAGE) * PAGE;
@@ -187,12 +187,12 @@ export class World {
     if (this.#plugged.delete(requesterId)) iommu.detach(requesterId);
   }
 
-  /** Lets the removals of all devices take a turn, or none. */
+  /** Makes the removals of all devices take one more turn, or none. */
   setSlow(slow: boolean): void {
     for (const { notifier } of this.#devices) notifier.slow = slow;
   }
 
-  /** Takes over what a step has caused. */
+  /** Tracks work that a step has started. */
   track(work: Promise<unknown> | undefined): void {
     if (!work) return;
     this.#pending++;
@@ -205,7 +205,12 @@ export class World {
     );
   }
 
-  /** Runs one step. `walks` tells how many walks per device the model has made so far. */
+  /** Writes the low bytes of `value` to a register and tracks the completion. */
+  write(iommu: VIommu, offset: number, size: number, value: bigint): void {
+    this.track(iommu.writeRegister(offset, size, BigInt.asUintN(8 * size, value)));
+  }
+
+  /** Runs one step. `walks` returns how many walks per device the model has made so far. */
   async step(act: () => void, walks: () => number, settle: boolean): Promise<void> {
     const before = walks();
     this.#meter.work = 0;
@@ -223,14 +228,14 @@ export class World {
     }
   }
 
-  /** One access of a device, its answer into the digest. */
+  /** Translates one access of a device and adds the answer to the digest. */
   translate(iommu: VIommu, requesterId: number, iova: number, write: boolean): void {
     const answer = iommu.translate(requesterId, iova as Iova, write);
     this.digest.add(answer.ok ? answer.gpa : -1 - answer.reason);
     if (answer.ok) hold(answer.gpa >= 0 && answer.perm <= 3, `translated to ${answer.gpa}, ${answer.perm}`);
   }
 
-  /** Every container holds RAM, in order, without overlap and within its limit. */
+  /** Checks that every container maps only RAM, in order, without overlap and within its limit. */
   check(): void {
     for (const { container, space, notifier } of this.#devices) {
       hold(container.liveMappings <= ENTRY_LIMIT, `${container.liveMappings} mappings are live`);
@@ -249,7 +254,7 @@ export class World {
     }
   }
 
-  /** Compares a device with its tables: with garbage nothing is promised but that it ends. */
+  /** Audits a device against its tables. With garbage in the tables only termination is guaranteed. */
   audit(requesterId: number): void {
     for (const { iova, size } of this.#plugged.get(requesterId)?.space.audit() ?? []) {
       this.digest.add(iova);
@@ -257,7 +262,7 @@ export class World {
     }
   }
 
-  /** Everything has ended; nothing is left in the pin tables. */
+  /** Settles, checks that unmapAll leaves the pin tables empty, and returns the digest. */
   async close(): Promise<string> {
     await this.settle();
     if (this.#failure !== undefined) throw this.#failure;

@@ -1,9 +1,10 @@
 /**
- * sPAPR: hypercalls and RTAS calls, made directly and through the call page, with any arguments.
+ * sPAPR fuzz case: hypercalls and RTAS calls with arbitrary arguments, made directly and through the call page.
  */
 import * as spapr from '../../src/abi/spapr.ts';
 import type { HypercallResult } from '../../src/viommu/spapr/hypercalls.ts';
 import { type RtasReturn, SpaprIommu } from '../../src/viommu/spapr/iommu.ts';
+import { type FuzzProgram, runProgram, type Step } from './case.ts';
 import { DEVICES, hold, PAGE, type World } from './rig.ts';
 
 const LIST = 16 * PAGE;
@@ -32,14 +33,12 @@ const SHIFTS = [12, 16, 21, 24, 13, 0];
 const SMALL_WINDOW = 2 ** 24;
 const DYNAMIC = 2 ** 47;
 
-export async function spaprCase(world: World): Promise<void> {
-  await new SpaprCase(world).run();
-}
+export const spaprCase = (world: World): Promise<void> => runProgram(world, new SpaprCase(world));
 
-class SpaprCase {
+class SpaprCase implements FuzzProgram {
   readonly #world: World;
-  readonly #iommu: SpaprIommu;
-  /** Where windows begin. */
+  readonly iommu: SpaprIommu;
+  /** Start addresses of windows. */
   readonly #starts: readonly number[];
 
   constructor(world: World) {
@@ -60,20 +59,12 @@ class SpaprCase {
       quirks: draw.chance(65) ? 'spec' : 'qemu',
       liveTceLimit: LIVE_TCES,
     } as const;
-    this.#iommu = world.make((given) => new SpaprIommu({ ...options, ...given }));
+    this.iommu = world.make((given) => new SpaprIommu({ ...options, ...given }));
   }
 
-  async run(): Promise<void> {
-    const { draw } = this.#world;
-    for (const id of DEVICES) if (draw.chance(60)) this.#world.plug(this.#iommu, id);
-    const steps = 1 + draw.below(STEPS);
-    for (let i = 0; i < steps; i++) {
-      await this.#step(draw.one(this.#steps));
-      this.#observe();
-    }
-  }
-
-  readonly #steps: readonly (() => void)[] = [
+  readonly stepLimit = STEPS;
+  readonly startSteps: readonly Step[] = [];
+  readonly steps: readonly Step[] = [
     () => this.#hypercall(),
     () => this.#hypercall(),
     () => this.#hypercall(),
@@ -84,17 +75,9 @@ class SpaprCase {
     () => this.#access(),
     () => this.#rtas(),
     () => this.#rtasByBlock(),
-    () => this.#plugSome(),
-    () => this.#world.setSlow(this.#world.draw.chance(50)),
-    () => this.#auditOne(),
   ];
 
-  #step(act: () => void): Promise<void> {
-    const { draw } = this.#world;
-    return this.#world.step(act, () => this.#iommu.counters.hypercalls, draw.chance(80));
-  }
-
-  /** A bus address: mostly near where a window begins. */
+  /** Returns a bus address, mostly near the start of a window. */
   #ioba(): bigint {
     const { draw } = this.#world;
     if (draw.chance(10)) return draw.wide();
@@ -108,7 +91,7 @@ class SpaprCase {
     return draw.chance(90) ? BigInt(this.#world.page()) | BigInt(draw.below(4)) : draw.wide();
   }
 
-  /** The opcode and its arguments; the list of an indirect call is filled. */
+  /** Returns an opcode and its arguments. Fills the list of an indirect call. */
   #call(): readonly [opcode: number, args: bigint[]] {
     const { draw } = this.#world;
     const opcode = draw.chance(97) ? draw.one(OPCODES) : draw.word();
@@ -129,7 +112,7 @@ class SpaprCase {
 
   #hypercall(): void {
     const [opcode, args] = this.#call();
-    this.#await(this.#iommu.hypercall(opcode, args), ({ ret, out }) => this.#answer(ret, out));
+    this.#await(this.iommu.hypercall(opcode, args), ({ ret, out }) => this.#answer(ret, out));
   }
 
   #hypercallByPage(): void {
@@ -142,14 +125,13 @@ class SpaprCase {
   #ring(slot: number, opcode: number, args: readonly bigint[]): void {
     const { draw, digest } = this.#world;
     const base = spapr.CALL_SLOT_BASE + slot * spapr.CALL_SLOT_BYTES;
-    const write = (at: number, value: bigint) =>
-      this.#world.track(this.#iommu.writeRegister(base + at, 8, BigInt.asUintN(64, value)));
+    const write = (at: number, value: bigint) => this.#world.write(this.iommu, base + at, 8, value);
     write(spapr.CALL_OPCODE, BigInt(opcode));
     for (const [i, arg] of args.entries()) write(spapr.CALL_ARG0 + 8 * i, arg);
     write(spapr.CALL_RECORD, draw.chance(90) ? BigInt(RECORDS + 32 * slot) : draw.wide());
     write(spapr.CALL_DOORBELL, draw.wide());
-    digest.addWide(this.#iommu.readRegister(base + spapr.CALL_RET, 8));
-    digest.addWide(this.#iommu.readRegister(base + spapr.CALL_DONE, 8));
+    digest.addWide(this.iommu.readRegister(base + spapr.CALL_RET, 8));
+    digest.addWide(this.iommu.readRegister(base + spapr.CALL_DONE, 8));
   }
 
   #rtasArgs(): number[] {
@@ -165,7 +147,7 @@ class SpaprCase {
 
   #rtas(): void {
     const { draw } = this.#world;
-    const done = this.#iommu.rtas(draw.one(RTAS_NAMES), this.#rtasArgs(), draw.one([1, 1, 4, 4, 5, 6, 0]));
+    const done = this.iommu.rtas(draw.one(RTAS_NAMES), this.#rtasArgs(), draw.one([1, 1, 4, 4, 5, 6, 0]));
     this.#await<RtasReturn>(done, ({ ret, status, rets }) =>
       this.#answer(ret, [status, ...rets].map(BigInt)),
     );
@@ -182,7 +164,7 @@ class SpaprCase {
     guest.write(BLOCK, new Uint8Array(block.buffer));
     const at = draw.chance(93) ? BigInt(BLOCK) : draw.wide();
     if (draw.chance(50)) this.#ring(draw.below(spapr.CALL_SLOTS), spapr.H_RTAS, [at]);
-    else this.#await(this.#iommu.hypercall(spapr.H_RTAS, [at]), ({ ret, out }) => this.#answer(ret, out));
+    else this.#await(this.iommu.hypercall(spapr.H_RTAS, [at]), ({ ret, out }) => this.#answer(ret, out));
     for (let i = 0; i < spapr.RTAS_WORD_LIMIT; i++) this.#world.digest.add(guest.read32(BLOCK + 4 * i));
   }
 
@@ -190,26 +172,14 @@ class SpaprCase {
     const { draw, digest } = this.#world;
     const offset = draw.chance(70) ? 8 * draw.below(0x130) : draw.below(2 * PAGE);
     const size = draw.one([1, 2, 4, 8]);
-    this.#world.track(this.#iommu.writeRegister(offset, size, BigInt.asUintN(8 * size, draw.wide())));
-    digest.addWide(this.#iommu.readRegister(offset, size));
+    this.#world.write(this.iommu, offset, size, draw.wide());
+    digest.addWide(this.iommu.readRegister(offset, size));
   }
 
   #access(): void {
     const { draw } = this.#world;
     for (let left = 4; left > 0; left--)
-      this.#world.translate(this.#iommu, draw.one(DEVICES), Number(this.#ioba()), draw.chance(50));
-  }
-
-  #plugSome(): void {
-    const { draw } = this.#world;
-    const id = draw.one(DEVICES);
-    if (draw.chance(60)) this.#world.plug(this.#iommu, id);
-    else this.#world.unplug(this.#iommu, id);
-  }
-
-  #auditOne(): void {
-    this.#world.check();
-    for (const id of this.#world.plugged.slice(0, 1)) this.#world.audit(id);
+      this.#world.translate(this.iommu, draw.one(DEVICES), Number(this.#ioba()), draw.chance(50));
   }
 
   #answer(ret: bigint, out: readonly bigint[]): void {
@@ -222,8 +192,12 @@ class SpaprCase {
     else answered(done);
   }
 
-  #observe(): void {
-    const { liveTces, counters, bridges } = this.#iommu;
+  walks(): number {
+    return this.iommu.counters.hypercalls;
+  }
+
+  observe(): void {
+    const { liveTces, counters, bridges } = this.iommu;
     const { digest } = this.#world;
     hold(liveTces >= 0 && liveTces <= LIVE_TCES, `${liveTces} TCEs are live; at most ${LIVE_TCES}`);
     digest.add(liveTces);

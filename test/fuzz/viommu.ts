@@ -1,5 +1,5 @@
 /**
- * The vIOMMUs under garbage: case after case, each of a seed and a number alone.
+ * Runs fuzz cases against the vIOMMUs. A case depends only on the seed and its number.
  */
 import { Digest } from './draw.ts';
 import { Rig, type World } from './rig.ts';
@@ -17,7 +17,7 @@ export const KINDS = {
 export type Kind = keyof typeof KINDS;
 export const KIND_NAMES = Object.keys(KINDS) as Kind[];
 
-/** Every so many cases run twice, and must give the same digest. */
+/** One case in this many runs twice and must return the same digest. */
 export const TWICE_EVERY = 16;
 const CASE_STRIDE = 0x9e37_79b1;
 
@@ -33,7 +33,7 @@ export interface Outcome {
   readonly digest: string;
 }
 
-/** One case; its digest. @throws FuzzFailure, or whatever the model throws */
+/** Runs one case and returns its digest. @throws FuzzFailure, or any error of the model */
 export async function runCase(rig: Rig, kind: Kind, seed: number, number: number): Promise<string> {
   const lane = KIND_NAMES.indexOf(kind) + 1;
   const world = rig.open(Math.imul(seed ^ Math.imul(number, CASE_STRIDE), 2 * lane + 1));
@@ -41,7 +41,7 @@ export async function runCase(rig: Rig, kind: Kind, seed: number, number: number
   return world.close();
 }
 
-/** Cases `first`, `first` + 1, … of every kind in turn, as long as `more` says so. */
+/** Runs cases `first`, `first` + 1, … of every kind in turn while `more` returns true. */
 export async function fuzz(
   kinds: readonly Kind[],
   seed: number,
@@ -58,7 +58,7 @@ export async function fuzz(
         const once = await runCase(rig, kind, seed, number);
         if (number % TWICE_EVERY === 0) {
           const again = await runCase(rig, kind, seed, number);
-          if (again !== once) throw new Error(`digest ${once}, and ${again} the second time`);
+          if (again !== once) throw new Error(`digest ${once}, but ${again} in the second run`);
         }
         digest.addWide(BigInt(`0x${once}`));
         passed++;

@@ -1,11 +1,11 @@
 /**
- * virtio-iommu: requests, chains, rings, registers and configuration, valid or nearly so.
+ * virtio-iommu fuzz case: valid and nearly valid requests, chains, rings, registers and configuration.
  */
-
 import * as virtio from '../../src/abi/virtio.ts';
 import * as format from '../../src/abi/virtio-iommu.ts';
 import { attachRequest } from '../../src/guest/iommu/virtio/requests.ts';
 import { VirtioIommu } from '../../src/viommu/virtio/iommu.ts';
+import { type FuzzProgram, runProgram, type Step } from './case.ts';
 import { DEVICES, hold, PAGE, type World } from './rig.ts';
 
 const RINGS = [16 * PAGE, 20 * PAGE];
@@ -38,14 +38,12 @@ const REQUEST_BYTES: Readonly<Record<number, number>> = {
 const LIVE_STATUS =
   virtio.STATUS_ACKNOWLEDGE | virtio.STATUS_DRIVER | virtio.STATUS_FEATURES_OK | virtio.STATUS_DRIVER_OK;
 
-export async function virtioCase(world: World): Promise<void> {
-  await new VirtioCase(world).run();
-}
+export const virtioCase = (world: World): Promise<void> => runProgram(world, new VirtioCase(world));
 
-class VirtioCase {
+class VirtioCase implements FuzzProgram {
   readonly #world: World;
-  readonly #iommu: VirtioIommu;
-  /** Entries made available, by queue. */
+  readonly iommu: VirtioIommu;
+  /** Count of available entries, by queue. */
   readonly #offered = [0, 0];
   #slot = 0;
 
@@ -61,22 +59,12 @@ class VirtioCase {
       probeSize: draw.one([0, 24, 512]),
       functions: [0x0300],
     } as const;
-    this.#iommu = world.make((given) => new VirtioIommu({ ...options, ...given }));
+    this.iommu = world.make((given) => new VirtioIommu({ ...options, ...given }));
   }
 
-  async run(): Promise<void> {
-    const { draw } = this.#world;
-    for (const id of DEVICES) if (draw.chance(60)) this.#world.plug(this.#iommu, id);
-    await this.#step(() => this.#start());
-    await this.#step(() => this.#attachAll());
-    const steps = 1 + draw.below(STEPS);
-    for (let i = 0; i < steps; i++) {
-      await this.#step(draw.one(this.#steps));
-      this.#observe();
-    }
-  }
-
-  readonly #steps: readonly (() => void)[] = [
+  readonly stepLimit = STEPS;
+  readonly startSteps: readonly Step[] = [() => this.#start(), () => this.#attachAll()];
+  readonly steps: readonly Step[] = [
     () => this.#request(),
     () => this.#request(),
     () => this.#request(),
@@ -90,15 +78,7 @@ class VirtioCase {
     () => this.#writeAny(),
     () => this.#writeBypass(),
     () => this.#restart(),
-    () => this.#plugSome(),
-    () => this.#world.setSlow(this.#world.draw.chance(50)),
-    () => this.#auditOne(),
   ];
-
-  #step(act: () => void): Promise<void> {
-    const { draw } = this.#world;
-    return this.#world.step(act, () => this.#iommu.counters.requests, draw.chance(80));
-  }
 
   #start(): void {
     const { draw } = this.#world;
@@ -134,7 +114,7 @@ class VirtioCase {
   #restart(): void {
     if (this.#world.draw.chance(50)) return;
     if (this.#world.draw.chance(80)) this.#word(virtio.STATUS_REG, 0);
-    else this.#world.track(this.#iommu.systemReset());
+    else this.#world.track(this.iommu.systemReset());
     this.#start();
     this.#attachAll();
   }
@@ -155,7 +135,7 @@ class VirtioCase {
     this.#word(virtio.QUEUE_NOTIFY_REG, 0);
   }
 
-  /** A request's bytes: valid, or with a field, a bit or its length wrong. */
+  /** Returns a request's bytes: valid, or with an invalid field, bit or length. */
   #bytes(): Uint8Array {
     const { draw } = this.#world;
     const type = draw.chance(95) ? draw.one(TYPES) : draw.below(256);
@@ -185,7 +165,7 @@ class VirtioCase {
     view.setUint32(32, draw.chance(90) ? 1 + draw.below(3) : draw.below(8), true);
   }
 
-  /** A chain for these bytes and an answer; its head. Sometimes in pieces, indirect, or without sense. */
+  /** Writes a chain for these bytes and an answer; returns its head. It may be split, indirect or invalid. */
   #describe(bytes: Uint8Array): number {
     const { draw, guest } = this.#world;
     const slot = this.#slot;
@@ -254,8 +234,8 @@ class VirtioCase {
     const { draw, digest } = this.#world;
     for (let left = 3; left > 0; left--) {
       const id = draw.one(DEVICES);
-      this.#world.translate(this.#iommu, id, draw.below(72 * PAGE), draw.chance(50));
-      const wide = this.#iommu.translateWide(id, draw.wide(), draw.chance(50));
+      this.#world.translate(this.iommu, id, draw.below(72 * PAGE), draw.chance(50));
+      const wide = this.iommu.translateWide(id, draw.wide(), draw.chance(50));
       digest.addWide(wide.ok ? wide.gpa : BigInt(-1 - wide.reason));
     }
   }
@@ -271,45 +251,37 @@ class VirtioCase {
     const { draw } = this.#world;
     const offset = draw.chance(60) ? 4 * draw.below(0x4c) : draw.below(2 * PAGE);
     const size = draw.one([1, 2, 4, 4, 4, 8]);
-    this.#world.track(this.#iommu.writeRegister(offset, size, BigInt.asUintN(8 * size, draw.wide())));
-    this.#world.digest.addWide(this.#iommu.readRegister(offset, size));
+    this.#world.write(this.iommu, offset, size, draw.wide());
+    this.#world.digest.addWide(this.iommu.readRegister(offset, size));
   }
 
   #writeBypass(): void {
     const { draw } = this.#world;
     const value = BigInt(draw.chance(95) ? draw.below(2) : draw.below(256));
     const at = virtio.CONFIG_REG + format.CONFIG_BYPASS;
-    this.#world.track(this.#iommu.writeRegister(at, 1, value));
+    this.#world.write(this.iommu, at, 1, value);
   }
 
-  #plugSome(): void {
-    const { draw } = this.#world;
-    const id = draw.one(DEVICES);
-    if (draw.chance(60)) this.#world.plug(this.#iommu, id);
-    else this.#world.unplug(this.#iommu, id);
+  walks(): number {
+    return this.iommu.counters.requests;
   }
 
-  #auditOne(): void {
-    this.#world.check();
-    for (const id of this.#world.plugged.slice(0, 1)) this.#world.audit(id);
-  }
-
-  #observe(): void {
+  observe(): void {
     const { digest, guest } = this.#world;
     const domains = new Set(
-      DEVICES.map((id) => this.#iommu.domainOf(id)).filter((domain) => domain !== undefined),
+      DEVICES.map((id) => this.iommu.domainOf(id)).filter((domain) => domain !== undefined),
     );
     let mappings = 0;
     for (const domain of domains) mappings += domain.size;
     hold(mappings <= MAPPING_LIMIT, `${mappings} mappings in domains; at most ${MAPPING_LIMIT}`);
     digest.add(mappings);
-    digest.addWide(this.#iommu.readRegister(virtio.STATUS_REG, 4));
+    digest.addWide(this.iommu.readRegister(virtio.STATUS_REG, 4));
     digest.add(guest.read32(RINGS[0]! + USED));
     digest.add(guest.read32(BUFFERS + ((this.#slot + ENTRIES - 1) % (ENTRIES / 4)) * BUFFER_BYTES + 128));
-    for (const count of Object.values(this.#iommu.counters)) digest.add(count);
+    for (const count of Object.values(this.iommu.counters)) digest.add(count);
   }
 
   #word(offset: number, value: number): void {
-    this.#world.track(this.#iommu.writeRegister(offset, 4, BigInt(value >>> 0)));
+    this.#world.write(this.iommu, offset, 4, BigInt(value));
   }
 }

@@ -1,8 +1,9 @@
 /**
- * VT-d: tables, descriptors and registers that are valid, nearly valid, or garbage.
+ * VT-d fuzz case: valid, nearly valid and garbage tables, descriptors and registers.
  */
 import * as vtd from '../../src/abi/vtd.ts';
 import { IntelIommu } from '../../src/viommu/vtd/iommu.ts';
+import { type FuzzProgram, runProgram, type Step } from './case.ts';
 import { DEVICES, PAGE, type World } from './rig.ts';
 
 const ROOT = 16 * PAGE;
@@ -12,9 +13,9 @@ const PASID_TABLES = [21 * PAGE, 22 * PAGE];
 const STATUS = 23 * PAGE;
 const TABLES = Array.from({ length: 12 }, (_, i) => (24 + i) * PAGE);
 const QUEUE = 48 * PAGE;
-/** Where garbage goes: all that is above, and a queue of 16 pages. */
+/** Pages that receive garbage: the tables above and a queue of 16 pages. */
 const STRUCTURE_PAGES = 48;
-/** Indices that tables use and addresses visit. */
+/** Table indices that entries and addresses use. */
 const INDICES = [0, 1, 2, 3, 4, 255, 256, 511];
 const DOMAINS = [0, 1, 2, 3, 0xffff];
 const STEPS = 24;
@@ -40,15 +41,13 @@ const REGISTERS = [
 ];
 const SIZES = [1, 2, 4, 8];
 
-export async function vtdCase(world: World, scalable: boolean): Promise<void> {
-  const fuzzed = new VtdCase(world, scalable);
-  await fuzzed.run();
-}
+export const vtdCase = (world: World, scalable: boolean): Promise<void> =>
+  runProgram(world, new VtdCase(world, scalable));
 
-class VtdCase {
+class VtdCase implements FuzzProgram {
   readonly #world: World;
   readonly #scalable: boolean;
-  readonly #iommu: IntelIommu;
+  readonly iommu: IntelIommu;
   readonly #width: 39 | 48;
   #tail = 0;
 
@@ -68,22 +67,13 @@ class VtdCase {
       deviceIotlb: draw.chance(30),
       quirks: draw.chance(75) ? 'spec' : 'qemu',
     } as const;
-    this.#iommu = world.make((given) => new IntelIommu({ ...options, ...given }));
-  }
-
-  async run(): Promise<void> {
-    const { draw } = this.#world;
+    this.iommu = world.make((given) => new IntelIommu({ ...options, ...given }));
     this.#build();
-    for (const id of DEVICES) if (draw.chance(60)) this.#world.plug(this.#iommu, id);
-    await this.#step(() => this.#start());
-    const steps = 1 + draw.below(STEPS);
-    for (let i = 0; i < steps; i++) {
-      await this.#step(draw.one(this.#steps));
-      this.#observe();
-    }
   }
 
-  readonly #steps: readonly (() => void)[] = [
+  readonly stepLimit = STEPS;
+  readonly startSteps: readonly Step[] = [() => this.#start()];
+  readonly steps: readonly Step[] = [
     () => this.#damage(),
     () => this.#damage(),
     () => this.#build(),
@@ -97,15 +87,7 @@ class VtdCase {
     () => this.#writeAny(),
     () => this.#writeAny(),
     () => this.#recover(),
-    () => this.#plugSome(),
-    () => this.#world.setSlow(this.#world.draw.chance(50)),
-    () => this.#auditOne(),
   ];
-
-  #step(act: () => void): Promise<void> {
-    const walks = () => this.#iommu.counters.invalidations;
-    return this.#world.step(act, walks, this.#world.draw.chance(80));
-  }
 
   #start(): void {
     const { draw } = this.#world;
@@ -118,7 +100,7 @@ class VtdCase {
     if (draw.chance(90)) this.#write(vtd.GCMD_REG, 4, BigInt((vtd.GCMD_QIE | vtd.GCMD_TE) >>> 0));
   }
 
-  /** Valid tables of a random shape, over what was there. */
+  /** Builds valid tables of a random shape over the old ones. */
   #build(): void {
     const { draw } = this.#world;
     for (const [bus, table] of CONTEXTS.entries()) {
@@ -179,7 +161,7 @@ class VtdCase {
     this.#pair(at, (leaf % 2 ** 32) + flags + (size === PAGE ? 0 : vtd.SL_PS), Math.floor(leaf / 2 ** 32));
   }
 
-  /** Flipped bits, random words, copied entries and pointers to wherever. */
+  /** Flips bits, writes random words, copies entries and adds self-references. */
   #damage(): void {
     const { draw, guest } = this.#world;
     for (let left = 1 + draw.below(6); left > 0; left--) {
@@ -193,7 +175,7 @@ class VtdCase {
     }
   }
 
-  /** A word of the tables; mostly one that is in use. */
+  /** Returns the address of a table word, mostly one in use. */
   #somewhere(): number {
     const { draw } = this.#world;
     const choice = draw.below(6);
@@ -205,10 +187,10 @@ class VtdCase {
     return ROOT + draw.below((STRUCTURE_PAGES * PAGE) / 4) * 4;
   }
 
-  /** Descriptors, a tail, and whatever comes of it. */
+  /** Writes descriptors and the tail register. */
   #submit(): void {
     const { draw, guest } = this.#world;
-    const iqa = this.#iommu.readRegister(vtd.IQA_REG, 8);
+    const iqa = this.iommu.readRegister(vtd.IQA_REG, 8);
     const bytes = (iqa & vtd.IQA_DW) !== 0n ? vtd.QI_WIDE_DESCRIPTOR_BYTES : vtd.QI_DESCRIPTOR_BYTES;
     const size = vtd.QI_MIN_BYTES * 2 ** Number(iqa & vtd.IQA_QS_MASK);
     for (let left = draw.below(DESCRIPTORS); left >= 0; left--) {
@@ -253,7 +235,7 @@ class VtdCase {
     }
   }
 
-  /** An address whose indices the tables use, or any. */
+  /** Returns an address whose indices the tables use, or any address. */
   #iova(): number {
     const { draw } = this.#world;
     if (draw.chance(15)) return Number(draw.wide());
@@ -265,12 +247,12 @@ class VtdCase {
   #access(): void {
     const { draw } = this.#world;
     for (let left = 4; left > 0; left--)
-      this.#world.translate(this.#iommu, draw.one(DEVICES), this.#iova(), draw.chance(50));
+      this.#world.translate(this.iommu, draw.one(DEVICES), this.#iova(), draw.chance(50));
   }
 
   #command(): void {
     const { draw } = this.#world;
-    const status = Number(this.#iommu.readRegister(vtd.GSTS_REG, 4)) & ~vtd.GSTS_ONE_SHOT;
+    const status = Number(this.iommu.readRegister(vtd.GSTS_REG, 4)) & ~vtd.GSTS_ONE_SHOT;
     if (draw.chance(30)) this.#write(vtd.RTADDR_REG, 8, BigInt(ROOT) | BigInt(draw.one([0, 0x400, 0x800])));
     this.#write(vtd.GCMD_REG, 4, BigInt((status ^ draw.one(COMMANDS)) >>> 0));
   }
@@ -293,7 +275,7 @@ class VtdCase {
     this.#write(offset, draw.one(SIZES), draw.wide());
   }
 
-  /** As a driver after an error: clears faults, moves the tail to the head, starts again. */
+  /** Recovers as a driver does after an error: clears faults, resets the tail, restarts. */
   #recover(): void {
     this.#write(vtd.FRCD_HI_REG, 8, vtd.FRCD.F);
     this.#write(vtd.FSTS_REG, 4, 0x7fn);
@@ -305,28 +287,20 @@ class VtdCase {
     }
   }
 
-  #plugSome(): void {
-    const { draw } = this.#world;
-    const id = draw.one(DEVICES);
-    if (draw.chance(60)) this.#world.plug(this.#iommu, id);
-    else this.#world.unplug(this.#iommu, id);
+  walks(): number {
+    return this.iommu.counters.invalidations;
   }
 
-  #auditOne(): void {
-    this.#world.check();
-    for (const id of this.#world.plugged.slice(0, 1)) this.#world.audit(id);
-  }
-
-  #observe(): void {
+  observe(): void {
     const { digest, draw, guest } = this.#world;
-    digest.addWide(this.#iommu.readRegister(draw.one(REGISTERS), 8));
-    digest.addWide(this.#iommu.readRegister(vtd.GSTS_REG, 4));
+    digest.addWide(this.iommu.readRegister(draw.one(REGISTERS), 8));
+    digest.addWide(this.iommu.readRegister(vtd.GSTS_REG, 4));
     digest.add(guest.read32(STATUS));
-    for (const count of Object.values(this.#iommu.counters)) digest.add(count);
+    for (const count of Object.values(this.iommu.counters)) digest.add(count);
   }
 
   #write(offset: number, size: number, value: bigint): void {
-    this.#world.track(this.#iommu.writeRegister(offset, size, BigInt.asUintN(8 * size, value)));
+    this.#world.write(this.iommu, offset, size, value);
   }
 
   #pair(at: number, low: number, high: number): void {
