@@ -3,7 +3,7 @@
  */
 import { alignDown, hex, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
-import { type NumberRun, numbersOf, runsOf } from './run-length.ts';
+import { decodeNumbers, encodeNumbers, type NumberRun } from './run-length.ts';
 
 /** Thrown when the range has no free page or block left. */
 export class PageAllocatorExhausted extends Error {
@@ -70,7 +70,7 @@ export class PageAllocator {
     // One by one: a spread of many thousands does not fit the stack.
     for (const gpa of saved.free) allocator.#free.push(gpa);
     for (const gpa of saved.freeBlocks) allocator.#freeBlocks.push(gpa);
-    for (const gpa of numbersOf(saved.livePages, PAGE_SIZE)) allocator.#live.set(gpa, PAGE_SIZE);
+    for (const gpa of decodeNumbers(saved.livePages, PAGE_SIZE)) allocator.#live.set(gpa, PAGE_SIZE);
     for (const gpa of saved.liveBlocks) allocator.#live.set(gpa, PAGE_2M);
     return allocator;
   }
@@ -83,7 +83,7 @@ export class PageAllocator {
       high: this.#high,
       free: [...this.#free],
       freeBlocks: [...this.#freeBlocks],
-      livePages: runsOf(live(PAGE_SIZE), PAGE_SIZE),
+      livePages: encodeNumbers(live(PAGE_SIZE), PAGE_SIZE),
       liveBlocks: live(PAGE_2M),
     };
   }

@@ -4,18 +4,14 @@
 
 import * as spapr from '../../../abi/spapr.ts';
 import { hex } from '../../../memory/address.ts';
-import { type NumberRun, numbersOf, runsOf } from '../../run-length.ts';
+import type { DmaWindow } from '../../../memory/dma-window.ts';
+import { decodeNumbers, encodeNumbers, type NumberRun } from '../../run-length.ts';
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { HypercallTimeout, type SpaprCalls } from './hypercalls.ts';
 
 /** A window as the device tree or ibm,create-pe-dma-window tells it. */
-export interface DmaWindow {
+export interface DmaWindowProperties extends DmaWindow {
   readonly liobn: number;
-  /** First bus address, a float64 exact to the page also beyond 2^53. */
-  readonly start: number;
-  /** Bytes. */
-  readonly size: number;
-  readonly pageShift: number;
 }
 
 /** Thrown for a range that the window cannot map, before anything is changed. */
@@ -41,7 +37,7 @@ interface Span {
 
 /** A window, and which of its TCEs are put. */
 export interface SpaprDmaWindowState {
-  readonly window: DmaWindow;
+  readonly window: DmaWindowProperties;
   /** Indices of TCEs, in runs. */
   readonly live: readonly NumberRun[];
 }
@@ -53,7 +49,7 @@ interface TceRun {
 }
 
 export class SpaprDmaWindow implements GuestDomain {
-  readonly window: DmaWindow;
+  readonly window: DmaWindowProperties;
   readonly #calls: SpaprCalls;
   readonly #pageSize: number;
   readonly #entries: number;
@@ -62,7 +58,7 @@ export class SpaprDmaWindow implements GuestDomain {
   /** TCEs that a call is changing now. */
   readonly #busy = new Set<number>();
 
-  constructor(window: DmaWindow, calls: SpaprCalls) {
+  constructor(window: DmaWindowProperties, calls: SpaprCalls) {
     this.window = window;
     this.#calls = calls;
     this.#pageSize = 2 ** window.pageShift;
@@ -72,12 +68,12 @@ export class SpaprDmaWindow implements GuestDomain {
   /** One that goes on where another was: the window is there and holds its TCEs. */
   static restore({ window, live }: SpaprDmaWindowState, calls: SpaprCalls): SpaprDmaWindow {
     const domain = new SpaprDmaWindow(window, calls);
-    for (const index of numbersOf(live, 1)) domain.#live.add(index);
+    for (const index of decodeNumbers(live, 1)) domain.#live.add(index);
     return domain;
   }
 
   save(): SpaprDmaWindowState {
-    return { window: this.window, live: runsOf(this.#live, 1) };
+    return { window: this.window, live: encodeNumbers(this.#live, 1) };
   }
 
   /** The window's number: what hypercalls name it by. */
@@ -202,7 +198,7 @@ export class SpaprDmaWindow implements GuestDomain {
 
   async #call(opcode: number, args: readonly bigint[]): Promise<void> {
     const { ret } = await this.#calls.call(opcode, [BigInt(this.window.liobn), ...args]);
-    if (ret !== spapr.H_SUCCESS) throw new HypercallError(`hypercall 0x${opcode.toString(16)}`, ret);
+    if (ret !== spapr.H_SUCCESS) throw new HypercallError(`hypercall ${hex(opcode)}`, ret);
   }
 
   #ioba(index: number): bigint {

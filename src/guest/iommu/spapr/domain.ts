@@ -5,32 +5,27 @@
 import { hex, isAligned, PAGE_SIZE } from '../../../memory/address.ts';
 import type { InFlight } from '../../in-flight.ts';
 import { Mutex } from '../../mutex.ts';
+import { runsOf } from '../../run-length.ts';
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { type SpaprDmaWindow, WindowRangeError } from './driver.ts';
 
 /** By bus address, a page: its GPA plus its permissions. */
 export type PageMap = ReadonlyMap<number, number>;
 
-/** Pages in runs: neighbours whose memory are neighbours, with the same permissions. */
+/** Runs of pages that are neighbours in both address spaces and have the same permissions. */
 export type SavedPages = readonly (readonly [iova: number, gpa: number, pages: number, perm: number])[];
 
-/** A set's pages as runs, ascending. */
-export function savePages(pages: PageMap): SavedPages {
-  const runs: [number, number, number, number][] = [];
-  let last: [number, number, number, number] | undefined;
-  for (const [iova, page] of [...pages].sort(([a], [b]) => a - b)) {
-    const [gpa, perm] = [page - (page % PAGE_SIZE), page % PAGE_SIZE];
-    const end = last ? last[2] * PAGE_SIZE : 0;
-    if (last && last[0] + end === iova && last[1] + end === gpa && last[3] === perm) last[2]++;
-    else {
-      last = [iova, gpa, 1, perm];
-      runs.push(last);
-    }
-  }
-  return runs;
+/** Encodes pages as runs, ascending by bus address. */
+function savePages(pages: PageMap): SavedPages {
+  const runs = runsOf(
+    [...pages].sort(([a], [b]) => a - b),
+    ([iova, page], count, [nextIova, nextPage]) =>
+      iova + count * PAGE_SIZE === nextIova && page + count * PAGE_SIZE === nextPage,
+  );
+  return runs.map(([[iova, page], count]) => [iova, page - (page % PAGE_SIZE), count, page % PAGE_SIZE]);
 }
 
-export const restorePages = (saved: SavedPages): Map<number, number> =>
+const restorePages = (saved: SavedPages): Map<number, number> =>
   pagesOf(saved.map(([iova, gpa, pages, perm]) => ({ iova, gpa, size: pages * PAGE_SIZE, perm })));
 
 /** The window in front of one device, and what its TCEs are now. */

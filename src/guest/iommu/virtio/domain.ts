@@ -4,16 +4,14 @@
  * The device forgets a domain's mappings when its last endpoint leaves: the guest keeps them and maps them again for
  * the next first endpoint, as Linux does.
  */
-import BTreeModule from 'sorted-btree';
+
 import { S_OK, STATUS_NAMES } from '../../../abi/virtio-iommu.ts';
 import { hex, isAligned } from '../../../memory/address.ts';
+import { BTree } from '../../../memory/btree.ts';
 import type { InFlight } from '../../in-flight.ts';
-import { Mutex } from '../../mutex.ts';
+import { SharedMutex } from '../../mutex.ts';
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { mapRequest, unmapRequest } from './requests.ts';
-
-// The package is CommonJS: under Node its class is the default export's `default`.
-const BTree = BTreeModule.default;
 
 /** Thrown when the device, or the driver for it, refuses a request. */
 export class VirtioIommuError extends Error {
@@ -52,7 +50,8 @@ export class VirtioIommuDomain implements GuestDomain {
   readonly #host: VirtioDomainHost;
   readonly #mapped = new BTree<number, MapRange>();
   readonly #endpoints = new Set<number>();
-  readonly #gate = new Gate();
+  /** Shared by map and unmap, exclusive to attach and detach. */
+  readonly #attachLock = new SharedMutex();
 
   constructor(id: number, bypass: boolean, host: VirtioDomainHost) {
     this.id = id;
@@ -137,7 +136,7 @@ export class VirtioIommuDomain implements GuestDomain {
 
   /** Lets `enter` put an endpoint in while nothing maps; the first one finds everything mapped afterwards. */
   admit(endpoint: number, enter: () => Promise<void>): Promise<void> {
-    return this.#gate.alone(async () => {
+    return this.#attachLock.runExclusive(async () => {
       await enter();
       const first = this.#endpoints.size === 0;
       this.#endpoints.add(endpoint);
@@ -152,14 +151,14 @@ export class VirtioIommuDomain implements GuestDomain {
 
   /** Lets `leave` take an endpoint out while nothing maps. */
   dismiss(endpoint: number, leave: () => Promise<void>): Promise<void> {
-    return this.#gate.alone(async () => {
+    return this.#attachLock.runExclusive(async () => {
       await leave();
       this.#endpoints.delete(endpoint);
     });
   }
 
   #share<Result>(what: string, work: () => Promise<Result>): Promise<Result> {
-    return this.#host.inFlight.run(what, () => this.#gate.share(work));
+    return this.#host.inFlight.run(what, () => this.#attachLock.runShared(work));
   }
 
   async #unmapDevices(ranges: readonly UnmapRange[]): Promise<void> {
@@ -219,41 +218,5 @@ export class VirtioIommuDomain implements GuestDomain {
         throw new VirtioIommuError(`${rangeText(range)} would split ${rangeText(mapped)}`);
     for (const mapped of found) this.#mapped.delete(mapped.iova);
     return found.reduce((sum, mapped) => sum + mapped.size, 0);
-  }
-}
-
-/** Many at a time, or one alone. Who wants to be alone waits for those before, and those after wait for it. */
-class Gate {
-  readonly #alone = new Mutex();
-  readonly #shared = new Set<Promise<unknown>>();
-  #closed: Promise<unknown> | undefined;
-
-  async share<Result>(work: () => Promise<Result>): Promise<Result> {
-    while (this.#closed) await this.#closed;
-    const running = work();
-    const settled = running.then(
-      () => {},
-      () => {},
-    );
-    this.#shared.add(settled);
-    try {
-      return await running;
-    } finally {
-      this.#shared.delete(settled);
-    }
-  }
-
-  async alone(work: () => Promise<void>): Promise<void> {
-    const running = this.#alone.run(async () => {
-      await Promise.all(this.#shared);
-      await work();
-    });
-    const settled = running.catch(() => {});
-    this.#closed = settled;
-    try {
-      await running;
-    } finally {
-      if (this.#closed === settled) this.#closed = undefined;
-    }
   }
 }
