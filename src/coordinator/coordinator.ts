@@ -1,8 +1,8 @@
 /**
- * The coordinator thread: the only one that changes vIOMMUs and containers, for every VM of its process.
+ * The coordinator thread: the only thread that changes the vIOMMUs and containers of its process's VMs.
  *
- * It sleeps on one doorbell word; a bitmap says which ring to serve. Nothing here waits for a device: an unmap that
- * must wait does so in its VM, while the others are served.
+ * It sleeps on one doorbell word, and a bitmap names the rings to serve. It never blocks on a device: an unmap that must
+ * wait delays its own VM only.
  */
 import { yieldTurn } from '#host';
 import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
@@ -14,31 +14,31 @@ import type { HostSocket } from './vm/migration/host-socket.ts';
 import { Vm } from './vm/vm.ts';
 import { DeviceSupervisor } from './workers/supervisor.ts';
 
-/** The sleep is cut this often, in case a wake-up is ever lost. */
+/** Maximum sleep, in case a wake-up is lost. */
 const IDLE_WAIT_MS = 500;
 
-export interface CoordinatorOptions {
+interface CoordinatorOptions {
   readonly vms: readonly VmConfig[];
-  /** Modules of the two kinds of worker. */
+  /** Entry modules of the two kinds of worker. */
   readonly workers: { readonly device: URL; readonly guest: URL };
-  /** Trace file, or empty for none. */
+  /** Trace file; empty for none. */
   readonly trace: string;
-  /** How the physical GPUs are divided. */
+  /** Division of the physical GPUs. */
   readonly gpus?: GpuRunSettings | undefined;
-  /** VMs may come from other hosts, and go there. */
+  /** Set if VMs may migrate to and from other hosts. */
   readonly migrations?: Migrations | undefined;
 }
 
 export interface Migrations {
-  readonly hosts: HostSocket;
-  /** Devices and VMs that may be here at once. */
+  readonly hostSocket: HostSocket;
+  /** Maximum of VMs and devices here at one time. */
   readonly capacity: { readonly vms: number; readonly devices: number };
-  /** A VM that has come goes on here, to this result. */
+  /** Called when a VM from another host runs here, with its result to come. */
   arrived: VmContext['arrived'];
 }
 
-/** A VM's numbers on the doorbell: its vIOMMU's, then one per device. */
-const numbersOf = ({ vgpus }: VmConfig): number => 1 + vgpus;
+/** Count of a VM's numbers on the doorbell: one for its vIOMMU, then one per device. */
+const doorbellNumbers = ({ vgpus }: VmConfig): number => 1 + vgpus;
 
 export class Coordinator {
   readonly vms: Vm[] = [];
@@ -46,11 +46,11 @@ export class Coordinator {
   readonly #doorbellSab: SharedArrayBuffer;
   readonly #senders: number;
   readonly #supervisor: DeviceSupervisor;
-  readonly #watch = new DeviceWatchdog();
+  readonly #watchdog = new DeviceWatchdog();
   readonly #gpus: GpuPool;
   readonly #options: CoordinatorOptions;
   readonly #trace: TraceWriter | undefined;
-  /** Doorbell number → what it serves; undefined: free. */
+  /** Doorbell number → the function that serves it; undefined for a free number. */
   readonly #serve: ((() => void) | undefined)[] = [];
   #running = true;
   #loop: Promise<void> | undefined;
@@ -69,9 +69,9 @@ export class Coordinator {
     for (const config of vms) this.addVm(config);
   }
 
-  /** Builds a VM; its devices are to be started. @throws RangeError if there is no room, or for a bad configuration */
+  /** Builds a VM; the caller starts its devices. @throws RangeError if there is no room, or for a bad configuration */
   addVm(config: VmConfig): Vm {
-    const firstBit = this.#room(numbersOf(config));
+    const firstBit = this.#allocateNumbers(doorbellNumbers(config));
     const { workers, migrations } = this.#options;
     const vm = new Vm(config, {
       doorbell: this.#doorbellSab,
@@ -80,7 +80,7 @@ export class Coordinator {
       supervisor: this.#supervisor,
       gpus: this.#gpus,
       workers,
-      hosts: migrations?.hosts,
+      hostSocket: migrations?.hostSocket,
       trace: (frame) => this.trace(frame),
       arrived: (arrival, result) => migrations?.arrived(arrival, result),
       reschedule: (bit) => this.#doorbell.ring(bit),
@@ -88,17 +88,17 @@ export class Coordinator {
     this.vms.push(vm);
     this.#serve[firstBit] = () => vm.serveIommu();
     for (const { index } of vm.devices) this.#serve[firstBit + 1 + index] = () => vm.serveDevice(index);
-    this.#watch.add(vm.devices.map((device) => ({ device, timeoutMs: config.deviceTimeoutMs })));
+    this.#watchdog.add(vm.devices.map((device) => ({ device, timeoutMs: config.deviceTimeoutMs })));
     return vm;
   }
 
-  /** Forgets a VM that has ended here: its numbers on the doorbell are free. */
-  removeVm(gone: ArrivedVm): void {
-    const at = this.vms.findIndex(({ config }) => config === gone.config);
+  /** Removes a VM that has ended here and frees its numbers on the doorbell. */
+  removeVm(ended: ArrivedVm): void {
+    const at = this.vms.findIndex(({ config }) => config === ended.config);
     const [vm] = at < 0 ? [] : this.vms.splice(at, 1);
     if (!vm) return;
-    this.#watch.remove(vm.devices);
-    this.#serve.fill(undefined, vm.context.firstBit, vm.context.firstBit + numbersOf(vm.config));
+    this.#watchdog.remove(vm.devices);
+    this.#serve.fill(undefined, vm.context.firstBit, vm.context.firstBit + doorbellNumbers(vm.config));
   }
 
   get traceFrames(): { written: number; dropped: number } {
@@ -113,16 +113,16 @@ export class Coordinator {
   /** Starts serving. */
   start(): void {
     this.#loop = this.#run();
-    this.#watch.start();
+    this.#watchdog.start();
   }
 
-  /** Starts every device of every VM; resolves when all are ready or have failed. */
+  /** Starts the devices of all VMs; resolves when each is ready or has failed. */
   async startDevices(): Promise<void> {
     await Promise.all(this.vms.map((vm) => vm.startDevices()));
   }
 
-  /** First of `count` free numbers on the doorbell. @throws RangeError */
-  #room(count: number): number {
+  /** Returns the first of `count` free doorbell numbers in a row. @throws RangeError if there are none */
+  #allocateNumbers(count: number): number {
     for (let first = 0; first + count <= this.#senders; first++) {
       const taken = this.#serve.slice(first, first + count).findLastIndex((serve) => serve !== undefined);
       if (taken < 0) return first;
@@ -131,10 +131,10 @@ export class Coordinator {
     throw new RangeError(`a VM with ${count - 1} devices: this host has no room for more`);
   }
 
-  /** Ends serving, the workers and the trace. */
+  /** Stops serving, ends the workers and closes the trace. */
   async close(): Promise<void> {
     this.#running = false;
-    this.#watch.stop();
+    this.#watchdog.stop();
     this.#doorbell.ring(0);
     await this.#loop;
     await this.#supervisor.close();
@@ -145,7 +145,7 @@ export class Coordinator {
     while (this.#running) {
       const sequence = this.#doorbell.sequence;
       this.#doorbell.take((sender) => this.#serve[sender]?.());
-      // Promise callbacks alone would starve timers and messages: a busy loop gives way after each turn.
+      // A busy loop yields after each turn: promise callbacks alone would starve timers and messages.
       await (this.#doorbell.waitAsync(sequence, IDLE_WAIT_MS) ?? yieldTurn());
     }
   }

@@ -1,5 +1,5 @@
 /**
- * The physical GPUs of one host process: as many as its vGPUs need, filled one after the other.
+ * The physical GPUs of one host process. As many as its vGPUs need; one is filled before the next is added.
  */
 
 import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
@@ -9,28 +9,28 @@ import type { VgpuStats } from '../gpu/stats.ts';
 import { DEFAULT_VGPU_TYPE, type VgpuType, vgpuType } from '../gpu/types.ts';
 import { typeOfMdev } from './default-host.ts';
 
-/** Where a vGPU is. */
+/** A vGPU's GPU and its slot there. */
 export interface Placement {
   readonly gpu: PhysicalGpu;
   readonly slot: number;
 }
 
-/** How the physical GPUs are divided. */
+/** Division of the physical GPUs. */
 export interface GpuRunSettings extends Scheduling {
-  /** Types of a VM's vGPUs, by index; they begin anew when they end. */
+  /** Types of a VM's vGPUs, by index; after the last type, the first one follows again. */
   readonly types: readonly string[];
 }
 
-export const DEFAULT_GPU_SETTINGS: GpuRunSettings = { ...DEFAULT_SCHEDULING, types: [DEFAULT_VGPU_TYPE] };
+const DEFAULT_GPU_SETTINGS: GpuRunSettings = { ...DEFAULT_SCHEDULING, types: [DEFAULT_VGPU_TYPE] };
 
 export class GpuPool {
   readonly #gpus: PhysicalGpu[] = [];
   readonly #types: readonly VgpuType[];
-  /** GPUs whose vGPUs have started: those know each other's links, and could not know a newcomer's. */
+  /** GPUs whose vGPUs have started. Those know each other's links and cannot learn another one. */
   readonly #sealed = new Set<PhysicalGpu>();
   #scheduling: Scheduling;
 
-  /** @throws RangeError for a policy, slice or type that there is not */
+  /** @throws RangeError for an unknown policy or type, or a time slice out of range */
   constructor({ policy, sliceUs, types }: GpuRunSettings = DEFAULT_GPU_SETTINGS) {
     this.#scheduling = { policy, sliceUs };
     checkScheduling(this.#scheduling);
@@ -38,8 +38,8 @@ export class GpuPool {
   }
 
   /**
-   * Gives the vGPU with this index in its VM a slot on the first GPU that has room and has not started. An instance of a
-   * host's GPU has the type that its mdev type says.
+   * Places the VM's vGPU with this index in a slot on the first GPU that has room and has not started. The mdev type
+   * determines the vGPU's type if it is one of the host's GPUs' types.
    */
   place(name: string, index: number, link: SharedArrayBuffer, mdevType = ''): Placement {
     const type =
@@ -52,20 +52,20 @@ export class GpuPool {
     return { gpu, slot: gpu.place(name, type, link) };
   }
 
-  /** What a vGPU's worker is given. From then on nobody else gets a slot on its GPU. */
+  /** Returns the handle for a vGPU's worker. From then on its GPU takes no other vGPU. */
   handle({ gpu, slot }: Placement): GpuSlotHandle {
     this.#sealed.add(gpu);
     return gpu.handle(slot);
   }
 
-  /** Divides every GPU's engine in another way. @throws RangeError */
+  /** Sets the scheduling of every GPU. @throws RangeError */
   schedule(scheduling: Scheduling): void {
     checkScheduling(scheduling);
     this.#scheduling = scheduling;
     for (const gpu of this.#gpus) gpu.schedule(scheduling);
   }
 
-  /** What every vGPU has had of its engine so far. */
+  /** Returns every vGPU's use of its engines so far. */
   stats(): VgpuStats[] {
     return this.#gpus.flatMap((gpu, number) => gpu.stats(number));
   }

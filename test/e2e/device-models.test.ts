@@ -27,7 +27,7 @@ describe('a device model of one’s own', () => {
 
   it('that loops for ever is ended and named', () => {
     expect(problems(1)).to.match(
-      /violation stuck-model: vm0\/dev1 did not come back from its model within 1000 ms/,
+      /violation stuck-model: vm0\/dev1 did not return from its model within 1000 ms/,
     );
   });
 

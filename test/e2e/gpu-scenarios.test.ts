@@ -88,6 +88,6 @@ describe('the scenarios of the GPUs', function () {
     expect(exitCode).to.equal(1);
     expect(vmsLost).to.be.within(1, 2);
     for (const problem of problems)
-      expect(problem).to.match(/^VM \d lost: host process 1|did not move: |was handed over and not taken on/);
+      expect(problem).to.match(/^VM \d lost: host process 1|did not move: |was lost during its migration/);
   });
 });

@@ -143,7 +143,7 @@ describe('the sysfs tree of a live run', () => {
     const { code, summary } = await run.end();
     expect(run.stderr).to.match(new RegExp(`/${HELD[0]}/remove: waits for the last close`));
     expect(summary.problems).to.deep.equal([
-      `device failed: vm0/gpu0 surprise removal: mdev ${HELD[0]} was taken away while the VM used it`,
+      `device failed: vm0/gpu0 surprise removal: mdev ${HELD[0]} was removed while the VM used it`,
     ]);
     expect({ code, ...summary }).to.include({ code: 1, mismatches: 0, violations: 0 });
     expect(summary.operations).to.be.above(15);

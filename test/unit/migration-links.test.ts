@@ -149,7 +149,7 @@ describe('a host that VMs come to', () => {
       const sources = [];
       for (let i = 0; i <= ARRIVALS_LIMIT; i++) sources.push(await host.connect(0, owner));
       const frame = await (sources.at(-1) as FrameSocket).next();
-      expect(frame.kind === 'migrationFailed' && frame.body.reason).to.match(/64 VMs are coming already/);
+      expect(frame.kind === 'migrationFailed' && frame.body.reason).to.match(/64 VMs are arriving already/);
       expect(served).to.equal(ARRIVALS_LIMIT);
       letGo();
       for (const source of sources) source.close();

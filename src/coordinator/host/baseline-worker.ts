@@ -1,6 +1,6 @@
 /**
- * What a bare worker runs: it says that it has started and waits for the end. It imports nothing else, because it is
- * what a vGPU's memory and start-up time are compared with.
+ * The code of a baseline worker: reports its start and waits for the end. A vGPU's memory and start-up time are compared
+ * with it, so it imports nothing else.
  */
 import * as mem from '#mem';
 
@@ -18,7 +18,7 @@ export function baselineWorkerBody(sab: SharedArrayBuffer): void {
   waitEq(words, WORD_END, 0, WAIT_LIMIT_MS, 'link.wait');
 }
 
-/** Bare workers that have started. */
+/** Returns the count of baseline workers that have started. */
 export const baselineStarted = (sab: SharedArrayBuffer): number =>
   ld(wordsOf(sab), WORD_STARTED, 'link.word');
 

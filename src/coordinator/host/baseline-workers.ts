@@ -1,5 +1,5 @@
 /**
- * The baseline: as many workers as asked for that do nothing but wait, started the way devices are.
+ * The baseline: workers that only wait, started in the same way as device workers.
  */
 import { Piscina } from 'piscina';
 import { nowUs, sleep } from '#host';
@@ -7,14 +7,14 @@ import { workerEntry } from '../workers/entries.ts';
 import { START_CONCURRENCY, WORKER_LIMITS } from '../workers/supervisor.ts';
 import { BASELINE_WORDS_BYTES, baselineStarted, endBaselineWorkers } from './baseline-worker.ts';
 
-export interface BaselineStats {
+interface BaselineStats {
   readonly workers: number;
   readonly startUs: number;
   /** Growth of the resident set, bytes. */
   readonly rss: number;
 }
 
-/** Starts, measures and ends `count` bare workers. To be run in a process that has started none before. */
+/** Starts, measures and ends `count` baseline workers. The process must not have started any worker before. */
 export async function measureBaselineWorkers(count: number): Promise<BaselineStats> {
   const sab = new SharedArrayBuffer(BASELINE_WORDS_BYTES);
   const pool = new Piscina({
@@ -34,7 +34,7 @@ export async function measureBaselineWorkers(count: number): Promise<BaselineSta
     while (runs.length - baselineStarted(sab) >= START_CONCURRENCY) await sleep(1);
   }
   while (baselineStarted(sab) < count) await sleep(1);
-  const figures = {
+  const stats = {
     workers: count,
     startUs: nowUs() - since,
     rss: process.memoryUsage.rss() - rssBefore,
@@ -42,5 +42,5 @@ export async function measureBaselineWorkers(count: number): Promise<BaselineSta
   endBaselineWorkers(sab);
   await Promise.all(runs);
   await pool.destroy();
-  return figures;
+  return stats;
 }

@@ -1,6 +1,6 @@
 /**
- * A host process: receives what to run, runs its share of the VMs under one coordinator, sends back results.
- * Frames of protobuf over the process's IPC channel, both ways.
+ * A host process: receives a run request, runs its share of the VMs under one coordinator and sends the results.
+ * Both directions use protobuf frames over the process's IPC channel.
  */
 import { nowUs, wallMs } from '#host';
 import { decodeFrame, encodeFrame, type Frame } from '../../proto/codec.ts';
@@ -10,7 +10,7 @@ import { type Encode, type HostChannel, HostRun, type Send } from './host-run.ts
 
 type RunRequest = FrameBodies['runRequest'];
 
-/** Runs one request to its end. Rejects only for the emulator's own mistakes. */
+/** Runs one request to its end. Rejects only for errors of the emulator itself. */
 export async function runRequest(request: RunRequest, channel: HostChannel): Promise<void> {
   const frame: Encode = (kind, vm, body, device = -1) =>
     encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
@@ -42,7 +42,7 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
   await run.runAll();
   await coordinator.close();
   const { written, dropped } = coordinator.traceFrames;
-  const figures = {
+  const stats = {
     ...NO_STATS,
     rssBefore,
     rssReady,
@@ -53,7 +53,7 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
     traceFrames: written,
     traceDropped: dropped,
   };
-  channel.send(frame('hostResult', 0, figures));
+  channel.send(frame('hostResult', 0, stats));
 }
 
 const NO_STATS: FrameBodies['hostResult'] = {
@@ -70,7 +70,7 @@ const NO_STATS: FrameBodies['hostResult'] = {
   traceDropped: 0,
 };
 
-/** Serves the parent process's IPC channel until the one request it sends is done. */
+/** Serves the parent process's IPC channel until its one request is done; then exits. */
 export function serveParent(): void {
   let lastSent: Promise<void> = Promise.resolve();
   let onFrame: (bytes: Uint8Array, frame: Frame) => void = () => {};
@@ -82,7 +82,7 @@ export function serveParent(): void {
       onFrame = listener;
     },
   };
-  // A host process without its parent would run on unseen.
+  // Without its parent, a host process would continue unnoticed.
   process.on('disconnect', () => process.exit(1));
   process.on('message', (bytes: Uint8Array) => {
     const frame = decodeFrame(bytes);

@@ -1,5 +1,5 @@
 /**
- * The VMs of one host process while they run: its own, and those that come from other hosts.
+ * The running VMs of one host process: its own, and those that arrive from other hosts.
  */
 import { every, wallMs } from '#host';
 import type { FrameSocket } from '../../channel/frame-socket.ts';
@@ -21,13 +21,13 @@ type RunRequest = FrameBodies['runRequest'];
 
 const PROGRESS_INTERVAL_MS = 250;
 const MIB = 1024 * 1024;
-/** Spreads one run's seed over its VMs. */
+/** Difference between the seeds of two neighbouring VMs. */
 const SEED_STRIDE = 7919;
 
-/** The CLI's end of the channel. */
+/** The channel to the CLI process. */
 export interface HostChannel {
   send(frame: Uint8Array): void;
-  /** Has `onFrame` called with every frame that comes after the request. */
+  /** Registers `onFrame` for every frame after the request. */
   listen?(onFrame: (bytes: Uint8Array, frame: Frame) => void): void;
 }
 
@@ -43,8 +43,8 @@ export class HostRun {
   readonly coordinator: Coordinator;
   readonly #request: RunRequest;
   readonly #send: Send;
-  readonly #hosts: HostSocket | undefined;
-  /** The VMs that run here, their results on the way. */
+  readonly #hostSocket: HostSocket | undefined;
+  /** One promise per VM that runs here; it resolves when the VM's result has been sent. */
   readonly #running = new Set<Promise<void>>();
   #done = 0;
   #runEnd: () => void = () => {};
@@ -54,7 +54,7 @@ export class HostRun {
   constructor(request: RunRequest, frame: Encode, channel: HostChannel) {
     this.#request = request;
     const { migrations } = request;
-    this.#hosts = migrations && new HostSocket(request.process, migrations.sockets);
+    this.#hostSocket = migrations && new HostSocket(request.process, migrations.sockets);
     this.coordinator = new Coordinator({
       vms: request.vms.map((vm) => vmConfig(request, vm)),
       workers: { device: deviceEntry(request.device?.model ?? DEFAULT_MODEL), guest: guestEntry() },
@@ -62,7 +62,7 @@ export class HostRun {
       gpus: request.gpu as GpuRunSettings | undefined,
       migrations: this.#migrations(),
     });
-    // What passes between the processes belongs to the trace as well.
+    // The trace also records the frames between the processes.
     this.#send = (kind, vm, body, device) => {
       const bytes = frame(kind, vm, body, device);
       this.coordinator.trace(bytes);
@@ -74,39 +74,39 @@ export class HostRun {
     this.coordinator.trace(frame('runRequest', 0, withoutSource(request)));
   }
 
-  /** Takes a frame from the CLI. */
+  /** Handles a frame from the CLI. */
   onFrame(bytes: Uint8Array, frame: Frame): void {
     this.coordinator.trace(bytes);
     if (frame.kind === 'deviceRequest') this.#release(frame.header, frame.body.uuid);
     else if (frame.kind === 'runEnd') this.#runEnd();
   }
 
-  /** Starts serving, and every device; resolves when all are ready or have failed. */
+  /** Starts serving and all devices; resolves when each device is ready or has failed. */
   async start(): Promise<void> {
     this.#stopProgress = every(PROGRESS_INTERVAL_MS, () => this.#send('progress', 0, this.#progress()));
     this.coordinator.start();
-    await this.#hosts?.listen((socket) => this.#arrive(socket), {
+    await this.#hostSocket?.listen((socket) => this.#arrive(socket), {
       header: (device) => ({ timeUs: wallMs() * 1000, process: this.#request.process, vm: 0, device }),
       sent: (frame) => this.coordinator.trace(frame),
     });
     await this.coordinator.startDevices();
   }
 
-  /** Runs the guests to their ends; with migrations, until the CLI says that none will come any more. */
+  /** Runs the guests until they end; with migrations, also until the CLI reports that no more VMs will arrive. */
   async runAll(): Promise<void> {
     for (const vm of this.coordinator.vms) this.#track(vm, vm.runGuest());
-    if (this.#hosts) await this.#runEnded;
+    if (this.#hostSocket) await this.#runEnded;
     while (this.#running.size > 0) await Promise.all(this.#running);
-    this.#hosts?.close();
+    this.#hostSocket?.close();
     this.#stopProgress();
   }
 
   #migrations(): Migrations | undefined {
     const { migrations } = this.#request;
-    if (!this.#hosts || !migrations) return undefined;
+    if (!this.#hostSocket || !migrations) return undefined;
     return {
-      hosts: this.#hosts,
-      // Twice what the run has: a VM may come back while what it left is still being put away.
+      hostSocket: this.#hostSocket,
+      // Twice the run's size: a VM may return while its former devices here are still being removed.
       capacity: { vms: 2 * migrations.vmsMax, devices: 2 * migrations.devicesMax },
       arrived: (vm, result) => {
         this.#send('vmArrived', vm.config.vm, {});
@@ -119,7 +119,7 @@ export class HostRun {
     const sent = result.then((body) => {
       if (!body.moved) this.#done++;
       this.#send('vmResult', vm.config.vm, body);
-      if (this.#hosts) this.coordinator.removeVm(vm);
+      if (this.#hostSocket) this.coordinator.removeVm(vm);
       this.#running.delete(sent);
     });
     this.#running.add(sent);
@@ -151,13 +151,13 @@ export class HostRun {
   #arrivalConfig(json: string): VmConfig {
     const config = JSON.parse(json) as VmConfig;
     if (config.process !== this.#request.process)
-      throw new MigrationError(`a VM for host ${config.process} came to ${this.#request.process}`);
-    // Behind the VMs that the run began with: a device that kept an HPA of its old host would be found out.
+      throw new MigrationError(`a VM for host ${config.process} arrived at host ${this.#request.process}`);
+    // Above the host memory of the run's first VMs, so that a device that keeps an HPA of its old host is detected.
     const total = this.#request.migrations?.vmsMax ?? 0;
     return { ...config, hpaBase: hpaBaseOf(total + config.vm, config.ramBytes) };
   }
 
-  /** A device is being removed from its host: its VM closes it, and says so. */
+  /** Has a VM close a device that is being removed from the host, and reports when it has. */
   #release({ vm: number, device }: FrameHeader, uuid: string): void {
     const vm = this.coordinator.vms.find(({ config }) => config.vm === number);
     void vm?.release(device, uuid).then((released) => {
@@ -178,11 +178,11 @@ export class HostRun {
   }
 }
 
-/** A trace tells what was run; the model's text is in its file. */
+/** Returns the request without the model's text, which is in its file and not needed in a trace. */
 const withoutSource = (request: RunRequest): RunRequest =>
   request.device ? { ...request, device: { ...request.device, source: '' } } : request;
 
-/** A gap between the VMs' host memory: an HPA of one is never an HPA of another. */
+/** Returns the start of a VM's host memory. VMs have a gap between them: an HPA belongs to one VM at most. */
 const hpaBaseOf = (slot: number, ramBytes: number): Hpa => (HPA_BASE + slot * (ramBytes + PAGE_2M)) as Hpa;
 
 function vmConfig(request: RunRequest, vm: number): VmConfig {

@@ -1,5 +1,5 @@
 /**
- * What a VM is made of, and what it needs of the coordinator around it.
+ * A VM's configuration and its interface to the coordinator.
  */
 import type { Hpa } from '../../memory/address.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
@@ -7,7 +7,6 @@ import type { GpuPool } from '../gpu-pool.ts';
 import type { DeviceSupervisor } from '../workers/supervisor.ts';
 import type { HostSocket } from './migration/host-socket.ts';
 
-/** What a VM is made of. */
 export interface VmConfig {
   readonly process: number;
   readonly vm: number;
@@ -21,24 +20,24 @@ export interface VmConfig {
   readonly scenario: string;
   readonly params: Readonly<Record<string, unknown>>;
   readonly timeoutMs: number;
-  /** Built-in device models' names, which the devices take in turn, or the URL of a user's file. */
+  /** Names of built-in device models, which the devices take in turn, or the URL of a user's file. */
   readonly model: string;
-  /** That file's text without its types; empty to have each worker read the file. */
+  /** The file's text without types; if empty, each worker reads the file. */
   readonly modelSource: string;
-  /** How long a model may be busy with one call. */
+  /** How long one call of a model may take. */
   readonly deviceTimeoutMs: number;
-  /** Deliberate fault for this VM, or empty. */
+  /** Fault to inject into this VM, or empty. */
   readonly inject: string;
-  /** How often the VM has changed its host. */
+  /** Count of the VM's migrations so far. */
   readonly migrations: number;
 }
 
-/** A VM that has come from another host, as its new host sees it. */
+/** A VM that has arrived from another host. */
 export interface ArrivedVm {
   readonly config: VmConfig;
 }
 
-/** What the VM needs of the coordinator around it. */
+/** The coordinator's services for one VM. */
 export interface VmContext {
   readonly doorbell: SharedArrayBuffer;
   readonly doorbellSenders: number;
@@ -48,10 +47,10 @@ export interface VmContext {
   readonly gpus: GpuPool;
   readonly workers: { readonly guest: URL };
   trace(frame: Uint8Array): void;
-  /** The way to other hosts; undefined: no VM migrates. */
-  readonly hosts: HostSocket | undefined;
-  /** A VM from another host goes on here, to this result. */
+  /** Connects to other hosts; undefined if no VM migrates. */
+  readonly hostSocket: HostSocket | undefined;
+  /** Reports that a VM from another host runs here, with its result to come. */
   arrived(vm: ArrivedVm, result: Promise<FrameBodies['vmResult']>): void;
-  /** Something waits to be served outside the doorbell's turn. */
+  /** Has this doorbell number served again, in a later turn. */
   reschedule(bit: number): void;
 }

@@ -1,14 +1,14 @@
 /**
- * Joins a vIOMMU's map events to a VFIO container: the notifier's GPAs are the container's vaddrs.
+ * Forwards a vIOMMU's map events to a VFIO container. The notifier's GPAs are the container's vaddrs.
  */
 import type { Gpa, Iova } from '../../memory/address.ts';
+import type { DmaWindow } from '../../memory/dma-window.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { Completion } from '../../platform/completion.ts';
 import type { Container } from '../../vfio/container.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import { SpaprContainer } from '../../vfio/spapr-container.ts';
-import type { Completion } from '../../viommu/completion.ts';
 import type {
-  DmaWindow,
   IovaRange,
   MapNotifier,
   MapOutcome,
@@ -19,8 +19,6 @@ import type {
 export class ContainerNotifier implements MapNotifier {
   readonly #container: Container;
   readonly #ram: GuestRam;
-  /** The last refusal, for the report: the guest only sees its device fault. */
-  lastRefusal = '';
 
   constructor(container: Container, ram: GuestRam) {
     this.#container = container;
@@ -28,14 +26,13 @@ export class ContainerNotifier implements MapNotifier {
   }
 
   map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
-    // Asked first, because garbage tables come with millions of these and an error costs microseconds.
+    // Checked first: garbage tables cause millions of these, and a thrown error costs microseconds.
     if (!this.#ram.contains(gpa, size)) return 'refused';
     try {
       this.#container.map(iova, gpa, size, perm);
       return 'mapped';
     } catch (error) {
       if (!(error instanceof VfioError)) throw error;
-      this.lastRefusal = error.message;
       return error.errno === 'ENOSPC' ? 'full' : 'refused';
     }
   }

@@ -1,15 +1,15 @@
 /**
- * The coordinator's way to a device's migration interface: VFIO's device states and its data stream, as requests over
- * the control ring, one at a time. A device that does not answer fails its request, nothing else.
+ * Requests to a device's migration interface: VFIO's device states and its data stream, over the control ring, one at a
+ * time. If a device does not answer, only its request fails.
  */
 import { after } from '#host';
 import type { Frame, FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 
-/** How long a device may take for a change of state or a piece of its stream. */
-export const DEVICE_ANSWER_TIMEOUT_MS = 20_000;
+/** How long a device may take for a state transition or a piece of its stream. */
+const DEVICE_ANSWER_TIMEOUT_MS = 20_000;
 
-/** What a device answers to each request. */
+/** Frame with which a device answers each request. */
 const ANSWERS = {
   deviceStateSet: 'deviceStateChanged',
   deviceDataRead: 'deviceData',
@@ -18,19 +18,19 @@ const ANSWERS = {
 type Request = keyof typeof ANSWERS;
 type Answer<R extends Request> = FrameBodies[(typeof ANSWERS)[R]];
 
-/** A device refused, or could not do, what a migration asked of it. */
-export class DeviceMigrationError extends Error {
+/** Thrown when a device refuses a migration request or fails to answer it. */
+class DeviceMigrationError extends Error {
   override name = 'DeviceMigrationError';
 }
 
-/** The device, as far as this needs it. */
-export interface ControlledDevice {
+/** The parts of a device that are used here. */
+interface ControlledDevice {
   readonly name: string;
-  /** False if the frame found no room. */
+  /** Returns false if the ring has no room for the frame. */
   send<K extends FrameKind>(kind: K, body: FrameBodies[K]): boolean;
 }
 
-interface Waiting {
+interface PendingRequest {
   readonly kind: FrameKind;
   resolve(body: unknown): void;
   reject(error: Error): void;
@@ -39,45 +39,45 @@ interface Waiting {
 export class DeviceControl {
   readonly #device: ControlledDevice;
   readonly #timeoutMs: number;
-  /** Answers to requests that were given up, still to come: they are in order, and none is the next request's. */
+  /** Answers still expected to requests that have timed out, in order. None of them answers the next request. */
   readonly #late: FrameKind[] = [];
-  #waiting: Waiting | undefined;
-  /** Requests take their turn. */
-  #turn: Promise<unknown> = Promise.resolve();
+  #pending: PendingRequest | undefined;
+  /** Settles when all requests so far have ended. */
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(device: ControlledDevice, timeoutMs = DEVICE_ANSWER_TIMEOUT_MS) {
     this.#device = device;
     this.#timeoutMs = timeoutMs;
   }
 
-  /** Has the device enter a state. @throws DeviceMigrationError with the device's reason */
+  /** Makes the device enter a state. @throws DeviceMigrationError with the device's reason */
   async setState(state: number): Promise<void> {
     const { error } = await this.#ask('deviceStateSet', { state });
     this.#check(error);
   }
 
-  /** The next bytes of the device's stream. @throws DeviceMigrationError */
+  /** Returns the next bytes of the device's stream. @throws DeviceMigrationError */
   async read(maxBytes: number): Promise<FrameBodies['deviceData']> {
     const data = await this.#ask('deviceDataRead', { maxBytes });
     this.#check(data.error);
     return data;
   }
 
-  /** @throws DeviceMigrationError for bytes that the device cannot use */
+  /** @throws DeviceMigrationError for bytes that the device rejects */
   async write(data: Uint8Array): Promise<void> {
     const { error } = await this.#ask('deviceDataWrite', { data });
     this.#check(error);
   }
 
-  /** Takes an answer; anything else is left alone. */
+  /** Handles an answer; ignores any other frame. */
   answered(frame: Frame): void {
     if (this.#late[0] === frame.kind) this.#late.shift();
-    else if (this.#waiting?.kind === frame.kind) this.#waiting.resolve(frame.body);
+    else if (this.#pending?.kind === frame.kind) this.#pending.resolve(frame.body);
   }
 
-  /** The device is gone: nobody will answer. */
+  /** Fails the pending request because the device is lost. */
   lost(reason: string): void {
-    this.#waiting?.reject(new DeviceMigrationError(`${this.#device.name} is lost: ${reason}`));
+    this.#pending?.reject(new DeviceMigrationError(`${this.#device.name} is lost: ${reason}`));
   }
 
   #check(error: string): void {
@@ -85,15 +85,15 @@ export class DeviceControl {
   }
 
   #ask<R extends Request>(request: R, body: FrameBodies[R]): Promise<Answer<R>> {
-    const answer = this.#turn.then(() => this.#askNow(request, body));
-    this.#turn = answer.catch(() => {});
+    const answer = this.#last.then(() => this.#askNow(request, body));
+    this.#last = answer.catch(() => {});
     return answer;
   }
 
   #askNow<R extends Request>(request: R, body: FrameBodies[R]): Promise<Answer<R>> {
     return new Promise<Answer<R>>((resolve, reject) => {
       const end = (act: () => void) => {
-        this.#waiting = undefined;
+        this.#pending = undefined;
         cancel();
         act();
       };
@@ -101,7 +101,7 @@ export class DeviceControl {
         this.#late.push(ANSWERS[request]);
         this.lost(`no answer to ${request} within ${this.#timeoutMs} ms`);
       });
-      this.#waiting = {
+      this.#pending = {
         kind: ANSWERS[request],
         resolve: (answer) => end(() => resolve(answer as Answer<R>)),
         reject: (error) => end(() => reject(error)),

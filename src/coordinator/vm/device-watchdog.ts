@@ -1,43 +1,45 @@
 /**
- * Watches that device models come back from what they are called for: a loop without end, or one that fills memory, is
- * seen from outside, because the thread that runs it sees nothing any more.
+ * Watchdog for device models: quarantines a device whose model does not return from a call, or fills memory in one.
+ * Runs in the coordinator, because the thread that is stuck in the call cannot check itself.
  */
 import { every, nowUs } from '#host';
 import { BUFFER_BYTES_LIMIT } from '../../device/runtime.ts';
 import type { VmDevice } from './device.ts';
 
-/** How often every device is looked at. */
-const LOOK_INTERVAL_MS = 250;
-/** From then on a busy model's memory is looked at, too. */
+/** Interval between two checks of each device. */
+const CHECK_INTERVAL_MS = 250;
+/** Duration of a call from which the model's memory is checked, too. */
 const MEMORY_AFTER_MS = 500;
 
-/** A device and whom to tell. */
-export interface WatchedDevice {
+/** A device and its time limit. */
+interface WatchedDevice {
   readonly device: VmDevice;
-  /** How long its model may be busy with one call. */
+  /** How long one call of its model may take. */
   readonly timeoutMs: number;
 }
 
-interface Look extends WatchedDevice {
+interface Watch extends WatchedDevice {
+  /** The link's `turn` at the last check; odd during a call. */
   turn: number;
+  /** Time of the check that first saw this turn, µs. */
   since: number;
 }
 
 export class DeviceWatchdog {
-  readonly #looks = new Set<Look>();
+  readonly #watches = new Set<Watch>();
   #stop = () => {};
 
   add(devices: readonly WatchedDevice[]): void {
-    for (const watched of devices) this.#looks.add({ ...watched, turn: 0, since: 0 });
+    for (const watched of devices) this.#watches.add({ ...watched, turn: 0, since: 0 });
   }
 
   remove(devices: readonly VmDevice[]): void {
-    for (const look of this.#looks) if (devices.includes(look.device)) this.#looks.delete(look);
+    for (const watch of this.#watches) if (devices.includes(watch.device)) this.#watches.delete(watch);
   }
 
   start(): void {
-    this.#stop = every(LOOK_INTERVAL_MS, () => {
-      for (const look of this.#looks) this.#look(look);
+    this.#stop = every(CHECK_INTERVAL_MS, () => {
+      for (const watch of this.#watches) this.#check(watch);
     });
   }
 
@@ -45,30 +47,30 @@ export class DeviceWatchdog {
     this.#stop();
   }
 
-  #look(look: Look): void {
-    const { device, timeoutMs } = look;
+  #check(watch: Watch): void {
+    const { device, timeoutMs } = watch;
     if (!device.alive) return;
     const { turn } = device.link;
     const isBusy = (turn & 1) !== 0;
-    if (!isBusy || turn !== look.turn) {
-      look.turn = turn;
-      look.since = nowUs();
+    if (!isBusy || turn !== watch.turn) {
+      watch.turn = turn;
+      watch.since = nowUs();
       return;
     }
-    const busyMs = (nowUs() - look.since) / 1000;
+    const busyMs = (nowUs() - watch.since) / 1000;
     if (busyMs > timeoutMs)
-      void device.quarantine('stuck-model', `did not come back from its model within ${timeoutMs} ms`);
-    else if (busyMs > MEMORY_AFTER_MS) void this.#lookAtMemory(look);
+      void device.quarantine('stuck-model', `did not return from its model within ${timeoutMs} ms`);
+    else if (busyMs > MEMORY_AFTER_MS) void this.#checkMemory(watch);
   }
 
-  async #lookAtMemory({ device, turn }: Look): Promise<void> {
+  async #checkMemory({ device, turn }: Watch): Promise<void> {
     const held = await device.run?.bufferBytes();
     const bytes = (held ?? 0) - device.link.memoryBytes;
     if (bytes <= BUFFER_BYTES_LIMIT || device.link.turn !== turn) return;
     const mib = (value: number) => `${Math.ceil(value / 2 ** 20)} MiB`;
     await device.quarantine(
       'model-memory',
-      `holds ${mib(bytes)} of buffers, accepted: up to ${mib(BUFFER_BYTES_LIMIT)}`,
+      `holds ${mib(bytes)} of buffers; accepted: up to ${mib(BUFFER_BYTES_LIMIT)}`,
     );
   }
 }

@@ -1,5 +1,5 @@
 /**
- * One mediated device of a VM, as the coordinator holds it: link, container, address space, worker.
+ * The coordinator's part of one mediated device: link, container, address space, worker.
  */
 
 import { nowUs, sleep } from '#host';
@@ -18,21 +18,21 @@ import type { DeviceRun } from '../workers/supervisor.ts';
 import { ContainerNotifier } from './container-notifier.ts';
 import { DeviceControl } from './device-control.ts';
 
-/** Characters of a logged line that are kept: the watchdog's are longer than a model's. */
+/** Characters kept of a logged line. The watchdog's lines are longer than a model's. */
 const LOGGED_TEXT_LIMIT = 400;
 
-/** What a device tells its VM. */
+/** The VM's interface for its devices. */
 export interface DeviceOwner {
   header(device: number): FrameHeader;
-  /** Sees every frame sent to the device. */
+  /** Called with every frame sent to the device. */
   sent(bytes: Uint8Array): void;
-  /** Its address space has been switched. */
+  /** Called after the device's address space has been switched. */
   switched(device: VmDevice, what: FrameBodies['addressSpaceSwitch']): void;
-  /** The device broke the contract; resolves when its thread is gone. */
+  /** Quarantines a device that broke the contract; resolves when its thread has ended. */
   quarantine(device: VmDevice, kind: string, detail: string): Promise<void>;
 }
 
-/** Table nodes per device: 1024 × 512 pages, 2 GiB mapped as 4 KiB pages. Untouched ones cost nothing. */
+/** Pin table nodes per device: 1024 × 512 pages, 2 GiB mapped as 4 KiB pages. Unused nodes take no memory. */
 const PIN_TABLE_NODES = 1024;
 
 export class VmDevice implements DmaUser {
@@ -45,12 +45,12 @@ export class VmDevice implements DmaUser {
   readonly notifier: ContainerNotifier;
   readonly space: DeviceAddressSpace;
   readonly slot: number;
-  /** Its migration interface. */
+  /** Requests to its migration interface. */
   readonly control = new DeviceControl(this);
-  /** Set when the worker has been given its task. */
+  /** Set when the worker has its task. */
   run: DeviceRun | undefined;
   report: FrameBodies['deviceReport'] | undefined;
-  /** Lines it logged, and what the watchdog over its guest found. */
+  /** Lines logged by the model, and findings of the guest watchdog. */
   readonly logged: FrameBodies['deviceLog'][] = [];
   /** Why the device failed, or empty. */
   failure = '';
@@ -104,7 +104,7 @@ export class VmDevice implements DmaUser {
     return this.#owner.quarantine(this, kind, detail);
   }
 
-  /** Sends a control frame. A full ring refuses it: who must be heard asks again. */
+  /** Sends a control frame. Returns false if the ring is full; the caller retries if necessary. */
   send<K extends FrameKind>(kind: K, body: FrameBodies[K]): boolean {
     const bytes = encodeFrame(this.#owner.header(this.index), kind, body);
     const sent = this.link.toDevice.push(bytes);
@@ -113,13 +113,13 @@ export class VmDevice implements DmaUser {
     return sent;
   }
 
-  /** Keeps a line for the report, as many as a sound device sends. */
+  /** Keeps a line for the report, up to the count of lines that a correct device sends. */
   addLog(line: FrameBodies['deviceLog']): void {
     if (this.logged.length > LOG_LINES_LIMIT + SPINS_LIMIT) return;
     this.logged.push({ ...line, text: line.text.slice(0, LOGGED_TEXT_LIMIT) });
   }
 
-  /** Marks the device as lost and frees what its thread held. The thread must have ended. */
+  /** Marks the device as failed and releases its pins; returns their count. The thread must have ended. */
   fail(reason: string): number {
     this.failure = reason;
     this.control.lost(reason);
@@ -135,7 +135,7 @@ export class VmDevice implements DmaUser {
 export const STOP_TIMEOUT_MS = 5_000;
 const STOP_POLL_MS = 5;
 
-/** Asks devices to stop; resolves when each has reported or failed, after STOP_TIMEOUT_MS at the latest. */
+/** Requests devices to stop; resolves when each has reported or failed, at the latest after STOP_TIMEOUT_MS. */
 export async function stopDevices(devices: readonly VmDevice[]): Promise<void> {
   for (const device of devices) device.send('deviceStop', {});
   const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;

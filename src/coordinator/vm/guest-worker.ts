@@ -1,29 +1,29 @@
 /**
- * A guest worker from the outside: started, called through Comlink, given a time limit, ended.
+ * The coordinator's side of a guest worker: starts it, calls it through Comlink, enforces the time limit, ends it.
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import { after, sleep } from '#host';
 import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../../guest/protocol.ts';
 
-export interface GuestRun {
+interface GuestRun {
   readonly entry: URL;
   readonly task: GuestTask;
   readonly control: VmControl;
   readonly timeoutMs: number;
 }
 
-/** V8 limits of a guest worker: scripts may keep what they expect in memory. */
+/** V8 limits of a guest worker. Scripts may keep copies of expected data in memory. */
 const GUEST_LIMITS = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 8, stackSizeMb: 2 };
 
-/** How long an ended guest worker may take to be gone. */
+/** How long a terminated guest worker may take to exit. */
 const TERMINATE_TIMEOUT_MS = 2_000;
 
 export class GuestWorker {
   readonly #run: GuestRun;
   readonly #worker: Worker;
   readonly #port: MessagePort;
-  // Comlink drops the reply of a proxy that is collected while it is awaited: both are held until the end.
+  // Comlink loses the reply to a call if the proxy is garbage-collected meanwhile: both are held until the end.
   readonly #guest: Comlink.Remote<GuestApi>;
   readonly #control: VmControl;
   readonly #died: Promise<GuestReport>;
@@ -46,12 +46,12 @@ export class GuestWorker {
     });
   }
 
-  /** Has the worker load the script, to be quick when it is run. */
+  /** Loads the script in advance, so that {@link run} starts without delay. */
   async load(): Promise<void> {
     await Promise.race([this.#guest.load(), this.#died]);
   }
 
-  /** Runs the script to its end, its time-out or its worker's death: always a report, never a rejection. */
+  /** Runs the script until it ends, times out or its worker dies. Resolves to a report; never rejects. */
   async run(snapshot?: GuestSnapshot): Promise<GuestReport> {
     const { timeoutMs } = this.#run;
     let cancel = () => {};
@@ -59,7 +59,7 @@ export class GuestWorker {
       cancel = after(timeoutMs, () => resolve(failedReport(`script did not end within ${timeoutMs} ms`)));
     });
     const asked = this.#guest.run(this.#control, snapshot) as Promise<GuestReport>;
-    // What a VM from another host has brought along may be refused before there is a script.
+    // A snapshot from another host may be refused before the script starts.
     const ran = asked.catch((error: Error) => failedReport(oneLine(error)));
     const report = await Promise.race([ran, this.#died, late]);
     cancel();
@@ -71,12 +71,12 @@ export class GuestWorker {
   async end(): Promise<void> {
     this.#guest[Comlink.releaseProxy]();
     this.#port.close();
-    // A worker at its heap limit may not answer even this; the process's own end takes it along.
+    // A worker at its heap limit may not even terminate; it then ends with the process.
     await Promise.race([this.#worker.terminate(), sleep(TERMINATE_TIMEOUT_MS)]);
   }
 }
 
-/** The report of a guest that could not give one. */
+/** Returns a report for a guest that could not send one. */
 function failedReport(error: string): GuestReport {
   return { operations: 0, bytesVerified: 0, mismatches: 0, failures: [], notes: [], histograms: [], error };
 }

@@ -1,28 +1,28 @@
 /**
- * The guest's way to its vIOMMU's registers: a ring of accesses, answered in order, with a bound on the writes whose
- * work is not yet complete.
+ * The guest's register accesses to its vIOMMU: a ring that is served in order, with a limit on the register writes
+ * whose commands are still in progress.
  */
 import { nowUs, sleep } from '#host';
 import { MMIO_CHANNEL_BYTES, MmioServer } from '../../channel/mmio-channel.ts';
-import type { Completion } from '../../viommu/completion.ts';
+import type { Completion } from '../../platform/completion.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
 
-/** Accesses served per turn: one guest must not starve the others. */
+/** Maximum of accesses served per turn, so that one guest cannot starve the others. */
 const BURST = 64;
-/** Writes whose work is under way; beyond it the guest's ring fills and the guest waits. */
+/** Maximum of writes in progress. Above it the guest's ring fills and the guest waits. */
 const PENDING_WRITES_LIMIT = 32;
 const SETTLE_POLL_MS = 5;
-/** How long the end of a VM waits for writes still under way. */
+/** How long the end of a VM waits for writes in progress. */
 const SETTLE_TIMEOUT_MS = 30_000;
 
-export interface RegistersOwner {
-  /** Has the ring served again, in a later turn. */
-  again(): void;
+interface RegistersOwner {
+  /** Schedules another serving of the ring, in a later turn. */
+  reschedule(): void;
   violation(kind: string, detail: string): void;
 }
 
 export class IommuRegisters {
-  /** What the guest's thread is given. */
+  /** The channel, for the guest's thread. */
   readonly mmio = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
   readonly #iommu: VIommu;
   readonly #owner: RegistersOwner;
@@ -34,7 +34,7 @@ export class IommuRegisters {
     this.#owner = owner;
   }
 
-  /** Serves what is in the ring. */
+  /** Serves the accesses in the ring. */
   serve(): void {
     if (this.#pending >= PENDING_WRITES_LIMIT) return;
     const more = this.#server.serve(
@@ -44,10 +44,10 @@ export class IommuRegisters {
       },
       BURST,
     );
-    if (more && this.#pending < PENDING_WRITES_LIMIT) this.#owner.again();
+    if (more && this.#pending < PENDING_WRITES_LIMIT) this.#owner.reschedule();
   }
 
-  /** Lets writes that are under way come to their end, for a bounded time. */
+  /** Waits for the writes in progress, at most SETTLE_TIMEOUT_MS. */
   async settle(): Promise<void> {
     const deadline = nowUs() + SETTLE_TIMEOUT_MS * 1000;
     while (this.#pending > 0 && nowUs() < deadline) await sleep(SETTLE_POLL_MS);
@@ -60,7 +60,7 @@ export class IommuRegisters {
     this.#pending++;
     const done = () => {
       this.#pending--;
-      this.#owner.again();
+      this.#owner.reschedule();
     };
     work.then(done, (error: Error) => {
       this.#owner.violation('coordinator-error', `register write failed: ${error.message}`);

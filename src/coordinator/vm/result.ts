@@ -1,5 +1,5 @@
 /**
- * What a VM's run came to: the guest's report, the ledger's faults and violations, and its devices' figures as one.
+ * The result of a VM's run: the guest's report, the verdict's faults and violations, and the devices' counters.
  */
 
 import type { GuestReport } from '../../guest/protocol.ts';
@@ -8,36 +8,35 @@ import { sumReports } from '../../report/device-report.ts';
 import type { VmDevice } from './device.ts';
 import type { VmVerdict } from './verdict.ts';
 
-/** Lines of its devices, of each kind, that a VM's result has. */
+/** Maximum of lines of each kind that the devices add to a VM's result. */
 const DEVICE_NOTES_LIMIT = 64;
 
-/** What the coordinator knows of a VM at its end. */
-export interface VmEnd {
+/** The coordinator's own record of a VM that has ended. */
+interface VmEnd {
   readonly devices: readonly VmDevice[];
-  readonly ledger: VmVerdict;
+  readonly verdict: VmVerdict;
   readonly audits: number;
-  /** What the guest last said of its progress. */
-  readonly operations: number;
-  readonly bytesVerified: number;
-  /** How it has moved to another host, in words; undefined if it has not. */
+  /** The last progress that the guest has reported. */
+  readonly progress: { readonly operations: number; readonly bytesVerified: number };
+  /** Lines about its migration to another host; undefined if it has not migrated. */
   readonly migration?: readonly string[] | undefined;
 }
 
 export function vmResult(report: GuestReport, end: VmEnd): FrameBodies['vmResult'] {
-  const { devices, ledger } = end;
-  if (ledger.missingFaults > 0)
-    ledger.violation('missing-fault', `${ledger.missingFaults} announced DMA faults did not come`);
+  const { devices, verdict, progress } = end;
+  if (verdict.missingFaults > 0)
+    verdict.violation('missing-fault', `${verdict.missingFaults} announced DMA faults did not come`);
   const counters = devices.map((device) => device.container.counters);
   const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
   return {
-    // A guest that could not report is known by what it last said of its progress.
-    operations: Math.max(report.operations, end.operations),
-    bytesVerified: Math.max(report.bytesVerified, end.bytesVerified),
+    // A guest that died reports nothing; its last progress still counts.
+    operations: Math.max(report.operations, progress.operations),
+    bytesVerified: Math.max(report.bytesVerified, progress.bytesVerified),
     mismatches: report.mismatches,
-    failures: [...report.failures, ...ledger.unexpectedFaults],
-    faultsExpected: ledger.faultsExpected,
-    faultsUnexpected: ledger.faultsUnexpected,
-    violations: ledger.violations(),
+    failures: [...report.failures, ...verdict.unexpectedFaults],
+    faultsExpected: verdict.faultsExpected,
+    faultsUnexpected: verdict.faultsUnexpected,
+    violations: verdict.violations(),
     histograms: report.histograms,
     failedDevices: devices.filter((d) => d.failure !== '').map((d) => `${d.name} ${d.failure}`),
     scriptError: report.error,
@@ -51,7 +50,7 @@ export function vmResult(report: GuestReport, end: VmEnd): FrameBodies['vmResult
   };
 }
 
-/** What the watchdogs found about the guest, what the guest says, and what the devices have logged. */
+/** Returns the watchdogs' findings, then the guest's notes, then the devices' log lines. */
 function notesOf(report: GuestReport, devices: readonly VmDevice[]): string[] {
   const logged = (watchdog: boolean) =>
     devices

@@ -1,5 +1,5 @@
 /**
- * What one VM has to answer for: violations, faults met and expected, failures of devices.
+ * The verdict on one VM: its violations and its DMA faults, expected and unexpected.
  */
 import { hex, PAGE_SIZE } from '../../memory/address.ts';
 import { bdfText } from '../../pci/config-space.ts';
@@ -8,19 +8,19 @@ import type { DmaFaultRecord } from '../../viommu/viommu.ts';
 
 type Violation = FrameBodies['violation'];
 
-/** Violations kept in words, per VM; the rest are counted by kind. */
+/** Maximum of violations per VM that are kept with their text; further ones are counted by kind. */
 export const VIOLATION_LIMIT = 32;
-/** Faults that a script may announce and not yet have seen. */
+/** Maximum of announced faults that are still to come. */
 export const EXPECTED_FAULT_LIMIT = 4096;
 
 export class VmVerdict {
   faultsExpected = 0;
   faultsUnexpected = 0;
-  /** The first unexpected faults, in words. */
+  /** Texts of the first unexpected faults. */
   readonly unexpectedFaults: string[] = [];
   readonly #violations: Violation[] = [];
   readonly #more = new Map<string, number>();
-  /** `device:page` → how many faults are announced there. */
+  /** `device:page` → count of announced faults. */
   readonly #expected = new Map<string, number>();
   readonly #lost = new Set<number>();
 
@@ -38,7 +38,7 @@ export class VmVerdict {
     return [...this.#violations, ...more];
   }
 
-  /** A device is gone: what was announced of it can come no more, and is no proof missing. */
+  /** Drops the announced faults of a lost device: they cannot come any more and must not count as missing. */
   deviceLost(device: number): void {
     this.#lost.add(device);
     for (const key of this.#expected.keys()) if (key.startsWith(`${device}:`)) this.#expected.delete(key);
@@ -51,7 +51,7 @@ export class VmVerdict {
       this.#expected.set(key, (this.#expected.get(key) ?? 0) + 1);
   }
 
-  /** Books a fault; true if it was announced. */
+  /** Counts a fault; returns true if it was announced. */
   fault(device: number, record: DmaFaultRecord): boolean {
     const key = keyOf(device, record.iova);
     const announced = this.#expected.get(key) ?? 0;
@@ -66,7 +66,7 @@ export class VmVerdict {
     return false;
   }
 
-  /** Announced faults that never came: the isolation they were to prove was not seen. */
+  /** Count of announced faults that have not come: the isolation that they prove was not observed. */
   get missingFaults(): number {
     let missing = 0;
     for (const count of this.#expected.values()) missing += count;
@@ -76,6 +76,6 @@ export class VmVerdict {
 
 const keyOf = (device: number, iova: number): string => `${device}:${Math.floor(iova / PAGE_SIZE)}`;
 
-/** A fault in one line, the way a DMAR fault reads in a guest's log. */
+/** Returns a fault as one line, like a DMAR fault in a guest's log. */
 export const faultText = ({ requesterId, iova, write, reason, text }: DmaFaultRecord): string =>
   `DMA ${write ? 'write' : 'read'} by ${bdfText(requesterId)} to ${hex(iova)} faulted: reason ${hex(reason)} ${text}`;

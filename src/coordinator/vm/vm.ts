@@ -1,14 +1,13 @@
 /**
  * One VM: guest RAM, vIOMMU, devices and guest, and the order in which they start, fail and end.
  */
-import { nowUs, Prng, wallMs } from '#host';
+import { nowUs, Prng } from '#host';
 import { MigrationState } from '../../device/migration/states.ts';
 import { MigrationError, migrationLines } from '../../guest/migration-settings.ts';
-import type { GuestReport, GuestSnapshot, VmControl } from '../../guest/protocol.ts';
-import { hex, type Iova } from '../../memory/address.ts';
+import type { GuestReport, GuestSnapshot } from '../../guest/protocol.ts';
 import { GuestRam } from '../../memory/guest-ram.ts';
 import { requesterId } from '../../pci/config-space.ts';
-import { decodeFrame, encodeFrame, type Frame, type FrameHeader, type FrameKind } from '../../proto/codec.ts';
+import { decodeFrame, type Frame, type FrameHeader } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { createViommu } from '../../viommu/create-viommu.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
@@ -17,18 +16,21 @@ import { modelAt, usesGpu } from '../model-names.ts';
 import { DEFAULT_MODEL } from '../workers/supervisor.ts';
 import type { VmConfig, VmContext } from './config.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './device.ts';
+import { faultRecord } from './dma-fault.ts';
+import { GuestControl } from './guest-control.ts';
 import { GuestWorker } from './guest-worker.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import type { ArrivingVm } from './migration/incoming.ts';
 import { type MigratableVm, VmMigration } from './migration/migration.ts';
 import { vmResult } from './result.ts';
 import { VmVerdict } from './verdict.ts';
+import { NO_DEVICE, VmTrace } from './vm-trace.ts';
 import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
 
-/** Frames served per turn: one device must not starve the others. */
+/** Maximum of frames served per turn, so that one device cannot starve the others. */
 const BURST = 64;
 
-/** Spreads a VM's seed over the hosts it has been at: the host frames behind its RAM are others at each. */
+/** Changes a VM's seed with each migration, so that other host frames back its RAM on each host. */
 const MIGRATION_STRIDE = 104_729;
 
 export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
@@ -38,34 +40,43 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly verdict = new VmVerdict();
   readonly context: VmContext;
   readonly iommu: VIommu;
-  /** The devices' slots at physical GPUs, by index; undefined for those that have no use for one. */
+  /** The devices' slots on physical GPUs, by index; undefined for devices that use no GPU. */
   readonly #slots: readonly (Placement | undefined)[];
   readonly #registers: IommuRegisters;
   readonly #migration: VmMigration;
+  readonly #trace: VmTrace;
+  readonly #control: GuestControl;
   #guest: GuestWorker | undefined;
-  #goesOn: () => void = () => {};
-  #since = nowUs();
+  #onResumed: () => void = () => {};
+  readonly #startUs = nowUs();
   #started: Promise<unknown> = Promise.resolve();
+  /** Device index → function to call when the device is ready or has failed. */
+  readonly #whenReady = new Map<number, () => void>();
   readonly #releases: Promise<void>[] = [];
   #ending = false;
-  #audits = 0;
-  #phase = 'start';
-  #operations = 0;
-  #bytesVerified = 0;
 
   constructor(config: VmConfig, context: VmContext) {
     this.config = config;
     this.context = context;
+    this.#trace = new VmTrace(config, context, this.verdict);
     const half = config.ramBytes / 2;
     const frames = new Prng(config.seed + config.migrations * MIGRATION_STRIDE);
     this.ram = GuestRam.allocate(config.hpaBase, half, half, frames);
     this.iommu = createViommu(config.viommu, this.ram);
-    this.#migration = new VmMigration(this, context.hosts);
+    this.#migration = new VmMigration(this, context.hostSocket);
     this.#registers = new IommuRegisters(this.iommu, {
-      again: () => context.reschedule(context.firstBit),
-      violation: (kind, detail) => this.#violation(-1, kind, detail),
+      reschedule: () => context.reschedule(context.firstBit),
+      violation: (kind, detail) => this.#trace.violation(NO_DEVICE, kind, detail),
     });
     this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index));
+    this.#control = new GuestControl({
+      devices: this.devices,
+      verdict: this.verdict,
+      migration: this.#migration,
+      trace: this.#trace,
+      gpus: context.gpus,
+      onResumed: () => this.#onResumed(),
+    });
     this.#slots = this.devices.map(({ name, link }, index) =>
       usesGpu(modelAt(config.model, index))
         ? context.gpus.place(name, index, link.sab, config.mdevTypes[index])
@@ -73,11 +84,11 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     );
   }
 
-  get progress() {
-    return { phase: this.#phase, operations: this.#operations, bytesVerified: this.#bytesVerified };
+  get progress(): Readonly<GuestControl['reported']> {
+    return this.#control.reported;
   }
 
-  /** Puts every device behind the vIOMMU and starts its worker; resolves when all are ready or have failed. */
+  /** Attaches every device to the vIOMMU and starts its worker; resolves when all are ready or have failed. */
   async startDevices(): Promise<void> {
     this.#started = Promise.all(this.devices.map((device) => this.#startDevice(device)));
     await this.#started;
@@ -88,41 +99,43 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     const task = guestTask(this, this.devices, this.#registers.mmio);
     const { timeoutMs } = this.config;
     const entry = this.context.workers.guest;
-    this.#guest = new GuestWorker({ entry, task, control: this.#control(), timeoutMs });
+    this.#guest = new GuestWorker({ entry, task, control: this.#control, timeoutMs });
     await this.#guest.load();
   }
 
-  /** Runs the guest's script to its end, or to its VM's departure, stops the devices, and sums up. */
+  /**
+   * Runs the guest's script until it ends or the VM has migrated, then stops the devices. Resolves to the VM's result,
+   * also if the script fails.
+   */
   async runGuest(snapshot?: GuestSnapshot): Promise<FrameBodies['vmResult']> {
     if (!this.#guest) await this.loadGuest();
     const report = await (this.#guest as GuestWorker).run(snapshot);
-    this.#goesOn();
+    this.#onResumed();
     return this.#end(report);
   }
 
   async #end(report: GuestReport): Promise<FrameBodies['vmResult']> {
     const { moved, lost } = this.#migration;
-    this.#record('guestDone', -1, { error: report.error });
+    this.#trace.record('guestDone', NO_DEVICE, { error: report.error });
     await this.#registers.settle();
-    if (report.error === '' && !moved && lost === '') this.#audit();
+    if (report.error === '' && !moved && lost === '') this.#control.audit();
     await this.#stopDevices();
     const result = vmResult(report, {
       devices: this.devices,
-      ledger: this.verdict,
-      audits: this.#audits,
-      operations: this.#operations,
-      bytesVerified: this.#bytesVerified,
+      verdict: this.verdict,
+      audits: this.#control.audits,
+      progress: this.progress,
       migration: moved && migrationLines(this.config.vm, moved),
     });
     return lost === ''
       ? result
-      : { ...result, scriptError: `the VM was handed over and not taken on: ${lost}` };
+      : { ...result, scriptError: `the VM was lost during its migration, after the hand-over: ${lost}` };
   }
 
-  /** What the other host is to build. The rest of the script's time goes along. */
+  /** Returns the VM's configuration for another host, as JSON, with the rest of the script's time. */
   configFor(host: number): string {
     const { config } = this;
-    const timeoutMs = Math.max(1, Math.ceil(config.timeoutMs - (nowUs() - this.#since) / 1000));
+    const timeoutMs = Math.max(1, Math.ceil(config.timeoutMs - (nowUs() - this.#startUs) / 1000));
     return JSON.stringify({ ...config, timeoutMs, process: host, migrations: config.migrations + 1 });
   }
 
@@ -132,23 +145,23 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   async load(iommuState: Uint8Array): Promise<void> {
     if (!this.iommu.restore) throw new MigrationError(`the vIOMMU '${this.iommu.name}' cannot be migrated`);
-    // The devices' streams first: one that is not complete ends the migration before anything is mapped.
+    // The devices first: an incomplete device stream must end the migration before anything is mapped.
     await Promise.all(this.devices.map(({ control }) => control.setState(MigrationState.STOP)));
     this.iommu.restore(iommuState);
     for (const device of this.devices) await this.iommu.attach(device.space);
   }
 
-  /** Has devices and guest go on where they stopped at the other host. Resolves when the script runs. */
+  /** Continues devices and guest where they stopped on the other host. Resolves when the script runs. */
   async resume(snapshot: GuestSnapshot): Promise<void> {
     await Promise.all(this.devices.map(({ control }) => control.setState(MigrationState.RUNNING)));
-    const goesOn = new Promise<void>((resolve) => {
-      this.#goesOn = resolve;
+    const resumed = new Promise<void>((resolve) => {
+      this.#onResumed = resolve;
     });
     this.context.arrived(this, this.runGuest(snapshot));
-    await goesOn;
+    await resumed;
   }
 
-  /** It does not come after all: its devices and its guest's worker go. */
+  /** Ends a VM whose migration to this host has failed: stops its devices and its guest's worker. */
   async discard(): Promise<void> {
     await this.#guest?.end();
     await this.#stopDevices();
@@ -172,14 +185,14 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       }
       this.context.reschedule(this.context.firstBit + 1 + index);
     } catch (error) {
-      // A device that writes garbage into its ring is lost; the coordinator and the others are not.
+      // Garbage in a device's ring costs that device, not the coordinator or the others.
       const detail = error instanceof Error ? error.message : String(error);
       void this.quarantine(device, 'bad-frame', `sent garbage (${detail})`);
     }
   }
 
   header(device: number): FrameHeader {
-    return { timeUs: wallMs() * 1000, process: this.config.process, vm: this.config.vm, device };
+    return this.#trace.header(device);
   }
 
   sent(bytes: Uint8Array): void {
@@ -187,12 +200,12 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   switched(device: VmDevice, what: FrameBodies['addressSpaceSwitch']): void {
-    this.#record('addressSpaceSwitch', device.index, what);
+    this.#trace.record('addressSpaceSwitch', device.index, what);
   }
 
   /**
-   * The host takes a device away while the VM uses it (vfio's device request): it is stopped and closed, whatever the
-   * guest is doing with it. Resolves to false if the VM is at its end, which closes the device as well.
+   * Stops and closes a device because its host removes it while the VM uses it (VFIO's device request). The guest's
+   * use of the device does not delay this. Resolves to false if the VM is ending, which closes the device as well.
    */
   async release(index: number, uuid: string): Promise<boolean> {
     const device = this.devices[index];
@@ -205,7 +218,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   async quarantine(device: VmDevice, kind: string, detail: string): Promise<void> {
     if (device.failure !== '') return;
-    this.#violation(device.index, kind, `${device.name} ${detail}: quarantined`);
+    this.#trace.violation(device.index, kind, `${device.name} ${detail}: quarantined`);
     device.failure = `quarantined: ${detail}`;
     await device.run?.terminate();
     this.#failed(device, device.failure);
@@ -215,10 +228,10 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     await this.#started;
     if (device.failure !== '') return;
     await stopDevices([device]);
-    // A device that has reported touches no memory any more; one that has not must be ended.
+    // A device that has reported no longer accesses memory; any other must be terminated.
     if (!device.report) await device.run?.terminate();
     if (device.failure === '')
-      this.#failed(device, `surprise removal: mdev ${uuid} was taken away while the VM used it`);
+      this.#failed(device, `surprise removal: mdev ${uuid} was removed while the VM used it`);
   }
 
   #makeDevice(index: number): VmDevice {
@@ -235,7 +248,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   async #startDevice(device: VmDevice): Promise<void> {
-    // One that comes from another host is attached when its vIOMMU knows what it knew there.
+    // A device from another host is attached after its vIOMMU's state has been restored.
     if (this.config.migrations === 0) await this.iommu.attach(device.space);
     const ready = new Promise<void>((resolve) => this.#whenReady.set(device.index, resolve));
     const run = await this.context.supervisor.start(deviceTask(this, device, this.#slots[device.index]));
@@ -243,16 +256,14 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     run.ended.then(
       () => this.#whenReady.get(device.index)?.(),
       (error: Error) => {
-        this.serveDevice(device.index); // what it said before it ended
-        // One that has reported had stopped: what its thread does then is nobody's loss.
+        this.serveDevice(device.index); // its last frames
+        // A device that has reported had stopped, so the end of its thread is no failure.
         if (device.failure === '' && !device.report) this.#failed(device, `worker ended: ${error.message}`);
         this.#whenReady.get(device.index)?.();
       },
     );
     await ready;
   }
-
-  readonly #whenReady = new Map<number, () => void>();
 
   #handle(device: VmDevice, frame: Frame): void {
     if (frame.kind === 'deviceReady') {
@@ -266,21 +277,11 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     else device.control.answered(frame);
   }
 
-  /** A device's DMA found no mapping: the vIOMMU says why, and records it (R8). */
-  #fault(device: VmDevice, { iova, write }: FrameBodies['dmaFault']): void {
-    const answer = this.iommu.translate(device.requesterId, iova as Iova, write);
-    const { reason, text } = answer.ok
-      ? { reason: 0, text: this.#whyUnmapped(answer.gpa) }
-      : { reason: answer.reason, text: answer.text };
-    const record = { requesterId: device.requesterId, iova: iova as Iova, write, reason, text };
+  #fault(device: VmDevice, body: FrameBodies['dmaFault']): void {
+    const record = faultRecord(this, device.requesterId, body);
     device.link.acknowledgeFault();
     const expected = this.verdict.fault(device.index, record);
-    this.#record('faultRecorded', device.index, { ...record, expected });
-  }
-
-  #whyUnmapped(gpa: number): string {
-    if (!this.ram.contains(gpa, 1)) return `(${hex(gpa)} is not guest RAM)`;
-    return '(the tables translate it, but no invalidation has announced that)';
+    this.#trace.record('faultRecorded', device.index, { ...record, expected });
   }
 
   #failed(device: VmDevice, reason: string): void {
@@ -288,31 +289,12 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     const pinsReleased = device.fail(reason);
     this.#releaseSlot(device);
     if (pinsReleased > 0) device.failure = `${reason} (${pinsReleased} pins released)`;
-    this.#record('deviceFailed', device.index, { reason, pinsReleased });
+    this.#trace.record('deviceFailed', device.index, { reason, pinsReleased });
   }
 
   #releaseSlot({ index }: VmDevice): void {
     const placement = this.#slots[index];
     placement?.gpu.release(placement.slot);
-  }
-
-  #audit(): number {
-    this.#audits++;
-    let differences = 0;
-    for (const device of this.devices) {
-      if (!device.alive) continue;
-      for (const { iova, size, held, expected } of device.space.audit()) {
-        differences++;
-        const text = (gpa: number | undefined) => (gpa === undefined ? 'nothing' : hex(gpa));
-        this.#violation(
-          device.index,
-          'missed-invalidation',
-          `${device.name} IOVA ${hex(iova)} +${hex(size)}: container maps ${text(held)}, ` +
-            `the guest's tables say ${text(expected)}`,
-        );
-      }
-    }
-    return differences;
   }
 
   async #stopDevices(): Promise<void> {
@@ -327,39 +309,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       if (device.failure === '') this.#releaseSlot(device);
       const pins = device.failure === '' ? device.container.pins() : 0;
       if (pins > 0)
-        this.#violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);
+        this.#trace.violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);
     }
-  }
-
-  #violation(device: number, kind: string, detail: string): void {
-    this.verdict.violation(kind, detail);
-    this.#record('violation', device, { kind, detail, repeats: 0 });
-  }
-
-  /** Traces something that the coordinator itself has to say. */
-  #record<K extends FrameKind>(kind: K, device: number, body: FrameBodies[K]): void {
-    this.context.trace(encodeFrame(this.header(device), kind, body));
-  }
-
-  #control(): VmControl {
-    return {
-      phase: (name) => {
-        this.#phase = name;
-        this.#record('guestPhase', -1, { name });
-      },
-      progress: (operations, bytesVerified) => {
-        this.#operations = operations;
-        this.#bytesVerified = bytesVerified;
-      },
-      expectFault: (device, iova) => this.verdict.expectFault(device, iova),
-      audit: () => this.#audit(),
-      schedule: (scheduling) => this.context.gpus.schedule(scheduling),
-      gpuStats: () => this.context.gpus.stats(),
-      resumed: () => this.#goesOn(),
-      beginMigration: async (settings) => this.#migration.begin(settings),
-      copyMemory: () => this.#migration.copy(),
-      handOver: (state, pausedUs) => this.#migration.handOver(state, pausedUs),
-      giveUpMigration: (reason) => this.#migration.abort(reason),
-    };
   }
 }

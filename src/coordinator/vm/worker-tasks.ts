@@ -1,5 +1,5 @@
 /**
- * What a VM's workers are given: shared memory and numbers.
+ * The tasks of a VM's workers: shared memory and numbers.
  */
 import type { DeviceOptions } from '../../device/model.ts';
 import type { DeviceTask } from '../../device/runtime.ts';
@@ -10,14 +10,14 @@ import { modelAt } from '../model-names.ts';
 import type { VmConfig, VmContext } from './config.ts';
 import type { VmDevice } from './device.ts';
 
-/** Faults that `--inject` plants in a device model. */
+/** Faults that `--inject` injects into a device model. */
 export const MODEL_FAULTS: ReadonlySet<string> = new Set([
   'stale-translation',
   'never-unpin',
   'worker-crash',
 ]);
 
-/** The VM, as far as its workers are told of it. */
+/** The parts of a VM that its workers' tasks are made of. */
 export interface VmParts {
   readonly config: VmConfig;
   readonly context: VmContext;
@@ -32,7 +32,7 @@ export function deviceTask(
   const { process, vm, inject } = config;
   const { doorbell, doorbellSenders, firstBit, gpus } = context;
   const options: DeviceOptions = {
-    // One device of the chosen VM is broken; its neighbours are the witnesses.
+    // Only one device of the VM is faulty; the others must not be affected.
     fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '',
     ...(placement && { slot: gpus.handle(placement) }),
   };

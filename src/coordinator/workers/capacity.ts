@@ -1,45 +1,46 @@
 /**
- * What this machine can carry, checked before anything starts: V8 aborts the whole process when it runs out of
- * memory maps, so that must never be tried.
+ * Checks that this machine has the capacity for a run, before anything starts. V8 aborts the whole process when it runs
+ * out of memory maps, so a run that is too large must not start.
  */
 import { readFileSync } from 'node:fs';
 import { availableMemory } from 'node:process';
 
-/** Memory maps a worker takes at most (measured: 30 to 50). */
+/** Maximum of memory maps per worker (measured: 30 to 50). */
 export const MAPS_PER_WORKER = 50;
-/** Maps of a process without workers. */
+/** Maximum of memory maps of a process without workers. */
 export const MAPS_PER_PROCESS = 1000;
-/** Memory of a device worker and of a guest worker, generously. */
+/** Memory of a device worker or guest worker, a generous estimate. */
 const BYTES_PER_WORKER = 12 * 1024 * 1024;
-/** Part of the available memory that a run may plan for. */
+/** Fraction of the available memory that a run may plan for. */
 const MEMORY_SHARE = 0.9;
-/** The kernel's default, where /proc does not tell. */
+/** The kernel's default, used where /proc cannot be read. */
 const DEFAULT_MAX_MAP_COUNT = 65530;
 
-/** Thrown when a run is too large, with the numbers and what would fit. */
+/** Thrown when a run is too large. The message has the numbers and the accepted size. */
 export class CapacityError extends Error {
   override name = 'CapacityError';
 }
 
-export interface RunSize {
+interface RunSize {
   readonly vms: number;
   readonly vgpus: number;
   readonly processes: number;
   readonly ramBytes: number;
 }
 
-export interface HostCapacity {
+/** Limits of this machine. */
+interface HostCapacity {
   readonly maxMapCount: number;
   readonly memoryBytes: number;
 }
 
-/** This machine, as it is now. */
-export function thisMachine(): HostCapacity {
+/** Returns the limits of this machine as they are now. */
+function thisMachine(): HostCapacity {
   let maxMapCount = DEFAULT_MAX_MAP_COUNT;
   try {
     maxMapCount = Number(readFileSync('/proc/sys/vm/max_map_count', 'utf8'));
   } catch {
-    // Not Linux, or no /proc: the default is what is left.
+    // Not Linux, or no /proc: keep the default.
   }
   return { maxMapCount, memoryBytes: availableMemory() };
 }

@@ -1,5 +1,5 @@
 /**
- * Where the entry modules of workers and host processes are: beside `src/`, in source and in the build alike.
+ * URLs of the entry modules of workers and host processes. They are beside `src/`, in the sources and in a build.
  */
 import { existsSync } from 'node:fs';
 
@@ -10,7 +10,7 @@ const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
 export const workerEntry = (name: EntryName): URL =>
   new URL(`../../../workers/${name}.${extension}`, import.meta.url);
 
-/** What a build has bundled, or the module itself: sources have no bundle. */
+/** Returns the URL of a build's bundle, or of the module itself if there is none. */
 function bundled(path: string, name: EntryName): URL {
   const bundle = new URL(`../../../${path}`, import.meta.url);
   return extension === 'js' && existsSync(bundle) ? bundle : workerEntry(name);
@@ -20,12 +20,12 @@ const deviceBundle = bundled('workers/device-bundle.js', 'device');
 const guestBundle = bundled('bundle/guest/guest.js', 'guest');
 
 /**
- * The entry of a worker for a device of this model. A built-in model's is one file made of all its modules: a thread
- * loads it in half the time (36 → 17 ms for a vGPU). A user's file imports `mdevsim/device`, and has to find the same
- * modules there as its runtime.
+ * Returns the entry of a device worker for this model. For a built-in model it is a bundle of all modules, which a
+ * thread loads in half the time (36 → 17 ms for a vGPU). For a user-defined model it is the plain module: the user's
+ * file imports `mdevsim/device` and must get the same module instances as its runtime.
  */
 export const deviceEntry = (model: string): URL =>
   model.startsWith('file:') ? workerEntry('device') : deviceBundle;
 
-/** The entry of a guest's worker: its modules and those that scripts import as `mdevsim` in a few files (86 → 37 ms). */
+/** Returns the entry of a guest worker: a few files with its modules and those of `mdevsim` (load time 86 → 37 ms). */
 export const guestEntry = (): URL => guestBundle;

@@ -1,5 +1,5 @@
 /**
- * Device workers: started a few at a time through Piscina, watched, and ended by force when they must be.
+ * Device workers, started a few at a time through Piscina. A worker that does not end by itself is terminated.
  */
 import type { Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
@@ -8,33 +8,33 @@ import type { DeviceTask } from '../../device/runtime.ts';
 
 /** The device model of a run that names none. */
 export const DEFAULT_MODEL = 'vgpu';
-/** How long a model may be busy with one call, unless the run says otherwise. A call takes microseconds. */
+/** How long one call of a model may take, by default. A normal call takes microseconds. */
 export const DEVICE_TIMEOUT_MS = 20_000;
 
-/** Workers that start at once: all together, the first message of the last would take minutes. */
+/** Workers that start at the same time. With all at once, the last one's first message would take minutes. */
 export const START_CONCURRENCY = 4;
-/** A worker that has not said it is ready by then has failed. */
-export const START_TIMEOUT_MS = 60_000;
-/** How long V8 may take to tell a thread's memory. */
+/** How long a worker may take to report that it is ready; after that it has failed. */
+const START_TIMEOUT_MS = 60_000;
+/** How long V8 may take to report a thread's memory. */
 const MEMORY_ANSWER_MS = 200;
-/** How long an ended thread may take to be gone. */
+/** How long a terminated thread may take to exit. */
 const EXIT_TIMEOUT_MS = 5_000;
 
-/** Per-worker V8 limits. They bound a runaway model; they are not reserved. */
+/** V8 limits of each worker. They bound a runaway model; nothing is reserved. */
 export const WORKER_LIMITS = { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 1, stackSizeMb: 1 };
 
 /** One device's worker, from its start to its end. */
 export interface DeviceRun {
-  /** Resolves when the worker's function returned, or rejects with why it did not. */
+  /** Resolves when the worker's function has returned. Rejects with the reason if it fails. */
   readonly ended: Promise<void>;
-  /** Called when the device has said that it is ready. */
+  /** Takes note that the device has reported that it is ready. */
   ready(threadId: number): void;
   /**
-   * Bytes of buffers that the thread holds outside V8's heap, told by V8 even while it runs a loop; undefined if it
-   * has ended or V8 does not answer in time.
+   * Returns the bytes of buffers that the thread holds outside V8's heap. V8 answers even while the thread runs a loop.
+   * Returns undefined if the thread has ended or V8 does not answer in time.
    */
   bufferBytes(): Promise<number | undefined>;
-  /** Ends the thread; resolves when it can run no more code. */
+  /** Terminates the thread; resolves when it can run no more code. */
   terminate(): Promise<void>;
 }
 
@@ -43,7 +43,7 @@ export class DeviceSupervisor {
   readonly #waiting: (() => void)[] = [];
   #starting = 0;
 
-  /** `entry` is the device worker's module; `capacity` the most devices alive at once. */
+  /** `entry` is the device worker's module; `capacity` is the maximum count of devices at one time. */
   constructor(entry: URL, capacity: number) {
     this.#pool = new Piscina({
       filename: entry.href,
@@ -51,76 +51,95 @@ export class DeviceSupervisor {
       maxThreads: Math.max(1, capacity),
       concurrentTasksPerWorker: 1,
       idleTimeout: 0,
-      // Piscina's own waiting would block the event loop of an idle worker.
+      // With 'sync', Piscina blocks the event loop of an idle worker.
       atomics: 'disabled',
       resourceLimits: WORKER_LIMITS,
       recordTiming: false,
     });
-    // A worker may throw when nobody waits for it: after its device has stopped, or at its heap limit while it is being
-    // ended. An 'error' event without a listener would end the process, and every VM in it.
+    // A worker may throw when nothing awaits it: after its device has stopped, or at its heap limit while it is
+    // terminated. An 'error' event without a listener would end the process with all its VMs.
     this.#pool.on('error', () => {});
   }
 
-  /** Starts a device when its turn comes; resolves as soon as the worker has been given its task. */
+  /** Starts a device when a start slot is free; resolves as soon as the worker has its task. */
   async start(task: DeviceTask): Promise<DeviceRun> {
     if (this.#starting >= START_CONCURRENCY)
       await new Promise<void>((resolve) => {
         this.#waiting.push(resolve);
       });
     this.#starting++;
-    return this.#run(task);
+    return new PooledRun(this.#pool, task, () => {
+      this.#starting--;
+      this.#waiting.shift()?.();
+    });
   }
 
   async close(): Promise<void> {
     await this.#pool.destroy();
   }
+}
 
-  #run(task: DeviceTask): DeviceRun {
-    const abort = new AbortController();
-    let thread: Worker | undefined;
-    let startDone = () => {
-      startDone = () => {};
-      cancelTimeout();
-      this.#starting--;
-      this.#waiting.shift()?.();
-    };
-    let isLate = false;
-    const cancelTimeout = after(START_TIMEOUT_MS, () => {
-      isLate = true;
-      abort.abort();
+/** One task in the pool. */
+class PooledRun implements DeviceRun {
+  readonly ended: Promise<void>;
+  readonly #pool: Piscina;
+  readonly #abort = new AbortController();
+  readonly #cancelTimeout: () => void;
+  #onStarted: (() => void) | undefined;
+  #thread: Worker | undefined;
+  #isLate = false;
+
+  /** `onStarted` is called once: when the device is ready, or when its worker has ended before that. */
+  constructor(pool: Piscina, task: DeviceTask, onStarted: () => void) {
+    this.#pool = pool;
+    this.#onStarted = onStarted;
+    this.#cancelTimeout = after(START_TIMEOUT_MS, () => {
+      this.#isLate = true;
+      this.#abort.abort();
     });
-    const ended = this.#pool
-      .run(task, { signal: abort.signal })
+    this.ended = this.#run(task);
+    this.ended.catch(() => {}); // The owner adds its own handlers later; a rejection before that must not be unhandled.
+  }
+
+  ready(threadId: number): void {
+    this.#thread = this.#pool.threads.find((candidate) => candidate.threadId === threadId);
+    this.#startDone();
+  }
+
+  async bufferBytes(): Promise<number | undefined> {
+    const thread = this.#thread;
+    if (!thread || thread.threadId === -1) return undefined;
+    const bytes = thread.getHeapStatistics().then(
+      (heap) => heap.external_memory,
+      () => undefined,
+    );
+    return Promise.race([bytes, sleep(MEMORY_ANSWER_MS).then(() => undefined)]);
+  }
+
+  async terminate(): Promise<void> {
+    const exited = this.#thread && exitOf(this.#thread);
+    this.#abort.abort();
+    await exited;
+    await this.ended.catch(() => {});
+  }
+
+  #run(task: DeviceTask): Promise<void> {
+    return this.#pool
+      .run(task, { signal: this.#abort.signal })
       .catch((error: Error) => {
-        throw isLate ? new Error(`did not start within ${START_TIMEOUT_MS} ms`) : error;
+        throw this.#isLate ? new Error(`did not start within ${START_TIMEOUT_MS} ms`) : error;
       })
-      .finally(() => startDone()) as Promise<void>;
-    ended.catch(() => {}); // the owner attaches its own handlers; this one keeps an early end from being unhandled
-    return {
-      ended,
-      ready: (threadId) => {
-        thread = this.#pool.threads.find((candidate) => candidate.threadId === threadId);
-        startDone();
-      },
-      bufferBytes: async () => {
-        if (!thread || thread.threadId === -1) return undefined;
-        const told = thread.getHeapStatistics().then(
-          (heap) => heap.external_memory,
-          () => undefined,
-        );
-        return Promise.race([told, sleep(MEMORY_ANSWER_MS).then(() => undefined)]);
-      },
-      terminate: async () => {
-        const gone = thread && exitOf(thread);
-        abort.abort();
-        await gone;
-        await ended.catch(() => {});
-      },
-    };
+      .finally(() => this.#startDone()) as Promise<void>;
+  }
+
+  #startDone(): void {
+    this.#cancelTimeout();
+    this.#onStarted?.();
+    this.#onStarted = undefined;
   }
 }
 
-/** Resolves when the thread has exited: from then on it cannot touch memory. Bounded, since `terminate` is too. */
+/** Resolves when the thread has exited and can no longer access memory, at the latest after EXIT_TIMEOUT_MS. */
 function exitOf(thread: Worker): Promise<void> {
   if (thread.threadId === -1) return Promise.resolve();
   return new Promise((resolve) => {

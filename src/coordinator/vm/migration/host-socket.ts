@@ -1,17 +1,18 @@
 /**
- * Where a host process takes VMs in, and how it reaches the others: UNIX sockets in a directory of the run's own.
+ * Connections between the host processes of a run: each listens on its UNIX socket for VMs that migrate to it, and
+ * connects to those of the others.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { FrameSocket, type FrameSocketOwner } from '../../../channel/frame-socket.ts';
 import { MigrationError } from '../../../guest/migration-settings.ts';
 
-/** VMs that come at once; the next are refused. */
+/** Maximum of VMs that arrive at the same time; further ones are refused. */
 export const ARRIVALS_LIMIT = 64;
 
-/** How long a source may take to hear that its VM is not taken. */
+/** How long a source may take to read that its VM was refused. */
 const DRAIN_MS = 5_000;
 
-/** Tells a source that its VM is not taken, and why. Never rejects: it may be gone. */
+/** Sends a source the reason why its VM is refused. Never rejects, because the source may be gone. */
 export async function refuse(socket: FrameSocket, reason: string): Promise<void> {
   await socket.send('migrationFailed', { reason }).catch(() => {});
   await socket.drain(DRAIN_MS);
@@ -29,17 +30,17 @@ export class HostSocket {
     this.#sockets = sockets;
   }
 
-  /** Host processes of the run. */
-  get hosts(): number {
+  /** Count of the run's host processes. */
+  get hostCount(): number {
     return this.#sockets.length;
   }
 
-  /** Takes VMs in: `serve` is given each connection, and resolves when it is done. Resolves when it listens. */
+  /** Listens for arriving VMs; resolves when it does. `serve` handles one connection and resolves at its end. */
   listen(serve: (socket: FrameSocket) => Promise<void>, owner: FrameSocketOwner): Promise<void> {
     const server = createServer((socket) => {
       const stream = new FrameSocket(socket, owner);
       if (this.#arrivals >= ARRIVALS_LIMIT) {
-        void refuse(stream, `${ARRIVALS_LIMIT} VMs are coming already; accepted: a try later`);
+        void refuse(stream, `${ARRIVALS_LIMIT} VMs are arriving already; accepted: a retry later`);
         return;
       }
       this.#arrivals++;
@@ -52,10 +53,10 @@ export class HostSocket {
     });
   }
 
-  /** @throws MigrationError if that host cannot be reached */
+  /** Connects to a host process. @throws MigrationError if it cannot be reached */
   connect(to: number, owner: FrameSocketOwner): Promise<FrameSocket> {
     const path = this.#sockets[to];
-    if (path === undefined) throw new MigrationError(`host ${to}; accepted: 0 to ${this.hosts - 1}`);
+    if (path === undefined) throw new MigrationError(`host ${to}; accepted: 0 to ${this.hostCount - 1}`);
     return new Promise((resolve, reject) => {
       const socket: Socket = connect(path, () => {
         socket.off('error', failed);
@@ -66,7 +67,7 @@ export class HostSocket {
     });
   }
 
-  /** Takes no more in. */
+  /** Stops listening. */
   close(): void {
     this.#server?.close();
   }

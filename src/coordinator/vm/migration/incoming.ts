@@ -1,5 +1,6 @@
 /**
- * A VM on its way in: built from what the source says of it, filled, compared, and run when the source lets go of it.
+ * The target host's side of a migration: builds the VM from the source's configuration, fills it, compares its memory,
+ * and runs it once the source has handed it over.
  */
 
 import type { FrameSocket } from '../../../channel/frame-socket.ts';
@@ -12,32 +13,32 @@ import type { VmDevice } from '../device.ts';
 import { refuse } from './host-socket.ts';
 import { MIGRATION_VERSION } from './outgoing.ts';
 
-/** The VM that is being filled. */
+/** A VM that is filled from a migration stream. */
 export interface ArrivingVm {
   readonly ram: GuestRam;
   readonly devices: readonly VmDevice[];
-  /** RAM and the devices' streams are complete: the vIOMMU takes up its state, and devices see memory through it. */
+  /** Restores the vIOMMU's state and attaches the devices. RAM and the devices' streams must be complete. */
   load(iommuState: Uint8Array): Promise<void>;
-  /** Devices and guest run. Resolves when they do. */
+  /** Resumes devices and guest; resolves when they run. */
   resume(snapshot: GuestSnapshot): Promise<void>;
 }
 
-/** The host that takes it in. */
-export interface ArrivalHost {
-  /** Builds the VM and starts its devices, resuming. @throws for a configuration that this host cannot have */
+/** The host that takes the VM in. */
+interface ArrivalHost {
+  /** Builds the VM and starts its devices for a resume. @throws for a configuration that this host cannot run */
   prepare(config: string): Promise<ArrivingVm>;
-  /** It will not come: everything built for it goes. */
+  /** Removes everything that was built for a VM whose migration has failed. */
   discard(vm: ArrivingVm): Promise<void>;
 }
 
-/** Bytes of the vIOMMU's state, and of the guest's, that a source may send: several times what there can be. */
+/** Maximum bytes of the vIOMMU's state, and of the guest's. Several times the largest possible state. */
 export const STATE_BYTES_LIMIT: number = 128 * 2 ** 20;
 
-/** Zeros to store or compare with, as many at once. */
+/** Zeros to write or to compare with, in pieces of this size. */
 const ZEROS = new Uint8Array(2 ** 20);
 
-/** A state that comes in several frames. */
-class Pieces {
+/** A state that arrives in several frames. */
+class StatePieces {
   readonly #what: string;
   readonly #pieces: Uint8Array[] = [];
   #bytes = 0;
@@ -56,7 +57,7 @@ class Pieces {
     this.#pieces.push(piece);
   }
 
-  /** @throws MigrationError if nothing has come */
+  /** Returns the whole state. @throws MigrationError if nothing has arrived */
   whole(): Buffer {
     if (this.#bytes === 0) throw new MigrationError(`the state of the ${this.#what} is missing`);
     return Buffer.concat(this.#pieces);
@@ -71,8 +72,8 @@ export class Incoming {
   readonly #socket: FrameSocket;
   readonly #host: ArrivalHost;
   #vm: ArrivingVm | undefined;
-  readonly #iommuState = new Pieces('vIOMMU');
-  readonly #guestState = new Pieces('guest');
+  readonly #iommuState = new StatePieces('vIOMMU');
+  readonly #guestState = new StatePieces('guest');
   #snapshot: GuestSnapshot | undefined;
   #loaded = false;
   #resumed = false;
@@ -83,7 +84,7 @@ export class Incoming {
     this.#host = host;
   }
 
-  /** Serves the source until the VM runs here, or does not come. Never rejects. */
+  /** Serves the source until the VM runs here or the migration has failed. Never rejects. */
   async serve(): Promise<void> {
     try {
       while (!this.#resumed) await this.#handle(await this.#socket.next());
@@ -101,27 +102,27 @@ export class Incoming {
     migrationStart: async ({ version, config }) => {
       if (version !== MIGRATION_VERSION)
         throw new MigrationError(`migration stream of version ${version}; accepted: ${MIGRATION_VERSION}`);
-      if (this.#vm) throw new MigrationError('migrationStart came twice');
+      if (this.#vm) throw new MigrationError('migrationStart was sent twice');
       this.#vm = await this.#host.prepare(config);
       await this.#socket.send('migrationReady', {});
     },
     ramPages: ({ gpa, data, compare }) =>
-      compare ? this.#compare(gpa, data) : this.#there.ram.write(gpa, data),
+      compare ? this.#compare(gpa, data) : this.#arriving.ram.write(gpa, data),
     zeroPages: ({ gpa, bytes, compare }) => this.#zero(gpa, bytes, compare),
     deviceStream: ({ data, end, interrupts }, device) => this.#device(device, data, end, interrupts),
     iommuState: ({ state }) => this.#iommuState.add(state),
     guestState: ({ state }) => this.#guestState.add(state),
     migrationLoad: async () => {
       this.#snapshot = JSON.parse(this.#guestState.whole().toString()) as GuestSnapshot;
-      await this.#there.load(this.#iommuState.whole());
+      await this.#arriving.load(this.#iommuState.whole());
       this.#loaded = true;
       await this.#socket.send('migrationLoaded', {});
     },
     migrationCompare: () => this.#socket.send('migrationCompared', this.#compared),
     migrationResume: async () => {
       if (!this.#loaded || !this.#snapshot)
-        throw new MigrationError('migrationResume came before migrationLoad');
-      await this.#there.resume(this.#snapshot);
+        throw new MigrationError('migrationResume was sent before migrationLoad');
+      await this.#arriving.resume(this.#snapshot);
       this.#resumed = true;
       await this.#socket.send('migrationRunning', {});
     },
@@ -134,19 +135,21 @@ export class Incoming {
     const handler = this.#handlers[kind] as
       | ((body: unknown, device: number) => Promise<void> | void)
       | undefined;
-    if (!handler) throw new MigrationError(`a migration stream has no ${kind}`);
+    if (!handler) throw new MigrationError(`a migration stream has no ${kind} frame`);
     await handler(body, header.device);
   }
 
-  get #there(): ArrivingVm {
+  get #arriving(): ArrivingVm {
     if (!this.#vm) throw new MigrationError('a migration stream begins with migrationStart');
     return this.#vm;
   }
 
   async #device(index: number, data: Uint8Array, end: boolean, interrupts: readonly number[]): Promise<void> {
-    const device = this.#there.devices[index];
+    const device = this.#arriving.devices[index];
     if (!device)
-      throw new MigrationError(`stream of device ${index}; accepted: 0 to ${this.#there.devices.length - 1}`);
+      throw new MigrationError(
+        `stream of device ${index}; accepted: 0 to ${this.#arriving.devices.length - 1}`,
+      );
     if (data.length > 0) await device.control.write(data);
     if (end) device.link.interruptCounts = interrupts;
   }
@@ -155,12 +158,12 @@ export class Incoming {
     for (let at = 0; at < bytes; at += ZEROS.length) {
       const zeros = ZEROS.subarray(0, Math.min(ZEROS.length, bytes - at));
       if (compare) this.#compare(gpa + at, zeros);
-      else this.#there.ram.write(gpa + at, zeros);
+      else this.#arriving.ram.write(gpa + at, zeros);
     }
   }
 
   #compare(gpa: number, expected: Uint8Array): void {
-    const { ram } = this.#there;
+    const { ram } = this.#arriving;
     const result = this.#compared;
     result.comparedBytes += expected.length;
     if (ram.equals(gpa, expected)) return;

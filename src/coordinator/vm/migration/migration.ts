@@ -1,5 +1,5 @@
 /**
- * A VM's migrations, as its guest asks for them: one at a time, from the first check to its end.
+ * A VM's migrations to other hosts, requested by its guest, one at a time.
  */
 import type { FrameSocketOwner } from '../../../channel/frame-socket.ts';
 import {
@@ -12,33 +12,34 @@ import type { RamLogHandle } from '../../../memory/ram-log.ts';
 import type { HostSocket } from './host-socket.ts';
 import { Outgoing, type OutgoingVm } from './outgoing.ts';
 
-/** The VM, and what this needs of it beside what is sent. */
+/** The parts of a VM that its migration uses. */
 export interface MigratableVm extends OutgoingVm, FrameSocketOwner {}
 
 export class VmMigration {
   readonly #vm: MigratableVm;
-  readonly #host: HostSocket | undefined;
+  readonly #hostSocket: HostSocket | undefined;
   #settings: MigrationSettings | undefined;
   #outgoing: Outgoing | undefined;
-  /** The VM runs elsewhere: how it got there. */
+  /** Statistics of the migration after which the VM runs on another host; undefined while it runs here. */
   moved: MigrationStats | undefined;
-  /** It has been handed over and not taken on: why. */
+  /** Why the VM was lost after the hand-over; empty if it was not. */
   lost = '';
 
-  /** Without `host` no VM migrates. */
-  constructor(vm: MigratableVm, host: HostSocket | undefined) {
+  /** If `hostSocket` is undefined, every migration is refused. */
+  constructor(vm: MigratableVm, hostSocket: HostSocket | undefined) {
     this.#vm = vm;
-    this.#host = host;
+    this.#hostSocket = hostSocket;
   }
 
-  /** @throws MigrationError if the VM cannot be moved; nothing has happened then */
+  /** Starts a migration. @throws MigrationError if the VM cannot migrate; it is then unchanged */
   begin(settings: MigrationSettings): RamLogHandle {
-    const host = this.#host;
-    if (!host) throw new MigrationError('this run has one host; accepted: the setting hosts of 2 and more');
-    if (this.#settings) throw new MigrationError('the VM is migrating already');
-    checkSettings(settings, host.hosts);
+    const host = this.#hostSocket;
+    if (!host)
+      throw new MigrationError('this run has one host; accepted: the scenario setting hosts of 2 or more');
+    if (this.#settings) throw new MigrationError('the VM is already migrating');
+    checkSettings(settings, host.hostCount);
     if (this.#targetOf(settings, host) === host.process)
-      throw new MigrationError(`to: ${host.process} is where the VM is; accepted: another host`);
+      throw new MigrationError(`to: ${host.process} is the VM's own host; accepted: another host`);
     const { iommu, devices, ram } = this.#vm;
     if (!iommu.save) throw new MigrationError(`the vIOMMU '${iommu.name}' cannot be migrated`);
     const lost = devices.find((device) => !device.alive);
@@ -47,9 +48,9 @@ export class VmMigration {
     return ram.startLog();
   }
 
-  /** @throws MigrationError and others; {@link abort} must follow */
+  /** Copies memory until the VM should pause. @throws MigrationError and others; {@link abort} must follow */
   async copy(): Promise<void> {
-    const [settings, host] = [this.#settings, this.#host];
+    const [settings, host] = [this.#settings, this.#hostSocket];
     if (!settings || !host) throw new MigrationError('no migration has begun');
     const to = this.#targetOf(settings, host);
     const socket = await host.connect(to, this.#vm);
@@ -57,14 +58,14 @@ export class VmMigration {
     await this.#outgoing.copy();
   }
 
-  /** @throws MigrationError and others; {@link abort} must follow */
+  /** Hands the paused VM over. @throws MigrationError and others; {@link abort} must follow */
   async handOver(state: string, pausedUs: number): Promise<MigrationStats> {
     if (!this.#outgoing) throw new MigrationError('no migration has begun');
     this.moved = await this.#outgoing.handOver(state, pausedUs);
     return this.moved;
   }
 
-  /** The VM stays, if it is still here to stay. */
+  /** Ends a failed migration. The VM continues here, unless it has been handed over and is lost. */
   async abort(reason: string): Promise<void> {
     const outgoing = this.#outgoing;
     this.#outgoing = undefined;
@@ -74,8 +75,8 @@ export class VmMigration {
     else this.#vm.ram.stopLog();
   }
 
-  /** The next host, if none is named. */
-  #targetOf({ to }: MigrationSettings, { process, hosts }: HostSocket): number {
-    return to ?? (process + 1) % hosts;
+  /** Returns the number of the target host; by default the next one. */
+  #targetOf({ to }: MigrationSettings, { process, hostCount }: HostSocket): number {
+    return to ?? (process + 1) % hostCount;
   }
 }

@@ -1,11 +1,14 @@
 /**
- * A VM on its way out: what the source host does, from the connection to the moment the VM runs elsewhere.
+ * The source host's side of a migration, from the connection until the VM runs on the target host.
  *
- * The guest's script drives it, as a VMM's own thread would: it begins, works on while memory is copied in rounds, stops
- * when it is told that little is left, and hands over. Until the other host has taken everything up, the VM is only
- * paused here, and whatever fails, it goes on here. From `migrationResume` on it is the other's: never may two hosts run
- * the same VM, so what fails then is lost with the other host.
+ * The guest's script drives it, as a VMM's own thread would:
+ * 1. It starts the migration and continues its work while memory is copied in rounds.
+ * 2. It pauses when little memory is left, and hands over.
+ * 3. Until the target has loaded everything, the VM is only paused here. After any failure it continues here.
+ * 4. From `migrationResume` on, the VM belongs to the target. Two hosts must never run the same VM, so after a failure
+ *    from here on the VM is lost.
  */
+
 import { nowUs } from '#host';
 import { DEVICE_DATA_BYTES_MAX } from '../../../channel/device-link.ts';
 import type { FrameSocket } from '../../../channel/frame-socket.ts';
@@ -16,16 +19,17 @@ import {
   type MigrationSettings,
   type MigrationStats,
 } from '../../../guest/migration-settings.ts';
+import { hex } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { FrameBodies } from '../../../proto/schema.ts';
 import type { VIommu } from '../../../viommu/viommu.ts';
 import type { VmDevice } from '../device.ts';
 import { RamCopy } from './ram-copy.ts';
 
-/** Of the stream between two hosts. */
+/** Version of the migration stream between two hosts. */
 export const MIGRATION_VERSION = 1;
 
-/** Bytes of a state in one frame: far less than a frame may have. */
+/** Bytes of a state in one frame; far below the limit of a frame. */
 const STATE_PIECE_BYTES = 2 ** 20;
 
 function* pieces(bytes: Uint8Array): Generator<Uint8Array> {
@@ -33,19 +37,19 @@ function* pieces(bytes: Uint8Array): Generator<Uint8Array> {
     yield bytes.subarray(at, at + STATE_PIECE_BYTES);
 }
 
-/** The VM, as far as its migration needs it. */
+/** The parts of a VM that are sent. */
 export interface OutgoingVm {
   readonly ram: GuestRam;
   readonly devices: readonly VmDevice[];
   readonly iommu: VIommu;
-  /** What the other host builds it from, as JSON. */
+  /** Returns the configuration from which the target host builds the VM, as JSON. */
   configFor(host: number): string;
-  /** Resolves when the vIOMMU has done all that its guest asked for. */
+  /** Resolves when the vIOMMU has completed all commands of its guest. */
   settle(): Promise<void>;
 }
 
-/** Where it goes. */
-export interface Transfer {
+/** Source, target and connection of a migration. */
+interface Transfer {
   readonly from: number;
   readonly to: number;
   readonly socket: FrameSocket;
@@ -57,26 +61,26 @@ export class Outgoing {
   readonly #transfer: Transfer;
   readonly #ram: RamCopy;
   readonly #rounds: MigrationRound[] = [];
-  readonly #since = nowUs();
+  readonly #startUs = nowUs();
   #forced = false;
   #handedOver = false;
 
-  constructor(vm: OutgoingVm, settings: MigrationSettings, passage: Transfer) {
+  constructor(vm: OutgoingVm, settings: MigrationSettings, transfer: Transfer) {
     this.#vm = vm;
     this.#settings = settings;
-    this.#transfer = passage;
+    this.#transfer = transfer;
     const trackers = vm.devices.map(({ container }) => container.dirty);
-    this.#ram = new RamCopy(vm.ram, trackers, passage.socket);
+    this.#ram = new RamCopy(vm.ram, trackers, transfer.socket);
   }
 
-  /** True from the moment the other host may run the VM: it must never run here again. */
+  /** True from the moment the target may run the VM, which must then never run here again. */
   get handedOver(): boolean {
     return this.#handedOver;
   }
 
   /**
-   * Copies memory while the VM runs, until little enough is left, or for so many rounds. Resolves when the VM should
-   * pause.
+   * Copies memory while the VM runs, until the rest fits into the permitted downtime or the round limit is reached.
+   * Resolves when the VM should pause.
    * @throws MigrationError and others; {@link abort} must follow
    */
   async copy(): Promise<void> {
@@ -89,30 +93,30 @@ export class Outgoing {
       if (round > 0 && this.#isLittleLeft()) return;
       this.#forced = round >= this.#settings.rounds;
       if (this.#forced) return;
-      await this.#round(() => this.#copyDevices());
+      await this.#round(() => this.#copyDevices(false));
       await this.#ram.harvest();
     }
   }
 
   /**
-   * The VM has paused: sends what is left, and has the other host take it up and go on.
-   * @param pausedUs how long it has been paused already
-   * @throws MigrationError and others: {@link abort} must follow, unless the VM is {@link handedOver}, and lost
+   * Sends the rest of the paused VM, then has the target load and resume it.
+   * @param pausedUs how long the VM has been paused already
+   * @throws MigrationError and others: {@link abort} must follow, unless the VM is {@link handedOver} and thereby lost
    */
   async handOver(guestState: string, pausedUs: number): Promise<MigrationStats> {
-    const since = nowUs() - pausedUs;
+    const pauseUs = nowUs() - pausedUs;
     const { socket, from, to } = this.#transfer;
     await this.#vm.settle();
     await this.#setDevices(MigrationState.STOP_COPY);
     await this.#ram.harvest();
-    await this.#round(() => this.#finishDevices());
+    await this.#round(() => this.#copyDevices(true));
     for (const state of pieces(this.#iommuState())) await socket.send('iommuState', { state });
     for (const state of pieces(Buffer.from(guestState))) await socket.send('guestState', { state });
     await socket.send('migrationLoad', {});
     await this.#expect('migrationLoaded');
-    const comparing = nowUs();
+    const compareUs = nowUs();
     const { comparedBytes, differentBytes } = await this.#compare();
-    const comparedUs = nowUs() - comparing;
+    const comparedUs = nowUs() - compareUs;
     this.#handedOver = true;
     await socket.send('migrationResume', {});
     await this.#expect('migrationRunning');
@@ -124,18 +128,18 @@ export class Outgoing {
       to,
       rounds: this.#rounds,
       forced: this.#forced,
-      totalUs: now - this.#since - comparedUs,
-      downtimeUs: now - since - comparedUs,
+      totalUs: now - this.#startUs - comparedUs,
+      downtimeUs: now - pauseUs - comparedUs,
       comparedBytes,
       differentBytes,
     };
   }
 
-  /** The VM stays: its devices run again, nothing is tracked any more, the other host hears of it. */
+  /** Aborts before the hand-over: stops the dirty tracking, informs the target and continues the devices here. */
   async abort(reason: string): Promise<void> {
     const { socket } = this.#transfer;
     this.#ram.stop();
-    await socket.send('migrationFailed', { reason }).catch(() => {}); // it may have gone
+    await socket.send('migrationFailed', { reason }).catch(() => {}); // the target may be gone
     socket.close();
     await Promise.allSettled(
       this.#vm.devices
@@ -146,17 +150,17 @@ export class Outgoing {
 
   #isLittleLeft(): boolean {
     const last = this.#rounds.at(-1) as MigrationRound;
-    // What pages full of zeros cost says nothing of others.
+    // Rate of bytes sent, not of pages: zero pages cost little and say nothing about the others.
     const perUs = last.sentBytes / Math.max(1, last.tookUs);
     const leftUs = this.#ram.pendingBytes / Math.max(perUs, Number.EPSILON);
     return leftUs <= this.#settings.downtimeMs * 1000;
   }
 
-  /** Sends RAM and the devices' data, and counts them. */
-  async #round(devices: () => Promise<number>): Promise<void> {
+  /** Sends RAM and the devices' data, and records the round. */
+  async #round(sendDevices: () => Promise<number>): Promise<void> {
     const { socket } = this.#transfer;
     const [since, ramBefore, sentBefore] = [nowUs(), this.#ram.bytesSent, socket.bytesSent];
-    const [deviceBytes] = await Promise.all([devices(), this.#ram.send()]);
+    const [deviceBytes] = await Promise.all([sendDevices(), this.#ram.send()]);
     this.#rounds.push({
       ramBytes: this.#ram.bytesSent - ramBefore,
       deviceBytes,
@@ -169,14 +173,12 @@ export class Outgoing {
     await Promise.all(this.#vm.devices.map((device) => device.control.setState(state)));
   }
 
-  /** What the devices have to send now. Returns its bytes. */
-  async #copyDevices(): Promise<number> {
-    const sent = await Promise.all(this.#vm.devices.map((device) => this.#copyDevice(device, false)));
-    return sent.reduce((sum, bytes) => sum + bytes, 0);
-  }
-
-  async #finishDevices(): Promise<number> {
-    const sent = await Promise.all(this.#vm.devices.map((device) => this.#copyDevice(device, true)));
+  /**
+   * Sends the data that the devices have now. Returns the count of bytes.
+   * @param last ends the devices' streams; the devices must be stopped
+   */
+  async #copyDevices(last: boolean): Promise<number> {
+    const sent = await Promise.all(this.#vm.devices.map((device) => this.#copyDevice(device, last)));
     return sent.reduce((sum, bytes) => sum + bytes, 0);
   }
 
@@ -186,7 +188,7 @@ export class Outgoing {
       const { data, end } = await device.control.read(DEVICE_DATA_BYTES_MAX);
       bytes += data.length;
       const isEnd = end && last;
-      // The device stands still: no interrupt is counted after this.
+      // The device is stopped: the counts are final.
       const interrupts = isEnd ? device.link.interruptCounts : [];
       if (data.length > 0 || isEnd)
         await this.#transfer.socket.send('deviceStream', { data, end: isEnd, interrupts }, device.index);
@@ -207,7 +209,7 @@ export class Outgoing {
     const { comparedBytes, differentBytes, firstDifference } = await this.#expect('migrationCompared');
     if (differentBytes > 0)
       throw new MigrationError(
-        `${differentBytes} bytes of RAM differ at the other host, the first at 0x${firstDifference.toString(16)}`,
+        `${differentBytes} bytes of RAM differ on the other host, the first at ${hex(firstDifference)}`,
       );
     return { comparedBytes, differentBytes };
   }
@@ -215,7 +217,7 @@ export class Outgoing {
   async #expect<K extends keyof FrameBodies>(kind: K): Promise<FrameBodies[K]> {
     const frame = await this.#transfer.socket.next();
     if (frame.kind === 'migrationFailed') throw new MigrationError(frame.body.reason);
-    if (frame.kind !== kind) throw new MigrationError(`the other host says ${frame.kind}, not ${kind}`);
+    if (frame.kind !== kind) throw new MigrationError(`the other host sent ${frame.kind} instead of ${kind}`);
     return frame.body as FrameBodies[K];
   }
 }

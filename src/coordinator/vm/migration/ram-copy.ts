@@ -1,24 +1,26 @@
 /**
- * Guest RAM on its way to another host: which pages are still to be sent, and their sending, while the VM runs.
+ * Copies guest RAM to another host while the VM runs, and tracks the pages that are still to be sent.
  *
- * What is dirty comes from two logs: the RAM log, for what the guest and the vIOMMU write (memory/ram-log.ts), and each
- * device's container, for what devices write or hold pinned (VFIO_IOMMU_DIRTY_PAGES). Both take a mark away before the
- * page is copied, and both mark after the bytes: a page that changes while it is copied is sent again.
+ * Two logs report dirty pages. The RAM log covers writes by the guest and the vIOMMU (memory/ram-log.ts). Each device's
+ * container covers pages that the device writes or holds pinned (VFIO_IOMMU_DIRTY_PAGES). No change is lost:
+ * 1. A harvest clears a page's mark before the page is copied.
+ * 2. A writer sets the mark after it has written the bytes.
+ * 3. So a page that changes while it is copied is marked again, and sent again.
  */
 import { yieldTurn } from '#host';
 import type { FrameSocket } from '../../../channel/frame-socket.ts';
-import { type Gpa, type Iova, PAGE_SIZE } from '../../../memory/address.ts';
+import { type Gpa, offsetBy, PAGE_SIZE, toIova } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { DirtyTracker } from '../../../vfio/dirty-tracker.ts';
 
-/** Most bytes of RAM in one frame: about what a socket hands over at once, so that the other side need not join pieces. */
-export const RAM_FRAME_BYTES: number = 15 * PAGE_SIZE;
-/** Most bytes of zeros in one frame, which says only how many: looking for them takes as long as other work may wait. */
+/** Maximum bytes of RAM in one frame: about what a socket delivers at once, so that the receiver need not join pieces. */
+const RAM_FRAME_BYTES: number = 15 * PAGE_SIZE;
+/** Maximum bytes of zeros that one frame stands for. Finding them takes as long as other work may be delayed. */
 const ZERO_FRAME_BYTES: number = 2 ** 20;
-/** RAM of which a harvest asks a container at once: the coordinator serves others in between. */
+/** Bytes of RAM that a harvest checks before the coordinator serves other work. */
 const HARVEST_BYTES: number = 16 * 2 ** 20;
 
-/** Pages by number, in RAM order. */
+/** A set of pages, by index in RAM. */
 class PageSet {
   size = 0;
   readonly #bits: Uint8Array;
@@ -50,10 +52,10 @@ export class RamCopy {
   readonly #socket: FrameSocket;
   readonly #pending: PageSet;
   readonly #buffer = new Uint8Array(RAM_FRAME_BYTES);
-  /** RAM at the other side is zero until something is sent. */
+  /** True until everything was sent once. The target's RAM starts as zeros, so zero pages need not be sent. */
   #first = true;
 
-  /** `ram` has a log attached, in every thread that writes it; the trackers are started by {@link start}. */
+  /** `ram` must have a log attached in every thread that writes it. {@link start} starts the trackers. */
   constructor(ram: GuestRam, trackers: readonly DirtyTracker[], socket: FrameSocket) {
     this.#ram = ram;
     this.#trackers = trackers;
@@ -61,7 +63,7 @@ export class RamCopy {
     this.#pending = new PageSet(ram.pages);
   }
 
-  /** Begins to track what devices write; everything is to be sent. */
+  /** Starts tracking the devices' writes and marks all pages to be sent. */
   async start(): Promise<void> {
     await Promise.all(this.#trackers.map((tracker) => tracker.start()));
     for (let page = 0; page < this.#ram.pages; page++) this.#pending.add(page);
@@ -72,47 +74,47 @@ export class RamCopy {
     this.#ram.stopLog();
   }
 
-  /** Bytes of RAM that are still to be sent, as far as known. */
+  /** Bytes of RAM that are still to be sent, as of the last harvest. */
   get pendingBytes(): number {
     return this.#pending.size * PAGE_SIZE;
   }
 
-  /** Adds what has become dirty since the last harvest. */
+  /** Adds the pages that have become dirty since the last harvest. */
   async harvest(): Promise<void> {
     this.#ram.log?.harvest((page) => this.#pending.add(page));
     for (const { gpa, size } of this.#ram.regions)
       for (let at = 0; at < size; at += HARVEST_BYTES) {
-        this.#harvestDevices((gpa + at) as Gpa, Math.min(HARVEST_BYTES, size - at));
+        this.#harvestDevices(offsetBy(gpa, at), Math.min(HARVEST_BYTES, size - at));
         await yieldTurn();
       }
   }
 
-  /** Sends every page that is to be sent now. What becomes dirty meanwhile is for the next harvest. */
+  /** Sends all pending pages. Pages that become dirty meanwhile are left to the next harvest. */
   async send(): Promise<void> {
-    await this.#runs(false);
+    await this.#sendRuns(false);
     this.#first = false;
   }
 
-  /** Sends all of RAM to be compared. The VM must not run. */
+  /** Sends all of RAM for comparison. The VM must not run. */
   async sendForComparison(): Promise<void> {
     for (let page = 0; page < this.#ram.pages; page++) this.#pending.add(page);
     this.#first = false;
-    await this.#runs(true);
+    await this.#sendRuns(true);
   }
 
   #harvestDevices(gpa: Gpa, size: number): void {
     const first = this.#ram.pageIndex(gpa);
     for (const tracker of this.#trackers) {
-      // The containers' view of memory is by GPA, whatever the devices' IOVAs are.
-      const bitmap = tracker.memory(gpa as number as Iova, size);
+      // The tracker takes a GPA here, whatever the devices' IOVAs are.
+      const bitmap = tracker.memory(toIova(gpa), size);
       for (let byte = 0; byte < bitmap.length; byte++)
         for (let bits = bitmap[byte] as number; bits !== 0; bits &= bits - 1)
           this.#pending.add(first + byte * 8 + (31 - Math.clz32(bits & -bits)));
     }
   }
 
-  /** Sends runs of pending pages of one kind, zero or not, within one region of RAM. */
-  async #runs(compare: boolean): Promise<void> {
+  /** Sends all pending pages, in runs of one kind (zero or not) within one region of RAM. */
+  async #sendRuns(compare: boolean): Promise<void> {
     for (let page = 0; page < this.#ram.pages; ) {
       if (!this.#pending.has(page)) {
         page++;
@@ -120,28 +122,28 @@ export class RamCopy {
       }
       const gpa = this.#ram.gpaOfPage(page);
       const zero = this.#ram.isZero(gpa, PAGE_SIZE);
-      const pages = this.#runAt(page, gpa, zero);
+      const pages = this.#runLength(page, gpa, zero);
       for (let i = 0; i < pages; i++) this.#pending.delete(page + i);
       const bytes = pages * PAGE_SIZE;
       if (!zero) await this.#sendRun(gpa, bytes, compare);
       else if (!this.#first) await this.#socket.send('zeroPages', { gpa, bytes, compare });
       if (!compare) this.bytesSent += bytes;
       page += pages;
-      // Sending resolves at once while the socket takes more: the coordinator's other work has its turn here.
+      // Sending resolves at once while the socket accepts more, so the coordinator's other work gets its turn here.
       await yieldTurn();
     }
   }
 
   /**
-   * Pending pages from `page` on that are zero like it, or like it are not. A page that changes after this look is
-   * marked, and comes again.
+   * Returns the length of the run of pending pages from `page` on that are all zero, or all not. A page that changes
+   * after this check is marked and sent again.
    */
-  #runAt(page: number, gpa: Gpa, zero: boolean): number {
+  #runLength(page: number, gpa: Gpa, zero: boolean): number {
     let pages = 1;
     const limit = (zero ? ZERO_FRAME_BYTES : RAM_FRAME_BYTES) / PAGE_SIZE;
     while (pages < limit && page + pages < this.#ram.pages && this.#pending.has(page + pages)) {
       const next = this.#ram.gpaOfPage(page + pages);
-      // Regions end at the MMIO hole.
+      // A run ends at the MMIO hole.
       if (next !== gpa + pages * PAGE_SIZE || this.#ram.isZero(next, PAGE_SIZE) !== zero) break;
       pages++;
     }
