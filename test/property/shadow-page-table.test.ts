@@ -19,7 +19,6 @@ import { HPA_BASE } from '../../src/memory/host-memory.ts';
 import { GpuAddressSpaces } from '../../src/models/vgpu/mmu/address-spaces.ts';
 import type { ShadowEntry } from '../../src/models/vgpu/mmu/shadow-entries.ts';
 import { ShadowPageTable } from '../../src/models/vgpu/mmu/shadow-page-table.ts';
-import { VRAM_ADDRESS, VRAM_PFN } from '../../src/models/vgpu/mmu/vram.ts';
 import { framePfn, PinTableReader } from '../../src/pin-table/reader.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { Container } from '../../src/vfio/container.ts';
@@ -57,6 +56,12 @@ interface Meaning {
   /** The address is one of VRAM. */
   readonly vram: boolean;
 }
+
+/** The page behind a GPU page: its host PFN, or its offset in VRAM. */
+type Place = { readonly pfn: number } | { readonly offset: number };
+
+const placeOf = (entry: ShadowEntry): Place =>
+  entry.memory === 'ram' ? { pfn: entry.pfn } : { offset: entry.offset };
 
 class Rig {
   readonly ram = GuestRam.allocate(HPA_BASE as Hpa, RAM_BYTES, 0, new Prng(3));
@@ -174,27 +179,30 @@ class Rig {
     const got = this.spaces.translate(context, base + va, perm);
     const meant = this.meaning(context, va);
     const allowed = meant !== undefined && (perm !== PERM_WRITE || meant.writable);
-    const pfn = allowed ? this.pfnOf(meant) : -1;
-    expect(got, `context ${context} address ${va.toString(16)}`).to.equal(pfn);
+    const found = typeof got === 'number' ? undefined : placeOf(got);
+    const place = allowed ? this.place(meant) : undefined;
+    expect(found, `context ${context} address ${va.toString(16)}`).to.deep.equal(place);
   }
 
   /** What the device gets for a page: a host page, or one of VRAM. */
-  pfnOf({ iova, vram }: Meaning): number {
-    if (vram) return iova + PAGE_SIZE <= VRAM_BYTES ? VRAM_PFN + iova / PAGE_SIZE : -1;
+  place({ iova, vram }: Meaning): Place | undefined {
+    if (vram) return iova + PAGE_SIZE <= VRAM_BYTES ? { offset: iova } : undefined;
     const leaf = this.reader.lookup(iova);
-    return leaf === 0 ? -1 : framePfn(leaf);
+    return leaf === 0 ? undefined : { pfn: framePfn(leaf) };
   }
 
   /** Nothing that is shadowed is stale, everything that is shadowed is pinned. */
   check(): void {
     let entries = 0;
     for (const probe of this.probes)
-      for (const { va, iova, pfn } of probe.all) {
-        expect(probe.source.find(va * PAGE_SIZE, PERM_READ), 'a fresh walk').to.equal(iova);
-        if (pfn >= VRAM_PFN) {
-          expect(iova).to.equal(VRAM_ADDRESS + (pfn - VRAM_PFN) * PAGE_SIZE);
+      for (const entry of probe.all) {
+        const found = probe.source.find(entry.va * PAGE_SIZE, PERM_READ);
+        if (entry.memory === 'vram') {
+          expect(found, 'a fresh walk').to.deep.equal({ memory: 'vram', offset: entry.offset });
           continue;
         }
+        const { iova, pfn } = entry;
+        expect(found, 'a fresh walk').to.deep.equal({ memory: 'ram', iova });
         entries++;
         const leaf = this.reader.lookup(iova);
         expect(leaf !== 0 && framePfn(leaf), `IOVA ${iova.toString(16)} is pinned elsewhere`).to.equal(pfn);

@@ -4,31 +4,18 @@
  * The driver's FIFO compares its two ends to see whether it is empty, so that a full one looks empty too; recorded,
  * and kept.
  */
+import * as uart from '../../abi/uart.ts';
+
 const FIFO_SIZE = 16;
 
-/** Registers by offset in the BAR. */
-const Reg = { data: 0, ier: 1, fcr: 2, lcr: 3, mcr: 4, lsr: 5, msr: 6, scr: 7 } as const;
 const REGISTERS = 8;
 
-const IER_RECEIVED = 1;
-const IER_EMPTY = 2;
-const IER_LINE = 4;
 const IER_MASK = 0x0f;
-const IIR_NONE = 1;
-const IIR_EMPTY = 2;
-const IIR_RECEIVED = 4;
-const IIR_LINE = 6;
-const IIR_16550 = 0xc0;
-const FCR_ENABLE = 1;
-const FCR_CLEAR = 6;
-const LCR_DLAB = 0x80;
-const MCR_FLOW = 0x20;
-const LSR_READY = 1;
-const LSR_OVERRUN = 2;
-const LSR_EMPTY = 0x60;
-/** Carrier and data set ready, with their change bit, always. */
-const MSR_CONNECTED = 0xa2;
-const MSR_CLEAR_TO_SEND = 0x11;
+const FCR_CLEAR = uart.FCR_CLEAR_RCVR | uart.FCR_CLEAR_XMIT;
+const LSR_EMPTY = uart.LSR_THRE | uart.LSR_TEMT;
+/** Carrier and data set ready, with the change bit of the latter, always. */
+const MSR_CONNECTED = uart.MSR_DCD | uart.MSR_DSR | uart.MSR_DDSR;
+const MSR_CLEAR_TO_SEND = uart.MSR_CTS | uart.MSR_DCTS;
 
 /** All that a port remembers. */
 export interface UartState {
@@ -111,11 +98,11 @@ export class Uart {
   }
 
   get #dlab(): boolean {
-    return (this.#registers[Reg.lcr]! & LCR_DLAB) !== 0;
+    return (this.#registers[uart.LCR]! & uart.LCR_DLAB) !== 0;
   }
 
   get #ier(): number {
-    return this.#registers[Reg.ier]!;
+    return this.#registers[uart.IER]!;
   }
 
   get #looksEmpty(): boolean {
@@ -123,59 +110,59 @@ export class Uart {
   }
 
   readonly #reads: Readonly<Record<number, () => number>> = {
-    [Reg.data]: () => (this.#dlab ? this.#divisor & 0xff : this.#receive()),
-    [Reg.ier]: () => (this.#dlab ? this.#divisor >> 8 : this.#ier & IER_MASK),
-    [Reg.fcr]: () => this.#identification(),
-    [Reg.lcr]: () => this.#registers[Reg.lcr]!,
-    [Reg.mcr]: () => this.#registers[Reg.mcr]!,
-    [Reg.lsr]: () => (this.#looksEmpty ? LSR_EMPTY : LSR_READY) | (this.#overrun ? LSR_OVERRUN : 0),
-    [Reg.msr]: () => {
-      const held = (this.#registers[Reg.mcr]! & MCR_FLOW) !== 0 && this.#count >= this.#room;
+    [uart.RX]: () => (this.#dlab ? this.#divisor & 0xff : this.#receive()),
+    [uart.IER]: () => (this.#dlab ? this.#divisor >> 8 : this.#ier & IER_MASK),
+    [uart.IIR]: () => this.#identification(),
+    [uart.LCR]: () => this.#registers[uart.LCR]!,
+    [uart.MCR]: () => this.#registers[uart.MCR]!,
+    [uart.LSR]: () => (this.#looksEmpty ? LSR_EMPTY : uart.LSR_DR) | (this.#overrun ? uart.LSR_OE : 0),
+    [uart.MSR]: () => {
+      const held = (this.#registers[uart.MCR]! & uart.MCR_AFE) !== 0 && this.#count >= this.#room;
       return MSR_CONNECTED | (held ? 0 : MSR_CLEAR_TO_SEND);
     },
-    [Reg.scr]: () => this.#registers[Reg.scr]!,
+    [uart.SCR]: () => this.#registers[uart.SCR]!,
   };
 
   readonly #writes: Readonly<Record<number, (value: number) => void>> = {
-    [Reg.data]: (value) => {
+    [uart.TX]: (value) => {
       if (this.#dlab) this.#divisor |= value;
       else this.#send(value);
     },
-    [Reg.ier]: (value) => {
+    [uart.IER]: (value) => {
       if (this.#dlab) this.#divisor |= value << 8;
       else {
-        this.#registers[Reg.ier] = value;
-        if ((value & IER_EMPTY) !== 0 && this.#looksEmpty) this.#interrupt();
+        this.#registers[uart.IER] = value;
+        if ((value & uart.IER_THRI) !== 0 && this.#looksEmpty) this.#interrupt();
       }
     },
-    [Reg.fcr]: (value) => {
+    [uart.FCR]: (value) => {
       if ((value & FCR_CLEAR) !== 0) [this.#head, this.#tail, this.#count] = [0, 0, 0];
       this.#trigger = 1;
-      this.#room = (value & FCR_ENABLE) !== 0 ? FIFO_SIZE : 1;
+      this.#room = (value & uart.FCR_ENABLE_FIFO) !== 0 ? FIFO_SIZE : 1;
     },
-    [Reg.lcr]: (value) => {
-      if ((value & LCR_DLAB) !== 0) this.#divisor = 0;
-      this.#registers[Reg.lcr] = value;
+    [uart.LCR]: (value) => {
+      if ((value & uart.LCR_DLAB) !== 0) this.#divisor = 0;
+      this.#registers[uart.LCR] = value;
     },
-    [Reg.mcr]: (value) => {
-      this.#registers[Reg.mcr] = value;
+    [uart.MCR]: (value) => {
+      this.#registers[uart.MCR] = value;
     },
-    [Reg.scr]: (value) => {
-      this.#registers[Reg.scr] = value;
+    [uart.SCR]: (value) => {
+      this.#registers[uart.SCR] = value;
     },
   };
 
   #send(value: number): void {
     if (this.#count >= this.#room) {
       this.#overrun = true;
-      if ((this.#ier & IER_LINE) !== 0) this.#interrupt();
+      if ((this.#ier & uart.IER_RLSI) !== 0) this.#interrupt();
       return;
     }
     this.#fifo[this.#head] = value;
     this.#head = (this.#head + 1) % FIFO_SIZE;
     this.#count++;
     this.#overrun = false;
-    if ((this.#ier & IER_RECEIVED) !== 0 && this.#count === this.#trigger) this.#interrupt();
+    if ((this.#ier & uart.IER_RDI) !== 0 && this.#count === this.#trigger) this.#interrupt();
   }
 
   #receive(): number {
@@ -185,15 +172,15 @@ export class Uart {
       this.#tail = (this.#tail + 1) % FIFO_SIZE;
       this.#count--;
     }
-    if (this.#looksEmpty && (this.#ier & IER_EMPTY) !== 0) this.#interrupt();
+    if (this.#looksEmpty && (this.#ier & uart.IER_THRI) !== 0) this.#interrupt();
     return value;
   }
 
   #identification(): number {
     let cause = 0;
-    if ((this.#ier & IER_LINE) !== 0 && this.#overrun) cause |= IIR_LINE;
-    if ((this.#ier & IER_RECEIVED) !== 0 && this.#count >= this.#trigger) cause |= IIR_RECEIVED;
-    if ((this.#ier & IER_EMPTY) !== 0 && this.#looksEmpty) cause |= IIR_EMPTY;
-    return IIR_16550 | (cause === 0 ? IIR_NONE : cause);
+    if ((this.#ier & uart.IER_RLSI) !== 0 && this.#overrun) cause |= uart.IIR_RLSI;
+    if ((this.#ier & uart.IER_RDI) !== 0 && this.#count >= this.#trigger) cause |= uart.IIR_RDI;
+    if ((this.#ier & uart.IER_THRI) !== 0 && this.#looksEmpty) cause |= uart.IIR_THRI;
+    return uart.IIR_FIFO_ENABLED_16550A | (cause === 0 ? uart.IIR_NO_INT : cause);
   }
 }

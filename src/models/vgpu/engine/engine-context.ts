@@ -1,21 +1,20 @@
 /**
- * What a command engine is given, and what it tells.
+ * Types that connect a command engine to its vGPU.
  */
 
 import type { GpuEngine } from '../../../abi/vgpu/vgpu.ts';
 import type { DeviceDma } from '../../../device/dma.ts';
 import type { DeviceMemory } from '../../../device/memory.ts';
-import type { ModelCounters } from '../../../device/model.ts';
 import type { GpuAddressSpaces } from '../mmu/address-spaces.ts';
 
-/** Ring and completion area as the guest has programmed them; addresses are IOVAs. */
+/** Ring and completion area as the guest has programmed them. Addresses are IOVAs. */
 export interface RingSetup {
   readonly base: number;
   readonly entries: number;
   readonly completions: number;
 }
 
-/** What the engine tells the registers. */
+/** Events that an engine reports to its registers. */
 export interface EngineEvents {
   completed(head: number): void;
   faulted(context: number, va: number, iova: number): void;
@@ -23,10 +22,16 @@ export interface EngineEvents {
   hung(): void;
 }
 
-/** Of all engines of a vGPU. */
-export type EngineCounters = ModelCounters & { bytesComputed: number };
+/** Counters over all engines of a vGPU. They reach the report as `DeviceModel.counters`. */
+export type EngineCounters = {
+  commands: number;
+  bytesFilled: number;
+  bytesCopied: number;
+  bytesSummed: number;
+  bytesComputed: number;
+};
 
-/** What an engine is, and what it shares with the others of its vGPU. */
+/** The engine's name, and the parts that it shares with the other engines of its vGPU. */
 export interface EngineContext {
   readonly name: GpuEngine;
   readonly dma: DeviceDma;

@@ -1,6 +1,6 @@
 /**
- * The GPU address spaces of one vGPU: that of PageTableBase, one per context of the context table, and the global one;
- * each with its shadow.
+ * The GPU address spaces of one vGPU, each with its shadow page table: context 0 of PageTableBase, one per entry of the
+ * context table, and the global one.
  */
 
 import {
@@ -13,18 +13,19 @@ import {
   GPU_VA_LIMIT,
   GPU_VA_LIMIT_3,
 } from '../../../abi/vgpu/memory.ts';
-import { type DeviceDma, DMA_FAULT, DMA_OK } from '../../../device/dma.ts';
+import { type DeviceDma, DMA_FAULT, DMA_OK, type DmaStatus } from '../../../device/dma.ts';
 import type { Iova } from '../../../memory/address.ts';
-import { GlobalTable, type PteSource, TableWalk } from './page-walk.ts';
+import { GlobalTable, type PteSource, type Refusal, TableWalk } from './page-walk.ts';
+import type { ShadowEntry } from './shadow-entries.ts';
 import { type GpuFault, SHADOW_LIMIT, type ShadowPageTable } from './shadow-page-table.ts';
 
 export class GpuAddressSpaces {
-  /** What is behind BAR 4. */
+  /** The region behind BAR 4. */
   readonly global: GlobalTable;
   readonly #dma: DeviceDma;
   readonly #makeShadow: (source: PteSource) => ShadowPageTable;
   readonly #globalShadow: ShadowPageTable;
-  /** Shadows by context, built on use. */
+  /** Shadow page tables by context, built on first use. */
   readonly #shadows = new Map<number, ShadowPageTable>();
   readonly #root = new DataView(new ArrayBuffer(CONTEXT_ROOT_BYTES));
   #base = 0n;
@@ -39,20 +40,20 @@ export class GpuAddressSpaces {
     this.#globalShadow = makeShadow(this.global);
   }
 
-  /** Context 0's root pointer. What was shadowed from the old one goes. */
+  /** Sets context 0's root pointer and drops its shadow. */
   setRoot(pointer: bigint): void {
     this.#base = pointer;
     this.#forget(0);
   }
 
-  /** Where the other contexts' root pointers are, and how many contexts there are with context 0. */
+  /** Sets the address of the context table, and the count of contexts, context 0 included. Drops all shadows. */
   setContexts(table: Iova, count: number): void {
     this.#table = table;
     this.#count = Math.min(count, CONTEXTS_LIMIT);
     this.invalidate();
   }
 
-  /** The guest's TLB invalidation: everything that was read from guest memory is read anew. */
+  /** Drops everything that was read from guest memory: the guest's TLB invalidation. */
   invalidate(): void {
     for (const context of [...this.#shadows.keys()]) this.#forget(context);
   }
@@ -75,51 +76,44 @@ export class GpuAddressSpaces {
     this.global.reset();
   }
 
-  /** Makes room for a step that needs up to `pages` translations: they must not evict each other. */
+  /** Makes room for a step of at most `pages` translations, so that they do not evict each other. */
   reserve(pages: number): void {
     let held = this.#globalShadow.size;
     for (const shadow of this.#shadows.values()) held += shadow.size;
     if (held + pages > SHADOW_LIMIT) this.dropAll();
   }
 
-  /** First address that the context can possibly have; 0 if there is no such context. */
+  /** Returns the first address beyond the context's; 0 if there is no such context. */
   limit(context: number): number {
     if (context === GLOBAL_CONTEXT) return GLOBAL_VA_LIMIT;
     if (context === 0) return Number(this.#base) & GPU_ROOT_LEVELS_3 ? GPU_VA_LIMIT_3 : GPU_VA_LIMIT;
     return context < this.#count ? GPU_VA_LIMIT_3 : 0;
   }
 
-  /** Host PFN of the page at `va`, pinned; or minus a DMA status, with `lastFault` set on a fault. */
-  translate(context: number, va: number, perm: number): number {
+  /** Returns the shadow entry of the page at `va`, pinned for `perm`. Sets `lastFault` if the translation is refused. */
+  translate(context: number, va: number, perm: number): ShadowEntry | Refusal {
     const shadow = this.#of(context, va);
     if (typeof shadow === 'number') return shadow;
-    const pfn = shadow.translate(va, perm);
-    if (pfn < 0) this.lastFault = shadow.lastFault;
-    return pfn;
+    const page = shadow.translate(va, perm);
+    if (typeof page === 'number') this.lastFault = shadow.lastFault;
+    return page;
   }
 
-  /** The shadow of a context of which an address has just been translated. */
+  /** Returns the shadow of a context, if an address of it has been translated. */
   shadowOf(context: number): ShadowPageTable | undefined {
     return context === GLOBAL_CONTEXT ? this.#globalShadow : this.#shadows.get(context);
   }
 
-  /** IOVA behind an address that has just been translated. */
-  iovaOf(context: number, va: number): Iova {
-    const iova = this.shadowOf(context)?.iovaOf(va);
-    if (iova === undefined) throw new Error(`GPU address ${va} of context ${context} is not shadowed`);
-    return iova;
-  }
-
-  /** Writes the page table entry of the page at `va`; minus a DMA status if refused. */
-  update(context: number, va: number, iova: number, flags: number, bytes: number): number {
+  /** Writes the page table entry of the page of `bytes` bytes at `va`. Sets `lastFault` if refused. */
+  update(context: number, va: number, iova: number, flags: number, bytes: number): DmaStatus {
     const shadow = this.#of(context, va);
     if (typeof shadow === 'number') return shadow;
     const status = shadow.update(va, iova, flags, bytes);
-    if (status < 0) this.lastFault = shadow.lastFault;
+    if (status !== DMA_OK) this.lastFault = shadow.lastFault;
     return status;
   }
 
-  #of(context: number, va: number): ShadowPageTable | number {
+  #of(context: number, va: number): ShadowPageTable | Refusal {
     if (context === GLOBAL_CONTEXT) return this.#globalShadow;
     const known = this.#shadows.get(context);
     if (known) return known;
@@ -131,8 +125,8 @@ export class GpuAddressSpaces {
     return shadow;
   }
 
-  /** Reads a context's root pointer. Minus a DMA status if it cannot be reached or says that there is no context. */
-  #readRoot(context: number, va: number): number {
+  /** Reads a context's root pointer. Returns DMA_FAULT, too, if the pointer is not present. */
+  #readRoot(context: number, va: number): DmaStatus {
     if (context === 0) {
       this.#root.setBigUint64(0, this.#base, true);
       return DMA_OK;
@@ -142,7 +136,7 @@ export class GpuAddressSpaces {
     const absent = status === DMA_OK && (this.#root.getUint32(0, true) & GPU_ROOT_PRESENT) === 0;
     if (status === DMA_OK && !absent) return DMA_OK;
     this.lastFault = { va, iova: absent ? 0 : at };
-    return absent ? -DMA_FAULT : -status;
+    return absent ? DMA_FAULT : status;
   }
 
   #forget(context: number): void {

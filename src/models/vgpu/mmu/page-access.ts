@@ -1,76 +1,73 @@
 /**
- * What the engine does to translated pages, in guest memory or in VRAM. Between pinned host pages it is a copy in place;
- * between guest memory and VRAM, and for kernels, short DMA.
+ * Access of the engines to translated pages in guest memory and in VRAM. A copy between pinned host pages is done in place.
+ * Copies between guest memory and VRAM, and the loads and stores of kernels and fences, use short DMA.
  */
 import { crc32 } from 'node:zlib';
 import { type DeviceDma, DMA_OK, type DmaStatus } from '../../../device/dma.ts';
 import type { DeviceMemory } from '../../../device/memory.ts';
-import { type Hpa, PAGE_SIZE } from '../../../memory/address.ts';
-import type { GpuAddressSpaces } from './address-spaces.ts';
-import { VRAM_PFN, vramOffset } from './vram.ts';
+import { type Hpa, type Iova, PAGE_SIZE } from '../../../memory/address.ts';
+import type { RamEntry, ShadowEntry, VramEntry } from './shadow-entries.ts';
 
-/** A byte that has been translated, and stays so until the next translation. */
-export interface GpuPage {
-  readonly context: number;
-  readonly va: number;
-  /** What `GpuAddressSpaces.translate` has answered. */
-  readonly pfn: number;
+/** Both ends of a copy: GPU virtual addresses and their pages. */
+export interface CopyEnds {
+  readonly target: number;
+  readonly to: ShadowEntry;
+  readonly source: number;
+  readonly from: ShadowEntry;
 }
 
-const hostAddress = (pfn: number, va: number): Hpa => (pfn * PAGE_SIZE + (va % PAGE_SIZE)) as Hpa;
+const hpaAt = ({ pfn }: RamEntry, va: number): Hpa => (pfn * PAGE_SIZE + (va % PAGE_SIZE)) as Hpa;
+const iovaAt = ({ iova }: RamEntry, va: number): Iova => (iova + (va % PAGE_SIZE)) as Iova;
+const offsetAt = ({ offset }: VramEntry, va: number): number => offset + (va % PAGE_SIZE);
 
-/** None of the ranges crosses a page's end. */
+/**
+ * An entry stays valid until the next translation. A range lies within its page, except those of a copy between pinned
+ * pages, which may continue in the host pages that follow.
+ */
 export class PageAccess {
   readonly #dma: DeviceDma;
-  readonly #spaces: GpuAddressSpaces;
   readonly #vram: DeviceMemory;
 
-  constructor(dma: DeviceDma, spaces: GpuAddressSpaces, vram: DeviceMemory) {
+  constructor(dma: DeviceDma, vram: DeviceMemory) {
     this.#dma = dma;
-    this.#spaces = spaces;
     this.#vram = vram;
   }
 
-  /** Address and length are multiples of 4. */
-  fill(pfn: number, va: number, length: number, value: number): void {
-    if (pfn < VRAM_PFN) this.#dma.fillPinned(hostAddress(pfn, va), length, value | 0);
-    else this.#vram.fill(vramOffset(pfn, va), length, value);
+  /** Fills with a 32-bit value. Address and length are multiples of 4. */
+  fill(page: ShadowEntry, va: number, length: number, value: number): void {
+    if (page.memory === 'ram') this.#dma.fillPinned(hpaAt(page, va), length, value | 0);
+    else this.#vram.fill(offsetAt(page, va), length, value);
   }
 
-  copy(context: number, to: number, target: number, from: number, source: number, length: number): DmaStatus {
-    if (to < VRAM_PFN && from < VRAM_PFN) {
-      this.#dma.copyPinned(hostAddress(to, target), hostAddress(from, source), length);
+  copy({ target, to, source, from }: CopyEnds, length: number): DmaStatus {
+    if (to.memory === 'ram' && from.memory === 'ram') {
+      this.#dma.copyPinned(hpaAt(to, target), hpaAt(from, source), length);
       return DMA_OK;
     }
     const vram = this.#vram;
-    if (to < VRAM_PFN)
-      return this.#dma.write(
-        this.#spaces.iovaOf(context, target),
-        vram.readable(vramOffset(from, source), length),
-      );
-    if (from < VRAM_PFN)
-      return this.#dma.read(
-        this.#spaces.iovaOf(context, source),
-        vram.writable(vramOffset(to, target), length),
-      );
-    vram.move(vramOffset(to, target), vram, vramOffset(from, source), length);
+    if (to.memory === 'vram' && from.memory === 'vram') {
+      vram.move(offsetAt(to, target), vram, offsetAt(from, source), length);
+      return DMA_OK;
+    }
+    if (to.memory === 'vram')
+      return this.#dma.read(iovaAt(from as RamEntry, source), vram.writable(offsetAt(to, target), length));
+    return this.#dma.write(iovaAt(to, target), vram.readable(offsetAt(from as VramEntry, source), length));
+  }
+
+  crc32(page: ShadowEntry, va: number, length: number, seed: number): number {
+    if (page.memory === 'ram') return this.#dma.crc32Pinned(hpaAt(page, va), length, seed);
+    return crc32(this.#vram.readable(offsetAt(page, va), length), seed);
+  }
+
+  load(page: ShadowEntry, va: number, bytes: Uint8Array): DmaStatus {
+    if (page.memory === 'ram') return this.#dma.read(iovaAt(page, va), bytes);
+    this.#vram.readInto(offsetAt(page, va), bytes);
     return DMA_OK;
   }
 
-  crc32(pfn: number, va: number, length: number, seed: number): number {
-    if (pfn < VRAM_PFN) return this.#dma.crc32Pinned(hostAddress(pfn, va), length, seed);
-    return crc32(this.#vram.readable(vramOffset(pfn, va), length), seed);
-  }
-
-  load({ context, va, pfn }: GpuPage, bytes: Uint8Array): DmaStatus {
-    if (pfn < VRAM_PFN) return this.#dma.read(this.#spaces.iovaOf(context, va), bytes);
-    this.#vram.readInto(vramOffset(pfn, va), bytes);
-    return DMA_OK;
-  }
-
-  store({ context, va, pfn }: GpuPage, bytes: Uint8Array): DmaStatus {
-    if (pfn < VRAM_PFN) return this.#dma.write(this.#spaces.iovaOf(context, va), bytes);
-    this.#vram.store(vramOffset(pfn, va), bytes);
+  store(page: ShadowEntry, va: number, bytes: Uint8Array): DmaStatus {
+    if (page.memory === 'ram') return this.#dma.write(iovaAt(page, va), bytes);
+    this.#vram.store(offsetAt(page, va), bytes);
     return DMA_OK;
   }
 }

@@ -1,5 +1,6 @@
 /**
- * Where a GPU virtual page is: a walk over the guest's GPU page tables, or a look into the global table of BAR 4.
+ * Translation of a GPU virtual page to its location: a walk over the guest's GPU page tables, or a lookup in the global
+ * table of BAR 4.
  */
 
 import {
@@ -21,31 +22,35 @@ import {
 import type { BarRegion } from '../../../device/bar-region.ts';
 import { type DeviceDma, DMA_FAULT, DMA_OK, type DmaStatus } from '../../../device/dma.ts';
 import { type Iova, PAGE_2M, PAGE_SIZE, PERM_WRITE } from '../../../memory/address.ts';
-import { VRAM_ADDRESS } from './vram.ts';
 
-/** What a shadow is the shadow of. Numbers below 0 are DMA statuses with the sign changed. */
+/** The DMA status of a translation that failed. */
+export type Refusal = Exclude<DmaStatus, typeof DMA_OK>;
+
+/** Location of a 4 KiB page of a GPU address space. */
+export type PageLocation =
+  | { readonly memory: 'ram'; readonly iova: Iova }
+  | { readonly memory: 'vram'; readonly offset: number };
+
+/** The page table entries behind a shadow page table. */
 export interface PteSource {
   /** First address that cannot be translated. */
   readonly limit: number;
-  /** IOVA at which the last `find` or `update` met its refusal; 0 if the tables themselves say no. */
+  /** IOVA at which the last `find` or `update` was refused; 0 if a page table entry refused it. */
   readonly faultIova: number;
-  /**
-   * IOVA of the 4 KiB page at `va`, which is a multiple of 4 KiB, if `perm` is allowed, or VRAM_ADDRESS and its offset in
-   * VRAM; or below 0.
-   */
-  find(va: number, perm: number): number;
-  /** Writes the entry, or the sixteen, of the page at `va`; the page size is that of `flags`. Below 0: refused. */
-  update(va: number, iova: number, flags: number): number;
+  /** Returns the location of the 4 KiB page at `va`, a multiple of 4 KiB, if its entry allows `perm`. */
+  find(va: number, perm: number): PageLocation | Refusal;
+  /** Writes the entry of the page at `va`: sixteen entries for a page of 64 KiB. `flags` has the page size. */
+  update(va: number, iova: number, flags: number): DmaStatus;
 }
 
 const allowed = (flags: number, perm: number): boolean =>
   (flags & GPU_PTE_PRESENT) !== 0 && ((perm & PERM_WRITE) === 0 || (flags & GPU_PTE_WRITABLE) !== 0);
 
-/** Where an entry's page is, from its flags and its address. */
-const pageAddress = (flags: number, address: number): number =>
-  flags & GPU_PTE_VRAM ? VRAM_ADDRESS + address : address;
+/** Returns the location that an entry with these flags and this address means. */
+const locationOf = (flags: number, address: number): PageLocation =>
+  flags & GPU_PTE_VRAM ? { memory: 'vram', offset: address } : { memory: 'ram', iova: address as Iova };
 
-/** Tables of two or three levels in guest memory. Nothing is kept between two walks. */
+/** Tables of two or three levels in guest memory. Nothing is cached between two walks. */
 export class TableWalk implements PteSource {
   faultIova = 0;
   readonly limit: number;
@@ -55,7 +60,7 @@ export class TableWalk implements PteSource {
   readonly #entry = new Uint8Array(8);
   readonly #view = new DataView(this.#entry.buffer);
 
-  /** `low` and `high`: the root pointer. */
+  /** `low` and `high` are the halves of the root pointer. */
   constructor(dma: DeviceDma, low: number, high: number) {
     this.#dma = dma;
     this.#root = gpuEntryIova(low, high);
@@ -63,24 +68,24 @@ export class TableWalk implements PteSource {
     this.limit = this.#levels === 3 ? GPU_VA_LIMIT_3 : GPU_VA_LIMIT;
   }
 
-  find(va: number, perm: number): number {
+  find(va: number, perm: number): PageLocation | Refusal {
     for (let level = this.#levels - 1, table = this.#root; ; level--) {
       const status = this.#read(va, level, table);
-      if (status !== DMA_OK) return -status;
+      if (status !== DMA_OK) return status;
       const flags = this.#flags;
       const isPage = level === 0 || (level === 1 && (flags & GPU_PTE_2M) !== 0);
-      if (isPage) return allowed(flags, perm) ? this.#pageIova(va, level) : this.#refuse();
+      if (isPage) return allowed(flags, perm) ? this.#location(va, level) : this.#refuse();
       if ((flags & GPU_PTE_PRESENT) === 0) return this.#refuse();
       table = this.#iova;
     }
   }
 
-  update(va: number, iova: number, flags: number): number {
+  update(va: number, iova: number, flags: number): DmaStatus {
     const leaf = flags & GPU_PTE_2M ? 1 : 0;
     let table = this.#root;
     for (let level = this.#levels - 1; level > leaf; level--) {
       const status = this.#read(va, level, table);
-      if (status !== DMA_OK) return -status;
+      if (status !== DMA_OK) return status;
       if ((this.#flags & GPU_PTE_PRESENT) === 0 || (level === 1 && (this.#flags & GPU_PTE_2M) !== 0))
         return this.#refuse();
       table = this.#iova;
@@ -92,7 +97,7 @@ export class TableWalk implements PteSource {
       entries.setUint32(at + 4, flags & GPU_PTE_PRESENT ? Math.floor(iova / 2 ** 32) : 0, true);
     }
     const slot = table + indexAt(va, leaf) * 8;
-    return -this.#dma.write(slot as Iova, new Uint8Array(entries.buffer));
+    return this.#dma.write(slot as Iova, new Uint8Array(entries.buffer));
   }
 
   #read(va: number, level: number, table: number): DmaStatus {
@@ -101,15 +106,15 @@ export class TableWalk implements PteSource {
   }
 
   /** A large page's IOVA must be aligned to its size. */
-  #pageIova(va: number, level: number): number {
+  #location(va: number, level: number): PageLocation | Refusal {
     const bytes = level === 1 ? PAGE_2M : this.#flags & GPU_PTE_64K ? GPU_PAGE_64K : PAGE_SIZE;
     if (this.#iova % bytes !== 0) return this.#refuse();
-    return pageAddress(this.#flags, this.#iova + (va % bytes));
+    return locationOf(this.#flags, this.#iova + (va % bytes));
   }
 
-  #refuse(): number {
+  #refuse(): Refusal {
     this.faultIova = 0;
-    return -DMA_FAULT;
+    return DMA_FAULT;
   }
 
   get #flags(): number {
@@ -124,7 +129,7 @@ export class TableWalk implements PteSource {
 const indexAt = (va: number, level: number): number =>
   Math.floor(va / (PAGE_SIZE * GPU_TABLE_ENTRIES ** level)) % GPU_TABLE_ENTRIES;
 
-/** The global table: the guest's writes to BAR 4 are trapped, so its shadow follows each at once. */
+/** The global table. The guest's writes to BAR 4 are trapped, so each of them updates the shadow at once. */
 export class GlobalTable implements PteSource, BarRegion {
   readonly size: number = GLOBAL_TABLE_BYTES;
   readonly limit: number = GLOBAL_VA_LIMIT;
@@ -132,7 +137,7 @@ export class GlobalTable implements PteSource, BarRegion {
   readonly #entries = new DataView(new ArrayBuffer(GLOBAL_TABLE_BYTES));
   readonly #changed: (va: number, bytes: number) => void;
 
-  /** `changed` hears of the addresses whose entries were touched. */
+  /** `changed` is called with the addresses whose entries were written. */
   constructor(changed: (va: number, bytes: number) => void) {
     this.#changed = changed;
   }
@@ -150,15 +155,15 @@ export class GlobalTable implements PteSource, BarRegion {
     this.#changed(first * PAGE_SIZE, (last - first + 1) * PAGE_SIZE);
   }
 
-  find(va: number, perm: number): number {
+  find(va: number, perm: number): PageLocation | Refusal {
     const at = (va / PAGE_SIZE) * 8;
     const flags = this.#entries.getUint32(at, true);
-    if (!allowed(flags, perm)) return -DMA_FAULT;
-    return pageAddress(flags, gpuEntryIova(flags, this.#entries.getUint32(at + 4, true)));
+    if (!allowed(flags, perm)) return DMA_FAULT;
+    return locationOf(flags, gpuEntryIova(flags, this.#entries.getUint32(at + 4, true)));
   }
 
-  update(va: number, iova: number, flags: number): number {
-    if (gpuPageBytes(flags) !== PAGE_SIZE) return -DMA_FAULT;
+  update(va: number, iova: number, flags: number): DmaStatus {
+    if (gpuPageBytes(flags) !== PAGE_SIZE) return DMA_FAULT;
     const present = flags & GPU_PTE_PRESENT;
     const at = (va / PAGE_SIZE) * 8;
     this.#entries.setUint32(at, present ? ((iova % 2 ** 32) | flags) >>> 0 : 0, true);
@@ -170,12 +175,12 @@ export class GlobalTable implements PteSource, BarRegion {
     this.load(new Uint8Array(GLOBAL_TABLE_BYTES));
   }
 
-  /** Its bytes now. */
+  /** A copy of its bytes. */
   get bytes(): Uint8Array {
     return new Uint8Array(this.#entries.buffer.slice(0));
   }
 
-  /** Replaces every entry; there are GLOBAL_TABLE_BYTES of them. */
+  /** Replaces every entry. `bytes` has GLOBAL_TABLE_BYTES bytes. */
   load(bytes: Uint8Array): void {
     new Uint8Array(this.#entries.buffer).set(bytes);
     this.#changed(0, GLOBAL_VA_LIMIT);

@@ -1,6 +1,32 @@
+/**
+ * The entries of one shadow page table by GPU virtual page number, in regions of 512 pages.
+ */
 import type { Iova } from '../../../memory/address.ts';
 
 const REGION_PAGES = 512;
+
+/** A GPU page in guest memory. Its page is pinned while the entry exists. */
+export interface RamEntry {
+  readonly memory: 'ram';
+  /** GPU virtual page number. */
+  readonly va: number;
+  readonly perm: number;
+  readonly iova: Iova;
+  /** Host PFN. */
+  readonly pfn: number;
+}
+
+/** A GPU page in VRAM. */
+export interface VramEntry {
+  readonly memory: 'vram';
+  /** GPU virtual page number. */
+  readonly va: number;
+  readonly perm: number;
+  /** Offset in VRAM. */
+  readonly offset: number;
+}
+
+export type ShadowEntry = RamEntry | VramEntry;
 
 interface Region {
   readonly entries: (ShadowEntry | undefined)[];
@@ -40,20 +66,10 @@ export class ShadowEntries {
     if (region.used === 0) this.#regions.delete(number);
   }
 
-  /** Every entry; those that are deleted meanwhile may be among them. */
+  /** Returns a copy of the list of all entries; the caller may delete entries while it iterates. */
   values(): ShadowEntry[] {
     return [...this.#regions.values()].flatMap(({ entries }) =>
       entries.filter((entry) => entry !== undefined),
     );
   }
-}
-
-export interface ShadowEntry {
-  /** GPU virtual page number. */
-  readonly va: number;
-  /** From VRAM_ADDRESS on: an offset in VRAM. */
-  readonly iova: Iova;
-  /** From VRAM_PFN on: a page of VRAM. */
-  readonly pfn: number;
-  readonly perm: number;
 }

@@ -1,25 +1,25 @@
 /**
- * The shadow of one GPU address space: GPU virtual page → pinned host page, or page of VRAM.
+ * The shadow page table of one GPU address space: GPU virtual page → pinned host page, or page of VRAM.
  *
- * Entries are built on use and dropped on the guest's TLB invalidation, on a page table update and on `dmaUnmap`; while an
- * entry is here, its page is pinned. An entry stands for 4 KiB, also inside a larger GPU page: the host's pages behind
- * that need not lie together, and a pin is one page's. A page
- * of VRAM has no pin: it is the device's own, and nobody unmaps it.
+ * Entries are built on first use. They are dropped on the guest's TLB invalidation, on a page table update and on
+ * `dmaUnmap`. A page of guest memory is pinned while its entry exists.
+ *
+ * An entry covers 4 KiB, also inside a larger GPU page: the host pages behind that may be scattered, and a pin covers one
+ * page. A page of VRAM needs no pin, because VRAM belongs to the device and is never unmapped.
  */
 
-import { type DeviceDma, DMA_FAULT } from '../../../device/dma.ts';
+import { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY, type DmaStatus } from '../../../device/dma.ts';
 import { type Iova, PAGE_SIZE, PERM_READ } from '../../../memory/address.ts';
-import type { PteSource } from './page-walk.ts';
+import type { PteSource, Refusal } from './page-walk.ts';
 import { ShadowEntries, type ShadowEntry } from './shadow-entries.ts';
-import { VRAM_ADDRESS, VRAM_PFN } from './vram.ts';
 
-/** Shadow entries, and with them pins, that one vGPU holds at most: 256 MiB of memory. */
+/** Most shadow entries, and so pins, of one vGPU: 256 MiB of memory. */
 export const SHADOW_LIMIT = 65536;
 
-/** Why a GPU virtual address did not translate, for the guest's fault registers. */
+/** A refused translation, for the guest's fault registers. */
 export interface GpuFault {
   readonly va: number;
-  /** IOVA involved, or 0 if the GPU page table itself says no. */
+  /** IOVA that could not be reached; 0 if a page table entry refused the access. */
   readonly iova: number;
 }
 
@@ -32,43 +32,40 @@ export class ShadowPageTable {
   readonly #vramBytes: number;
   lastFault: GpuFault = { va: 0, iova: 0 };
 
-  /** `vramBytes`: VRAM that the device has. */
+  /** `vramBytes` is the size of the device's VRAM. */
   constructor(dma: DeviceDma, source: PteSource, vramBytes = 0) {
     this.dma = dma;
     this.source = source;
     this.#vramBytes = vramBytes;
   }
 
-  /** Entries held now. */
+  /** Count of entries. */
   get size(): number {
     return this.entries.size;
   }
 
-  /** Host PFN of the page at `va`, pinned for `perm`; or minus a DMA status, with `lastFault` set on a fault. */
-  translate(va: number, perm: number): number {
+  /**
+   * Returns the entry of the page at `va`, pinned for `perm`. Sets `lastFault` if the translation is refused. A hit
+   * allocates nothing, since the copy engine translates two addresses per page.
+   */
+  translate(va: number, perm: number): ShadowEntry | Refusal {
     const page = Math.floor(va / PAGE_SIZE);
     const hit = this.entries.get(page);
-    if (hit && (hit.perm & perm) === perm) return hit.pfn;
+    if (hit && (hit.perm & perm) === perm) return hit;
     if (hit) this.drop(hit);
     return this.#fill(page, perm);
   }
 
-  /** Host PFN of the page at `va` if it is shadowed for `perm` already, or -1. Nothing is looked up, nothing recorded. */
-  peek(va: number, perm: number): number {
+  /** Returns the entry of the page at `va` if it is already shadowed for `perm`. Reads no page table. */
+  peek(va: number, perm: number): ShadowEntry | undefined {
     const entry = this.entries.get(Math.floor(va / PAGE_SIZE));
-    return entry && (entry.perm & perm) === perm ? entry.pfn : -1;
+    return entry && (entry.perm & perm) === perm ? entry : undefined;
   }
 
-  /** IOVA behind `va`, if its page is shadowed now. */
-  iovaOf(va: number): Iova | undefined {
-    const entry = this.entries.get(Math.floor(va / PAGE_SIZE));
-    return entry && ((entry.iova + (va % PAGE_SIZE)) as Iova);
-  }
-
-  /** Has the entry of the page at `va` written, and forgets what was shadowed there. Minus a DMA status if refused. */
-  update(va: number, iova: number, flags: number, bytes: number): number {
+  /** Writes the page table entry of the page of `bytes` bytes at `va`, and drops its shadow entries. */
+  update(va: number, iova: number, flags: number, bytes: number): DmaStatus {
     const status = this.source.update(va, iova, flags);
-    if (status < 0) this.lastFault = { va, iova: this.source.faultIova };
+    if (status !== DMA_OK) this.lastFault = { va, iova: this.source.faultIova };
     this.dropVa(va, bytes);
     return status;
   }
@@ -77,7 +74,7 @@ export class ShadowPageTable {
     for (const entry of this.entries.values()) this.drop(entry);
   }
 
-  /** Drops every entry whose GPU virtual address lies in the range; both are multiples of 4 KiB. */
+  /** Drops every entry whose GPU virtual address lies in the range. Both bounds are multiples of 4 KiB. */
   dropVa(va: number, size: number): void {
     const [first, end] = [va / PAGE_SIZE, (va + size) / PAGE_SIZE];
     if (end - first > this.entries.size) {
@@ -100,11 +97,12 @@ export class ShadowPageTable {
 
   protected drop(entry: ShadowEntry): void {
     this.forget(entry);
-    if (entry.pfn < VRAM_PFN) this.dma.unpin(entry.iova);
+    if (entry.memory === 'ram') this.dma.unpin(entry.iova);
   }
 
   protected forget(entry: ShadowEntry): void {
     this.entries.delete(entry.va);
+    if (entry.memory === 'vram') return;
     const shadows = this.byIova.get(entry.iova / PAGE_SIZE);
     shadows?.delete(entry.va);
     if (shadows?.size === 0) this.byIova.delete(entry.iova / PAGE_SIZE);
@@ -117,37 +115,37 @@ export class ShadowPageTable {
     }
   }
 
-  #fill(page: number, perm: number): number {
+  #fill(page: number, perm: number): ShadowEntry | Refusal {
     const va = page * PAGE_SIZE;
-    if (va >= this.source.limit) return this.#refuse(-DMA_FAULT, va, 0);
-    const iova = this.source.find(va, perm);
-    if (iova < 0) return this.#refuse(iova, va, this.source.faultIova);
-    return iova < VRAM_ADDRESS
-      ? this.#pin(page, iova as Iova, perm)
-      : this.#enterVram(page, iova as Iova, perm);
+    if (va >= this.source.limit) return this.#refuse(DMA_FAULT, va, 0);
+    const found = this.source.find(va, perm);
+    if (typeof found === 'number') return this.#refuse(found, va, this.source.faultIova);
+    return found.memory === 'ram'
+      ? this.#pin(page, found.iova, perm)
+      : this.#enterVram(page, found.offset, perm);
   }
 
-  #enterVram(page: number, iova: Iova, perm: number): number {
-    const offset = iova - VRAM_ADDRESS;
-    if (offset + PAGE_SIZE > this.#vramBytes) return this.#refuse(-DMA_FAULT, page * PAGE_SIZE, 0);
-    const pfn = VRAM_PFN + offset / PAGE_SIZE;
-    this.entries.set(page, { va: page, iova, pfn, perm: perm | PERM_READ });
-    return pfn;
+  #enterVram(page: number, offset: number, perm: number): ShadowEntry | Refusal {
+    if (offset + PAGE_SIZE > this.#vramBytes) return this.#refuse(DMA_FAULT, page * PAGE_SIZE, 0);
+    const entry: ShadowEntry = { memory: 'vram', va: page, perm: perm | PERM_READ, offset };
+    this.entries.set(page, entry);
+    return entry;
   }
 
-  #pin(page: number, iova: Iova, perm: number): number {
+  #pin(page: number, iova: Iova, perm: number): ShadowEntry | Refusal {
     const pfn = this.dma.pin(iova, perm | PERM_READ);
-    if (pfn < 0) return this.#refuse(pfn, page * PAGE_SIZE, iova);
-    this.entries.set(page, { va: page, iova, pfn, perm: perm | PERM_READ });
+    if (pfn < 0) return this.#refuse(pfn === -DMA_RETRY ? DMA_RETRY : DMA_FAULT, page * PAGE_SIZE, iova);
+    const entry: ShadowEntry = { memory: 'ram', va: page, perm: perm | PERM_READ, iova, pfn };
+    this.entries.set(page, entry);
     const iovaPage = iova / PAGE_SIZE;
     const shadows = this.byIova.get(iovaPage);
     if (shadows) shadows.add(page);
     else this.byIova.set(iovaPage, new Set([page]));
-    return pfn;
+    return entry;
   }
 
-  #refuse(negative: number, va: number, iova: number): number {
+  #refuse(status: Refusal, va: number, iova: number): Refusal {
     this.lastFault = { va, iova };
-    return negative;
+    return status;
   }
 }
