@@ -1,5 +1,5 @@
 /**
- * Dropping pins whose threads have ended. Only the writing thread calls this, when nobody else can pin.
+ * Forced release of pins whose threads have ended. Only the writing thread calls this, when no other thread can pin.
  */
 import * as mem from '#mem';
 import { type Iova, PAGE_SIZE } from '../memory/address.ts';
@@ -9,14 +9,14 @@ import { forEachEntry, linkOf } from './ranges.ts';
 
 const { rd, st, wake } = mem;
 
-/** Drops every pin in the range. Returns how many there were. */
+/** Drops every pin in the range. Returns their count. */
 export function forceUnpin(table: mem.SharedWords, iova: Iova, size: number): number {
   let dropped = 0;
   forEachEntry(table, iova, size, (entry, isTable) => {
     if (isTable) dropped += forceTable(table, entry, true);
     else dropped += forceLeaf(table, entry);
   });
-  // The links of tables that the range covers in part: at its ends.
+  // Links of leaf tables that the range covers in part can only be at its ends.
   for (const at of [iova, iova + size - PAGE_SIZE]) {
     const link = linkOf(table, at);
     if (link !== 0) forceTable(table, link, false);
@@ -31,8 +31,8 @@ function forceLeaf(table: mem.SharedWords, entry: number): number {
 }
 
 /**
- * Counts the pins of the table below `link` anew, or drops those of all its `leaves` first: a thread may have ended
- * between its two pins. Returns the pins dropped from leaves.
+ * Recounts the pins of the table below `link`, because a thread may have ended between its two pins. With `leaves`,
+ * first drops the pins of all leaves. Returns the count of pins dropped from leaves.
  */
 function forceTable(table: mem.SharedWords, link: number, leaves: boolean): number {
   if (leafPins(table, link) === 0) return 0;

@@ -1,8 +1,8 @@
 /**
- * The nodes of a pin table, as its writer keeps account of them: free, used and how full, or waiting for readers.
+ * The writer's record of a pin table's nodes. A node is free, used (with a count of used entries) or retired.
  *
- * A node that was dropped whole keeps its old words and is `dirty`: zeroing 4 KiB costs more than the drop, and the
- * next user may overwrite all of it anyway.
+ * A node that was dropped whole keeps its old words and is `dirty`. Zeroing 4 KiB costs more than the drop, and the
+ * next use may overwrite every word anyway.
  */
 import * as mem from '#mem';
 import * as layout from './layout.ts';
@@ -10,7 +10,7 @@ import * as layout from './layout.ts';
 const { fillWords } = mem;
 const { NODE_WORDS, WORD_NODES } = layout;
 
-/** Thrown by map when the table has no node left; nothing was mapped. */
+/** Thrown by a map when too few nodes are free; nothing was mapped. */
 export class PinTableFullError extends Error {
   constructor(nodes: number) {
     super(`pin table is full: all ${nodes} nodes are in use`);
@@ -18,16 +18,16 @@ export class PinTableFullError extends Error {
   }
 }
 
-/** Nodes are named by their word index. */
+/** The nodes of one table. A node's name is its word index. */
 export class NodePool {
   readonly nodes: number;
   readonly #table: mem.SharedWords;
-  /** Used entries of each node. */
+  /** Count of used entries, by node. */
   readonly #used: Uint16Array;
-  /** Free nodes whose words are all zero, and those with old words in them. */
+  /** Free nodes: those whose words are all zero, and those with old words. */
   readonly #clean: number[] = [];
   readonly #dirty: number[] = [];
-  /** Nodes out of use, reusable once readers have drained. */
+  /** Retired nodes: free once the readers have drained. */
   readonly #retiredClean: number[] = [];
   readonly #retiredDirty: number[] = [];
   #fresh = 0;
@@ -38,7 +38,7 @@ export class NodePool {
     this.#used = new Uint16Array(nodes);
   }
 
-  /** Nodes that cannot be taken now; retired ones are among them. */
+  /** Count of nodes that cannot be taken now, including the retired ones. */
   get inUse(): number {
     return this.#fresh - this.#clean.length - this.#dirty.length;
   }
@@ -53,12 +53,12 @@ export class NodePool {
     return old;
   }
 
-  /** Takes a node with any words in it; the caller writes all of them. @throws PinTableFullError */
+  /** Takes a node with arbitrary words; the caller writes all of them. @throws PinTableFullError */
   takeAny(): number {
     return this.#dirty.pop() ?? this.#clean.pop() ?? this.#takeFresh();
   }
 
-  /** Counts `by` more used entries in the node that `entry` is in; entries of the roots are not counted. */
+  /** Adds `by` to the used entries of the node that contains `entry`. Entries of the roots are not counted. */
   count(entry: number, by: number): void {
     const node = numberOf(entry);
     if (node >= 0 && node < this.nodes) this.#used[node] = (this.#used[node] as number) + by;
@@ -68,18 +68,18 @@ export class NodePool {
     return this.#used[numberOf(node)] === 0;
   }
 
-  /** Retires an empty node: its words are all zero. */
+  /** Retires an empty node, whose words are all zero. */
   retire(node: number): void {
     this.#retiredClean.push(node);
   }
 
-  /** Retires a node with everything that is in it. */
+  /** Retires a node with all its entries. */
   drop(node: number): void {
     this.#used[numberOf(node)] = 0;
     this.#retiredDirty.push(node);
   }
 
-  /** Readers have drained: retired nodes may be taken again. */
+  /** Frees the retired nodes: the readers have drained. */
   reclaim(): void {
     if (this.#retiredClean.length === 0 && this.#retiredDirty.length === 0) return;
     for (const node of this.#retiredClean) this.#clean.push(node);
@@ -94,5 +94,5 @@ export class NodePool {
   }
 }
 
-/** Number of the node that the word is in; negative for words of the header and the root. */
+/** Returns the index of the node that contains `word`; negative for words of the header and the root. */
 const numberOf = (word: number): number => Math.floor((word - WORD_NODES) / NODE_WORDS);

@@ -1,18 +1,26 @@
 /**
- * The page log: which host pages devices have written, and which they hold pinned, in bitmaps behind the nodes of a
- * pin table. What dirty-page tracking asks (VFIO_IOMMU_DIRTY_PAGES), without a message to any device.
+ * The page log: bitmaps, behind the nodes of a pin table, of the host pages that devices have written and of those
+ * that they hold pinned. Dirty-page tracking (VFIO_IOMMU_DIRTY_PAGES) reads them without a message to any device.
  *
- * One bit per host page and not per leaf: a pin of one page of a 2 MiB leaf makes one page dirty. There is one bitmap
- * of written pages, and one of held pages for each reader, which nobody else writes.
+ * A bit stands for a host page, not for a leaf: a pin of one page of a 2 MiB leaf makes one page dirty. One bitmap has
+ * the written pages. For each reader, one more has the pages that it holds; only that reader writes to it.
  *
- * Why nothing is lost while devices run:
+ * Why no dirty page is lost while devices run:
  *
- * - *A write* is marked after its bytes, in the same DMA section. A query takes the mark before anybody copies the
- *   page; so either the bytes are there for that copy, or the mark comes after the query and the next one finds it.
- * - *Start* raises the flag, bumps the generation and waits for the readers: a section that did not see the flag has
- *   ended before start is complete, and what it wrote belongs to the time before.
- * - *A pin* is noted before the model is given the page. *An unpin* marks the page and then takes the note away, and a
- *   query reads the notes and then the marks: whoever misses the note finds the mark.
+ * *Write.*
+ * 1. A device writes the bytes, then marks the page, both in one DMA section.
+ * 2. A query takes the mark, then its caller copies the page.
+ * 3. If the query finds the mark, the copy has the bytes. Otherwise the mark comes after the query, and the next query
+ *    finds it.
+ *
+ * *Start of logging.*
+ * 1. The writing thread raises the flag, bumps the generation and waits for the readers.
+ * 2. A section that did not see the flag ends before the start is complete, so its writes came before the start.
+ *
+ * *Pin and unpin.*
+ * 1. A pin is noted before the device model gets the page.
+ * 2. An unpin marks the page, then clears the note.
+ * 3. A query reads the notes, then the marks: if it misses the note, it finds the mark.
  */
 import * as mem from '#mem';
 import * as layout from './layout.ts';
@@ -20,26 +28,26 @@ import * as layout from './layout.ts';
 const { and, fillWords, ld, or, rd, st } = mem;
 const { MAX_READERS, WORD_LOG, WORD_LOG_FIRST, WORD_LOG_PAGES, WORD_LOGGING } = layout;
 
-/** The host pages of which a table keeps a log. */
+/** Range of host pages that a table logs. */
 export interface HostPages {
-  /** Host PFN of the first. */
+  /** Host PFN of the first page. */
   readonly first: number;
   readonly count: number;
 }
 
 const wordsOfMap = (pages: number): number => Math.ceil(pages / 32);
 
-/** Words of a log of so many host pages. */
+/** Returns the words that a log of `pages` host pages takes. */
 export const logWords = (pages: number): number => wordsOfMap(pages) * (1 + MAX_READERS);
 
-/** One thread's view of a table's log; without a log everything is unlogged and costs a comparison. */
+/** One thread's view of a table's log. Without a log, each method costs one comparison and logs nothing. */
 export class PageLog {
-  /** Readers whose notes are looked at: only the writing thread knows how many there are. */
+  /** Count of readers whose notes a query reads. Only the writing thread knows it. */
   readers = 0;
   readonly #table: mem.SharedWords;
   readonly #first: number;
   readonly #pages: number;
-  /** Word indices of the bitmaps: written pages, then those that reader 0 holds, and so on. */
+  /** Word index of the bitmap of written pages. Those of the pages that reader 0, 1, … holds follow. */
   readonly #written: number;
   readonly #words: number;
 
@@ -51,12 +59,12 @@ export class PageLog {
     this.#words = wordsOfMap(this.#pages);
   }
 
-  /** False: this table was made without a log. */
+  /** Whether this table has a log. */
   get exists(): boolean {
     return this.#pages > 0;
   }
 
-  /** Whether writes are logged now. Inside a DMA section a plain load is enough: the section's entry orders it. */
+  /** Whether writes are logged now. A plain load is enough inside a DMA section: the section's entry orders it. */
   get loggingInSection(): boolean {
     return rd(this.#table, WORD_LOGGING, 'log.flag') !== 0;
   }
@@ -65,14 +73,14 @@ export class PageLog {
     return ld(this.#table, WORD_LOGGING, 'log.flag') !== 0;
   }
 
-  /** Marks a page as written: after its bytes. */
+  /** Marks a page as written. The bytes must already be in the page. */
   mark(pfn: number): void {
     const page = pfn - this.#first;
     if (page >= 0 && page < this.#pages)
       or(this.#table, this.#written + (page >>> 5), 1 << (page & 31), 'log.mark');
   }
 
-  /** Notes that reader `slot` now holds the page, or no longer does. Only that reader's thread calls this. */
+  /** Notes whether reader `slot` holds the page. Only that reader's thread calls this. */
   note(slot: number, pfn: number, held: boolean): void {
     const page = pfn - this.#first;
     if (!(page >= 0 && page < this.#pages)) return;
@@ -81,13 +89,13 @@ export class PageLog {
     st(this.#table, word, held ? others | (1 << (page & 31)) : others, 'log.held');
   }
 
-  /** The writing thread: from now on, or no longer. Old marks are gone before the first new one. */
+  /** Starts or stops logging; a start clears all marks first. Only the writing thread calls this. */
   setLogging(on: boolean): void {
     if (on) fillWords(this.#table, this.#written, this.#words, 0, 'log.clear');
     st(this.#table, WORD_LOGGING, on ? 1 : 0, 'log.flag');
   }
 
-  /** The writing thread: whether a page is held by anybody or was written; a mark is taken away. */
+  /** Returns whether a page is held or was written, and clears its mark. Only the writing thread calls this. */
   take(pfn: number): boolean {
     const page = pfn - this.#first;
     if (!(page >= 0 && page < this.#pages)) return false;
@@ -95,12 +103,12 @@ export class PageLog {
     let dirty = false;
     for (let slot = 0; slot < this.readers && !dirty; slot++)
       dirty = (ld(this.#table, this.#heldBy(slot) + at, 'log.held') & bit) !== 0;
-    // A plain look first: most pages are clean.
+    // A load first: most pages are clean.
     if ((ld(this.#table, this.#written + at, 'log.take') & bit) === 0) return dirty;
     return (and(this.#table, this.#written + at, ~bit, 'log.take') & bit) !== 0 || dirty;
   }
 
-  /** The writing thread: what a reader held whose thread has ended counts as written, and is held no longer. */
+  /** Marks the pages that an ended thread's reader held, and clears its notes. Only the writing thread calls this. */
   release(slot: number): void {
     for (let i = 0; i < this.#words; i++) {
       const held = ld(this.#table, this.#heldBy(slot) + i, 'log.held');

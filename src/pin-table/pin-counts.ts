@@ -1,18 +1,24 @@
 /**
- * Long pins of one page. The caller is in a DMA section, so that no node is reused under the walk.
+ * Long pins of one page. The caller is in a DMA section, so no node is reused during the walk.
  *
- * A page in a leaf table takes two pins, each with the protocol of {@link pinAcquire}: first one on the entry that
- * links the table, then one on the leaf; they are dropped in reverse. Why the writer may then drop a whole table by
- * looking at its link alone:
+ * A page in a leaf table takes two pins, each with the protocol of {@link pinAcquire}: one on the entry that links the
+ * table, then one on the leaf. They are dropped in reverse order.
  *
- * - It clears the link's valid bit and reads the link's count in one operation. A pin that comes later sees invalid
- *   at the link and never reaches a leaf. A pin that came earlier is in the count, and the writer waits for it. A
- *   leaf's pin lies wholly inside its link's, so a link with count 0 has no pinned leaf, and the leaves need not be
- *   visited: their words are left as they are in a node that nobody can reach any more.
- * - A reader may have walked through the old link, and find the link valid again because the range was mapped anew
- *   before it drained. So it reads the link's frame word once more, now that its pin holds it: the leaf it goes on to
- *   is always one of the table it has announced itself on. The reread cannot see an older word than the valid bit it
- *   met: the writer publishes the frame word first, and the pin's addition acquires what it read from.
+ * Why the writer may drop a whole table after it has read only the pin word of its link:
+ *
+ * 1. The writer clears the link's valid bit and reads the link's count in one operation.
+ * 2. A later pin finds the link invalid and never reaches a leaf.
+ * 3. An earlier pin is in the count, and the writer waits for it.
+ * 4. A leaf's pin is taken after its link's pin and dropped before it, so a link with count 0 has no pinned leaf.
+ * 5. So the writer need not visit the leaves. Their words stay in a node that no thread can reach any more.
+ *
+ * Why a reader pins a leaf of the same table whose link it has pinned:
+ *
+ * 1. A reader may have loaded the old link, and then find the link valid because the range was mapped again before
+ *    this reader drained.
+ * 2. So it loads the link's frame word again after its pin, which keeps that word, and walks on from there.
+ * 3. That load cannot return a word older than the valid bit: the writer stores the frame word first, and the pin's
+ *    addition synchronises with the store of the valid bit that it read.
  */
 import * as mem from '#mem';
 import * as layout from './layout.ts';
@@ -24,7 +30,7 @@ const { PERM_MASK, PFN_SHIFT } = layout;
 const { pinAcquire, pinRelease } = protocol;
 const { gibEntry } = walk;
 
-/** Answers of {@link pinPage} that are not a host PFN: no mapping (or PIN_LIMIT reached), no permission. */
+/** Results of {@link pinPage} other than a host PFN: no mapping (or PIN_LIMIT reached), and no permission. */
 export const PIN_UNMAPPED = -1;
 export const PIN_DENIED = -2;
 
@@ -42,7 +48,7 @@ export function pinPage(table: mem.SharedWords, iova: number, perm: number): num
   const page = (low >>> 12) & 511;
   if ((child & PERM_MASK) !== 0) return pinLeaf(table, link, perm, page);
   if (!pinAcquire(table, link)) return PIN_UNMAPPED;
-  // Read again: an unmap of the table's last page clears the link without waiting for pins that will find nothing.
+  // 0 is possible: an unmap of the table's last page clears the link and does not wait for pins that find no leaf.
   const node = rd(table, link, 'walk.mid');
   const linked = node !== 0 && (node & PERM_MASK) === 0;
   const result = linked ? pinLeaf(table, node + page, perm, 0) : PIN_UNMAPPED;
@@ -54,14 +60,14 @@ export function pinPage(table: mem.SharedWords, iova: number, perm: number): num
 function pinLeaf(table: mem.SharedWords, entry: number, perm: number, page: number): number {
   if ((rd(table, entry, 'walk.leaf') & PERM_MASK) === 0) return PIN_UNMAPPED;
   if (!pinAcquire(table, entry)) return PIN_UNMAPPED;
-  // The pin holds the frame word, and with it the mapping: read it only now.
+  // Only now: the pin keeps the frame word, and with it the mapping.
   const frame = rd(table, entry, 'walk.frame');
   if ((frame & PERM_MASK) !== 0 && (frame & perm) === perm) return (frame >>> PFN_SHIFT) + page;
   pinRelease(table, entry);
   return (frame & PERM_MASK) === 0 ? PIN_UNMAPPED : PIN_DENIED;
 }
 
-/** Drops one pin of the page at `iova`. False if nothing is mapped there: the pin was never had. */
+/** Drops one pin of the page at `iova`. Returns false if nothing is mapped there, so there was no pin. */
 export function unpinPage(table: mem.SharedWords, iova: number): boolean {
   const gib = gibEntry(table, iova);
   if (gib === 0) return false;
@@ -73,7 +79,7 @@ export function unpinPage(table: mem.SharedWords, iova: number): boolean {
   const node = rd(table, link, 'walk.mid');
   if (node === 0) return false;
   if ((node & PERM_MASK) !== 0) return unpinLeaf(table, link);
-  // The leaf first: the link's count must never be below the sum of its leaves'.
+  // The leaf first: the link's count must never be below the sum of the leaves' counts.
   if (!unpinLeaf(table, node + ((low >>> 12) & 511))) return false;
   pinRelease(table, link);
   return true;

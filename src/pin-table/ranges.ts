@@ -1,6 +1,6 @@
 /**
- * How the writer goes over a range of IOVAs: what is in it, and which nodes it would take. Only the writing thread
- * calls these; it reads its own words.
+ * The writer's walks over a range of IOVAs: the entries in it, and the nodes that mapping it takes. Only the writing
+ * thread calls these functions; they read words that it wrote itself.
  */
 import * as mem from '#mem';
 import * as address from '../memory/address.ts';
@@ -14,15 +14,15 @@ const { hex, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } = address;
 const { HIGH_SPAN, NODE_ENTRIES, PERM_MASK, PFN_LIMIT } = layout;
 const { gibEntry } = walk;
 
-export type Visit = (entry: number, isTable: boolean) => void;
+type Visit = (entry: number, isTable: boolean) => void;
 
-/** True if `address` is a multiple of `size`: a division, where `%` on doubles is a call. */
+/** Returns whether `address` is a multiple of `size`. Divides, because `%` on doubles is a call. */
 export const isAligned = (address: number, size: number): boolean =>
   Math.floor(address / size) * size === address;
 
 /**
- * Visits the leaf entries inside the range; where a leaf table lies wholly inside, the entry that links it instead.
- * Leaves belong to whole mappings, so none straddles the range's ends.
+ * Visits the leaf entries in the range. For a leaf table that lies wholly in the range, visits its link instead.
+ * Leaves belong to whole mappings, so none straddles an end of the range.
  */
 export function forEachEntry(table: mem.SharedWords, iova: number, size: number, visit: Visit): void {
   const end = iova + size;
@@ -37,7 +37,7 @@ export function forEachEntry(table: mem.SharedWords, iova: number, size: number,
   }
 }
 
-/** The part of {@link forEachEntry} in one node of 2 MiB entries; `low` and `end` are offsets in its 1 GiB. */
+/** {@link forEachEntry} in one node of 2 MiB entries; `low` and `end` are offsets in its 1 GiB. */
 function forEachBelow(table: mem.SharedWords, mid: number, low: number, end: number, visit: Visit): void {
   for (let at = low; at < end; ) {
     const large = at >>> 21;
@@ -56,7 +56,7 @@ function forEachBelow(table: mem.SharedWords, mid: number, low: number, end: num
   }
 }
 
-/** The entry that links the leaf table of the page at `iova`; 0 if it has none. */
+/** Returns the entry that links the leaf table of the page at `iova`, or 0 if it has none. */
 export function linkOf(table: mem.SharedWords, iova: number): number {
   const gib = gibEntry(table, iova);
   const mid = gib === 0 ? 0 : rd(table, gib, 'walk.root');
@@ -67,8 +67,8 @@ export function linkOf(table: mem.SharedWords, iova: number): number {
 }
 
 /**
- * Nodes that mapping these extents takes: known before the first leaf is written. Follows the writer's
- * choices a node at a time.
+ * Counts the nodes that mapping `extents` from `iova` on takes, before any leaf is written. Follows the writer's
+ * choice of leaves, one leaf or leaf table at a time.
  * @throws PinTableError
  */
 export function nodesNeeded(
@@ -78,41 +78,47 @@ export function nodesNeeded(
   extents: readonly HostExtent[],
 ): number {
   let nodes = 0;
-  let [countedHigh, countedMid, countedLeaf, base] = [-1, -1, -1, iova];
+  let base = iova;
+  /** Start of the previous piece. A node is counted at the first piece that needs it. */
+  let last = -1;
   for (const { hpa, size } of extents) {
-    if (base + size > limit)
-      throw new PinTableError(`IOVA ${hex(base)} +${size} beyond ${Math.log2(limit)} bits`);
-    if ((hpa + size) / PAGE_SIZE > PFN_LIMIT) throw new PinTableError(`HPA ${hex(hpa)} beyond 42 bits`);
+    checkExtent(limit, base, hpa, size);
     const end = base + size;
     for (let at = base; at < end; ) {
-      const gib = Math.floor(at / PAGE_1G);
-      const offset = hpa - base;
       const entry = gibEntry(table, at);
-      const high = Math.floor(at / HIGH_SPAN);
-      if (entry === 0 && countedHigh !== high) {
-        countedHigh = high;
-        nodes++;
-      }
+      if (entry === 0 && startsSpan(HIGH_SPAN, at, last)) nodes++;
       const mid = entry === 0 ? 0 : rd(table, entry, 'map.link');
       if ((mid & PERM_MASK) !== 0) throw new PinTableError(`IOVA ${hex(at)} is mapped already`);
-      if (mid === 0 && end - at >= PAGE_1G && isAligned(at, PAGE_1G) && isAligned(at + offset, PAGE_1G)) {
-        at += PAGE_1G;
-        continue;
-      }
-      if (mid === 0 && countedMid !== gib) {
-        countedMid = gib;
-        nodes++;
-      }
-      const large = Math.floor(at / PAGE_2M);
-      const linked = mid !== 0 && rd(table, mid + (large % NODE_ENTRIES), 'map.link') !== 0;
-      const isLeaf = end - at >= PAGE_2M && isAligned(at, PAGE_2M) && isAligned(at + offset, PAGE_2M);
-      if (!linked && !isLeaf && countedLeaf !== large) {
-        countedLeaf = large;
-        nodes++;
-      }
-      at = (large + 1) * PAGE_2M;
+      const pieceHpa = at + (hpa - base);
+      const isGibLeaf = mid === 0 && fitsLeaf(PAGE_1G, at, pieceHpa, end - at);
+      if (!isGibLeaf) nodes += nodesBelow(table, mid, at, last, fitsLeaf(PAGE_2M, at, pieceHpa, end - at));
+      last = at;
+      at = isGibLeaf ? at + PAGE_1G : (Math.floor(at / PAGE_2M) + 1) * PAGE_2M;
     }
     base = end;
   }
   return nodes;
+}
+
+/** @throws PinTableError if an IOVA or an HPA of the extent has more bits than the table holds */
+function checkExtent(limit: number, iova: number, hpa: number, size: number): void {
+  if (iova + size > limit)
+    throw new PinTableError(`IOVA ${hex(iova)} +${size} beyond ${Math.log2(limit)} bits`);
+  if ((hpa + size) / PAGE_SIZE > PFN_LIMIT) throw new PinTableError(`HPA ${hex(hpa)} beyond 42 bits`);
+}
+
+/** Returns whether one leaf of `size` bytes can map `iova` to `hpa`, with `room` bytes left to map. */
+const fitsLeaf = (size: number, iova: number, hpa: number, room: number): boolean =>
+  room >= size && isAligned(iova, size) && isAligned(hpa, size);
+
+/** Returns whether the piece at `at` is the first in its span of `size` bytes; `last` is the piece before it. */
+const startsSpan = (size: number, at: number, last: number): boolean =>
+  Math.floor(at / size) !== Math.floor(last / size);
+
+/** Counts the nodes that the piece at `at` takes below its 1 GiB entry, which holds the word `mid`. */
+function nodesBelow(table: mem.SharedWords, mid: number, at: number, last: number, isLeaf: boolean): number {
+  const nodes = mid === 0 && startsSpan(PAGE_1G, at, last) ? 1 : 0;
+  const link = mid + (Math.floor(at / PAGE_2M) % NODE_ENTRIES);
+  const isLinked = mid !== 0 && rd(table, link, 'map.link') !== 0;
+  return isLeaf || isLinked || !startsSpan(PAGE_2M, at, last) ? nodes : nodes + 1;
 }

@@ -1,12 +1,14 @@
 /**
- * The lookup: three plain loads down the radix, one int32 back. Readers call it inside a DMA section.
+ * The lookup: three plain loads down the radix, one int32 as the result. Readers call it inside a DMA section.
  *
- * The lower 2^48 of IOVAs have a root of their own, so that a table of 57 bits costs them nothing: only IOVAs that
- * fail the first comparison look for the high root, and take one more load.
+ * IOVAs below 2^48 have a root of their own, so they cost the same in a table of 57 bits. Only IOVAs that fail the
+ * first comparison read the high root, which takes one more load.
  *
- * Constants come as local ones, like the functions of `#mem`: V8 loads and checks an imported constant at each use,
- * and with it divides where it could multiply (23 ns against 15 ns per lookup). `iova | 0` are the low 32 bits of any
- * IOVA. A node's index is a multiple of its size, so `|` adds an entry's offset and needs no overflow check.
+ * Constants and the functions of `#mem` are copied into local constants. V8 loads and checks an imported constant at
+ * each use, and then divides where it could multiply (23 ns instead of 15 ns per lookup).
+ *
+ * `iova | 0` is the low 32 bits of any IOVA. A node's index is a multiple of its size, so `|` adds an entry's offset
+ * and needs no overflow check.
  */
 import * as mem from '#mem';
 import * as address from '../memory/address.ts';
@@ -28,13 +30,13 @@ const {
 const GIB_PAGE_MASK = 2 ** 18 - 1;
 const NODE_MASK = 511;
 
-/** Word index of the 1 GiB entry for `iova`, or 0: it is out of range, or nothing is mapped near it. */
+/** Returns the word index of the 1 GiB entry for `iova`, or 0 if it is out of range or its 512 GiB have no node. */
 export function gibEntry(table: mem.SharedWords, iova: number): number {
   if (!(iova >= 0 && iova < TABLE_IOVA_LIMIT)) return gibEntryHigh(table, iova);
   return WORD_ROOT + ((iova / PAGE_1G) | 0);
 }
 
-/** Word index of the entry of the high root for the 512 GiB numbered `span`. */
+/** Returns the word index of the high root's entry for the 512 GiB with index `span`. */
 export const highEntry = (root: number, span: number): number => root + span + (span & ~NODE_MASK);
 
 /** {@link gibEntry} for IOVAs from 2^48 on. */
@@ -47,12 +49,12 @@ function gibEntryHigh(table: mem.SharedWords, iova: number): number {
 }
 
 /**
- * Leaf word of the 4 KiB page at `iova`: host PFN << 2 | permissions, or 0 if nothing is mapped there. For larger
- * leaves the page's offset is already added.
+ * Returns the leaf word of the 4 KiB page at `iova`: host PFN << 2 | permissions, or 0 if nothing is mapped there. For
+ * a larger leaf, the page's offset in it is already added.
  */
 export function lookup(table: mem.SharedWords, iova: number): number {
-  // The addition keeps this branch out of optimised code until it is taken: V8 gives up at arithmetic it has never
-  // seen, but compiles a call, and spills registers around it (14.0 ns against 11.2 ns per lookup).
+  // The addition keeps the call out of optimised code until the branch is taken: V8 deoptimises at arithmetic that has
+  // not run yet, but compiles a call and spills registers around it (14.0 ns instead of 11.2 ns per lookup).
   if (!(iova >= 0 && iova < TABLE_IOVA_LIMIT)) return lookupHigh(table, iova + 0);
   const low = iova | 0;
   let word = rd(table, WORD_ROOT + ((iova / PAGE_1G) | 0), 'walk.root');
@@ -63,9 +65,9 @@ export function lookup(table: mem.SharedWords, iova: number): number {
 }
 
 /**
- * {@link lookup} for an IOVA below 2^48 that has been split: `gib` is IOVA >> 30, `low` its low 32 bits (higher bits
- * of the page number may stand in the upper two), both int32. Taking a double apart costs as much as the walk (10 ns
- * against 6 ns per lookup), so who goes from page to page, or holds page numbers, splits once.
+ * {@link lookup} for an IOVA below 2^48 that is already split into two int32: `gib` is IOVA >> 30, `low` is its low 32
+ * bits. The upper two bits of `low` are ignored. Splitting a double costs as much as the walk (10 ns instead of 6 ns
+ * per lookup), so a caller that visits page after page, or holds page numbers, splits once.
  */
 export function lookupAt(table: mem.SharedWords, gib: number, low: number): number {
   if (gib >>> 0 >= ROOT_ENTRIES) return 0;
