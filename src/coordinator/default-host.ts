@@ -1,6 +1,6 @@
 /**
- * The host that the commands show when they are given no other: one GPU that is divided through mdev, and one of the
- * newer kind whose virtual functions are given types.
+ * The default host of all commands. It has two physical GPUs: the types of one are mdev types, those of the other are
+ * assigned to SR-IOV virtual functions.
  */
 import { GPU_VRAM_MIB, VGPU_TYPES, type VgpuType } from '../gpu/types.ts';
 import { MdevRegistry } from '../mdev/registry.ts';
@@ -8,23 +8,21 @@ import type { ParentSpec, TypeSpec } from '../mdev/spec.ts';
 
 const MIB_PER_GIB = 1024;
 
-/** Memory of each type that the host's GPUs offer, MiB: the vGPU types of a whole number of GiB. */
-const SHARES_MIB: readonly number[] = VGPU_TYPES.map(({ vramMiB }) => vramMiB).filter(
-  (mib) => mib % MIB_PER_GIB === 0,
-);
+/** The vGPU types that the host's GPUs offer: those with a whole number of GiB. */
+const OFFERED_TYPES: readonly VgpuType[] = VGPU_TYPES.filter(({ vramMiB }) => vramMiB % MIB_PER_GIB === 0);
 
-/** The number of the newer kind's first type. */
+/** Id of the SR-IOV GPU's first type. Its type ids are numbers. */
 const FIRST_TYPE_NUMBER = 1001;
 
-const typeSpec = (id: string, shareMib: number): TypeSpec => ({
+const typeSpec = (id: string, { vramMiB }: VgpuType): TypeSpec => ({
   id,
-  name: `mdevsim vGPU ${shareMib / MIB_PER_GIB}G`,
-  description: `framebuffer=${shareMib}M, max_instance=${GPU_VRAM_MIB / shareMib}\n`,
+  name: `mdevsim vGPU ${vramMiB / MIB_PER_GIB}G`,
+  description: `framebuffer=${vramMiB}M, max_instance=${GPU_VRAM_MIB / vramMiB}\n`,
   deviceApi: 'vfio-pci',
-  share: shareMib,
+  share: vramMiB,
 });
 
-/** What lspci would ask of either GPU: a display controller. */
+/** The PCI class of a display controller, and the NUMA node. */
 const PCI_FILES: Readonly<Record<string, string>> = { class: '0x030200', numa_node: '0' };
 
 const gpu = (bus: string): Omit<ParentSpec, 'types'> => ({
@@ -37,31 +35,32 @@ const gpu = (bus: string): Omit<ParentSpec, 'types'> => ({
   files: PCI_FILES,
 });
 
-/** Divided through `mdev_supported_types`: `vgpu-1g` to `vgpu-16g`. */
+/** Has the mdev types `vgpu-1g` to `vgpu-16g`. */
 export const MDEV_GPU: ParentSpec = {
   ...gpu('3b'),
-  types: SHARES_MIB.map((share) => typeSpec(`vgpu-${share / MIB_PER_GIB}g`, share)),
+  types: OFFERED_TYPES.map((type) => typeSpec(type.id, type)),
 };
 
-/** Divided through four virtual functions: types 1001 to 1005. */
+/** Has four virtual functions and the types 1001 to 1005. */
 export const SRIOV_GPU: ParentSpec = {
   ...gpu('5e'),
-  types: SHARES_MIB.map((share, index) => typeSpec(String(FIRST_TYPE_NUMBER + index), share)),
+  types: OFFERED_TYPES.map((type, index) => typeSpec(String(FIRST_TYPE_NUMBER + index), type)),
   virtualFunctions: ['0000:5e:00.4', '0000:5e:00.5', '0000:5e:00.6', '0000:5e:00.7'],
 };
 
-/** Returns the vGPU type with the same memory as this mdev type of the host's GPUs; undefined for any other id. */
+/** Returns the vGPU type of a type id of the host's GPUs; undefined for any other id. */
 export function typeOfMdev(id: string): VgpuType | undefined {
-  const share = [...MDEV_GPU.types, ...SRIOV_GPU.types].find((type) => type.id === id)?.share;
-  return VGPU_TYPES.find(({ vramMiB }) => vramMiB === share);
+  return [MDEV_GPU, SRIOV_GPU]
+    .map(({ types }) => OFFERED_TYPES[types.findIndex((type) => type.id === id)])
+    .find((type) => type !== undefined);
 }
 
-/** Name of a run's own parent. */
+/** Name of the parent that each run adds to the host. */
 export const SOFTWARE_GPU = 'vgpu';
-/** Its only type: the model `vgpu`, of which a machine has as many as it can start. */
+/** Its only type: the device model `vgpu`. */
 export const SOFTWARE_GPU_TYPE = 'vgpu-1';
 
-/** The parent of the vGPUs that a scenario asks for by number alone; one beyond `instances` is EUSERS. */
+/** Returns the parent of vGPUs that a scenario requests by count alone. It has room for `instances` of them. */
 const softwareGpu = (instances: number): ParentSpec => ({
   name: SOFTWARE_GPU,
   driver: 'vgpu',
@@ -79,8 +78,8 @@ const softwareGpu = (instances: number): ParentSpec => ({
 });
 
 /**
- * The host of a run: the default host's GPUs and the run's own parent, with room for `instances`. `holderOf` names who
- * uses an instance, for its file `mdevsim/vm_name`.
+ * Returns the host of a run: the default host's GPUs, and the run's own parent with room for `instances`.
+ * `holderOf` returns the name of the VM's device that uses an instance, for the file `mdevsim/vm_name`.
  */
 export function runHost(instances: number, holderOf: (uuid: string) => string): MdevRegistry {
   const attributes = [{ path: 'mdevsim/vm_name', initial: holderOf }];
@@ -90,7 +89,7 @@ export function runHost(instances: number, holderOf: (uuid: string) => string): 
   return registry;
 }
 
-/** A registry with both GPUs and no instances. */
+/** Returns a registry with both GPUs and no instances. */
 export function defaultHost(): MdevRegistry {
   const registry = new MdevRegistry();
   registry.addParent(MDEV_GPU);

@@ -4,11 +4,10 @@ import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { FrameSocket } from '../../src/channel/frame-socket.ts';
-import type { FrameBodies } from '../../src/proto/schema.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
+import { expectSound } from './expect-sound.ts';
 import { type Hosts, type MovingOptions, until, withHosts } from './migration-hosts.ts';
-
-type VmResult = FrameBodies['vmResult'];
+import type { VmResult } from './run-in-process.ts';
 
 /** Starts both hosts and waits until the VM has ended, wherever. */
 async function moved(options: MovingOptions): Promise<Hosts['received']> {
@@ -23,15 +22,6 @@ async function moved(options: MovingOptions): Promise<Hosts['received']> {
     );
   });
   return received;
-}
-
-function expectSound(result: VmResult): void {
-  expect(result.scriptError).to.equal('');
-  expect(result.failures).to.deep.equal([]);
-  expect(result.violations).to.deep.equal([]);
-  expect(result.failedDevices).to.deep.equal([]);
-  expect(result.mismatches).to.equal(0);
-  expect(result.faultsUnexpected).to.equal(0);
 }
 
 /** Of the VM that has ended at the first host. */
@@ -98,7 +88,7 @@ describe('a VM that cannot move', function () {
   }
 
   it('is told so if the host is itself, or not there', async () => {
-    await stays({ params: { to: 0 } }, /stayed: MigrationError: .*where the VM is/);
+    await stays({ params: { to: 0 } }, /stayed: MigrationError: .*the VM's own host/);
     await stays({ params: { to: 9 } }, /stayed: MigrationError: .*to: 9; accepted: 0 to 1/);
   });
 
