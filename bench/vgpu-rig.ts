@@ -1,6 +1,5 @@
 /**
- * vGPUs for the bench: in threads of their own with rings that are kept full, without a coordinator, and one alone in
- * this thread for its copy engine.
+ * vGPUs for the bench, each in a thread of its own with a full ring, without a coordinator.
  */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
@@ -20,31 +19,16 @@ import { MSI_CAPABILITY, MSI_CONTROL_ENABLE } from '../src/pci/config-space.ts';
 import { PinTableWriter } from '../src/pin-table/writer.ts';
 import { encodeFrame } from '../src/proto/codec.ts';
 import { Container } from '../src/vfio/container.ts';
+import { type CommandFields, REGISTER_BYTES, writeCommand } from '../test/fixtures/vgpu-layout.ts';
 
-/** Slots of a ring; a driver for load would have as many. */
+/** Slots of a ring, as many as a driver under load would have. */
 export const RING_ENTRIES = 1024;
 const RING_BYTES = RING_ENTRIES * vgpu.COMMAND_BYTES;
 const COMPLETION_BYTES = RING_ENTRIES * vgpu.COMPLETION_BYTES;
 const AREA_BYTES = RING_BYTES + COMPLETION_BYTES + 3 * PAGE_SIZE;
 const STOP_MS = 10_000;
 
-export interface Command {
-  readonly opcode: number;
-  readonly target?: number;
-  readonly source?: number;
-  readonly length?: number;
-}
-
-/** Writes one command to a ring slot. */
-export function writeCommand(ram: GuestRam, at: number, command: Command): void {
-  const word = (index: number, value: number) => ram.write32(at + index * 4, value);
-  word(vgpu.CommandWord.opcode, command.opcode);
-  word(vgpu.CommandWord.target, command.target ?? 0);
-  word(vgpu.CommandWord.source, command.source ?? 0);
-  word(vgpu.CommandWord.length, command.length ?? 0);
-}
-
-/** A vGPU in its thread. Every slot of its ring holds the same command: a doorbell is all that is left to do. */
+/** A vGPU in a thread. Every slot of its ring holds the same command, so that the guest only rings the doorbell. */
 export class ThreadedVgpu {
   readonly link = new DeviceLink();
   readonly #port: MmioPort = this.link.mmioPort();
@@ -62,8 +46,8 @@ export class ThreadedVgpu {
     new Container(this.#table, ram).map(0 as Iova, 0, ram.size, PERM_RW);
   }
 
-  /** Starts the thread and enables ring and interrupts. */
-  async start(name: string, slot: GpuSlotHandle, command: Command): Promise<void> {
+  /** Starts the thread, and enables the ring and interrupts. */
+  async start(name: string, slot: GpuSlotHandle, command: CommandFields): Promise<void> {
     const options: DeviceOptions & { readonly slot: GpuSlotHandle } = { fault: '', slot };
     const task: DeviceTask = {
       process: 0,
@@ -86,12 +70,12 @@ export class ThreadedVgpu {
     await this.#setUp(command);
   }
 
-  /** Commands completed: each raises one interrupt. */
+  /** The count of completed commands; each raises one interrupt. */
   get completed(): number {
     return this.link.interrupts(0);
   }
 
-  /** Fills the ring, if half of it is empty. True if there was something to do. */
+  /** Fills the ring if at least half of it is empty, and returns true if so. */
   refill(): boolean {
     const room = RING_ENTRIES - 1 - (this.posted - this.completed);
     if (room < RING_ENTRIES / 2) return false;
@@ -113,7 +97,7 @@ export class ThreadedVgpu {
     await worker.terminate();
   }
 
-  async #setUp(command: Command): Promise<void> {
+  async #setUp(command: CommandFields): Promise<void> {
     const [ring, completions] = [this.#area, this.#area + RING_BYTES];
     const directory = completions + COMPLETION_BYTES;
     const [table, data] = [directory + PAGE_SIZE, directory + 2 * PAGE_SIZE];
@@ -125,22 +109,22 @@ export class ThreadedVgpu {
       this.#port.write(REGION_CONFIG, offset, size, BigInt(value));
     await config(4, 2, 6);
     await config(MSI_CAPABILITY + 2, 2, MSI_CONTROL_ENABLE);
-    const registers: readonly [vgpu.VgpuRegister, number, 4 | 8][] = [
-      ['RingBase', ring, 8],
-      ['RingEntries', RING_ENTRIES, 4],
-      ['CompletionBase', completions, 8],
-      ['PageTableBase', directory, 8],
-      ['Control', vgpu.CONTROL_ENABLE, 4],
+    const registers: readonly [vgpu.VgpuRegister, number][] = [
+      ['RingBase', ring],
+      ['RingEntries', RING_ENTRIES],
+      ['CompletionBase', completions],
+      ['PageTableBase', directory],
+      ['Control', vgpu.CONTROL_ENABLE],
     ];
-    for (const [name, value, size] of registers)
-      await this.#port.write(REGION_BAR0, vgpu.VGPU_OFFSET[name], size, BigInt(value));
+    for (const [name, value] of registers)
+      await this.#port.write(REGION_BAR0, vgpu.VGPU_OFFSET[name], REGISTER_BYTES[name], BigInt(value));
     const status = Number(await this.#port.read(REGION_BAR0, vgpu.VGPU_OFFSET.Status, 4));
     if (status !== vgpu.STATUS_RUNNING) throw new Error(`the vGPU's status is ${status}`);
   }
 }
 
-/** `count` vGPUs with threads, on as many physical GPUs as they need. */
-export async function startVgpus(count: number, command: Command): Promise<ThreadedVgpu[]> {
+/** Starts `count` vGPUs in threads, on as many physical GPUs as they need. */
+export async function startVgpus(count: number, command: CommandFields): Promise<ThreadedVgpu[]> {
   const bytes = Math.ceil((count * AREA_BYTES + PAGE_2M) / PAGE_2M) * PAGE_2M;
   const ram = GuestRam.allocate(HPA_BASE as Hpa, bytes, 0, new Prng(1));
   const pool = new GpuPool();
@@ -150,7 +134,7 @@ export async function startVgpus(count: number, command: Command): Promise<Threa
   return vgpus;
 }
 
-/** Host addresses of the 2 MiB frames behind [gpa, gpa + size). */
+/** Returns the host addresses of the 2 MiB frames behind [gpa, gpa + size). */
 export const framesOf = (ram: GuestRam, gpa: number, size: number): Hpa[] =>
   Array.from({ length: size / PAGE_2M }, (_, i) => {
     const [extent] = ram.extents((gpa + i * PAGE_2M) as Gpa, PAGE_2M);

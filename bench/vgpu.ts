@@ -9,8 +9,9 @@ import * as vgpu from '../src/abi/vgpu/vgpu.ts';
 import { DeviceHarness } from '../src/device/sdk/harness.ts';
 import { PAGE_2M, PAGE_SIZE } from '../src/memory/address.ts';
 import { MODELS } from '../src/models/index.ts';
+import { REGISTER_BYTES, writeCommand } from '../test/fixtures/vgpu-layout.ts';
 import { format, median, type Report, takeTurns } from './report.ts';
-import { framesOf, startVgpus, type ThreadedVgpu, writeCommand } from './vgpu-rig.ts';
+import { framesOf, startVgpus, type ThreadedVgpu } from './vgpu-rig.ts';
 
 const { add, ld, st, wake, waitEqAsync, wordsOf } = mem;
 
@@ -56,12 +57,12 @@ function copyRig(): { readonly gpu: DeviceHarness; copy(): void } {
       length: COPY_BYTES,
     });
   const bar = gpu.model.bars[0]!;
-  const set = (name: vgpu.VgpuRegister, value: number, size = 4) =>
-    bar.write(vgpu.VGPU_OFFSET[name], size, BigInt(value));
-  set('RingBase', RING, 8);
+  const set = (name: vgpu.VgpuRegister, value: number) =>
+    bar.write(vgpu.VGPU_OFFSET[name], REGISTER_BYTES[name], BigInt(value));
+  set('RingBase', RING);
   set('RingEntries', RING_SLOTS);
-  set('CompletionBase', COMPLETIONS, 8);
-  set('PageTableBase', DIRECTORY, 8);
+  set('CompletionBase', COMPLETIONS);
+  set('PageTableBase', DIRECTORY);
   set('Control', vgpu.CONTROL_ENABLE);
   let tail = 0;
   const copy = () => {

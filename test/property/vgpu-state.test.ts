@@ -5,7 +5,8 @@ import { XRGB8888 } from '../../src/abi/scanout.ts';
 import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
 import { PAGE_SIZE } from '../../src/memory/address.ts';
 import { MSIX_ENABLE, MSIX_FUNCTION_MASK } from '../../src/pci/msix-format.ts';
-import { BUS_RAM_BYTES, type BusCommand, VgpuBus } from '../fixtures/vgpu-bus.ts';
+import { BUS_RAM_BYTES, VgpuBus } from '../fixtures/vgpu-bus.ts';
+import type { CommandFields } from '../fixtures/vgpu-layout.ts';
 
 const RW = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;
 const VRAM = RW | vgpu.GPU_PTE_VRAM;
@@ -68,7 +69,7 @@ const down = (value: number) => value - (value % 4);
 
 const commands = fc.oneof(
   fc.record({ target: va, length: lengths, value: words }).map(
-    ({ target, length, value }): BusCommand => ({
+    ({ target, length, value }): CommandFields => ({
       opcode: vgpu.Opcode.fill,
       target: down(target),
       length: down(length),
@@ -77,12 +78,12 @@ const commands = fc.oneof(
   ),
   fc
     .record({ target: va, source: va, length: lengths })
-    .map((ranges): BusCommand => ({ opcode: vgpu.Opcode.copy, ...ranges })),
+    .map((ranges): CommandFields => ({ opcode: vgpu.Opcode.copy, ...ranges })),
   fc
     .record({ source: va, length: lengths })
-    .map((ranges): BusCommand => ({ opcode: vgpu.Opcode.checksum, ...ranges })),
+    .map((ranges): CommandFields => ({ opcode: vgpu.Opcode.checksum, ...ranges })),
   fc.record({ target: va, source: va, length: lengths, value: fc.constantFrom(1, 2, 3) }).map(
-    ({ target, source, length, value }): BusCommand => ({
+    ({ target, source, length, value }): CommandFields => ({
       opcode: vgpu.Opcode.compute,
       target: down(target),
       source: down(source),
@@ -92,7 +93,7 @@ const commands = fc.oneof(
     }),
   ),
   fc.record({ page: fc.nat(31), to: fc.nat(31), flags: fc.constantFrom(RW, VRAM, 0) }).map(
-    ({ page, to, flags }): BusCommand => ({
+    ({ page, to, flags }): CommandFields => ({
       opcode: vgpu.Opcode.updatePtes,
       target: page * PAGE_SIZE,
       source: flags === RW ? RAM_DATA + to * PAGE_SIZE : to * PAGE_SIZE,
@@ -100,7 +101,7 @@ const commands = fc.oneof(
       value: flags,
     }),
   ),
-  fc.constantFrom<BusCommand>(
+  fc.constantFrom<CommandFields>(
     { opcode: vgpu.Opcode.compute, value: vgpu.Kernel.spin, length: 4 },
     { opcode: vgpu.Opcode.fill, target: PAGES * PAGE_SIZE, length: 4 },
     { opcode: vgpu.Opcode.fill, target: (PAGES + 1) * PAGE_SIZE, length: 4 },
@@ -122,7 +123,7 @@ const fences = fc
     ),
     value: fc.constantFrom(0, 1, 2, 0xffff_ffff, 0x8000_0000),
   })
-  .map(({ opcode, at, value }): BusCommand => ({ opcode, target: at, source: at, value }));
+  .map(({ opcode, at, value }): CommandFields => ({ opcode, target: at, source: at, value }));
 const engines = fc.constantFrom(...vgpu.GPU_ENGINE_NAMES);
 
 /** A command in its own engine's ring, seldom in the other's, unless that is full. */

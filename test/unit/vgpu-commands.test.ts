@@ -19,7 +19,8 @@ import {
 import { type Iova, PAGE_SIZE, PERM_READ } from '../../src/memory/address.ts';
 import { COMMAND_BUS_MASTER, COMMAND_MEMORY_SPACE } from '../../src/pci/config-space.ts';
 import { DATA, fillWithPattern, gpuBytes, vgpuWithData } from '../fixtures/vgpu-data.ts';
-import { COMPLETIONS, DIRECTORY, ENTRIES, RAM_BYTES, RING } from '../fixtures/vgpu-rig.ts';
+import { COMPLETIONS, DIRECTORY, ENTRIES, RING } from '../fixtures/vgpu-layout.ts';
+import { RAM_BYTES } from '../fixtures/vgpu-rig.ts';
 
 const { ok, fault, badCommand } = CompletionStatus;
 describe('vgpu commands', () => {

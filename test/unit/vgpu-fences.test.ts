@@ -8,7 +8,8 @@ import { PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
 import { vgpuType } from '../../src/gpu/types.ts';
 import { PAGE_SIZE } from '../../src/memory/address.ts';
 import { DEFAULT_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
-import { type BusCommand, VgpuBus } from '../fixtures/vgpu-bus.ts';
+import { VgpuBus } from '../fixtures/vgpu-bus.ts';
+import type { CommandFields } from '../fixtures/vgpu-layout.ts';
 
 const { Kernel, Opcode, FENCE_LOOK_US } = vgpu;
 const { ok, fault, badCommand, hung } = vgpu.CompletionStatus;
@@ -17,8 +18,8 @@ const PAGES = 32;
 const FENCE = 40;
 const VRAM_VA = PAGES * PAGE_SIZE;
 
-const wait = (value: number, source = FENCE): BusCommand => ({ opcode: Opcode.wait, source, value });
-const signal = (value: number, target = FENCE): BusCommand => ({ opcode: Opcode.signal, target, value });
+const wait = (value: number, source = FENCE): CommandFields => ({ opcode: Opcode.wait, source, value });
+const signal = (value: number, target = FENCE): CommandFields => ({ opcode: Opcode.signal, target, value });
 const NOP = { opcode: Opcode.nop };
 
 class Bus extends VgpuBus {
@@ -35,7 +36,7 @@ class Bus extends VgpuBus {
   }
 
   /** A wait that the engine has found unfulfilled; its slot. */
-  begin(command: BusCommand, engine: vgpu.GpuEngine): number {
+  begin(command: CommandFields, engine: vgpu.GpuEngine): number {
     const slot = this.submit(command, engine);
     expect(this.run()).to.equal('idle');
     expect(this.getOf(engine, 'RingHead'), 'it waits').to.equal(slot);
@@ -237,10 +238,10 @@ function neighbours() {
     set(vgpu.engineRegister(engine, 'CompletionBase'), 0x8000 + i * 0x1000);
     set(vgpu.engineRegister(engine, 'Control'), vgpu.CONTROL_ENABLE);
   }
-  const submit = (engine: vgpu.GpuEngine, command: BusCommand) => {
+  const submit = (engine: vgpu.GpuEngine, command: CommandFields) => {
     const at = ring + vgpu.GPU_ENGINE_NAMES.indexOf(engine) * 0x1000;
     for (const [name, value] of Object.entries(command))
-      bus.ram.write32(at + vgpu.CommandWord[name as keyof BusCommand] * 4, value);
+      bus.ram.write32(at + vgpu.CommandWord[name as keyof CommandFields] * 4, value);
     set(vgpu.engineRegister(engine, 'RingTail'), 1);
   };
   const worked = () => {

@@ -13,7 +13,8 @@ import {
 } from '../../src/abi/vgpu/vgpu.ts';
 import { type Iova, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
 import { DATA, fillWithPattern, gpuBytes, vgpuWithData } from '../fixtures/vgpu-data.ts';
-import { RAM_BYTES, TABLE, type VgpuRig } from '../fixtures/vgpu-rig.ts';
+import { TABLE } from '../fixtures/vgpu-layout.ts';
+import { RAM_BYTES, type VgpuRig } from '../fixtures/vgpu-rig.ts';
 
 const { ok, fault } = CompletionStatus;
 
