@@ -73,8 +73,8 @@ const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 const ms = (us: number): string => `${(us / 1000).toFixed(1)} ms`;
 
 /** A migration in a few lines, for the report. */
-export function migrationLines(vm: number, figures: MigrationStats): string[] {
-  const { from, to, rounds, forced, totalUs, downtimeUs, comparedBytes, differentBytes } = figures;
+export function migrationLines(vm: number, stats: MigrationStats): string[] {
+  const { from, to, rounds, forced, totalUs, downtimeUs, comparedBytes, differentBytes } = stats;
   const sent = rounds.reduce((sum, { sentBytes }) => sum + sentBytes, 0);
   const sizes = rounds.map(({ ramBytes, deviceBytes }) => mib(ramBytes + deviceBytes)).join(', ');
   const compared =

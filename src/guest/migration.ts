@@ -31,11 +31,11 @@ export interface MigrateOptions extends Partial<MigrationSettings> {
 
 /** Thrown in the script of a VM that now runs elsewhere: it ends here. */
 export class VmMovedError extends Error {
-  readonly figures: MigrationStats;
-  constructor(figures: MigrationStats) {
-    super(`the VM has moved to host ${figures.to}`);
+  readonly stats: MigrationStats;
+  constructor(stats: MigrationStats) {
+    super(`the VM has moved to host ${stats.to}`);
     this.name = 'VmMovedError';
-    this.figures = figures;
+    this.stats = stats;
   }
 }
 
@@ -84,7 +84,7 @@ export async function migrate(
   } catch (error) {
     if (error instanceof VmMovedError) throw error;
     guest.ram.stopLog();
-    await control.giveUpMigration(error instanceof Error ? error.message : String(error));
+    await control.abortMigration(error instanceof Error ? error.message : String(error));
     throw error;
   }
 }

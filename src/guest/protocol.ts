@@ -102,5 +102,5 @@ export interface VmControl {
   /** The guest has stopped, `pausedUs` ago. Resolves when the VM runs elsewhere; `state` is GuestCarried as JSON. */
   handOver(state: string, pausedUs: number): Promise<MigrationStats>;
   /** The VM stays, after all. */
-  giveUpMigration(reason: string): void | Promise<void>;
+  abortMigration(reason: string): void | Promise<void>;
 }

@@ -3,10 +3,11 @@
  */
 import { crc32 } from 'node:zlib';
 import { CompletionStatus, Opcode } from '../abi/vgpu/vgpu.ts';
-import { type Gpa, hex, type Iova, PAGE_SIZE } from '../memory/address.ts';
+import { type Gpa, hex, type Iova, PAGE_SIZE, toIova } from '../memory/address.ts';
 import type { GpuCommand, GpuCompletion } from './gpu/driver.ts';
-import type { GuestGpu, GuestVm } from './guest-vm.ts';
+import type { GuestVm } from './guest-vm.ts';
 import type { DmaBuffer } from './iommu/dma-api.ts';
+import type { GuestGpu } from './vm-parts.ts';
 
 /** Submits, counts, and records the latency from doorbell to completion. */
 export async function submit(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): Promise<GpuCompletion> {
@@ -76,10 +77,7 @@ export class SteadyLoad {
   }
 
   async start(): Promise<void> {
-    await this.#gpu.driver.map(
-      this.#va,
-      this.pages.map((page) => page as number as Iova),
-    );
+    await this.#gpu.driver.map(this.#va, this.pages.map(toIova));
     this.#stopping = false;
     this.#done = this.#run();
     this.#done.catch(() => {}); // reported by stop

@@ -1,5 +1,5 @@
 /**
- * The guest's driver for its vIOMMU, by the word a scenario uses.
+ * Creates or restores the guest's driver for a vIOMMU of any kind.
  */
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { PageAllocator } from '../page-allocator.ts';
@@ -11,34 +11,35 @@ import { SoftwareSwitchedVirtioIommu, type SwitchedVirtioState } from './virtio/
 import { VtdDriver, type VtdDriverState, type VtdMode } from './vtd/driver.ts';
 import { ForgetfulVtdDriver, type ForgetfulVtdState } from './vtd/fault-injection.ts';
 
-/** What a driver is made from. */
-export interface GuestMachine {
-  /** The word: `intel`, `virtio`, … */
+/** The parts of a guest that its driver for the vIOMMU uses. */
+export interface GuestIommuParts {
+  /** Kind of the vIOMMU: `intel`, `intel-scalable`, `virtio` or `spapr`. */
   readonly viommu: string;
   readonly ram: GuestRam;
   /** Pages below 4 GiB, for tables and queues. */
   readonly pages: PageAllocator;
+  /** The scenario's parameters; the VT-d driver reads `stage`. */
   readonly params: Readonly<Record<string, unknown>>;
   readonly requesterIds: readonly number[];
-  /** A deliberate fault of the driver, by name; empty for a sound one. */
+  /** Name of a fault to inject into the driver; empty for none. */
   readonly fault: string;
   registers(): RegisterPort;
-  /** The VM's one virtio-iommu driver: scripts may use it beside the interface. */
+  /** The VM's only virtio-iommu driver, which scripts may also use directly. */
   virtioIommu(): Promise<VirtioIommuDriver>;
 }
 
-/** What a driver is made from that another host has saved: its virtio-iommu driver is restored already. */
-export interface RestoredMachine extends Omit<GuestMachine, 'virtioIommu'> {
+/** The parts on restore, when the virtio-iommu driver, if any, is restored already. */
+interface RestoredGuestIommuParts extends Omit<GuestIommuParts, 'virtioIommu'> {
   readonly virtioIommu: VirtioIommuDriver | undefined;
 }
 
-/** The VT-d driver's mode, by the vIOMMU's word and the parameter `stage`. */
+/** Modes of the VT-d driver, by kind of vIOMMU and the parameter `stage`. */
 const VTD_MODES: Readonly<Record<string, Readonly<Record<string, VtdMode>>>> = {
   intel: { second: 'legacy' },
   'intel-scalable': { second: 'second-stage', first: 'first-stage' },
 };
 
-/** @throws Error for a stage that this VT-d does not have */
+/** @throws Error for an unknown stage */
 function vtdMode(viommu: string, stage: string): VtdMode {
   const modes = VTD_MODES[viommu] ?? {};
   const mode = modes[stage];
@@ -46,34 +47,34 @@ function vtdMode(viommu: string, stage: string): VtdMode {
   return mode;
 }
 
-async function makeVtd(machine: GuestMachine): Promise<GuestIommu> {
-  const mode = vtdMode(machine.viommu, String(machine.params.stage ?? 'second'));
-  const Driver = machine.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
-  const driver = new Driver(machine.registers(), machine.ram, machine.pages, { mode });
+async function createVtd(parts: GuestIommuParts): Promise<GuestIommu> {
+  const mode = vtdMode(parts.viommu, String(parts.params.stage ?? 'second'));
+  const Driver = parts.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
+  const driver = new Driver(parts.registers(), parts.ram, parts.pages, { mode });
   await driver.start();
   return driver;
 }
 
-function restoreVtd(machine: RestoredMachine, saved: unknown): GuestIommu {
-  const { ram, pages } = machine;
-  if (machine.fault === 'skip-invalidation')
-    return ForgetfulVtdDriver.restore(machine.registers(), ram, pages, saved as ForgetfulVtdState);
-  return VtdDriver.restore(machine.registers(), ram, pages, saved as VtdDriverState);
+function restoreVtd(parts: RestoredGuestIommuParts, saved: unknown): GuestIommu {
+  const { ram, pages } = parts;
+  if (parts.fault === 'skip-invalidation')
+    return ForgetfulVtdDriver.restore(parts.registers(), ram, pages, saved as ForgetfulVtdState);
+  return VtdDriver.restore(parts.registers(), ram, pages, saved as VtdDriverState);
 }
 
-interface Maker {
-  make(machine: GuestMachine): Promise<GuestIommu>;
-  /** @param saved what the driver's `save()` gave */
-  restore(machine: RestoredMachine, saved: unknown): GuestIommu;
-  /** Devices see nothing until the driver has started: the guest's kernel starts it before theirs. */
+interface DriverFactory {
+  create(parts: GuestIommuParts): Promise<GuestIommu>;
+  /** @param saved result of the driver's `save()` */
+  restore(parts: RestoredGuestIommuParts, saved: unknown): GuestIommu;
+  /** True if devices see nothing before the driver has started: a guest kernel starts it before the device drivers. */
   readonly atBoot: boolean;
 }
 
-const CREATORS: Readonly<Record<string, Maker>> = {
-  intel: { make: makeVtd, restore: restoreVtd, atBoot: false },
-  'intel-scalable': { make: makeVtd, restore: restoreVtd, atBoot: false },
+const FACTORIES: Readonly<Record<string, DriverFactory>> = {
+  intel: { create: createVtd, restore: restoreVtd, atBoot: false },
+  'intel-scalable': { create: createVtd, restore: restoreVtd, atBoot: false },
   virtio: {
-    make: async (machine) => new SoftwareSwitchedVirtioIommu(await machine.virtioIommu()),
+    create: async (parts) => new SoftwareSwitchedVirtioIommu(await parts.virtioIommu()),
     restore: ({ virtioIommu }, saved) => {
       if (!virtioIommu) throw new Error('the saved guest has no virtio-iommu driver behind its vm.iommu()');
       return SoftwareSwitchedVirtioIommu.restore(virtioIommu, saved as SwitchedVirtioState);
@@ -81,7 +82,7 @@ const CREATORS: Readonly<Record<string, Maker>> = {
     atBoot: false,
   },
   spapr: {
-    make: ({ registers, ram, pages, requesterIds }) =>
+    create: ({ registers, ram, pages, requesterIds }) =>
       SoftwareSwitchedSpapr.create(registers(), ram, pages, requesterIds),
     restore: ({ registers, ram, pages }, saved) =>
       SoftwareSwitchedSpapr.restore(registers(), ram, pages, saved as SwitchedSpaprState),
@@ -89,30 +90,29 @@ const CREATORS: Readonly<Record<string, Maker>> = {
   },
 };
 
-/** True if devices work only once the driver has started. */
-export const startsAtBoot = (viommu: string): boolean => CREATORS[viommu]?.atBoot ?? false;
+/** Returns true if devices work only after the driver has started. */
+export const startsAtBoot = (viommu: string): boolean => FACTORIES[viommu]?.atBoot ?? false;
 
-/** @throws Error if there is no such vIOMMU */
-function makerOf(viommu: string): Maker {
-  const maker = CREATORS[viommu];
-  if (!maker)
+/** @throws Error for an unknown kind of vIOMMU */
+function factoryOf(viommu: string): DriverFactory {
+  const factory = FACTORIES[viommu];
+  if (!factory)
     throw new Error(
-      `vm.iommu(): vIOMMU '${viommu}' has no driver; accepted: ${Object.keys(CREATORS).join(', ')}. Ask vm.viommu first`,
+      `vm.iommu(): vIOMMU '${viommu}' has no driver; accepted: ${Object.keys(FACTORIES).join(', ')}. Ask vm.viommu first`,
     );
-  return maker;
+  return factory;
 }
 
-/** A started driver; translation is disabled. @throws Error if there is no such vIOMMU, the driver's own errors */
-export async function createGuestIommu(machine: GuestMachine): Promise<GuestIommu> {
-  return makerOf(machine.viommu).make(machine);
+/** Resolves to a started driver; translation is disabled. @throws Error for an unknown kind; the driver's own errors */
+export async function createGuestIommu(parts: GuestIommuParts): Promise<GuestIommu> {
+  return factoryOf(parts.viommu).create(parts);
 }
 
 /**
- * A driver that goes on where another was, on another host. Guest RAM and the vIOMMU are as that one left them; neither
- * is touched.
- * @param saved what {@link GuestIommu.save} of a driver for the same vIOMMU gave; its shape is not checked
- * @throws Error if there is no such vIOMMU
+ * Restores a driver that was saved on another host. Guest RAM and the vIOMMU are restored already and are not touched.
+ * @param saved result of {@link GuestIommu.save} of a driver for the same vIOMMU; its shape is not checked
+ * @throws Error for an unknown kind of vIOMMU
  */
-export function restoreGuestIommu(machine: RestoredMachine, saved: unknown): GuestIommu {
-  return makerOf(machine.viommu).restore(machine, saved);
+export function restoreGuestIommu(parts: RestoredGuestIommuParts, saved: unknown): GuestIommu {
+  return factoryOf(parts.viommu).restore(parts, saved);
 }
