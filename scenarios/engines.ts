@@ -15,12 +15,12 @@ import {
   type GpuCompletion,
   type GuestGpu,
   type GuestVm,
-  type Iova,
   Kernel,
   Opcode,
   PAGE_SIZE,
   scenario,
   submit,
+  toIova,
   verifiedRound,
 } from 'mdevsim';
 
@@ -45,7 +45,7 @@ interface Buffers {
   readonly copies: readonly Gpa[];
 }
 
-const identity = (pages: readonly Gpa[]) => pages.map((page) => page as number as Iova);
+const identity = (pages: readonly Gpa[]) => pages.map(toIova);
 
 async function setUp(vm: GuestVm, gpu: GuestGpu, inVram: boolean): Promise<Buffers> {
   const { driver } = gpu;

@@ -22,6 +22,7 @@ import {
   SteadyLoad,
   scenario,
   submit,
+  toIova,
   verifiedRound,
 } from 'mdevsim';
 
@@ -58,7 +59,7 @@ async function makeStation(vm: GuestVm, gpu: GuestGpu): Promise<DeviceSlot> {
     identity,
     inA: allocatePages(vm, WINDOW_PAGES),
     inB: allocatePages(vm, WINDOW_PAGES),
-    window: identity.map((page) => page as number as Iova),
+    window: identity.map(toIova),
   };
   await gpu.driver.map(WINDOW_VA, station.window);
   return station;
@@ -144,10 +145,7 @@ export default scenario({
       stations.set(gpu, await makeStation(vm, gpu));
     });
     await all(async (station) => {
-      await station.gpu.driver.map(
-        LOAD_VA,
-        station.load.pages.map((page) => page as number as Iova),
-      );
+      await station.gpu.driver.map(LOAD_VA, station.load.pages.map(toIova));
       const { pages } = station.load;
       for (let round = 0; round < IDENTITY_ROUNDS; round++)
         await verifiedRound(vm, station.gpu, LOAD_VA, pages.slice(0, LOAD_PAGES), pages.slice(LOAD_PAGES));

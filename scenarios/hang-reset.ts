@@ -12,13 +12,13 @@ import {
   type Gpa,
   type GuestGpu,
   type GuestVm,
-  type Iova,
   Kernel,
   Opcode,
   PAGE_SIZE,
   SteadyLoad,
   scenario,
   submit,
+  toIova,
   usageBetween,
   verifiedRound,
 } from 'mdevsim';
@@ -32,10 +32,7 @@ const HANGS = 5;
 /** A buffer of its own for each half of a verified round, at WORK_VA. */
 async function workBuffer(vm: GuestVm, gpu: GuestGpu): Promise<readonly Gpa[]> {
   const pages = allocatePages(vm, 2 * WORK_PAGES);
-  await gpu.driver.map(
-    WORK_VA,
-    pages.map((page) => page as number as Iova),
-  );
+  await gpu.driver.map(WORK_VA, pages.map(toIova));
   return pages;
 }
 

@@ -17,12 +17,12 @@ import {
   type GuestVm,
   MigrationError,
   Opcode,
+  PAGE_SIZE,
   type Pause,
   scenario,
   verifiedRound,
 } from 'mdevsim';
 
-const PAGE = 4096;
 /** Commands of each kind that a vGPU has before it when its VM pauses. */
 const IN_FLIGHT = 8;
 /** GPU address of the buffers that are mapped and unmapped all the time. */
@@ -50,13 +50,13 @@ interface Carried {
 
 /** What page `index` of the ballast holds. */
 function ballastPage(vm: GuestVm, index: number): Uint8Array {
-  const words = new Uint32Array(PAGE / 4);
+  const words = new Uint32Array(PAGE_SIZE / 4);
   for (let i = 0; i < words.length; i++) words[i] = Math.imul(vm.seed + index, 2654435761) + i;
   return new Uint8Array(words.buffer);
 }
 
 function load(vm: GuestVm): Gpa[] {
-  const ballast = allocatePages(vm, (Number(vm.params.ballastMiB) * 2 ** 20) / PAGE);
+  const ballast = allocatePages(vm, (Number(vm.params.ballastMiB) * 2 ** 20) / PAGE_SIZE);
   for (const [index, page] of ballast.entries()) vm.ram.write(page, ballastPage(vm, index));
   return ballast;
 }
@@ -92,7 +92,7 @@ async function workUntil(vm: GuestVm, gpu: GuestGpu, buffers: Buffers, pause: Pa
     await churnRound(vm, gpu, CHURN_VA, CHURN_PAGES, false);
   } while (!pause.requested);
   const value = vm.prng.next32();
-  const length = (buffers.pages.length / 2) * PAGE;
+  const length = (buffers.pages.length / 2) * PAGE_SIZE;
   for (let i = 0; i < IN_FLIGHT; i++) {
     // The last fill decides; whether one of them was seen to end here is for the driver to know.
     const fill = { opcode: Opcode.fill, target: 0, length, value: i + 1 < IN_FLIGHT ? i : value };

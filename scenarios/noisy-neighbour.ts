@@ -12,7 +12,6 @@ import {
   type Gpa,
   type GuestGpu,
   type GuestVm,
-  type Iova,
   jainIndex,
   Opcode,
   PAGE_SIZE,
@@ -20,6 +19,7 @@ import {
   type Policy,
   scenario,
   submit,
+  toIova,
   usageBetween,
   type VgpuUsage,
 } from 'mdevsim';
@@ -69,7 +69,7 @@ class Worker {
   async prepare(): Promise<void> {
     const { length } = this.#appetite;
     const over = (pages: readonly Gpa[]) =>
-      Array.from({ length: length / PAGE_SIZE }, (_, i) => pages[i % PAGES] as number as Iova);
+      Array.from({ length: length / PAGE_SIZE }, (_, i) => toIova(pages[i % PAGES] as Gpa));
     await this.#gpu.driver.map(SOURCE_VA, over(this.#source));
     await this.#gpu.driver.map(TARGET_VA, over(this.#target));
     await submit(this.#vm, this.#gpu, {

@@ -4,50 +4,44 @@
  */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type GuestPciDevice, type GuestVm, scenario } from 'mdevsim';
+import {
+  type GuestPciDevice,
+  type GuestVm,
+  MDPY_HEIGHT,
+  MDPY_WIDTH,
+  PIXEL_BYTES,
+  scenario,
+  uart,
+} from 'mdevsim';
 
-/** Registers of a serial port (8250), and bits of theirs. */
-const DATA = 0;
-const INTERRUPT_ENABLE = 1;
-const INTERRUPT_CAUSE = 2;
-const FIFO_CONTROL = 2;
-const LINE_STATUS = 5;
-const ENABLE_RECEIVED = 1;
-const CAUSE_RECEIVED = 4;
-const FIFO_ON_AND_CLEAR = 7;
-const RECEIVED = 1;
+const FIFO_ON_AND_CLEAR = uart.FCR_ENABLE_FIFO | uart.FCR_CLEAR_RCVR | uart.FCR_CLEAR_XMIT;
 const PORTS = [0, 1];
 const BYTES = 200;
-
-/** The display's vendor capability. */
-const WIDTH = 0x48;
-const HEIGHT = 0x4c;
-const PIXEL_BYTES = 4;
 
 const MODELS: Readonly<Record<number, string>> = { 12883: 'mtty', 15: 'mdpy' };
 
 /** Sends a byte and, once the port has said that it has it, takes it back. */
 async function echo(device: GuestPciDevice, port: number, value: number): Promise<number> {
   const seen = device.interrupts(0);
-  await device.write(port, DATA, 1, value);
+  await device.write(port, uart.TX, 1, value);
   await device.waitInterrupt(0, seen);
-  const cause = Number(await device.read(port, INTERRUPT_CAUSE, 1)) & 0x0f;
-  const status = Number(await device.read(port, LINE_STATUS, 1));
-  if (cause !== CAUSE_RECEIVED || (status & RECEIVED) === 0) return -1;
-  return Number(await device.read(port, DATA, 1));
+  const cause = Number(await device.read(port, uart.IIR, 1)) & uart.IIR_MASK;
+  const status = Number(await device.read(port, uart.LSR, 1));
+  if (cause !== uart.IIR_RDI || (status & uart.LSR_DR) === 0) return -1;
+  return Number(await device.read(port, uart.RX, 1));
 }
 
 async function loopback(vm: GuestVm, device: GuestPciDevice): Promise<void> {
   for (const port of PORTS) {
-    await device.write(port, FIFO_CONTROL, 1, FIFO_ON_AND_CLEAR);
-    await device.write(port, INTERRUPT_ENABLE, 1, ENABLE_RECEIVED);
+    await device.write(port, uart.FCR, 1, FIFO_ON_AND_CLEAR);
+    await device.write(port, uart.IER, 1, uart.IER_RDI);
     for (let i = 0; i < BYTES; i++) {
       const sent = vm.prng.below(256);
       const got = await echo(device, port, sent);
       vm.verify.check(got === sent, `${device.name} port ${port} answers ${got} to ${sent}`);
       vm.operations++;
     }
-    await device.write(port, INTERRUPT_ENABLE, 1, 0);
+    await device.write(port, uart.IER, 1, 0);
   }
 }
 
@@ -65,8 +59,8 @@ function picture(width: number, height: number, tint: number): Uint8Array {
 }
 
 async function draw(vm: GuestVm, device: GuestPciDevice): Promise<void> {
-  const width = Number(await device.readConfig(WIDTH, 4));
-  const height = Number(await device.readConfig(HEIGHT, 4));
+  const width = Number(await device.readConfig(MDPY_WIDTH, 4));
+  const height = Number(await device.readConfig(MDPY_HEIGHT, 4));
   const before = await device.screenshot();
   const pixels = picture(width, height, vm.id % 8);
   await device.writeBlock(0, 0, pixels);

@@ -17,6 +17,7 @@ import {
   type GuestVm,
   type Iova,
   Opcode,
+  offsetBy,
   PAGE_SIZE,
   SteadyLoad,
   scenario,
@@ -67,7 +68,7 @@ const byTrap = ({ driver }: GuestGpu): Way => ({
   context: GLOBAL_CONTEXT,
   va: 0,
   point: async (iova) => {
-    for (let i = 0; i < BIG_PAGES; i++) await driver.writeGlobal(i, (iova + i * PAGE_SIZE) as Iova);
+    for (let i = 0; i < BIG_PAGES; i++) await driver.writeGlobal(i, offsetBy(iova, i * PAGE_SIZE));
   },
   clear: async () => {
     for (let i = 0; i < BIG_PAGES; i++) await driver.writeGlobal(i, undefined);

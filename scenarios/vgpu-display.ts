@@ -15,11 +15,11 @@ import {
   type GpuCommand,
   type GuestGpu,
   type GuestVm,
-  type Iova,
   Opcode,
   PAGE_SIZE,
   scenario,
   submit,
+  toIova,
 } from 'mdevsim';
 
 const WIDTH = 320;
@@ -75,10 +75,7 @@ async function drawByEngine(
   sprite: readonly Gpa[],
 ): Promise<void> {
   await gpu.driver.mapVram(PICTURE_VA, FRONT, PAGES);
-  await gpu.driver.map(
-    SPRITE_VA,
-    sprite.map((page) => page as number as Iova),
-  );
+  await gpu.driver.map(SPRITE_VA, sprite.map(toIova));
   for (const [i, page] of sprite.entries())
     vm.ram.write(page, picture.sprite.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE));
   const length = SPRITE * 4;

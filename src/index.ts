@@ -2,6 +2,9 @@
  * What scenario files, and the tests of device models, import from `mdevsim`.
  */
 
+export { MDPY_HEIGHT, MDPY_WIDTH } from './abi/mdpy.ts';
+export { PIXEL_BYTES } from './abi/scanout.ts';
+export * as uart from './abi/uart.ts';
 export {
   CompletionStatus,
   GLOBAL_CONTEXT,
@@ -31,7 +34,7 @@ export {
 export { NoScanoutError } from './guest/gpu/screenshot.ts';
 export type { GpuMode } from './guest/gpu/vram.ts';
 export type { SavedDmaBuffer } from './guest/guest-state.ts';
-export type { GuestGpu, GuestVm } from './guest/guest-vm.ts';
+export type { GuestVm } from './guest/guest-vm.ts';
 export type { DmaBuffer } from './guest/iommu/dma-api.ts';
 export type {
   GuestDomain,
@@ -39,13 +42,14 @@ export type {
   GuestIommu,
   GuestIommuCapabilities,
 } from './guest/iommu/guest-iommu.ts';
-export { type DmaWindow, type SpaprDmaWindow, SpaprDriver } from './guest/iommu/spapr/driver.ts';
+export { type DmaWindowProperties, type SpaprDmaWindow, SpaprDriver } from './guest/iommu/spapr/driver.ts';
 export type { VirtioIommuDomain, VirtioIommuDriver, VirtioIommuFault } from './guest/iommu/virtio/driver.ts';
 export type { VtdDomain } from './guest/iommu/vtd/domain.ts';
 export type { VtdDriver } from './guest/iommu/vtd/driver.ts';
 export { type MigrateOptions, type Pause, VmMovedError } from './guest/migration.ts';
 export { MigrationError, type MigrationRound, type MigrationStats } from './guest/migration-settings.ts';
 export { type GuestPciDevice, InterruptTimeoutError } from './guest/pci-device.ts';
+export type { GuestGpu } from './guest/vm-parts.ts';
 export {
   allocatePages,
   churnRound,
@@ -56,5 +60,5 @@ export {
   verifiedRound,
 } from './guest/workload.ts';
 export type { Gpa } from './memory/address.ts';
-export { PAGE_2M } from './memory/address.ts';
+export { offsetBy, PAGE_2M, toIova } from './memory/address.ts';
 export { type Scenario, scenario } from './scenario/scenario.ts';

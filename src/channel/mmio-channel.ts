@@ -2,7 +2,9 @@
  * MMIO between a guest and the thread that owns the registers: posted writes and non-posted reads as entries of a
  * shared-memory ring, in order, no messages.
  */
+
 import * as mem from '#mem';
+import { type AccessSize, allOnes } from '../memory/bus-access.ts';
 
 const { ld, st, rd, wr, add, wake, waitEqAsync, wordsOf, bytesOf, copyIn, copyOut } = mem;
 
@@ -29,9 +31,6 @@ export const MMIO_CHANNEL_BYTES = (WORD_ENTRIES + MMIO_RING_ENTRIES * ENTRY_WORD
 
 /** Bytes of the window through which blocks go, where a channel has one. */
 export const MMIO_WINDOW_BYTES = 16_384;
-
-/** Access sizes in bytes. */
-export type AccessSize = 1 | 2 | 4 | 8;
 
 /** Register space numbers: PCI BARs are 0–5 as in VFIO_PCI_BAR*_REGION_INDEX, 7 is config space. */
 export const REGION_BAR0 = 0;
@@ -66,7 +65,7 @@ export class MmioPort {
 
   /** Reads; all ones if the owner is gone. Every write made before is taken first. */
   read(region: number, offset: number, size: AccessSize): Promise<bigint> {
-    const ones = (1n << BigInt(8 * size)) - 1n;
+    const ones = allOnes(size);
     return this.#afterReads(async () => {
       if (!(await this.#exchange(OP_READ, region, offset, size))) return ones;
       const low = BigInt(rd(this.#words, WORD_REPLY_LOW, 'link.word') >>> 0);

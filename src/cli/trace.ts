@@ -1,6 +1,7 @@
 /**
  * `mdevsim trace`: prints trace files, merged by time.
  */
+import { hex } from '../memory/address.ts';
 import { bodyToJson, type Frame } from '../proto/codec.ts';
 import { readTrace } from '../proto/trace.ts';
 
@@ -17,7 +18,7 @@ export function traceCommand(files: readonly string[], { json }: { readonly json
  * How far apart in a file two frames may be in the wrong order: a device's frame bears the time of its sending and is
  * written when the coordinator has come to it.
  */
-export const REORDER_WINDOW = 4096;
+const REORDER_WINDOW = 4096;
 
 /** Merges traces and puts their frames in order of time; holds REORDER_WINDOW frames in memory. */
 export function* mergeByTime(sources: readonly Generator<Frame>[]): Generator<Frame> {
@@ -58,7 +59,7 @@ function frameText(frame: Frame): string {
 const FIELD_CHARACTERS = 100;
 
 function fieldText(name: string, value: unknown): string {
-  if (typeof value === 'number') return HEX_FIELDS.has(name) ? `0x${value.toString(16)}` : String(value);
+  if (typeof value === 'number') return HEX_FIELDS.has(name) ? hex(value) : String(value);
   const text = JSON.stringify(value);
   return text.length > FIELD_CHARACTERS ? `${text.slice(0, FIELD_CHARACTERS)}…` : text;
 }

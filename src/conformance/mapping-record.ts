@@ -1,10 +1,11 @@
 /**
  * The receiving end of map events for a vector run: what a container without limits would hold, at any bus address.
  */
-import BTreeModule from 'sorted-btree';
+
 import { type Gpa, hex, type Iova } from '../memory/address.ts';
+import { BTree } from '../memory/btree.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
-import type { Completion } from '../viommu/completion.ts';
+import type { Completion } from '../platform/completion.ts';
 import type {
   IovaRange,
   MapNotifier,
@@ -12,9 +13,6 @@ import type {
   Translation,
   TranslationVisitor,
 } from '../viommu/notifier.ts';
-
-// The package is CommonJS: under Node its class is the default export's `default`.
-const BTree = BTreeModule.default;
 
 export class MappingRecord implements MapNotifier {
   readonly #ram: GuestRam;

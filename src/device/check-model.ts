@@ -1,12 +1,12 @@
 /**
  * Is what a factory answers a model? A user's file may export anything.
  */
+
 import { ConfigSpace } from '../pci/config-space.ts';
+import { isObject } from '../platform/is-object.ts';
 import { DeviceDefinitionError } from './errors.ts';
 import { DeviceMemory } from './memory.ts';
 import type { DeviceModel, ModelState } from './model.ts';
-
-const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
 
 function check(holds: boolean, what: string, found: unknown, accepted: string): void {
   if (!holds) throw new DeviceDefinitionError(`${what} is ${String(found)}; accepted: ${accepted}`);

@@ -6,7 +6,8 @@
 import type { Scanout } from '../abi/scanout.ts';
 import { MAX_VECTORS } from '../channel/device-link.ts';
 import { REGION_CONFIG, REGION_SCANOUT } from '../channel/mmio-channel.ts';
-import type { Iova } from '../memory/address.ts';
+import { hex, type Iova } from '../memory/address.ts';
+import { allOnes } from '../memory/bus-access.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import type { PinTableReader } from '../pin-table/reader.ts';
 import type { FrameBodies } from '../proto/schema.ts';
@@ -62,8 +63,6 @@ const isStep = (result: unknown): result is StepResult =>
 /** What a guest leaves in its ring may be anything. */
 const isAccess = (offset: number, size: number): boolean =>
   offset >= 0 && (size === 1 || size === 2 || size === 4 || size === 8);
-
-const allOnes = (size: number): bigint => (1n << BigInt(8 * size)) - 1n;
 
 export class DeviceInstance {
   readonly dma: DeviceDma;
@@ -185,7 +184,7 @@ export class DeviceInstance {
     }
     const value: unknown = target.read(offset, size);
     if (typeof value !== 'bigint' || value < 0n || value > allOnes(size)) {
-      const text = `answers a ${size}-byte read of BAR${region}+0x${offset.toString(16)} with ${String(value)}`;
+      const text = `answers a ${size}-byte read of BAR${region}+${hex(offset)} with ${String(value)}`;
       this.#host.violation('bad-answer', `${text}; accepted: a bigint of that size`);
       return allOnes(size);
     }

@@ -2,6 +2,7 @@
  * Names a guest that spins on a status bit which cannot change: it reads one register again and again, always finds
  * the same, and the device has neither work nor a timer that could change it.
  */
+import { hex } from '../memory/address.ts';
 
 /** Reads of one register, with nothing in between, from which a guest may be spinning. */
 export const SPIN_READS = 2000;
@@ -42,12 +43,12 @@ export class SpinDetector {
     if (++this.#reads < SPIN_READS || this.#reads % SPIN_READS !== 0) return undefined;
     const tookUs = this.#clock() - this.#since;
     if (tookUs < SPIN_TIME_US) return undefined;
-    const place = `BAR${region}+0x${offset.toString(16)}${name ? ` (${name})` : ''}`;
+    const place = `BAR${region}+${hex(offset)}${name ? ` (${name})` : ''}`;
     if (this.#named.has(place) || this.#named.size >= SPINS_LIMIT) return undefined;
     this.#named.add(place);
     return (
       `the guest spins on ${place}: read ${this.#reads} times in ${(tookUs / 1e6).toFixed(1)} s, always ` +
-      `0x${value.toString(16)}; the device has neither work nor a timer that could change it`
+      `${hex(value)}; the device has neither work nor a timer that could change it`
     );
   }
 }

@@ -1,9 +1,11 @@
 /**
  * The guest's end of a device that it has no driver for: configuration space, BARs, interrupts. Scripts are its driver.
  */
+
 import { nowUs } from '#host';
 import { DeviceLink, DeviceState, MAX_VECTORS } from '../channel/device-link.ts';
-import { type AccessSize, type MmioPort, REGION_CONFIG } from '../channel/mmio-channel.ts';
+import { type MmioPort, REGION_CONFIG } from '../channel/mmio-channel.ts';
+import type { AccessSize } from '../memory/bus-access.ts';
 import { BarSpace } from '../pci/bar-allocator.ts';
 import {
   COMMAND_BUS_MASTER,

@@ -1,7 +1,7 @@
 /**
  * What a parent device, its types and their attributes are declared as.
  */
-import type { MdevErrno } from './errors.ts';
+import type { Errno } from '../platform/errno.ts';
 
 /** A file that a driver adds to each of its instances. */
 export interface AttributeSpec {
@@ -25,7 +25,7 @@ export interface TypeSpec {
   /** Units of the parent's capacity that an instance takes; 1 when left out. */
   readonly share?: number;
   /** Given: the driver refuses every instance with it. */
-  readonly probeErrno?: MdevErrno;
+  readonly probeErrno?: Errno;
   readonly attributes?: readonly AttributeSpec[];
 }
 
@@ -37,7 +37,7 @@ export interface TypeSpec {
  * - `units`: the driver counts units of its own, such as ports or MiB (`get_available`); an instance that does not fit
  *   is ENOSPC; units come back when the driver lets go, even if the device stays.
  */
-export interface CapacitySpec {
+interface CapacitySpec {
   readonly kind: 'instances' | 'units';
   readonly total: number;
 }

@@ -46,8 +46,13 @@ export const iova = (value: number): Iova => checked('IOVA', value) as Iova;
 /** @throws AddressError */
 export const hpa = (value: number): Hpa => checked('HPA', value) as Hpa;
 
-/** `base` moved by `bytes`, in the same address space. */
-export const advance = <A extends Gpa | Iova | Hpa>(base: A, bytes: number): A => (base + bytes) as A;
+/** The bus address of a guest physical address where nothing translates. */
+export const toIova = (address: Gpa): Iova => address as number as Iova;
+/** The guest physical address that a bus address reaches where nothing translates. */
+export const toGpa = (address: Iova): Gpa => address as number as Gpa;
+
+/** The address `bytes` behind `base`, in the same address space. */
+export const offsetBy = <A extends Gpa | Iova | Hpa>(base: A, bytes: number): A => (base + bytes) as A;
 
 /** True if `value` is a multiple of `alignment` (any positive integer, also beyond 2^32). */
 export const isAligned = (value: number, alignment: number): boolean => value % alignment === 0;
@@ -56,5 +61,7 @@ export const alignDown = (value: number, alignment: number): number => value - (
 export const alignUp = (value: number, alignment: number): number =>
   alignDown(value + alignment - 1, alignment);
 
-/** `0x…` in lower case, the way the kernel and QEMU print addresses. */
-export const hex = (value: number): string => `0x${value.toString(16)}`;
+/** `0x…` in lower case, as the kernel and QEMU print addresses. */
+export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
+/** `value` in at least `digits` hexadecimal digits, without `0x`. */
+export const hexDigits = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');

@@ -3,6 +3,7 @@
  * own: declared as a register table.
  */
 
+import { hexDigits } from '../memory/address.ts';
 import { RegisterFile, type RegisterSpec } from '../registers/register-file.ts';
 import type { BarNumber, PciCapability } from './capability.ts';
 import {
@@ -263,4 +264,4 @@ export const requesterId = (bus: number, device: number, fn: number): number =>
 
 /** `bb:dd.f`, as lspci prints it. */
 export const bdfText = (id: number): string =>
-  `${(id >>> 8).toString(16).padStart(2, '0')}:${((id >>> 3) & 31).toString(16).padStart(2, '0')}.${id & 7}`;
+  `${hexDigits(id >>> 8, 2)}:${hexDigits((id >>> 3) & 31, 2)}.${id & 7}`;

@@ -282,7 +282,7 @@ export interface DeviceModelState {
 
 export type DeviceStateEnd = Record<string, never>;
 
-export interface StateBag {
+export interface EncodedState {
   readonly kind: string;
   readonly version: number;
   readonly fields: readonly StateField[];
@@ -1709,16 +1709,16 @@ export function readDeviceStateEnd(r: Reader, end: number): DeviceStateEnd {
   return m;
 }
 
-export function writeStateBag(m: StateBag, w: Writer): Writer {
+export function writeEncodedState(m: EncodedState, w: Writer): Writer {
   if (m.kind !== '') w.uint32(10).string(m.kind);
   if (m.version !== 0) w.uint32(16).uint32(m.version);
   for (const value of m.fields) writeStateField(value, w.uint32(26).fork()).ldelim();
   return w;
 }
 
-export function readStateBag(r: Reader, end: number): StateBag {
+export function readEncodedState(r: Reader, end: number): EncodedState {
   const fields: StateField[] = [];
-  const m: Draft<StateBag> = { kind: '', version: 0, fields };
+  const m: Draft<EncodedState> = { kind: '', version: 0, fields };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {

@@ -4,7 +4,7 @@
  */
 import protobuf from 'protobufjs/minimal.js';
 import './codec.ts'; // sets the library up
-import { readStateBag, type StateField, writeStateBag } from './schema.ts';
+import { readEncodedState, type StateField, writeEncodedState } from './schema.ts';
 
 /** What a state may be made of. Numbers are finite; `numbers` is a list of them. */
 export type StateValue = number | bigint | boolean | string | Uint8Array | readonly number[];
@@ -38,7 +38,7 @@ function float64(values: readonly number[]): Uint8Array {
 /** Bytes of a state. `kind` says what it is the state of; `version`, from 1, rises with every change of the values. */
 export function encodeState(kind: string, version: number, values: StateValues): Uint8Array {
   const fields = Object.entries(values).map(([name, value]) => fieldOf(name, value));
-  return writeStateBag({ kind, version, fields }, protobuf.Writer.create()).finish();
+  return writeEncodedState({ kind, version, fields }, protobuf.Writer.create()).finish();
 }
 
 /**
@@ -46,10 +46,10 @@ export function encodeState(kind: string, version: number, values: StateValues):
  * @throws StateError for other bytes, another kind or another version
  */
 export function decodeState(bytes: Uint8Array, kind: string, newest: number, oldest = newest): StateReader {
-  let bag: ReturnType<typeof readStateBag>;
+  let bag: ReturnType<typeof readEncodedState>;
   try {
     const reader = protobuf.Reader.create(bytes);
-    bag = readStateBag(reader, reader.len);
+    bag = readEncodedState(reader, reader.len);
   } catch (error) {
     throw new StateError(`state of ${kind}: ${error instanceof Error ? error.message : String(error)}`);
   }

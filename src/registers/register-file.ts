@@ -4,6 +4,7 @@
  * Partial and overlapping accesses are handled here, once: values are kept as little-endian bytes, each with its
  * writable and write-1-to-clear bits, so a 2-byte write into the middle of an 8-byte register just works.
  */
+import { allOnes } from '../memory/bus-access.ts';
 
 /** One declared register. Masks and values are BigInt because VT-d's registers are up to 64 bits wide. */
 export interface RegisterSpec<Name extends string = string> {
@@ -100,7 +101,7 @@ export class RegisterFile<Name extends string> {
 
   /** A software read of 1, 2, 4 or 8 bytes. Offsets outside the file read as all ones, undeclared ones as 0. */
   read(offset: number, size: number): bigint {
-    if (!this.#inside(offset, size)) return (1n << BigInt(8 * size)) - 1n;
+    if (!this.#inside(offset, size)) return allOnes(size);
     this.#countUnimplemented(offset, size, 'reads');
     return this.#load(offset, size);
   }

@@ -2,6 +2,7 @@
  * The state of a register file on its way to another host: each register under its own name, checked against what
  * software and device can put into it.
  */
+import { hex } from '../memory/address.ts';
 import type { StateReader } from '../proto/state-codec.ts';
 import type { RegisterFile } from './register-file.ts';
 
@@ -34,10 +35,7 @@ export function restoreRegisters<Name extends string>(
     const value = state.bigint(spec.name, 8 * spec.size);
     const fixed = ~((spec.rw ?? 0n) | (deviceBits[spec.name] ?? 0n));
     if (((value ^ here) & fixed) !== 0n)
-      throw state.error(
-        spec.name,
-        `is 0x${value.toString(16)}; accepted: 0x${here.toString(16)} but for bits 0x${(~fixed).toString(16)}`,
-      );
+      throw state.error(spec.name, `is ${hex(value)}; accepted: ${hex(here)} but for bits ${hex(~fixed)}`);
     file.set(spec.name, value);
   }
 }

@@ -1,13 +1,14 @@
 /**
  * What the devices counted, added up, and the registers that their models lack.
  */
+import { hexDigits } from '../memory/address.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 
 type DeviceReport = FrameBodies['deviceReport'];
 type Access = DeviceReport['unimplemented'][number];
 
 /** Registers without an implementation that a sum names; the accesses to others are counted. */
-export const BURNDOWN_ROWS_LIMIT = 256;
+const BURNDOWN_ROWS_LIMIT = 256;
 /** Of these, what the summary shows. */
 const BURNDOWN_ROWS_SHOWN = 16;
 
@@ -49,7 +50,7 @@ export function burndownLines({ unimplemented, unimplementedOthers }: DeviceRepo
   if (total === 0) return [];
   const lines = [`  unimplemented  ${total} accesses where the model declares no register`];
   for (const { bar, offset, write, count } of unimplemented.slice(0, BURNDOWN_ROWS_SHOWN)) {
-    const place = `BAR${bar}+0x${offset.toString(16).padStart(4, '0')}`;
+    const place = `BAR${bar}+0x${hexDigits(offset, 4)}`;
     lines.push(`    ${place.padEnd(16)}${(write ? 'write' : 'read').padEnd(6)}${String(count).padStart(10)}`);
   }
   const others = hidden.reduce((sum, { count }) => sum + count, unimplementedOthers);

@@ -3,6 +3,7 @@
  *
  * One registry for all host processes of a run, in the process that started them: they are one host to sysfs.
  */
+
 import { resolve } from 'node:path';
 import { Prng } from '#host';
 import { runHost, SOFTWARE_GPU, SOFTWARE_GPU_TYPE } from '../coordinator/default-host.ts';
@@ -14,6 +15,7 @@ import {
   startDefinition,
 } from '../mdev/definitions.ts';
 import { MdevError, type MdevInstance, type MdevRegistry } from '../mdev/registry.ts';
+import { hexDigits } from '../memory/address.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import { ScenarioError, type ScenarioSettings, VGPUS_LIMIT } from './scenario.ts';
 
@@ -23,7 +25,7 @@ export const SPARE_INSTANCES = 16;
 const UUID_STREAM = 0x6d64_6576;
 
 /** Who holds a device: a VM, and the place on its bus. */
-export interface MdevHolder {
+interface MdevHolder {
   readonly vm: number;
   readonly device: number;
 }
@@ -160,7 +162,7 @@ function drawn(vms: number, vgpus: number, seed: number): Definition[][] {
 
 /** A random UUID (RFC 9562, version 4). */
 function uuidFrom(prng: Prng): string {
-  const hex = Array.from({ length: 4 }, () => prng.next32().toString(16).padStart(8, '0')).join('');
+  const hex = Array.from({ length: 4 }, () => hexDigits(prng.next32(), 8)).join('');
   const variant = '89ab'[Number.parseInt(hex.charAt(16), 16) & 3];
   return [
     hex.slice(0, 8),

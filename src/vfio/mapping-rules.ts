@@ -5,12 +5,8 @@
  *
  * The unit is the owner's: the container counts bytes, type1 counts pages, so that 64-bit ranges stay exact.
  */
-import BTreeModule from 'sorted-btree';
 import { hex } from '../memory/address.ts';
 import { VfioError } from './errors.ts';
-
-// The package is CommonJS: under Node its class is the default export's `default`.
-export const BTree = BTreeModule.default;
 
 /** Live mappings a container takes: the default of the kernel's dma_entry_limit. */
 export const DMA_ENTRY_LIMIT = 65535;

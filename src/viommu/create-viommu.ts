@@ -2,7 +2,7 @@
  * The vIOMMU of a VM, by the word a scenario uses.
  */
 
-import { bridgeOfDevice, DEFAULT_WINDOW_START, SCENARIO_WINDOW_SIZE } from '../abi/spapr.ts';
+import { bridgeOfDevice, DEFAULT_WINDOW_START, SCENARIO_WINDOW_SIZE } from '../abi/spapr-host-bridges.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
 import { NoIommu } from './none.ts';
 import { BRIDGES_LIMIT, SpaprIommu } from './spapr/iommu.ts';

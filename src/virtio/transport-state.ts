@@ -4,6 +4,7 @@
  */
 
 import * as virtio from '../abi/virtio.ts';
+import { hex } from '../memory/address.ts';
 import { decodeState, encodeState, type StateReader, type StateValues } from '../proto/state-codec.ts';
 import type { RegisterFile } from '../registers/register-file.ts';
 import { type DeviceBits, registerValues, restoreRegisters } from '../registers/register-state.ts';
@@ -77,10 +78,7 @@ export function restoreTransport(
   restoreRegisters(registers, state, DEVICE_BITS, DERIVED);
   const negotiated = state.bigint('negotiated');
   if ((negotiated & ~offered) !== 0n)
-    throw state.error(
-      'negotiated',
-      `is 0x${negotiated.toString(16)}; accepted: of the features 0x${offered.toString(16)}`,
-    );
+    throw state.error('negotiated', `is ${hex(negotiated)}; accepted: of the features ${hex(offered)}`);
   for (const [i, queue] of queues.entries()) queue.restore(queueState(state, i, sizes[i] as number));
   const features = state.bigint('driverFeatures');
   return { negotiated, driverFeatures: [BigInt.asUintN(32, features), features >> 32n] };

@@ -1,7 +1,10 @@
 /**
  * sPAPR fuzz case: hypercalls and RTAS calls with arbitrary arguments, made directly and through the call page.
  */
+
 import * as spapr from '../../src/abi/spapr.ts';
+import * as callPage from '../../src/abi/spapr-call-page.ts';
+import { BUID_HI, BUID_LO, DYNAMIC_WINDOW_START, liobnOf } from '../../src/abi/spapr-host-bridges.ts';
 import type { HypercallResult } from '../../src/viommu/spapr/hypercalls.ts';
 import { type RtasReturn, SpaprIommu } from '../../src/viommu/spapr/iommu.ts';
 import { type FuzzProgram, runProgram, type Step } from './case.ts';
@@ -13,13 +16,7 @@ const RECORDS = 18 * PAGE;
 const STEPS = 40;
 const LIVE_TCES = 1500;
 const VIO_LIOBN = 0x7100_0000;
-const LIOBNS = [
-  spapr.liobnOf(0, 0),
-  spapr.liobnOf(0, 0),
-  spapr.liobnOf(0, 1),
-  spapr.liobnOf(1, 0),
-  VIO_LIOBN,
-];
+const LIOBNS = [liobnOf(0, 0), liobnOf(0, 0), liobnOf(0, 1), liobnOf(1, 0), VIO_LIOBN];
 const OPCODES = [
   spapr.H_GET_TCE,
   spapr.H_PUT_TCE,
@@ -45,7 +42,7 @@ class SpaprCase implements FuzzProgram {
     const { draw } = world;
     this.#world = world;
     const high = draw.chance(30);
-    this.#starts = [0, 0, high ? spapr.DYNAMIC_WINDOW_START : DYNAMIC];
+    this.#starts = [0, 0, high ? DYNAMIC_WINDOW_START : DYNAMIC];
     const limits = high ? {} : { dynamicWindowStart: DYNAMIC, busAddressLimit: 2 ** 48 };
     const small = {
       ...limits,
@@ -117,28 +114,28 @@ class SpaprCase implements FuzzProgram {
 
   #hypercallByPage(): void {
     const { draw } = this.#world;
-    const slot = draw.below(spapr.CALL_SLOTS);
+    const slot = draw.below(callPage.CALL_SLOTS);
     const [opcode, args] = this.#call();
     this.#ring(slot, opcode, args);
   }
 
   #ring(slot: number, opcode: number, args: readonly bigint[]): void {
     const { draw, digest } = this.#world;
-    const base = spapr.CALL_SLOT_BASE + slot * spapr.CALL_SLOT_BYTES;
+    const base = callPage.CALL_SLOT_BASE + slot * callPage.CALL_SLOT_BYTES;
     const write = (at: number, value: bigint) => this.#world.write(this.iommu, base + at, 8, value);
-    write(spapr.CALL_OPCODE, BigInt(opcode));
-    for (const [i, arg] of args.entries()) write(spapr.CALL_ARG0 + 8 * i, arg);
-    write(spapr.CALL_RECORD, draw.chance(90) ? BigInt(RECORDS + 32 * slot) : draw.wide());
-    write(spapr.CALL_DOORBELL, draw.wide());
-    digest.addWide(this.iommu.readRegister(base + spapr.CALL_RET, 8));
-    digest.addWide(this.iommu.readRegister(base + spapr.CALL_DONE, 8));
+    write(callPage.CALL_OPCODE, BigInt(opcode));
+    for (const [i, arg] of args.entries()) write(callPage.CALL_ARG0 + 8 * i, arg);
+    write(callPage.CALL_RECORD, draw.chance(90) ? BigInt(RECORDS + 32 * slot) : draw.wide());
+    write(callPage.CALL_DOORBELL, draw.wide());
+    digest.addWide(this.iommu.readRegister(base + callPage.CALL_RET, 8));
+    digest.addWide(this.iommu.readRegister(base + callPage.CALL_DONE, 8));
   }
 
   #rtasArgs(): number[] {
     const { draw } = this.#world;
-    const buid = spapr.BUID_LO + draw.below(3);
+    const buid = BUID_LO + draw.below(3);
     const liobn = draw.one(LIOBNS);
-    const args = draw.chance(40) ? [liobn] : [0, spapr.BUID_HI, buid, draw.one(SHIFTS), 12 + draw.below(40)];
+    const args = draw.chance(40) ? [liobn] : [0, BUID_HI, buid, draw.one(SHIFTS), 12 + draw.below(40)];
     if (args.length > 1 && draw.chance(50)) args.length = 3;
     if (draw.chance(10)) args[draw.below(args.length)] = draw.word();
     if (draw.chance(5)) args.push(draw.word());
@@ -163,7 +160,7 @@ class SpaprCase implements FuzzProgram {
     for (const [i, word] of words.entries()) block.setUint32(4 * i, word);
     guest.write(BLOCK, new Uint8Array(block.buffer));
     const at = draw.chance(93) ? BigInt(BLOCK) : draw.wide();
-    if (draw.chance(50)) this.#ring(draw.below(spapr.CALL_SLOTS), spapr.H_RTAS, [at]);
+    if (draw.chance(50)) this.#ring(draw.below(callPage.CALL_SLOTS), spapr.H_RTAS, [at]);
     else this.#await(this.iommu.hypercall(spapr.H_RTAS, [at]), ({ ret, out }) => this.#answer(ret, out));
     for (let i = 0; i < spapr.RTAS_WORD_LIMIT; i++) this.#world.digest.add(guest.read32(BLOCK + 4 * i));
   }

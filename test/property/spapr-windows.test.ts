@@ -2,14 +2,16 @@
  * Random hypercalls and RTAS calls: what a device's container holds is always what the live TCEs of its bridge say,
  * computed here entry by entry from the windows and RAM alone.
  */
+
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import * as spapr from '../../src/abi/spapr.ts';
+import { BUID_HI, BUID_LO } from '../../src/abi/spapr-host-bridges.ts';
 import { MappingRecord } from '../../src/conformance/mapping-record.ts';
 import type { Iova } from '../../src/memory/address.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
-import type { SpaprQuirks } from '../../src/viommu/spapr/bridge.ts';
+import type { Quirks } from '../../src/viommu/quirks.ts';
 import { SpaprIommu } from '../../src/viommu/spapr/iommu.ts';
 import { smallRam } from '../fixtures/recording-notifier.ts';
 
@@ -17,7 +19,7 @@ const DEVICE = 8;
 const RAM = smallRam();
 const LIST = 0x1000;
 const LIVE_LIMIT = 3000;
-const UNIT = [0, spapr.BUID_HI, spapr.BUID_LO];
+const UNIT = [0, BUID_HI, BUID_LO];
 
 type Call = (iommu: SpaprIommu) => unknown;
 
@@ -74,7 +76,7 @@ const call: fc.Arbitrary<Call> = fc.oneof(
   { weight: 1, arbitrary: fc.constant(rtas(spapr.RESET_PE_DMA_WINDOW, [], 1)) },
   {
     weight: 1,
-    arbitrary: fc.constant(rtas(spapr.RESET_PE_DMA_WINDOW, [0, spapr.BUID_HI, spapr.BUID_LO], 1)),
+    arbitrary: fc.constant(rtas(spapr.RESET_PE_DMA_WINDOW, [0, BUID_HI, BUID_LO], 1)),
   },
 );
 
@@ -128,7 +130,7 @@ function heldPages(record: MappingRecord): Set<string> {
   return pages;
 }
 
-for (const quirks of ['spec', 'qemu'] as const satisfies readonly SpaprQuirks[])
+for (const quirks of ['spec', 'qemu'] as const satisfies readonly Quirks[])
   describe(`sPAPR windows, random calls, quirks ${quirks}`, () => {
     it('the container holds exactly the live TCEs after every call', () => {
       fc.assert(

@@ -1,9 +1,11 @@
 /**
  * The container of fixed windows, alone and behind the vIOMMU that has them.
  */
+
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import * as spapr from '../../src/abi/spapr.ts';
+import { BUID_HI, BUID_LO } from '../../src/abi/spapr-host-bridges.ts';
 import { ContainerNotifier } from '../../src/coordinator/vm/container-notifier.ts';
 import { type Iova, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
@@ -83,7 +85,7 @@ describe('the container of fixed windows', () => {
     const space = new DeviceAddressSpace(8, new ContainerNotifier(container, ram), ram.regions);
     await iommu.attach(space);
     const shifts = () => container.windows.map(({ pageShift }) => pageShift);
-    const unit = [0, spapr.BUID_HI, spapr.BUID_LO];
+    const unit = [0, BUID_HI, BUID_LO];
     expect(shifts()).to.deep.equal([12]);
     await iommu.rtas(spapr.CREATE_PE_DMA_WINDOW, [...unit, 16, 24], 4);
     expect(shifts()).to.deep.equal([12, 16]);

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import * as spapr from '../../src/abi/spapr.ts';
+import * as callPage from '../../src/abi/spapr-call-page.ts';
 import { MappingRecord } from '../../src/conformance/mapping-record.ts';
 import {
   HypercallError,
@@ -132,7 +133,7 @@ describe('sPAPR guest driver', () => {
   it('serves more flows at once than there are call slots', async () => {
     const rig = new Rig();
     const { defaultDomain } = await rig.driver();
-    const flows = Array.from({ length: 3 * spapr.CALL_SLOTS }, async (_, flow) => {
+    const flows = Array.from({ length: 3 * callPage.CALL_SLOTS }, async (_, flow) => {
       for (let round = 0; round < 5; round++) {
         const iova = flow * 0x10000;
         await defaultDomain.map(iova, 0x20_0000 + flow * PAGE, PAGE, PERM_RW);

@@ -1,12 +1,14 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import * as spapr from '../../src/abi/spapr.ts';
+import * as callPage from '../../src/abi/spapr-call-page.ts';
+import { BUID_HI, BUID_LO, DYNAMIC_WINDOW_START } from '../../src/abi/spapr-host-bridges.ts';
 import { MappingRecord } from '../../src/conformance/mapping-record.ts';
 import type { Iova } from '../../src/memory/address.ts';
 import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import { PENDING_COMMAND_LIMIT } from '../../src/viommu/command-serial.ts';
-import type { SpaprQuirks } from '../../src/viommu/spapr/bridge.ts';
+import type { Quirks } from '../../src/viommu/quirks.ts';
 import type { HypercallResult } from '../../src/viommu/spapr/hypercalls.ts';
 import {
   BRIDGES_LIMIT,
@@ -30,7 +32,7 @@ class Rig {
   readonly notifier = new RecordingNotifier(this.ram);
   readonly space = new DeviceAddressSpace(DEVICE, this.notifier, this.ram.regions);
 
-  constructor(quirks: SpaprQuirks = 'spec', options: Partial<SpaprIommuOptions> = {}) {
+  constructor(quirks: Quirks = 'spec', options: Partial<SpaprIommuOptions> = {}) {
     this.iommu = new SpaprIommu({ ram: this.ram, quirks, ...options });
     void this.iommu.attach(this.space);
   }
@@ -74,7 +76,7 @@ class Rig {
   }
 }
 
-const UNIT = [0, spapr.BUID_HI, spapr.BUID_LO];
+const UNIT = [0, BUID_HI, BUID_LO];
 
 describe('sPAPR hypercalls', () => {
   it('put and get one TCE: the device has it when the call returns', () => {
@@ -209,7 +211,7 @@ describe('sPAPR windows', () => {
     for (const shift of [12, 16, 21, 24]) {
       const rig = new Rig();
       expect(rig.create(shift, 34)).to.deep.equal([0, 0x8000_0001, 0x800_0000, 0]);
-      const second = spapr.DYNAMIC_WINDOW_START + 2 ** shift;
+      const second = DYNAMIC_WINDOW_START + 2 ** shift;
       expect(rig.call(H_PUT_TCE, DYNAMIC, BigInt(second), 0x100_0003n)).to.equal(H_SUCCESS);
       expect(rig.held).to.deep.equal([`${second.toString(16)}→1000000 +${(2 ** shift).toString(16)} 3`]);
       const at = (second + 2 ** shift - 4096) as Iova;
@@ -260,7 +262,7 @@ describe('sPAPR windows', () => {
   });
 
   it('overlap only in QEMU, where the second hides the first; removal shows it again', () => {
-    const overlap = (quirks: SpaprQuirks) => {
+    const overlap = (quirks: Quirks) => {
       const rig = new Rig(quirks);
       rig.create(16, 20);
       rig.rtas(spapr.REMOVE_PE_DMA_WINDOW, [Number(LIOBN)], 1);
@@ -270,7 +272,7 @@ describe('sPAPR windows', () => {
     expect(overlap('spec').high, 'the default place is free').to.equal(0);
     const { rig, high } = overlap('qemu');
     expect(high).to.equal(0x800_0000);
-    const start = BigInt(spapr.DYNAMIC_WINDOW_START);
+    const start = BigInt(DYNAMIC_WINDOW_START);
     rig.call(H_PUT_TCE, LIOBN, start, 0x100_0003n);
     expect(rig.held, 'from where window 1 ends').to.deep.equal(['800000000100000→1100000 +f00000 3']);
     rig.call(H_PUT_TCE, DYNAMIC, start, 0x3_0001n);
@@ -313,25 +315,25 @@ describe('sPAPR windows', () => {
 
 describe('sPAPR call page', () => {
   const slot = (index: number, register: number) =>
-    spapr.CALL_SLOT_BASE + index * spapr.CALL_SLOT_BYTES + register;
+    callPage.CALL_SLOT_BASE + index * callPage.CALL_SLOT_BYTES + register;
   const post = (rig: Rig, index: number, sequence: bigint, opcode: number, ...args: bigint[]) => {
-    rig.iommu.writeRegister(slot(index, spapr.CALL_OPCODE), 8, BigInt(opcode));
+    rig.iommu.writeRegister(slot(index, callPage.CALL_OPCODE), 8, BigInt(opcode));
     args.forEach((arg, i) => {
-      rig.iommu.writeRegister(slot(index, spapr.CALL_ARG0 + 8 * i), 8, arg);
+      rig.iommu.writeRegister(slot(index, callPage.CALL_ARG0 + 8 * i), 8, arg);
     });
-    return rig.iommu.writeRegister(slot(index, spapr.CALL_DOORBELL), 8, sequence);
+    return rig.iommu.writeRegister(slot(index, callPage.CALL_DOORBELL), 8, sequence);
   };
 
   it('carries a call and its result, in registers and in RAM', () => {
     const rig = new Rig();
-    expect(rig.iommu.readRegister(spapr.CALL_PAGE_ID_REG, 8)).to.equal(spapr.CALL_PAGE_ID);
-    rig.iommu.writeRegister(slot(15, spapr.CALL_RECORD), 8, 0x8000n);
+    expect(rig.iommu.readRegister(callPage.CALL_PAGE_ID_REG, 8)).to.equal(callPage.CALL_PAGE_ID);
+    rig.iommu.writeRegister(slot(15, callPage.CALL_RECORD), 8, 0x8000n);
     expect(post(rig, 15, 7n, H_PUT_TCE, LIOBN, 0n, 0x3003n)).to.equal(undefined);
     post(rig, 15, 8n, H_GET_TCE, LIOBN, 0n);
-    expect(rig.iommu.readRegister(slot(15, spapr.CALL_DONE), 4)).to.equal(8n);
-    expect(rig.iommu.readRegister(slot(15, spapr.CALL_OUT), 8)).to.equal(0x3003n);
-    expect(rig.ram.read32(0x8000 + spapr.CALL_RECORD_OUT)).to.equal(0x3003);
-    expect(rig.ram.read32(0x8000 + spapr.CALL_RECORD_SEQUENCE)).to.equal(8);
+    expect(rig.iommu.readRegister(slot(15, callPage.CALL_DONE), 4)).to.equal(8n);
+    expect(rig.iommu.readRegister(slot(15, callPage.CALL_OUT), 8)).to.equal(0x3003n);
+    expect(rig.ram.read32(0x8000 + callPage.CALL_RECORD_OUT)).to.equal(0x3003);
+    expect(rig.ram.read32(0x8000 + callPage.CALL_RECORD_SEQUENCE)).to.equal(8);
   });
 
   it('ignores a doorbell while its slot is busy, and takes another slot', async () => {
@@ -341,23 +343,23 @@ describe('sPAPR call page', () => {
     const pending = post(rig, 0, 1n, H_PUT_TCE, LIOBN, 0n, 0n);
     expect(pending).to.be.a('promise');
     expect(post(rig, 0, 2n, H_PUT_TCE, LIOBN, 0n, 0x4003n)).to.equal(undefined);
-    expect(rig.iommu.readRegister(slot(0, spapr.CALL_DONE), 8)).to.equal(0n);
+    expect(rig.iommu.readRegister(slot(0, callPage.CALL_DONE), 8)).to.equal(0n);
     const other = post(rig, 1, 1n, H_GET_TCE, LIOBN, 0n);
     rig.notifier.release();
     await Promise.all([pending, other]);
-    expect(rig.iommu.readRegister(slot(0, spapr.CALL_DONE), 8)).to.equal(1n);
-    expect(rig.iommu.readRegister(slot(1, spapr.CALL_OUT), 8)).to.equal(0n);
+    expect(rig.iommu.readRegister(slot(0, callPage.CALL_DONE), 8)).to.equal(1n);
+    expect(rig.iommu.readRegister(slot(1, callPage.CALL_OUT), 8)).to.equal(0n);
     expect(rig.held).to.deep.equal([]);
   });
 
   it('survives any access and any argument', () => {
     const rig = new Rig();
-    for (let offset = -8; offset <= spapr.CALL_PAGE_BYTES + 8; offset++)
+    for (let offset = -8; offset <= callPage.CALL_PAGE_BYTES + 8; offset++)
       for (const size of [1, 2, 4, 8]) {
         void rig.iommu.writeRegister(offset, size, 2n ** 64n - 1n);
         expect(rig.iommu.readRegister(offset, size)).to.be.a('bigint');
       }
-    expect(rig.iommu.readRegister(spapr.CALL_PAGE_ID_REG, 8)).to.equal(spapr.CALL_PAGE_ID);
+    expect(rig.iommu.readRegister(callPage.CALL_PAGE_ID_REG, 8)).to.equal(callPage.CALL_PAGE_ID);
     const huge = 2n ** 64n - 1n;
     for (const opcode of [H_GET_TCE, H_PUT_TCE, H_STUFF_TCE, H_PUT_TCE_INDIRECT, spapr.H_RTAS, 0])
       expect(rig.call(opcode, huge, huge, huge, huge) < 0n).to.equal(true);

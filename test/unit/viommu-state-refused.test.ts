@@ -6,12 +6,18 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import protobuf from 'protobufjs/minimal.js';
 import { Prng } from '#host';
-import * as spapr from '../../src/abi/spapr.ts';
+import { DYNAMIC_WINDOW_START, liobnOf } from '../../src/abi/spapr-host-bridges.ts';
 import * as vtd from '../../src/abi/vtd.ts';
 import type { GuestRam } from '../../src/memory/guest-ram.ts';
-import { readStateBag, type StateBag, type StateField, writeStateBag } from '../../src/proto/schema.ts';
+import {
+  type EncodedState,
+  readEncodedState,
+  type StateField,
+  writeEncodedState,
+} from '../../src/proto/schema.ts';
 import { encodeState, StateError, type StateValue } from '../../src/proto/state-codec.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
+import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 import {
   Bench,
   CASES,
@@ -22,7 +28,6 @@ import {
   virtioBench,
   vtdBench,
 } from '../fixtures/viommu-state-cases.ts';
-import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 const GARBAGE_RUNS = 500;
 const TYPES = ['number', 'bigint', 'boolean', 'text', 'bytes', 'numbers'];
@@ -45,8 +50,9 @@ const EDGES = [
   Infinity,
 ];
 
-const bagOf = (bytes: Uint8Array): StateBag => readStateBag(protobuf.Reader.create(bytes), bytes.length);
-const bytesOf = (bag: StateBag): Uint8Array => writeStateBag(bag, protobuf.Writer.create()).finish();
+const bagOf = (bytes: Uint8Array): EncodedState =>
+  readEncodedState(protobuf.Reader.create(bytes), bytes.length);
+const bytesOf = (bag: EncodedState): Uint8Array => writeEncodedState(bag, protobuf.Writer.create()).finish();
 const withFields = (bytes: Uint8Array, change: (fields: StateField[]) => StateField[]): Uint8Array => {
   const bag = bagOf(bytes);
   return bytesOf({ ...bag, fields: change([...bag.fields]) });
@@ -161,7 +167,7 @@ const REFUSED: Readonly<
     ['vioLiobns', { vioLiobns: [] }],
     ['callPage', { callPage: new Uint8Array(4096) }],
     ['callPage', { callPage: new Uint8Array(4095) }],
-    [BRIDGE_0, { [`${BRIDGE_0}.liobn`]: spapr.liobnOf(1, 0) }],
+    [BRIDGE_0, { [`${BRIDGE_0}.liobn`]: liobnOf(1, 0) }],
     [BRIDGE_0, { [`${BRIDGE_0}.entries`]: 2 ** 17 }],
     [BRIDGE_0, { [`${BRIDGE_0}.start`]: 4096 }],
     [BRIDGE_1, { [`${BRIDGE_1}.isDefault`]: true }],
@@ -190,7 +196,7 @@ const REFUSED: Readonly<
 function exercise(ram: GuestRam, iommu: VIommu): void {
   const bench = new Bench(ram, iommu).plugAll();
   for (const id of DEVICES)
-    for (const iova of [0, 0x5000, 0x9000, 0xfee00000, spapr.DYNAMIC_WINDOW_START]) {
+    for (const iova of [0, 0x5000, 0x9000, 0xfee00000, DYNAMIC_WINDOW_START]) {
       bench.translate(id, iova);
       bench.translate(id, iova, true);
     }

@@ -1,14 +1,17 @@
 /**
  * States of vIOMMUs: what a guest finds after the move that no random program provokes, and when a state is not given.
  */
+
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import * as spapr from '../../src/abi/spapr.ts';
+import { DYNAMIC_WINDOW_START, liobnOf } from '../../src/abi/spapr-host-bridges.ts';
 import * as format from '../../src/abi/virtio-iommu.ts';
 import * as vtd from '../../src/abi/vtd.ts';
 import { attachRequest, unmapRequest } from '../../src/guest/iommu/virtio/requests.ts';
 import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
+import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 import {
   Bench,
   CASES,
@@ -24,7 +27,6 @@ import {
   waitDescriptor,
   write64,
 } from '../fixtures/viommu-state-cases.ts';
-import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 const RAM_BYTES = 4 * MIB;
 
@@ -130,8 +132,8 @@ describe('the state of a vIOMMU', () => {
   it('spapr: TCEs beyond 2^53 are read and translated there', () => {
     const source = spaprBench(ram());
     const target = move(source, (CASES.spapr as (typeof CASES)[string]).make as never);
-    const liobn = BigInt(spapr.liobnOf(0, 1));
-    const start = spapr.DYNAMIC_WINDOW_START;
+    const liobn = BigInt(liobnOf(0, 1));
+    const start = DYNAMIC_WINDOW_START;
     const read = target.iommu.hypercall(spapr.H_GET_TCE, [liobn, BigInt(start)]);
     expect(read).to.deep.equal({ ret: spapr.H_SUCCESS, out: [0x110003n] });
     expect(target.translate(FIRST, start + 4096, true)).to.include({ ok: true, gpa: 0x111000 });
@@ -164,7 +166,7 @@ describe('the state of a vIOMMU', () => {
   it('spapr is not saved while a hypercall is under way', async () => {
     const bench = spaprBench(ram());
     bench.notifier(FIRST).hold();
-    const call = bench.iommu.hypercall(spapr.H_PUT_TCE, [BigInt(spapr.liobnOf(0, 0)), 0n, 0n]);
+    const call = bench.iommu.hypercall(spapr.H_PUT_TCE, [BigInt(liobnOf(0, 0)), 0n, 0n]);
     expect(() => bench.iommu.save()).to.throw('spapr: a hypercall is under way');
     bench.notifier(FIRST).release();
     await call;

@@ -36,7 +36,7 @@ export class RecordedMemory implements Backing {
 
   /** vaddr of `offset` in the memfd. @throws VfioError EFAULT for an offset that no memfd has */
   memfdVaddr(offset: bigint): number {
-    if (offset >= ROM_VADDR) throw new VfioError('EFAULT', `no memfd reaches 0x${offset.toString(16)}`);
+    if (offset >= ROM_VADDR) throw new VfioError('EFAULT', `no memfd reaches ${hex(offset)}`);
     return Number(offset);
   }
 

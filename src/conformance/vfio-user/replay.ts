@@ -2,9 +2,10 @@
  * Replays a capture: a recorded guest's DMA_MAPs and DMA_UNMAPs through a real container and its pin table, each
  * compared with what was recorded.
  */
-import BTreeModule from 'sorted-btree';
+
 import { nowUs } from '#host';
 import { hex, type Iova, PAGE_SIZE } from '../../memory/address.ts';
+import { BTree } from '../../memory/btree.ts';
 import { TABLE_IOVA_LIMIT } from '../../pin-table/layout.ts';
 import { framePerm, framePfn, PinTableError, PinTableReader } from '../../pin-table/reader.ts';
 import { PinTableWriter } from '../../pin-table/writer.ts';
@@ -22,9 +23,6 @@ import {
 } from './capture.ts';
 import { ExclusiveCheck, type Side, type SidedMap, sideShown } from './identity-check.ts';
 import { RecordedMemory } from './recorded-memory.ts';
-
-// The package is CommonJS: under Node its class is the default export's `default`.
-const BTree = BTreeModule.default;
 
 /** Nodes of a replay's pin table: as many 2 MiB areas mapped as 4 KiB pages, 32 GiB. Untouched ones cost nothing. */
 export const REPLAY_TABLE_NODES = 16384;
@@ -96,8 +94,7 @@ export async function replayCapture(file: string): Promise<ReplayResult> {
 export function clampRange(iova: bigint, size: bigint): { iova: Iova; size: number } | undefined {
   const limit = BigInt(TABLE_IOVA_LIMIT);
   const end = iova + size;
-  if (end > 2n ** 64n)
-    throw new VfioError('EOVERFLOW', `unmap of 0x${iova.toString(16)} +0x${size.toString(16)} wraps`);
+  if (end > 2n ** 64n) throw new VfioError('EOVERFLOW', `unmap of ${hex(iova)} +${hex(size)} wraps`);
   if (iova >= limit) return undefined;
   return { iova: Number(iova) as Iova, size: Number((end < limit ? end : limit) - iova) };
 }
@@ -194,7 +191,7 @@ class Replay {
     const [mine, theirs] = side === 'gpa' ? ['GPA', 'IOVA'] : ['IOVA', 'GPA'];
     this.#problem(
       line,
-      `R2 broken: ${mine} map 0x${iova.toString(16)} +0x${size.toString(16)} while ${others} ${theirs} maps are live`,
+      `R2 broken: ${mine} map ${hex(iova)} +${hex(size)} while ${others} ${theirs} maps are live`,
     );
   }
 

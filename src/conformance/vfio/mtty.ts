@@ -3,6 +3,7 @@
  */
 
 import { MTTY_PORT_BYTES, mttyIdentity } from '../../abi/mtty.ts';
+import { hex } from '../../memory/address.ts';
 import { Uart } from '../../models/mtty/uart.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { VfioError } from '../../vfio/errors.ts';
@@ -83,7 +84,7 @@ export class Mtty extends SampleDevice {
       refuse(`SET_IRQS index ${index} start ${start} count ${count} of ${this.#irqs}`);
     const data = flags & api.DATA_MASK;
     if (data !== api.DATA_NONE && data !== api.DATA_BOOL && data !== api.DATA_EVENTFD)
-      refuse(`SET_IRQS data 0x${data.toString(16)}`);
+      refuse(`SET_IRQS data ${hex(data)}`);
     const given = { [api.DATA_NONE]: count, [api.DATA_BOOL]: set.bool, [api.DATA_EVENTFD]: set.eventfd }[
       data
     ];

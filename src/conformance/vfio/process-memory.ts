@@ -1,7 +1,7 @@
 /**
  * The memory of the recorder's process: a few buffers with a tag at the start of each page, and nothing between.
  */
-import { PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../../memory/address.ts';
+import { hex, PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../../memory/address.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import type { PageFrame, UserMemory } from '../../vfio/uapi/user-memory.ts';
 
@@ -42,8 +42,8 @@ export function pageName({ bytes }: PageFrame): string {
   const tag = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
   const number = Number((tag >> TAG_BUFFER_SHIFT) & BITS_12);
   const buffer = Object.entries(BUFFERS).find(([, candidate]) => candidate.tag === number);
-  if (tag >> TAG_MARK_SHIFT !== TAG_MARK || !buffer) return `data:0x${tag.toString(16)}`;
-  return `${buffer[0]}+0x${((tag & BITS_40) * BigInt(PAGE_SIZE)).toString(16)}`;
+  if (tag >> TAG_MARK_SHIFT !== TAG_MARK || !buffer) return `data:${hex(tag)}`;
+  return `${buffer[0]}+${hex((tag & BITS_40) * BigInt(PAGE_SIZE))}`;
 }
 
 interface Page {
@@ -81,7 +81,7 @@ export class ProcessMemory implements UserMemory {
 
   pin(vpage: number, write: boolean): PageFrame {
     const page = this.#page(vpage, write ? PERM_RW : PERM_READ);
-    if (!page) throw new VfioError('EFAULT', `virtual page 0x${vpage.toString(16)} cannot be pinned`);
+    if (!page) throw new VfioError('EFAULT', `virtual page ${hex(vpage)} cannot be pinned`);
     return page.frame;
   }
 

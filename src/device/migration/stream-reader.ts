@@ -2,7 +2,9 @@
  * A device's migration stream, as it is taken up by a device that has just been made. It may come in any pieces, and from
  * anybody: what cannot be is refused, and no more is held than one record.
  */
+
 import protobuf from 'protobufjs/minimal.js';
+import { hex, hexDigits } from '../../memory/address.ts';
 import {
   type DeviceMemoryPages,
   type DeviceStateHeader,
@@ -151,7 +153,7 @@ export class DeviceStreamReader {
       if (this.#seen.has(place)) throw new StateError(`device state: register ${place} comes twice`);
       if (value >> BigInt(8 * spec.size) !== 0n)
         throw new StateError(
-          `device state: register ${place} is 0x${value.toString(16)}; accepted: ${spec.size} bytes`,
+          `device state: register ${place} is ${hex(value)}; accepted: ${spec.size} bytes`,
         );
       if (name === 'config' && spec.offset < HEADER_END)
         checkHardWired(spec, value, found.file.get(register));
@@ -181,7 +183,7 @@ export class DeviceStreamReader {
 function checkHardWired({ name, rw = 0n, w1c = 0n }: RegisterSpec, value: bigint, own: bigint): void {
   if (((value ^ own) & ~(rw | w1c)) !== 0n)
     throw new StateError(
-      `device state: register config.${name} is 0x${value.toString(16)}, in bits that cannot be written; here 0x${own.toString(16)}`,
+      `device state: register config.${name} is ${hex(value)}, in bits that cannot be written; here ${hex(own)}`,
     );
 }
 
@@ -197,8 +199,8 @@ function decodeRecord(bytes: Uint8Array): DeviceStateRecord {
 }
 
 const idText = ([vendor, device, subvendor, sub]: readonly number[]): string => {
-  const hex = (id = 0) => id.toString(16).padStart(4, '0');
-  return `${hex(vendor)}:${hex(device)} (${hex(subvendor)}:${hex(sub)})`;
+  const hex4 = (id = 0) => hexDigits(id, 4);
+  return `${hex4(vendor)}:${hex4(device)} (${hex4(subvendor)}:${hex4(sub)})`;
 };
 
 const cut = (text: string): string => text.slice(0, 60);

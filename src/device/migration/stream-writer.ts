@@ -4,7 +4,9 @@
  *
  * Registers travel by name: a table that has grown since can still be read.
  */
+
 import protobuf from 'protobufjs/minimal.js';
+import { hexDigits } from '../../memory/address.ts';
 import { type DeviceStateRecord, type RegisterValue, writeDeviceStateRecord } from '../../proto/schema.ts';
 import { encodeState, StateError } from '../../proto/state-codec.ts';
 import { RegisterFile } from '../../registers/register-file.ts';
@@ -49,7 +51,7 @@ export function memoriesOf({ memories = [], bars }: DeviceModel): ReadonlyMap<st
 
 /** `1234:11e8`: what a model's state is the state of. */
 export function modelKind({ config }: DeviceModel): string {
-  const hex = (name: 'VendorId' | 'DeviceId') => config.registers.get32(name).toString(16).padStart(4, '0');
+  const hex = (name: 'VendorId' | 'DeviceId') => hexDigits(config.registers.get32(name), 4);
   return `${hex('VendorId')}:${hex('DeviceId')}`;
 }
 

@@ -2,8 +2,10 @@
  * A device in words and tables: identity, BARs as register tables, vectors, and a function that makes it work. What a
  * user's model file exports by default.
  */
+
 import type { Iova } from '../../memory/address.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
+import { isObject } from '../../platform/is-object.ts';
 import { RegisterFile, type RegisterSpec } from '../../registers/register-file.ts';
 import { BAR_INDICES, type BarIndex, type BarRegion } from '../bar-region.ts';
 import { DeviceDefinitionError } from '../errors.ts';
@@ -69,9 +71,6 @@ export interface DeviceDefinition {
 
 /** Types a model file's default export. Checked when the device is built. */
 export const defineDevice = (definition: DeviceDefinition): DeviceDefinition => definition;
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null;
 
 /** The factory of what a model file exports by default. @throws DeviceDefinitionError */
 export function factoryOf(exported: unknown): ModelFactory {

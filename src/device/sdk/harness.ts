@@ -10,6 +10,7 @@ import {
   hex,
   type Iova,
   isAligned,
+  offsetBy,
   PAGE_2M,
   PAGE_SIZE,
   PERM_RW,
@@ -190,7 +191,7 @@ export class DeviceHarness {
     this.ram.extents(gpa as Gpa, size);
     if (!isAligned(gpa, PAGE_SIZE)) throw new RangeError(`GPA ${hex(gpa)}; accepted: multiples of 4096`);
     for (let at = 0; at < size; at += PAGE_SIZE)
-      this.#table.map((iova + at) as Iova, this.ram.hpaOf(gpa + at) as Hpa, PAGE_SIZE, perm);
+      this.#table.map(offsetBy(iova as Iova, at), this.ram.hpaOf(gpa + at) as Hpa, PAGE_SIZE, perm);
   }
 
   /**

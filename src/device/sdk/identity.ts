@@ -1,7 +1,9 @@
 /**
  * Who a defined device says it is, and what it may say.
  */
+import { hex } from '../../memory/address.ts';
 import { CONFIG_SPACE_BYTES, type PciIdentity } from '../../pci/config-space.ts';
+import { isObject } from '../../platform/is-object.ts';
 
 /** What it takes a model with a ConfigSpace of its own to stand behind. */
 const MODELS_OWN = ['msix', 'express', 'wideBars'] as const;
@@ -25,14 +27,11 @@ const OPTIONAL = { command: 0xffff, status: 0xffff, interruptPin: 4 } as const;
 /** First byte behind the header: where capabilities and registers of a device's own begin. */
 const HEADER_END = 0x40;
 
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null;
-
 /** Throws what `error` makes of a text, for an identity that cannot be. */
 export function checkIdentity(identity: DeviceIdentity, error: (text: string) => Error): void {
   const within = (what: string, value: unknown, max: number, min = 0) => {
     if (!(Number.isInteger(value) && (value as number) >= min && (value as number) <= max))
-      throw error(`${what} is ${String(value)}; accepted: ${hex(min)} to ${hex(max)}`);
+      throw error(`${what} is ${String(value)}; accepted: ${min === 0 ? 0 : hex(min)} to ${hex(max)}`);
   };
   const list = (what: string, value: unknown, accepted: string): readonly unknown[] => {
     if (value === undefined) return [];
@@ -71,5 +70,3 @@ export function checkIdentity(identity: DeviceIdentity, error: (text: string) =>
     placed(`${what}.registers`, registers);
   }
 }
-
-const hex = (value: number): string => (value === 0 ? '0' : `0x${value.toString(16)}`);

@@ -2,7 +2,7 @@
  * The guest kernel's DMA API for one device: pages in, bus addresses out, whatever the device is behind.
  */
 import { nowUs } from '#host';
-import { type Gpa, type Iova, PAGE_SIZE, PERM_RW } from '../../memory/address.ts';
+import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../../memory/address.ts';
 import type { Latencies } from '../../report/histograms.ts';
 import { InFlight } from '../in-flight.ts';
 import type { DmaDomain } from './guest-iommu.ts';
@@ -53,7 +53,7 @@ export class DmaApi {
 
   async #map(pages: readonly Gpa[]): Promise<DmaBuffer> {
     const domain = this.#domain;
-    if (!domain) return { pages, iovas: pages.map((page) => page as number as Iova), domain };
+    if (!domain) return { pages, iovas: pages.map(toIova), domain };
     const since = nowUs();
     const base = this.#iovas.allocate(pages.length);
     const iovas = pages.map((_, i) => (base + i * PAGE_SIZE) as Iova);

@@ -1,12 +1,5 @@
-import {
-  BTree,
-  checkRoom,
-  DMA_ENTRY_LIMIT,
-  endOf,
-  type Span,
-  type Straddling,
-  takenBy,
-} from '../mapping-rules.ts';
+import { BTree } from '../../memory/btree.ts';
+import { checkRoom, DMA_ENTRY_LIMIT, endOf, type Span, type Straddling, takenBy } from '../mapping-rules.ts';
 
 /**
  * Mappings of the /dev/vfio calls' container, in a B-tree.

@@ -2,11 +2,11 @@
  * What a mediated device's driver does with the memory behind its container: vfio_pin_pages, vfio_unpin_pages and
  * vfio_dma_rw, as Linux answers them.
  */
-import { PAGE_SIZE } from '../../memory/address.ts';
+import { hex, PAGE_SIZE } from '../../memory/address.ts';
 import { VfioError } from '../errors.ts';
 import { mayRead, mayWrite, type Type1, type Type1Device, type Type1Mapping, unlock } from './type1.ts';
 import type { PageFrame, UserMemory } from './user-memory.ts';
-import { hex64, offsetOf, PAGES_64, PIN_PAGES_MAX, pageOf, wraps } from './vfio-uapi.ts';
+import { offsetOf, PAGES_64, PIN_PAGES_MAX, pageOf, wraps } from './vfio-uapi.ts';
 
 /**
  * Pins `count` pages from `iova` on, all or none. A page that is pinned already gives the page that is held, also if
@@ -28,7 +28,7 @@ export function pinPages(
     throw new VfioError('E2BIG', `pin of ${count} pages; ${PIN_PAGES_MAX} at most`);
   if (!iommu.v2) throw new VfioError('EACCES', 'only type1 v2 pins');
   if (wraps(iova, BigInt(count * PAGE_SIZE)))
-    throw new VfioError('EOVERFLOW', `pin of ${count} pages at ${hex64(iova)} wraps`);
+    throw new VfioError('EOVERFLOW', `pin of ${count} pages at ${hex(iova)} wraps`);
   if (!iommu.canAsk) throw new VfioError('EINVAL', 'no device of the container can be asked to unpin');
   const frames: PageFrame[] = [];
   try {
@@ -65,14 +65,14 @@ function pinPage(iommu: Type1, device: Type1Device, page: number, offset: number
  */
 export function unpinPages(iommu: Type1, device: Type1Device, iova: bigint, count: number): void {
   if (!device.dmaUnmap || count <= 0 || count > PIN_PAGES_MAX || !iommu.v2 || wrapsPages(iova, count)) {
-    iommu.violation('unpin-refused', `${device.name}: unpin of ${count} pages at ${hex64(iova)}`);
+    iommu.violation('unpin-refused', `${device.name}: unpin of ${count} pages at ${hex(iova)}`);
     return;
   }
   for (let done = 0; done < count; done++)
     if (!unpinPage(iommu, device, pageOf(iova) + done, offsetOf(iova))) {
       iommu.violation(
         'unpin-unmapped',
-        `${device.name}: unpin of ${count} pages at ${hex64(iova)}; page ${done} is not mapped`,
+        `${device.name}: unpin of ${count} pages at ${hex(iova)}; page ${done} is not mapped`,
       );
       return;
     }
@@ -108,11 +108,11 @@ export function dmaRw(
 ): void {
   if (data.length === 0) throw new VfioError('EINVAL', 'dma_rw of 0 bytes');
   if (wraps(iova, BigInt(data.length)))
-    throw new VfioError('EOVERFLOW', `dma_rw of ${data.length} bytes at ${hex64(iova)} wraps`);
+    throw new VfioError('EOVERFLOW', `dma_rw of ${data.length} bytes at ${hex(iova)} wraps`);
   let [page, offset] = [pageOf(iova), offsetOf(iova)];
   for (let at = 0; at < data.length; ) {
     const mapping = page < PAGES_64 ? iommu.mappings.at(page) : undefined;
-    if (!mapping) throw new VfioError('EINVAL', `nothing is mapped at ${hex64(iova + BigInt(at))}`);
+    if (!mapping) throw new VfioError('EINVAL', `nothing is mapped at ${hex(iova + BigInt(at))}`);
     const room = (mapping.iova + mapping.size - page) * PAGE_SIZE - offset;
     const piece = data.subarray(at, at + Math.min(room, data.length - at));
     copyPiece(mapping, page, offset, piece, write, caller);

@@ -5,7 +5,7 @@
  * `container.ts` is its shared-memory counterpart for devices that run in threads. Errors are looked for in the
  * kernel's order, because a call that is wrong in two ways has one errno.
  */
-import { PERM_READ, PERM_WRITE } from '../../memory/address.ts';
+import { hex, PERM_READ, PERM_WRITE } from '../../memory/address.ts';
 import { VfioError } from '../errors.ts';
 import { DMA_ENTRY_LIMIT } from '../mapping-rules.ts';
 import { checkBitmap, checkLoggable, DirtyLog, type UserBitmap } from './dirty-log.ts';
@@ -13,7 +13,7 @@ import { Mappings } from './mapping-tree.ts';
 import { PinList } from './pin-list.ts';
 import type { UserMemory } from './user-memory.ts';
 import * as wire from './vfio-uapi.ts';
-import { addressOf, checkArgs, hex64, offsetOf, pageOf, wraps } from './vfio-uapi.ts';
+import { addressOf, checkArgs, offsetOf, pageOf, wraps } from './vfio-uapi.ts';
 
 /** How often an unmap asks again for the same mapping: the first request and ten more. */
 export const UNMAP_REQUESTS = 11;
@@ -142,18 +142,15 @@ export class Type1 {
     if ((perm !== 0) === update)
       throw new VfioError('EINVAL', 'MAP_DMA: either a permission or the VADDR flag');
     if (size === 0n || offsetOf(size | iova | vaddr) !== 0)
-      throw new VfioError(
-        'EINVAL',
-        `MAP_DMA: ${hex64(iova)} +${hex64(size)} to ${hex64(vaddr)} not in pages`,
-      );
+      throw new VfioError('EINVAL', `MAP_DMA: ${hex(iova)} +${hex(size)} to ${hex(vaddr)} not in pages`);
     if (wraps(iova, size) || wraps(vaddr, size))
-      throw new VfioError('EOVERFLOW', `MAP_DMA: ${hex64(iova)} +${hex64(size)} to ${hex64(vaddr)} wraps`);
+      throw new VfioError('EOVERFLOW', `MAP_DMA: ${hex(iova)} +${hex(size)} to ${hex(vaddr)} wraps`);
     const span = { iova: pageOf(iova), size: pageOf(size) };
     // With a mediated device no vaddr is ever invalid, so that there is none to update.
     if (update)
       throw this.mappings.overlapping(span)
-        ? new VfioError('EINVAL', `MAP_DMA: the vaddr of ${hex64(iova)} is valid`)
-        : new VfioError('ENOENT', `MAP_DMA: nothing is mapped at ${hex64(iova)}`);
+        ? new VfioError('EINVAL', `MAP_DMA: the vaddr of ${hex(iova)} is valid`)
+        : new VfioError('ENOENT', `MAP_DMA: nothing is mapped at ${hex(iova)}`);
     this.mappings.checkFree(span);
     const pins = new PinList<Type1Device>();
     const dirty = this.#tracking ? new DirtyLog(span.size, []) : undefined;
@@ -174,12 +171,12 @@ export class Type1 {
     const log = this.#unmapBitmap(flags, size, argsz < ROOMY_ARGSZ ? undefined : bitmap);
     if ((flags & UNMAP_VADDR) !== 0)
       throw new VfioError('EBUSY', 'UNMAP_DMA: the vaddr of a mediated device cannot be taken away');
-    if (offsetOf(iova) !== 0) throw new VfioError('EINVAL', `UNMAP_DMA: ${hex64(iova)} is not a page`);
+    if (offsetOf(iova) !== 0) throw new VfioError('EINVAL', `UNMAP_DMA: ${hex(iova)} is not a page`);
     if (all && (iova !== 0n || size !== 0n))
-      throw new VfioError('EINVAL', `UNMAP_DMA: all, and ${hex64(iova)} +${hex64(size)}`);
+      throw new VfioError('EINVAL', `UNMAP_DMA: all, and ${hex(iova)} +${hex(size)}`);
     if (!all) checkPages('UNMAP_DMA', size);
     if (!all && wraps(iova, size))
-      throw new VfioError('EOVERFLOW', `UNMAP_DMA: ${hex64(iova)} +${hex64(size)} wraps`);
+      throw new VfioError('EOVERFLOW', `UNMAP_DMA: ${hex(iova)} +${hex(size)} wraps`);
     if (log && (!this.#tracking || log.pgsize !== addressOf(1)))
       throw new VfioError(
         'EINVAL',
@@ -229,10 +226,10 @@ export class Type1 {
     if (!range) throw new VfioError('EINVAL', 'DIRTY_PAGES: argsz has no room for the range');
     const { iova, size, bitmap } = range;
     if (size > 0n && wraps(iova, size))
-      throw new VfioError('EOVERFLOW', `dirty bitmap of ${hex64(iova)} +${hex64(size)} wraps`);
+      throw new VfioError('EOVERFLOW', `dirty bitmap of ${hex(iova)} +${hex(size)} wraps`);
     checkBitmap(bitmap, size);
     if (bitmap.pgsize !== addressOf(1) || offsetOf(iova) !== 0)
-      throw new VfioError('EINVAL', `dirty bitmap of ${hex64(iova)} in pages of ${bitmap.pgsize} bytes`);
+      throw new VfioError('EINVAL', `dirty bitmap of ${hex(iova)} in pages of ${bitmap.pgsize} bytes`);
     checkPages('dirty bitmap', size);
     if (!this.#tracking) throw new VfioError('EINVAL', 'dirty pages are not tracked');
     const span = { iova: pageOf(iova), size: pageOf(size) };
@@ -314,8 +311,7 @@ const DIRTY_ACTIONS: ReadonlyMap<number, DirtyAction> = new Map<number, DirtyAct
 
 function checkPages(what: string, size: bigint): void {
   if (size === 0n || offsetOf(size) !== 0)
-    throw new VfioError('EINVAL', `${what}: size ${hex64(size)} is not a number of pages`);
+    throw new VfioError('EINVAL', `${what}: size ${hex(size)} is not a number of pages`);
 }
 
-const textOf = ({ iova, size }: Type1Mapping): string =>
-  `${hex64(addressOf(iova))} +${hex64(addressOf(size))}`;
+const textOf = ({ iova, size }: Type1Mapping): string => `${hex(addressOf(iova))} +${hex(addressOf(size))}`;

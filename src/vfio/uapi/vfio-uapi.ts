@@ -4,7 +4,7 @@
  * A 64-bit address is a bigint in a call's arguments only. Inside it is a page number, exact in float64 (52 bits),
  * and an offset in the page.
  */
-import { PAGE_SHIFT, PAGE_SIZE } from '../../memory/address.ts';
+import { hex, PAGE_SHIFT, PAGE_SIZE } from '../../memory/address.ts';
 import { VfioError } from '../errors.ts';
 
 export const API_VERSION = 0;
@@ -60,7 +60,6 @@ export const pageOf = (address: bigint): number => Number(address >> SHIFT);
 export const offsetOf = (address: bigint): number => Number(address & OFFSET_MASK);
 /** The address, or the size in bytes, of a number of pages. */
 export const addressOf = (page: number): bigint => BigInt(page) << SHIFT;
-export const hex64 = (value: bigint): string => `0x${value.toString(16)}`;
 
 /** True if [address, address + size) reaches beyond 2^64; `size` is not 0. */
 export const wraps = (address: bigint, size: bigint): boolean => address + size > 1n << 64n;
@@ -69,5 +68,5 @@ export const wraps = (address: bigint, size: bigint): boolean => address + size 
 export function checkArgs(what: string, argsz: number, least: number, flags: number, known: number): void {
   if (argsz < least) throw new VfioError('EINVAL', `${what}: argsz ${argsz}, at least ${least}`);
   if ((flags & ~known) !== 0)
-    throw new VfioError('EINVAL', `${what}: flags 0x${flags.toString(16)}, known 0x${known.toString(16)}`);
+    throw new VfioError('EINVAL', `${what}: flags ${hex(flags)}, known ${hex(known)}`);
 }

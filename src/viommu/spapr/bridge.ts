@@ -3,26 +3,27 @@
  */
 
 import {
+  PAGE_SHIFT_MASKS,
+  RTAS_HARDWARE_ERROR,
+  RTAS_PARAMETER_ERROR,
+  RTAS_SUCCESS,
+} from '../../abi/spapr.ts';
+import {
   DEFAULT_PAGE_SHIFT,
   DEFAULT_PAGE_SHIFTS,
   DEFAULT_WINDOW_SIZE,
   DEFAULT_WINDOW_START,
   DYNAMIC_WINDOW_START,
   liobnOf,
-  PAGE_SHIFT_MASKS,
-  RTAS_HARDWARE_ERROR,
-  RTAS_PARAMETER_ERROR,
-  RTAS_SUCCESS,
-} from '../../abi/spapr.ts';
+} from '../../abi/spapr-host-bridges.ts';
 import { hex } from '../../memory/address.ts';
+import type { DmaWindow } from '../../memory/dma-window.ts';
 import type { RamRegion } from '../../memory/guest-ram.ts';
+import { all, type Completion, whenDone } from '../../platform/completion.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { after, all, type Completion } from '../completion.ts';
-import type { DmaWindow, Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
+import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
+import type { Quirks } from '../quirks.ts';
 import { type TceBudget, TceWindow, type WindowShape } from './tce-window.ts';
-
-/** `spec`: LoPAR's answers; `qemu`: those of QEMU's pseries machine where it differs. */
-export type SpaprQuirks = 'spec' | 'qemu';
 
 /** Windows of one bridge at the same time. */
 export const WINDOW_SLOTS = 2;
@@ -60,7 +61,7 @@ export class SpaprBridge implements TranslationSource {
   readonly #pageShifts: ReadonlySet<number>;
   readonly #defaultWindow: { readonly start: number; readonly size: number };
   readonly #dynamicStart: number;
-  readonly #quirks: SpaprQuirks;
+  readonly #quirks: Quirks;
   readonly #ram: readonly RamRegion[];
   readonly #budget: TceBudget;
   readonly #devices = new Map<number, DeviceAddressSpace>();
@@ -70,7 +71,7 @@ export class SpaprBridge implements TranslationSource {
   constructor(
     index: number,
     options: BridgeOptions,
-    quirks: SpaprQuirks,
+    quirks: Quirks,
     ram: readonly RamRegion[],
     budget: TceBudget,
   ) {
@@ -247,7 +248,7 @@ export class SpaprBridge implements TranslationSource {
 
   /** Containers lose a window only when nothing is left in it. */
   #emptied(work: Completion): Completion {
-    return after(work, () => {
+    return whenDone(work, () => {
       this.#showWindows();
       return undefined;
     });

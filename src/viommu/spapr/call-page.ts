@@ -1,10 +1,10 @@
 /**
- * The call page: hypercalls through registers, for guests whose CPU does not trap. See abi/spapr.ts.
+ * The call page: hypercalls through registers, for guests whose CPU does not trap. See abi/spapr-call-page.ts.
  */
 
-import * as spapr from '../../abi/spapr.ts';
+import * as callPage from '../../abi/spapr-call-page.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
-import type { Completion } from '../completion.ts';
+import type { Completion } from '../../platform/completion.ts';
 import type { HypercallResult } from './hypercalls.ts';
 
 /** Makes a call: see SpaprIommu.hypercall. */
@@ -15,9 +15,9 @@ export type MakeCall = (
 
 /** Registers of a slot that a guest may write. */
 const WRITABLE: ReadonlySet<number> = new Set([
-  spapr.CALL_OPCODE,
-  ...Array.from({ length: spapr.CALL_ARGS }, (_, i) => spapr.CALL_ARG0 + 8 * i),
-  spapr.CALL_RECORD,
+  callPage.CALL_OPCODE,
+  ...Array.from({ length: callPage.CALL_ARGS }, (_, i) => callPage.CALL_ARG0 + 8 * i),
+  callPage.CALL_RECORD,
 ]);
 
 export class CallPage {
@@ -25,14 +25,14 @@ export class CallPage {
   ignored = 0;
   readonly #ram: GuestRam;
   readonly #call: MakeCall;
-  readonly #registers = new DataView(new ArrayBuffer(spapr.CALL_PAGE_BYTES));
+  readonly #registers = new DataView(new ArrayBuffer(callPage.CALL_PAGE_BYTES));
   readonly #busy = new Set<number>();
 
   constructor(ram: GuestRam, call: MakeCall) {
     this.#ram = ram;
     this.#call = call;
-    this.#registers.setBigUint64(spapr.CALL_PAGE_ID_REG, spapr.CALL_PAGE_ID, true);
-    this.#registers.setBigUint64(spapr.CALL_SLOTS_REG, BigInt(spapr.CALL_SLOTS), true);
+    this.#registers.setBigUint64(callPage.CALL_PAGE_ID_REG, callPage.CALL_PAGE_ID, true);
+    this.#registers.setBigUint64(callPage.CALL_SLOTS_REG, BigInt(callPage.CALL_SLOTS), true);
   }
 
   /** True while a call has not returned. */
@@ -67,10 +67,10 @@ export class CallPage {
 
   /** Writes a register; what is none, or not the guest's to write, ignores it. */
   write(offset: number, size: number, value: bigint): Completion {
-    const slot = Math.floor((offset - spapr.CALL_SLOT_BASE) / spapr.CALL_SLOT_BYTES);
-    if (!isAccess(offset, size) || slot < 0 || slot >= spapr.CALL_SLOTS) return undefined;
+    const slot = Math.floor((offset - callPage.CALL_SLOT_BASE) / callPage.CALL_SLOT_BYTES);
+    if (!isAccess(offset, size) || slot < 0 || slot >= callPage.CALL_SLOTS) return undefined;
     const base = slotBase(slot);
-    if (offset - base === spapr.CALL_DOORBELL) return this.#ring(slot, BigInt.asUintN(64, value));
+    if (offset - base === callPage.CALL_DOORBELL) return this.#ring(slot, BigInt.asUintN(64, value));
     if (!WRITABLE.has(offset - base - (offset % 8))) return undefined;
     if (size === 8) this.#registers.setBigUint64(offset, value, true);
     else this.#registers.setUint32(offset, Number(BigInt.asUintN(32, value)), true);
@@ -84,10 +84,10 @@ export class CallPage {
     }
     const base = slotBase(slot);
     const register = (at: number) => this.#registers.getBigUint64(base + at, true);
-    const args = Array.from({ length: spapr.CALL_ARGS }, (_, i) => register(spapr.CALL_ARG0 + 8 * i));
+    const args = Array.from({ length: callPage.CALL_ARGS }, (_, i) => register(callPage.CALL_ARG0 + 8 * i));
     // Captured here: what the guest writes to the slot while the call runs is for the next one.
-    const record = register(spapr.CALL_RECORD);
-    const result = this.#call(Number(register(spapr.CALL_OPCODE)), args);
+    const record = register(callPage.CALL_RECORD);
+    const result = this.#call(Number(register(callPage.CALL_OPCODE)), args);
     if (!(result instanceof Promise)) {
       this.#finish(base, record, sequence, result);
       return undefined;
@@ -99,29 +99,32 @@ export class CallPage {
   }
 
   #finish(base: number, record: bigint, sequence: bigint, { ret, out }: HypercallResult): void {
-    this.#registers.setBigUint64(base + spapr.CALL_RET, BigInt.asUintN(64, ret), true);
-    this.#registers.setBigUint64(base + spapr.CALL_OUT, out[0] ?? 0n, true);
-    this.#registers.setBigUint64(base + spapr.CALL_DONE, sequence, true);
+    this.#registers.setBigUint64(base + callPage.CALL_RET, BigInt.asUintN(64, ret), true);
+    this.#registers.setBigUint64(base + callPage.CALL_OUT, out[0] ?? 0n, true);
+    this.#registers.setBigUint64(base + callPage.CALL_DONE, sequence, true);
     const gpa = Number(record);
-    if (record === 0n || gpa % 8 !== 0 || !this.#ram.contains(gpa, spapr.CALL_RECORD_BYTES)) return;
-    const bytes = new DataView(new ArrayBuffer(spapr.CALL_RECORD_SEQUENCE));
-    bytes.setBigUint64(spapr.CALL_RECORD_RET, BigInt.asUintN(64, ret), true);
-    bytes.setBigUint64(spapr.CALL_RECORD_OUT, out[0] ?? 0n, true);
+    if (record === 0n || gpa % 8 !== 0 || !this.#ram.contains(gpa, callPage.CALL_RECORD_BYTES)) return;
+    const bytes = new DataView(new ArrayBuffer(callPage.CALL_RECORD_SEQUENCE));
+    bytes.setBigUint64(callPage.CALL_RECORD_RET, BigInt.asUintN(64, ret), true);
+    bytes.setBigUint64(callPage.CALL_RECORD_OUT, out[0] ?? 0n, true);
     this.#ram.write(gpa, new Uint8Array(bytes.buffer));
-    this.#ram.publish32(gpa + spapr.CALL_RECORD_SEQUENCE, Number(BigInt.asUintN(32, sequence)));
+    this.#ram.publish32(gpa + callPage.CALL_RECORD_SEQUENCE, Number(BigInt.asUintN(32, sequence)));
   }
 }
 
 /** Registers of a slot that hold something: a byte elsewhere is what it was made. */
-const HELD: readonly number[] = [...WRITABLE, spapr.CALL_RET, spapr.CALL_OUT, spapr.CALL_DONE];
+const HELD: readonly number[] = [...WRITABLE, callPage.CALL_RET, callPage.CALL_OUT, callPage.CALL_DONE];
 
 function isHeld(offset: number): boolean {
-  const slot = Math.floor((offset - spapr.CALL_SLOT_BASE) / spapr.CALL_SLOT_BYTES);
+  const slot = Math.floor((offset - callPage.CALL_SLOT_BASE) / callPage.CALL_SLOT_BYTES);
   const at = offset - slotBase(slot);
-  return slot >= 0 && slot < spapr.CALL_SLOTS && HELD.includes(at - (at % 8));
+  return slot >= 0 && slot < callPage.CALL_SLOTS && HELD.includes(at - (at % 8));
 }
 
-const slotBase = (slot: number): number => spapr.CALL_SLOT_BASE + slot * spapr.CALL_SLOT_BYTES;
+const slotBase = (slot: number): number => callPage.CALL_SLOT_BASE + slot * callPage.CALL_SLOT_BYTES;
 
 const isAccess = (offset: number, size: number): boolean =>
-  (size === 4 || size === 8) && offset >= 0 && offset % size === 0 && offset + size <= spapr.CALL_PAGE_BYTES;
+  (size === 4 || size === 8) &&
+  offset >= 0 &&
+  offset % size === 0 &&
+  offset + size <= callPage.CALL_PAGE_BYTES;

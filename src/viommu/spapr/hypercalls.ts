@@ -19,8 +19,8 @@ import {
   TCE_LIST_BYTES,
 } from '../../abi/spapr.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
-import type { Completion } from '../completion.ts';
-import type { SpaprQuirks } from './bridge.ts';
+import type { Completion } from '../../platform/completion.ts';
+import type { Quirks } from '../quirks.ts';
 import { decodeTce, type TceWindow } from './tce-window.ts';
 
 /** What a hypercall leaves in the registers: r3, and r4 on. `out` is empty where the call leaves them as they were. */
@@ -37,7 +37,7 @@ export interface HypercallOutcome extends HypercallResult {
 /** What the handlers need of the unit. */
 export interface HypercallContext {
   readonly ram: GuestRam;
-  readonly quirks: SpaprQuirks;
+  readonly quirks: Quirks;
   /** The window of a LIOBN as the guest gave it, all 64 bits. */
   windowOf(liobn: bigint): TceWindow | undefined;
   /** Tells the devices behind a window that `count` TCEs from `first` on have changed. */

@@ -6,13 +6,16 @@
  */
 
 import * as spapr from '../../abi/spapr.ts';
-import type { Gpa, Iova } from '../../memory/address.ts';
+import * as callPage from '../../abi/spapr-call-page.ts';
+import { DEFAULT_PAGE_SHIFT } from '../../abi/spapr-host-bridges.ts';
+import { type Iova, offsetBy } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { Completion } from '../../platform/completion.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
 import { CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
-import type { Completion } from '../completion.ts';
+import type { Quirks } from '../quirks.ts';
 import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
-import { type BridgeOptions, SpaprBridge, type SpaprQuirks } from './bridge.ts';
+import { type BridgeOptions, SpaprBridge } from './bridge.ts';
 import { CallPage } from './call-page.ts';
 import { HYPERCALLS, type HypercallArgs, type HypercallContext, type HypercallResult } from './hypercalls.ts';
 import { RTAS_CALLS, type RtasResult, runRtas } from './rtas.ts';
@@ -44,7 +47,7 @@ export interface SpaprIommuOptions {
   /** LIOBNs of VIO devices' windows; their DMA is not modelled. */
   readonly vioLiobns?: readonly number[];
   /** Default `spec`: LoPAR's answers. */
-  readonly quirks?: SpaprQuirks;
+  readonly quirks?: Quirks;
   /** TCEs other than 0 that the unit holds at most. Default LIVE_TCE_LIMIT. */
   readonly liveTceLimit?: number;
   /** Called for every refused access. */
@@ -66,7 +69,7 @@ export interface RtasReturn extends RtasResult {
 export class SpaprIommu implements VIommu {
   readonly name = 'spapr';
   readonly windowed = true;
-  readonly registerBytes = spapr.CALL_PAGE_BYTES;
+  readonly registerBytes = callPage.CALL_PAGE_BYTES;
   readonly counters: SpaprCounters = { faults: 0, hypercalls: 0, busy: 0 };
   readonly bridges: readonly SpaprBridge[];
   readonly #ram: GuestRam;
@@ -198,7 +201,7 @@ export class SpaprIommu implements VIommu {
       return this.#fault(requesterId, iova, write, SPAPR_FAULT.PERMISSION);
     const leaf = bridge.leafAt(iova);
     if (!leaf) return this.#fault(requesterId, iova, write, SPAPR_FAULT.TARGET_NOT_RAM);
-    return { ok: true, gpa: (leaf.gpa + (iova - leaf.iova)) as Gpa, perm };
+    return { ok: true, gpa: offsetBy(leaf.gpa, iova - leaf.iova), perm };
   }
 
   #fault(requesterId: number, iova: Iova, write: boolean, reason: number): TranslateResult {
@@ -284,7 +287,7 @@ const vioWindow = (liobn: number, budget: TceBudget): TceWindow =>
     {
       liobn,
       start: 0,
-      pageShift: spapr.DEFAULT_PAGE_SHIFT,
+      pageShift: DEFAULT_PAGE_SHIFT,
       entries: VIO_WINDOW_ENTRIES,
       isDefault: true,
     },

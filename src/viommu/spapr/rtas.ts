@@ -2,9 +2,8 @@
  * The RTAS calls of the DMA window option: LoPAR "Run-Time Abstraction Services", ibm,query-pe-dma-window,
  * ibm,create-pe-dma-window, ibm,remove-pe-dma-window, ibm,reset-pe-dma-window.
  */
+
 import {
-  BUID_HI,
-  BUID_LO,
   CREATE_PE_DMA_WINDOW,
   QUERY_PE_DMA_WINDOW,
   REMOVE_PE_DMA_WINDOW,
@@ -12,7 +11,8 @@ import {
   RTAS_PARAMETER_ERROR,
   RTAS_SUCCESS,
 } from '../../abi/spapr.ts';
-import type { Completion } from '../completion.ts';
+import { BUID_HI, BUID_LO } from '../../abi/spapr-host-bridges.ts';
+import type { Completion } from '../../platform/completion.ts';
 import { type SpaprBridge, WINDOW_ENTRY_LIMIT, WINDOW_SLOTS } from './bridge.ts';
 
 /** An RTAS call's answer: its status (signed) and the results that it wrote, from the second on. */

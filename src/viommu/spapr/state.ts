@@ -143,7 +143,7 @@ function readTces(state: StateReader, name: string, window: TceWindow, parts: Sp
     for (let index = first; index < end; index++, at += TCE_BYTES) {
       const tce = view.getBigUint64(at, true);
       if (tce === 0n || !acceptable(context, tce, window))
-        throw refuse(`have 0x${tce.toString(16)} at ${index}; accepted: TCEs other than 0 of guest RAM`);
+        throw refuse(`have ${hex(tce)} at ${index}; accepted: TCEs other than 0 of guest RAM`);
       window.set(index, tce);
     }
   }

@@ -2,14 +2,12 @@
  * One DMA window: a range of bus addresses with one TCE per IOMMU page. The table belongs to the hypervisor, not to
  * guest RAM; it is sparse, so that a window of 2^31 entries costs what its entries other than 0 cost.
  */
-import BTreeModule from 'sorted-btree';
+
 import { TCE_PERM } from '../../abi/spapr.ts';
 import type { Gpa, Iova } from '../../memory/address.ts';
+import { BTree } from '../../memory/btree.ts';
 import type { RamRegion } from '../../memory/guest-ram.ts';
 import type { Translation } from '../notifier.ts';
-
-// The package is CommonJS: under Node its class is the default export's `default`.
-const BTree = BTreeModule.default;
 
 /** TCEs other than 0 that all windows of a unit hold at most: four full default windows. */
 export const LIVE_TCE_LIMIT = 2 ** 20;

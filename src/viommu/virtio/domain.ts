@@ -4,13 +4,11 @@
  * Addresses are 64 bits wide here, ends inclusive, so that a mapping can reach the last byte. What devices are shown
  * ends at IOVA_LIMIT.
  */
-import BTreeModule from 'sorted-btree';
+
 import { type Gpa, type Iova, PERM_RW } from '../../memory/address.ts';
+import { BTree } from '../../memory/btree.ts';
 import { IOVA_LIMIT } from '../address-space.ts';
 import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
-
-// The package is CommonJS: under Node its class is the default export's `default`.
-const BTree = BTreeModule.default;
 
 /** Mappings of all domains of one virtio-iommu; a MAP beyond is NOMEM. */
 export const MAPPING_LIMIT = 2 ** 18;

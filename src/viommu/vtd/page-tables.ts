@@ -6,8 +6,7 @@
  */
 
 import * as vtd from '../../abi/vtd.ts';
-import type { Gpa, Iova } from '../../memory/address.ts';
-import { PERM_RW } from '../../memory/address.ts';
+import { type Gpa, type Iova, offsetBy, PERM_RW } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
 import { tablePointer } from './legacy-context.ts';
@@ -181,6 +180,6 @@ function clipped(iova: Iova, gpa: Gpa, size: number, perm: number, visit: Transl
   if (iova < vtd.INTERRUPT_RANGE_START) visit(iova, gpa, vtd.INTERRUPT_RANGE_START - iova, perm);
   if (end > vtd.INTERRUPT_RANGE_END) {
     const skipped = vtd.INTERRUPT_RANGE_END - iova;
-    visit(vtd.INTERRUPT_RANGE_END as Iova, (gpa + skipped) as Gpa, size - skipped, perm);
+    visit(vtd.INTERRUPT_RANGE_END as Iova, offsetBy(gpa, skipped), size - skipped, perm);
   }
 }

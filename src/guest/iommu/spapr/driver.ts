@@ -4,14 +4,28 @@
  */
 
 import * as spapr from '../../../abi/spapr.ts';
+import * as callPage from '../../../abi/spapr-call-page.ts';
+import {
+  BUID_HI,
+  BUID_LO,
+  DEFAULT_PAGE_SHIFT,
+  DEFAULT_WINDOW_SIZE,
+  DEFAULT_WINDOW_START,
+  liobnOf,
+} from '../../../abi/spapr-host-bridges.ts';
 import { hex, PERM_RW } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
-import { type DmaWindow, HypercallError, SpaprDmaWindow, type SpaprDmaWindowState } from './dma-window.ts';
+import {
+  type DmaWindowProperties,
+  HypercallError,
+  SpaprDmaWindow,
+  type SpaprDmaWindowState,
+} from './dma-window.ts';
 import { SpaprCalls, type SpaprCallsState } from './hypercalls.ts';
 
-export { type DmaWindow, HypercallError, SpaprDmaWindow, WindowRangeError } from './dma-window.ts';
+export { type DmaWindowProperties, HypercallError, SpaprDmaWindow, WindowRangeError } from './dma-window.ts';
 export { HypercallTimeout } from './hypercalls.ts';
 
 /** How long a hypercall may take. */
@@ -27,7 +41,7 @@ export interface SpaprDriverOptions {
   /** Which PCI host bridge: the last digits of its BUID. Default 0. */
   readonly bridge?: number;
   /** The bridge's `ibm,dma-window`. Default: QEMU's, 1 GiB at 0. */
-  readonly defaultWindow?: DmaWindow;
+  readonly defaultWindow?: DmaWindowProperties;
 }
 
 /** What ibm,query-pe-dma-window answers. */
@@ -76,10 +90,10 @@ export class SpaprDriver {
       return;
     }
     const window = options.defaultWindow ?? {
-      liobn: spapr.liobnOf(this.#bridge, 0),
-      start: spapr.DEFAULT_WINDOW_START,
-      size: spapr.DEFAULT_WINDOW_SIZE,
-      pageShift: spapr.DEFAULT_PAGE_SHIFT,
+      liobn: liobnOf(this.#bridge, 0),
+      start: DEFAULT_WINDOW_START,
+      size: DEFAULT_WINDOW_SIZE,
+      pageShift: DEFAULT_PAGE_SHIFT,
     };
     this.defaultDomain = new SpaprDmaWindow(window, calls);
   }
@@ -106,7 +120,7 @@ export class SpaprDriver {
     bridges: readonly Omit<SpaprDriverOptions, 'timeoutMs'>[],
     timeoutMs: number = DEFAULT_TIMEOUT_MS,
   ): Promise<SpaprDriver[]> {
-    if ((await port.read(spapr.CALL_PAGE_ID_REG, 8)) !== spapr.CALL_PAGE_ID)
+    if ((await port.read(callPage.CALL_PAGE_ID_REG, 8)) !== callPage.CALL_PAGE_ID)
       throw new SpaprDriverError('there is no sPAPR hypervisor behind these registers');
     const calls = new SpaprCalls(port, ram, pages, timeoutMs);
     const drivers = bridges.map((options) => new SpaprDriver(calls, ram, options));
@@ -233,7 +247,7 @@ export class SpaprDriver {
 
   /** Configuration address (not looked at) and BUID. */
   get #unit(): number[] {
-    return [0, spapr.BUID_HI, spapr.BUID_LO + this.#bridge];
+    return [0, BUID_HI, BUID_LO + this.#bridge];
   }
 
   /** Makes an RTAS call; resolves to its results without the status. */

@@ -1,9 +1,12 @@
 /**
- * Hypercalls from a guest, through the call page (see abi/spapr.ts): each flow of the guest owns a slot while
+ * Hypercalls from a guest, through the call page (see abi/spapr-call-page.ts): each flow of the guest owns a slot while
  * its call runs, and waits on a word in guest RAM.
  */
+
 import { nowUs, yieldTurn } from '#host';
 import * as spapr from '../../../abi/spapr.ts';
+import * as callPage from '../../../abi/spapr-call-page.ts';
+import { hex } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import { InFlight, InFlightError } from '../../in-flight.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
@@ -15,7 +18,7 @@ const RECORD_STEP = 32;
 /** Thrown when a call has not returned in time. Its slot is given up: the hypervisor may still write to it. */
 export class HypercallTimeout extends Error {
   constructor(opcode: number, timeoutMs: number) {
-    super(`hypercall 0x${opcode.toString(16)} has not returned within ${timeoutMs} ms`);
+    super(`hypercall ${hex(opcode)} has not returned within ${timeoutMs} ms`);
     this.name = 'HypercallTimeout';
   }
 }
@@ -23,7 +26,7 @@ export class HypercallTimeout extends Error {
 /** Thrown when every slot was given up. */
 export class NoCallSlot extends Error {
   constructor() {
-    super(`none of ${spapr.CALL_SLOTS} hypercall slots has returned from its last call`);
+    super(`none of ${callPage.CALL_SLOTS} hypercall slots has returned from its last call`);
     this.name = 'NoCallSlot';
   }
 }
@@ -84,7 +87,7 @@ export class SpaprCalls {
 
   /** @throws InFlightError while a call is under way, or one has not returned in time */
   save(): SpaprCallsState {
-    const busy = spapr.CALL_SLOTS - this.#free.length;
+    const busy = callPage.CALL_SLOTS - this.#free.length;
     if (busy > 0) throw new InFlightError('the call page', [`${busy} hypercalls`]);
     return { timeoutMs: this.#timeoutMs, slots: this.#free.map((slot) => ({ ...slot })) };
   }
@@ -114,7 +117,7 @@ export class SpaprCalls {
 
   /** Calls beyond the number of slots wait for one, in order of arrival. */
   async #withSlot<Result>(work: (slot: Slot) => Promise<Result>): Promise<Result> {
-    if (this.#lostSlots === spapr.CALL_SLOTS) throw new NoCallSlot();
+    if (this.#lostSlots === callPage.CALL_SLOTS) throw new NoCallSlot();
     const slot =
       this.#free.pop() ??
       (await new Promise<Slot>((resolve, reject) => this.#waiting.push({ resolve, reject })));
@@ -132,7 +135,7 @@ export class SpaprCalls {
 
   #lose(): void {
     this.#lostSlots++;
-    if (this.#lostSlots < spapr.CALL_SLOTS) return;
+    if (this.#lostSlots < callPage.CALL_SLOTS) return;
     for (const { reject } of this.#waiting.splice(0)) reject(new NoCallSlot());
   }
 
@@ -159,35 +162,35 @@ export class SpaprCalls {
       const posted = this.#port.write(slot.base + register, 8, value);
       if (posted) await posted;
     };
-    if (!slot.recordSet) await write(spapr.CALL_RECORD, BigInt(slot.record));
+    if (!slot.recordSet) await write(callPage.CALL_RECORD, BigInt(slot.record));
     slot.recordSet = true;
-    await write(spapr.CALL_OPCODE, BigInt(opcode));
-    for (const [i, arg] of args.entries()) await write(spapr.CALL_ARG0 + 8 * i, arg);
+    await write(callPage.CALL_OPCODE, BigInt(opcode));
+    for (const [i, arg] of args.entries()) await write(callPage.CALL_ARG0 + 8 * i, arg);
     // 0 is the word's first value: it never means a call.
     slot.sequence = (slot.sequence % 0x7fff_ffff) + 1;
-    await write(spapr.CALL_DOORBELL, BigInt(slot.sequence));
+    await write(callPage.CALL_DOORBELL, BigInt(slot.sequence));
   }
 
   async #result(slot: Slot, opcode: number, deadline: number): Promise<CallResult> {
-    const word = slot.record + spapr.CALL_RECORD_SEQUENCE;
+    const word = slot.record + callPage.CALL_RECORD_SEQUENCE;
     for (let seen = this.#ram.load32(word); seen !== slot.sequence; seen = this.#ram.load32(word)) {
       const left = deadline - nowUs();
       if (left <= 0) throw new HypercallTimeout(opcode, this.#timeoutMs);
       await this.#ram.waitWhile32(word, seen, Math.ceil(left / 1000));
     }
-    const bytes = this.#ram.read(slot.record, spapr.CALL_RECORD_SEQUENCE);
+    const bytes = this.#ram.read(slot.record, callPage.CALL_RECORD_SEQUENCE);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     return {
-      ret: view.getBigInt64(spapr.CALL_RECORD_RET, true),
-      out: view.getBigUint64(spapr.CALL_RECORD_OUT, true),
+      ret: view.getBigInt64(callPage.CALL_RECORD_RET, true),
+      out: view.getBigUint64(callPage.CALL_RECORD_OUT, true),
     };
   }
 }
 
 /** Slots with their records in a page. Highest first, because slots are taken from the end. */
 const slotsOf = (records: number): Slot[] =>
-  Array.from({ length: spapr.CALL_SLOTS }, (_, i) => {
-    const index = spapr.CALL_SLOTS - 1 - i;
-    const base = spapr.CALL_SLOT_BASE + index * spapr.CALL_SLOT_BYTES;
+  Array.from({ length: callPage.CALL_SLOTS }, (_, i) => {
+    const index = callPage.CALL_SLOTS - 1 - i;
+    const base = callPage.CALL_SLOT_BASE + index * callPage.CALL_SLOT_BYTES;
     return { base, record: records + index * RECORD_STEP, list: 0, sequence: 0, recordSet: false };
   });

@@ -4,7 +4,7 @@
  * is behind a bridge of its own, so that its window is its own.
  */
 
-import { bridgeOfDevice, SCENARIO_WINDOW_SIZE, scenarioWindow } from '../../../abi/spapr.ts';
+import { bridgeOfDevice, SCENARIO_WINDOW_SIZE, scenarioWindow } from '../../../abi/spapr-host-bridges.ts';
 import { PERM_RW } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';

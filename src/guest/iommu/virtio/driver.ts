@@ -2,9 +2,11 @@
  * A guest's driver for virtio-iommu (virtio 1.3 section 5.13) behind virtio's MMIO transport, as scenario scripts use
  * it. An endpoint's id is its requester ID.
  */
+
 import { nowUs, sleep, yieldTurn } from '#host';
 import * as virtio from '../../../abi/virtio.ts';
 import * as format from '../../../abi/virtio-iommu.ts';
+import { hex } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import { InFlight } from '../../in-flight.ts';
 import { Mutex } from '../../mutex.ts';
@@ -117,7 +119,7 @@ export class VirtioIommuDriver {
       requests: this.#requests.save(),
       events: this.#events.save(),
       eventBuffers: this.#eventBuffers,
-      features: `0x${this.#features.toString(16)}`,
+      features: hex(this.#features),
       granule: this.#granule,
       nextId: this.#nextId,
       lastId: this.#lastId,

@@ -2,9 +2,12 @@
  * A guest's driver for VT-d in legacy or scalable mode, as scenario scripts use it. It knows the hardware from the
  * specification alone: registers through a port, tables and queue in guest RAM.
  */
+
 import { nowUs, sleep, yieldTurn } from '#host';
 import * as vtd from '../../../abi/vtd.ts';
+import { hex } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
+import { bdfText } from '../../../pci/config-space.ts';
 import { InFlight } from '../../in-flight.ts';
 import { Mutex } from '../../mutex.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
@@ -40,7 +43,7 @@ const QUICK_POLLS = 64;
 /** Thrown when a global command's status bit does not follow. */
 export class CommandTimeout extends Error {
   constructor(what: string, timeoutMs: number, status: number) {
-    super(`${what} not completed within ${timeoutMs} ms (GSTS 0x${status.toString(16)})`);
+    super(`${what} not completed within ${timeoutMs} ms (GSTS ${hex(status)})`);
     this.name = 'CommandTimeout';
   }
 }
@@ -220,7 +223,8 @@ export class VtdDriver implements GuestIommu {
   destroyDomain(domain: VtdDomain): Promise<void> {
     return this.#changeTables('destroyDomain', async () => {
       for (const [requesterId, { domain: used }] of this.#attachments)
-        if (used === domain) throw new VtdDriverError(`domain ${domain.id} is used by ${bdf(requesterId)}`);
+        if (used === domain)
+          throw new VtdDriverError(`domain ${domain.id} is used by ${bdfText(requesterId)}`);
       await this.#queue.submit(
         [this.#mode.iotlb.domain(domain.id)],
         `IOTLB invalidation of domain ${domain.id}`,
@@ -347,7 +351,7 @@ export class VtdDriver implements GuestIommu {
   ): Promise<void> {
     const used = [...new Set(domains)].filter((id) => id !== 0);
     const all = [...descriptors, ...used.map((id) => this.#mode.iotlb.domain(id))];
-    await this.#queue.submit(all, `context-cache invalidation of ${bdf(requesterId)}`);
+    await this.#queue.submit(all, `context-cache invalidation of ${bdfText(requesterId)}`);
   }
 
   /** Sets or clears one bit of GCMD and polls GSTS until it follows. */
@@ -372,12 +376,6 @@ export class VtdDriver implements GuestIommu {
     return Number(await this.#port.read(vtd.GSTS_REG, 4));
   }
 }
-
-/** `bb:dd.f`, as lspci prints it. */
-const bdf = (requesterId: number): string => {
-  const two = (value: number) => value.toString(16).padStart(2, '0');
-  return `${two(requesterId >>> 8)}:${two((requesterId >>> 3) & 0x1f)}.${requesterId & 7}`;
-};
 
 /** True if 2^`mask` pages at `at` are naturally aligned and end by `end`. */
 const fits = (at: number, mask: number, end: number): boolean => {

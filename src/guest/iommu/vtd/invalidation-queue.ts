@@ -4,8 +4,10 @@
  * Several flows of one guest may submit at once: each submission owns a contiguous run of descriptor slots and a
  * status word that its own wait descriptor writes.
  */
+
 import { nowUs } from '#host';
 import * as vtd from '../../../abi/vtd.ts';
+import { hex } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import { InFlightError } from '../../in-flight.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
@@ -191,7 +193,7 @@ export class VtdQueue {
 
   async #timeout(what: string): Promise<InvalidationTimeout> {
     const read = async (name: string, offset: number, size: 4 | 8) =>
-      `${name} 0x${(await this.#port.read(offset, size)).toString(16)}`;
+      `${name} ${hex(await this.#port.read(offset, size))}`;
     const state = [
       await read('IQH', vtd.IQH_REG, 8),
       await read('IQT', vtd.IQT_REG, 8),
