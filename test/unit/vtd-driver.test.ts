@@ -16,7 +16,7 @@ import {
 } from '../../src/guest/iommu/vtd/driver.ts';
 import { InvalidationTimeout, QUEUE_ENTRIES } from '../../src/guest/iommu/vtd/invalidation-queue.ts';
 import { IovaInUse, MappingRangeError, PartialUnmap } from '../../src/guest/iommu/vtd/page-table-editor.ts';
-import { PageAllocator, PageAllocatorExhausted, PageNotAllocated } from '../../src/guest/page-allocator.ts';
+import { PageAllocator } from '../../src/guest/page-allocator.ts';
 import type { RegisterPort } from '../../src/guest/register-port.ts';
 import type { Iova } from '../../src/memory/address.ts';
 import { hex, PAGE_1G, PAGE_2M, PERM_READ, PERM_RW, PERM_WRITE } from '../../src/memory/address.ts';
@@ -370,31 +370,5 @@ describe('VT-d driver, modes', () => {
       reason: vtd.FAULT.PASID_NOT_PRESENT,
     });
     expect(held(others[0]?.notifier as RecordingNotifier)).to.deep.equal([]);
-  });
-});
-
-describe('guest page allocator', () => {
-  it('hands out zeroed pages, the last freed first, and says when none is left', () => {
-    const ram = smallRam();
-    const pages = new PageAllocator(ram, 0x1000, 0x3000);
-    const [a, b] = [pages.allocate(), pages.allocate()];
-    ram.write32(a, 7);
-    pages.free(b);
-    pages.free(a);
-    expect(pages.allocate()).to.equal(a);
-    expect(ram.read32(a)).to.equal(0);
-    expect(() => pages.free(b)).to.throw(PageNotAllocated);
-    pages.allocate();
-    pages.allocate();
-    expect(() => pages.allocate()).to.throw(PageAllocatorExhausted, '4 KiB page');
-    expect(() => pages.allocateBlock()).to.throw(PageAllocatorExhausted, '2 MiB block');
-  });
-
-  it('keeps blocks aligned and apart from pages', () => {
-    const pages = new PageAllocator(smallRam(), 0x1000, 5 * MIB);
-    const page = pages.allocate();
-    expect(pages.allocateBlock()).to.equal(2 * MIB);
-    expect(page).to.equal(0x1000);
-    expect(() => pages.allocateBlock()).to.throw(PageAllocatorExhausted);
   });
 });
