@@ -1,5 +1,5 @@
 /**
- * A device thread's end of a pin table: sections, lookups, pins. No messages, no locks.
+ * A device thread's side of a pin table: sections, lookups, pins. No messages, no locks.
  */
 import * as mem from '#mem';
 import * as address from '../memory/address.ts';
@@ -20,12 +20,12 @@ const { lookup, lookupAt } = walk;
 
 export { PIN_DENIED, PIN_UNMAPPED } from './pin-counts.ts';
 
-/** Thrown when a buffer is not a pin table or has no such reader slot: the emulator's own mistake. */
+/** Thrown for a misuse of a pin table, which is always the emulator's own error. */
 export class PinTableError extends Error {
   override name = 'PinTableError';
 }
 
-/** One thread's access to one pin table, through the reader slot it was given. */
+/** One thread's access to one pin table, through its reader slot. */
 export class PinTableReader {
   readonly #table: mem.SharedWords;
   readonly #slot: number;
@@ -35,7 +35,7 @@ export class PinTableReader {
   readonly #log: PageLog;
   #generation = OUTSIDE;
 
-  /** With a handle it works through the WebAssembly kernels, with a buffer alone in JavaScript. @throws PinTableError */
+  /** Uses the WebAssembly kernels if given a handle that has them, and JavaScript otherwise. @throws PinTableError */
   constructor(table: SharedArrayBuffer | PinTableHandle, slot: number) {
     const handle = table instanceof SharedArrayBuffer ? { sab: table } : table;
     this.#table = mem.wordsOf(handle.sab);
@@ -48,7 +48,7 @@ export class PinTableReader {
     this.#log = new PageLog(this.#table);
   }
 
-  /** Opens a short-DMA section. Sections do not nest and must be closed within microseconds: unmap waits. */
+  /** Opens a short-DMA section. Sections do not nest and must close within microseconds: an unmap waits for them. */
   enter(): void {
     const kernels = this.#kernels;
     this.#generation = kernels
@@ -62,46 +62,46 @@ export class PinTableReader {
     else dmaExit(this.#table, this.#slot);
   }
 
-  /** As {@link lookup}, of an IOVA below 2^48 split into GiB and the rest (see {@link lookupAt}). */
+  /** {@link lookup} of an IOVA below 2^48 that is split into GiB and the rest (see `lookupAt` in walk.ts). */
   lookupAt(gib: number, low: number): number {
     return lookupAt(this.#table, gib, low);
   }
 
-  /** Leaf word of the page at `iova` (see {@link lookup}); only inside a section. */
+  /** Returns the leaf word of the page at `iova` (see `lookup` in walk.ts). Only inside a section. */
   lookup(iova: number): number {
     return lookup(this.#table, iova);
   }
 
-  /** Whether writes must be marked; only inside a section. */
+  /** Whether writes must be marked. Only inside a section. */
   get logsWrites(): boolean {
     return this.#log.loggingInSection;
   }
 
-  /** Marks a host page that this section has written: after its bytes. */
+  /** Marks a host page to which this section has already written. */
   markWritten(pfn: number): void {
     this.#log.mark(pfn);
   }
 
-  /** To be told when the first pin of a host page has been taken, before it is used. */
+  /** Notes a held host page. Call it after its first pin and before its first use. */
   noteHeld(pfn: number): void {
     if (this.#log.exists) this.#log.note(this.#slot, pfn, true);
   }
 
-  /** To be told when the last pin of a host page is about to be dropped. */
+  /** Marks a held host page and clears its note. Call it before its last pin is dropped. */
   noteReleased(pfn: number): void {
     if (!this.#log.exists) return;
     if (this.#log.logging) this.#log.mark(pfn);
     this.#log.note(this.#slot, pfn, false);
   }
 
-  /** The switch sequence; see {@link switchSequence}. */
+  /** The switch sequence; see `switchSequence` in protocol.ts. */
   get switchSequence(): number {
     return switchSequence(this.#table);
   }
 
   /**
-   * Pins the page at `iova` for `perm`. Returns its host PFN, PIN_UNMAPPED or PIN_DENIED. Opens a section for the
-   * walk, so that the leaf's node cannot be reused under it; not to be called inside one.
+   * Pins the page at `iova` for `perm`. Returns its host PFN, PIN_UNMAPPED or PIN_DENIED. Must not be called inside a
+   * section: it opens its own, so that no node is reused during the walk.
    */
   pin(iova: number, perm: number): number {
     const kernels = this.#kernels;
@@ -113,7 +113,7 @@ export class PinTableReader {
     return result;
   }
 
-  /** Drops one pin of the page at `iova`. False if nothing is mapped there: the pin was never had. */
+  /** Drops one pin of the page at `iova`. Returns false if nothing is mapped there, so there was no pin. */
   unpin(iova: number): boolean {
     const kernels = this.#kernels;
     if (kernels && iova >= 0 && iova < TABLE_IOVA_LIMIT)
@@ -125,8 +125,8 @@ export class PinTableReader {
   }
 
   /**
-   * Pins `count` pages from `iova` on for `perm`; returns how many, from the first on, before one could not be. Their
-   * host PFNs are then found by {@link lookup}, also outside a section: a pinned page's entry stays.
+   * Pins up to `count` pages from `iova` on for `perm`; stops at the first that cannot be pinned. Returns the count of
+   * pinned pages. {@link lookup} then finds their host PFNs, also outside a section: a pinned page's entry stays.
    */
   pinRun(iova: number, count: number, perm: number): number {
     const kernels = this.#kernels;
@@ -139,7 +139,7 @@ export class PinTableReader {
     });
   }
 
-  /** Drops one pin of each of `count` pages from `iova` on; returns how many, from the first on, had one mapped there. */
+  /** Drops one pin of up to `count` pages from `iova` on; stops at the first unmapped one. Returns the pages done. */
   unpinRun(iova: number, count: number): number {
     const kernels = this.#kernels;
     return this.#inGibs(iova, count, (at, pages) => {
@@ -151,7 +151,7 @@ export class PinTableReader {
     });
   }
 
-  /** Has `act` do a run of pages GiB by GiB, until it does less than asked; returns the pages done. */
+  /** Calls `act` for the pages of each GiB, until it does fewer than asked. Returns the count of pages done. */
   #inGibs(iova: number, count: number, act: (iova: number, pages: number) => number): number {
     let done = 0;
     while (done < count) {
@@ -165,7 +165,7 @@ export class PinTableReader {
   }
 }
 
-/** Host PFN of a leaf word. */
+/** Returns the host PFN of a leaf word. */
 export const framePfn = (leaf: number): number => leaf >>> PFN_SHIFT;
-/** Permissions of a leaf word. */
+/** Returns the permissions of a leaf word. */
 export const framePerm = (leaf: number): number => leaf & PERM_MASK;

@@ -1,8 +1,10 @@
 /**
- * The one writing thread's end of a pin table (R5): maps, and the three-step unmap.
+ * The writing thread's side of a pin table (R5): maps, and the steps of an unmap. None of them blocks.
  *
- * `invalidate` → (pins drop to 0) → `clear` → `drained` → `reclaim`. The steps never block; the container decides
- * how to wait between them.
+ * 1. `invalidate` refuses new pins. The container then waits until no pin is held (`waitPins`).
+ * 2. `clear` clears the frames and takes empty nodes out of the radix.
+ * 3. `bump` starts a new generation. The container then waits until no reader is in an older one (`waitDrained`).
+ * 4. `reclaim` frees the nodes that step 2 took out.
  */
 import * as mem from '#mem';
 import { type Hpa, hex, type Iova, PAGE_1G, PAGE_2M, PAGE_SHIFT, PAGE_SIZE } from '../memory/address.ts';
@@ -54,29 +56,29 @@ import { allocateTable, type PinTableHandle } from './wasm/kernels.ts';
 
 const { rd, wr, st, waitEqAsync, wake } = mem;
 
-/** Nodes a table holds unless told otherwise: 2048 × 512 pages = 4 GiB mapped as 4 KiB pages. */
-export const DEFAULT_NODES = 2048;
+/** Nodes of a table by default: 2048 × 512 pages = 4 GiB mapped as 4 KiB pages. */
+const DEFAULT_NODES = 2048;
 
 export { PinTableFullError } from './node-pool.ts';
 
 const NO_PAGES: HostPages = { first: 0, count: 0 };
 
-export interface PinTableOptions {
-  /** Width of the IOVAs it takes; 48 unless told otherwise. The lower 2^48 cost the same in both. */
+interface PinTableOptions {
+  /** Width of the IOVAs; 48 by default. IOVAs below 2^48 cost the same in both. */
   readonly iovaBits?: IovaBits;
-  /** Host pages whose writes it can log; none unless told otherwise. */
+  /** Host pages whose writes the table can log; none by default. */
   readonly hostPages?: HostPages;
 }
 
-/** The writer's end: its private knowledge of the table, and the steps of map and unmap. */
+/** The writer's private state of one table, and the steps of map and unmap. */
 export class PinTableWriter {
-  /** What readers are given. */
+  /** The shared part, for readers. */
   readonly handle: PinTableHandle;
   readonly nodes: number;
-  /** First IOVA that the table does not take. */
+  /** First IOVA beyond the table. */
   readonly iovaLimit: number;
   readonly #table: mem.SharedWords;
-  /** What devices write and hold, by host page. */
+  /** Log of the host pages that devices write and hold. */
   readonly log: PageLog;
   readonly #pool: NodePool;
   /** Word index of the high root, or 0. */
@@ -84,10 +86,10 @@ export class PinTableWriter {
   #readers = 0;
   #generation = 1;
   #waiting = 0;
-  /** Leaves written by the map that is running. */
+  /** Count of leaves that the current map has written. */
   #leaves = 0;
 
-  /** A table with room for `nodes` nodes. @throws PinTableError */
+  /** Allocates a table of `nodes` nodes. @throws PinTableError */
   constructor(nodes = DEFAULT_NODES, { iovaBits = 48, hostPages = NO_PAGES }: PinTableOptions = {}) {
     if (!(Number.isInteger(nodes) && nodes >= 0 && nodes <= MAX_NODES))
       throw new PinTableError(`${nodes} nodes; accepted: 0 to ${MAX_NODES}`);
@@ -115,7 +117,7 @@ export class PinTableWriter {
     return this.#pool.inUse;
   }
 
-  /** Gives out a reader slot. @throws PinTableError beyond MAX_READERS */
+  /** Returns a new reader slot. @throws PinTableError beyond MAX_READERS */
   addReader(): number {
     if (this.#readers >= MAX_READERS) throw new PinTableError(`more than ${MAX_READERS} readers`);
     this.log.readers = this.#readers + 1;
@@ -123,8 +125,8 @@ export class PinTableWriter {
   }
 
   /**
-   * Marks the address space as being switched (or no longer). The mark and every entry written before
-   * `endSwitch` are ordered by its sequentially consistent store.
+   * Marks the start or the end of a switch of the address space. The store is sequentially consistent, so a reader
+   * that loads the end's mark also sees every entry that was written before it.
    */
   setSwitching(on: boolean): void {
     const now = rd(this.#table, WORD_SWITCHING, 'switch.mark');
@@ -137,8 +139,8 @@ export class PinTableWriter {
   }
 
   /**
-   * Maps `extents` one behind the other from `iova` on, with the largest leaves alignment allows: all or nothing.
-   * The range must be page-aligned and unmapped: the container has checked it. Returns the number of leaves.
+   * Maps `extents` one after the other from `iova` on, all or none, with the largest leaves that alignment allows.
+   * Returns the count of leaves. The range must be page-aligned and unmapped, as the container has checked.
    * @throws PinTableFullError, PinTableError
    */
   mapExtents(iova: Iova, extents: readonly HostExtent[], perm: number): number {
@@ -154,8 +156,8 @@ export class PinTableWriter {
   }
 
   /**
-   * Maps `count` pages from `iova` on, all below one leaf table, to the host PFNs in `frames`. False, and nothing is
-   * mapped, if a larger leaf or a mapped page is there or the table is full.
+   * Maps `count` pages from `iova` on, all in one leaf table, to the host PFNs in `frames`. Returns false, with nothing
+   * mapped, if the range has a larger leaf or a mapped page, or if fewer than 3 nodes are free.
    */
   mapPages(iova: Iova, frames: Int32Array, count: number, perm: number): boolean {
     const low = iova % PAGE_1G;
@@ -182,8 +184,8 @@ export class PinTableWriter {
   }
 
   /**
-   * Step 1: no new pins on the range. Returns the number of pins held there. A leaf table that lies wholly in the
-   * range is invalidated at its link, in one operation (see pins.ts).
+   * Step 1: refuses new pins on the range. Returns the count of pins held there. A leaf table that lies wholly in the
+   * range is invalidated at its link, in one operation (see pin-counts.ts).
    */
   invalidate(iova: Iova, size: number): number {
     let pins = 0;
@@ -193,7 +195,7 @@ export class PinTableWriter {
     return pins;
   }
 
-  /** Pins held on the range now. */
+  /** Returns the count of pins held on the range now. */
   pins(iova: Iova, size: number): number {
     let pins = 0;
     forEachEntry(this.#table, iova, size, (entry) => {
@@ -202,7 +204,7 @@ export class PinTableWriter {
     return pins;
   }
 
-  /** Waits until some pin of the (invalidated) range is dropped. Undefined if none is held; false on time-out. */
+  /** Waits until a pin of the invalidated range is dropped; false on time-out. Returns undefined if none is held. */
   waitPins(iova: Iova, size: number, timeoutMs: number): Promise<boolean> | undefined {
     let waiting: Promise<boolean> | undefined;
     forEachEntry(this.#table, iova, size, (entry) => {
@@ -212,12 +214,12 @@ export class PinTableWriter {
     return waiting;
   }
 
-  /** Drops pins by force; only when every device thread of the table has ended. Returns how many there were. */
+  /** Drops all pins of the range and returns their count. Only when every device thread of the table has ended. */
   forceUnpin(iova: Iova, size: number): number {
     return forceUnpin(this.#table, iova, size);
   }
 
-  /** Step 2: the frames go. No pins may be held. */
+  /** Step 2: clears the frames. No pins may be held. */
   clear(iova: Iova, size: number): void {
     forEachEntry(this.#table, iova, size, (entry, isTable) => {
       if (isTable) this.#pool.drop(rd(this.#table, entry, 'unmap.unlink'));
@@ -227,45 +229,45 @@ export class PinTableWriter {
     this.#unlinkEmpty(iova, size);
   }
 
-  /** Step 3: starts a new generation; returns it. Readers inside an older section may still use the old leaves. */
+  /** Step 3: starts a new generation and returns it. Sections of older generations may still use the old leaves. */
   bump(): number {
     this.#generation = generationBump(this.#table);
     return this.#generation;
   }
 
   /**
-   * Undefined if every reader is outside or in the newest generation; else a promise that resolves when the first
-   * blocking reader moves (true) or after `timeoutMs` (false). Ask again until undefined.
+   * Waits for the first reader that is in an older generation. Resolves to true when its epoch changes, and to false
+   * after `timeoutMs`. Returns undefined if no reader is in an older generation; call it until then.
    */
   waitDrained(timeoutMs: number): Promise<boolean> | undefined {
     for (let slot = 0; slot < this.#readers; slot++) {
       if (readerBlocking(this.#table, slot, this.#generation) === OUTSIDE) continue;
       this.#raiseWaiting(1);
-      // Looked at again after raising the flag: the reader may have left in between without waking anybody.
+      // Load again after raising the flag: the reader may have left before it, and then wakes nobody.
       const epoch = readerBlocking(this.#table, slot, this.#generation);
       if (epoch === OUTSIDE) continue;
       const waiting = waitEqAsync(this.#table, readerEpoch(slot), epoch, timeoutMs, 'unmap.epochwait');
       if (waiting) return waiting;
-      slot--; // it moved while we turned to wait: look at it once more
+      slot--; // its epoch changed before the wait began: check this reader again
     }
     this.#raiseWaiting(0);
     return undefined;
   }
 
-  /** Host PFN of the page at `iova`, or -1 if nothing is mapped there. */
+  /** Returns the host PFN of the page at `iova`, or -1 if nothing is mapped there. */
   frameAt(iova: number): number {
     const leaf = lookup(this.#table, iova);
     return leaf === 0 ? -1 : leaf >>> PFN_SHIFT;
   }
 
-  /** Puts reader `slot` outside by force, what it held being dirty; only for a thread that has ended. */
+  /** Sets reader `slot` to OUTSIDE and marks the pages it held as dirty. Only for a thread that has ended. */
   forceOutside(slot: number): void {
     if (this.log.exists) this.log.release(slot);
     st(this.#table, readerEpoch(slot), OUTSIDE, 'unmap.force');
     wake(this.#table, readerEpoch(slot), 'unmap.force');
   }
 
-  /** Step 4, once drained: nodes out of use may be used again. */
+  /** Step 4, once drained: frees the retired nodes. */
   reclaim(): void {
     this.#pool.reclaim();
   }
@@ -276,7 +278,7 @@ export class PinTableWriter {
     st(this.#table, WORD_WRITER_WAITING, flag, 'unmap.waiting');
   }
 
-  /** Maps one leaf, or as many pages as fit into one leaf table; returns the bytes. */
+  /** Maps one leaf, or as many pages as fit into one leaf table. Returns the count of bytes. */
   #mapPiece(iova: number, hpa: number, room: number, perm: number): number {
     const frame = ((hpa / PAGE_SIZE) << PFN_SHIFT) | perm | 0;
     const gib = this.#gibEntry(iova);
@@ -293,7 +295,7 @@ export class PinTableWriter {
     return count * PAGE_SIZE;
   }
 
-  /** Maps pages in the leaf table below `link`, which is made if absent: then it is filled before it is linked. */
+  /** Maps pages in the leaf table below `link`. A new leaf table is filled before it is linked. */
   #mapPages(link: number, first: number, count: number, frame: number, iova: number): void {
     const word = rd(this.#table, link, 'map.link');
     if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is mapped here already');
@@ -342,14 +344,14 @@ export class PinTableWriter {
     if (word !== 0) return word;
     const node = this.#pool.take();
     this.#pool.count(entry, 1);
-    // All zeros, so that a reader who follows the link at once finds nothing.
+    // The node is all zeros, so a reader that follows the link at once finds nothing.
     st(this.#table, entry, node, 'map.link');
     return node;
   }
 
   /**
-   * Unlinks the nodes of a cleared range that are now empty. They are zero already. Leaf tables wholly in the range
-   * have been dropped: only those at its ends can be left.
+   * Unlinks the nodes of a cleared range that are now empty; their words are already zero. Leaf tables wholly in the
+   * range have been dropped, so only those at its ends can be left.
    */
   #unlinkEmpty(iova: number, size: number): void {
     const last = iova + size - PAGE_SIZE;
@@ -370,7 +372,7 @@ export class PinTableWriter {
   #unlinkIfEmpty(entry: number): void {
     const node = rd(this.#table, entry, 'unmap.unlink');
     if (node === 0 || (node & PERM_MASK) !== 0 || !this.#pool.isEmpty(node)) return;
-    // The link of a leaf table is valid to the end: no pin may come through it to the next thing mapped here.
+    // The link of a leaf table is still valid here. Invalidate it: no pin may use it to reach the next mapping.
     leafInvalidate(this.#table, entry);
     wr(this.#table, entry, 0, 'unmap.unlink');
     this.#pool.count(entry, -1);

@@ -1,14 +1,14 @@
 /**
- * A small assembler for WebAssembly: the opcodes that the pin-table kernels need, in the order of the stack machine.
+ * A small assembler for WebAssembly: the opcodes that the pin-table kernels need, in the stack machine's order.
  *
- * Code is a list of bytes; instructions are spread into it. Every function takes and gives int32 only.
+ * Code is a list of bytes, into which instructions are spread. Parameters, locals and results are int32 only.
  */
 export type Code = readonly number[];
 
-export const I32 = 0x7f;
+const I32 = 0x7f;
 const BLOCK_EMPTY = 0x40;
 
-/** Unsigned and signed LEB128. */
+/** Encodes unsigned LEB128. */
 function unsigned(value: number): number[] {
   const bytes: number[] = [];
   for (let rest = value >>> 0; ; ) {
@@ -18,6 +18,7 @@ function unsigned(value: number): number[] {
     bytes.push(low | 0x80);
   }
 }
+/** Encodes signed LEB128. */
 function signed(value: number): number[] {
   const bytes: number[] = [];
   for (let rest = value | 0; ; ) {
@@ -47,13 +48,13 @@ export const ADD: Code = [0x6a];
 export const AND: Code = [0x71];
 export const SHL: Code = [0x74];
 export const SHR_U: Code = [0x76];
-/** Plain load; the address is on the stack, `byteOffset` is added to it. */
+/** Plain load from the address on the stack plus `byteOffset`. */
 export const load = memoryOp(0x28);
 export const atomicLoad = memoryOp(0xfe, 0x10);
 export const atomicStore = memoryOp(0xfe, 0x17);
-/** Takes address and operand; gives the old value. */
+/** Pops address and operand, pushes the old value. */
 export const atomicAdd = memoryOp(0xfe, 0x1e);
-/** Takes address and number of waiters; gives how many were woken. */
+/** Pops address and maximum count of waiters, pushes the count of woken ones. */
 export const atomicNotify = memoryOp(0xfe, 0x00);
 
 const END = 0x0b;
@@ -61,13 +62,13 @@ export const block = (...body: Code[]): Code => [0x02, BLOCK_EMPTY, ...body.flat
 export const loop = (...body: Code[]): Code => [0x03, BLOCK_EMPTY, ...body.flat(), END];
 /** Runs `body` if the top of the stack is not 0. */
 export const when = (...body: Code[]): Code => [0x04, BLOCK_EMPTY, ...body.flat(), END];
-/** Leaves (of a loop: repeats) the block `depth` levels out. */
+/** Leaves the block `depth` levels out; repeats it if it is a loop. */
 export const br = (depth: number): Code => [0x0c, depth];
 export const brIf = (depth: number): Code => [0x0d, depth];
-/** Calls function number `index` of the module. */
+/** Calls the module's function `index`. */
 export const call = (index: number): Code => [0x10, index];
 
-/** A function of int32 parameters with int32 locals behind them; exported if it has a name. */
+/** A function; it is exported if it has a name. Locals are numbered after the parameters. */
 export interface Func {
   readonly name?: string;
   readonly params: number;
@@ -80,7 +81,7 @@ const section = (id: number, body: Code): Code => [id, ...unsigned(body.length),
 const vector = (items: readonly Code[]): Code => [...unsigned(items.length), ...items.flat()];
 const text = (value: string): Code => vector([...value].map((letter) => [letter.charCodeAt(0)]));
 
-/** A module of these functions on one imported shared memory `env.memory` of at most `maxPages` pages of 64 KiB. */
+/** Assembles a module that imports one shared memory `env.memory` of at most `maxPages` pages of 64 KiB. */
 export function assemble(functions: readonly Func[], maxPages: number): Uint8Array<ArrayBuffer> {
   const types = functions.map((f) => [
     0x60,

@@ -1,13 +1,16 @@
 /**
- * The pin-table kernels in WebAssembly: the steps of protocol.ts and pins.ts, one by one, where an atomic operation is
- * an instruction instead of a call.
+ * The pin-table kernels in WebAssembly: the steps of protocol.ts and pin-counts.ts, with an atomic operation as one
+ * instruction instead of a call.
  *
- * Part of `#mem`: besides platform/shared-memory.ts this is the only code that touches shared words. Its steps, by their sites:
- * `enter` = dma.enter.publish, dma.enter.confirm; `exit` = dma.exit.publish, dma.exit.waiting, dma.exit.wake;
- * `pin` = enter, walk.root, walk.mid, pin.inc (pin.undo, pin.undo.wake), walk.mid, walk.leaf, pin.inc (…), walk.frame,
- * unpin.dec, unpin.wake where it must undo, exit; `unpin` = enter, walk.root, walk.mid, walk.leaf, unpin.dec,
- * unpin.wake, unpin.dec, unpin.wake, exit. WebAssembly's atomics are sequentially consistent, its plain loads are
- * unordered as JavaScript's are: the arguments in protocol.ts and pins.ts hold for it as they stand.
+ * This file belongs to `#mem`: only it and platform/shared-memory.ts access shared words. Its steps, by their sites:
+ * - `enter`: dma.enter.publish, dma.enter.confirm.
+ * - `exit`: dma.exit.publish, dma.exit.waiting, dma.exit.wake.
+ * - `pin`: enter, walk.root, walk.mid, pin.inc (pin.undo, pin.undo.wake), walk.mid, walk.leaf, pin.inc (…),
+ *   walk.frame, unpin.dec and unpin.wake where it must undo, exit.
+ * - `unpin`: enter, walk.root, walk.mid, walk.leaf, unpin.dec, unpin.wake, unpin.dec, unpin.wake, exit.
+ *
+ * WebAssembly's atomics are sequentially consistent and its plain loads are unordered, as JavaScript's are. So the
+ * arguments in protocol.ts and pin-counts.ts hold without change.
  */
 
 import {
@@ -55,9 +58,9 @@ import {
   when,
 } from './assembler.ts';
 
-/** The largest memory a module can import: 2^16 pages of 64 KiB. */
+/** Largest memory that a module can import: 2^16 pages of 64 KiB. */
 const MAX_PAGES = 2 ** 16;
-/** Bytes from an entry's frame word to its pin word: in the root, and in a node. */
+/** Bytes from an entry's frame word to its pin word, in the root and in a node. */
 const ROOT_PIN = ROOT_ENTRIES * 4;
 const NODE_PIN = NODE_ENTRIES * 4;
 const ALL_WAITERS = -1;
@@ -65,7 +68,7 @@ const ALL_WAITERS = -1;
 const wake = (address: Code, offset: number): Code =>
   [address, i32(ALL_WAITERS), atomicNotify(offset), DROP].flat();
 
-/** dmaEnter: publishes in the epoch word what it last saw of the generation until a confirming load agrees. */
+/** dmaEnter: publishes the generation it last read as its epoch, until a confirming load returns the same one. */
 const enter = (epoch: number, seen: number, now: number): Code =>
   loop(
     get(epoch),
@@ -91,11 +94,11 @@ const exit = (epoch: number): Code =>
     when(wake(get(epoch), 0)),
   ].flat();
 
-/** pinRelease: drops a pin, and wakes the writer if an invalid entry is at 0 now. `pin` is the pin word's address. */
+/** pinRelease: drops a pin; wakes the writer if that leaves an invalid entry at 0. `pin` is the pin word's address. */
 const release = (pin: number): Code =>
   [get(pin), i32(-PIN_ONE), atomicAdd(0), i32(PIN_ONE), EQ, when(wake(get(pin), 0))].flat();
 
-/** pinAcquire: leaves the block `depth` levels out, its pin undone, if the entry is invalid or full. */
+/** pinAcquire: if the entry is invalid or full, undoes its pin and leaves the block `depth` levels out. */
 const acquire = (pin: number, before: number, depth: number): Code =>
   block(
     block(
@@ -119,12 +122,12 @@ const acquire = (pin: number, before: number, depth: number): Code =>
 const GIB = 0;
 const LOW = 1;
 
-/** Address of the entry `(low >>> shift) & 511` of the node whose word index is in `word`. */
+/** Pushes the address of entry `(low >>> shift) & 511` of the node whose word index is in `word`. */
 const child = (word: number, shift: number): Code =>
   [...[get(word), i32(2), SHL], ...[get(LOW), i32(shift), SHR_U, i32(511), AND, i32(2), SHL], ADD].flat();
 
 const rootEntry: Code = [get(GIB), i32(2), SHL, i32(WORD_ROOT * 4), ADD].flat();
-/** The address of the pin word of the entry at `entry`, in `pin`. */
+/** Sets `pin` to the address of the pin word of the entry at `entry`. */
 const pinOf = (entry: number, bytes: number, pin: number): Code =>
   [get(entry), i32(bytes), ADD, set(pin)].flat();
 const isLeaf = (word: number): Code => [get(word), i32(PERM_MASK), AND].flat();
@@ -136,7 +139,7 @@ function pinBody(): Code {
     ...[i32(0), load(WORD_GENERATION * 4), set(SEEN), enter(EPOCH, SEEN, WORD)],
     ...[i32(PIN_UNMAPPED), set(RESULT)],
     block(
-      // Down to the leaf's entry and its PIN word; LINK, the pin word of a leaf table's link, takes the first pin.
+      // Walk to the leaf's ENTRY and its PIN word. LINK is the pin word of a leaf table's link; it takes the first pin.
       block(
         ...[rootEntry, tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
         pinOf(ENTRY, ROOT_PIN, PIN),
@@ -185,7 +188,7 @@ function unpinBody(): Code {
         ...[child(WORD, 12), tee(ENTRY), load(), i32(PERM_MASK), AND, EQZ, brIf(1)],
         pinOf(ENTRY, NODE_PIN, PIN),
       ),
-      // The leaf first: the link's count must never be below the sum of its leaves'.
+      // The leaf first: the link's count must never be below the sum of the leaves' counts.
       release(PIN),
       ...[get(LINK), when(release(LINK))],
       ...[i32(1), set(RESULT)],
@@ -195,14 +198,13 @@ function unpinBody(): Code {
   ].flat();
 }
 
-/** Numbers of the functions that others call. */
+/** Indices of the functions that others call. */
 const PIN_FUNCTION = 0;
 const UNPIN_FUNCTION = 1;
 
 /**
- * pinRun(gib, low, count, perm, epoch), unpinRun(gib, low, count, epoch) → how many pages, from the first on, until one
- * could not be. Each page has a section of its own, so that an unmap waits for one page and not for the run. The run
- * stays inside its GiB.
+ * pinRun(gib, low, count, perm, epoch), unpinRun(gib, low, count, epoch) → count of pages done before the first that
+ * failed. Each page has its own section, so an unmap waits for one page and not for the run. The run stays in its GiB.
  */
 function runBody(operation: Code, DONE: number): Code {
   const COUNT = 2;
@@ -245,5 +247,5 @@ const FUNCTIONS: readonly Func[] = [
   },
 ];
 
-/** The module's bytes; the same on every machine. */
+/** Returns the module's bytes; the same on every machine. */
 export const kernelBytes = (): Uint8Array<ArrayBuffer> => assemble(FUNCTIONS, MAX_PAGES);

@@ -1,26 +1,27 @@
 /**
- * Loads the WebAssembly kernels of kernels-code.ts, and allocates tables they can work on.
+ * Loader of the WebAssembly kernels in kernel-code.ts, and allocator of the tables they work on.
  *
- * A module works on one imported memory, so a table lies in a shared WebAssembly.Memory of its own, whose buffer is
- * an ordinary SharedArrayBuffer for everybody else. Each reserves 8 GiB of address space and two memory maps, and
- * commits what is touched (measured: 8192 of them in one process, 5 KiB each). Where the address space does not
- * suffice, or is limited, the table is a plain SharedArrayBuffer and its readers use the JavaScript kernels; so does
- * a reader that is given the buffer alone, as in a build that schedules every step.
+ * A module works on one imported memory, so each table has its own shared WebAssembly.Memory. Its buffer is an ordinary
+ * SharedArrayBuffer for all other code. Each memory reserves 8 GiB of address space and two memory maps, and commits
+ * only touched pages (measured: 8192 memories in one process, 5 KiB each).
+ *
+ * If the address space is too small or limited, the table is a plain SharedArrayBuffer, and its readers use the
+ * JavaScript kernels. So does a reader that gets only the buffer, as in tests that schedule every step.
  */
 import { kernelBytes } from './kernel-code.ts';
 
 const WASM_PAGE = 65536;
 
 declare const opaque: unique symbol;
-/** A compiled module: sent to other threads as it is. */
-export interface WasmModule {
+/** A compiled module. Other threads receive it compiled. */
+interface WasmModule {
   readonly [opaque]: 'module';
 }
-/** A shared memory: sent to other threads, which then have the same bytes. */
-export interface WasmMemory {
+/** A shared memory. Other threads receive the same bytes, not a copy. */
+interface WasmMemory {
   readonly buffer: SharedArrayBuffer;
 }
-/** The little of the WebAssembly API that is used here; the compiler's own declarations come with the browser's. */
+/** The used part of the WebAssembly API. TypeScript declares it only in its `dom` library. */
 declare const WebAssembly: {
   readonly Module: new (bytes: Uint8Array<ArrayBuffer>) => WasmModule;
   readonly Memory: new (size: { initial: number; maximum: number; shared: true }) => WasmMemory;
@@ -30,40 +31,40 @@ declare const WebAssembly: {
   ) => { readonly exports: unknown };
 };
 
-/** What another thread needs to read a table. */
+/** The data that another thread needs to read a table. */
 export interface PinTableHandle {
   readonly sab: SharedArrayBuffer;
-  /** The memory that `sab` is the buffer of, and the kernels' compiled module; absent in a plain table. */
+  /** The memory whose buffer is `sab`, and the compiled kernels; absent in a plain table. */
   readonly wasm?: { readonly memory: WasmMemory; readonly module: WasmModule };
 }
 
 /**
- * The kernels bound to one table. Addresses are IOVAs below 2^48, as the number of their GiB and their low 32 bits;
- * `epoch` is the byte address of the reader's epoch word. See protocol.ts and pins.ts for what each does.
+ * The kernels bound to one table; protocol.ts and pin-counts.ts describe them. An IOVA is below 2^48 and split: `gib`
+ * is IOVA >> 30, `low` its low 32 bits. `epoch` is the byte address of the reader's epoch word.
  */
 export interface PinKernels {
-  /** Host PFN, PIN_UNMAPPED or PIN_DENIED. */
+  /** Returns the host PFN, PIN_UNMAPPED or PIN_DENIED. */
   pin(gib: number, low: number, perm: number, epoch: number): number;
-  /** 1, or 0 if nothing is mapped there. */
+  /** Returns 1, or 0 if nothing is mapped there. */
   unpin(gib: number, low: number, epoch: number): number;
-  /** Pages pinned, from the first on, until one could not be; the run stays in its GiB. */
+  /** Returns the count of pages pinned before the first that cannot be. The run stays in its GiB. */
   pinRun(gib: number, low: number, count: number, perm: number, epoch: number): number;
-  /** Pages unpinned, from the first on, until one was not mapped; the run stays in its GiB. */
+  /** Returns the count of pages unpinned before the first that is not mapped. The run stays in its GiB. */
   unpinRun(gib: number, low: number, count: number, epoch: number): number;
-  /** Takes the generation last seen; returns the one that the section has. */
+  /** Takes the generation last read; returns the section's generation. */
   enter(epoch: number, generation: number): number;
   exit(epoch: number): void;
 }
 
 let compiled: WasmModule | undefined;
 
-/** The compiled module: once per thread that allocates tables; readers are sent it. */
+/** Returns the compiled module. Each thread that allocates tables compiles it once; readers receive it. */
 function kernelModule(): WasmModule {
   compiled ??= new WebAssembly.Module(kernelBytes());
   return compiled;
 }
 
-/** Shared memory of at least `bytes` zeros. */
+/** Allocates a table of at least `bytes` zeros. */
 export function allocateTable(bytes: number): PinTableHandle {
   const pages = Math.ceil(bytes / WASM_PAGE);
   try {
@@ -75,7 +76,7 @@ export function allocateTable(bytes: number): PinTableHandle {
   }
 }
 
-/** Binds the kernels to a table; undefined for a plain one. */
+/** Binds the kernels to a table. Returns undefined for a plain one. */
 export function bindKernels({ wasm }: PinTableHandle): PinKernels | undefined {
   if (!wasm) return undefined;
   return new WebAssembly.Instance(wasm.module, { env: { memory: wasm.memory } }).exports as PinKernels;
