@@ -92,7 +92,7 @@ export class GuestControl implements VmControl {
     return this.#vm.migration.handOver(state, pausedUs);
   }
 
-  giveUpMigration(reason: string): Promise<void> {
+  abortMigration(reason: string): Promise<void> {
     return this.#vm.migration.abort(reason);
   }
 }
