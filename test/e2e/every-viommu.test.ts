@@ -1,55 +1,24 @@
 /**
- * First light, unchanged, behind every vIOMMU that a scenario can name; in this process.
+ * Runs the same scenarios behind every vIOMMU that a scenario can name, in this process.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { runRequest } from '../../src/coordinator/host/host-process.ts';
-import { decodeFrame } from '../../src/proto/codec.ts';
-import type { FrameBodies } from '../../src/proto/schema.ts';
-import { scenarioUrl } from '../../src/scenario/load.ts';
 import { VIOMMUS } from '../../src/scenario/scenario.ts';
 import { IOMMU_NAMES } from '../../src/viommu/create-viommu.ts';
+import { expectSoundAndUnpinned } from './expect-sound.ts';
+import { type InProcessRun, runInProcess, type VmResult } from './run-in-process.ts';
 
-type VmResult = FrameBodies['vmResult'];
-
-async function run(scenario: string, viommu: string, vgpus: number, params = {}): Promise<VmResult> {
-  const results: VmResult[] = [];
-  const request = {
-    scenario: scenarioUrl(scenario),
-    process: 0,
-    vms: [0],
-    vgpus,
-    seed: 20160728,
-    ramMib: 16,
-    timeoutMs: 60_000,
-    inject: '',
-    trace: '',
-    viommu,
-    baselineWorkers: 0,
-    params: JSON.stringify(params),
-  };
-  await runRequest(request, {
-    send: (bytes) => {
-      const frame = decodeFrame(bytes);
-      if (frame.kind === 'vmResult') results.push(frame.body);
-    },
-  });
+/** Runs one VM and expects a sound result. */
+async function run(options: InProcessRun): Promise<VmResult> {
+  const results = await runInProcess({ ...options, ramMib: 16 });
   expect(results).to.have.length(1);
-  return results[0] as VmResult;
+  const [result] = results as [VmResult];
+  expectSoundAndUnpinned(result);
+  return result;
 }
 
-function expectSound(result: VmResult): void {
-  expect(result.scriptError).to.equal('');
-  expect(result.failures).to.deep.equal([]);
-  expect(result.violations).to.deep.equal([]);
-  expect(result.failedDevices).to.deep.equal([]);
-  expect(result.mismatches).to.equal(0);
-  expect(result.faultsUnexpected).to.equal(0);
-  expect(result.devices?.pins).to.equal(result.devices?.unpins);
-}
-
-/** What a run behind each word must show. */
-interface Word {
+/** Expected result of a run behind one vIOMMU. */
+interface Expected {
   readonly viommu: string;
   readonly params?: Readonly<Record<string, unknown>>;
   /** Announced faults: six probes of the churn and one of the faults phase, for each of two devices. */
@@ -60,7 +29,7 @@ interface Word {
 
 const TRANSLATED = { faults: 2 * (6 + 1), audits: 5, notes: [] } as const;
 
-const WORDS: readonly Word[] = [
+const RUNS: readonly Expected[] = [
   { viommu: 'none', faults: 0, audits: 1, notes: [/no vIOMMU: nothing but identity work/] },
   { viommu: 'intel', ...TRANSLATED },
   { viommu: 'intel-scalable', params: { stage: 'second' }, ...TRANSLATED },
@@ -72,15 +41,14 @@ const WORDS: readonly Word[] = [
 describe('every vIOMMU', function () {
   this.timeout(60_000);
 
-  it('has a word, a model and a run here', () => {
+  it('has a name, a model and a run here', () => {
     expect([...IOMMU_NAMES].sort()).to.deep.equal([...VIOMMUS].sort());
-    expect([...new Set(WORDS.map(({ viommu }) => viommu))].sort()).to.deep.equal([...VIOMMUS].sort());
+    expect([...new Set(RUNS.map(({ viommu }) => viommu))].sort()).to.deep.equal([...VIOMMUS].sort());
   });
 
-  for (const { viommu, params = {}, faults, audits, notes } of WORDS)
+  for (const { viommu, params = {}, faults, audits, notes } of RUNS)
     it(`first light: ${viommu} ${Object.values(params).join(' ')}`, async () => {
-      const result = await run('scenarios/first-light.ts', viommu, 2, params);
-      expectSound(result);
+      const result = await run({ scenario: 'scenarios/first-light.ts', viommu, params });
       expect(result.faultsExpected).to.equal(faults);
       expect(result.audits).to.equal(audits);
       expect(result.bytesVerified).to.be.above(2 ** 20);
@@ -90,6 +58,6 @@ describe('every vIOMMU', function () {
 
   for (const viommu of VIOMMUS)
     it(`many vGPUs: ${viommu}`, async () => {
-      expectSound(await run('scenarios/many-vgpus.ts', viommu, 2));
+      await run({ scenario: 'scenarios/many-vgpus.ts', viommu });
     });
 });

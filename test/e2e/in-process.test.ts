@@ -1,40 +1,15 @@
 /**
- * The whole path in this process, from source: coordinator, device workers, guest workers, first light.
+ * First light in this process: the whole path, with and without injected faults.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { runRequest } from '../../src/coordinator/host/host-process.ts';
-import { decodeFrame } from '../../src/proto/codec.ts';
-import type { FrameBodies } from '../../src/proto/schema.ts';
-import { scenarioUrl } from '../../src/scenario/load.ts';
+import { expectSoundAndUnpinned } from './expect-sound.ts';
+import { runInProcess, type VmResult } from './run-in-process.ts';
 
-type VmResult = FrameBodies['vmResult'];
+const VMS = 2;
 
-/** Runs first light with `vms` × `vgpus` and returns each VM's result. */
-async function firstLight(vms: number, vgpus: number, inject = ''): Promise<VmResult[]> {
-  const results: VmResult[] = [];
-  const request = {
-    scenario: scenarioUrl('scenarios/first-light.ts'),
-    process: 0,
-    vms: Array.from({ length: vms }, (_, vm) => vm),
-    vgpus,
-    seed: 20160728,
-    ramMib: 32,
-    timeoutMs: 60_000,
-    inject,
-    trace: '',
-    viommu: 'intel',
-    baselineWorkers: 0,
-    params: '',
-  };
-  await runRequest(request, {
-    send: (bytes) => {
-      const frame = decodeFrame(bytes);
-      if (frame.kind === 'vmResult') results[frame.header.vm] = frame.body;
-    },
-  });
-  return results;
-}
+const firstLight = (inject = ''): Promise<VmResult[]> =>
+  runInProcess({ scenario: 'scenarios/first-light.ts', viommu: 'intel', vms: VMS, inject });
 
 const kindsOf = ({ violations }: VmResult): string[] => violations.map(({ kind }) => kind);
 
@@ -42,20 +17,14 @@ describe('first light, in process', function () {
   this.timeout(90_000);
 
   it('verifies every byte through every switch, with no violation and no unannounced fault', async () => {
-    const results = await firstLight(2, 2);
-    expect(results).to.have.length(2);
+    const results = await firstLight();
+    expect(results).to.have.length(VMS);
     for (const result of results) {
-      expect(result.scriptError).to.equal('');
-      expect(result.failures).to.deep.equal([]);
-      expect(result.violations).to.deep.equal([]);
-      expect(result.failedDevices).to.deep.equal([]);
-      expect(result.mismatches).to.equal(0);
-      expect(result.faultsUnexpected).to.equal(0);
+      expectSoundAndUnpinned(result);
       expect(result.faultsExpected).to.be.above(0);
       expect(result.bytesVerified).to.be.above(2 ** 20);
-      // Attach, enable, domain change and disable for both devices, pass-through and back for one.
+      // Attach, enable, domain change and disable for both devices; pass-through and back for one.
       expect(result.switches).to.equal(2 * 4 + 2);
-      expect(result.devices?.pins).to.equal(result.devices?.unpins);
       expect(result.histograms.map(({ name }) => name).sort()).to.deep.equal([
         'interrupt',
         'map',
@@ -65,39 +34,39 @@ describe('first light, in process', function () {
     }
   });
 
-  it('sees a model that uses a translation after unpin', async () => {
-    const [sick, sound] = (await firstLight(2, 2, 'stale-translation')) as [VmResult, VmResult];
-    expect(kindsOf(sick)).to.include('use-after-unpin');
-    expect(sick.violations[0]?.detail).to.match(/^vm0\/gpu0 /);
-    expect(sick.mismatches, 'the bytes show it too').to.be.above(0);
-    expect(sound.violations).to.deep.equal([]);
-    expect(sound.mismatches).to.equal(0);
+  it('detects a model that uses a translation after unpin', async () => {
+    const [faulty, healthy] = (await firstLight('stale-translation')) as [VmResult, VmResult];
+    expect(kindsOf(faulty)).to.include('use-after-unpin');
+    expect(faulty.violations[0]?.detail).to.match(/^vm0\/gpu0 /);
+    expect(faulty.mismatches, 'bytes differ, too').to.be.above(0);
+    expect(healthy.violations).to.deep.equal([]);
+    expect(healthy.mismatches).to.equal(0);
   });
 
-  it('sees a model that never unpins, ends it, and goes on', async () => {
-    const [sick, sound] = (await firstLight(2, 2, 'never-unpin')) as [VmResult, VmResult];
-    expect(kindsOf(sick)).to.deep.equal(['never-unpins']);
-    expect(sick.failedDevices).to.have.length(1);
-    expect(sick.failedDevices[0]).to.match(/^vm0\/gpu0 quarantined: keeps \d+ pins on 0x/);
-    expect(sick.mismatches, 'the other device of the VM is unharmed').to.equal(0);
-    expect(sick.scriptError).to.equal('');
-    expect(sound.failedDevices).to.deep.equal([]);
+  it('detects a model that never unpins, ends its device, and continues', async () => {
+    const [faulty, healthy] = (await firstLight('never-unpin')) as [VmResult, VmResult];
+    expect(kindsOf(faulty)).to.deep.equal(['never-unpins']);
+    expect(faulty.failedDevices).to.have.length(1);
+    expect(faulty.failedDevices[0]).to.match(/^vm0\/gpu0 quarantined: keeps \d+ pins on 0x/);
+    expect(faulty.mismatches, 'of the other device of the VM').to.equal(0);
+    expect(faulty.scriptError).to.equal('');
+    expect(healthy.failedDevices).to.deep.equal([]);
   });
 
-  it('sees a guest that skips invalidations', async () => {
-    const [sick, sound] = (await firstLight(2, 2, 'skip-invalidation')) as [VmResult, VmResult];
-    expect(kindsOf(sick)).to.include('missed-invalidation');
-    expect(sick.failures.join('\n')).to.match(/stale translation|no invalidation has announced/);
-    expect(sound.violations).to.deep.equal([]);
+  it('detects a guest that skips invalidations', async () => {
+    const [faulty, healthy] = (await firstLight('skip-invalidation')) as [VmResult, VmResult];
+    expect(kindsOf(faulty)).to.include('missed-invalidation');
+    expect(faulty.failures.join('\n')).to.match(/stale translation|no invalidation has announced/);
+    expect(healthy.violations).to.deep.equal([]);
   });
 
-  it('survives a worker that crashes mid-DMA: its pins are released, its neighbours unharmed', async () => {
-    const [sick, sound] = (await firstLight(2, 2, 'worker-crash')) as [VmResult, VmResult];
-    expect(sick.failedDevices).to.have.length(1);
-    expect(sick.failedDevices[0]).to.match(/^vm0\/gpu0 worker ended: .*\(\d+ pins released\)$/);
-    expect(sick.scriptError, 'the guest goes on with its other device').to.equal('');
-    expect(sick.mismatches).to.equal(0);
-    expect(sound.failedDevices).to.deep.equal([]);
-    expect(sound.mismatches).to.equal(0);
+  it('releases the pins of a worker that crashes in the middle of a DMA access, and harms no neighbour', async () => {
+    const [faulty, healthy] = (await firstLight('worker-crash')) as [VmResult, VmResult];
+    expect(faulty.failedDevices).to.have.length(1);
+    expect(faulty.failedDevices[0]).to.match(/^vm0\/gpu0 worker ended: .*\(\d+ pins released\)$/);
+    expect(faulty.scriptError, 'the guest continues with its other device').to.equal('');
+    expect(faulty.mismatches).to.equal(0);
+    expect(healthy.failedDevices).to.deep.equal([]);
+    expect(healthy.mismatches).to.equal(0);
   });
 });

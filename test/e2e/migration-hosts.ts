@@ -6,11 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runRequest } from '../../src/coordinator/host/host-process.ts';
 import { decodeFrame, encodeFrame, type Frame } from '../../src/proto/codec.ts';
-import type { FrameBodies } from '../../src/proto/schema.ts';
 import { readTrace } from '../../src/proto/trace.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
-
-type VmResult = FrameBodies['vmResult'];
+import type { VmResult } from './run-in-process.ts';
 
 export interface MovingOptions {
   readonly params?: Readonly<Record<string, unknown>>;
