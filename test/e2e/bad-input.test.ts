@@ -1,17 +1,17 @@
 /**
- * What a user gets wrong, and what a bad guest does: a clear line, an exit code of its own, and an end.
+ * Errors of users and faulty guests. Each ends the command with a clear message and its own exit code.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { loadSettings } from '../../src/scenario/load.ts';
 import { fixture, mdevsim } from './run-command.ts';
 
-/** What the command must answer: exit code, and a text in its output. */
+/** Arguments of the command, its expected exit code and a pattern of its output. */
 interface Case {
   readonly title: string;
   readonly args: readonly string[];
   readonly code: number;
-  readonly says: RegExp;
+  readonly output: RegExp;
 }
 
 const CONFIGURATION: readonly Case[] = [
@@ -19,132 +19,137 @@ const CONFIGURATION: readonly Case[] = [
     title: 'a missing scenario',
     args: ['run', 'nowhere.ts'],
     code: 104,
-    says: /scenario nowhere\.ts: no such file/,
+    output: /scenario nowhere\.ts: no such file/,
   },
-  { title: 'a scenario that is a folder', args: ['run', 'src'], code: 104, says: /scenario src: not a file/ },
+  {
+    title: 'a scenario that is a folder',
+    args: ['run', 'src'],
+    code: 104,
+    output: /scenario src: not a file/,
+  },
   {
     title: 'a scenario that throws while loading',
     args: ['run', fixture('throws')],
     code: 104,
-    says: /throws\.ts: this file throws while it is loaded/,
+    output: /throws\.ts: this file throws while it is loaded/,
   },
   {
     title: 'a scenario without a default export',
     args: ['run', fixture('no-export')],
     code: 104,
-    says: /no default export: it must be scenario/,
+    output: /no default export: it must be scenario/,
   },
   {
-    title: 'settings out of range, every one named',
+    title: 'settings out of range: every one is named',
     args: ['run', fixture('bad-settings')],
     code: 104,
-    says: /vms: .*>=1.*ramMiB: .*>=8.*multiple of 4/,
+    output: /vms: .*>=1.*ramMiB: .*>=8.*multiple of 4/,
   },
   {
     title: 'an option out of range',
     args: ['run', 'x.ts', '--vms', '0'],
     code: 104,
-    says: /accepted: 1 to 1024/,
+    output: /accepted: 1 to 1024/,
   },
   {
-    title: 'a parameter that is none',
+    title: 'an invalid parameter',
     args: ['run', 'scenarios/first-light.ts', '--param', 'speed'],
     code: 104,
-    says: /accepted: name=value/,
+    output: /accepted: name=value/,
   },
   {
     title: 'an unknown injection',
     args: ['run', 'scenarios/first-light.ts', '--inject', 'gremlins'],
     code: 104,
-    says: /no injection 'gremlins'; accepted: .*host-kill/,
+    output: /no injection 'gremlins'; accepted: .*host-kill/,
   },
   {
     title: 'an unknown vIOMMU',
     args: ['run', 'scenarios/first-light.ts', '--viommu', 'amd'],
     code: 104,
-    says: /Allowed choices are none, intel, intel-scalable, virtio, spapr/,
+    output: /Allowed choices are none, intel, intel-scalable, virtio, spapr/,
   },
   {
-    title: 'an invalidation to skip where there is none',
+    title: 'skip-invalidation on a vIOMMU without invalidations',
     args: ['run', 'scenarios/first-light.ts', '--viommu', 'virtio', '--inject', 'skip-invalidation'],
     code: 104,
-    says: /skip-invalidation needs invalidations: virtio-iommu has none/,
+    output: /skip-invalidation needs invalidations: virtio-iommu has none/,
   },
   {
-    title: 'more RAM than sPAPR maps by pages',
+    title: 'more RAM than sPAPR maps with pages',
     args: ['run', 'scenarios/first-light.ts', '--viommu', 'spapr', '--ram', '256'],
     code: 104,
-    says: /ramMiB: 256 behind spapr.*up to 128/,
+    output: /ramMiB: 256 behind spapr.*up to 128/,
   },
-  { title: 'an unknown command', args: ['frobnicate'], code: 104, says: /unknown command/ },
+  { title: 'an unknown command', args: ['frobnicate'], code: 104, output: /unknown command/ },
   {
     title: 'more workers than vm.max_map_count allows',
     args: ['run', 'scenarios/first-light.ts', '--vms', '1000', '--vgpus', '31'],
     code: 104,
-    says: /vm\.max_map_count is \d+: at most \d+ VMs per process/,
+    output: /vm\.max_map_count is \d+: at most \d+ VMs per process/,
   },
   {
     title: 'more VMs than memory allows',
     args: ['run', 'scenarios/first-light.ts', '--vms', '500', '--vgpus', '1', '--ram', '4096'],
     code: 104,
-    says: /may need \d+ MiB; \d+ MiB are available/,
+    output: /may need \d+ MiB; \d+ MiB are available/,
   },
-  { title: 'a trace that is not there', args: ['trace', 'nowhere.trace'], code: 104, says: /nowhere\.trace/ },
-  { title: 'a trace that is something else', args: ['trace', 'package.json'], code: 104, says: /offset 0/ },
+  { title: 'a missing trace', args: ['trace', 'nowhere.trace'], code: 104, output: /nowhere\.trace/ },
+  { title: 'a file that is not a trace', args: ['trace', 'package.json'], code: 104, output: /offset 0/ },
 ];
 
 const GUESTS: readonly Case[] = [
   {
-    title: 'a script that throws, with the place',
+    title: 'a script that throws: the output names the line',
     args: ['run', fixture('guest-throws')],
     code: 107,
-    says: /VM 0 script: RangeError: the guest has had enough \(.*guest-throws\.ts:\d+/,
+    output: /VM 0 script: RangeError: the guest has had enough \(.*guest-throws\.ts:\d+/,
   },
   {
-    title: 'a script that loops without end',
+    title: 'a script that loops forever',
     args: ['run', fixture('guest-loops')],
     code: 107,
-    says: /script did not end within 1500 ms/,
+    output: /script did not end within 1500 ms/,
   },
   {
-    title: 'a script that waits without end',
+    title: 'a script that waits forever',
     args: ['run', fixture('guest-hangs')],
     code: 107,
-    says: /script did not end within 1500 ms/,
+    output: /script did not end within 1500 ms/,
   },
   {
-    title: 'a script that allocates without end',
+    title: 'a script that allocates without limit',
     args: ['run', fixture('guest-allocates')],
     code: 107,
-    says: /VM 0 script: /,
+    output: /VM 0 script: /,
   },
   {
     title: 'garbage in the VT-d tables',
     args: ['run', fixture('garbage-tables')],
     code: 1,
-    says: /DMA (read|write) by 00:0\d\.0 to 0x[0-9a-f]+ faulted: reason 0x[0-9a-f]+ \w+/,
+    output: /DMA (read|write) by 00:0\d\.0 to 0x[0-9a-f]+ faulted: reason 0x[0-9a-f]+ \w+/,
   },
   {
     title: 'a ring outside RAM',
     args: ['run', fixture('ring-outside-ram')],
     code: 1,
-    says: /0x4000000000 is not guest RAM.*\n.*halted: its ring or completion area cannot be reached/,
+    output: /0x4000000000 is not guest RAM.*\n.*halted: its ring or completion area cannot be reached/,
   },
   {
     title: 'a page table that points at itself',
     args: ['run', fixture('self-table')],
     code: 1,
-    says: /vm0\/gpu0 is cut off by a table that points at itself/,
+    output: /vm0\/gpu0 is cut off by a table that points at itself/,
   },
 ];
 
-function check({ title, args, code, says }: Case): void {
+function check({ title, args, code, output }: Case): void {
   it(title, async () => {
     const result = await mdevsim(...args);
-    const said = result.stdout + result.stderr;
-    expect(said).to.match(says);
-    expect(result.code, said).to.equal(code);
-    expect(said, 'no stack traces').not.to.match(/^\s+at .*\(.*:\d+:\d+\)$/m);
+    const printed = result.stdout + result.stderr;
+    expect(printed).to.match(output);
+    expect(result.code, printed).to.equal(code);
+    expect(printed, 'no stack traces').not.to.match(/^\s+at .*\(.*:\d+:\d+\)$/m);
   });
 }
 

@@ -1,5 +1,5 @@
 /**
- * The built command, as the README shows it.
+ * The built command, as in the README.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { mdevsim } from './run-command.ts';
 
 const SMALL = ['run', 'scenarios/first-light.ts', '--vms', '2', '--vgpus', '2', '--ram', '32'];
 
-describe('the command', function () {
+describe('mdevsim run', function () {
   this.timeout(90_000);
   let folder = '';
 
@@ -22,7 +22,7 @@ describe('the command', function () {
     rmSync(folder, { recursive: true });
   });
 
-  it('runs first light, says so first, and repeats the seed', async () => {
+  it('prints the verdict first and the seed of the run', async () => {
     const { code, stdout } = await mdevsim(...SMALL, '--seed', '42');
     expect(code, stdout).to.equal(0);
     expect(stdout).to.match(/^PASSED {2}first-light: 2 VMs × 2 vGPUs in 1 host process, .* seed 42\n/);
@@ -31,7 +31,7 @@ describe('the command', function () {
       expect(stdout).to.match(new RegExp(`\\b${name} +\\d+( +[\\d.]+ (µs|ms|s)){4}`));
   });
 
-  it('divides the VMs over processes; one that is killed loses its own and no other', async () => {
+  it('distributes VMs over processes; a killed process loses only its own VMs', async () => {
     const { code, stdout } = await mdevsim(...SMALL, '--processes', '2', '--inject', 'host-kill', '--json');
     expect(code).to.equal(1);
     const summary = JSON.parse(stdout) as { vmsLost: number; problems: string[]; mismatches: number };
@@ -40,7 +40,7 @@ describe('the command', function () {
     expect(summary.mismatches).to.equal(0);
   });
 
-  it("hands the command line's parameters to the guests", async () => {
+  it('passes parameters of the command line to the guests', async () => {
     const { code, stdout } = await mdevsim(
       'run',
       'test/fixtures/scenarios/parameters.ts',
@@ -50,7 +50,7 @@ describe('the command', function () {
     expect(stdout).to.include('{"rounds":40,"kind":"default","name":"two words"}');
   });
 
-  it('traces every control message, and prints them in order of time', async () => {
+  it('traces every control message and prints them in order of time', async () => {
     const file = join(folder, 'run.trace');
     const run = await mdevsim(...SMALL, '--processes', '2', '--trace', file);
     expect(run.code, run.stdout).to.equal(0);

@@ -1,5 +1,5 @@
 /**
- * `mdevsim conformance`, as its users run it.
+ * The built command `mdevsim conformance`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -29,13 +29,13 @@ describe('mdevsim conformance vfio', function () {
     rmSync(folder, { recursive: true });
   });
 
-  it('ends with the count', async () => {
+  it('prints the counts last', async () => {
     const { code, stdout } = await mdevsim('conformance', 'vfio', GOOD);
     expect(stdout).to.equal('7 passed, 0 failed, 0 skipped\n');
     expect(code).to.equal(0);
   });
 
-  it('names vector, step, expected and got of what differs', async () => {
+  it('names vector, step, expected and actual value of a difference', async () => {
     const path = file(vectors({ op: 'open_container', container: 'c0', ret: -1, errno: 'EBUSY' }));
     const { code, stdout } = await mdevsim('conformance', 'vfio', path, GOOD);
     expect(stdout).to.contain('t_one step 0 open_container errno: expected "EBUSY", got null\n');
@@ -45,7 +45,7 @@ describe('mdevsim conformance vfio', function () {
     expect(JSON.parse(json.stdout)).to.deep.include({ passed: 0, failed: 1, skipped: 0 });
   });
 
-  it('skips by name and reason what it does not model', async () => {
+  it('skips a vector with an unknown operation and names the reason', async () => {
     const { code, stdout } = await mdevsim('conformance', 'vfio', file(vectors({ op: 'migrate' })));
     expect(stdout).to.contain('t_one skipped: operation migrate is not modelled\n');
     expect(stdout).to.match(/\n0 passed, 0 failed, 1 skipped\n$/);
@@ -62,7 +62,7 @@ describe('mdevsim conformance vfio', function () {
       /t_one step 0 open_container.*"container"/,
     ],
   ] as const)
-    it(`answers 104 and one line to ${what}`, async () => {
+    it(`exits with 104 and one line on ${what}`, async () => {
       const { code, stdout, stderr } = await mdevsim('conformance', 'vfio', file(text));
       expect(stderr)
         .to.match(message)
@@ -82,13 +82,13 @@ describe('mdevsim conformance of the vIOMMUs', function () {
 
   for (const [kind, file] of Object.entries(FILES))
     for (const quirks of ['spec', 'qemu'])
-      it(`${kind}, answering by ${quirks}`, async () => {
+      it(`${kind}, quirks of ${quirks}`, async () => {
         const { code, stdout } = await mdevsim('conformance', kind, file, '--quirks', quirks);
         expect(stdout).to.match(/^[1-9]\d* passed, 0 failed, 0 skipped\n$/);
         expect(code).to.equal(0);
       });
 
-  it('refuses a file of another kind in one line', async () => {
+  it('refuses a file of another kind with one line', async () => {
     for (const kind of Object.keys(FILES)) {
       const { code, stderr } = await mdevsim('conformance', kind, GOOD);
       expect(stderr, kind).to.match(/^mdevsim: test\/data\/vfio\/B_container_group\.json\.gz: [^\n]+\n$/);

@@ -1,5 +1,5 @@
 /**
- * The coordinator with real device workers and no guest: what a device can do to it.
+ * The coordinator with real device workers and without a guest.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -15,7 +15,7 @@ import { HPA_BASE } from '../../src/memory/host-memory.ts';
 const POLL_MS = 5;
 const POLLS = 2000;
 
-/** One VM with two devices, started; closed when `test` is done. */
+/** Runs `test` with one VM whose two devices are started. */
 async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<void> {
   const coordinator = new Coordinator({
     vms: [
@@ -56,13 +56,13 @@ async function until(holds: () => boolean, what: string): Promise<void> {
     if (holds()) return;
     await sleep(POLL_MS);
   }
-  throw new Error(`${what} did not come about`);
+  throw new Error(`${what} did not occur`);
 }
 
 describe('the coordinator', function () {
   this.timeout(30_000);
 
-  it('starts every device behind its vIOMMU, RAM mapped at identity', () =>
+  it('starts every device behind its vIOMMU with an identity mapping of RAM', () =>
     withVm(async (vm) => {
       for (const device of vm.devices) {
         expect(device.link.state).to.equal(DeviceState.ready);
@@ -72,20 +72,20 @@ describe('the coordinator', function () {
       }
     }));
 
-  it('gives vGPUs a part of a physical GPU, and other devices none', async () => {
-    const placed = async (model: string) => {
+  it('assigns a part of a physical GPU to vGPUs, but not to other devices', async () => {
+    const gpuUsers = async (model: string) => {
       let names: string[] = [];
       await withVm(async (vm) => {
         names = vm.context.gpus.stats().map(({ name }) => name);
       }, model);
       return names;
     };
-    expect(await placed('vgpu')).to.deep.equal(['vm0/gpu0', 'vm0/gpu1']);
-    expect(await placed('edu')).to.deep.equal([]);
-    expect(await placed('vgpu, mtty')).to.deep.equal(['vm0/dev0']);
+    expect(await gpuUsers('vgpu')).to.deep.equal(['vm0/gpu0', 'vm0/gpu1']);
+    expect(await gpuUsers('edu')).to.deep.equal([]);
+    expect(await gpuUsers('vgpu, mtty')).to.deep.equal(['vm0/dev0']);
   });
 
-  it('ends a device that sends garbage, names it, and serves its neighbour', () =>
+  it('quarantines a device that sends garbage and keeps serving its neighbour', () =>
     withVm(async (vm) => {
       const [bad, good] = vm.devices;
       bad?.link.fromDevice.push(Uint8Array.of(0xff, 0xff, 0xff));
@@ -93,9 +93,10 @@ describe('the coordinator', function () {
       await until(() => bad?.link.state === DeviceState.failed, 'the failure');
       expect(vm.verdict.violations().map(({ kind }) => kind)).to.deep.equal(['bad-frame']);
       expect(bad?.failure).to.match(/^quarantined: sent garbage \(/);
-      expect(await bad?.link.mmioPort().read(REGION_CONFIG, 0, 4), 'a lost device reads all ones').to.equal(
-        0xffff_ffffn,
-      );
+      expect(
+        await bad?.link.mmioPort().read(REGION_CONFIG, 0, 4),
+        'registers of a failed device read as all ones',
+      ).to.equal(0xffff_ffffn);
       expect(await good?.link.mmioPort().read(REGION_CONFIG, 0, 2)).to.equal(0x1234n);
     }));
 });

@@ -3,7 +3,7 @@ import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
 import { fixture, mdevsim } from './run-command.ts';
 
-describe('a device model of one’s own', () => {
+describe('a user-defined device model', () => {
   let summary: RunSummary;
 
   before(async () => {
@@ -15,23 +15,23 @@ describe('a device model of one’s own', () => {
   const problems = (device: number) =>
     summary.problems.filter((problem) => problem.includes(`vm0/dev${device} `)).join('\n');
 
-  it('that throws is lost, named with its line', () => {
+  it('that throws fails its device: the message names the line', () => {
     expect(problems(0)).to.match(
       /^device failed: vm0\/dev0 worker ended: TypeError: this model had a bad day \(at .*misbehaves\.ts:\d+:\d+\)/,
     );
     expect(summary.notes).to.include('vm0/dev0: about to throw');
-    expect(problems(6), 'what cannot even be described').to.match(
+    expect(problems(6), 'an error that cannot be described').to.match(
       /device failed: vm0\/dev6 worker ended: threw/,
     );
   });
 
-  it('that loops for ever is ended and named', () => {
+  it('that loops forever is ended and named', () => {
     expect(problems(1)).to.match(
       /violation stuck-model: vm0\/dev1 did not return from its model within 1000 ms/,
     );
   });
 
-  it('that allocates without end is ended and named, on the heap and off it', () => {
+  it('that allocates without limit, on or off the heap, is ended and named', () => {
     expect(problems(2)).to.match(/stuck-model|reaching memory limit/);
     expect(problems(3), 'in one call').to.match(
       /model-memory: vm0\/dev3 holds \d+ MiB of buffers|stuck-model/,
@@ -41,7 +41,7 @@ describe('a device model of one’s own', () => {
     );
   });
 
-  it('that answers nonsense is told what is accepted, and goes on', () => {
+  it('that returns invalid values is told the accepted ones and continues', () => {
     expect(problems(5)).to.include('violation bad-dma: vm0/dev5 reads IOVA NaN with permission 1; accepted:');
     expect(problems(5)).to.include(
       'violation bad-interrupt: vm0/dev5 raises interrupt -1; accepted: 0 to 31',
@@ -55,14 +55,14 @@ describe('a device model of one’s own', () => {
     expect(problems(5)).to.not.include('device failed');
   });
 
-  it('does no harm to its neighbour', () => {
+  it('does not harm its neighbour', () => {
     expect(problems(7)).to.equal('');
     expect(summary.mismatches).to.equal(0);
     expect(summary.operations).to.be.greaterThan(10);
     expect([summary.devicesFailed, summary.verdict, summary.vmsLost]).to.deep.equal([6, 'failed', 0]);
   });
 
-  it('is told what guests use and it lacks, and which guest spins', () => {
+  it('is told which registers it lacks and which guest spins', () => {
     expect(summary.devices.unimplemented).to.deep.equal([
       { bar: 0, offset: 0x40, write: false, count: 1 },
       { bar: 0, offset: 0x40, write: true, count: 1 },
@@ -73,7 +73,7 @@ describe('a device model of one’s own', () => {
     );
   });
 
-  it('that cannot be loaded ends the command before anything starts', async () => {
+  it('that cannot be loaded ends the command before the run starts', async () => {
     const file = 'test/fixtures/models/throws.ts';
     const { code, stderr, stdout } = await mdevsim('run', 'scenarios/edu-device.ts', '--model', file);
     expect([code, stdout]).to.deep.equal([104, '']);
@@ -82,7 +82,7 @@ describe('a device model of one’s own', () => {
     );
   });
 
-  it('is driven by a script, behind a vIOMMU', async () => {
+  it('is driven by a script behind a vIOMMU', async () => {
     const { code, stdout, stderr } = await mdevsim(
       'run',
       'scenarios/edu-device.ts',

@@ -38,10 +38,10 @@ const RUNS: readonly Expected[] = [
   { viommu: 'spapr', ...TRANSLATED, notes: [/'spapr' tells the guest of no fault/] },
 ];
 
-describe('every vIOMMU', function () {
+describe('each vIOMMU', function () {
   this.timeout(60_000);
 
-  it('has a name, a model and a run here', () => {
+  it('has a name, a model and an expected result here', () => {
     expect([...IOMMU_NAMES].sort()).to.deep.equal([...VIOMMUS].sort());
     expect([...new Set(RUNS.map(({ viommu }) => viommu))].sort()).to.deep.equal([...VIOMMUS].sort());
   });

@@ -1,5 +1,5 @@
 /**
- * The scenarios that load the GPUs and move VMs, as a user runs them.
+ * The scenarios that load GPUs and migrate VMs, run by the built command.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -11,13 +11,13 @@ async function run(scenario: string, ...args: string[]): Promise<RunSummary> {
   return JSON.parse(stdout) as RunSummary;
 }
 
-function expectSound(summary: RunSummary): void {
+function expectPassed(summary: RunSummary): void {
   expect(summary.problems).to.deep.equal([]);
   expect(summary.verdict).to.equal('passed');
   expect(summary.bytesVerified).to.be.above(0);
 }
 
-/** The numbers of a note, by a pattern with groups. */
+/** Returns the numbers in the groups of `pattern`, for each note that matches. */
 function numbers({ notes }: RunSummary, pattern: RegExp): number[][] {
   const found = notes.flatMap((note) => {
     const match = pattern.exec(note);
@@ -27,49 +27,49 @@ function numbers({ notes }: RunSummary, pattern: RegExp): number[][] {
   return found;
 }
 
-describe('the scenarios of the GPUs', function () {
+describe('GPU scenarios', function () {
   this.timeout(120_000);
 
-  it('shadow-storm: shadow page tables stay true while mappings come and go', async () => {
+  it('shadow-storm: shadow page tables stay correct while mappings change', async () => {
     const summary = await run('shadow-storm', '--vms', '1');
-    expectSound(summary);
+    expectPassed(summary);
     for (const [buffers, rounds] of numbers(summary, /(\d+) buffers came and went, (\d+) rounds/)) {
       expect(buffers).to.be.above(0);
       expect(rounds).to.be.above(0);
     }
   });
 
-  it('hang-reset: an engine that hangs is reset and works again, and its neighbours work meanwhile', async () => {
+  it('hang-reset: a hung engine works again after its reset; its neighbours work meanwhile', async () => {
     const summary = await run('hang-reset');
-    expectSound(summary);
+    expectPassed(summary);
     expect(numbers(summary, /(\d+) hangs, each ended/)[0]?.[0]).to.be.above(0);
     for (const [commands] of numbers(summary, /(\d+) commands meanwhile/)) expect(commands).to.be.above(0);
   });
 
-  it('engines: fences keep two engines in order, and one goes on while the other hangs', async () => {
+  it('engines: fences keep two engines in order; one continues while the other hangs', async () => {
     const summary = await run('engines');
-    expectSound(summary);
+    expectPassed(summary);
     const counts = numbers(summary, /(\d+) rounds by fences, (\d+) rounds of the copy engine/);
     expect(counts).to.have.length(2);
     for (const each of counts) expect(each).to.deep.equal([80, 50]);
   });
 
-  it('noisy-neighbour: each policy treats a greedy vGPU its own way', async () => {
+  it('noisy-neighbour: each policy treats a greedy vGPU differently', async () => {
     const summary = await run('noisy-neighbour');
     const [bestEffort, equalShare] = numbers(
       summary,
       /(?:best-effort|equal-share): Jain's index ([\d.]+)/,
     ).flat();
     expect(equalShare).to.be.above(bestEffort as number);
-    // On a machine that is busy with other tests a vGPU may not get its turns in time: the run then says so itself.
+    // On a busy machine a vGPU may not get its turns in time. The run then reports this problem itself.
     expect(equalShare).to.be.above(0.9);
     for (const problem of summary.problems) expect(problem).to.match(/equal share: Jain's|fixed share: /);
     expect(summary.mismatches).to.equal(summary.problems.length);
   });
 
-  it('live-migration: VMs under load change hosts and change back, and lose nothing', async () => {
+  it('live-migration: VMs under load migrate and return without loss', async () => {
     const summary = await run('live-migration', '--seed', '3');
-    expectSound(summary);
+    expectPassed(summary);
     const moves = numbers(summary, /host (\d) → (\d) in .* ([\d.]+) MiB compared, (\d+) bytes differ/);
     expect(moves.map(([from, to]) => `${from}${to}`).sort()).to.deep.equal(['01', '01', '10', '10']);
     for (const [, , compared, different] of moves) expect([compared, different]).to.deep.equal([64, 0]);
@@ -80,10 +80,10 @@ describe('the scenarios of the GPUs', function () {
 
   for (const viommu of ['none', 'intel-scalable', 'virtio', 'spapr'])
     it(`live-migration behind ${viommu}`, async () => {
-      expectSound(await run('live-migration', '--viommu', viommu, '--param', 'bufferPages=64'));
+      expectPassed(await run('live-migration', '--viommu', viommu, '--param', 'bufferPages=64'));
     });
 
-  it('live-migration: a VM whose new host dies stays, or is reported as lost', async () => {
+  it('live-migration: a VM whose target host dies stays or is reported as lost', async () => {
     const { problems, vmsLost, exitCode } = await run('live-migration', '--inject', 'host-kill');
     expect(exitCode).to.equal(1);
     expect(vmsLost).to.be.within(1, 2);

@@ -1,5 +1,5 @@
 /**
- * The sysfs tree of a run that lives: what is written to it happens, with and without mdevctl.
+ * The sysfs tree of a live run: writes take effect, with and without mdevctl.
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,7 +15,7 @@ const HELD = ['33333333-aaaa-4bbb-8ccc-000000000000', '33333333-aaaa-4bbb-8ccc-0
 const MADE = '44444444-aaaa-4bbb-8ccc-000000000001';
 const BUS = 'sys/bus/mdev/devices';
 const TYPES = 'sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types';
-/** How long a change may take to be seen. */
+/** Time limit for a change to become visible. */
 const SEEN_MS = 10_000;
 
 async function until(what: string, holds: () => boolean): Promise<void> {
@@ -32,7 +32,7 @@ interface Summary {
   readonly violations: number;
 }
 
-/** `mdevsim run` of the fixture, with its tree below `dir`. */
+/** `mdevsim run` of the fixture with its tree below `dir`. */
 class LiveRun {
   readonly dir: string;
   stderr = '';
@@ -56,7 +56,7 @@ class LiveRun {
     this.#ended = new Promise((resolve) => this.#child.on('close', resolve));
   }
 
-  /** The tree is there and the guests work. */
+  /** Waits until the tree exists and the guests work. */
   ready(): Promise<void> {
     return until('work of the run', () => this.stderr.includes('at work: '));
   }
@@ -100,7 +100,7 @@ describe('the sysfs tree of a live run', () => {
     rmSync(run.dir, { recursive: true, force: true });
   });
 
-  it('shows the devices of its VMs, and makes and removes others', async () => {
+  it('shows the devices of its VMs, and creates and removes instances', async () => {
     expect(run.instances).to.deep.equal([...HELD]);
     expect(run.read(`${BUS}/${HELD[1]}/mdevsim/vm_name`)).to.equal('vm0/gpu1\n');
     expect(run.read(`${TYPES}/vgpu-4g/available_instances`)).to.equal('2\n');
@@ -117,28 +117,28 @@ describe('the sysfs tree of a live run', () => {
     await until('the removal', () => !run.has(`${BUS}/${MADE}`));
   });
 
-  it('is one of which mdevctl lists, starts and stops instances', async function () {
+  it('lets mdevctl list, start and stop instances', async function () {
     const mdevctl = await findMdevctl(run.dir);
     if (typeof mdevctl === 'string') {
       console.log(`    skipped: ${mdevctl}`);
       this.skip();
     }
-    const does = async (...args: string[]): Promise<string> => {
+    const runMdevctl = async (...args: string[]): Promise<string> => {
       const { code, stdout, stderr } = await mdevctl(...args);
       expect(code, stderr).to.equal(0);
       return stdout.trimEnd();
     };
-    console.log(`    with ${await does('--version')}`);
+    console.log(`    with ${await runMdevctl('--version')}`);
     const held = [`${HELD[0]} 0000:3b:00.0 vgpu-4g manual`, `${HELD[1]} 0000:3b:00.0 vgpu-2g manual`];
-    expect((await does('list')).trim().split('\n').sort()).to.deep.equal(held);
-    await does('start', '-u', MADE, '-p', '0000:3b:00.0', '-t', 'vgpu-1g');
+    expect((await runMdevctl('list')).trim().split('\n').sort()).to.deep.equal(held);
+    await runMdevctl('start', '-u', MADE, '-p', '0000:3b:00.0', '-t', 'vgpu-1g');
     await until('the instance', () => run.has(`${BUS}/${MADE}/remove`));
-    expect(await does('list')).to.include(`${MADE} 0000:3b:00.0 vgpu-1g manual`);
-    await does('stop', '-u', MADE);
+    expect(await runMdevctl('list')).to.include(`${MADE} 0000:3b:00.0 vgpu-1g manual`);
+    await runMdevctl('stop', '-u', MADE);
     await until('the removal', () => !run.has(`${BUS}/${MADE}`));
   });
 
-  it('takes a device from the VM that uses it, which the run reports; the other works on', async () => {
+  it('removes a device that a VM uses: the run reports it, the other device continues', async () => {
     run.write(`${BUS}/${HELD[0]}/remove`, '1');
     const { code, summary } = await run.end();
     expect(run.stderr).to.match(new RegExp(`/${HELD[0]}/remove: waits for the last close`));

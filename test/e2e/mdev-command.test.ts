@@ -11,10 +11,9 @@ import { mdevsim } from './run-command.ts';
 const UUID = '12345678-1234-4234-8234-123456789abc';
 const TYPES = 'sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types';
 const COMMAND = fileURLToPath(new URL('../../dist/src/cli/bin.js', import.meta.url));
-/** How long a change may take to be seen. */
+/** Time limit for a change to become visible. */
 const SEEN_MS = 5000;
 
-/** Waits until `holds`. */
 async function until(what: string, holds: () => boolean): Promise<void> {
   for (let waited = 0; !holds(); waited += 10) {
     if (waited > SEEN_MS) throw new Error(`${what}: not within ${SEEN_MS} ms`);
@@ -41,7 +40,7 @@ describe('mdevsim types, list and sysfs', () => {
     expect(list.stdout).to.equal('[]\n');
   });
 
-  it('write the tree once, and leave a directory alone that is not theirs', async () => {
+  it('write the tree once, and refuse a directory that mdevsim has not written', async () => {
     const once = join(dir, 'once');
     const wrote = await mdevsim('sysfs', once, '--once');
     expect(wrote.code).to.equal(0);
@@ -56,7 +55,7 @@ describe('mdevsim types, list and sysfs', () => {
     expect((await mdevsim('list', '--root', join(dir, 'nowhere'))).code).to.equal(104);
   });
 
-  it('act on writes, tell of refused ones, and end at SIGTERM', async () => {
+  it('act on writes, report refused ones, and end on SIGTERM', async () => {
     const live = join(dir, 'live');
     const child = spawn(process.execPath, [COMMAND, 'sysfs', live], {
       env: { ...process.env, NODE_OPTIONS: '' },

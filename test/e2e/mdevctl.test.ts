@@ -14,7 +14,7 @@ import { findMdevctl, type Mdevctl } from './find-mdevctl.ts';
 const UUID = '11111111-aaaa-4bbb-8ccc-000000000001';
 const DEFINED = '22222222-aaaa-4bbb-8ccc-000000000002';
 
-describe('mdevctl on a tree of ours', () => {
+describe('mdevctl on a tree of mdevsim', () => {
   const dir = mkdtempSync(join(tmpdir(), 'mdevsim-mdevctl-'));
   const registry = defaultHost();
   const tree = new SysfsTree(registry);
@@ -46,45 +46,45 @@ describe('mdevctl on a tree of ours', () => {
     rmSync(dir, { recursive: true, force: true });
   });
 
-  /** Runs it, and gives the tree time to follow. */
-  async function does(...args: string[]): Promise<string> {
+  /** Runs mdevctl and waits until the tree has followed. */
+  async function runMdevctl(...args: string[]): Promise<string> {
     const { code, stdout, stderr } = await mdevctl(...args);
     expect(code, stderr).to.equal(0);
     await sleep(100);
     return stdout;
   }
 
-  it('lists the types as we do, in text and JSON', async () => {
-    // 1.2.0 adds an empty line.
-    expect((await does('types')).trimEnd()).to.equal(typesText(tree).trimEnd());
-    expect(JSON.parse(await does('types', '--dumpjson'))).to.deep.equal(typesJson(tree));
+  it('lists the types as mdevsim does, in text and JSON', async () => {
+    // mdevctl 1.2.0 adds an empty line.
+    expect((await runMdevctl('types')).trimEnd()).to.equal(typesText(tree).trimEnd());
+    expect(JSON.parse(await runMdevctl('types', '--dumpjson'))).to.deep.equal(typesJson(tree));
   });
 
   it('starts, lists and stops an instance', async () => {
-    await does('start', '-u', UUID, '-p', MDEV_GPU.name, '-t', 'vgpu-4g');
+    await runMdevctl('start', '-u', UUID, '-p', MDEV_GPU.name, '-t', 'vgpu-4g');
     expect(registry.get(UUID)?.type).to.equal('vgpu-4g');
-    expect(JSON.parse(await does('list', '--dumpjson'))).to.deep.equal(listJson(tree));
-    expect(JSON.parse(await does('types', '--dumpjson'))).to.deep.equal(typesJson(tree));
-    await does('stop', '-u', UUID);
+    expect(JSON.parse(await runMdevctl('list', '--dumpjson'))).to.deep.equal(listJson(tree));
+    expect(JSON.parse(await runMdevctl('types', '--dumpjson'))).to.deep.equal(typesJson(tree));
+    await runMdevctl('stop', '-u', UUID);
     expect([...registry.instances()]).to.deep.equal([]);
-    expect((await does('list')).trim()).to.equal('');
+    expect((await runMdevctl('list')).trim()).to.equal('');
   });
 
-  it('defines an instance, starts it by its definition, and is refused what does not fit', async () => {
-    await does('define', '-u', DEFINED, '-p', MDEV_GPU.name, '-t', 'vgpu-2g');
-    await does('start', '-u', DEFINED);
+  it('defines an instance and starts it by its definition; starting one too many is refused', async () => {
+    await runMdevctl('define', '-u', DEFINED, '-p', MDEV_GPU.name, '-t', 'vgpu-2g');
+    await runMdevctl('start', '-u', DEFINED);
     expect(registry.get(DEFINED)?.type).to.equal('vgpu-2g');
     const { code, stderr } = await mdevctl('start', '-u', UUID, '-p', MDEV_GPU.name, '-t', 'vgpu-16g');
     expect(code).to.not.equal(0);
     expect(stderr).to.contain('No available instances of vgpu-16g');
   });
 
-  it('defines what a scenario can be given: its dump, its file and its directory', async () => {
+  it('defines instances that a scenario can load from the dump, the file or the directory', async () => {
     const uuid = DEFINED.replace('2', '3');
-    await does('define', '-u', uuid, '-p', MDEV_GPU.name, '-t', 'vgpu-1g', '-a');
-    await does('modify', '-u', uuid, '--addattr', 'mdevsim/mode', '--value', 'fast');
+    await runMdevctl('define', '-u', uuid, '-p', MDEV_GPU.name, '-t', 'vgpu-1g', '-a');
+    await runMdevctl('modify', '-u', uuid, '--addattr', 'mdevsim/mode', '--value', 'fast');
     const wanted = { parent: MDEV_GPU.name, uuid, type: 'vgpu-1g', attrs: [['mdevsim/mode', 'fast']] };
-    const dumped = definitionsOf(JSON.parse(await does('list', '-d', '--dumpjson')), 'mdevctl');
+    const dumped = definitionsOf(JSON.parse(await runMdevctl('list', '-d', '--dumpjson')), 'mdevctl');
     expect(dumped).to.deep.include(wanted);
     const files = join(dir, 'etc/mdevctl.d');
     expect(readDefinitions(files)).to.have.deep.members(dumped);

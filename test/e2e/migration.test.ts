@@ -9,8 +9,8 @@ import { expectSound } from './expect-sound.ts';
 import { type Hosts, type MovingOptions, until, withHosts } from './migration-hosts.ts';
 import type { VmResult } from './run-in-process.ts';
 
-/** Starts both hosts and waits until the VM has ended, wherever. */
-async function moved(options: MovingOptions): Promise<Hosts['received']> {
+/** Starts both hosts and waits until the VM has ended on either of them. */
+async function runBothHosts(options: MovingOptions): Promise<Hosts['received']> {
   let received: Hosts['received'] = [];
   await withHosts(options, async (hosts) => {
     hosts.start(0);
@@ -24,18 +24,21 @@ async function moved(options: MovingOptions): Promise<Hosts['received']> {
   return received;
 }
 
-/** Of the VM that has ended at the first host. */
+/** Returns the result of the VM that has ended on the first host. */
 const resultOf = (received: Hosts['received']): VmResult => received[0]?.results[0]?.result as VmResult;
 
 const notesOf = (received: Hosts['received']): string =>
   received.flatMap(({ results }) => results.flatMap(({ result }) => result.notes)).join('\n');
 
-describe('a VM that moves to another host', function () {
+describe('a VM that migrates to another host', function () {
   this.timeout(60_000);
 
   for (const viommu of ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'])
-    it(`goes on there with its devices, its memory and its ${viommu} vIOMMU`, async () => {
-      const [first, second] = (await moved({ viommu })) as [Hosts['received'][0], Hosts['received'][0]];
+    it(`resumes there with its devices, its memory and its vIOMMU: ${viommu}`, async () => {
+      const [first, second] = (await runBothHosts({ viommu })) as [
+        Hosts['received'][0],
+        Hosts['received'][0],
+      ];
       expect(first.results.map(({ result }) => result.moved)).to.deep.equal([true]);
       expect(second.results.map(({ result }) => result.moved)).to.deep.equal([false]);
       expect(second.arrived).to.deep.equal([0]);
@@ -44,7 +47,7 @@ describe('a VM that moves to another host', function () {
       expect(notesOf([second])).to.match(/arrived after 1/);
     });
 
-  it('leaves the steps of its move in the traces of both hosts, and no memory', async () => {
+  it('leaves the steps of the migration, but no RAM, in the traces of both hosts', async () => {
     let steps: string[][] = [];
     const onTraces: MovingOptions['onTraces'] = (traces) => {
       steps = traces.map((frames) =>
@@ -53,15 +56,15 @@ describe('a VM that moves to another host', function () {
       const largest = Math.max(...traces.flat().map((frame) => JSON.stringify(frame).length));
       expect(largest).to.be.below(64 * 1024);
     };
-    await moved({ onTraces });
+    await runBothHosts({ onTraces });
     expect(steps).to.deep.equal([
       ['migrationStart', 'migrationLoad', 'migrationCompare', 'migrationResume'],
       ['migrationReady', 'migrationLoaded', 'migrationCompared', 'vmArrived', 'migrationRunning'],
     ]);
   });
 
-  it('comes back, and goes again', async () => {
-    const received = await moved({ params: { hops: 3 } });
+  it('migrates back and forth', async () => {
+    const received = await runBothHosts({ params: { hops: 3 } });
     expect(
       received.map(({ arrived }) => arrived.length),
       notesOf(received),
@@ -70,39 +73,39 @@ describe('a VM that moves to another host', function () {
     expect(notesOf(received)).to.include('arrived after 3');
   });
 
-  it('is paused after so many rounds if what it writes does not become less', async () => {
-    const received = await moved({ params: { work: 'writes', rounds: 1, downtimeMs: 0 } });
+  it('is paused after the limit of rounds if it does not converge', async () => {
+    const received = await runBothHosts({ params: { work: 'writes', rounds: 1, downtimeMs: 0 } });
     for (const { results } of received) for (const { result } of results) expectSound(result);
     expect(notesOf(received)).to.match(/VM 0: 2 rounds \(did not converge\)/);
   });
 });
 
-describe('a VM that cannot move', function () {
+describe('a VM that cannot migrate', function () {
   this.timeout(60_000);
 
-  async function stays(options: MovingOptions, why: RegExp): Promise<void> {
-    const received = await moved(options);
+  async function expectStays(options: MovingOptions, why: RegExp): Promise<void> {
+    const received = await runBothHosts(options);
     expect(received[0]?.results).to.have.length(1);
     expectSound(resultOf(received));
     expect(notesOf(received)).to.match(why);
   }
 
-  it('is told so if the host is itself, or not there', async () => {
-    await stays({ params: { to: 0 } }, /stayed: MigrationError: .*the VM's own host/);
-    await stays({ params: { to: 9 } }, /stayed: MigrationError: .*to: 9; accepted: 0 to 1/);
+  it('stays if the other host is its own host or does not exist', async () => {
+    await expectStays({ params: { to: 0 } }, /stayed: MigrationError: .*the VM's own host/);
+    await expectStays({ params: { to: 9 } }, /stayed: MigrationError: .*to: 9; accepted: 0 to 1/);
   });
 
-  it('stays if a device’s model does not say what only it knows', () =>
-    stays(
+  it('stays if a device model has no state to save', () =>
+    expectStays(
       { model: pathToFileURL('test/fixtures/models/edu-without-state.ts').href },
       /stayed: MigrationError: vm0\/dev\d: cannot be migrated: the model '.*edu-without-state.*' has no `state`/,
     ));
 
-  it('stays if its script’s work fails', () =>
-    stays({ params: { work: 'throws' } }, /stayed: Error: the work has failed/));
+  it('stays if the work of its script fails', () =>
+    expectStays({ params: { work: 'throws' } }, /stayed: Error: the work has failed/));
 
   for (const frames of [0, 3])
-    it(`stays if the other host goes away ${frames === 0 ? 'at once' : 'while memory is copied'}`, async () => {
+    it(`stays if the other host dies ${frames === 0 ? 'at once' : 'while RAM is copied'}`, async () => {
       await withHosts({}, async ({ sockets, start, received }) => {
         const server = await dyingHost(sockets[1] as string, frames);
         start(0);
@@ -113,7 +116,7 @@ describe('a VM that cannot move', function () {
       });
     });
 
-  it('stays if the other host cannot have it', async () => {
+  it('stays if the other host refuses it', async () => {
     await withHosts({}, async ({ sockets, start, received }) => {
       const server = await refusingHost(sockets[1] as string, 'no room');
       start(0);
@@ -124,13 +127,13 @@ describe('a VM that cannot move', function () {
     });
   });
 
-  it('stays if its script’s work does not end when it is told to', () =>
-    stays(
+  it('stays if the work of its script does not end on request', () =>
+    expectStays(
       { params: { work: 'stays' } },
       /stayed: MigrationError: the script's work did not end within 10000 ms/,
     ));
 
-  it('stays if nobody is there', async () => {
+  it('stays if the other host does not run', async () => {
     await withHosts({}, async ({ start, received }) => {
       start(0);
       await until(() => received[0]?.results.length === 1, 'the VM’s end');
@@ -141,7 +144,7 @@ describe('a VM that cannot move', function () {
 
 const owner = { header: (device: number) => ({ timeUs: 0, process: 1, vm: 0, device }) };
 
-/** A host that says it is ready, takes so many frames, and dies; 0: it dies at once. */
+/** Serves a host that gets ready, receives `frames` frames, and dies. With 0 frames it dies at once. */
 const dyingHost = (path: string, frames: number): Promise<Server> =>
   listen(path, async (socket) => {
     const stream = new FrameSocket(socket, owner);
@@ -169,17 +172,17 @@ async function listen(path: string, serve: (socket: Socket) => Promise<void>): P
   return server;
 }
 
-describe('a host that VMs come to', function () {
+describe('a host that receives VMs', function () {
   this.timeout(60_000);
 
-  /** Says something else than a migration to a host; its answer, then a real VM comes. */
-  async function hears(say: (stream: FrameSocket) => Promise<void>): Promise<string> {
+  /** Sends an invalid migration and returns the reason of the refusal. Then a valid VM must arrive. */
+  async function refusalOf(send: (stream: FrameSocket) => Promise<void>): Promise<string> {
     let answer = '';
     await withHosts({}, async ({ sockets, start, received }) => {
       start(1);
       await until(() => existsSync(sockets[1] as string), 'the socket');
       const stream = new FrameSocket(connect(sockets[1] as string), owner);
-      await say(stream);
+      await send(stream);
       const frame = await stream.next();
       if (frame.kind === 'migrationFailed') answer = frame.body.reason;
       stream.close();
@@ -190,46 +193,46 @@ describe('a host that VMs come to', function () {
     return answer;
   }
 
-  it('refuses what is no migration, and takes in the next', async () => {
+  it('refuses an invalid migration and accepts the next VM', async () => {
     expect(
-      await hears((stream) =>
+      await refusalOf((stream) =>
         stream.send('ramPages', { gpa: 0, data: new Uint8Array(4096), compare: false }),
       ),
     ).to.match(/begins with migrationStart/);
-    expect(await hears((stream) => stream.send('deviceStop', {}))).to.match(/has no deviceStop/);
-    expect(await hears((stream) => stream.send('migrationStart', { version: 9, config: '' }))).to.match(
+    expect(await refusalOf((stream) => stream.send('deviceStop', {}))).to.match(/has no deviceStop/);
+    expect(await refusalOf((stream) => stream.send('migrationStart', { version: 9, config: '' }))).to.match(
       /version 9; accepted: 1/,
     );
-    expect(await hears((stream) => stream.send('migrationStart', { version: 1, config: '{' }))).to.match(
+    expect(await refusalOf((stream) => stream.send('migrationStart', { version: 1, config: '{' }))).to.match(
       /JSON/,
     );
   });
 
-  it('lets go of a VM that does not come to its end', async () => {
+  it('releases a VM whose migration fails', async () => {
     const config = { ...ARRIVING, vm: 5 };
     const start = { version: 1, config: JSON.stringify(config) };
-    const reason = await hears(async (stream) => {
+    const reason = await refusalOf(async (stream) => {
       await stream.send('migrationStart', start);
       expect((await stream.next()).kind).to.equal('migrationReady');
       await stream.send('ramPages', { gpa: 2 ** 31, data: new Uint8Array(4096), compare: false });
     });
     expect(reason).to.match(/guest address 0x80000000 \+4096 is not guest RAM/);
     expect(
-      await hears(async (stream) => {
+      await refusalOf(async (stream) => {
         await stream.send('migrationStart', start);
         await stream.next();
         await stream.send('deviceStream', { data: new Uint8Array(100), end: false, interrupts: [] }, 0);
       }),
     ).to.match(/vm5\/dev0: /);
     expect(
-      await hears(async (stream) => {
+      await refusalOf(async (stream) => {
         await stream.send('migrationStart', start);
         await stream.next();
         await stream.send('migrationLoad', {});
       }),
     ).to.match(/the state of the guest is missing/);
     expect(
-      await hears(async (stream) => {
+      await refusalOf(async (stream) => {
         await stream.send('migrationStart', start);
         await stream.next();
         await stream.send('migrationResume', {});
@@ -238,7 +241,7 @@ describe('a host that VMs come to', function () {
   });
 });
 
-/** A VM as a source host describes it. */
+/** Configuration of a VM as a source host sends it. */
 const ARRIVING = {
   process: 1,
   vm: 0,
@@ -255,5 +258,5 @@ const ARRIVING = {
   modelSource: '',
   deviceTimeoutMs: 20_000,
   inject: '',
-  hops: 1,
+  migrations: 1,
 };

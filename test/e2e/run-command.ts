@@ -1,5 +1,5 @@
 /**
- * Runs the built `mdevsim` command, as a user does, and hands back what it said.
+ * Runs the built `mdevsim` command and returns its exit code and output.
  */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -13,7 +13,7 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** Never rejects for an exit code; the time limit is the test's own. */
+/** Runs the command. Any exit code resolves the promise. The test sets the time limit. */
 export function mdevsim(...args: string[]): Promise<CommandResult> {
   return new Promise((resolve) => {
     execFile(

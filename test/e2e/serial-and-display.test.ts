@@ -7,7 +7,7 @@ import type { RunSummary } from '../../src/report/summary.ts';
 import { mdevsim } from './run-command.ts';
 
 describe('a run with serial ports and displays', () => {
-  it('gets every byte back by interrupt, and leaves a picture', async () => {
+  it('receives every byte by interrupt and writes a picture', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'mdevsim-display-'));
     try {
       const args = ['--vms', '1', '--seed', '5', '--json', '--param', `folder=${folder}`];

@@ -5,8 +5,8 @@ import { stress } from '../stress/harness.ts';
 const SEED = 20;
 const READERS = 2;
 
-describe('the stress run, for a moment', () => {
-  it('sees no violation of the protocol, in sections and pins', async () => {
+describe('a short stress run', () => {
+  it('finds no violation of the protocol in sections and pins', async () => {
     const report = await stress({ seconds: 1.5, seed: SEED, readers: READERS }, true);
     expect(report.violations).to.equal(0);
     expect(report.quarantines).to.deep.equal([]);
@@ -15,7 +15,7 @@ describe('the stress run, for a moment', () => {
     expect(report.pinnedUnmaps).to.be.greaterThan(0);
   });
 
-  it('sees violations when the same threads leave the protocol out', async () => {
+  it('finds violations when the same threads skip the protocol', async () => {
     const report = await stress({ seconds: 1, seed: SEED, readers: READERS }, false);
     expect(report.violations).to.be.greaterThan(0);
   });

@@ -6,34 +6,34 @@ import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
 import { mdevsim } from './run-command.ts';
 
-describe('a run with the displays of vGPUs', () => {
-  it('shows what engines and guests drew, also after a reset, and leaves pictures', async () => {
+describe('runs with vGPU displays', () => {
+  it('show the output of engines and guests, also after a reset, and write pictures', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'mdevsim-vgpu-display-'));
     try {
       const args = ['--vms', '1', '--seed', '5', '--json', '--param', `folder=${folder}`];
       const { code, stdout } = await mdevsim('run', 'scenarios/vgpu-display.ts', ...args);
       const summary = JSON.parse(stdout) as RunSummary;
       expect([code, summary.problems]).to.deep.equal([0, []]);
-      // Two vGPUs, twice: a fill, six sprites of 32 lines, a checksum.
+      // For each of two vGPUs, twice: a fill, six sprites of 32 lines, a checksum.
       expect(summary.operations).to.equal(2 * 2 * (1 + 6 * 32 + 1));
       const pictures = [0, 1].map((gpu) => readFileSync(join(folder, `mdevsim-vm0-gpu${gpu}.png`)));
       for (const picture of pictures) {
         expect(picture.toString('latin1', 1, 4)).to.equal('PNG');
         expect([picture.readUInt32BE(16), picture.readUInt32BE(20)]).to.deep.equal([320, 200]);
       }
-      expect(pictures[0]?.equals(pictures[1] as Buffer), 'each has its own').to.equal(false);
+      expect(pictures[0]?.equals(pictures[1] as Buffer), 'the pictures differ').to.equal(false);
     } finally {
       rmSync(folder, { recursive: true });
     }
   });
 
-  it('holds all the VRAM that it promises a guest, and refuses more, with its worker alive', async () => {
+  it('provide all the VRAM of a vGPU and refuse more; the worker survives', async () => {
     const { code, stdout } = await mdevsim('run', 'test/fixtures/scenarios/vram-full.ts', '--json');
     const summary = JSON.parse(stdout) as RunSummary;
     expect([code, summary.problems, summary.operations]).to.deep.equal([0, [], 1]);
   });
 
-  it('go with their VMs to another host and back: VRAM, picture, frames, and commands in flight', async () => {
+  it('migrate with VRAM, picture, frame count and commands in flight, and return', async () => {
     const { code, stdout } = await mdevsim('run', 'test/fixtures/scenarios/vgpu-moves.ts', '--json');
     const summary = JSON.parse(stdout) as RunSummary;
     expect([code, summary.problems]).to.deep.equal([0, []]);
