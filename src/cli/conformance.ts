@@ -4,17 +4,13 @@
 
 import { VectorFormatError, type VectorOutcome } from '../conformance/outcome.ts';
 import { runSpaprVectors } from '../conformance/spapr/run.ts';
-import { VectorFormatError as SpaprFormatError } from '../conformance/spapr/vectors.ts';
 import { runVectorFile } from '../conformance/vfio/run.ts';
 import { readJsonFile, readVectorFile, VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { runVirtioIommuVectors } from '../conformance/virtio-iommu/run.ts';
 import { runVtdVectors } from '../conformance/vtd/run.ts';
 import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
-
-/** Whose answer counts where the recorded program differs from its specification. */
-export const QUIRKS = ['spec', 'qemu'] as const;
-export type Quirks = (typeof QUIRKS)[number];
+import type { Quirks } from '../viommu/quirks.ts';
 
 type Runner = (path: string, quirks: Quirks) => readonly VectorOutcome[];
 
@@ -33,7 +29,7 @@ const DIFFERENCES_SHOWN = 10;
 /** Characters of a value that are printed. */
 const VALUE_LIMIT = 200;
 
-export interface ConformanceFlags {
+interface ConformanceFlags {
   readonly json?: boolean;
   readonly quirks: Quirks;
 }
@@ -62,7 +58,7 @@ function named<T>(path: string, read: () => T): T {
   try {
     return read();
   } catch (error) {
-    if (!(error instanceof VectorFormatError || error instanceof SpaprFormatError)) throw error;
+    if (!(error instanceof VectorFormatError)) throw error;
     throw new VectorFileError(path, error.message.replace(`${path}: `, ''));
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The commands: parse, call, print.
+ * The command line: commands, options and exit codes.
  */
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { VectorFileError } from '../conformance/vfio/vector-file.ts';
@@ -8,7 +8,7 @@ import { CapacityError } from '../coordinator/workers/capacity.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
 import { FrameError } from '../proto/codec.ts';
 import { ExitCode } from '../report/summary.ts';
-import { INJECTIONS } from '../scenario/run.ts';
+import { INJECTIONS } from '../scenario/run-plan.ts';
 import {
   HOSTS_LIMIT,
   RAM_MIB_MAX,
@@ -18,13 +18,14 @@ import {
   VIOMMUS,
   VMS_LIMIT,
 } from '../scenario/scenario.ts';
-import { CONFORMANCE_KINDS, conformanceCommand, QUIRKS } from './conformance.ts';
+import { QUIRKS } from '../viommu/quirks.ts';
+import { CONFORMANCE_KINDS, conformanceCommand } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
 import { traceCommand } from './trace.ts';
 
-/** An option's parser that names the accepted range. */
+/** Returns an option parser for an integer in a range. */
 const integer = (min: number, max: number) => (text: string) => {
   const value = Number(text);
   if (!/^\d+$/.test(text) || value < min || value > max)
@@ -32,7 +33,7 @@ const integer = (min: number, max: number) => (text: string) => {
   return value;
 };
 
-/** Adds one `name=value` to those before it. */
+/** Parses `name=value` and adds it to the previous parameters. */
 const parameter = (text: string, before: Readonly<Record<string, unknown>>): Record<string, unknown> => {
   const [, name, value] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
   if (name === undefined || value === undefined) throw new InvalidArgumentError('accepted: name=value');
@@ -43,94 +44,125 @@ const parameter = (text: string, before: Readonly<Record<string, unknown>>): Rec
   }
 };
 
+/** Returns an option whose value is empty by default. */
+const optional = (flags: string, description: string): Option =>
+  new Option(flags, description).default('', 'none');
+
 function program(): Command {
   const command = new Command('mdevsim')
     .description('Load and concurrency testing of many vGPUs: VFIO mediated devices behind virtual IOMMUs')
     .exitOverride()
     .showHelpAfterError('(mdevsim --help lists the commands)');
+  const add = [addRun, addTrace, addReplay, addConformance, addTypes, addList, addSysfs];
+  for (const addTo of add) addTo(command);
+  return command;
+}
+
+function addRun(command: Command): void {
   command
     .command('run <scenario>')
-    .description('run a scenario file and verify every byte')
-    .option('--vms <n>', 'virtual machines', integer(1, VMS_LIMIT))
-    .option('--vgpus <n>', 'vGPUs per VM, each in its own worker', integer(1, VGPUS_LIMIT))
+    .description("run a scenario file and verify every byte; options override the file's settings")
+    .option('--vms <n>', 'count of virtual machines', integer(1, VMS_LIMIT))
+    .option('--vgpus <n>', 'count of vGPUs per VM, each in its own worker', integer(1, VGPUS_LIMIT))
     .option('--ram <MiB>', 'RAM of each VM', integer(RAM_MIB_MIN, RAM_MIB_MAX))
-    .addOption(new Option('--viommu <word>', 'the vIOMMU in front of every vGPU').choices(VIOMMUS))
+    .addOption(new Option('--viommu <kind>', 'vIOMMU of each VM').choices(VIOMMUS))
     .option(
-      '--model <file>',
-      'the device model: a file of your own (./my-device.ts), vgpu, edu, mtty or mdpy',
+      '--model <model>',
+      'device model: vgpu, edu, mtty, mdpy, a comma-separated list, or the path of a file',
     )
-    .option('--processes <n>', 'host processes to divide the VMs over', integer(1, HOSTS_LIMIT), 1)
-    .option('--seed <n>', 'seed of everything random (default: drawn, and printed)', integer(0, 2 ** 31 - 1))
+    .option('--processes <n>', 'count of host processes for the VMs', integer(1, HOSTS_LIMIT), 1)
+    .option('--seed <n>', 'seed of all random numbers (default: drawn, and printed)', integer(0, 2 ** 31 - 1))
     .option('--timeout <ms>', 'time limit of each guest script', integer(1, 86_400_000))
     .option('--device-timeout <ms>', 'time limit of one call of a device model', integer(100, 3_600_000))
-    .option(
-      '-p, --param <name=value>',
-      'a parameter of the scenario, as JSON or text; repeatable',
-      parameter,
-      {},
+    .addOption(
+      new Option('-p, --param <name=value>', 'scenario parameter, as JSON or text; repeatable')
+        .argParser(parameter)
+        .default({}, 'none'),
     )
-    .option('--inject <fault>', `plant a deliberate fault: ${INJECTIONS.join(', ')}`, '')
-    .option('--trace <file>', 'write every control message there', '')
-    .option('--sysfs <dir>', "write the run's mdev tree below a directory and act on writes to it", '')
+    .addOption(optional('--inject <fault>', `inject a fault: ${INJECTIONS.join(', ')}`))
+    .addOption(optional('--trace <file>', 'write all control messages to a file'))
+    .addOption(
+      optional('--sysfs <dir>', "write the run's sysfs tree below a directory and execute writes to it"),
+    )
     .option('--json', 'print the summary as JSON')
     .action(async (path, options) => {
       process.exitCode = await runCommand(path, options);
     });
+}
+
+function addTrace(command: Command): void {
   command
     .command('trace <files...>')
-    .description('print a trace, or the traces of one run merged by time')
-    .option('--json', 'one JSON object per line')
+    .description('print trace files of a run, merged in order of time')
+    .option('--json', 'print one JSON object per line')
     .action((files, options) => {
       traceCommand(files, options);
     });
+}
+
+function addReplay(command: Command): void {
   command
     .command('replay <files...>')
-    .description(
-      "replay captures of real guests' DMA maps (.jsonl, .jsonl.gz) and compare with the recording",
-    )
-    .option('--json', 'print the figures as JSON')
+    .description('replay DMA maps captured from real guests (.jsonl, .jsonl.gz) and compare the outcome')
+    .option('--json', 'print the results as JSON')
     .action(async (files, options) => {
       process.exitCode = await replayCommand(files, options);
     });
+}
+
+function addConformance(command: Command): void {
   command
     .command('conformance')
-    .addArgument(new Argument('<kind>', 'what the vectors are about').choices(CONFORMANCE_KINDS))
-    .argument('<files...>')
+    .addArgument(new Argument('<kind>', 'kind of the test vectors').choices(CONFORMANCE_KINDS))
+    .argument('<files...>', 'vector files')
     .description('compare the models with vectors recorded on real kernels and QEMU (.json, .json.gz)')
     .addOption(
-      new Option('--quirks <whose>', 'whose answer counts where QEMU differs from the specification')
+      new Option('--quirks <reference>', 'reference where QEMU differs from the specification')
         .choices(QUIRKS)
         .default('spec'),
     )
-    .option('--json', 'print every difference as JSON')
+    .option('--json', 'print all differences as JSON')
     .action((kind, files, options) => {
       process.exitCode = conformanceCommand(kind, files, options);
     });
+}
+
+const ROOT_OPTION = [
+  '--root <dir>',
+  'read the tree below this directory, as written by `mdevsim sysfs`',
+] as const;
+
+function addTypes(command: Command): void {
   command
     .command('types')
-    .description("list a host's mediated device types as mdevctl does")
-    .option('--dumpjson', "mdevctl's JSON")
-    .option('--root <dir>', 'of the host whose tree `mdevsim sysfs` keeps there')
+    .description("list the host's mediated device types in mdevctl's format")
+    .option('--dumpjson', "print mdevctl's JSON")
+    .option(...ROOT_OPTION)
     .action(typesCommand);
+}
+
+function addList(command: Command): void {
   command
     .command('list')
-    .description('list the mediated devices that run on a host as mdevctl does')
-    .option('--dumpjson', "mdevctl's JSON")
-    .option('--root <dir>', 'of the host whose tree `mdevsim sysfs` keeps there')
+    .description("list the host's running mediated devices in mdevctl's format")
+    .option('--dumpjson', "print mdevctl's JSON")
+    .option(...ROOT_OPTION)
     .action(listCommand);
+}
+
+function addSysfs(command: Command): void {
   command
     .command('sysfs <dir>')
-    .description("write the default host's sysfs tree below a directory and act on writes to it")
-    .option('--once', 'write the tree and end')
-    .option('--for <ms>', 'end after so long (default: at SIGINT or SIGTERM)', integer(1, 86_400_000))
+    .description("write the default host's sysfs tree below a directory and execute writes to it")
+    .option('--once', 'write the tree and exit')
+    .option('--for <ms>', 'exit after this time (default: at SIGINT or SIGTERM)', integer(1, 86_400_000))
     .action(async (dir, options) => {
       process.exitCode = await sysfsCommand(dir, options);
     });
-  return command;
 }
 
-/** Errors that are the user's to mend: one line, no stack. */
-const isUsers = (error: unknown): error is Error =>
+/** Returns whether an error is the user's to correct: it is printed as one line, without a stack. */
+const isUserError = (error: unknown): error is Error =>
   error instanceof ScenarioError ||
   error instanceof CapacityError ||
   error instanceof FrameError ||
@@ -139,14 +171,14 @@ const isUsers = (error: unknown): error is Error =>
   error instanceof SysfsDiskError ||
   (error instanceof Error && 'code' in error && 'syscall' in error);
 
-/** Runs the command line; sets the exit code. */
+/** Runs the command line and sets the exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
   try {
     await program().parseAsync([...argv]);
   } catch (error) {
     if (error instanceof CommanderError)
       process.exitCode = error.exitCode === 0 ? 0 : ExitCode.badConfiguration;
-    else if (isUsers(error)) {
+    else if (isUserError(error)) {
       process.stderr.write(`mdevsim: ${error.message}\n`);
       process.exitCode = ExitCode.badConfiguration;
     } else throw error;

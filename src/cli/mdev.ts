@@ -40,7 +40,7 @@ export function listCommand({ dumpjson, root }: DumpOptions): void {
 
 const jsonText = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
-export interface SysfsOptions {
+interface SysfsOptions {
   /** Writes the tree and ends. */
   readonly once?: boolean;
   /** Ends after so many milliseconds; otherwise at SIGINT or SIGTERM. */

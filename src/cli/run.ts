@@ -5,13 +5,13 @@ import { resolve } from 'node:path';
 import { writeText } from '../mdev/sysfs-server.ts';
 import { progressColours } from '../report/colours.ts';
 import { ExitCode, summaryText } from '../report/summary.ts';
-import type { HostProcessesProgress } from '../scenario/host-processes.ts';
+import type { RunProgress } from '../scenario/host-processes.ts';
 import { loadSettings } from '../scenario/load.ts';
 import { runScenario } from '../scenario/run.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
 
 /** The command's options, as parsed. */
-export interface RunFlags {
+interface RunFlags {
   readonly vms?: number;
   readonly vgpus?: number;
   readonly ram?: number;
@@ -93,7 +93,7 @@ class ProgressLine {
     this.#vms = vms;
   }
 
-  show({ devices, devicesReady, vmsDone, operations, bytesVerified, phase }: HostProcessesProgress): void {
+  show({ devices, devicesReady, vmsDone, operations, bytesVerified, phase }: RunProgress): void {
     const state =
       operations === 0 && devicesReady < devices
         ? `starting: ${devicesReady}/${devices} vGPUs ready`

@@ -1,5 +1,5 @@
 /**
- * A run's host processes: forked, fed, listened to, and their ends told apart.
+ * The host processes of a run: forks them, sends their requests, collects their results and determines how each ended.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { after, wallMs } from '#host';
@@ -11,14 +11,14 @@ import { addResults } from '../report/vm-result.ts';
 
 type RunRequest = FrameBodies['runRequest'];
 
-/** Beyond the scripts' own time limit: starting, stopping and summing up. */
+/** Time that a process may take beyond the scripts' time limit, for its start, stop and report. */
 const GRACE_MS = 90_000;
 
-/** How long a host process may take to end after its last message. */
+/** How long a host process may take to exit after its last message. */
 const EXIT_TIMEOUT_MS = 3_000;
 
-/** Sum of what all host processes report while they run. */
-export interface HostProcessesProgress {
+/** Progress of a run: the sum of all host processes' reports. */
+export interface RunProgress {
   /** Devices of the run, ready or not. */
   readonly devices: number;
   readonly devicesReady: number;
@@ -28,66 +28,66 @@ export interface HostProcessesProgress {
   readonly phase: string;
 }
 
-export interface HostProcessesResult {
+interface RunOutcome {
+  /** Results by VM. */
   readonly results: ReadonlyMap<number, FrameBodies['vmResult']>;
   readonly lost: readonly LostVm[];
   readonly hosts: readonly FrameBodies['hostResult'][];
 }
 
-export interface HostProcessesOptions {
+interface HostProcessesOptions {
   readonly requests: readonly RunRequest[];
-  onProgress(progress: HostProcessesProgress): void;
-  /** Kills the last host process once its VMs have done this many operations: the `host-kill` fault. */
+  onProgress(progress: RunProgress): void;
+  /** Count of operations after which the last host process is killed: the `host-kill` fault. */
   readonly killAfterOperations: number | undefined;
-  /** A VM has closed a device that it was asked to. */
+  /** Called when a VM has closed a device on request. */
   onReleased?(vm: number, device: number): void;
-  /** A VM's result has come, or its process has ended: it holds nothing any more. May come twice. */
+  /** Called when a VM has its result or its process has ended; it holds no device any more. May be called twice. */
   onVmEnded?(vm: number): void;
 }
 
-/** The host processes of one run. */
 export class HostProcesses {
   readonly #options: HostProcessesOptions;
   readonly #children = new Map<number, ChildProcess>();
   readonly #progress = new Map<number, FrameBodies['progress']>();
   readonly #results = new Map<number, FrameBodies['vmResult']>();
-  /** Of VMs that have moved: what they came to at the hosts they have left. */
-  readonly #parts: { readonly vm: number; readonly result: FrameBodies['vmResult'] }[] = [];
-  /** VM → number of the process it is in. */
-  readonly #where = new Map<number, number>();
+  /** Results of migrated VMs from the hosts that they have left, in order. */
+  readonly #partialResults: { readonly vm: number; readonly result: FrameBodies['vmResult'] }[] = [];
+  /** VM → number of its process. */
+  readonly #processOf = new Map<number, number>();
   readonly #hosts: FrameBodies['hostResult'][] = [];
   readonly #lost: LostVm[] = [];
-  /** Of each host process that has not been started yet: what it is told first. */
-  readonly #early = new Map<number, Uint8Array[]>();
+  /** Process that has not started yet → frames to send to it after its request. */
+  readonly #queued = new Map<number, Uint8Array[]>();
   #killed = false;
-  #ended = false;
+  #runEnded = false;
 
   constructor(options: HostProcessesOptions) {
     this.#options = options;
-    for (const { vms, process } of options.requests) for (const vm of vms) this.#where.set(vm, process);
+    for (const { vms, process } of options.requests) for (const vm of vms) this.#processOf.set(vm, process);
   }
 
-  /** Runs every request in a process of its own. Never rejects: a process that dies loses its VMs. */
-  async run(): Promise<HostProcessesResult> {
+  /** Runs every request in its own process. Never rejects; the VMs of a process that dies are lost. */
+  async run(): Promise<RunOutcome> {
     await Promise.all(this.#options.requests.map((request) => this.#runOne(request)));
-    for (const { vm, result } of this.#parts.toReversed()) {
+    for (const { vm, result } of this.#partialResults.toReversed()) {
       const rest = this.#results.get(vm);
       this.#results.set(vm, rest ? addResults(result, rest) : result);
     }
     return { results: this.#results, lost: this.#lost, hosts: this.#hosts };
   }
 
-  /** Tells a VM's host process something about one of its devices; one that has ended is past hearing it. */
-  tell<K extends FrameKind>(vm: number, device: number, kind: K, body: FrameBodies[K]): void {
-    const request = this.#options.requests.find(({ process }) => process === this.#where.get(vm));
+  /** Sends a frame about a VM's device to the VM's process. Does nothing if the process has ended. */
+  send<K extends FrameKind>(vm: number, device: number, kind: K, body: FrameBodies[K]): void {
+    const request = this.#options.requests.find(({ process }) => process === this.#processOf.get(vm));
     if (!request) return;
     const frame = encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
     const child = this.#children.get(request.process);
-    if (!child) this.#early.set(request.process, [...(this.#early.get(request.process) ?? []), frame]);
-    else if (child.connected) child.send(frame, () => {}); // without it, a process that has just died is an error
+    if (!child) this.#queued.set(request.process, [...(this.#queued.get(request.process) ?? []), frame]);
+    else if (child.connected) child.send(frame, () => {}); // without a callback, a process that has just died causes an 'error' event
   }
 
-  /** Ends every host process now, and starts no other. */
+  /** Kills all host processes and starts no more. */
   kill(): void {
     this.#killed = true;
     for (const child of this.#children.values()) child.kill('SIGKILL');
@@ -95,7 +95,7 @@ export class HostProcesses {
 
   async #runOne(request: RunRequest): Promise<void> {
     if (this.#killed) {
-      this.#lose(request, 'interrupted before it started');
+      this.#processEnded(request, 'interrupted before it started');
       return;
     }
     const child = fork(workerEntry('host'), [], {
@@ -120,29 +120,30 @@ export class HostProcesses {
         request,
       ),
     );
-    for (const frame of this.#early.get(request.process) ?? []) child.send(frame, () => {});
-    const why = await ended;
+    for (const frame of this.#queued.get(request.process) ?? []) child.send(frame, () => {});
+    const exit = await ended;
     cancel();
     this.#children.delete(request.process);
-    const reason = this.#killed ? 'interrupted' : overdue ? 'did not finish in time' : `it died (${why})`;
-    this.#lose(request, reason);
+    const reason = this.#killed ? 'interrupted' : overdue ? 'did not finish in time' : `it died (${exit})`;
+    this.#processEnded(request, reason);
   }
 
-  #lose(request: RunRequest, reason: string): void {
-    for (const [vm, process] of this.#where) {
+  /** Marks the process's VMs without a result as lost. */
+  #processEnded(request: RunRequest, reason: string): void {
+    for (const [vm, process] of this.#processOf) {
       if (process !== request.process) continue;
       if (!this.#results.has(vm))
         this.#lost.push({ vm, reason: `host process ${request.process}: ${reason}` });
       this.#options.onVmEnded?.(vm);
     }
-    this.#endIfDone();
+    this.#endRunIfDone();
   }
 
-  /** Host processes that take VMs in wait for more until they hear that there are none. */
-  #endIfDone(): void {
+  /** Ends the run when all VMs have ended: processes that accept migrations wait for this. */
+  #endRunIfDone(): void {
     const isOver = (vm: number) => this.#results.has(vm) || this.#lost.some((lost) => lost.vm === vm);
-    if (this.#ended || ![...this.#where.keys()].every(isOver)) return;
-    this.#ended = true;
+    if (this.#runEnded || ![...this.#processOf.keys()].every(isOver)) return;
+    this.#runEnded = true;
     for (const { process, migrations } of this.#options.requests) {
       if (!migrations) continue;
       const frame = encodeFrame({ timeUs: wallMs() * 1000, process, vm: 0, device: -1 }, 'runEnd', {});
@@ -154,32 +155,32 @@ export class HostProcesses {
   #handle(request: RunRequest, bytes: Uint8Array): void {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'vmResult' && frame.body.moved)
-      this.#parts.push({ vm: frame.header.vm, result: frame.body });
-    else if (frame.kind === 'vmArrived') this.#where.set(frame.header.vm, request.process);
+      this.#partialResults.push({ vm: frame.header.vm, result: frame.body });
+    else if (frame.kind === 'vmArrived') this.#processOf.set(frame.header.vm, request.process);
     else if (frame.kind === 'vmResult') {
       this.#results.set(frame.header.vm, frame.body);
       this.#options.onVmEnded?.(frame.header.vm);
-      this.#endIfDone();
+      this.#endRunIfDone();
     } else if (frame.kind === 'deviceReleased')
       this.#options.onReleased?.(frame.header.vm, frame.header.device);
     else if (frame.kind === 'hostResult') {
       this.#hosts.push(frame.body);
-      // All is said; a worker that cannot be ended must not keep the process.
+      // That was the last message. A worker that cannot be terminated must not keep the process alive.
       after(EXIT_TIMEOUT_MS, () => this.#children.get(request.process)?.kill('SIGKILL'));
     } else if (frame.kind === 'progress') {
       this.#progress.set(request.process, frame.body);
       this.#options.onProgress(this.#sum());
-      this.#maybeKill(request, frame.body);
+      this.#injectKill(request, frame.body);
     }
   }
 
-  #maybeKill(request: RunRequest, { operations }: FrameBodies['progress']): void {
+  #injectKill(request: RunRequest, { operations }: FrameBodies['progress']): void {
     const { killAfterOperations, requests } = this.#options;
     if (killAfterOperations === undefined || request !== requests.at(-1)) return;
     if (operations >= killAfterOperations) this.#children.get(request.process)?.kill('SIGKILL');
   }
 
-  #sum(): HostProcessesProgress {
+  #sum(): RunProgress {
     const all = [...this.#progress.values()];
     const total = (pick: (p: FrameBodies['progress']) => number) => all.reduce((sum, p) => sum + pick(p), 0);
     return {

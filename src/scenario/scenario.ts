@@ -39,7 +39,7 @@ const gpuShape = z.strictObject({
 });
 
 /** The numbers of a scenario; every one can be overridden on the command line. */
-export const scenarioShape = z.strictObject({
+const scenarioShape = z.strictObject({
   name: z.string().min(1).max(64),
   /** The question a run answers, for lists and reports. */
   question: z.string().max(400).default(''),

@@ -1,0 +1,123 @@
+/**
+ * The plan of a run: checks the settings against each other and against this machine, and divides the VMs over host
+ * processes.
+ */
+import { dirname, resolve } from 'node:path';
+import { drawSeed } from '#host';
+import { MODEL_FAULTS } from '../coordinator/vm/worker-tasks.ts';
+import { checkCapacity } from '../coordinator/workers/capacity.ts';
+import { DEFAULT_MODEL } from '../coordinator/workers/supervisor.ts';
+import type { FrameBodies } from '../proto/schema.ts';
+import { scenarioUrl } from './load.ts';
+import { RunMdevs } from './run-mdevs.ts';
+import { ScenarioError, type ScenarioSettings } from './scenario.ts';
+import { type ResolvedModel, resolveModel } from './try-model.ts';
+
+export type RunRequest = FrameBodies['runRequest'];
+
+/** All faults that `--inject` can inject. */
+export const INJECTIONS: readonly string[] = [...MODEL_FAULTS, 'skip-invalidation', 'host-kill'];
+
+/** Reasons why no invalidation can be skipped, by vIOMMU. */
+const NO_INVALIDATIONS: Readonly<Partial<Record<ScenarioSettings['viommu'], string>>> = {
+  none: 'this scenario has no vIOMMU',
+  virtio: 'virtio-iommu has none, its UNMAP is the change itself',
+  spapr: 'sPAPR has none, a changed TCE takes effect at once',
+};
+
+/** Limit of RAM behind sPAPR, where each 4 KiB takes a TCE per vGPU: VGPUS_LIMIT vGPUs stay below the unit's 2^20 TCEs. */
+const SPAPR_RAM_MIB_MAX = 128;
+
+/** Options that determine the plan of a run. */
+export interface PlanOptions {
+  /** Path of the scenario's file. */
+  readonly path: string;
+  readonly settings: ScenarioSettings;
+  readonly processes: number;
+  /** If undefined, a seed is drawn. */
+  readonly seed: number | undefined;
+  /** Fault to inject; empty for none. */
+  readonly inject: string;
+  /** Trace file, empty for none. With several processes, `.0`, `.1`, … is appended. */
+  readonly trace: string;
+}
+
+export interface RunPlan {
+  readonly seed: number;
+  readonly mdevs: RunMdevs;
+  /** One request per host process. */
+  readonly requests: readonly RunRequest[];
+}
+
+/** Plans a run; starts nothing that stays. @throws ScenarioError, CapacityError */
+export async function planRun(options: PlanOptions): Promise<RunPlan> {
+  const { path, settings, inject } = options;
+  checkInjection(inject, settings);
+  const model = await resolveModel(settings.model);
+  if (settings.viommu === 'spapr' && settings.ramMiB > SPAPR_RAM_MIB_MAX)
+    throw new ScenarioError(
+      `ramMiB: ${settings.ramMiB} behind spapr, which maps RAM by pages; accepted: up to ${SPAPR_RAM_MIB_MAX}`,
+    );
+  // host-kill needs a second host process, to show that its VMs are unharmed.
+  const wanted = inject === 'host-kill' ? Math.max(2, options.processes) : options.processes;
+  const processes = Math.max(settings.hosts, Math.min(wanted, settings.vms));
+  const seed = options.seed ?? drawSeed();
+  const mdevs = new RunMdevs(settings, dirname(resolve(path)), seed);
+  // With migrations, one process may come to hold all VMs.
+  const fewest = settings.hosts > 1 ? 1 : processes;
+  checkCapacity({
+    ...settings,
+    vgpus: mdevs.vgpusMax,
+    processes: fewest,
+    ramBytes: settings.ramMiB * 2 ** 20,
+  });
+  return { seed, mdevs, requests: requestsOf(options, processes, seed, mdevs, model) };
+}
+
+/** @throws ScenarioError for an unknown fault, or one that this run cannot have */
+function checkInjection(inject: string, { viommu, model }: ScenarioSettings): void {
+  if (inject !== '' && !INJECTIONS.includes(inject))
+    throw new ScenarioError(`no injection '${inject}'; accepted: ${INJECTIONS.join(', ')}`);
+  const noInvalidations = NO_INVALIDATIONS[viommu];
+  if (inject === 'skip-invalidation' && noInvalidations !== undefined)
+    throw new ScenarioError(`skip-invalidation needs invalidations: ${noInvalidations}`);
+  if (MODEL_FAULTS.has(inject) && model !== DEFAULT_MODEL)
+    throw new ScenarioError(`${inject} is a fault of '${DEFAULT_MODEL}'; the model of this run is ${model}`);
+}
+
+/**
+ * Divides the VMs over the processes, contiguously and as evenly as possible. With fewer VMs than processes, the last
+ * processes start without VMs.
+ */
+function requestsOf(
+  options: PlanOptions,
+  processes: number,
+  seed: number,
+  mdevs: RunMdevs,
+  model: ResolvedModel,
+): RunRequest[] {
+  const { settings } = options;
+  const scenario = scenarioUrl(options.path);
+  return Array.from({ length: processes }, (_, process) => {
+    const first = Math.ceil((process * settings.vms) / processes);
+    const end = Math.ceil(((process + 1) * settings.vms) / processes);
+    const vms = Array.from({ length: end - first }, (_, i) => first + i);
+    return {
+      scenario,
+      process,
+      vms,
+      vgpus: mdevs.vgpusMax,
+      mdevs: mdevs.mdevsOf(vms),
+      seed,
+      ramMib: settings.ramMiB,
+      timeoutMs: settings.timeoutMs,
+      inject: options.inject,
+      trace: options.trace === '' || processes === 1 ? options.trace : `${options.trace}.${process}`,
+      viommu: settings.viommu,
+      device: { ...model, timeoutMs: settings.deviceTimeoutMs },
+      baselineWorkers: 0,
+      params: JSON.stringify(settings.params),
+      gpu: settings.gpu,
+    };
+  });
+}
