@@ -1,18 +1,18 @@
 /**
- * The three address spaces a mapping travels through, as branded numbers.
+ * Addresses of the three address spaces of a mapping, as branded numbers.
  *
- * All addresses are float64 integers, exact to 2^53; the widest one the emulator handles is a 48-bit IOVA.
- * The brands exist so that a guest physical address can never be handed to code that wants a host one.
+ * All addresses are float64 integers, exact up to 2^53. The widest address that the emulator handles is a 48-bit IOVA.
+ * The brands prevent that code which expects a host physical address receives a guest physical one.
  */
 
 declare const brand: unique symbol;
 type Branded<Name extends string> = number & { readonly [brand]: Name };
 
-/** Guest physical address: what the guest's CPU sees as RAM. */
+/** Guest physical address: an address of RAM as the guest's CPU sees it. */
 export type Gpa = Branded<'Gpa'>;
-/** I/O virtual address: what a device puts on the bus. Without translation it equals a GPA. */
+/** I/O virtual address: an address that a device puts on the bus. Without translation it equals a GPA. */
 export type Iova = Branded<'Iova'>;
-/** (Emulated) host physical address. Never equal to the GPA it backs. */
+/** Host physical address of the emulated machine. It never equals the GPA that it backs. */
 export type Hpa = Branded<'Hpa'>;
 
 export const PAGE_SHIFT = 12;
@@ -46,22 +46,20 @@ export const iova = (value: number): Iova => checked('IOVA', value) as Iova;
 /** @throws AddressError */
 export const hpa = (value: number): Hpa => checked('HPA', value) as Hpa;
 
-/** The bus address of a guest physical address where nothing translates. */
+/** Returns the IOVA of a GPA where nothing translates. */
 export const toIova = (address: Gpa): Iova => address as number as Iova;
-/** The guest physical address that a bus address reaches where nothing translates. */
+/** Returns the GPA of an IOVA where nothing translates. */
 export const toGpa = (address: Iova): Gpa => address as number as Gpa;
 
-/** The address `bytes` behind `base`, in the same address space. */
+/** Returns the address `bytes` after `base`, in the same address space. */
 export const offsetBy = <A extends Gpa | Iova | Hpa>(base: A, bytes: number): A => (base + bytes) as A;
 
-/** True if `value` is a multiple of `alignment` (any positive integer, also beyond 2^32). */
+/** Returns true if `value` is a multiple of `alignment`, a positive integer that may exceed 2^32. */
 export const isAligned = (value: number, alignment: number): boolean => value % alignment === 0;
 
 export const alignDown = (value: number, alignment: number): number => value - (value % alignment);
-export const alignUp = (value: number, alignment: number): number =>
-  alignDown(value + alignment - 1, alignment);
 
-/** `0x…` in lower case, as the kernel and QEMU print addresses. */
+/** Returns `0x…` in lower case, as the kernel and QEMU print addresses. */
 export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
-/** `value` in at least `digits` hexadecimal digits, without `0x`. */
+/** Returns `value` in at least `digits` hexadecimal digits, without `0x`. */
 export const hexDigits = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');

@@ -1,5 +1,5 @@
 /**
- * A VM's RAM: guest physical addresses backed by shuffled host frames, below and above the MMIO hole.
+ * RAM of a VM: guest physical addresses below and above the MMIO hole, backed by shuffled host frames.
  */
 
 import type { Prng } from '#host';
@@ -10,32 +10,32 @@ import * as hostMemory from './host-memory.ts';
 import { HostMemory, type HostMemoryHandle } from './host-memory.ts';
 import { RamLog, type RamLogHandle } from './ram-log.ts';
 
-// Local, because every access divides by them: V8 multiplies by the inverse of a local constant only.
+// Local, because every access divides by them. V8 multiplies by the inverse of local constants only.
 const { FOUR_GIB, hex, PAGE_SIZE } = address;
 const { FRAME_SIZE } = hostMemory;
 const { rd, wr, ld, st, or, wake, waitEqAsync, copyIn, copyOut, equals } = mem;
 
-/** Where guest RAM ends below 4 GiB at the latest; the space from here to 4 GiB is for MMIO (q35's choice). */
+/** Highest end of guest RAM below 4 GiB. The space from here to 4 GiB is for MMIO, as on QEMU's q35. */
 export const MMIO_HOLE_START = 2 ** 31;
 
-/** One contiguous piece of guest RAM. */
+/** A contiguous range of guest RAM. */
 export interface RamRegion {
   readonly gpa: Gpa;
   readonly size: number;
 }
 
-/** A contiguous piece of host memory behind a guest range. */
+/** A contiguous range of host memory behind a range of guest RAM. */
 export interface HostExtent {
   readonly hpa: Hpa;
   readonly size: number;
 }
 
-/** What another thread needs to open the same RAM. */
+/** Handle with which another thread opens the same RAM. */
 export interface GuestRamHandle {
   readonly memory: HostMemoryHandle;
   readonly below4g: number;
   readonly above4g: number;
-  /** Host frame number, from the slab's start, of each 2 MiB of RAM in GPA order. */
+  /** Number of the host frame, counted from the slab's start, behind each 2 MiB of RAM in GPA order. */
   readonly frames: Int32Array;
 }
 
@@ -51,10 +51,10 @@ export class GuestAddressError extends RangeError {
 }
 
 /**
- * Guest RAM as the guest's CPU and the vIOMMU's table walker see it: by GPA.
+ * Guest RAM by GPA, as the guest's CPU and the vIOMMU's table walker see it.
  *
- * Every method that writes marks the pages in the log, if one is attached, after their bytes (see ram-log.ts). Who writes
- * to {@link host} directly must be logged elsewhere, as devices are.
+ * Every method that writes marks the pages in the attached log, if any, after it has written their bytes (see
+ * ram-log.ts). Writes directly to {@link host} need a log of their own, as device writes have.
  */
 export class GuestRam {
   readonly handle: GuestRamHandle;
@@ -64,7 +64,7 @@ export class GuestRam {
   readonly #below4g: number;
   readonly #end: number;
   readonly #frames: Int32Array;
-  /** By host frame, the 2 MiB of RAM that it backs; made when it is first asked for. */
+  /** Index of the 2 MiB of RAM behind each host frame. Built on first use. */
   #sections: Int32Array | undefined;
   #log: RamLog | undefined;
 
@@ -81,8 +81,8 @@ export class GuestRam {
   }
 
   /**
-   * Allocates RAM of `below4g` + `above4g` bytes (multiples of 2 MiB, the first at most 2 GiB) on a new slab at
-   * `base`, its frames shuffled by `prng`.
+   * Allocates RAM of `below4g` + `above4g` bytes on a new slab at `base`, with its frames shuffled by `prng`. Both
+   * sizes are multiples of 2 MiB; `below4g` is at most 2 GiB.
    * @throws RangeError
    */
   static allocate(base: Hpa, below4g: number, above4g: number, prng: Prng): GuestRam {
@@ -100,15 +100,15 @@ export class GuestRam {
     return this.#below4g + this.handle.above4g;
   }
 
-  /** Pages of 4 KiB. */
+  /** Count of 4 KiB pages. */
   get pages(): number {
     return this.size / PAGE_SIZE;
   }
 
   /**
-   * From now on this thread's writes are marked in the log of `handle`, or in a new one if none is given. Every thread
-   * that writes attaches before the first full copy begins. Returns the log's handle, for the other threads.
-   * @throws RangeError for a log of another size of RAM
+   * Marks this thread's writes from now on, in the log of `handle` or, without one, in a new log. Every thread that
+   * writes must attach before the first full copy begins. Returns the log's handle for the other threads.
+   * @throws RangeError for a log of a different RAM size
    */
   startLog(handle?: RamLogHandle): RamLogHandle {
     if (handle && handle.byteLength !== RamLog.bytesFor(this.size))
@@ -119,17 +119,17 @@ export class GuestRam {
     return this.#log.handle;
   }
 
-  /** This thread's writes are marked no longer. */
+  /** Stops marking this thread's writes. */
   stopLog(): void {
     this.#log = undefined;
   }
 
-  /** This thread's view of the log that is attached. */
+  /** This thread's view of the attached log. */
   get log(): RamLog | undefined {
     return this.#log;
   }
 
-  /** GPA of a page by its number in RAM order, as the log counts. @throws RangeError */
+  /** Returns the GPA of the page with index `page` in RAM order, as the log counts. @throws RangeError */
   gpaOfPage(page: number): Gpa {
     if (!(Number.isInteger(page) && page >= 0 && page < this.pages))
       throw new RangeError(`page ${page} of guest RAM; accepted: 0 to ${this.pages - 1}`);
@@ -137,13 +137,16 @@ export class GuestRam {
     return (linear < this.#below4g ? linear : linear - this.#below4g + FOUR_GIB) as Gpa;
   }
 
-  /** Number of the page at `gpa` in RAM order. @throws GuestAddressError */
+  /** Returns the index of the page at `gpa` in RAM order. @throws GuestAddressError */
   pageIndex(gpa: number): number {
     this.#check(gpa, 1);
     return Math.floor(this.#linear(gpa) / PAGE_SIZE);
   }
 
-  /** GPA of the page that a host address is in: what {@link hpaOf} gives, turned around. Undefined outside this RAM. */
+  /**
+   * Returns the GPA of the page that contains a host address (inverse of {@link hpaOf}), or undefined outside this
+   * RAM.
+   */
   pageOf(hpa: number): Gpa | undefined {
     const offset = hpa - this.host.base;
     if (!(offset >= 0 && offset < this.size)) return undefined;
@@ -153,7 +156,7 @@ export class GuestRam {
     return this.gpaOfPage(Math.floor(linear / PAGE_SIZE));
   }
 
-  /** True if all of [gpa, gpa + length) is RAM (it may not span the MMIO hole). */
+  /** Returns true if all of [gpa, gpa + length) is RAM. A range across the MMIO hole is not. */
   contains(gpa: number, length: number): boolean {
     return (
       length >= 0 &&
@@ -161,14 +164,15 @@ export class GuestRam {
     );
   }
 
-  /** Host PFN of the page at `gpa`, or -1 if it is not RAM. */
+  /** Returns the host PFN of the page at `gpa`, or -1 if it is not RAM. */
   frameOf(gpa: number): number {
     const offset = this.#offset(gpa);
     return offset < 0 ? -1 : (this.host.base + offset) / PAGE_SIZE;
   }
 
   /**
-   * Index of the word at `gpa`, for {@link wordAt}: a page table's entries, up to the page's end, are behind it.
+   * Returns the index of the word at `gpa` for {@link wordAt}. The words up to the end of the page have the next
+   * indices.
    * @throws GuestAddressError
    */
   wordIndex(gpa: number): number {
@@ -179,15 +183,15 @@ export class GuestRam {
     return rd(this.#words, index, 'ram.word') >>> 0;
   }
 
-  /** HPA behind `gpa`, or undefined if it is not RAM. */
+  /** Returns the HPA behind `gpa`, or undefined if it is not RAM. */
   hpaOf(gpa: number): Hpa | undefined {
     const offset = this.#offset(gpa);
     return offset < 0 ? undefined : ((this.host.base + offset) as Hpa);
   }
 
   /**
-   * The host memory behind [gpa, gpa + size), in order, contiguous frames merged.
-   * @throws GuestAddressError if any of it is not RAM
+   * Returns the host memory behind [gpa, gpa + size) in order, with contiguous frames merged.
+   * @throws GuestAddressError if a part of it is not RAM
    */
   extents(gpa: Gpa, size: number): HostExtent[] {
     this.#check(gpa, size);
@@ -205,7 +209,7 @@ export class GuestRam {
     return extents;
   }
 
-  /** Low word of a naturally aligned value. @throws GuestAddressError */
+  /** Reads a naturally aligned 32-bit word. @throws GuestAddressError */
   read32(gpa: number): number {
     return rd(this.#words, this.#wordIndex(gpa), 'ram.word') >>> 0;
   }
@@ -216,18 +220,18 @@ export class GuestRam {
     if (this.#log !== undefined) this.#mark(gpa, 4);
   }
 
-  /** Sets bits in one step, so that nothing another thread writes at the same time is lost. @throws GuestAddressError */
+  /** Sets bits atomically, so that no concurrent write of another thread is lost. @throws GuestAddressError */
   setBits32(gpa: number, bits: number): void {
     or(this.#words, this.#wordIndex(gpa), bits, 'ram.word');
     if (this.#log !== undefined) this.#mark(gpa, 4);
   }
 
-  /** As {@link read32}, ordered: what was written before the value it sees is visible. @throws GuestAddressError */
+  /** Reads like {@link read32}, ordered: all writes before that of the value are visible. @throws GuestAddressError */
   load32(gpa: number): number {
     return ld(this.#words, this.#wordIndex(gpa), 'ram.word') >>> 0;
   }
 
-  /** Stores the word and wakes who waits on it: a wait descriptor's status, a fence. @throws GuestAddressError */
+  /** Stores a word and wakes its waiters: a wait descriptor's status, a fence. @throws GuestAddressError */
   publish32(gpa: number, value: number): void {
     const index = this.#wordIndex(gpa);
     st(this.#words, index, value, 'ram.word');
@@ -235,7 +239,7 @@ export class GuestRam {
     wake(this.#words, index, 'ram.wait');
   }
 
-  /** Undefined if the word already differs from `value`; else a promise, false on time-out. */
+  /** Returns undefined if the word already differs from `value`, otherwise a promise that is false on time-out. */
   waitWhile32(gpa: number, value: number, timeoutMs: number): Promise<boolean> | undefined {
     return waitEqAsync(this.#words, this.#wordIndex(gpa), value | 0, timeoutMs, 'ram.wait');
   }
@@ -247,7 +251,7 @@ export class GuestRam {
     return bytes;
   }
 
-  /** {@link read} into `target` from index `at` on. @throws GuestAddressError */
+  /** Reads into `target` from index `at` on. @throws GuestAddressError */
   readInto(target: Uint8Array, at: number, gpa: number, length: number): void {
     this.#check(gpa, length);
     if (isInFrame(gpa, length)) copyOut(target, at, this.host.bytes, this.#offset(gpa), length, 'ram.copy');
@@ -270,7 +274,7 @@ export class GuestRam {
   }
 
   /**
-   * Copies the page at `gpa` to `target` from index `at` on: {@link readInto} without its checks of length.
+   * Copies the page at `gpa` to `target` from index `at` on. Unlike {@link readInto} it checks no length.
    * @param gpa a multiple of 4 KiB
    * @throws GuestAddressError
    */
@@ -278,19 +282,19 @@ export class GuestRam {
     copyOut(target, at, this.host.bytes, this.#pageOffset(gpa), PAGE_SIZE, 'ram.copy');
   }
 
-  /** True if [gpa, gpa + bytes), whole pages, holds nothing but zeros. @throws GuestAddressError */
+  /** Returns true if the whole pages [gpa, gpa + bytes) hold only zeros. @throws GuestAddressError */
   isZero(gpa: number, bytes: number): boolean {
     this.#check(gpa, bytes);
     for (let at = gpa; at < gpa + bytes; at += PAGE_SIZE) {
       const offset = this.#pageOffset(at);
-      // The first word tells most pages that are in use, for a fraction of a comparison's call.
+      // The first word identifies most pages in use, at a fraction of the cost of a comparison.
       if (rd(this.#words, offset / 4, 'ram.word') !== 0) return false;
       if (!equals(this.host.bytes, offset, ZERO_PAGE, 'ram.copy')) return false;
     }
     return true;
   }
 
-  /** True if RAM at `gpa` holds exactly `expected`. @throws GuestAddressError */
+  /** Returns true if RAM at `gpa` holds exactly `expected`. @throws GuestAddressError */
   equals(gpa: number, expected: Uint8Array): boolean {
     this.#check(gpa, expected.length);
     let same = true;
@@ -312,26 +316,26 @@ export class GuestRam {
     if (!this.contains(gpa, length)) throw new GuestAddressError(gpa, length, this.regions);
   }
 
-  /** Marks the pages of a range that was just written. Out of the writers' way: most of the time there is no log. */
+  /** Marks the pages of a written range. A separate function keeps the writers small: mostly there is no log. */
   #mark(gpa: number, length: number): void {
     const first = Math.floor(this.#linear(gpa) / PAGE_SIZE);
     const last = Math.floor(this.#linear(gpa + length - 1) / PAGE_SIZE);
     this.#log?.mark(first, last - first + 1);
   }
 
-  /** Where `gpa` is in RAM order; it is RAM. */
+  /** Returns the offset of `gpa`, which is RAM, in RAM order. */
   #linear(gpa: number): number {
     return gpa >= FOUR_GIB ? gpa - FOUR_GIB + this.#below4g : gpa;
   }
 
-  /** Byte offset in the slab of a page. @throws GuestAddressError if it is none */
+  /** Returns the byte offset of a page in the slab. @throws GuestAddressError for an address that is no page of RAM */
   #pageOffset(gpa: number): number {
     const offset = this.#offset(gpa);
     if (offset < 0 || gpa % PAGE_SIZE !== 0) throw new GuestAddressError(gpa, PAGE_SIZE, this.regions);
     return offset;
   }
 
-  /** Byte offset in the slab, or -1 if `gpa` is not RAM. */
+  /** Returns the byte offset in the slab, or -1 if `gpa` is not RAM. */
   #offset(gpa: number): number {
     let linear = gpa;
     if (gpa >= FOUR_GIB) {
@@ -351,13 +355,13 @@ export class GuestRam {
 
 const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
 
-/** A permutation turned around. */
+/** Returns the inverse of a permutation. */
 function inverse(permutation: Int32Array): Int32Array {
   const inverted = new Int32Array(permutation.length);
   for (const [i, value] of permutation.entries()) inverted[value] = i;
   return inverted;
 }
 
-/** True if the range lies in one host frame: its bytes are contiguous there. */
+/** Returns true if the range lies in one host frame, where its bytes are contiguous. */
 const isInFrame = (gpa: number, length: number): boolean =>
   length > 0 && (gpa % FRAME_SIZE) + length <= FRAME_SIZE;

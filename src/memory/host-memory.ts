@@ -1,21 +1,21 @@
 /**
- * Host physical memory: a slab of frames in one SharedArrayBuffer, at an HPA base that no guest address reaches.
+ * Host physical memory: a slab of frames in one SharedArrayBuffer. Its HPAs begin above every guest address.
  */
 import * as mem from '#mem';
 import { type Hpa, hex, PAGE_2M } from './address.ts';
 
 const { copy, copyIn, copyOut, crc32, fillWords } = mem;
 
-/** Host frames are handed to guests in units of this size, as a host with huge pages would. */
+/** Host frames are given to guests in units of this size, as on a host with huge pages. */
 export const FRAME_SIZE = PAGE_2M;
 
-/** HPAs start here: above every GPA and IOVA the guests use, so that a forgotten translation is out of range. */
+/** First HPA: above every GPA and IOVA that guests use, so that a missing translation is out of range. */
 export const HPA_BASE = 2 ** 40;
 
-/** The pin table's frame word holds 30 bits of host PFN. */
+/** End of the HPAs: the pin table's frame word holds 30 bits of host PFN. */
 export const HPA_LIMIT = 2 ** 42;
 
-/** Thrown when code uses an HPA outside the slab: always the emulator's or a model's own mistake. */
+/** Thrown for an HPA outside the slab. It always means a bug in the emulator or in a model. */
 export class HostAddressError extends RangeError {
   constructor(address: number, length: number, base: number, size: number) {
     super(
@@ -26,13 +26,13 @@ export class HostAddressError extends RangeError {
   }
 }
 
-/** What another thread needs to open the same memory. */
+/** Handle with which another thread opens the same memory. */
 export interface HostMemoryHandle {
   readonly sab: SharedArrayBuffer;
   readonly base: number;
 }
 
-/** Byte access to a slab of host memory by HPA. Threads share the bytes, never this object. */
+/** Access to a slab of host memory by HPA. Threads share its bytes, but not this object. */
 export class HostMemory {
   readonly base: number;
   readonly size: number;
@@ -48,7 +48,7 @@ export class HostMemory {
     this.words = mem.wordsOf(handle.sab);
   }
 
-  /** Allocates a zeroed slab; the pages cost nothing until they are touched. `size` is a multiple of 2 MiB. */
+  /** Allocates a zeroed slab. Pages cost nothing until they are touched. @throws RangeError */
   static allocate(base: Hpa, size: number): HostMemory {
     if (size % FRAME_SIZE !== 0 || size <= 0)
       throw new RangeError(`host memory size ${size} is not a positive multiple of 2 MiB`);
@@ -62,7 +62,7 @@ export class HostMemory {
   }
 
   /**
-   * Byte offset of [address, address + length) in the slab.
+   * Returns the byte offset of [address, address + length) in the slab.
    * @throws HostAddressError
    */
   offset(address: number, length: number): number {
@@ -94,12 +94,12 @@ export class HostMemory {
     copyIn(this.bytes, this.offset(target, length), source, sourceOffset, length, 'ram.copy');
   }
 
-  /** Fills with a 32-bit value; address and length are multiples of 4. @throws HostAddressError */
+  /** Fills a range with a 32-bit value. Address and length are multiples of 4. @throws HostAddressError */
   fill32(target: Hpa, length: number, value: number): void {
     fillWords(this.words, this.offset(target, length) >>> 2, length >>> 2, value, 'ram.fill');
   }
 
-  /** CRC-32 continued from `seed`. @throws HostAddressError */
+  /** Returns the CRC-32 of a range, continued from `seed`. @throws HostAddressError */
   crc32(source: Hpa, length: number, seed: number): number {
     return crc32(this.bytes, this.offset(source, length), length, seed, 'ram.checksum');
   }

@@ -1,19 +1,20 @@
 /**
- * The RAM log: which pages of guest RAM were written by others than devices, one bit per 4 KiB page in RAM order. What
- * a migration copies again; devices have a log of their own (pin-table/page-log.ts).
+ * RAM log: the pages of guest RAM that threads other than device workers have written, one bit per 4 KiB page in RAM
+ * order. A migration copies these pages again. Device writes have a log of their own (pin-table/page-log.ts).
  *
- * The threads of a VM that write its RAM, the guest's worker and the coordinator, mark; one thread harvests and copies.
- * Why no write is lost:
+ * The writing threads of a VM, its guest worker and the coordinator, mark pages. One thread harvests the marks and
+ * copies. No write is lost:
  *
- * - A page is marked *after* its bytes, and a harvest takes the mark *before* the page is copied. Both are atomic
- *   read-modify-writes of the same word, so one comes first. If it is the mark, the harvest that sees it sees the bytes
- *   as well, and so does the copy that follows. If it is the harvest, the mark stays for the next one.
- * - A mark is made also where the bit is set already. To look first and leave it would be a plain order of a store and a
- *   load: a harvest in between could take the bit and copy a page whose new bytes are still on their way.
- * - There is no flag that says whether to mark. Every writing thread has attached the log before the first full copy
- *   begins: what it wrote before, the copy finds; what it writes afterwards, it marks.
+ * 1. A writer marks a page *after* it has written the bytes. A harvest clears the mark *before* the page is copied.
+ *    Both are atomic read-modify-writes of the same word, so that one of them is first. If the mark is first, the
+ *    harvest that sees it also sees the bytes, and so does the copy after it. If the harvest is first, the mark stays
+ *    for the next one.
+ * 2. A writer sets the bit even if it is already set. A check before it would order a plain store and a load only. A
+ *    harvest between the two could clear the bit and copy the page before the new bytes are visible.
+ * 3. No flag tells a writer whether to mark. Every writing thread attaches the log before the first full copy begins.
+ *    The copy contains the bytes written before that, and every later write is marked.
  *
- * The last harvest must come after the writers have stopped, as the last round of a migration does.
+ * The last harvest must come after the writers have stopped, as in the last round of a migration.
  */
 import * as mem from '#mem';
 import { PAGE_SIZE } from './address.ts';
@@ -23,10 +24,10 @@ const { ld, or, xchg, and, fillWords } = mem;
 const BITS = 32;
 const BYTES_PER_WORD = 4;
 
-/** What another thread needs to mark in the same log. */
+/** Handle with which another thread marks in the same log. */
 export type RamLogHandle = SharedArrayBuffer;
 
-/** One thread's view of a log. Pages are numbered in RAM order: below 4 GiB first, then above, without the hole. */
+/** One thread's view of a log. Page indices are in RAM order: RAM below 4 GiB, then RAM above, without the hole. */
 export class RamLog {
   readonly handle: RamLogHandle;
   readonly #words: mem.SharedWords;
@@ -36,19 +37,19 @@ export class RamLog {
     this.#words = mem.wordsOf(handle);
   }
 
-  /** A log of so many bytes of RAM, with no mark. @throws RangeError unless it is a positive multiple of 4 KiB */
+  /** Allocates an empty log for `bytes` of RAM. @throws RangeError unless it is a positive multiple of 4 KiB */
   static allocate(bytes: number): RamLog {
     if (!(Number.isSafeInteger(bytes) && bytes > 0 && bytes % PAGE_SIZE === 0))
       throw new RangeError(`a log of ${bytes} bytes of RAM; accepted: positive multiples of ${PAGE_SIZE}`);
     return new RamLog(new SharedArrayBuffer(RamLog.bytesFor(bytes)));
   }
 
-  /** Size of the log of so many bytes of RAM. */
+  /** Returns the size of the log for `bytes` of RAM. */
   static bytesFor(bytes: number): number {
     return Math.ceil(bytes / PAGE_SIZE / BITS) * BYTES_PER_WORD;
   }
 
-  /** Marks `count` pages from `page` on as written: after their bytes. */
+  /** Marks `count` pages from `page` on. Call it after writing their bytes. */
   mark(page: number, count = 1): void {
     const end = page + count;
     for (let at = page; at < end; ) {
@@ -59,15 +60,15 @@ export class RamLog {
     }
   }
 
-  /** Takes one page's mark away: true if there was one. Before the page is copied. */
+  /** Clears the mark of a page. Returns true if it was set. Call it before copying the page. */
   take(page: number): boolean {
     const [at, bit] = [Math.floor(page / BITS), 1 << (page % BITS)];
-    // A load first, because most pages are clean; a mark that comes behind it is the next harvest's.
+    // Load first, because most pages are clean. A mark set after the load is left to the next harvest.
     if ((ld(this.#words, at, 'ramlog.take') & bit) === 0) return false;
     return (and(this.#words, at, ~bit, 'ramlog.take') & bit) !== 0;
   }
 
-  /** Takes all marks away and hands `visit` the marked pages, ascending. Each may be copied at once. */
+  /** Clears all marks and visits the marked pages in ascending order. Each may be copied at once. */
   harvest(visit: (page: number) => void): void {
     for (let at = 0; at < this.#words.length; at++) {
       if (ld(this.#words, at, 'ramlog.take') === 0) continue;
@@ -80,7 +81,7 @@ export class RamLog {
     }
   }
 
-  /** Marked pages now, left as they are. */
+  /** Returns the count of marked pages, and leaves the marks. */
   count(): number {
     let marked = 0;
     for (let at = 0; at < this.#words.length; at++)
@@ -88,11 +89,11 @@ export class RamLog {
     return marked;
   }
 
-  /** Takes every mark away, unseen: before the first full copy begins. */
+  /** Clears all marks, before the first full copy begins. */
   clear(): void {
     fillWords(this.#words, 0, this.#words.length, 0, 'ramlog.clear');
   }
 }
 
-/** `run` bits from `bit` on; 1 to 32 of them. */
+/** Returns a mask of `run` bits, 1 to 32, from `bit` on. */
 const maskOf = (bit: number, run: number): number => (run === BITS ? -1 : (1 << run) - 1) << bit;

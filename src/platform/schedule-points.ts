@@ -1,8 +1,8 @@
 /**
- * The checked union of schedule points: every access to a shared word names the protocol step it is.
+ * Schedule points: every access to a shared word names the protocol step that it performs.
  *
- * The production build ignores the names; a scheduled build can stop a thread at any of them. They are also the
- * step names of the protocol's description in docs/ARCHITECTURE.md.
+ * The production build ignores the names. A scheduled build can stop a thread at any of them. docs/ARCHITECTURE.md uses
+ * the same names for the steps of the protocols.
  */
 export type Site =
   // short DMA: the reader's epoch
@@ -11,7 +11,7 @@ export type Site =
   | 'dma.exit.publish'
   | 'dma.exit.waiting'
   | 'dma.exit.wake'
-  // walking the radix
+  // walk of the radix tree
   | 'walk.high'
   | 'walk.root'
   | 'walk.mid'
@@ -51,7 +51,7 @@ export type Site =
   | 'log.clear'
   | 'table.init'
   | 'table.audit'
-  // rings, doorbells and the words of a device's link
+  // rings, doorbells and the words of a device link
   | 'ring.slot'
   | 'ring.head'
   | 'ring.tail'
@@ -62,7 +62,7 @@ export type Site =
   | 'link.word'
   | 'link.wait'
   | 'registers.mirror'
-  // the engine of a physical GPU, and the figures of the vGPUs that share it
+  // the engine of a physical GPU, and the statistics of the vGPUs that share it
   | 'engine.want'
   | 'engine.owner'
   | 'engine.lease'
@@ -76,7 +76,7 @@ export type Site =
   | 'ram.fill'
   | 'ram.checksum'
   | 'ram.wait'
-  // the log of pages that were written by others than devices
+  // the log of pages that threads other than device workers write
   | 'ramlog.mark'
   | 'ramlog.take'
   | 'ramlog.clear';
