@@ -88,7 +88,7 @@ export function nodesNeeded(
       const entry = gibEntry(table, at);
       if (entry === 0 && startsSpan(HIGH_SPAN, at, last)) nodes++;
       const mid = entry === 0 ? 0 : rd(table, entry, 'map.link');
-      if ((mid & PERM_MASK) !== 0) throw new PinTableError(`IOVA ${hex(at)} is mapped already`);
+      if ((mid & PERM_MASK) !== 0) throw new PinTableError(`IOVA ${hex(at)} is already mapped`);
       const pieceHpa = at + (hpa - base);
       const isGibLeaf = mid === 0 && fitsLeaf(PAGE_1G, at, pieceHpa, end - at);
       if (!isGibLeaf) nodes += nodesBelow(table, mid, at, last, fitsLeaf(PAGE_2M, at, pieceHpa, end - at));

@@ -310,7 +310,7 @@ export class PinTableWriter {
     const start = word + first;
     for (let i = 0; i < count; i++)
       if (!this.#isEmpty(start + i))
-        throw new PinTableError(`IOVA ${hex(iova + i * PAGE_SIZE)} is mapped already`);
+        throw new PinTableError(`IOVA ${hex(iova + i * PAGE_SIZE)} is already mapped`);
     for (let i = 0; i < count; i++) leafPublish(this.#table, start + i, (frame + (i << PFN_SHIFT)) | 0);
     this.#pool.count(start, count);
   }

@@ -1,13 +1,21 @@
 /**
- * The VFIO container: one device address space's IOVA → host map, kept in a pin table that its devices read.
+ * The VFIO container: maps the IOVAs of one device address space to host memory, in a pin table that its devices read.
  *
- * Semantics follow the kernel's type1 v2 container for mediated devices: mappings never overlap, are removed whole,
- * and an unmap of pinned pages asks the devices to unpin and waits (R6), then insists (R7).
+ * It follows the kernel's type1 v2 container for mediated devices: mappings never overlap and are removed whole.
+ *
+ * Order of an unmap; the steps of the pin table are those of writer.ts:
+ * 1. Invalidate: no new pin succeeds on the range.
+ * 2. If pages are pinned, ask the devices to unpin, and wait (R6). Devices that keep their pins are quarantined, and
+ *    their pins are dropped (R7).
+ * 3. Clear the frames and remove the mappings. No pin is held now.
+ * 4. Bump the generation, and wait until every reader has left the older ones (drain). No device uses the range now.
+ * 5. Reclaim the nodes. The unmap is complete.
  */
 import { nowUs, yieldTurn } from '#host';
 import { hex, type Iova, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import type { HostExtent } from '../memory/guest-ram.ts';
 import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
+import type { Completion } from '../platform/completion.ts';
 import { DirtyTracker } from './dirty-tracker.ts';
 import { VfioError } from './errors.ts';
 import type { Backing, DmaMapping } from './mapping.ts';
@@ -16,39 +24,39 @@ import { type ColumnVisitor, MappingColumns } from './mapping-store.ts';
 
 export { DMA_ENTRY_LIMIT } from './mapping-rules.ts';
 
-/** How often an unmap asks a device that keeps its pins, and how long it waits after each time. */
+/** Count of requests to a device that keeps its pins, and the wait after each. */
 export const DMA_UNMAP_ATTEMPTS = 10;
-export const DMA_UNMAP_WAIT_MS = 1000;
+const DMA_UNMAP_WAIT_MS = 1000;
 /**
- * Ranges that one attempt names to a device. An unmap with more pinned mappings names the one range that spans them:
- * the device's control ring must hold the whole request.
+ * Maximum count of ranges in one attempt. If more mappings are pinned, the attempt names the one range that spans them,
+ * because the device's control ring must hold the whole request.
  */
 export const DMA_UNMAP_RANGES = 64;
-/** How long an unmap waits for a device to leave a short-DMA section before it is taken for stuck. */
-export const DRAIN_LIMIT_MS = 10_000;
+/** Wait for a device to leave a short-DMA section. After it, the device counts as stuck. */
+const DRAIN_LIMIT_MS = 10_000;
 
-/** A device that uses the container, as the container sees it. */
+/** A device that uses the container. */
 export interface DmaUser {
   readonly name: string;
   /** Its reader slot in the pin table. */
   readonly slot: number;
-  /** Asks it to unpin everything in the range. Does not wait. */
+  /** Asks the device to unpin everything in the range. Does not wait. */
   dmaUnmap(iova: Iova, size: number): void;
-  /** Looks again at what it stalled on: a switch of the address space has ended. */
+  /** Makes the device retry stalled accesses: a switch of the address space has ended. */
   wake(): void;
   /**
-   * Ends it for breaking the contract; resolves when its thread cannot touch memory any more. `kind` is a short
-   * fixed word for the report.
+   * Ends the device for a breach of the contract. Resolves when its thread can no longer access memory.
+   * @param kind short fixed word for the report
    */
   quarantine(kind: string, detail: string): Promise<void>;
 }
 
-export interface ContainerCounters {
+interface ContainerCounters {
   maps: number;
   unmaps: number;
   /** Leaves written to the pin table. */
   leaves: number;
-  /** Mappings removed while pinned: the devices were asked. */
+  /** Mappings that were pinned when they were unmapped, so the devices were asked to unpin. */
   pinnedUnmaps: number;
   /** Pins dropped by force from devices that had ended. */
   forcedPins: number;
@@ -56,23 +64,21 @@ export interface ContainerCounters {
 
 export interface ContainerOptions {
   readonly entryLimit?: number;
-  /** How long one attempt waits; a test may shorten it. */
+  /** Wait of one attempt; tests may shorten it. */
   readonly unmapWaitMs?: number;
   readonly drainLimitMs?: number;
 }
 
-type Completion = Promise<void> | undefined;
-
-/** One container. All methods are called from the pin table's writing thread (R5), one mutation at a time. */
+/** One container. Only the pin table's writing thread calls its methods (R5), one mutation at a time. */
 export class Container {
   readonly counters: ContainerCounters = { maps: 0, unmaps: 0, leaves: 0, pinnedUnmaps: 0, forcedPins: 0 };
-  /** Which pages devices write. */
+  /** Tracker of the pages that devices write. */
   readonly dirty: DirtyTracker;
   readonly #table: PinTableWriter;
   readonly #backing: Backing;
   readonly #mappings = new MappingColumns();
   readonly #entryLimit: number;
-  /** Of one call of {@link mapPages}. */
+  /** Host PFNs of the current {@link mapPages} call. */
   readonly #frames = new Int32Array(PAGE_2M / PAGE_SIZE);
   readonly #users = new Set<DmaUser>();
   readonly #unmapWaitMs: number;
@@ -98,7 +104,7 @@ export class Container {
     this.#users.add(user);
   }
 
-  /** Forgets a user whose thread has ended: its epoch and its pins no longer block anybody. */
+  /** Removes a user whose thread has ended. Its epoch and its pins no longer block an unmap. */
   releaseUser(user: DmaUser): void {
     if (!this.#users.delete(user)) return;
     this.#table.forceOutside(user.slot);
@@ -108,7 +114,7 @@ export class Container {
       });
   }
 
-  /** Pins held in the whole container now. */
+  /** Returns the count of pins held in the whole container now. */
   pins(): number {
     let pins = 0;
     for (const { iova, size } of this.#runs()) pins += this.#table.pins(iova, size);
@@ -116,15 +122,15 @@ export class Container {
   }
 
   /**
-   * Maps [iova, iova + size) to the memory at `vaddr`. All or nothing.
-   * @throws VfioError EINVAL (size 0, unaligned, no permission, beyond the pin table's 48 or 57 bits), EOVERFLOW (wraps 2^64), EEXIST (any
-   *   overlap), ENOSPC (entry limit, pin table full), EFAULT (no memory at vaddr)
+   * Maps [iova, iova + size) to the memory at `vaddr`, all or nothing.
+   * @throws VfioError EINVAL (size 0, unaligned, no permission, beyond the pin table's 48 or 57 bits), EOVERFLOW (wraps
+   *   2^64), EEXIST (any overlap), ENOSPC (entry limit, pin table full), EFAULT (no memory at vaddr)
    */
   map(iova: Iova, vaddr: number, size: number, perm: number): void {
     this.#checkRange('map', iova, size);
     if (iova + size > this.#table.iovaLimit) {
       const bits = Math.log2(this.#table.iovaLimit);
-      throw new VfioError('EINVAL', `map of ${rangeText(iova, size)}: IOVAs have ${bits} bits`);
+      throw new VfioError('EINVAL', `map of ${rangeText(iova, size)} beyond ${bits} bits`);
     }
     if (perm < 1 || perm > 3) throw new VfioError('EINVAL', `permission ${perm}; accepted: 1 to 3`);
     if (vaddr % PAGE_SIZE !== 0) throw new VfioError('EINVAL', `vaddr ${hex(vaddr)} is not page-aligned`);
@@ -141,8 +147,9 @@ export class Container {
   }
 
   /**
-   * Maps `count` pages from `iova` on, each a mapping of its own, page i to the memory at vaddrs[i]; they lie in one
-   * 2 MiB. False, and nothing is mapped, if {@link map} would refuse any of them.
+   * Maps `count` pages from `iova` on, page i to the memory at vaddrs[i]. Each page is a mapping of its own, and all
+   * are in the same 2 MiB. Returns false, with nothing mapped, if the pages need {@link map} one by one or would be
+   * refused by it.
    */
   mapPages(iova: Iova, vaddrs: Float64Array, count: number, perm: number): boolean {
     const backing = this.#backing;
@@ -163,8 +170,8 @@ export class Container {
   }
 
   /**
-   * Removes the mappings that lie wholly in [iova, iova + size); resolves to their number. One that straddles an
-   * end refuses the whole call, as type1 v2 does, or with `straddling: 'keep'` stays, as a vfio-user client expects.
+   * Removes the mappings that lie wholly in [iova, iova + size). Resolves to their count.
+   * @param straddling rule for a mapping that straddles an end
    * @throws VfioError EINVAL
    */
   async unmapRange(
@@ -192,8 +199,8 @@ export class Container {
   }
 
   /**
-   * Removes whole mappings, all in one generation. Complete only when no device can use them: pins dropped, running
-   * short DMA drained.
+   * Removes whole mappings, all in one generation. Complete when no device can use them: their pins are dropped, and
+   * the sections that may use them have ended.
    */
   unmapMappings(mappings: readonly { readonly iova: Iova; readonly size: number }[]): Completion {
     if (mappings.length === 0) return undefined;
@@ -205,23 +212,23 @@ export class Container {
     return this.#remove(mappings);
   }
 
-  /** The live mapping that covers `iova`. */
+  /** Returns the live mapping that covers `iova`. */
   mappingAt(iova: number): DmaMapping | undefined {
     if (this.#mappings.covering(iova) < 0) return undefined;
     return this.#mappings.found as DmaMapping;
   }
 
-  /** True if exactly this mapping is live. */
+  /** Returns whether exactly this mapping is live. */
   has(iova: Iova, vaddr: number, size: number, perm: number): boolean {
     return this.#mappings.has(iova, size, vaddr, perm);
   }
 
-  /** Visits the mappings that intersect [start, end) in ascending order. The visitor must not change the map. */
+  /** Visits the mappings that intersect [start, end) in ascending order. The visitor must not change the container. */
   forEach(start: number, end: number, visit: ColumnVisitor): void {
     this.#mappings.forEach(start, end, visit);
   }
 
-  /** Between begin and end, a device that finds no mapping waits for the end instead of faulting. */
+  /** Starts or ends a switch. During a switch, a device that finds no mapping waits for the end and does not fault. */
   setSwitching(on: boolean): void {
     this.#table.setSwitching(on);
     if (!on) for (const user of this.#users) user.wake();
@@ -239,7 +246,7 @@ export class Container {
     return found;
   }
 
-  /** What is mapped, mappings that touch each other as one. */
+  /** Returns the mapped ranges; adjacent mappings are merged. */
   #runs(): { iova: Iova; size: number }[] {
     const runs: { iova: Iova; size: number }[] = [];
     let last: { iova: Iova; size: number } | undefined;
@@ -270,7 +277,7 @@ export class Container {
     }
   }
 
-  /** Frames, then what {@link #drain} does. */
+  /** Steps 3 to 5 of an unmap. */
   #remove(mappings: readonly { readonly iova: Iova; readonly size: number }[]): Completion {
     for (const mapping of mappings) {
       this.#table.clear(mapping.iova, mapping.size);
@@ -279,7 +286,7 @@ export class Container {
     return this.#drain();
   }
 
-  /** The generation, then the drain, then the nodes. */
+  /** Steps 4 and 5 of an unmap. */
   #drain(): Completion {
     this.#table.bump();
     const waiting = this.#table.waitDrained(this.#drainLimitMs);
@@ -293,7 +300,7 @@ export class Container {
   async #awaitDrained(first: Promise<boolean>): Promise<void> {
     for (let waiting: Promise<boolean> | undefined = first; waiting; ) {
       if (!(await waiting)) {
-        // Sections last microseconds. A thread that has not left one by now is stuck or dead.
+        // A section lasts microseconds. A thread that is still in one is stuck or dead.
         for (const user of [...this.#users])
           await this.#expel(
             user,
@@ -306,7 +313,10 @@ export class Container {
     this.#table.reclaim();
   }
 
-  /** R7: asks every device for each pinned mapping, a bounded number of times; then insists. */
+  /**
+   * Step 2 of an unmap (R7): asks every device to unpin the pinned mappings, at most DMA_UNMAP_ATTEMPTS times. Then
+   * quarantines all devices and drops their pins.
+   */
   async #awaitUnpinned(pinned: readonly { readonly iova: Iova; readonly size: number }[]): Promise<void> {
     for (let attempt = 0; attempt < DMA_UNMAP_ATTEMPTS; attempt++) {
       const ranges = pinned.filter(({ iova, size }) => this.#table.pins(iova, size) > 0);
@@ -326,8 +336,9 @@ export class Container {
   }
 
   /**
-   * True once no pin is held on any of the ranges; false if for one attempt's time the count has not gone lower than
-   * it was. Being woken is not progress: a device that retries failing pins for ever would keep an unmap from ending.
+   * Resolves to true once no pin is held on any of the ranges, and to false if a range's count reaches no new minimum
+   * within one attempt's wait. A wake-up alone is not progress: a device that retries a failing pin forever would
+   * otherwise keep the unmap from ending.
    */
   async #unpinnedInTime(pinned: readonly { readonly iova: Iova; readonly size: number }[]): Promise<boolean> {
     for (const { iova, size } of pinned) {
@@ -353,7 +364,7 @@ export class Container {
     if (iova < 0 || size <= 0 || size % PAGE_SIZE !== 0 || iova % PAGE_SIZE !== 0)
       throw new VfioError(
         'EINVAL',
-        `${what} of ${rangeText(iova, size)}: both must be multiples of 4096, size > 0`,
+        `${what} of ${rangeText(iova, size)}; accepted: multiples of 4096, size > 0`,
       );
     if (iova + size > 2 ** 64) throw new VfioError('EOVERFLOW', `${what} of ${rangeText(iova, size)} wraps`);
   }
@@ -361,7 +372,7 @@ export class Container {
 
 const rangeText = (iova: number, size: number): string => spanText({ iova, size });
 
-/** The smallest range that covers all of `ranges`. */
+/** Returns the smallest range that covers all of `ranges`. */
 function spanOf(ranges: readonly { readonly iova: Iova; readonly size: number }[]) {
   let [start, end] = [Number.POSITIVE_INFINITY, 0];
   for (const { iova, size } of ranges) {

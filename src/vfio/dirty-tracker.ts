@@ -1,24 +1,25 @@
 /**
- * Dirty pages of a container whose devices run in threads of their own: what they write and hold, taken from the pin
- * table's page log. The calls' container has its counterpart in dirty.ts.
+ * Dirty pages of the devices' container: reads the pages that device threads write and hold from the pin table's page
+ * log. uapi/dirty-log.ts is its counterpart for the calls' container.
  */
 import { type Iova, PAGE_SIZE } from '../memory/address.ts';
 import type { PinTableWriter } from '../pin-table/writer.ts';
+import type { Completion } from '../platform/completion.ts';
 import { VfioError } from './errors.ts';
 import type { Backing, DmaMapping } from './mapping.ts';
 import { spanText, takenBy } from './mapping-rules.ts';
 
-/** What a tracker needs of its container. */
-export interface TrackedContainer {
-  /** The mappings that intersect [start, end), ascending. */
+/** The part of a container that its tracker uses. */
+interface TrackedContainer {
+  /** Returns the mappings that intersect [start, end), in ascending order. */
   within(start: number, end: number): DmaMapping[];
   /** Complete when every device has left the DMA section it is in. */
-  drain(): Promise<void> | undefined;
+  drain(): Completion;
 }
 
 /**
- * Tracking is by 4 KiB of host memory. A page is dirty if a device has written it since it was last asked for, or has
- * held it pinned at any moment since; asking takes its mark away, for whatever address it was asked by.
+ * Tracks 4 KiB pages of host memory. A page is dirty if, since the last query for it, a device has written it or has
+ * held it pinned at any moment. A query clears the page's mark, also for every other address of that page.
  */
 export class DirtyTracker {
   readonly #table: PinTableWriter;
@@ -37,11 +38,11 @@ export class DirtyTracker {
   }
 
   /**
-   * VFIO_IOMMU_DIRTY_PAGES_FLAG_START. Tracking already, it starts over. Complete when no device is in a DMA section
-   * that does not know.
+   * VFIO_IOMMU_DIRTY_PAGES_FLAG_START. Restarts if tracking is on. Complete when every DMA section that does not log
+   * its writes has ended.
    * @throws VfioError ENOTTY if the pin table has no page log
    */
-  start(): Promise<void> | undefined {
+  start(): Completion {
     if (!this.#table.log.exists) throw new VfioError('ENOTTY', 'this container has no log of dirty pages');
     this.#table.log.setLogging(true);
     this.#tracking = true;
@@ -55,15 +56,15 @@ export class DirtyTracker {
   }
 
   /**
-   * The dirty pages of [iova, iova + size), one bit per `pageSize` bytes, lowest first, as
-   * VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP fills it. A bit of a larger page is set if any 4 KiB in it is dirty; memory
-   * that is mapped twice in the range is dirty at both places.
-   * @throws VfioError EINVAL: not tracking, a range that splits a mapping or is no multiple of the page size
+   * Returns the dirty pages of [iova, iova + size) as VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP does: one bit per
+   * `pageSize` bytes, lowest first. The bit of a larger page is set if any 4 KiB in it is dirty. Memory that is mapped
+   * twice in the range is dirty at both places.
+   * @throws VfioError EINVAL: not tracking, or the range splits a mapping or is not a multiple of the page size
    */
   pages(iova: Iova, size: number, pageSize = PAGE_SIZE): Uint8Array {
     this.#check(iova, size, pageSize);
     const mappings = takenBy('refuse', { iova, size }, this.#container.within(iova, iova + size));
-    // Asked once, however often the page is mapped: the answer takes the mark away.
+    // The log is read once per page, however often it is mapped: reading clears the mark.
     const asked = new Map<number, boolean>();
     const take = (pfn: number): boolean => {
       const dirty = asked.get(pfn) ?? this.#table.log.take(pfn);
@@ -78,9 +79,9 @@ export class DirtyTracker {
   }
 
   /**
-   * The same for memory: the dirty pages of [vaddr, vaddr + size), mapped or no longer. What a migration asks, because
-   * a device may have written through a mapping that is gone.
-   * @throws VfioError EINVAL as {@link pages}; EFAULT if there is no memory, or the container cannot tell
+   * Returns the dirty pages of the memory [vaddr, vaddr + size), mapped or not, as {@link pages} does. A migration uses
+   * it, because a device may have written through a mapping that was removed.
+   * @throws VfioError EINVAL as {@link pages}; EFAULT if there is no memory, or the backing has no `frameOf`
    */
   memory(vaddr: number, size: number, pageSize = PAGE_SIZE): Uint8Array {
     this.#check(vaddr, size, pageSize);
@@ -100,8 +101,9 @@ export class DirtyTracker {
   }
 
   /**
-   * @param take whether a page is dirty
-   * @param walk visits each page: its offset in the range, and its host PFN or -1
+   * Fills a bitmap.
+   * @param take returns whether a page is dirty, and clears its mark
+   * @param walk visits each page with its offset in the range, and its host PFN or -1
    */
   #bitmap(
     size: number,
@@ -124,7 +126,8 @@ export class DirtyTracker {
     if (!isPower || size <= 0 || start % pageSize !== 0 || size % pageSize !== 0)
       throw new VfioError(
         'EINVAL',
-        `${spanText({ iova: start, size })} in pages of ${pageSize}: 4096 or a larger power of two, and multiples of it`,
+        `${spanText({ iova: start, size })} in pages of ${pageSize}; ` +
+          'accepted: a page size of 4096 or a larger power of two, and multiples of it',
       );
   }
 }

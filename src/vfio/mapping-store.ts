@@ -1,14 +1,14 @@
 /**
- * The mappings of a container that many devices churn: in order of IOVA, in columns of numbers.
+ * Mappings of the devices' container, ordered by IOVA, in columns of numbers.
  *
- * A list of sorted chunks instead of a tree of objects: a replay of a million pages appends to the last chunk (9 ns a
- * mapping, against 600 ns and a million live objects for a B+ tree), a strict map and unmap finds the chunk of the
- * one before. Inserting in the middle moves at most half a chunk.
+ * It is a list of sorted chunks instead of a tree of objects, for speed. A replay of a million pages appends to the
+ * last chunk: 9 ns a mapping, while a B+ tree takes 600 ns and a million live objects. A strict map and unmap finds
+ * the chunk of the previous one. An insertion in the middle moves at most one chunk.
  */
 
-/** Mappings in a full chunk. */
+/** Count of mappings in a full chunk. */
 const CHUNK = 512;
-/** A chunk begins small: most containers hold a few large mappings. */
+/** Capacity of the first chunk. It is small: most containers hold a few large mappings. */
 const FIRST_CAPACITY = 8;
 
 class Chunk {
@@ -29,7 +29,7 @@ class Chunk {
     return (this.iovas[i] as number) + (this.sizes[i] as number);
   }
 
-  /** Index of the last mapping that begins at or below `iova`; -1 if all begin above. */
+  /** Returns the index of the last mapping that begins at or below `iova`, or -1 if all begin above it. */
   find(iova: number): number {
     const { iovas } = this;
     let [low, high] = [0, this.size];
@@ -51,7 +51,7 @@ class Chunk {
     this.size++;
   }
 
-  /** Appends mappings i to count - 1 of a run that begins at `iova`, as many as there is room for; returns how many. */
+  /** Appends mappings i to count - 1 of a run from `iova` on, as many as fit. Returns the count of appended ones. */
   append(iova: number, size: number, vaddrs: Float64Array, i: number, count: number, perm: number): number {
     const room = Math.min(count - i, this.iovas.length - this.size);
     for (let at = this.size, end = at + room, j = i; at < end; at++, j++) {
@@ -71,7 +71,7 @@ class Chunk {
     this.size -= count;
   }
 
-  /** Moves the upper half into a new chunk. */
+  /** Moves the upper half into a new chunk and returns it. */
   split(): Chunk {
     const upper = new Chunk(CHUNK);
     const from = this.size >>> 1;
@@ -98,16 +98,16 @@ class Chunk {
   }
 }
 
-/** Told of one mapping; returning false ends a visit. */
-// biome-ignore lint/suspicious/noConfusingVoidType: most visitors want to see everything and return nothing
+/** Visits one mapping. The visit ends if it returns false. */
+// biome-ignore lint/suspicious/noConfusingVoidType: most visitors visit all mappings and return nothing
 export type ColumnVisitor = (iova: number, size: number, vaddr: number, perm: number) => boolean | void;
 
-/** Mappings that never overlap, in ascending order. Whoever adds one has looked for overlaps. */
+/** Mappings in ascending order. They never overlap: the caller checks that before it adds one. */
 export class MappingColumns {
-  /** In ascending order; only a sole chunk may be empty. */
+  /** In ascending order. Only a single chunk may be empty. */
   #chunks: Chunk[] = [new Chunk(FIRST_CAPACITY)];
   #size = 0;
-  /** The chunk that was used last, and the index in it that {@link find} left. */
+  /** Index of the last used chunk, and the index in it that the last search found. */
   #last = 0;
   #at = -1;
 
@@ -115,15 +115,15 @@ export class MappingColumns {
     return this.#size;
   }
 
-  /** Start of the mapping that covers `iova`, or -1. Its other columns are then read with {@link found}. */
+  /** Returns the start of the mapping that covers `iova`, or -1. {@link found} then returns the whole mapping. */
   covering(iova: number): number {
     const chunk = this.#find(iova);
     return this.#at >= 0 && chunk.endOf(this.#at) > iova ? (chunk.iovas[this.#at] as number) : -1;
   }
 
-  /** Start of the highest mapping that shares a place with [start, end), or -1. */
+  /** Returns the start of the highest mapping that overlaps [start, end), or -1. {@link found} then returns it. */
   overlapping(start: number, end: number): number {
-    // Starts are integers far below the precision of a double, or page-aligned above it: none lies between.
+    // The search includes `end` itself, because a double has no exact `end - 1` beyond 2^53.
     const chunk = this.#find(end);
     let at = this.#at;
     if (at >= 0 && (chunk.iovas[at] as number) === end) {
@@ -134,7 +134,7 @@ export class MappingColumns {
     return at >= 0 && chunk.endOf(at) > start ? (chunk.iovas[at] as number) : -1;
   }
 
-  /** The mapping that the last search has found. */
+  /** The mapping that the last search found. */
   get found(): {
     readonly iova: number;
     readonly size: number;
@@ -151,7 +151,7 @@ export class MappingColumns {
     };
   }
 
-  /** True if exactly this mapping is held. */
+  /** Returns whether exactly this mapping is held. */
   has(iova: number, size: number, vaddr: number, perm: number): boolean {
     const chunk = this.#find(iova);
     const at = this.#at;
@@ -168,7 +168,7 @@ export class MappingColumns {
   add(iova: number, size: number, vaddr: number, perm: number): void {
     let chunk = this.#find(iova);
     if (chunk.size === CHUNK) {
-      // Ascending mappings fill chunks to the end.
+      // Ascending mappings fill every chunk completely.
       const appended = this.#at === CHUNK - 1;
       const upper = appended ? new Chunk(CHUNK) : chunk.split();
       this.#chunks.splice(this.#last + 1, 0, upper);
@@ -183,13 +183,13 @@ export class MappingColumns {
     this.#size++;
   }
 
-  /** Adds `count` mappings of `size` each, one behind the other, that overlap none. */
+  /** Adds `count` consecutive mappings of `size` each that overlap none. */
   addRun(iova: number, size: number, vaddrs: Float64Array, count: number, perm: number): void {
     for (let i = 0; i < count; ) {
       this.add(iova + i * size, size, vaddrs[i] as number, perm);
       const chunk = this.#chunks[this.#last] as Chunk;
       i++;
-      // Behind the last mapping of the last chunk there is nothing to look for.
+      // After the last mapping of the last chunk, no search is needed.
       if (this.#at !== chunk.size - 1 || this.#last + 1 < this.#chunks.length) continue;
       const appended = chunk.append(iova, size, vaddrs, i, count, perm);
       this.#at += appended;
@@ -198,7 +198,7 @@ export class MappingColumns {
     }
   }
 
-  /** Removes the mapping that begins at `iova`. False if there is none. */
+  /** Removes the mapping that begins at `iova`. Returns false if there is none. */
   remove(iova: number): boolean {
     const chunk = this.#find(iova);
     if (this.#at < 0 || chunk.iovas[this.#at] !== iova) return false;
@@ -233,7 +233,7 @@ export class MappingColumns {
     }
   }
 
-  /** The chunk in which `iova` lies or would be put; `#at` is the last mapping there that begins at or below it. */
+  /** Returns the chunk for `iova`, and sets `#at` to the last mapping in it that begins at or below `iova`. */
   #find(iova: number): Chunk {
     let chunk = this.#chunks[this.#last] as Chunk;
     const next = this.#chunks[this.#last + 1];
@@ -259,7 +259,7 @@ export class MappingColumns {
     return chunk.endOf(this.#at) > start ? (chunk.iovas[this.#at] as number) : -1;
   }
 
-  /** Takes the empty chunk out, unless it is the only one. */
+  /** Removes the last used chunk, which is empty, unless it is the only one. */
   #drop(): void {
     if (this.#chunks.length === 1) return;
     this.#chunks.splice(this.#last, 1);

@@ -1,27 +1,22 @@
 /**
- * The container of PowerPC's fixed windows: VFIO_SPAPR_TCE_v2_IOMMU's rules on the same pin table. Mappings lie in
- * windows that have been created, in multiples of the window's page size; a window goes with everything in it.
+ * The container for sPAPR's DMA windows: the rules of VFIO_SPAPR_TCE_v2_IOMMU on the same pin table. A mapping lies in
+ * a window that has been created, and its addresses are multiples of the window's page size. The removal of a window
+ * removes its mappings.
  *
- * Errnos are those of Linux's vfio_iommu_spapr_tce driver. There the platform chooses a new window's place; here the
- * vIOMMU in front has already chosen it.
+ * Errnos are those of Linux's vfio_iommu_spapr_tce driver. In Linux, the platform chooses the start of a new window;
+ * here the vIOMMU has already chosen it.
  */
 import { hex, type Iova } from '../memory/address.ts';
+import type { DmaWindow } from '../memory/dma-window.ts';
+import { all, type Completion } from '../platform/completion.ts';
 import { Container } from './container.ts';
 import { VfioError } from './errors.ts';
 import { spanText } from './mapping-rules.ts';
 
-/** Windows of one container: the kernel's IOMMU_TABLE_GROUP_MAX_TABLES. */
+/** Maximum count of windows in one container: the kernel's IOMMU_TABLE_GROUP_MAX_TABLES. */
 export const WINDOW_LIMIT = 2;
 /** IOMMU page sizes of a window: 4 KiB, 64 KiB, 2 MiB, 16 MiB. */
-export const WINDOW_PAGE_SHIFTS: readonly number[] = [12, 16, 21, 24];
-
-/** A range of IOVAs through which a device reaches memory. */
-export interface DmaWindow {
-  readonly start: number;
-  /** Bytes: a multiple of the page size. */
-  readonly size: number;
-  readonly pageShift: number;
-}
+const WINDOW_PAGE_SHIFTS: readonly number[] = [12, 16, 21, 24];
 
 const isSame = (a: DmaWindow, b: DmaWindow): boolean =>
   a.start === b.start && a.size === b.size && a.pageShift === b.pageShift;
@@ -31,34 +26,34 @@ const textOf = ({ start, size }: DmaWindow): string => spanText({ iova: start, s
 export class SpaprContainer extends Container {
   #windows: DmaWindow[] = [];
 
-  /** In the order of their creation. */
+  /** Windows in the order of their creation. */
   get windows(): readonly DmaWindow[] {
     return this.#windows;
   }
 
   /**
    * VFIO_IOMMU_SPAPR_TCE_CREATE.
-   * @throws VfioError EINVAL (page shift, a start or size that is no multiple of it), ENOSPC (WINDOW_LIMIT windows),
-   *   EBUSY (another window is there)
+   * @throws VfioError EINVAL (page shift, or a start or size that is not a multiple of the page size), ENOSPC
+   *   (WINDOW_LIMIT windows), EBUSY (overlaps another window)
    */
   createWindow(window: DmaWindow): void {
     const { start, size, pageShift } = window;
     if (!WINDOW_PAGE_SHIFTS.includes(pageShift))
       throw new VfioError('EINVAL', `page shift ${pageShift}; accepted: ${WINDOW_PAGE_SHIFTS.join(', ')}`);
     if (!(start >= 0 && size > 0) || start % 2 ** pageShift !== 0 || size % 2 ** pageShift !== 0)
-      throw new VfioError('EINVAL', `a window ${textOf(window)} of pages of ${2 ** pageShift} bytes`);
+      throw new VfioError('EINVAL', `window ${textOf(window)}; accepted: multiples of ${2 ** pageShift}`);
     if (this.#windows.length >= WINDOW_LIMIT)
-      throw new VfioError('ENOSPC', `there are ${WINDOW_LIMIT} windows, the limit`);
+      throw new VfioError('ENOSPC', `limit of ${WINDOW_LIMIT} windows reached`);
     const other = this.#windows.find((held) => start < held.start + held.size && start + size > held.start);
-    if (other) throw new VfioError('EBUSY', `a window ${textOf(window)} overlaps ${textOf(other)}`);
+    if (other) throw new VfioError('EBUSY', `window ${textOf(window)} overlaps ${textOf(other)}`);
     this.#windows = [...this.#windows, window];
   }
 
   /**
-   * VFIO_IOMMU_SPAPR_TCE_REMOVE, with everything that is mapped in it. Complete when no device can use any of it.
+   * VFIO_IOMMU_SPAPR_TCE_REMOVE. Removes all mappings of the window too. Complete when no device can use any of them.
    * @throws VfioError EINVAL: no window begins there
    */
-  removeWindow(start: number): Promise<void> | undefined {
+  removeWindow(start: number): Completion {
     const window = this.#windows.find((held) => held.start === start);
     if (!window) throw new VfioError('EINVAL', `no window begins at ${hex(start)}`);
     this.#windows = this.#windows.filter((held) => held !== window);
@@ -69,18 +64,18 @@ export class SpaprContainer extends Container {
     return this.unmapMappings(inside);
   }
 
-  /** Makes the windows exactly these: what is not among them is removed, what is new is created. */
-  setWindows(windows: readonly DmaWindow[]): Promise<void> | undefined {
+  /** Removes the windows that are not among `windows`, and creates the new ones. Complete when the removals are. */
+  setWindows(windows: readonly DmaWindow[]): Completion {
     const gone = this.#windows.filter((held) => !windows.some((window) => isSame(window, held)));
-    const works = gone.map(({ start }) => this.removeWindow(start)).filter((work) => work !== undefined);
+    const works = gone.map(({ start }) => this.removeWindow(start));
     for (const window of windows)
       if (!this.#windows.some((held) => isSame(held, window))) this.createWindow(window);
-    return works.length > 0 ? Promise.all(works).then(() => {}) : undefined;
+    return all(works);
   }
 
   /**
-   * As a container's map, in one window.
-   * @throws VfioError also ENXIO (outside the windows), EINVAL (no multiple of the window's page size)
+   * Maps as {@link Container.map} does, within one window.
+   * @throws VfioError also ENXIO (outside the windows), EINVAL (not a multiple of the window's page size)
    */
   override map(iova: Iova, vaddr: number, size: number, perm: number): void {
     const window = this.#windowOf(iova, size);
@@ -93,7 +88,7 @@ export class SpaprContainer extends Container {
     if ([iova, vaddr, size].some((value) => value % page !== 0))
       throw new VfioError(
         'EINVAL',
-        `map of ${spanText({ iova, size })} to ${hex(vaddr)}: pages have ${page} bytes`,
+        `map of ${spanText({ iova, size })} to ${hex(vaddr)}; accepted: multiples of ${page}`,
       );
     super.map(iova, vaddr, size, perm);
   }

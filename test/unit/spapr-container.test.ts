@@ -55,11 +55,11 @@ describe('the container of fixed windows', () => {
     expect(create({ size: 0x1000 })).to.throw('EINVAL');
     expect(create({ start: 0x11000 })).to.throw('EINVAL');
     expect(create({ start: 0, size: 0x20000 })).to.throw(
-      'EBUSY: a window 0x0 +0x20000 overlaps 0x0 +0x10000',
+      'EBUSY: window 0x0 +0x20000 overlaps 0x0 +0x10000',
     );
     create({})();
     expect(container.windows).to.have.length(WINDOW_LIMIT);
-    expect(create({ start: 2 ** 41 })).to.throw('ENOSPC: there are 2 windows');
+    expect(create({ start: 2 ** 41 })).to.throw('ENOSPC: limit of 2 windows reached');
     expect(() => container.removeWindow(0x1000)).to.throw('EINVAL: no window begins at 0x1000');
   });
 

@@ -1,11 +1,11 @@
+/**
+ * Mappings of the /dev/vfio calls' container, in a B-tree. Each mapping is an object with the state that the calls
+ * need. Spans count pages.
+ */
 import { BTree } from '../../memory/btree.ts';
 import { checkRoom, DMA_ENTRY_LIMIT, endOf, type Span, type Straddling, takenBy } from '../mapping-rules.ts';
 
-/**
- * Mappings of the /dev/vfio calls' container, in a B-tree.
- */
-
-/** One container's mappings. */
+/** One container's mappings, in ascending order. They never overlap. */
 export class Mappings<M extends Span> {
   readonly limit: number;
   readonly #tree = new BTree<number, M>();
@@ -18,23 +18,23 @@ export class Mappings<M extends Span> {
     return this.#tree.size;
   }
 
-  /** Mappings that may still be added: what VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL reports. */
+  /** Count of mappings that may still be added, as VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL reports it. */
   get available(): number {
     return this.limit - this.#tree.size;
   }
 
-  /** All mappings in ascending order. */
+  /** Returns all mappings in ascending order. */
   values(): IterableIterator<M> {
     return this.#tree.values();
   }
 
-  /** The mapping that covers `iova`. */
+  /** Returns the mapping that covers `iova`. */
   at(iova: number): M | undefined {
     const below = this.#tree.getPairOrNextLower(iova)?.[1];
     return below && endOf(below) > iova ? below : undefined;
   }
 
-  /** A mapping that shares a place with `span`: the highest of them. */
+  /** Returns the highest mapping that overlaps `span`. */
   overlapping(span: Span): M | undefined {
     const below = this.#tree.nextLowerPair(endOf(span))?.[1];
     return below && endOf(below) > span.iova ? below : undefined;
@@ -47,14 +47,14 @@ export class Mappings<M extends Span> {
   }
 
   /**
-   * Whether `span` may be added; as in the kernel an overlap is found before the limit.
+   * Checks that `span` may be added.
    * @throws VfioError EEXIST, ENOSPC
    */
   checkFree(span: Span): void {
     checkRoom(span, this.overlapping(span), this.#tree.size, this.limit);
   }
 
-  /** Adds a mapping that {@link checkFree} has let pass. */
+  /** Adds a mapping that {@link checkFree} has accepted. */
   add(mapping: M): void {
     this.#tree.set(mapping.iova, mapping);
   }
@@ -64,7 +64,7 @@ export class Mappings<M extends Span> {
   }
 
   /**
-   * The mappings that an unmap of `span` removes, in ascending order.
+   * Returns the mappings that an unmap of `span` removes, in ascending order.
    * @throws VfioError EINVAL under `refuse`
    */
   taken(span: Span, straddling: Straddling): M[] {
