@@ -1,8 +1,8 @@
 /**
- * Outcome of a recorded vector.
+ * Outcome of a run of recorded vectors, and the error for input that is not in their format.
  */
 
-/** A step that gave something else than the recorded machine. */
+/** A step whose result differs from the recorded one. */
 export interface StepFailure {
   readonly step: number;
   readonly op: string;
@@ -10,7 +10,7 @@ export interface StepFailure {
   readonly got: string;
 }
 
-/** What became of one vector. `reason` says why it was skipped. */
+/** Result of one vector. `reason` says why the vector, or a part of it, was skipped. */
 export interface VectorOutcome {
   readonly name: string;
   readonly status: 'passed' | 'failed' | 'skipped';
@@ -18,7 +18,7 @@ export interface VectorOutcome {
   readonly failures: readonly StepFailure[];
 }
 
-/** Thrown for input that is no VT-d vector, naming file, vector, step and field. */
+/** Thrown for input that is not a valid vector file. The message names the place and what is accepted. */
 export class VectorFormatError extends Error {
   override name = 'VectorFormatError';
 }

@@ -3,12 +3,12 @@
  * translations, never both.
  */
 import { nowUs } from '#host';
-import type { Gpa, Iova } from '../memory/address.ts';
-import { PAGE_SIZE, PERM_RW } from '../memory/address.ts';
+import { type Gpa, type Iova, offsetBy, PAGE_SIZE, PERM_RW, toIova } from '../memory/address.ts';
+import type { DmaWindow } from '../memory/dma-window.ts';
 import type { RamRegion } from '../memory/guest-ram.ts';
-import type { Completion } from './completion.ts';
+import { type Completion, whenDone } from '../platform/completion.ts';
 import { MapBatcher } from './map-batcher.ts';
-import type { DmaWindow, IovaRange, MapNotifier, Translation, TranslationSource } from './notifier.ts';
+import type { IovaRange, MapNotifier, Translation, TranslationSource } from './notifier.ts';
 
 /** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
 export type AddressSpaceKind = 'system' | 'iommu' | 'blocked';
@@ -71,8 +71,7 @@ export class DeviceAddressSpace {
   enterSystem(): Completion {
     if (this.#kind === 'system') return undefined;
     return this.#replaceAll('system', undefined, () => {
-      for (const region of this.#ram)
-        this.#map(region.gpa as number as Iova, region.gpa, region.size, PERM_RW);
+      for (const region of this.#ram) this.#map(toIova(region.gpa), region.gpa, region.size, PERM_RW);
     });
   }
 
@@ -95,7 +94,7 @@ export class DeviceAddressSpace {
     if (this.#kind !== 'iommu') return this.#replaceAll('iommu', source, () => this.#replay(source));
     this.#source = source;
     const since = this.#begin();
-    return after(this.#sync(source, 0, limitOf(source), true), () => this.#end('iommu', since));
+    return whenDone(this.#sync(source, 0, limitOf(source), true), () => this.#end('iommu', since));
   }
 
   /**
@@ -117,7 +116,7 @@ export class DeviceAddressSpace {
     this.#notifier.forEachMapping(0, limitOf(source), (iova, gpa, size, perm) => {
       const leaf = source.leafAt(iova);
       if (leaf?.iova === iova && leaf.gpa === gpa && leaf.size === size && leaf.perm === perm) return;
-      report({ iova, size, held: gpa, expected: leaf && ((leaf.gpa + (iova - leaf.iova)) as Gpa) });
+      report({ iova, size, held: gpa, expected: leaf && offsetBy(leaf.gpa, iova - leaf.iova) });
     });
     source.walk(0, limitOf(source), (iova, gpa, size) => {
       if (!this.#notifier.mappingAt(iova) && this.#inRam(gpa, size))
@@ -141,7 +140,7 @@ export class DeviceAddressSpace {
     const from = this.#kind;
     const since = this.#begin();
     // R2: the new kind's mappings appear only after the old kind's are gone for every device.
-    return after(this.#notifier.unmapAll(), () => {
+    return whenDone(this.#notifier.unmapAll(), () => {
       this.#kind = kind;
       this.#source = source;
       replay();
@@ -188,7 +187,7 @@ export class DeviceAddressSpace {
     this.counters.unmapEvents += stale.length;
     // Hardware goes from the old entry to the new one in a step: a device must not fault on the gap between ours.
     if (gap) this.#notifier.switchBegin();
-    return after(this.#notifier.unmap(stale), () => {
+    return whenDone(this.#notifier.unmap(stale), () => {
       mapNew();
       if (gap) this.#notifier.switchEnd();
     });
@@ -269,18 +268,11 @@ function identity(ram: readonly RamRegion[]): TranslationSource {
   return {
     walk(start, end, visit) {
       for (const { gpa, size } of ram)
-        if (gpa < end && gpa + size > start) visit(gpa as number as Iova, gpa, size, PERM_RW);
+        if (gpa < end && gpa + size > start) visit(toIova(gpa), gpa, size, PERM_RW);
     },
     leafAt(iova) {
       const region = ram.find(({ gpa, size }) => iova >= gpa && iova < gpa + size);
-      return region && { iova: region.gpa as number as Iova, ...region, perm: PERM_RW };
+      return region && { iova: toIova(region.gpa), ...region, perm: PERM_RW };
     },
   };
-}
-
-/** Runs `next` when `work` is complete: at once if it already is. */
-function after(work: Completion, next: () => void): Completion {
-  if (work) return work.then(next);
-  next();
-  return undefined;
 }

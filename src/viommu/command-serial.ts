@@ -1,4 +1,4 @@
-import type { Completion } from './completion.ts';
+import type { Completion } from '../platform/completion.ts';
 
 /** A guest can have this many register commands waiting; a correct driver waits for each one. */
 export const PENDING_COMMAND_LIMIT = 64;

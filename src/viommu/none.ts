@@ -1,12 +1,13 @@
 /**
  * No vIOMMU: every device sees system memory for ever.
  */
-import type { Gpa, Iova } from '../memory/address.ts';
-import { PERM_RW } from '../memory/address.ts';
+
+import { type Iova, PERM_RW, toGpa } from '../memory/address.ts';
+import { allOnes } from '../memory/bus-access.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
+import type { Completion } from '../platform/completion.ts';
 import { decodeState, encodeState } from '../proto/state-codec.ts';
 import type { DeviceAddressSpace } from './address-space.ts';
-import type { Completion } from './completion.ts';
 import type { TranslateResult, VIommu } from './viommu.ts';
 
 export class NoIommu implements VIommu {
@@ -25,7 +26,7 @@ export class NoIommu implements VIommu {
   detach(): void {}
 
   readRegister(_offset: number, size: number): bigint {
-    return (1n << BigInt(8 * size)) - 1n;
+    return allOnes(size);
   }
 
   writeRegister(): Completion {
@@ -43,7 +44,7 @@ export class NoIommu implements VIommu {
   }
 
   translate(_requesterId: number, iova: Iova): TranslateResult {
-    const gpa = iova as number as Gpa;
+    const gpa = toGpa(iova);
     if (this.#ram.contains(gpa, 1)) return { ok: true, gpa, perm: PERM_RW };
     return { ok: false, reason: 0, text: 'not guest RAM' };
   }

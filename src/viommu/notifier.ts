@@ -2,7 +2,8 @@
  * What a vIOMMU knows of the world behind it: a map/unmap notifier per device, never the container itself.
  */
 import type { Gpa, Iova } from '../memory/address.ts';
-import type { Completion } from './completion.ts';
+import type { DmaWindow } from '../memory/dma-window.ts';
+import type { Completion } from '../platform/completion.ts';
 
 /** One live translation of a device's address space; sizes are bytes, `perm` is PERM_READ | PERM_WRITE. */
 export interface Translation {
@@ -38,13 +39,6 @@ export interface TranslationSource {
   walk(start: number, end: number, visit: TranslationVisitor): void;
   /** The translation that covers `iova`, without recording a fault. */
   leafAt(iova: number): Translation | undefined;
-}
-
-/** A fixed window: bytes from `start` on, mapped in pages of 2^pageShift. */
-export interface DmaWindow {
-  readonly start: number;
-  readonly size: number;
-  readonly pageShift: number;
 }
 
 /** The receiving end of a device's map events: a container behind guest RAM. */

@@ -2,8 +2,8 @@
  * The one interface in front of every vIOMMU model: what the machine around it may ask.
  */
 import type { Gpa, Iova } from '../memory/address.ts';
+import type { Completion } from '../platform/completion.ts';
 import type { DeviceAddressSpace } from './address-space.ts';
-import type { Completion } from './completion.ts';
 
 /** The answer to a device's request. `reason` is the model's own fault code (VT-d's are in hex in its spec). */
 export type TranslateResult =

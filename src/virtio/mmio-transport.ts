@@ -4,13 +4,11 @@
 
 import * as virtio from '../abi/virtio.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
+import type { Completion } from '../platform/completion.ts';
 import { RegisterFile } from '../registers/register-file.ts';
 import { DeviceQueue } from './device-queue.ts';
 import { type MmioRegister, mmioRegisterTable, WORD } from './mmio-registers.ts';
 import { restoreTransport, saveTransport } from './transport-state.ts';
-
-/** Undefined when the work is already done; otherwise a promise of its end. */
-export type Work = Promise<void> | undefined;
 
 /** The device behind the transport. */
 export interface VirtioDevice {
@@ -22,12 +20,12 @@ export interface VirtioDevice {
   /** Its configuration space, byte 0 at {@link virtio.CONFIG_REG}. */
   readonly config: {
     read(offset: number, size: number): bigint;
-    write(offset: number, size: number, value: bigint): Work;
+    write(offset: number, size: number, value: bigint): Completion;
   };
   /** The driver has put chains into a queue. Called only while the device is live. */
-  notified(queue: number): Work;
+  notified(queue: number): Completion;
   /** The driver has written 0 to the status. Queues are disabled already. */
-  reset(): Work;
+  reset(): Completion;
 }
 
 export class MmioTransport {
@@ -38,9 +36,9 @@ export class MmioTransport {
   readonly #driverFeatures = [0n, 0n];
   #negotiated = 0n;
   /** The end of the reset in progress. */
-  #resetting: Work;
+  #resetting: Completion;
   /** What the register write in progress has caused. */
-  #caused: Work;
+  #caused: Completion;
 
   /** @param raiseInterrupt called when a bit of the interrupt status becomes set */
   constructor(ram: GuestRam, device: VirtioDevice, raiseInterrupt: () => void = () => {}) {
@@ -84,7 +82,7 @@ export class MmioTransport {
   }
 
   /** A software write; everything it causes is complete when the returned work is. */
-  write(offset: number, size: number, value: bigint): Work {
+  write(offset: number, size: number, value: bigint): Completion {
     if (offset >= virtio.CONFIG_REG)
       return this.#device.config.write(offset - virtio.CONFIG_REG, size, value);
     const outer = this.#caused;

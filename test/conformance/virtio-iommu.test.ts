@@ -5,7 +5,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { runVirtioIommuVectors, VectorFormatError } from '../../src/conformance/virtio-iommu/run.ts';
+import { VectorFormatError } from '../../src/conformance/outcome.ts';
+import { runVirtioIommuVectors } from '../../src/conformance/virtio-iommu/run.ts';
 
 const FOLDER = new URL('../data/virtio-iommu/', import.meta.url);
 

@@ -10,8 +10,8 @@ import * as format from '../../src/abi/virtio-iommu.ts';
 import { VirtioQueue } from '../../src/guest/iommu/virtio/queue.ts';
 import { PageAllocator } from '../../src/guest/page-allocator.ts';
 import { DeviceAddressSpace, IOVA_LIMIT } from '../../src/viommu/address-space.ts';
+import type { Quirks } from '../../src/viommu/quirks.ts';
 import { VirtioIommu } from '../../src/viommu/virtio/iommu.ts';
-import type { Quirks } from '../../src/viommu/virtio/quirks.ts';
 import { MIB, RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
 const ENDPOINTS = [0x08, 0x10, 0x18];

@@ -6,12 +6,12 @@ import { PAGE_2M, PERM_READ } from '../../src/memory/address.ts';
 import type { Translation } from '../../src/viommu/notifier.ts';
 import { addressSpaceRig, IDENTITY, Tables, translation } from '../fixtures/address-space-rig.ts';
 
-/** True for a mapping that only the identity map makes. The tables of these tests never map a region to itself. */
+/** True for a mapping of the identity map. The tables of these tests never map a region to itself. */
 const isIdentity = (m: Translation) =>
   IDENTITY.some((id) => id.iova === m.iova && id.gpa === m.gpa && id.size === m.size);
 
-describe('switching between system memory and the IOMMU', () => {
-  it('is blocked at first, and maps each RAM region to itself in system memory', () => {
+describe('address space switch between system memory and the IOMMU', () => {
+  it('starts blocked, and maps each RAM region to itself in system memory', () => {
     const { container, space } = addressSpaceRig();
     expect(space.kind).to.equal('blocked');
     expect(space.enterSystem()).to.equal(undefined);
@@ -19,10 +19,10 @@ describe('switching between system memory and the IOMMU', () => {
     expect(container.sorted()).to.deep.equal(IDENTITY);
     expect(container.log).to.deep.equal(['begin', 'unmapAll', 'map 0', 'map 100000000', 'end']);
     expect(space.enterSystem()).to.equal(undefined);
-    expect(container.log, 'nothing to do').to.have.length(5);
+    expect(container.log, 'no second switch').to.have.length(5);
   });
 
-  it('removes every section, then replays the translations; and the reverse', () => {
+  it('removes every section before it replays the translations, and the reverse', () => {
     const { container, space } = addressSpaceRig();
     const tables = new Tables(translation(0x8000, 0x1000), translation(PAGE_2M, PAGE_2M, PAGE_2M, PERM_READ));
     space.enterSystem();
@@ -37,7 +37,7 @@ describe('switching between system memory and the IOMMU', () => {
     expect(space.counters).to.include({ switches: 4, refused: 0 });
   });
 
-  it('never shows a device both kinds, at any event of any sequence, with slow unmaps or fast ones', async () => {
+  it('never mixes both kinds of mappings during any sequence of switches, with slow or fast unmaps', async () => {
     const step = fc.record({
       to: fc.constantFrom('system', 'iommu a', 'iommu b', 'blocked'),
       slow: fc.boolean(),
@@ -49,7 +49,7 @@ describe('switching between system memory and the IOMMU', () => {
         const b = new Tables(translation(0x8000, 0x2000), translation(0x9000, PAGE_2M));
         container.afterEvent = (live) => {
           const identity = live.filter(isIdentity).length;
-          expect(identity === 0 || identity === live.length, 'both kinds at once').to.equal(true);
+          expect(identity === 0 || identity === live.length, 'both kinds of mappings at once').to.equal(true);
           expect(container.switching, 'every change happens inside a switch').to.equal(true);
         };
         for (const { to, slow } of steps) {
@@ -76,7 +76,7 @@ describe('switching between system memory and the IOMMU', () => {
     );
   });
 
-  it('is complete only when the unmap is, and keeps the old kind until then', async () => {
+  it('completes after the unmap, and keeps the old kind until then', async () => {
     const { container, space } = addressSpaceRig();
     space.enterSystem();
     container.slow = true;
@@ -92,7 +92,7 @@ describe('switching between system memory and the IOMMU', () => {
     expect([done, space.kind, container.switching]).to.deep.equal([true, 'iommu', false]);
   });
 
-  it('counts translations that cannot be mapped, and goes on without them', () => {
+  it('counts and skips translations that cannot be mapped', () => {
     const { container, space } = addressSpaceRig();
     space.enterIommu(new Tables(translation(0, 2 ** 40), translation(0x1000, 0x1000)));
     expect(container.sorted()).to.deep.equal([translation(0x1000, 0x1000)]);
@@ -101,8 +101,8 @@ describe('switching between system memory and the IOMMU', () => {
   });
 });
 
-describe('a domain change', () => {
-  it('changes only what differs', () => {
+describe('address space domain change', () => {
+  it('changes only mappings that differ', () => {
     const { container, space } = addressSpaceRig();
     const same = [translation(0x1000, 0x1000), translation(PAGE_2M, 0, PAGE_2M)];
     space.enterIommu(new Tables(...same, translation(0x5000, 0x5000), translation(0x6000, 0x6000)));
@@ -114,7 +114,7 @@ describe('a domain change', () => {
     expect(space.kind).to.equal('iommu');
   });
 
-  it('follows the new tables from then on, not the old', () => {
+  it('follows only the new tables afterwards', () => {
     const { container, space } = addressSpaceRig();
     const [old, next] = [new Tables(translation(0x1000, 0x1000)), new Tables(translation(0x1000, 0x1000))];
     space.enterIommu(old);

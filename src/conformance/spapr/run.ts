@@ -2,30 +2,22 @@
  * Runs recorded sPAPR TCE vectors against SpaprIommu: every step must give what LoPAR says (`spec`) or what the
  * recorded QEMU gave (`qemu`), and every device's container must hold what the TCEs say.
  */
-import { Prng } from '#host';
+
 import * as spapr from '../../abi/spapr.ts';
-import {
-  type Gpa,
-  type Hpa,
-  hex,
-  type Iova,
-  PAGE_SIZE,
-  PERM_READ,
-  PERM_WRITE,
-} from '../../memory/address.ts';
-import { GuestRam } from '../../memory/guest-ram.ts';
-import { HPA_BASE } from '../../memory/host-memory.ts';
+import { DEFAULT_WINDOW_SIZE, DEFAULT_WINDOW_START } from '../../abi/spapr-host-bridges.ts';
+import { hex, type Iova, offsetBy, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../memory/address.ts';
 import { DeviceAddressSpace } from '../../viommu/address-space.ts';
-import type { BridgeOptions, SpaprQuirks } from '../../viommu/spapr/bridge.ts';
+import type { Quirks } from '../../viommu/quirks.ts';
+import type { BridgeOptions } from '../../viommu/spapr/bridge.ts';
 import { SpaprIommu } from '../../viommu/spapr/iommu.ts';
 import { MappingRecord } from '../mapping-record.ts';
 import type { StepFailure, VectorOutcome } from '../outcome.ts';
+import { VectorRam } from '../vector-ram.ts';
+import { bytesHex } from '../vector-text.ts';
 import { parseSpaprVectors, type SpaprMachine, type SpaprStep, type SpaprVector } from './vectors.ts';
 
-export { VectorFormatError } from './vectors.ts';
-
 export interface SpaprVectorOptions {
-  readonly quirks: SpaprQuirks;
+  readonly quirks: Quirks;
 }
 
 /** The recorded machine's RAM. */
@@ -51,29 +43,11 @@ const OPCODES: Readonly<Record<string, number>> = {
  */
 export function runSpaprVectors(vectors: unknown, { quirks }: SpaprVectorOptions): VectorOutcome[] {
   const parsed = parseSpaprVectors(vectors);
-  const memory = new VectorMemory();
+  const ram = VectorRam.create(RAM_BYTES);
   return parsed.map((vector) => {
-    memory.clear();
-    return new VectorRun(vector, quirks, memory).run();
+    ram.clear();
+    return new VectorRun(vector, quirks, ram).run();
   });
-}
-
-/** One RAM for all vectors; knows which pages were written, so that the next starts from zeros. */
-class VectorMemory {
-  readonly ram: GuestRam = GuestRam.allocate(HPA_BASE as Hpa, RAM_BYTES, 0, new Prng(1));
-  readonly #written = new Set<number>();
-
-  write(gpa: number, bytes: Uint8Array): void {
-    this.ram.write(gpa, bytes);
-    for (let page = Math.floor(gpa / PAGE_SIZE); page * PAGE_SIZE < gpa + bytes.length; page++)
-      this.#written.add(page);
-  }
-
-  clear(): void {
-    const zeros = new Uint8Array(PAGE_SIZE);
-    for (const page of this.#written) this.ram.write(page * PAGE_SIZE, zeros);
-    this.#written.clear();
-  }
 }
 
 type StepOf<Op extends SpaprStep['op']> = Extract<SpaprStep, { op: Op }>;
@@ -81,8 +55,8 @@ type DmaStep = StepOf<'dma_read' | 'dma_write'>;
 
 class VectorRun {
   readonly #vector: SpaprVector;
-  readonly #quirks: SpaprQuirks;
-  readonly #memory: VectorMemory;
+  readonly #quirks: Quirks;
+  readonly #ram: VectorRam;
   readonly #iommu: SpaprIommu;
   readonly #spaces: readonly DeviceAddressSpace[];
   readonly #records: readonly MappingRecord[];
@@ -90,11 +64,10 @@ class VectorRun {
   #at = 0;
   #op = '';
 
-  constructor(vector: SpaprVector, quirks: SpaprQuirks, memory: VectorMemory) {
-    const { ram } = memory;
+  constructor(vector: SpaprVector, quirks: Quirks, ram: VectorRam) {
     this.#vector = vector;
     this.#quirks = quirks;
-    this.#memory = memory;
+    this.#ram = ram;
     this.#iommu = new SpaprIommu({ ram, quirks, ...machineOptions(vector.machine) });
     this.#records = vector.devices.map(() => new MappingRecord(ram));
     this.#spaces = vector.devices.map(
@@ -127,12 +100,12 @@ class VectorRun {
     rtas: (step) => this.#rtas(step),
     dma_read: (step) => this.#dma(step, Buffer.alloc(step.len)),
     dma_write: (step) => this.#dma(step, Buffer.from(step.data, 'hex')),
-    mem_write: ({ gpa, data }) => this.#memory.write(Number(gpa), Buffer.from(data, 'hex')),
+    mem_write: ({ gpa, data }) => this.#ram.write(Number(gpa), Buffer.from(data, 'hex')),
     mem_read: (step) => this.#memRead(step),
     mem_fill: ({ gpa, len }) =>
-      this.#memory.write(Number(gpa), Buffer.concat(fillWords(gpa, len)).subarray(0, len)),
+      this.#ram.write(Number(gpa), Buffer.concat(fillWords(gpa, len)).subarray(0, len)),
     mem_fill_tces: ({ gpa, first, stride, count }) =>
-      this.#memory.write(
+      this.#ram.write(
         Number(gpa),
         Buffer.concat(Array.from({ length: count }, (_, i) => bigEndian(first + BigInt(i) * stride))),
       ),
@@ -183,7 +156,7 @@ class VectorRun {
 
   #memRead(step: StepOf<'mem_read'>): void {
     const { gpa, len, expect } = this.#bound(step);
-    if (expect) this.#expect(expect, hexOf(this.#memory.ram.read(Number(gpa), len)));
+    if (expect) this.#expect(expect, bytesHex(this.#ram.read(Number(gpa), len)));
   }
 
   /** Pieces of 4 KiB of IOVA are independent: a fault in one does not stop the others. */
@@ -203,7 +176,7 @@ class VectorRun {
     this.#expect(expect, whole);
     if (whole !== expect) return;
     if (parts) this.#expect(parts.join(' '), got.join(' '));
-    if (!write && data) this.#expect(data, hexOf(bytes));
+    if (!write && data) this.#expect(data, bytesHex(bytes));
   }
 
   #dmaPiece(device: number, page: number, offset: number, bytes: Buffer, write: boolean): 'ok' | 'fault' {
@@ -215,14 +188,14 @@ class VectorRun {
     const result = this.#iommu.translate(space.requesterId, page as Iova, write);
     const held = (this.#records[device] as MappingRecord).mappingAt(page);
     const allowed = held && (held.perm & (write ? PERM_WRITE : PERM_READ)) !== 0;
-    const container = allowed ? ((held.gpa + (page - held.iova)) as Gpa) : undefined;
+    const container = allowed ? offsetBy(held.gpa, page - held.iova) : undefined;
     this.#expect(
       `container maps ${hex(page)} to ${result.ok ? hex(result.gpa) : 'nothing'}`,
       `container maps ${hex(page)} to ${container === undefined ? 'nothing' : hex(container)}`,
     );
     if (!result.ok) return 'fault';
-    if (write) this.#memory.write(result.gpa + offset, bytes);
-    else bytes.set(this.#memory.ram.read(result.gpa + offset, bytes.length));
+    if (write) this.#ram.write(result.gpa + offset, bytes);
+    else bytes.set(this.#ram.read(result.gpa + offset, bytes.length));
     return 'ok';
   }
 
@@ -230,8 +203,7 @@ class VectorRun {
     const { liobn, start, size, page_shift: pageShift } = this.#vector.window;
     const window = this.#iommu.windowOf(liobn);
     this.#op = 'window';
-    const text = (from: bigint, bytes: bigint, shift: number) =>
-      `${hexText(from)} +${hexText(bytes)} shift ${shift}`;
+    const text = (from: bigint, bytes: bigint, shift: number) => `${hex(from)} +${hex(bytes)} shift ${shift}`;
     this.#expect(
       text(start, size, pageShift),
       window ? text(BigInt(window.start), BigInt(window.end - window.start), window.pageShift) : 'none',
@@ -256,8 +228,8 @@ function machineOptions(machine: SpaprMachine | undefined) {
     dynamicWindows: first?.ddw !== 'off',
     ...(first?.pgsz === undefined ? {} : { pageShifts: shiftsOf(first.pgsz) }),
     defaultWindow: {
-      start: Number(first?.dma_win_addr ?? spapr.DEFAULT_WINDOW_START),
-      size: Number(first?.dma_win_size ?? spapr.DEFAULT_WINDOW_SIZE),
+      start: Number(first?.dma_win_addr ?? DEFAULT_WINDOW_START),
+      size: Number(first?.dma_win_size ?? DEFAULT_WINDOW_SIZE),
     },
   };
   return {
@@ -274,10 +246,8 @@ const shiftsOf = (sizes: bigint): number[] =>
 /** An RTAS argument: 32 bits. */
 const wordOf = (value: bigint): number => Number(BigInt.asUintN(32, value));
 
-const hexText = (value: bigint): string => `0x${value.toString(16)}`;
-const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 const callText = (name: string, ret: string, out: readonly bigint[]): string =>
-  `${name} ${ret} [${out.map(hexText).join(' ')}]`;
+  `${name} ${ret} [${out.map(hex).join(' ')}]`;
 
 function fillWords(gpa: bigint, length: number): Buffer[] {
   return Array.from({ length: Math.ceil(length / 8) }, (_, i) => {
@@ -292,5 +262,3 @@ function bigEndian(value: bigint): Buffer {
   word.writeBigUInt64BE(BigInt.asUintN(64, value));
   return word;
 }
-
-export type { StepFailure, VectorOutcome } from '../outcome.ts';

@@ -2,14 +2,10 @@
  * The form of recorded sPAPR TCE vectors, and the errors of a file that is not in it.
  */
 import { z } from 'zod';
+import { VectorFormatError } from '../outcome.ts';
 
 /** Problems that one error names at most. */
 const PROBLEM_LIMIT = 8;
-
-/** Thrown for vectors that are not in the form described here. The message names each place and what is accepted. */
-export class VectorFormatError extends Error {
-  override name = 'VectorFormatError';
-}
 
 /** "0x…", decimal digits or an integer: any 64-bit value. */
 const word = z

@@ -1,20 +1,13 @@
 /**
  * The recorded operations on a device itself: information, regions, interrupts, eventfds.
  */
+import { hex } from '../../memory/address.ts';
 import { VfioError } from '../../vfio/errors.ts';
-import { hex64 } from '../../vfio/uapi/vfio-uapi.ts';
+import { bytesHex } from '../vector-text.ts';
 import * as api from './device-model.ts';
 import { Eventfd, type SetIrqs } from './device-model.ts';
 import type { VfioMachine } from './machine.ts';
-import {
-  bytesHex,
-  deviceOf,
-  lengthOf,
-  notOpen,
-  type Operation,
-  type Output,
-  operation,
-} from './step-inputs.ts';
+import { deviceOf, lengthOf, notOpen, type Operation, type Output, operation } from './step-inputs.ts';
 import type { StepInputs } from './vector-file.ts';
 
 /** Bytes of the structures, up to their last field that must be there. */
@@ -49,7 +42,7 @@ function deviceInfo(input: StepInputs, machine: VfioMachine, output: Output): vo
 function regionInfo(input: StepInputs, machine: VfioMachine, output: Output): void {
   const argsz = checkArgsz(input, REGION_INFO_ARGSZ);
   const { flags, size, offset } = modelOf(input, machine).region(input.number('index'));
-  const place = { size: hex64(BigInt(size)), offset: hex64(BigInt(offset)) };
+  const place = { size: hex(BigInt(size)), offset: hex(BigInt(offset)) };
   Object.assign(output, { argsz_out: argsz, flags, cap_offset: 0, ...place });
 }
 

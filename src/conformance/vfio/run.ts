@@ -1,10 +1,11 @@
 /**
  * Runs recorded VFIO vectors, each on a fresh machine, and compares what every step gives with what the kernel gave.
  */
+
 import { isDeepStrictEqual } from 'node:util';
 import { MdevError } from '../../mdev/registry.ts';
+import { hex } from '../../memory/address.ts';
 import { VfioError } from '../../vfio/errors.ts';
-import { hex64 } from '../../vfio/uapi/vfio-uapi.ts';
 import { VfioMachine } from './machine.ts';
 import type { Output } from './step-inputs.ts';
 import { OPERATIONS, sysfsError } from './steps.ts';
@@ -122,8 +123,8 @@ function callbackList(callbacks: readonly Callback[]): Output[] {
   const sorted = [...callbacks].sort((a, b) => (a.device < b.device ? -1 : a.device > b.device ? 1 : 0));
   return sorted.map(({ device, iova, size, released, left }) => ({
     device,
-    iova: hex64(iova),
-    size: hex64(size),
+    iova: hex(iova),
+    size: hex(size),
     released,
     left,
   }));

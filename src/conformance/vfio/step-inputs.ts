@@ -29,8 +29,6 @@ export const deviceOf = (input: StepInputs, { devices }: VfioMachine): DeviceFil
   return devices.get(name) ?? notOpen('device', name);
 };
 
-export const bytesHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
-
 /** Buffers of one step stay this small; the recorder's are up to a few pages. */
 const BUFFER_LIMIT = 2 ** 24;
 

@@ -1,22 +1,17 @@
 /**
  * What each recorded operation means: a table from its name to what it does and which fields it gives.
  */
+
 import type { MdevError } from '../../mdev/registry.ts';
+import { hex } from '../../memory/address.ts';
 import type { UserBitmap } from '../../vfio/uapi/dirty-log.ts';
 import * as wire from '../../vfio/uapi/vfio-uapi.ts';
-import { hex64, offsetOf, pageOf } from '../../vfio/uapi/vfio-uapi.ts';
+import { offsetOf, pageOf } from '../../vfio/uapi/vfio-uapi.ts';
+import { bytesHex } from '../vector-text.ts';
 import { DEVICE_OPERATIONS } from './device-steps.ts';
 import type { Mdev, VfioMachine } from './machine.ts';
 import { addressOfSymbol, pageName } from './process-memory.ts';
-import {
-  bytesHex,
-  deviceOf,
-  lengthOf,
-  notOpen,
-  type Operation,
-  type Output,
-  operation,
-} from './step-inputs.ts';
+import { deviceOf, lengthOf, notOpen, type Operation, type Output, operation } from './step-inputs.ts';
 import { POLICY_NAMES } from './test-driver.ts';
 import { NotModelledError, type StepInputs } from './vector-file.ts';
 
@@ -74,7 +69,7 @@ function mapDma(input: StepInputs, machine: VfioMachine): void {
 
 function unmapDma(input: StepInputs, machine: VfioMachine, output: Output): void {
   const size = input.u64('size');
-  output.size_out = hex64(size);
+  output.size_out = hex(size);
   const bitmap = input.has('bitmap_size') ? bitmapOf(input, output) : undefined;
   const unmap = {
     argsz: input.number('argsz', wire.UNMAP_ARGSZ + (bitmap ? wire.BITMAP_BYTES : 0)),
@@ -83,7 +78,7 @@ function unmapDma(input: StepInputs, machine: VfioMachine, output: Output): void
     size,
     ...(bitmap && { bitmap }),
   };
-  output.size_out = hex64(containerOf(input, machine).requireIommu().unmap(unmap));
+  output.size_out = hex(containerOf(input, machine).requireIommu().unmap(unmap));
 }
 
 function mapRepeat(input: StepInputs, machine: VfioMachine, output: Output): void {
@@ -103,7 +98,7 @@ function getInfo(input: StepInputs, machine: VfioMachine, output: Output): void 
   Object.assign(output, {
     argsz_out: argsz,
     flags,
-    iova_pgsizes: hex64(pgsizes),
+    iova_pgsizes: hex(pgsizes),
     cap_offset: capOffset,
     caps: caps
       ? [
@@ -112,8 +107,8 @@ function getInfo(input: StepInputs, machine: VfioMachine, output: Output): void 
             version: 1,
             name: 'migration',
             flags: 0,
-            pgsize_bitmap: hex64(caps.migration.pgsizes),
-            max_dirty_bitmap_size: hex64(caps.migration.maxBitmap),
+            pgsize_bitmap: hex(caps.migration.pgsizes),
+            max_dirty_bitmap_size: hex(caps.migration.maxBitmap),
           },
           { id: 3, version: 1, name: 'dma_avail', avail: caps.available },
         ]

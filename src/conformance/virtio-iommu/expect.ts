@@ -1,10 +1,11 @@
 /**
  * What each step of a virtio-iommu vector must give: accepted texts under the name of what is compared.
  */
+
 import * as format from '../../abi/virtio-iommu.ts';
+import { hex } from '../../memory/address.ts';
+import type { Quirks } from '../../viommu/quirks.ts';
 import { MSI_REGION } from '../../viommu/virtio/iommu.ts';
-import type { Quirks } from '../../viommu/virtio/quirks.ts';
-import { hex } from './steps.ts';
 import type { Expected, RecordedEvents, Step } from './vectors.ts';
 
 type Expectation = (

@@ -1,19 +1,14 @@
 /**
  * The machine that virtio-iommu vectors were recorded on, and its driver: RAM, the unit, both queues, DMA masters.
  */
-import { Prng } from '#host';
 import * as virtio from '../../abi/virtio.ts';
 import * as format from '../../abi/virtio-iommu.ts';
-import { FOUR_GIB, type Hpa } from '../../memory/address.ts';
-import { GuestRam } from '../../memory/guest-ram.ts';
-import { HPA_BASE } from '../../memory/host-memory.ts';
+import { FOUR_GIB, PAGE_SIZE } from '../../memory/address.ts';
 import { DeviceAddressSpace } from '../../viommu/address-space.ts';
 import type { MapNotifier } from '../../viommu/notifier.ts';
+import type { Quirks } from '../../viommu/quirks.ts';
 import { VirtioIommu } from '../../viommu/virtio/iommu.ts';
-import type { Quirks } from '../../viommu/virtio/quirks.ts';
-
-const TWO_GIB = 2 ** 31;
-const PAGE = 4096;
+import type { VectorRam } from '../vector-ram.ts';
 
 // What the driver keeps in the RAM that vectors leave to it.
 const REQUEST_RINGS = 0x7e000000;
@@ -32,37 +27,6 @@ const PREFILL = 0xcc;
 const PLATFORM = [0x00, 0x18, 0xf8, 0xfa, 0xfb];
 const DEFAULT_FEATURES = 0x100000077n;
 export const DEFAULT_EVENT_BUFFERS = 64;
-
-/** RAM that knows which pages were written, so that the next vector can start from zeros. */
-export class ReusableRam extends GuestRam {
-  readonly #dirty = new Set<number>();
-
-  /** [0, 2 GiB) and [4 GiB, 6 GiB); only what a vector touches is ever committed. */
-  static recorded(): ReusableRam {
-    return new ReusableRam(GuestRam.allocate(HPA_BASE as Hpa, TWO_GIB, TWO_GIB, new Prng(1)).handle);
-  }
-
-  override write(gpa: number, bytes: Uint8Array): void {
-    super.write(gpa, bytes);
-    for (let page = Math.floor(gpa / PAGE); page * PAGE < gpa + bytes.length; page++) this.#dirty.add(page);
-  }
-
-  override write32(gpa: number, value: number): void {
-    super.write32(gpa, value);
-    this.#dirty.add(Math.floor(gpa / PAGE));
-  }
-
-  override publish32(gpa: number, value: number): void {
-    super.publish32(gpa, value);
-    this.#dirty.add(Math.floor(gpa / PAGE));
-  }
-
-  clear(): void {
-    const zeros = new Uint8Array(PAGE);
-    for (const page of this.#dirty) super.write(page * PAGE, zeros);
-    this.#dirty.clear();
-  }
-}
 
 /** Takes every map event: vectors are compared through translation alone. */
 const NO_CONTAINER: MapNotifier = {
@@ -130,7 +94,7 @@ interface Ring {
 }
 
 export class VirtioMachine {
-  readonly ram: ReusableRam;
+  readonly ram: VectorRam;
   readonly iommu: VirtioIommu;
   readonly #settings: MachineSettings;
   readonly #requests: Ring = { at: REQUEST_RINGS, avail: 0, used: 0 };
@@ -138,7 +102,7 @@ export class VirtioMachine {
   #freeEventBuffers: number[] = [];
 
   /** @throws RangeError for a granule or address width that does not exist */
-  constructor(ram: ReusableRam, settings: MachineSettings) {
+  constructor(ram: VectorRam, settings: MachineSettings) {
     this.ram = ram;
     this.#settings = settings;
     const { quirks, granule, awBits, bootBypass, devices } = settings;
@@ -191,7 +155,7 @@ export class VirtioMachine {
     for (let left = count; left > 0; left--) {
       const i = this.#freeEventBuffers.pop();
       if (i === undefined) return;
-      this.#descriptor(EVENT_RINGS, i, EVENT_BUFFERS + i * PAGE, bytes, virtio.DESC_F_WRITE, 0);
+      this.#descriptor(EVENT_RINGS, i, EVENT_BUFFERS + i * PAGE_SIZE, bytes, virtio.DESC_F_WRITE, 0);
       this.#offer(this.#events, i);
     }
     this.write(virtio.QUEUE_NOTIFY_REG, format.EVENT_QUEUE);
@@ -201,7 +165,7 @@ export class VirtioMachine {
   takeEvents(recycle: boolean): RecordedEvent[] {
     const events: RecordedEvent[] = [];
     for (let entry = this.#used(this.#events); entry; entry = this.#used(this.#events)) {
-      const bytes = this.ram.read(EVENT_BUFFERS + entry.head * PAGE, format.EVENT_BYTES);
+      const bytes = this.ram.read(EVENT_BUFFERS + entry.head * PAGE_SIZE, format.EVENT_BYTES);
       const view = new DataView(bytes.buffer);
       events.push({
         reason: view.getUint8(0),

@@ -2,19 +2,17 @@
  * Runs recorded virtio-iommu vectors against the model: each step must give what the specification says (`spec`, or
  * `expect` where the recorded QEMU agrees with it), or with `quirks: 'qemu'` what QEMU gave.
  */
+
 import * as format from '../../abi/virtio-iommu.ts';
+import { hex } from '../../memory/address.ts';
+import type { Quirks } from '../../viommu/quirks.ts';
 import { DEFAULT_PROBE_SIZE } from '../../viommu/virtio/iommu.ts';
-import type { Quirks } from '../../viommu/virtio/quirks.ts';
 import { type StepFailure, VectorFormatError, type VectorOutcome } from '../outcome.ts';
+import { q35Ram, type VectorRam } from '../vector-ram.ts';
+import { requesterIdOf } from '../vector-text.ts';
 import { EXPECTATIONS } from './expect.ts';
-import {
-  DEFAULT_EVENT_BUFFERS,
-  type InitSettings,
-  type RecordedEvent,
-  ReusableRam,
-  VirtioMachine,
-} from './machine.ts';
-import { type Got, hex, OPERATIONS, parseEvents, rawDescriptors } from './steps.ts';
+import { DEFAULT_EVENT_BUFFERS, type InitSettings, type RecordedEvent, VirtioMachine } from './machine.ts';
+import { type Got, OPERATIONS, parseEvents, rawDescriptors } from './steps.ts';
 import { type Step, type Vector, vectorShape } from './vectors.ts';
 
 export interface VirtioIommuRunOptions {
@@ -26,9 +24,6 @@ export const FAILURE_LIMIT = 32;
 
 const GRANULES = { '4k': 4096, '8k': 8192, '16k': 16384, '64k': 65536 } as const;
 
-/** Of all runs of this thread, so that only one is ever committed. */
-let sharedRam: ReusableRam | undefined;
-
 /**
  * Runs every vector on a machine of its own.
  * @param vectors the parsed content of a vector file: one vector or an array of them
@@ -37,8 +32,7 @@ let sharedRam: ReusableRam | undefined;
 export function runVirtioIommuVectors(vectors: unknown, options: VirtioIommuRunOptions): VectorOutcome[] {
   const list = Array.isArray(vectors) ? vectors : [vectors];
   const parsed = list.map((vector, i) => parseVector(vector, i));
-  sharedRam ??= ReusableRam.recorded();
-  const ram = sharedRam;
+  const ram = q35Ram();
   return parsed.map((vector) => {
     ram.clear();
     return new VectorRun(ram, vector, options.quirks).run();
@@ -67,7 +61,7 @@ class VectorRun {
   #broken = false;
   #attached = false;
 
-  constructor(ram: ReusableRam, vector: Vector, quirks: Quirks) {
+  constructor(ram: VectorRam, vector: Vector, quirks: Quirks) {
     const { granule, aw_bits: awBits, boot_bypass: bootBypass } = vector.iommu;
     this.#vector = vector;
     this.#quirks = quirks;
@@ -184,15 +178,3 @@ const eventText = ({ reason, flags, endpoint, address }: RecordedEvent, named: b
 /** A wanted text that ends in an ellipsis was cut by the recorder. */
 const matches = (found: string, wanted: string): boolean =>
   wanted.endsWith('...') ? found.startsWith(wanted.slice(0, -3)) : found === wanted;
-
-const requesterIdOf = (bdf: string): number => {
-  const [bus, device, fn] = bdf.split(/[:.]/).map((part) => Number.parseInt(part, 16)) as [
-    number,
-    number,
-    number,
-  ];
-  return (bus << 8) | (device << 3) | fn;
-};
-
-export type { StepFailure, VectorOutcome } from '../outcome.ts';
-export { VectorFormatError } from '../outcome.ts';

@@ -1,9 +1,12 @@
 /**
  * What each step of a virtio-iommu vector does, and what it gives as texts to compare.
  */
+
 import * as virtio from '../../abi/virtio.ts';
 import * as format from '../../abi/virtio-iommu.ts';
+import { hex } from '../../memory/address.ts';
 import { DEFAULT_PROBE_SIZE } from '../../viommu/virtio/iommu.ts';
+import { bytesHex } from '../vector-text.ts';
 import type { InitSettings, RawAnswer, RawDescriptor, RecordedEvent, VirtioMachine } from './machine.ts';
 import type { Step } from './vectors.ts';
 
@@ -11,9 +14,7 @@ import type { Step } from './vectors.ts';
 export type Got = Readonly<Record<string, string>>;
 
 const NOTHING: Got = {};
-export const hex = (value: bigint | number): string => `0x${value.toString(16)}`;
 const bytesOf = (text: string | undefined): Uint8Array => new Uint8Array(Buffer.from(text ?? '', 'hex'));
-const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 const number = (value: bigint | undefined): number => Number(value ?? 0n);
 
 /** An event as one text without blanks, and back. */
@@ -114,7 +115,9 @@ export const OPERATIONS: Readonly<Record<Step['op'], Operation>> = {
     machine.ram.write(number(step.gpa), bytesOf(step.data));
     return NOTHING;
   },
-  mem_read: (step, { machine }) => ({ bytes: toHex(machine.ram.read(number(step.gpa), number(step.len))) }),
+  mem_read: (step, { machine }) => ({
+    bytes: bytesHex(machine.ram.read(number(step.gpa), number(step.len))),
+  }),
   mem_fill: (step, { machine }) => {
     machine.ram.write(number(step.gpa), pattern(number(step.gpa), number(step.len)));
     return NOTHING;
@@ -170,7 +173,7 @@ export function rawDescriptors(step: Step): RawDescriptor[] {
 }
 
 function rawGot({ completed, usedLength, written }: RawAnswer): Got {
-  const text = toHex(written).replace(/(cc)+$/, '');
+  const text = bytesHex(written).replace(/(cc)+$/, '');
   if (!completed) return { completed: 'false', written: text };
   return { completed: 'true', used_len: String(usedLength), written: text };
 }
@@ -298,7 +301,11 @@ function dma(step: Step, { machine, devices }: Around, bytes: Uint8Array, write:
     const at = Number(iova - (step.iova ?? 0n));
     return blocked.subarray(at, at + Number(len)).includes(1) ? 'fault' : 'ok';
   });
-  return { dma: outcome, parts: parts.join(), ...(!write && outcome !== 'fault' && { data: toHex(bytes) }) };
+  return {
+    dma: outcome,
+    parts: parts.join(),
+    ...(!write && outcome !== 'fault' && { data: bytesHex(bytes) }),
+  };
 }
 
 /** The 8-byte word at address A is A * 0x9e3779b97f4a7c15, little endian. */

@@ -2,21 +2,21 @@
  * Runs recorded VT-d vectors against IntelIommu: every step that binds must give what the recorded machine gave. With
  * caching mode the devices' containers are compared too: after a driver's invalidations they hold what the tables say.
  */
-import { Prng } from '#host';
-import { type Hpa, hex, type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../memory/address.ts';
-import { GuestRam } from '../../memory/guest-ram.ts';
-import { HPA_BASE } from '../../memory/host-memory.ts';
+import { hex, type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../memory/address.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
 import { DeviceAddressSpace, IOVA_LIMIT } from '../../viommu/address-space.ts';
+import type { Quirks } from '../../viommu/quirks.ts';
 import type { TranslateResult } from '../../viommu/viommu.ts';
 import { IntelIommu } from '../../viommu/vtd/iommu.ts';
-import type { VtdQuirks } from '../../viommu/vtd/registers.ts';
 import { MappingRecord } from '../mapping-record.ts';
 import type { StepFailure, VectorOutcome } from '../outcome.ts';
+import { q35Ram, type VectorRam } from '../vector-ram.ts';
+import { bytesHex, requesterIdOf } from '../vector-text.ts';
 import { type DmaStep, devicesOf, parseVtdVectors, type VtdStep, type VtdVector } from './vectors.ts';
 
 export interface VtdVectorOptions {
   /** `spec`: steps marked as QEMU's quirks are not compared. `qemu`: they are, and the model answers as QEMU. */
-  readonly quirks: VtdQuirks;
+  readonly quirks: Quirks;
   /** Named in errors. */
   readonly file?: string;
 }
@@ -28,47 +28,12 @@ export interface VtdVectorOptions {
  */
 export function runVtdVectors(vectors: unknown, options: VtdVectorOptions): VectorOutcome[] {
   const parsed = parseVtdVectors(vectors, options.file);
-  sharedRam ??= new TrackedRam(GuestRam.allocate(HPA_BASE as Hpa, TWO_GIB, TWO_GIB, new Prng(1)).handle);
-  const ram = sharedRam;
+  const ram = q35Ram();
   return parsed.map((vector) => {
-    try {
-      const failures = new VectorRun(ram, vector, options.quirks).run();
-      return { name: vector.name, status: failures.length === 0 ? 'passed' : 'failed', failures };
-    } finally {
-      ram.clear();
-    }
+    ram.clear();
+    const failures = new VectorRun(ram, vector, options.quirks).run();
+    return { name: vector.name, status: failures.length === 0 ? 'passed' : 'failed', failures };
   });
-}
-
-/** The recorded machine: [0, 2 GiB) and [4 GiB, 6 GiB). Only what a vector touches is ever committed. */
-const TWO_GIB = 2 ** 31;
-/** Of all runs of this thread, so that only one is ever committed; zeros between two vectors. */
-let sharedRam: TrackedRam | undefined;
-
-/** RAM that knows which pages were written, so that the next vector can start from zeros. */
-class TrackedRam extends GuestRam {
-  readonly #dirty = new Set<number>();
-
-  override write(gpa: number, bytes: Uint8Array): void {
-    super.write(gpa, bytes);
-    for (let at = Math.floor(gpa / PAGE_SIZE); at * PAGE_SIZE < gpa + bytes.length; at++) this.#dirty.add(at);
-  }
-
-  override publish32(gpa: number, value: number): void {
-    super.publish32(gpa, value);
-    this.#dirty.add(Math.floor(gpa / PAGE_SIZE));
-  }
-
-  override setBits32(gpa: number, bits: number): void {
-    super.setBits32(gpa, bits);
-    this.#dirty.add(Math.floor(gpa / PAGE_SIZE));
-  }
-
-  clear(): void {
-    const zeros = new Uint8Array(PAGE_SIZE);
-    for (const page of this.#dirty) super.write(page * PAGE_SIZE, zeros);
-    this.#dirty.clear();
-  }
 }
 
 /** A step's result beside the recorded one; undefined if there is nothing to compare. */
@@ -80,14 +45,14 @@ interface Device {
 }
 
 class VectorRun {
-  readonly #ram: TrackedRam;
+  readonly #ram: VectorRam;
   readonly #vector: VtdVector;
-  readonly #quirks: VtdQuirks;
+  readonly #quirks: Quirks;
   readonly #iommu: IntelIommu;
   readonly #devices: readonly Device[];
   readonly #failures: StepFailure[] = [];
 
-  constructor(ram: TrackedRam, vector: VtdVector, quirks: VtdQuirks) {
+  constructor(ram: VectorRam, vector: VtdVector, quirks: Quirks) {
     this.#ram = ram;
     this.#vector = vector;
     this.#quirks = quirks;
@@ -123,7 +88,7 @@ class VectorRun {
         return this.#memoryWrite(Number(step.gpa), Buffer.from(step.data, 'hex'));
       case 'mem_read': {
         const inRam = this.#ram.contains(Number(step.gpa), step.len);
-        const got = inRam ? toHex(this.#ram.read(Number(step.gpa), step.len)) : 'not RAM';
+        const got = inRam ? bytesHex(this.#ram.read(Number(step.gpa), step.len)) : 'not RAM';
         return { expected: step.expect.toLowerCase(), got };
       }
       case 'reg_write': {
@@ -166,7 +131,7 @@ class VectorRun {
       [total, ...(step.parts ? each : []), ...(data ? [content] : [])].join(' ');
     return {
       expected: said(step.expect, step.parts?.map((part) => part.expect) ?? [], step.data?.toLowerCase()),
-      got: said(outcome, parts, toHex(bytes)),
+      got: said(outcome, parts, bytesHex(bytes)),
     };
   }
 
@@ -208,7 +173,7 @@ class VectorRun {
 
 const INTERRUPT_RANGE = [0xfee00000, 0xfef00000] as const;
 
-const unitOf = ({ iommu }: VtdVector, ram: GuestRam, quirks: VtdQuirks) => ({
+const unitOf = ({ iommu }: VtdVector, ram: GuestRam, quirks: Quirks) => ({
   ram,
   quirks,
   awBits: iommu.aw_bits,
@@ -223,10 +188,3 @@ const unitOf = ({ iommu }: VtdVector, ram: GuestRam, quirks: VtdQuirks) => ({
   firstStage1G: iommu.fs1gp ?? true,
   pasidBits: iommu.pasid_bits ?? 0,
 });
-
-function requesterIdOf(bdf: string): number {
-  const [bus = 0, device = 0, fn = 0] = bdf.split(/[:.]/).map((part) => Number.parseInt(part, 16));
-  return (bus << 8) | (device << 3) | fn;
-}
-
-const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');

@@ -2,8 +2,8 @@
  * Which endpoint is in which domain, and the rules of getting there (virtio 1.3 sections 5.13.6.3 and 5.13.6.4).
  */
 import * as format from '../../abi/virtio-iommu.ts';
+import { all, type Completion } from '../../platform/completion.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
-import { all, type Completion } from '../completion.ts';
 import { Domain, type WorkMeter } from './domain.ts';
 import type { Behaviour } from './quirks.ts';
 

@@ -10,17 +10,18 @@ import * as format from '../../abi/virtio-iommu.ts';
 import type { Gpa, Iova } from '../../memory/address.ts';
 import { PERM_READ, PERM_RW, PERM_WRITE } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
+import { type Completion, whenDone } from '../../platform/completion.ts';
 import type { Chain } from '../../virtio/chain.ts';
 import { BROKEN, type DeviceQueue } from '../../virtio/device-queue.ts';
 import { MmioTransport } from '../../virtio/mmio-transport.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
 import { CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
-import { after, type Completion } from '../completion.ts';
+import type { Quirks } from '../quirks.ts';
 import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
 import { type ConfigFile, createConfig, type VirtioIommuLimits } from './config.ts';
 import { type Domain, MAPPING_LIMIT } from './domain.ts';
 import { Endpoints } from './endpoints.ts';
-import { BEHAVIOURS, type Behaviour, type Quirks } from './quirks.ts';
+import { BEHAVIOURS, type Behaviour } from './quirks.ts';
 import { type Answer, execute, type RequestContext, type ReservedRegion } from './requests.ts';
 import { restoreUnit, saveUnit, type VirtioIommuParts } from './state.ts';
 
@@ -165,7 +166,7 @@ export class VirtioIommu implements VIommu {
   /** Power-on state of endpoints, domains and `bypass`, and a device reset. Complete when no device uses the old one. */
   systemReset(): Completion {
     const reset = this.#transport.write(virtio.STATUS_REG, 4, 0n);
-    return after(reset, () =>
+    return whenDone(reset, () =>
       this.#serial.run(() => {
         this.#bypass = this.#bootBypass;
         this.#showBypass();
@@ -299,7 +300,7 @@ export class VirtioIommu implements VIommu {
     }
     this.#caused = this.#serial.run(() => {
       this.#bypass = value === 1;
-      return after(this.#endpoints.refreshUnattached(), () => {
+      return whenDone(this.#endpoints.refreshUnattached(), () => {
         this.#showBypass();
         return undefined;
       });
@@ -360,7 +361,7 @@ export class VirtioIommu implements VIommu {
     this.counters.requests++;
     const length = chain.read(this.#requestBytes);
     const answer = execute(this.#request, length, chain.writableBytes, this.#context);
-    return after(answer.work, () => {
+    return whenDone(answer.work, () => {
       this.#answer(queue, chain, answer);
       return undefined;
     });

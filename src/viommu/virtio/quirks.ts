@@ -2,8 +2,7 @@
  * Where QEMU 11.1.3's virtio-iommu departs from virtio 1.3 section 5.13, one name per departure.
  */
 
-/** `spec`: as the specification says. `qemu`: as QEMU 11.1.3 was recorded to do. */
-export type Quirks = 'spec' | 'qemu';
+import type { Quirks } from '../quirks.ts';
 
 export interface Behaviour {
   /** A device reset takes every endpoint out of its domain (5.13.5.1), not only a system reset. */

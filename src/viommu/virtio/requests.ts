@@ -2,7 +2,7 @@
  * The requests of a virtio-iommu (virtio 1.3 sections 5.13.6.3 to 5.13.6.7): decoding, checks in order, effects.
  */
 import * as format from '../../abi/virtio-iommu.ts';
-import type { Completion } from '../completion.ts';
+import type { Completion } from '../../platform/completion.ts';
 import type { VirtioIommuLimits } from './config.ts';
 import type { Domain, DomainMapping, WideRange } from './domain.ts';
 import type { Endpoints, Outcome } from './endpoints.ts';

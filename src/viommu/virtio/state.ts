@@ -5,13 +5,14 @@
  */
 
 import * as format from '../../abi/virtio-iommu.ts';
+import { hex } from '../../memory/address.ts';
 import { decodeState, encodeState, type StateReader } from '../../proto/state-codec.ts';
 import { registerValues, restoreRegisters } from '../../registers/register-state.ts';
 import type { MmioTransport } from '../../virtio/mmio-transport.ts';
+import type { Quirks } from '../quirks.ts';
 import type { ConfigFile } from './config.ts';
 import { Domain, type DomainMapping } from './domain.ts';
 import { ENDPOINT_LIMIT } from './endpoints.ts';
-import type { Quirks } from './quirks.ts';
 import { type RequestContext, refusal } from './requests.ts';
 
 const KIND = 'virtio-iommu';
@@ -188,7 +189,7 @@ function addMapping(
     flags: view.getUint32(at + 24, true),
   };
   const refuse = (wrong: string) =>
-    state.error('mappings', `have 0x${mapping.start.toString(16)} in domain ${domain.id}: ${wrong}`);
+    state.error('mappings', `have ${hex(mapping.start)} in domain ${domain.id}: ${wrong}`);
   if (mapping.end < mapping.start) throw refuse('its end is below its start');
   if ((mapping.flags & ~MAP_FLAGS) !== 0) throw refuse(`flags ${mapping.flags}; accepted: ${MAP_FLAGS}`);
   if (domain.overlaps(mapping)) throw refuse('it overlaps another');

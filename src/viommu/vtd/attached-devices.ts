@@ -2,8 +2,8 @@
  * The devices behind a unit, and what the context cache holds of each: which address space it is in, for which domain.
  */
 import { FUNCTION_MASKS, RID_PASID } from '../../abi/vtd.ts';
+import { all, type Completion } from '../../platform/completion.ts';
 import { type DeviceAddressSpace, IOVA_LIMIT } from '../address-space.ts';
-import { all, type Completion } from '../completion.ts';
 import type { Invalidation } from './invalidation.ts';
 import type { DomainTables } from './page-tables.ts';
 

@@ -4,11 +4,12 @@
 
 import * as vtd from '../../abi/vtd.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { Quirks } from '../quirks.ts';
 import { FirstStageFormat, FirstStageTables } from './first-stage.ts';
 import { type Blocked, blocked, type ContextFormat, lookUpContext } from './legacy-context.ts';
 import type { DomainTables, OnWalked } from './page-tables.ts';
 import { lookUpPasid, type PasidEntry, type PasidFormat } from './pasid.ts';
-import { hasSecondStage, type IntelCapabilities, type VtdQuirks } from './registers.ts';
+import { hasSecondStage, type IntelCapabilities } from './registers.ts';
 import { lookUpScalableContext } from './scalable-context.ts';
 import { SecondLevelFormat, SecondLevelTables } from './second-level.ts';
 
@@ -33,7 +34,7 @@ export class ContextLookup {
   #root = 0;
   #scalable = false;
 
-  constructor(ram: GuestRam, options: IntelCapabilities, quirks: VtdQuirks, onWalked: OnWalked) {
+  constructor(ram: GuestRam, options: IntelCapabilities, quirks: Quirks, onWalked: OnWalked) {
     const { awBits } = options;
     const asQemu = quirks === 'qemu';
     this.#ram = ram;

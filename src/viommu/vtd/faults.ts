@@ -4,7 +4,8 @@
  * Specification sections 7.2 (recording), 7.3 (fault event) and 6.5.2.8 (completion event).
  */
 import * as vtd from '../../abi/vtd.ts';
-import { messageAddress, type VtdQuirks, type VtdRegisterFile } from './registers.ts';
+import type { Quirks } from '../quirks.ts';
+import { messageAddress, type VtdRegisterFile } from './registers.ts';
 
 /** Sends a message-signalled interrupt: the guest's address and data as programmed. */
 export type RaiseMsi = (address: number, data: number) => void;
@@ -56,10 +57,10 @@ export class EventControl {
 export class FaultLog {
   readonly #registers: VtdRegisterFile;
   readonly #event: EventControl;
-  readonly #quirks: VtdQuirks;
+  readonly #quirks: Quirks;
 
   /** @param onStatusWrite called after software wrote FSTS: with IQE clear the queue may go on */
-  constructor(registers: VtdRegisterFile, quirks: VtdQuirks, raiseMsi: RaiseMsi, onStatusWrite: () => void) {
+  constructor(registers: VtdRegisterFile, quirks: Quirks, raiseMsi: RaiseMsi, onStatusWrite: () => void) {
     this.#registers = registers;
     this.#quirks = quirks;
     this.#event = new EventControl(registers, 'FECTL', raiseMsi);

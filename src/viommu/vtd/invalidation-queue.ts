@@ -7,9 +7,10 @@
 
 import * as vtd from '../../abi/vtd.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
-import type { Completion } from '../completion.ts';
+import type { Completion } from '../../platform/completion.ts';
+import type { Quirks } from '../quirks.ts';
 import { decodeDescriptor, type Invalidation } from './invalidation.ts';
-import type { VtdQuirks, VtdRegisterFile } from './registers.ts';
+import type { VtdRegisterFile } from './registers.ts';
 
 export interface InvalidationQueueEvents {
   /** Does what a descriptor asks. */
@@ -38,7 +39,7 @@ export class InvalidationQueue {
   /** The last descriptor that was fetched is a wait. */
   #lastWasWait = false;
 
-  constructor(ram: GuestRam, registers: VtdRegisterFile, quirks: VtdQuirks, events: InvalidationQueueEvents) {
+  constructor(ram: GuestRam, registers: VtdRegisterFile, quirks: Quirks, events: InvalidationQueueEvents) {
     this.#ram = ram;
     this.#registers = registers;
     this.#asQemu = quirks === 'qemu';

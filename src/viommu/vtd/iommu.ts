@@ -9,11 +9,12 @@
  */
 import { yieldTurn } from '#host';
 import * as vtd from '../../abi/vtd.ts';
-import { type Gpa, type Iova, PERM_READ, PERM_RW, PERM_WRITE } from '../../memory/address.ts';
+import { type Iova, offsetBy, PERM_READ, PERM_RW, PERM_WRITE, toGpa } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
+import { type Completion, whenDone } from '../../platform/completion.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
 import { CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
-import { after, type Completion } from '../completion.ts';
+import type { Quirks } from '../quirks.ts';
 import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
 import { AttachedDevices, type Resolution } from './attached-devices.ts';
 import { ContextLookup, type DeviceTranslation } from './context-lookup.ts';
@@ -28,7 +29,6 @@ import {
   type IntelCapabilities,
   REGISTER_BYTES,
   readVisible,
-  type VtdQuirks,
   type VtdRegisterFile,
 } from './registers.ts';
 import { restoreUnit, saveUnit, type VtdParts } from './state.ts';
@@ -41,7 +41,7 @@ const DESCRIPTOR_WORK = 512;
 export interface IntelIommuOptions extends IntelCapabilities {
   readonly ram: GuestRam;
   /** Whom to follow where QEMU and the specification differ; default `spec`. */
-  readonly quirks?: VtdQuirks;
+  readonly quirks?: Quirks;
   /** Sends the unit's own interrupts: fault and invalidation completion. */
   readonly raiseMsi?: RaiseMsi;
   /** Called for every refused access, also when the register file has no room or FPD hides it. */
@@ -200,7 +200,7 @@ export class IntelIommu implements VIommu {
         stage: tables.stage,
         written: write,
       });
-    return { ok: true, gpa: (leaf.gpa + (iova - leaf.iova)) as Gpa, perm: leaf.perm };
+    return { ok: true, gpa: offsetBy(leaf.gpa, iova - leaf.iova), perm: leaf.perm };
   }
 
   /** What the IOTLB has for an access. By the specification only what the access may use as it is: else a new walk. */
@@ -280,7 +280,7 @@ export class IntelIommu implements VIommu {
       if (setRoot || changed) this.#forgetAll();
       // CAP.ESRTPS: a new root also drops all that is cached below the old one.
       const switched = changed || (setRoot && enable) ? this.#devices.refreshAll(setRoot) : undefined;
-      return after(switched, () => this.#finishGlobalCommand(command, enable));
+      return whenDone(switched, () => this.#finishGlobalCommand(command, enable));
     });
   }
 
@@ -345,7 +345,7 @@ export class IntelIommu implements VIommu {
   #submitInvalidation(request: Invalidation | undefined, finish: (done: boolean) => void): void {
     this.#submit(() => {
       const accepted = request !== undefined && !this.#queue.enabled;
-      return after(accepted ? this.#apply(request) : undefined, () => {
+      return whenDone(accepted ? this.#apply(request) : undefined, () => {
         // QEMU leaves ICC and IVT as they are when it refuses.
         if (accepted || !this.#caches || !this.#queue.enabled) finish(accepted);
         return undefined;
@@ -376,11 +376,11 @@ export class IntelIommu implements VIommu {
   #runQueue(): Completion {
     this.#work = 0;
     // One run is bounded by the queue's size; a guest that kept adding gets another turn behind other commands.
-    return after(this.#queue.run(), () => {
+    return whenDone(this.#queue.run(), () => {
       this.#scheduleQueue();
       return undefined;
     });
   }
 }
 
-const identity = (iova: Iova): TranslateResult => ({ ok: true, gpa: iova as number as Gpa, perm: PERM_RW });
+const identity = (iova: Iova): TranslateResult => ({ ok: true, gpa: toGpa(iova), perm: PERM_RW });

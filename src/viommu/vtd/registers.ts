@@ -11,12 +11,6 @@ export const REGISTER_BYTES = 0x1000;
 /** MAMV: the largest address mask of a page-selective invalidation, 2^18 pages. */
 export const MAX_ADDRESS_MASK = 18;
 
-/**
- * Where QEMU and the specification differ: `spec` follows the specification, `qemu` QEMU 11.1.3. The differences are
- * listed in docs/viommu-differences.md.
- */
-export type VtdQuirks = 'spec' | 'qemu';
-
 /** What decides the capability registers. */
 export interface IntelCapabilities {
   /** Guest and host address width: 39 bits is 3 levels of tables, 48 bits 3 or 4. */

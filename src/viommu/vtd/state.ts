@@ -8,6 +8,7 @@
  */
 
 import * as vtd from '../../abi/vtd.ts';
+import { hex } from '../../memory/address.ts';
 import { decodeState, encodeState, type StateReader } from '../../proto/state-codec.ts';
 import {
   type DeviceBits,
@@ -15,9 +16,10 @@ import {
   restoreRegisters,
   softwareBits,
 } from '../../registers/register-state.ts';
+import type { Quirks } from '../quirks.ts';
 import type { ContextLookup } from './context-lookup.ts';
 import type { InvalidationQueue } from './invalidation-queue.ts';
-import type { IntelCapabilities, VtdQuirks, VtdRegister, VtdRegisterFile } from './registers.ts';
+import type { IntelCapabilities, VtdRegister, VtdRegisterFile } from './registers.ts';
 
 const KIND = 'vtd';
 const VERSION = 1;
@@ -28,7 +30,7 @@ export interface VtdParts {
   readonly routes: ContextLookup;
   readonly queue: InvalidationQueue;
   readonly capabilities: IntelCapabilities;
-  readonly quirks: VtdQuirks;
+  readonly quirks: Quirks;
 }
 
 /** Status bits of the commands that a unit with these capabilities carries out. */
@@ -96,7 +98,7 @@ function restoreQueue({ registers, queue }: VtdParts, state: StateReader, enable
   const latched = within(state, 'queueInUse', softwareBits(registers, 'IQA'));
   // An enabled queue cannot be moved.
   if (enabled && latched !== registers.get('IQA'))
-    throw state.error('queueInUse', `is 0x${latched.toString(16)}; accepted: IQA while the queue is enabled`);
+    throw state.error('queueInUse', `is ${hex(latched)}; accepted: IQA while the queue is enabled`);
   queue.restore(latched, enabled, state.boolean('lastDescriptorWaits'));
   const head = registers.get32('IQH');
   const { bytes, descriptorBytes } = queue;
@@ -108,7 +110,6 @@ function restoreQueue({ registers, queue }: VtdParts, state: StateReader, enable
 /** A value of bits that software can write to a register. */
 function within(state: StateReader, name: string, mask: bigint): bigint {
   const value = state.bigint(name);
-  if ((value & ~mask) !== 0n)
-    throw state.error(name, `is 0x${value.toString(16)}; accepted: bits 0x${mask.toString(16)}`);
+  if ((value & ~mask) !== 0n) throw state.error(name, `is ${hex(value)}; accepted: bits ${hex(mask)}`);
   return value;
 }
