@@ -2,15 +2,7 @@
  * A device of one's own: the script is its driver. The `edu` device (docs/writing-a-device.md) copies through its
  * buffer, through mappings that come and go, and computes; every byte is verified.
  */
-import {
-  allocatePages,
-  type GuestDomain,
-  type GuestPciDevice,
-  type GuestVm,
-  type Iova,
-  PAGE_SIZE,
-  scenario,
-} from 'mdevsim';
+import { allocatePages, type GuestPciDevice, type GuestVm, type Iova, PAGE_SIZE, scenario } from 'mdevsim';
 
 /** BAR 0 of the device. */
 const LIVENESS = 0x04;
@@ -105,15 +97,9 @@ export default scenario({
 
     await vm.phase('translated');
     const iommu = await vm.iommu();
-    const domains = new Map<GuestPciDevice, GuestDomain>();
-    for (const device of vm.devices) {
-      const domain = iommu.createDomain();
-      domains.set(device, domain);
-      await iommu.attach(device.requesterId, domain);
-    }
+    for (const device of vm.devices) await vm.translate(device);
     await vm.timedSwitch(() => iommu.enableTranslation());
     await vm.eachDevice(async (device) => {
-      device.dma.setDomain(domains.get(device));
       for (let round = 0; round < ROUNDS; round++) await copyRound(vm, device);
     });
     await vm.audit();

@@ -1,8 +1,8 @@
 /**
- * First light: does a vGPU keep working, byte for byte, while its guest turns the vIOMMU on and off under it?
+ * First light: do vGPUs keep working, byte for byte, while their guest enables and disables translation under load?
  *
- * Each VM: identity work → enable translation under load → strict map/unmap churn under load → one device to
- * pass-through and back → domain change → deliberate faults → disable translation → identity work.
+ * Phases of each VM: identity work → enable translation → strict map/unmap churn → one device to pass-through and back →
+ * domain change → deliberate faults → disable translation → identity work. All changes happen under load.
  */
 import {
   allocatePages,
@@ -26,7 +26,7 @@ import {
   verifiedRound,
 } from 'mdevsim';
 
-/** GPU addresses: the steady load, the churn, and the window whose meaning changes under the device. */
+/** GPU addresses: the steady load, the churn, and the window whose pages change under the device. */
 const LOAD_VA = 0x00_0000;
 const CHURN_VA = 0x20_0000;
 const WINDOW_VA = 0x40_0000;
@@ -36,73 +36,58 @@ const WINDOW_PAGES = 2;
 const IDENTITY_ROUNDS = 20;
 const CHURN_ROUNDS = 30;
 const PROBE_EVERY = 5;
-/** Rounds of load before, and after, each switch. */
+/** Rounds of load before each switch, and again after it. */
 const LOADED_ROUNDS = 4;
 
-/** One device's part in the scenario. */
-interface DeviceSlot {
+/** A vGPU with its load, and with a window: one IOVA range whose pages differ between address spaces. */
+interface TestedGpu {
   readonly gpu: GuestGpu;
   readonly load: SteadyLoad;
-  /** What the window's IOVA can mean: identity, domain A, domain B. */
+  /** Pages of the window without translation, in the first domain and in the second. */
   readonly identity: readonly Gpa[];
   readonly inA: readonly Gpa[];
   readonly inB: readonly Gpa[];
-  /** The window's IOVA: the GPA of its identity pages. */
+  /** IOVAs of the window: the GPAs of its identity pages. */
   readonly window: readonly Iova[];
 }
 
-async function makeStation(vm: GuestVm, gpu: GuestGpu): Promise<DeviceSlot> {
+async function prepare(vm: GuestVm, gpu: GuestGpu): Promise<TestedGpu> {
   const identity = allocatePages(vm, WINDOW_PAGES, true);
-  const station: DeviceSlot = {
-    gpu,
-    load: new SteadyLoad(vm, gpu, LOAD_VA, LOAD_PAGES),
-    identity,
-    inA: allocatePages(vm, WINDOW_PAGES),
-    inB: allocatePages(vm, WINDOW_PAGES),
-    window: identity.map(toIova),
-  };
-  await gpu.driver.map(WINDOW_VA, station.window);
-  return station;
+  const window = identity.map(toIova);
+  const load = new SteadyLoad(vm, gpu, LOAD_VA, LOAD_PAGES);
+  const inA = allocatePages(vm, WINDOW_PAGES);
+  const inB = allocatePages(vm, WINDOW_PAGES);
+  await gpu.driver.map(WINDOW_VA, window);
+  return { gpu, load, identity, inA, inB, window };
 }
 
 /**
- * The sharp test: the device fills the same GPU address, whose GPU PTE never changes; only the pages that the
- * window means now may change. A stale shadow writes into the pages it meant before.
+ * Fills the window by the device and expects the bytes in `pages` alone. The GPU page table never changes, so a stale
+ * shadow entry would write to the pages of another address space.
  */
 async function checkWindow(
   vm: GuestVm,
-  { gpu, identity, inA, inB }: DeviceSlot,
-  meant: readonly Gpa[],
+  { gpu, identity, inA, inB }: TestedGpu,
+  pages: readonly Gpa[],
 ): Promise<void> {
   const value = vm.prng.next32();
-  const others = [identity, inA, inB].filter((pages) => pages !== meant);
-  const before = others.map((pages) => pages.map((page) => vm.ram.read(page, PAGE_SIZE)));
+  const others = [identity, inA, inB].filter((each) => each !== pages);
+  const before = others.map((each) => each.map((page) => vm.ram.read(page, PAGE_SIZE)));
   const length = WINDOW_PAGES * PAGE_SIZE;
   const { status } = await submit(vm, gpu, { opcode: Opcode.fill, target: WINDOW_VA, length, value });
   vm.verify.check(status === CompletionStatus.ok, `${gpu.name} window fill ended with status ${status}`);
-  vm.verify.pages(meant, filled(WINDOW_PAGES, value), `${gpu.name} window`);
-  others.forEach((pages, i) => {
-    vm.verify.pages(pages, Buffer.concat(before[i] as Uint8Array[]), `${gpu.name} page outside the window`);
+  vm.verify.pages(pages, filled(WINDOW_PAGES, value), `${gpu.name} window`);
+  others.forEach((each, i) => {
+    vm.verify.pages(each, Buffer.concat(before[i] as Uint8Array[]), `${gpu.name} page outside the window`);
   });
 }
 
-/** A domain in which the device's own pages are identity and its window means `window`. */
-async function makeDomain(
-  vm: GuestVm,
-  iommu: GuestIommu,
-  station: DeviceSlot,
-  window: readonly Gpa[],
-): Promise<GuestDomain> {
-  const domain = iommu.createDomain();
-  await vm.mapIdentity(domain, station.gpu, station.load.pages);
-  await domain.mapAll(
-    window.map((gpa, i) => ({ iova: station.window[i] as Iova, gpa, size: PAGE_SIZE, perm: PERM_RW })),
-  );
-  return domain;
-}
+/** Maps the window to `pages`. */
+const mapWindow = (domain: GuestDomain, { window }: TestedGpu, pages: readonly Gpa[]): Promise<void> =>
+  domain.mapAll(pages.map((gpa, i) => ({ iova: window[i] as Iova, gpa, size: PAGE_SIZE, perm: PERM_RW })));
 
-/** Faults one at a time, so that the guest finds each of them where its hardware reports faults. */
-async function checkFaultRecord(vm: GuestVm, iommu: GuestIommu, { gpu }: DeviceSlot): Promise<void> {
+/** Causes one fault and expects its record, if the vIOMMU reports faults to the guest. */
+async function checkFaultRecord(vm: GuestVm, iommu: GuestIommu, { gpu }: TestedGpu): Promise<void> {
   await iommu.readFaults();
   const buffer = await gpu.dma.map(allocatePages(vm, 1));
   await gpu.driver.map(CHURN_VA, buffer.iovas);
@@ -117,6 +102,135 @@ async function checkFaultRecord(vm: GuestVm, iommu: GuestIommu, { gpu }: DeviceS
   );
 }
 
+/** The phases of one VM, in the order in which they run. */
+class FirstLight {
+  readonly #vm: GuestVm;
+  readonly #tested = new Map<GuestGpu, TestedGpu>();
+  /** The domain in which the window of each device is `inA`. */
+  readonly #domainA = new Map<GuestGpu, GuestDomain>();
+
+  constructor(vm: GuestVm) {
+    this.#vm = vm;
+  }
+
+  async identity(): Promise<void> {
+    await this.#vm.phase('identity');
+    await this.#vm.eachGpu(async (gpu) => {
+      this.#tested.set(gpu, await prepare(this.#vm, gpu));
+    });
+    await this.#all(async (tested) => {
+      await tested.gpu.driver.map(LOAD_VA, tested.load.pages.map(toIova));
+      await this.#identityRounds(tested);
+      await checkWindow(this.#vm, tested, tested.identity);
+    });
+  }
+
+  /** Resolves to the started driver of the vIOMMU. */
+  async enableTranslation(): Promise<GuestIommu> {
+    await this.#vm.phase('enable translation');
+    const iommu = await this.#vm.iommu();
+    for (const [gpu, tested] of this.#tested) {
+      const domain = await this.#vm.translate(gpu, tested.load.pages);
+      await mapWindow(domain, tested, tested.inA);
+      this.#domainA.set(gpu, domain);
+    }
+    await this.#underLoad(() => this.#vm.timedSwitch(() => iommu.enableTranslation()));
+    await this.#all((tested) => checkWindow(this.#vm, tested, tested.inA));
+    await this.#vm.audit();
+    return iommu;
+  }
+
+  async churn(): Promise<void> {
+    await this.#vm.phase('strict churn');
+    await this.#underLoad(() =>
+      this.#all(async ({ gpu }) => {
+        for (let round = 0; round < CHURN_ROUNDS; round++)
+          await churnRound(this.#vm, gpu, CHURN_VA, 2, round % PROBE_EVERY === 0);
+      }),
+    );
+    await this.#vm.audit();
+  }
+
+  async passThroughAndBack(iommu: GuestIommu): Promise<void> {
+    const vm = this.#vm;
+    const first = this.#tested.get(vm.gpus[0] as GuestGpu);
+    if (!iommu.capabilities.passThrough)
+      vm.note(`VM ${vm.id}: '${vm.viommu}' has no pass-through: that phase is left out`);
+    if (!iommu.capabilities.passThrough || !first?.gpu.driver.alive) return;
+    await vm.phase('pass-through and back');
+    const { requesterId } = first.gpu;
+    await this.#underLoad(() => vm.timedSwitch(() => iommu.setPassThrough(requesterId)));
+    await this.#all((tested) => checkWindow(vm, tested, tested === first ? tested.identity : tested.inA));
+    await vm.audit();
+    const domain = this.#domainA.get(first.gpu) as GuestDomain;
+    await this.#underLoad(() => vm.timedSwitch(() => iommu.attach(requesterId, domain)));
+    await this.#all((tested) => checkWindow(vm, tested, tested.inA));
+  }
+
+  async changeDomains(iommu: GuestIommu): Promise<void> {
+    const vm = this.#vm;
+    await vm.phase('domain change');
+    await this.#underLoad(() =>
+      this.#all(async (tested) => {
+        const { gpu, load, inB } = tested;
+        // The domain is complete before the switch: the device works meanwhile.
+        const domain = iommu.createDomain();
+        await vm.mapIdentity(domain, gpu, load.pages);
+        await mapWindow(domain, tested, inB);
+        await vm.timedSwitch(() => iommu.attach(gpu.requesterId, domain));
+        gpu.dma.setDomain(domain);
+      }),
+    );
+    await this.#all((tested) => checkWindow(vm, tested, tested.inB));
+    await vm.audit();
+  }
+
+  /** Causes the faults one at a time: hardware with one fault record drops further ones. */
+  async faults(iommu: GuestIommu): Promise<void> {
+    const vm = this.#vm;
+    await vm.phase('faults');
+    if (!iommu.capabilities.faultRecords)
+      vm.note(
+        `VM ${vm.id}: '${vm.viommu}' reports no faults to the guest: the devices fault, no record is read`,
+      );
+    for (const tested of this.#tested.values())
+      if (tested.gpu.driver.alive) await checkFaultRecord(vm, iommu, tested);
+  }
+
+  async disableTranslation(iommu: GuestIommu): Promise<void> {
+    await this.#vm.phase('disable translation');
+    await this.#underLoad(() => this.#vm.timedSwitch(() => iommu.disableTranslation()));
+    for (const gpu of this.#vm.gpus) gpu.dma.setDomain(undefined);
+    await this.#all((tested) => checkWindow(this.#vm, tested, tested.identity));
+  }
+
+  async identityAgain(): Promise<void> {
+    await this.#vm.phase('identity again');
+    await this.#all((tested) => this.#identityRounds(tested));
+  }
+
+  async #identityRounds({ gpu, load: { pages } }: TestedGpu): Promise<void> {
+    for (let round = 0; round < IDENTITY_ROUNDS; round++)
+      await verifiedRound(this.#vm, gpu, LOAD_VA, pages.slice(0, LOAD_PAGES), pages.slice(LOAD_PAGES));
+  }
+
+  #all(work: (tested: TestedGpu) => Promise<void>): Promise<void> {
+    return this.#vm.eachGpu(async (gpu) => {
+      const tested = this.#tested.get(gpu);
+      if (tested) await work(tested);
+    });
+  }
+
+  /** Runs `change` while every device works, with rounds of work before and after it. */
+  async #underLoad(change: () => Promise<void>): Promise<void> {
+    await this.#all(({ load }) => load.start());
+    await this.#all(({ load }) => load.atLeast(LOADED_ROUNDS));
+    await change();
+    await this.#all(({ load }) => load.atLeast(LOADED_ROUNDS));
+    await this.#all(({ load }) => load.stop());
+  }
+}
+
 export default scenario({
   name: 'first-light',
   question: 'Do many vGPUs keep working, byte for byte, while their guests turn translation on and off?',
@@ -125,104 +239,20 @@ export default scenario({
   ramMiB: 64,
 
   async guest(vm: GuestVm): Promise<void> {
-    const stations = new Map<GuestGpu, DeviceSlot>();
-    const all = (work: (station: DeviceSlot) => Promise<void>) =>
-      vm.eachGpu(async (gpu) => {
-        const station = stations.get(gpu);
-        if (station) await work(station);
-      });
-    /** Lets every device work before, while and after `change`. */
-    const underLoad = async (change: () => Promise<void>) => {
-      await all(({ load }) => load.start());
-      await all(({ load }) => load.atLeast(LOADED_ROUNDS));
-      await change();
-      await all(({ load }) => load.atLeast(LOADED_ROUNDS));
-      await all(({ load }) => load.stop());
-    };
-
-    await vm.phase('identity');
-    await vm.eachGpu(async (gpu) => {
-      stations.set(gpu, await makeStation(vm, gpu));
-    });
-    await all(async (station) => {
-      await station.gpu.driver.map(LOAD_VA, station.load.pages.map(toIova));
-      const { pages } = station.load;
-      for (let round = 0; round < IDENTITY_ROUNDS; round++)
-        await verifiedRound(vm, station.gpu, LOAD_VA, pages.slice(0, LOAD_PAGES), pages.slice(LOAD_PAGES));
-      await checkWindow(vm, station, station.identity);
-    });
-
+    const run = new FirstLight(vm);
+    await run.identity();
     if (vm.viommu === 'none') {
       vm.note(`VM ${vm.id}: no vIOMMU: nothing but identity work`);
       await vm.progress();
       return;
     }
-
-    await vm.phase('enable translation');
-    const iommu = await vm.iommu();
-    const domainA = new Map<GuestGpu, GuestDomain>();
-    for (const [gpu, station] of stations) {
-      const domain = await makeDomain(vm, iommu, station, station.inA);
-      domainA.set(gpu, domain);
-      await iommu.attach(gpu.requesterId, domain);
-    }
-    await underLoad(() => vm.timedSwitch(() => iommu.enableTranslation()));
-    await all((station) => checkWindow(vm, station, station.inA));
-    await vm.audit();
-
-    await vm.phase('strict churn');
-    for (const [gpu, domain] of domainA) gpu.dma.setDomain(domain);
-    await underLoad(() =>
-      all(async ({ gpu }) => {
-        for (let round = 0; round < CHURN_ROUNDS; round++)
-          await churnRound(vm, gpu, CHURN_VA, 2, round % PROBE_EVERY === 0);
-      }),
-    );
-    await vm.audit();
-
-    const first = stations.get(vm.gpus[0] as GuestGpu);
-    const { passThrough, faultRecords } = iommu.capabilities;
-    if (!passThrough) vm.note(`VM ${vm.id}: '${vm.viommu}' has no pass-through: that phase is left out`);
-    if (passThrough && first?.gpu.driver.alive) {
-      await vm.phase('pass-through and back');
-      const { requesterId } = first.gpu;
-      await underLoad(() => vm.timedSwitch(() => iommu.setPassThrough(requesterId)));
-      await all((station) => checkWindow(vm, station, station === first ? station.identity : station.inA));
-      await vm.audit();
-      const back = domainA.get(first.gpu) as GuestDomain;
-      await underLoad(() => vm.timedSwitch(() => iommu.attach(requesterId, back)));
-      await all((station) => checkWindow(vm, station, station.inA));
-    }
-
-    await vm.phase('domain change');
-    await underLoad(() =>
-      all(async (station) => {
-        const domain = await makeDomain(vm, iommu, station, station.inB);
-        await vm.timedSwitch(() => iommu.attach(station.gpu.requesterId, domain));
-        station.gpu.dma.setDomain(domain);
-      }),
-    );
-    await all((station) => checkWindow(vm, station, station.inB));
-    await vm.audit();
-
-    await vm.phase('faults');
-    if (!faultRecords)
-      vm.note(
-        `VM ${vm.id}: '${vm.viommu}' tells the guest of no fault: the devices fault, no record is read`,
-      );
-    for (const station of stations.values())
-      if (station.gpu.driver.alive) await checkFaultRecord(vm, iommu, station);
-
-    await vm.phase('disable translation');
-    await underLoad(() => vm.timedSwitch(() => iommu.disableTranslation()));
-    for (const gpu of vm.gpus) gpu.dma.setDomain(undefined);
-    await all((station) => checkWindow(vm, station, station.identity));
-
-    await vm.phase('identity again');
-    await all(async ({ gpu, load }) => {
-      for (let round = 0; round < IDENTITY_ROUNDS; round++)
-        await verifiedRound(vm, gpu, LOAD_VA, load.pages.slice(0, LOAD_PAGES), load.pages.slice(LOAD_PAGES));
-    });
+    const iommu = await run.enableTranslation();
+    await run.churn();
+    await run.passThroughAndBack(iommu);
+    await run.changeDomains(iommu);
+    await run.faults(iommu);
+    await run.disableTranslation(iommu);
+    await run.identityAgain();
     await vm.progress();
   },
 });

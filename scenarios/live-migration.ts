@@ -64,15 +64,11 @@ function load(vm: GuestVm): Gpa[] {
 async function setUp(vm: GuestVm): Promise<Buffers[]> {
   const half = Number(vm.params.bufferPages);
   const behindIommu = vm.viommu !== 'none';
-  for (const gpu of vm.gpus) {
-    if (!behindIommu) continue;
+  if (behindIommu) {
+    for (const gpu of vm.gpus) await vm.translate(gpu);
     const iommu = await vm.iommu();
-    const domain = iommu.createDomain();
-    await vm.mapIdentity(domain, gpu);
-    await iommu.attach(gpu.requesterId, domain);
-    gpu.dma.setDomain(domain);
+    await vm.timedSwitch(() => iommu.enableTranslation());
   }
-  if (behindIommu) await vm.timedSwitch(async () => (await vm.iommu()).enableTranslation());
   return Promise.all(
     vm.gpus.map(async (gpu) => {
       const pages = allocatePages(vm, 2 * half);

@@ -4,7 +4,7 @@
  * Every vGPU runs in its own worker. Each VM: identity work → enable translation → strict churn → disable →
  * identity work. Baseline workers measured in the same run are the baseline.
  */
-import { churnRound, type GuestDomain, type GuestGpu, type GuestVm, SteadyLoad, scenario } from 'mdevsim';
+import { churnRound, type GuestGpu, type GuestVm, SteadyLoad, scenario } from 'mdevsim';
 
 const LOAD_VA = 0x00_0000;
 const CHURN_VA = 0x20_0000;
@@ -41,19 +41,14 @@ export default scenario({
 
     await vm.phase('enable translation');
     const iommu = await vm.iommu();
-    const domains = new Map<GuestGpu, GuestDomain>();
     await everyLoad(async (load, gpu) => {
-      const domain = iommu.createDomain();
-      domains.set(gpu, domain);
-      await vm.mapIdentity(domain, gpu, load.pages);
-      await iommu.attach(gpu.requesterId, domain);
+      await vm.translate(gpu, load.pages);
     });
     await vm.timedSwitch(() => iommu.enableTranslation());
     await work();
 
     await vm.phase('strict churn');
     await vm.eachGpu(async (gpu) => {
-      gpu.dma.setDomain(domains.get(gpu));
       for (let round = 0; round < CHURN_ROUNDS; round++) await churnRound(vm, gpu, CHURN_VA, 2, round === 0);
     });
     await vm.audit();

@@ -128,19 +128,16 @@ export default scenario({
     if (vm.viommu === 'none')
       throw new Error('without a vIOMMU nothing is ever unmapped; accepted: any other');
     const rounds = Number(vm.params.rounds);
-    const iommu = await vm.iommu();
     const loads = new Map<GuestGpu, SteadyLoad>();
     const contexts = new Map<GuestGpu, GpuContext>();
     for (const gpu of vm.gpus) {
       const load = new SteadyLoad(vm, gpu, LOAD_VA, LOAD_PAGES);
       const context = await gpu.driver.createContext(CONTEXT_BASE);
-      const domain = iommu.createDomain();
-      await vm.mapIdentity(domain, gpu, [...load.pages, ...context.tablePages]);
-      await iommu.attach(gpu.requesterId, domain);
-      gpu.dma.setDomain(domain);
+      await vm.translate(gpu, [...load.pages, ...context.tablePages]);
       loads.set(gpu, load);
       contexts.set(gpu, context);
     }
+    const iommu = await vm.iommu();
     await iommu.enableTranslation();
 
     await vm.phase('storm');

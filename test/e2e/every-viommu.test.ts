@@ -35,7 +35,7 @@ const RUNS: readonly Expected[] = [
   { viommu: 'intel-scalable', params: { stage: 'second' }, ...TRANSLATED },
   { viommu: 'intel-scalable', params: { stage: 'first' }, ...TRANSLATED },
   { viommu: 'virtio', ...TRANSLATED },
-  { viommu: 'spapr', ...TRANSLATED, notes: [/'spapr' tells the guest of no fault/] },
+  { viommu: 'spapr', ...TRANSLATED, notes: [/'spapr' reports no faults to the guest/] },
 ];
 
 describe('each vIOMMU', function () {
