@@ -48,7 +48,7 @@ export class ThreadedVgpu {
 
   /** Starts the thread, and enables the ring and interrupts. */
   async start(name: string, slot: GpuSlotHandle, command: CommandFields): Promise<void> {
-    const options: DeviceOptions & { readonly slot: GpuSlotHandle } = { fault: '', slot };
+    const options: DeviceOptions = { fault: '', gpu: slot };
     const task: DeviceTask = {
       process: 0,
       vm: 0,

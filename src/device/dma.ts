@@ -26,15 +26,15 @@ export const DMA_RETRY = 2;
 export type DmaStatus = typeof DMA_OK | typeof DMA_FAULT | typeof DMA_RETRY;
 
 /** Pages moved in one section: unmap waits for sections, so they stay short. */
-export const SECTION_PAGES = 16;
+const SECTION_PAGES = 16;
 
 /** What the runtime does with a fault and with a broken contract. */
-export interface DmaObserver {
+interface DmaObserver {
   fault(iova: Iova, write: boolean, denied: boolean): void;
   violation(kind: string, detail: string): void;
 }
 
-export interface DmaCounters {
+interface DmaCounters {
   pins: number;
   unpins: number;
   faults: number;

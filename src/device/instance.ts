@@ -33,7 +33,7 @@ export const LOG_LINE_LIMIT = 200;
 export const UNIMPLEMENTED_ROWS_LIMIT: number = UNIMPLEMENTED_OFFSETS_LIMIT;
 
 /** Where an instance runs: what its faults, interrupts, findings and lines become. */
-export interface ModelRunner {
+interface ModelRunner {
   fault(iova: Iova, write: boolean, denied: boolean): void;
   /** A broken contract, by a short fixed word and in words. */
   violation(kind: string, detail: string): void;
@@ -46,7 +46,7 @@ export interface ModelRunner {
 }
 
 /** What a device is told of the machine it is in. */
-export interface DeviceEnvironment {
+interface DeviceEnvironment {
   readonly name: string;
   readonly table: PinTableReader;
   readonly memory: HostMemory;

@@ -19,7 +19,7 @@ export const DIRTY_PAGE_BYTES: number = MEMORY_CHUNK_BYTES / PAGES_PER_CHUNK;
 const NO_BYTES = Buffer.alloc(MEMORY_CHUNK_BYTES);
 
 /** Neighbouring dirty pages; the last page of a memory may be cut short by its end. */
-export interface DirtyRun {
+interface DirtyRun {
   readonly offset: number;
   readonly length: number;
   /** All of it is 0: there is nothing to send but that. */
@@ -27,7 +27,7 @@ export interface DirtyRun {
 }
 
 /** Pages, in bytes, that are still to be sent: of the first pass, and since they were last sent. */
-export interface DirtyCount {
+interface DirtyCount {
   readonly initialBytes: number;
   readonly dirtyBytes: number;
 }

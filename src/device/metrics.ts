@@ -6,7 +6,7 @@ import type { DeviceMetrics } from './model.ts';
 /** Figures one device may have. */
 export const METRICS_LIMIT = 64;
 /** Characters of a figure's name. */
-export const METRIC_NAME_LIMIT = 48;
+const METRIC_NAME_LIMIT = 48;
 
 const isFigure = (value: unknown): value is number =>
   typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER;

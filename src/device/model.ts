@@ -5,7 +5,6 @@
  */
 
 import type { Scanout } from '../abi/scanout.ts';
-import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
 import type { Iova } from '../memory/address.ts';
 import type { ConfigSpace } from '../pci/config-space.ts';
 import type { StateReader, StateValues } from '../proto/state-codec.ts';
@@ -17,14 +16,6 @@ export type { StateReader, StateValues };
 
 /** `idle`: nothing to do until a register is written. `more`: call again. `stalled`: wait for the address space. */
 export type StepResult = 'idle' | 'more' | 'stalled';
-
-/** Counters of the `vgpu` model's engine. */
-export type ModelCounters = {
-  commands: number;
-  bytesFilled: number;
-  bytesCopied: number;
-  bytesSummed: number;
-};
 
 /**
  * What only the model knows, for its way to another host. Configuration space, the register files behind the BARs and
@@ -105,8 +96,8 @@ export interface DeviceContext {
 export interface DeviceOptions {
   /** A deliberate fault, by name; empty for a sound model. */
   readonly fault: string;
-  /** A vGPU's slot at the engine of its physical GPU; without one it has an engine of its own. */
-  readonly slot?: GpuSlotHandle;
+  /** The device's slot on a physical GPU, for a model that is a GPU. Its model knows the type. */
+  readonly gpu?: unknown;
 }
 
 export type ModelFactory = (context: DeviceContext, options: DeviceOptions) => DeviceModel;

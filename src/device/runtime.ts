@@ -41,7 +41,7 @@ export interface DeviceTask {
 }
 
 /** The coordinator's doorbell, as far as a device needs it. */
-export interface DoorbellRinger {
+interface DoorbellRinger {
   ring(sender: number): void;
 }
 

@@ -50,8 +50,8 @@ export const SlotWord = {
   waits: 16,
 } as const;
 /** Buckets of a wait histogram: WAIT_STEPS per power of two, from 0 to 2^WAIT_OCTAVES µs. */
-export const WAIT_STEPS = 8;
-export const WAIT_OCTAVES = 24;
+const WAIT_STEPS = 8;
+const WAIT_OCTAVES = 24;
 export const WAIT_BUCKETS: number = WAIT_STEPS * WAIT_OCTAVES;
 const SLOT_WORDS = 256;
 

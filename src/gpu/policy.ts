@@ -24,9 +24,9 @@ export const SLICE_US_MAX = 100_000;
 export const DEFAULT_SCHEDULING: Scheduling = { policy: 'best-effort', sliceUs: 1000 };
 
 /** Slices after which a best-effort turn ends with the command that runs. */
-export const BEST_EFFORT_SLICES = 16;
-export const EQUAL_LAG_SLICES = 8;
-export const FIXED_BANK_NS = 50e6;
+const BEST_EFFORT_SLICES = 16;
+const EQUAL_LAG_SLICES = 8;
+const FIXED_BANK_NS = 50e6;
 
 /** @throws RangeError naming what is wrong and the accepted range */
 export function checkScheduling({ policy, sliceUs }: Scheduling): void {

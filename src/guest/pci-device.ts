@@ -6,7 +6,6 @@ import { nowUs } from '#host';
 import { DeviceLink, DeviceState, MAX_VECTORS } from '../channel/device-link.ts';
 import { type MmioPort, REGION_CONFIG } from '../channel/mmio-channel.ts';
 import type { AccessSize } from '../memory/bus-access.ts';
-import { BarSpace } from '../pci/bar-allocator.ts';
 import {
   COMMAND_BUS_MASTER,
   COMMAND_IO_SPACE,
@@ -17,11 +16,9 @@ import {
 import { DeviceLostError } from './gpu/driver.ts';
 import { screenshot } from './gpu/screenshot.ts';
 import type { DmaApi } from './iommu/dma-api.ts';
+import { placeBars } from './place-bars.ts';
 import type { GuestDevice } from './protocol.ts';
 
-const BARS = 6;
-/** Offset of the first in configuration space. */
-const BAR0 = 0x10;
 /** How long a guest waits for an interrupt, unless it says otherwise. */
 const INTERRUPT_TIMEOUT_MS = 10_000;
 /** The wait is cut this often, to see whether the device is still there. */
@@ -62,15 +59,7 @@ export class GuestPciDevice {
    * @throws DeviceLostError
    */
   async start(): Promise<void> {
-    const space = new BarSpace(this.index);
-    for (let bar = 0; bar < BARS; bar++) {
-      await this.writeConfig(BAR0 + 4 * bar, 4, 0xffff_ffff);
-      await this.writeConfig(
-        BAR0 + 4 * bar,
-        4,
-        space.place(Number(await this.readConfig(BAR0 + 4 * bar, 4))),
-      );
-    }
+    await placeBars(this.#mmio, this.index);
     await this.writeConfig(0x04, 2, COMMAND_BUS_MASTER | COMMAND_IO_SPACE | COMMAND_MEMORY_SPACE);
     await this.writeConfig(MSI_CAPABILITY + 4, 4, 0xfee0_0000);
     await this.writeConfig(MSI_CAPABILITY + 12, 2, 0x30 + this.index);

@@ -6,6 +6,7 @@ import { MDPY_MODES, type MdpyMode } from '../abi/mdpy.ts';
 import { MTTY_PORTS } from '../abi/mtty.ts';
 import type { ModelFactory } from '../device/model.ts';
 import { factoryOf } from '../device/sdk/definition.ts';
+import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
 import edu from './edu/edu.ts';
 import { Mdpy } from './mdpy/mdpy.ts';
 import { Mtty } from './mtty/mtty.ts';
@@ -25,8 +26,9 @@ const eachType = <T>(types: Readonly<Record<string, T>>, factory: (type: T) => M
   Object.fromEntries(Object.entries(types).map(([name, type]) => [name, factory(type)]));
 
 export const MODELS: Readonly<Record<string, ModelFactory>> = {
-  vgpu: (context, { fault, slot }) =>
-    new Vgpu(context, fault === '' ? undefined : INJECTED_FAULTS[fault], slot),
+  // Without a slot on a physical GPU a vgpu has its own engine.
+  vgpu: (context, { fault, gpu }) =>
+    new Vgpu(context, fault === '' ? undefined : INJECTED_FAULTS[fault], gpu as GpuSlotHandle | undefined),
   edu: factoryOf(edu),
   mtty: serial(2),
   mdpy: display(MDPY_MODES['mdpy-vga']!),

@@ -2,6 +2,9 @@
  * Where a guest's driver puts a device's BARs, once it knows their sizes: memory below 4 GiB, that of 64-bit BARs above
  * the rest, and I/O ports.
  */
+/** Value that a driver writes to a BAR to size it (PCI Local Bus Specification 3.0 §6.2.5.1). */
+export const BAR_SIZE_PROBE = 0xffff_ffffn;
+
 const SPACE_IO = 1;
 const TYPE_MASK = 0x7;
 const TYPE_64_BITS = 0x4;

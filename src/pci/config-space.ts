@@ -98,7 +98,7 @@ const ALL32 = 0xffff_ffffn;
 
 /** A BAR's low bits are hard-wired to 0 up to its size: that is how software sizes it. */
 function bar(id: PciIdentity, index: BarNumber): RegisterSpec<ConfigRegister> {
-  const at = { name: `Bar${index}`, offset: 0x10 + 4 * index, size: 4 } as const;
+  const at = { name: `Bar${index}`, offset: barOffset(index), size: 4 } as const;
   if (id.wideBars?.includes((index - 1) as BarNumber)) return { ...at, rw: ALL32 };
   const bytes = (index === 0 ? id.bar0Bytes : id.barBytes?.[index]) ?? 0;
   const isIo = id.ioBars?.includes(index) === true;
@@ -110,6 +110,10 @@ function bar(id: PciIdentity, index: BarNumber): RegisterSpec<ConfigRegister> {
 }
 
 const BARS: readonly BarNumber[] = [0, 1, 2, 3, 4, 5];
+
+const barOffset = (index: BarNumber): number => 0x10 + 4 * index;
+/** Offsets of the base address registers. */
+export const BAR_OFFSETS: readonly number[] = BARS.map(barOffset);
 
 function table(id: PciIdentity): RegisterSpec<ConfigRegister>[] {
   const bits = BigInt;

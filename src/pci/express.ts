@@ -9,8 +9,6 @@ export const EXPRESS_CONTROL: number = EXPRESS_CAPABILITY + 8;
 export const CONTROL_FUNCTION_RESET: bigint = 1n << 15n;
 /** Device Control: Max_Payload_Size, which a function-level reset leaves alone (§6.6.2). */
 export const CONTROL_PAYLOAD = 0xe0n;
-/** How long software waits before it uses the function again (§6.6.2). */
-export const FUNCTION_RESET_MS = 100;
 
 const ID = 0x10;
 /** Version 2, device type 9: Root Complex Integrated Endpoint. */

@@ -34,7 +34,7 @@ export function deviceTask(
   const options: DeviceOptions = {
     // Only one device of the VM is faulty; the others must not be affected.
     fault: device.index === 0 && MODEL_FAULTS.has(inject) ? inject : '',
-    ...(placement && { slot: gpus.handle(placement) }),
+    ...(placement && { gpu: gpus.handle(placement) }),
   };
   return {
     process,

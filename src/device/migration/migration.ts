@@ -14,7 +14,7 @@ export class MigrationStateError extends Error {
 }
 
 /** The device that migrates. */
-export interface MigratingDevice {
+interface MigratingDevice {
   readonly model: DeviceModel;
   /** For messages. */
   readonly modelName: string;

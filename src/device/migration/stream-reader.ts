@@ -25,7 +25,7 @@ import {
 } from './stream-writer.ts';
 
 /** Bytes of a record: the model's state, and what names it. */
-export const RECORD_BYTES_MAX: number = MODEL_STATE_BYTES_MAX + 64;
+const RECORD_BYTES_MAX: number = MODEL_STATE_BYTES_MAX + 64;
 /** End of the registers that every PCI device has. */
 const HEADER_END = 0x40;
 

@@ -19,7 +19,7 @@ export const DEVICE_STREAM_VERSION = 1;
 /** Bytes of a model's own state, at most: what its reader must hold at once. */
 export const MODEL_STATE_BYTES_MAX: number = 16 * 2 ** 20;
 /** Bytes of memory in one record. */
-export const PAGES_RECORD_BYTES = 32_768;
+const PAGES_RECORD_BYTES = 32_768;
 /** Values in one record of registers. */
 const REGISTERS_RECORD_VALUES = 64;
 

@@ -8,17 +8,18 @@ import { ConfigSpace } from '../../pci/config-space.ts';
 import { isObject } from '../../platform/is-object.ts';
 import { RegisterFile, type RegisterSpec } from '../../registers/register-file.ts';
 import { BAR_INDICES, type BarIndex, type BarRegion } from '../bar-region.ts';
+import { checkOneOf } from '../check.ts';
 import { DeviceDefinitionError } from '../errors.ts';
 import { DeviceMemory } from '../memory.ts';
 import type { DeviceContext, DeviceOptions, ModelFactory, ModelState, StepResult } from '../model.ts';
 import { checkIdentity, type DeviceIdentity } from './identity.ts';
 
 /** Smallest BAR (PCI Local Bus Specification 3.0 §6.2.5.1) and the largest that a model may declare. */
-export const BAR_BYTES_MIN = 16;
-export const BAR_BYTES_MAX = 0x4_0000;
+const BAR_BYTES_MIN = 16;
+const BAR_BYTES_MAX = 0x4_0000;
 /** Largest BAR with memory. */
-export const MEMORY_BAR_BYTES_MAX = 0x1000_0000;
-export const MSI_VECTORS: readonly number[] = [1, 2, 4, 8, 16, 32];
+const MEMORY_BAR_BYTES_MAX = 0x1000_0000;
+const MSI_VECTORS: readonly number[] = [1, 2, 4, 8, 16, 32];
 
 /** One BAR with registers by table. Offsets that the table leaves out read 0, and are reported. */
 export interface RegisterBarDefinition {
@@ -86,9 +87,8 @@ export function factoryOf(exported: unknown): ModelFactory {
 }
 
 function checkDefinition({ identity, bars, vectors = 1 }: DeviceDefinition): void {
-  checkIdentity(identity, (text) => new DeviceDefinitionError(text));
-  if (!MSI_VECTORS.includes(vectors))
-    throw new DeviceDefinitionError(`vectors is ${vectors}; accepted: ${MSI_VECTORS.join(', ')}`);
+  checkIdentity(identity);
+  checkOneOf('vectors', vectors, MSI_VECTORS);
   if (!isObject(bars))
     throw new DeviceDefinitionError('bars is missing; accepted: { 0: { bytes, registers } }');
   for (const [index, bar] of Object.entries(bars)) {

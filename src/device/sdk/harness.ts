@@ -17,8 +17,9 @@ import {
 } from '../../memory/address.ts';
 import { GuestRam } from '../../memory/guest-ram.ts';
 import { HPA_BASE } from '../../memory/host-memory.ts';
-import { BarSpace } from '../../pci/bar-allocator.ts';
+import { BAR_SIZE_PROBE, BarSpace } from '../../pci/bar-allocator.ts';
 import {
+  BAR_OFFSETS,
   COMMAND_BUS_MASTER,
   COMMAND_IO_SPACE,
   COMMAND_MEMORY_SPACE,
@@ -28,23 +29,21 @@ import {
 import { PinTableReader } from '../../pin-table/reader.ts';
 import { PinTableWriter } from '../../pin-table/writer.ts';
 import { encodePng } from '../../report/png.ts';
-import { BAR_INDICES, type BarIndex } from '../bar-region.ts';
+import type { BarIndex } from '../bar-region.ts';
 import { DeviceInstance } from '../instance.ts';
 import { MigrationState } from '../migration/states.ts';
 import type { DeviceModel, ModelFactory } from '../model.ts';
 import { type DeviceDefinition, factoryOf } from './definition.ts';
 
 /** Steps in which a model must come to rest, unless a test says otherwise. */
-export const HARNESS_STEPS_LIMIT = 10_000;
+const HARNESS_STEPS_LIMIT = 10_000;
 /** Guest RAM of a harness, in MiB: what it is without a wish, and at most. */
-export const HARNESS_RAM_MIB = 4;
-export const HARNESS_RAM_MIB_MAX = 256;
+const HARNESS_RAM_MIB = 4;
+const HARNESS_RAM_MIB_MAX = 256;
 /** Pin table nodes: enough for that RAM as pages, at IOVAs scattered over 64 GiB. */
 const TABLE_NODES = 512;
 /** Bytes of a migration stream at once. */
 const HARNESS_DATA_BYTES = 8192;
-/** Offset of the first BAR in configuration space. */
-const BAR0 = 0x10;
 
 /** One range of IOVAs and the guest RAM it reaches. */
 export interface HarnessMapping {
@@ -117,9 +116,9 @@ export class DeviceHarness {
   /** What a guest's driver does first: sizes and places the BARs, enables their spaces, bus mastering and every MSI vector. */
   enable(): void {
     const space = new BarSpace(0);
-    for (let at = BAR0; at < BAR0 + 4 * BAR_INDICES.length; at += 4) {
-      this.writeConfig(at, 4, 0xffff_ffffn);
-      this.writeConfig(at, 4, BigInt(space.place(Number(this.readConfig(at, 4)))));
+    for (const offset of BAR_OFFSETS) {
+      this.writeConfig(offset, 4, BAR_SIZE_PROBE);
+      this.writeConfig(offset, 4, BigInt(space.place(Number(this.readConfig(offset, 4)))));
     }
     this.writeConfig(0x04, 2, BigInt(COMMAND_IO_SPACE | COMMAND_MEMORY_SPACE | COMMAND_BUS_MASTER));
     const control = this.readConfig(MSI_CAPABILITY + 2, 2);

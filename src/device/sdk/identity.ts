@@ -1,20 +1,22 @@
 /**
- * Who a defined device says it is, and what it may say.
+ * The identity of a defined device: its configuration space header and its own capabilities, and their check.
  */
 import { hex } from '../../memory/address.ts';
 import { CONFIG_SPACE_BYTES, type PciIdentity } from '../../pci/config-space.ts';
 import { isObject } from '../../platform/is-object.ts';
+import { check, checkList, checkRange } from '../check.ts';
+import { DeviceDefinitionError } from '../errors.ts';
 
-/** What it takes a model with a ConfigSpace of its own to stand behind. */
+/** Fields that need a model with its own ConfigSpace. */
 const MODELS_OWN = ['msix', 'express', 'wideBars'] as const;
 
-/** What a definition says of its configuration space; BARs and vectors it declares apart. */
+/** Identity of a device in configuration space. BARs and vectors have their own fields in the definition. */
 export type DeviceIdentity = Omit<
   PciIdentity,
   'bar0Bytes' | 'barBytes' | 'msiVectors' | (typeof MODELS_OWN)[number]
 >;
 
-/** Fields that are numbers, and the largest; the first ones must be there. */
+/** Numeric fields that must be present, and their maxima. */
 const REQUIRED = {
   vendorId: 0xffff,
   deviceId: 0xffff,
@@ -23,50 +25,46 @@ const REQUIRED = {
   revision: 0xff,
   classCode: 0xff_ffff,
 } as const;
+/** Numeric fields that may be absent, and their maxima. */
 const OPTIONAL = { command: 0xffff, status: 0xffff, interruptPin: 4 } as const;
-/** First byte behind the header: where capabilities and registers of a device's own begin. */
+/** First byte behind the header, where a device's capabilities and registers may begin. */
 const HEADER_END = 0x40;
 
-/** Throws what `error` makes of a text, for an identity that cannot be. */
-export function checkIdentity(identity: DeviceIdentity, error: (text: string) => Error): void {
-  const within = (what: string, value: unknown, max: number, min = 0) => {
-    if (!(Number.isInteger(value) && (value as number) >= min && (value as number) <= max))
-      throw error(`${what} is ${String(value)}; accepted: ${min === 0 ? 0 : hex(min)} to ${hex(max)}`);
-  };
-  const list = (what: string, value: unknown, accepted: string): readonly unknown[] => {
-    if (value === undefined) return [];
-    if (!Array.isArray(value)) throw error(`${what} is ${String(value)}; accepted: a list of ${accepted}`);
-    return value;
-  };
-  if (!isObject(identity)) throw error('identity is missing; accepted: vendorId, deviceId, …');
+/** @throws DeviceDefinitionError for an invalid identity */
+export function checkIdentity(identity: DeviceIdentity): void {
+  if (!isObject(identity))
+    throw new DeviceDefinitionError('identity is missing; accepted: vendorId, deviceId, …');
   const fields: Readonly<Record<string, unknown>> = identity;
-  for (const [name, max] of Object.entries(REQUIRED)) within(`identity.${name}`, fields[name], max);
+  for (const [name, max] of Object.entries(REQUIRED)) checkRange(`identity.${name}`, fields[name], max);
   for (const [name, max] of Object.entries(OPTIONAL))
-    if (fields[name] !== undefined) within(`identity.${name}`, fields[name], max);
+    if (fields[name] !== undefined) checkRange(`identity.${name}`, fields[name], max);
   for (const name of MODELS_OWN)
     if (fields[name] !== undefined)
-      throw error(`identity.${name} is set; accepted: only in a model that brings a ConfigSpace of its own`);
+      throw new DeviceDefinitionError(
+        `identity.${name} is set; accepted: only in a model that brings a ConfigSpace of its own`,
+      );
   for (const name of ['ioBars', 'prefetchableBars'] as const)
-    for (const bar of list(`identity.${name}`, fields[name], 'numbers of BARs'))
-      within(`identity.${name}`, bar, 5);
-  const placed = (what: string, registers: unknown) => {
-    for (const register of list(what, registers, 'registers')) {
-      const { name, offset }: Record<string, unknown> = isObject(register) ? register : {};
-      within(`${what}: offset of '${String(name)}'`, offset, CONFIG_SPACE_BYTES - 1, HEADER_END);
-    }
-  };
-  placed('identity.registers', fields.registers);
-  for (const [index, capability] of list(
-    'identity.capabilities',
-    fields.capabilities,
-    'capabilities',
-  ).entries()) {
-    const what = `identity.capabilities[${index}]`;
-    const { offset, id, registers = null }: Record<string, unknown> = isObject(capability) ? capability : {};
-    within(`${what}.offset`, offset, CONFIG_SPACE_BYTES - 4, HEADER_END);
-    if ((offset as number) % 4 !== 0)
-      throw error(`${what}.offset is ${hex(offset as number)}; accepted: multiples of 4`);
-    within(`${what}.id`, id, 0xff);
-    placed(`${what}.registers`, registers);
+    for (const bar of checkList(`identity.${name}`, fields[name], 'numbers of BARs'))
+      checkRange(`identity.${name}`, bar, 5);
+  checkRegisters('identity.registers', fields.registers);
+  const capabilities = checkList('identity.capabilities', fields.capabilities, 'capabilities');
+  for (const [index, capability] of capabilities.entries())
+    checkCapability(`identity.capabilities[${index}]`, capability);
+}
+
+function checkCapability(what: string, capability: unknown): void {
+  const { offset, id, registers = null }: Record<string, unknown> = isObject(capability) ? capability : {};
+  checkRange(`${what}.offset`, offset, CONFIG_SPACE_BYTES - 4, HEADER_END);
+  const isAligned = (offset as number) % 4 === 0;
+  check(isAligned, `${what}.offset`, hex(offset as number), 'multiples of 4');
+  checkRange(`${what}.id`, id, 0xff);
+  checkRegisters(`${what}.registers`, registers);
+}
+
+/** Checks a list of registers that lies behind the header. */
+function checkRegisters(what: string, registers: unknown): void {
+  for (const register of checkList(what, registers, 'registers')) {
+    const { name, offset }: Record<string, unknown> = isObject(register) ? register : {};
+    checkRange(`${what}: offset of '${String(name)}'`, offset, CONFIG_SPACE_BYTES - 1, HEADER_END);
   }
 }

@@ -4,7 +4,6 @@
 
 import { VGPU_MSIX } from '../../abi/vgpu/vgpu.ts';
 import { type MmioPort, REGION_BAR0, REGION_CONFIG } from '../../channel/mmio-channel.ts';
-import { BarSpace } from '../../pci/bar-allocator.ts';
 import { COMMAND_BUS_MASTER, COMMAND_MEMORY_SPACE } from '../../pci/config-space.ts';
 import { CONTROL_FUNCTION_RESET, EXPRESS_CONTROL } from '../../pci/express.ts';
 import {
@@ -14,21 +13,15 @@ import {
   MSIX_ENTRY_CONTROL,
   MSIX_ENTRY_DATA,
 } from '../../pci/msix-format.ts';
+import { placeBars } from '../place-bars.ts';
 
-const BAR0 = 0x10;
-const BARS_END = 0x28;
 /** Where interrupt messages go, and the first of the numbers that the guest has for devices. */
 const MESSAGE_ADDRESS = 0xfee0_0000n;
 const MESSAGE_DATA = 0x30;
 
 /** Sizes and places the BARs, enables memory space and bus mastering, and has every vector delivered by MSI-X. */
 export async function enableFunction(mmio: MmioPort, index: number): Promise<void> {
-  const space = new BarSpace(index);
-  for (let at = BAR0; at < BARS_END; at += 4) {
-    await mmio.write(REGION_CONFIG, at, 4, 0xffff_ffffn);
-    const sized = Number(await mmio.read(REGION_CONFIG, at, 4));
-    await mmio.write(REGION_CONFIG, at, 4, BigInt(space.place(sized)));
-  }
+  await placeBars(mmio, index);
   await mmio.write(REGION_CONFIG, 0x04, 2, BigInt(COMMAND_BUS_MASTER | COMMAND_MEMORY_SPACE));
   const { vectors, table } = VGPU_MSIX;
   for (let vector = 0; vector < vectors; vector++) {

@@ -18,7 +18,7 @@ const MSR_CONNECTED = uart.MSR_DCD | uart.MSR_DSR | uart.MSR_DDSR;
 const MSR_CLEAR_TO_SEND = uart.MSR_CTS | uart.MSR_DCTS;
 
 /** All that a port remembers. */
-export interface UartState {
+interface UartState {
   /** Bytes by offset, and the ring of what was received. */
   readonly registers: Uint8Array;
   readonly fifo: Uint8Array;

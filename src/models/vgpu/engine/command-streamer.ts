@@ -31,7 +31,7 @@ import type { EngineEvents, RingSetup } from './engine-context.ts';
 const ADDRESS_MASK = (1n << 48n) - 1n;
 
 /** What an engine asks of the device that it belongs to. */
-export interface CommandStreamerOwner {
+interface CommandStreamerOwner {
   /** `cause`: one, or several of the same vector. */
   interrupt(cause: number): void;
   /** The guest resets the device. */

@@ -4,7 +4,7 @@
 import { Kernel } from '../../../abi/vgpu/vgpu.ts';
 
 /** One piece, within a page: `x` is read; `y` is read and written by kernels that write. */
-export interface KernelPiece {
+interface KernelPiece {
   readonly x: Uint8Array;
   readonly y: Uint8Array;
   readonly scalar: number;
@@ -12,7 +12,7 @@ export interface KernelPiece {
   readonly result: number;
 }
 
-export interface ComputeKernel {
+interface ComputeKernel {
   /** True if it writes to the target, as many bytes as it reads from there and from the source. */
   readonly writes: boolean;
   /** Sources, targets and lengths are multiples of this. */
