@@ -61,7 +61,7 @@ const CONFIGURATION: readonly Case[] = [
     title: 'an unknown injection',
     args: ['run', 'scenarios/first-light.ts', '--inject', 'gremlins'],
     code: 104,
-    output: /no injection 'gremlins'; accepted: .*host-kill/,
+    output: /unknown fault 'gremlins'; accepted: .*host-kill/,
   },
   {
     title: 'an unknown vIOMMU',

@@ -3,7 +3,6 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { sleep } from '#host';
 import { DeviceState } from '../../src/channel/device-link.ts';
 import { REGION_CONFIG } from '../../src/channel/mmio-channel.ts';
 import { Coordinator } from '../../src/coordinator/coordinator.ts';
@@ -11,9 +10,7 @@ import type { Vm } from '../../src/coordinator/vm/vm.ts';
 import { workerEntry } from '../../src/coordinator/workers/entries.ts';
 import type { Hpa } from '../../src/memory/address.ts';
 import { HPA_BASE } from '../../src/memory/host-memory.ts';
-
-const POLL_MS = 5;
-const POLLS = 2000;
+import { until } from '../support/until.ts';
 
 /** Runs `test` with one VM whose two devices are started. */
 async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<void> {
@@ -49,14 +46,6 @@ async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<
     for (const device of (coordinator.vms[0] as Vm).devices) await device.run?.terminate();
     await coordinator.close();
   }
-}
-
-async function until(holds: () => boolean, what: string): Promise<void> {
-  for (let polls = 0; polls < POLLS; polls++) {
-    if (holds()) return;
-    await sleep(POLL_MS);
-  }
-  throw new Error(`${what} did not occur`);
 }
 
 describe('the coordinator', function () {

@@ -5,9 +5,9 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { after, before, describe, it } from 'mocha';
+import { until } from '../support/until.ts';
 import { findMdevctl } from './find-mdevctl.ts';
 import { COMMAND, fixture, ROOT } from './run-command.ts';
 
@@ -15,15 +15,6 @@ const HELD = ['33333333-aaaa-4bbb-8ccc-000000000000', '33333333-aaaa-4bbb-8ccc-0
 const MADE = '44444444-aaaa-4bbb-8ccc-000000000001';
 const BUS = 'sys/bus/mdev/devices';
 const TYPES = 'sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types';
-/** Time limit for a change to become visible. */
-const SEEN_MS = 10_000;
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let waited = 0; !holds(); waited += 10) {
-    if (waited > SEEN_MS) throw new Error(`${what}: not within ${SEEN_MS} ms`);
-    await sleep(10);
-  }
-}
 
 interface Summary {
   readonly problems: readonly string[];
@@ -58,7 +49,7 @@ class LiveRun {
 
   /** Waits until the tree exists and the guests work. */
   ready(): Promise<void> {
-    return until('work of the run', () => this.stderr.includes('at work: '));
+    return until(() => this.stderr.includes('at work: '), 'work of the run');
   }
 
   async end(): Promise<{ readonly code: number | null; readonly summary: Summary }> {
@@ -105,16 +96,17 @@ describe('the sysfs tree of a live run', () => {
     expect(run.read(`${BUS}/${HELD[1]}/mdevsim/vm_name`)).to.equal('vm0/gpu1\n');
     expect(run.read(`${TYPES}/vgpu-4g/available_instances`)).to.equal('2\n');
     run.write(`${TYPES}/vgpu-8g/create`, `${MADE}\n`);
-    await until('the instance', () => run.has(`${BUS}/${MADE}/remove`));
+    await until(() => run.has(`${BUS}/${MADE}/remove`), 'the instance');
     expect(run.read(`${TYPES}/vgpu-4g/available_instances`)).to.equal('0\n');
     run.write(`${TYPES}/vgpu-4g/create`, MADE.replace('4', '5'));
-    await until('the refusal', () =>
-      run.stderr.includes("ENOSPC: vgpu-4g needs 4096 of 0000:3b:00.0's 16384, 14336 are taken"),
+    await until(
+      () => run.stderr.includes("ENOSPC: vgpu-4g needs 4096 of 0000:3b:00.0's 16384, 14336 are taken"),
+      'the refusal',
     );
     run.write(`${TYPES}/vgpu-2g/create`, HELD[0]);
-    await until('the other refusal', () => run.stderr.includes(`EEXIST: there is an instance ${HELD[0]}`));
+    await until(() => run.stderr.includes(`EEXIST: there is an instance ${HELD[0]}`), 'the other refusal');
     run.write(`${BUS}/${MADE}/remove`, '1');
-    await until('the removal', () => !run.has(`${BUS}/${MADE}`));
+    await until(() => !run.has(`${BUS}/${MADE}`), 'the removal');
   });
 
   it('lets mdevctl list, start and stop instances', async function () {
@@ -132,10 +124,10 @@ describe('the sysfs tree of a live run', () => {
     const held = [`${HELD[0]} 0000:3b:00.0 vgpu-4g manual`, `${HELD[1]} 0000:3b:00.0 vgpu-2g manual`];
     expect((await runMdevctl('list')).trim().split('\n').sort()).to.deep.equal(held);
     await runMdevctl('start', '-u', MADE, '-p', '0000:3b:00.0', '-t', 'vgpu-1g');
-    await until('the instance', () => run.has(`${BUS}/${MADE}/remove`));
+    await until(() => run.has(`${BUS}/${MADE}/remove`), 'the instance');
     expect(await runMdevctl('list')).to.include(`${MADE} 0000:3b:00.0 vgpu-1g manual`);
     await runMdevctl('stop', '-u', MADE);
-    await until('the removal', () => !run.has(`${BUS}/${MADE}`));
+    await until(() => !run.has(`${BUS}/${MADE}`), 'the removal');
   });
 
   it('removes a device that a VM uses: the run reports it, the other device continues', async () => {

@@ -2,24 +2,13 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { after, before, describe, it } from 'mocha';
-import { mdevsim } from './run-command.ts';
+import { until } from '../support/until.ts';
+import { COMMAND, mdevsim } from './run-command.ts';
 
 const UUID = '12345678-1234-4234-8234-123456789abc';
 const TYPES = 'sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types';
-const COMMAND = fileURLToPath(new URL('../../dist/src/cli/bin.js', import.meta.url));
-/** Time limit for a change to become visible. */
-const SEEN_MS = 5000;
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let waited = 0; !holds(); waited += 10) {
-    if (waited > SEEN_MS) throw new Error(`${what}: not within ${SEEN_MS} ms`);
-    await sleep(10);
-  }
-}
 
 describe('mdevsim types, list and sysfs', () => {
   let dir: string;
@@ -70,15 +59,15 @@ describe('mdevsim types, list and sysfs', () => {
     });
     const ended = new Promise<number | null>((resolve) => child.on('exit', resolve));
     try {
-      await until('the tree', () => stdout.includes('MDEVCTL_ENV_ROOT'));
+      await until(() => stdout.includes('MDEVCTL_ENV_ROOT'), 'the tree');
       writeFileSync(join(live, TYPES, 'vgpu-8g/create'), `${UUID}\n`);
-      await until('the instance', () => existsSync(join(live, 'sys/bus/mdev/devices', UUID, 'remove')));
+      await until(() => existsSync(join(live, 'sys/bus/mdev/devices', UUID, 'remove')), 'the instance');
       const { stdout: listed } = await mdevsim('list', '--root', live);
       expect(listed).to.equal(`${UUID} 0000:3b:00.0 vgpu-8g manual\n`);
       writeFileSync(join(live, TYPES, 'vgpu-16g/create'), UUID.replace('c', 'd'));
-      await until('the refusal', () => stderr.includes('ENOSPC'));
+      await until(() => stderr.includes('ENOSPC'), 'the refusal');
       writeFileSync(join(live, 'sys/bus/mdev/devices', UUID, 'remove'), '1');
-      await until('the removal', () => !existsSync(join(live, 'sys/bus/mdev/devices', UUID)));
+      await until(() => !existsSync(join(live, 'sys/bus/mdev/devices', UUID)), 'the removal');
     } finally {
       child.kill('SIGTERM');
     }

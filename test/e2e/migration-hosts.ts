@@ -8,6 +8,7 @@ import { runRequest } from '../../src/coordinator/host/host-process.ts';
 import { decodeFrame, encodeFrame, type Frame } from '../../src/proto/codec.ts';
 import { readTrace } from '../../src/proto/trace.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
+import { until } from '../support/until.ts';
 import type { VmResult } from './run-in-process.ts';
 
 export interface MovingOptions {
@@ -23,6 +24,9 @@ export interface MovingOptions {
   /** Receives the trace of each host after all have ended. */
   onTraces?(traces: readonly (readonly Frame[])[]): void;
 }
+
+/** Time limit of tests for the end of a VM. */
+export const VM_TIMEOUT_MS = 30_000;
 
 /** Messages from a host: results of its VMs in the order of their ends, and arrived VMs. */
 export interface Received {
@@ -93,11 +97,6 @@ export async function withHosts(
   }
 }
 
-/** Polls `holds` until it returns true. @throws Error after `timeoutMs` */
-export async function until(holds: () => boolean, what: string, timeoutMs = 30_000): Promise<void> {
-  const deadline = performance.now() + timeoutMs;
-  while (!holds()) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
+/** Waits until a host has sent the result of its first VM. @throws Error after half a minute */
+export const vmEnd = ({ received }: Hosts, host: number): Promise<void> =>
+  until(() => received[host]?.results.length === 1, `the end of the VM on host ${host}`, VM_TIMEOUT_MS);

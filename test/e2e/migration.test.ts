@@ -5,8 +5,9 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { FrameSocket } from '../../src/channel/frame-socket.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
+import { until } from '../support/until.ts';
 import { expectSound } from './expect-sound.ts';
-import { type Hosts, type MovingOptions, until, withHosts } from './migration-hosts.ts';
+import { type Hosts, type MovingOptions, VM_TIMEOUT_MS, vmEnd, withHosts } from './migration-hosts.ts';
 import type { VmResult } from './run-in-process.ts';
 
 /** Starts both hosts and waits until the VM has ended on either of them. */
@@ -18,7 +19,8 @@ async function runBothHosts(options: MovingOptions): Promise<Hosts['received']> 
     received = hosts.received;
     await until(
       () => received.some(({ results }) => results.some(({ result }) => !result.moved)),
-      'the VM’s end',
+      'the end of the VM',
+      VM_TIMEOUT_MS,
     );
   });
   return received;
@@ -106,10 +108,11 @@ describe('a VM that cannot migrate', function () {
 
   for (const frames of [0, 3])
     it(`stays if the other host dies ${frames === 0 ? 'at once' : 'while RAM is copied'}`, async () => {
-      await withHosts({}, async ({ sockets, start, received }) => {
+      await withHosts({}, async (hosts) => {
+        const { sockets, start, received } = hosts;
         const server = await dyingHost(sockets[1] as string, frames);
         start(0);
-        await until(() => received[0]?.results.length === 1, 'the VM’s end');
+        await vmEnd(hosts, 0);
         server.close();
         expectSound(resultOf(received));
         expect(notesOf(received)).to.match(/stayed: MigrationError: the other host has gone/);
@@ -117,10 +120,11 @@ describe('a VM that cannot migrate', function () {
     });
 
   it('stays if the other host refuses it', async () => {
-    await withHosts({}, async ({ sockets, start, received }) => {
+    await withHosts({}, async (hosts) => {
+      const { sockets, start, received } = hosts;
       const server = await refusingHost(sockets[1] as string, 'no room');
       start(0);
-      await until(() => received[0]?.results.length === 1, 'the VM’s end');
+      await vmEnd(hosts, 0);
       server.close();
       expectSound(resultOf(received));
       expect(notesOf(received)).to.match(/stayed: MigrationError: no room/);
@@ -134,9 +138,10 @@ describe('a VM that cannot migrate', function () {
     ));
 
   it('stays if the other host does not run', async () => {
-    await withHosts({}, async ({ start, received }) => {
+    await withHosts({}, async (hosts) => {
+      const { start, received } = hosts;
       start(0);
-      await until(() => received[0]?.results.length === 1, 'the VM’s end');
+      await vmEnd(hosts, 0);
       expect(notesOf(received)).to.match(/stayed: MigrationError: host 1: connect ENOENT/);
     });
   });
@@ -178,7 +183,8 @@ describe('a host that receives VMs', function () {
   /** Sends an invalid migration and returns the reason of the refusal. Then a valid VM must arrive. */
   async function refusalOf(send: (stream: FrameSocket) => Promise<void>): Promise<string> {
     let answer = '';
-    await withHosts({}, async ({ sockets, start, received }) => {
+    await withHosts({}, async (hosts) => {
+      const { sockets, start, received } = hosts;
       start(1);
       await until(() => existsSync(sockets[1] as string), 'the socket');
       const stream = new FrameSocket(connect(sockets[1] as string), owner);
@@ -187,7 +193,7 @@ describe('a host that receives VMs', function () {
       if (frame.kind === 'migrationFailed') answer = frame.body.reason;
       stream.close();
       start(0);
-      await until(() => received[1]?.results.length === 1, 'the VM’s end');
+      await vmEnd(hosts, 1);
       expectSound(received[1]?.results[0]?.result as VmResult);
     });
     return answer;

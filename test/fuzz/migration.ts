@@ -15,7 +15,8 @@ import {
 } from '../../src/proto/codec.ts';
 import { delimited, lengthPrefix } from '../../src/proto/delimited.ts';
 import type { FrameBodies } from '../../src/proto/schema.ts';
-import { until, withHosts } from '../e2e/migration-hosts.ts';
+import { VM_TIMEOUT_MS, vmEnd, withHosts } from '../e2e/migration-hosts.ts';
+import { until } from '../support/until.ts';
 
 /** Time without an answer after which a broken stream, or a valid one, counts as unanswered. */
 const SILENCE_MS = 1_000;
@@ -33,13 +34,14 @@ const header = (device: number): FrameHeader => ({ timeUs: 0, process: 1, vm: 0,
 /** Records the frames that a source sends to a host that accepts everything. */
 export async function recordStream(viommu: string): Promise<Uint8Array[]> {
   const frames: Uint8Array[] = [];
-  await withHosts({ viommu, timeoutMs: SCRIPT_MS }, async ({ sockets, start, received }) => {
+  await withHosts({ viommu, timeoutMs: SCRIPT_MS }, async (hosts) => {
+    const { sockets, start } = hosts;
     const server = createServer((socket) => void agree(socket, frames));
     await new Promise<void>((resolve) => {
       server.listen(sockets[1], resolve);
     });
     start(0);
-    await until(() => received[0]?.results.length === 1, 'the VM’s departure');
+    await vmEnd(hosts, 0);
     server.close();
   });
   return frames;
@@ -157,7 +159,7 @@ export async function fuzzMigration(
   await withHosts({ viommu, timeoutMs: SCRIPT_MS }, async ({ sockets, start, received }) => {
     const path = sockets[1] as string;
     start(1);
-    await until(() => existsSync(path), 'the host');
+    await until(() => existsSync(path), 'the host', VM_TIMEOUT_MS);
     const results = () => received[1]?.results ?? [];
     const expectAccepted = async (after: number) => {
       const before = results().length;
@@ -169,7 +171,11 @@ export async function fuzzMigration(
       }
       if (ending !== 'migrationRunning')
         throw new Error(`case ${after}: the next valid VM is not accepted: ${ending}`);
-      await until(() => results().length > before, `the end of the valid VM after case ${after}`);
+      await until(
+        () => results().length > before,
+        `the end of the valid VM after case ${after}`,
+        VM_TIMEOUT_MS,
+      );
       const { scriptError, failures } = results().at(-1)?.result ?? {};
       if (scriptError !== '' || failures?.length !== 0)
         throw new Error(`case ${after}: the next valid VM fails: ${scriptError} ${failures}`);
@@ -182,7 +188,7 @@ export async function fuzzMigration(
       endings[ending]++;
       // The VM runs, broken or not. Its script ends by itself or by its time limit.
       if (ending === 'migrationRunning')
-        await until(() => results().length > running, `the end of the VM of case ${number}`);
+        await until(() => results().length > running, `the end of the VM of case ${number}`, VM_TIMEOUT_MS);
       if (number % VALID_EVERY === VALID_EVERY - 1) await expectAccepted(number);
     }
     await expectAccepted(-1);
