@@ -13,7 +13,7 @@ import type { GuestTask } from './protocol.ts';
 export const GUEST_STATE_VERSION = 2;
 
 /** A device as its guest sees it. */
-export interface GuestDeviceState {
+interface GuestDeviceState {
   readonly name: string;
   /** The DMA API's domain by its number; null for identity. */
   readonly domain: number | null;
@@ -66,7 +66,7 @@ export function savedStateOf({ snapshot, viommu, devices }: GuestTask): SavedGue
 }
 
 /** Finds domains by number. */
-export type DomainFinder = (id: number) => GuestDomain | undefined;
+type DomainFinder = (id: number) => GuestDomain | undefined;
 
 /** @throws GuestStateError for a number that no driver of this guest knows */
 export function domainOf(id: number | null, find: DomainFinder): GuestDomain | undefined {

@@ -6,7 +6,7 @@
 export const DOWNTIME_LIMIT_MS = 300;
 /** Rounds of dirty pages after which the VM is paused, however much is left. */
 export const ROUNDS_LIMIT = 30;
-export const ROUNDS_LIMIT_MAX = 1000;
+const ROUNDS_LIMIT_MAX = 1000;
 /** How long the script's own work may go on once the VM is to pause. */
 export const PAUSE_TIMEOUT_MS = 10_000;
 

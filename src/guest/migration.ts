@@ -40,7 +40,7 @@ export class VmMovedError extends Error {
 }
 
 /** The guest, as far as its migration needs it. */
-export interface MigratingGuest {
+interface MigratingGuest {
   readonly ram: GuestRam;
   /** What its drivers know beside RAM. @throws Error naming what is under way */
   save(): unknown;

@@ -48,7 +48,7 @@ export interface GuestTask {
 }
 
 /** An HdrHistogram, compressed V2 encoding; values in nanoseconds. */
-export interface EncodedHistogram {
+interface EncodedHistogram {
   readonly name: string;
   readonly data: Uint8Array;
 }

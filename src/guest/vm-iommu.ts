@@ -15,7 +15,7 @@ import type { GuestTask } from './protocol.ts';
 import type { RegisterPort } from './register-port.ts';
 
 /** Saved drivers; null for one that was not started. */
-export type SavedVmIommu = Pick<SavedGuest, 'iommu' | 'virtioIommu'>;
+type SavedVmIommu = Pick<SavedGuest, 'iommu' | 'virtioIommu'>;
 
 export class VmIommu {
   readonly #task: GuestTask;

@@ -25,7 +25,7 @@ export type { GpuCommand, GpuCompletion } from './ring.ts';
 /** Lower-level GPU page tables: each covers 2 MiB of GPU virtual addresses. */
 const GPU_PAGE_TABLES = 4;
 /** First GPU virtual address beyond what the driver's tables cover. */
-export const GPU_VA_END: number = GPU_PAGE_TABLES * PAGE_2M;
+const GPU_VA_END: number = GPU_PAGE_TABLES * PAGE_2M;
 /** Registers of 8 bytes. */
 const WIDE: ReadonlySet<vgpu.VgpuRegister> = new Set(
   vgpu.VGPU_REGISTERS.filter(({ size }) => size === 8).map(({ name }) => name),

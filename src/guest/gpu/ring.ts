@@ -53,7 +53,7 @@ interface Outstanding {
 }
 
 /** What the ring asks of the driver that it belongs to. */
-export interface RingOwner extends GpuRegisters {
+interface RingOwner extends GpuRegisters {
   /** One more than the command before, whichever ring that went into. */
   nextSequence(): number;
   /** Ends the command that hangs. */
@@ -61,7 +61,7 @@ export interface RingOwner extends GpuRegisters {
 }
 
 /** A command that was under way when the VM left its last host. */
-export interface RestoredCommand {
+interface RestoredCommand {
   readonly sequence: number;
   readonly completion: Promise<GpuCompletion>;
 }

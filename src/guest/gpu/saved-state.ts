@@ -8,7 +8,7 @@ import { type Gpa, PAGE_SIZE } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 
 /** Limits of the driver that restores the state. */
-export interface SavedGpuLimits {
+interface SavedGpuLimits {
   /** Count of lower-level page tables. */
   readonly pageTables: number;
   /** Slots of each ring. */

@@ -6,7 +6,7 @@
 import { hex, type Iova, PAGE_SIZE } from '../../memory/address.ts';
 
 /** Thrown when the range has no room left. */
-export class IovaExhausted extends Error {
+class IovaExhausted extends Error {
   constructor(pages: number, base: number, end: number) {
     super(`no room for ${pages} pages of IOVA in ${hex(base)}..${hex(end - 1)}`);
     this.name = 'IovaExhausted';

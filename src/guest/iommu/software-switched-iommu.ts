@@ -11,7 +11,7 @@ import type { GuestDomain, GuestFault, GuestIommu, GuestIommuCapabilities } from
 export type DeviceView<Domain> = Domain | 'system' | 'nothing';
 
 /** Thrown when a script hands a driver something that is not its own. */
-export class ForeignDomainError extends TypeError {
+class ForeignDomainError extends TypeError {
   override name = 'ForeignDomainError';
 }
 

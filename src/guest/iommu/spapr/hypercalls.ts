@@ -24,7 +24,7 @@ export class HypercallTimeout extends Error {
 }
 
 /** Thrown when every slot was given up. */
-export class NoCallSlot extends Error {
+class NoCallSlot extends Error {
   constructor() {
     super(`none of ${callPage.CALL_SLOTS} hypercall slots has returned from its last call`);
     this.name = 'NoCallSlot';
@@ -32,7 +32,7 @@ export class NoCallSlot extends Error {
 }
 
 /** What a call returned: r3, and r4 if the call gives one. */
-export interface CallResult {
+interface CallResult {
   readonly ret: bigint;
   readonly out: bigint;
 }

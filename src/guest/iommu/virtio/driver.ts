@@ -32,7 +32,7 @@ const EVENT_STEP = 32;
 /** Polls of a register that yield only; later ones sleep. */
 const QUICK_POLLS = 64;
 
-export interface VirtioIommuDriverOptions {
+interface VirtioIommuDriverOptions {
   readonly timeoutMs?: number;
 }
 

@@ -13,7 +13,7 @@ const AVAIL_OFFSET = virtio.DESCRIPTOR_BYTES * RING_ENTRIES;
 const USED_OFFSET = AVAIL_OFFSET + 512;
 
 /** A chain that the device has given back. */
-export interface UsedEntry {
+interface UsedEntry {
   readonly head: number;
   readonly length: number;
 }

@@ -12,7 +12,7 @@ import { contextDevice, pasidCache } from './descriptors.ts';
 import type { Descriptor } from './invalidation-queue.ts';
 
 /** Where a device is put; `root` is the GPA of the top table, undefined for pass-through. */
-export interface DeviceTarget {
+interface DeviceTarget {
   readonly domainId: number;
   readonly levels: number;
   readonly root: number | undefined;

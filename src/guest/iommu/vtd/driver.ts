@@ -32,9 +32,9 @@ export { type VtdCapabilities, VtdDriverError, type VtdMode } from './modes.ts';
 /** How long an invalidation or a command may take. */
 export const DEFAULT_TIMEOUT_MS = 60_000;
 /** Above this many page-selective descriptors one domain-selective descriptor is cheaper. */
-export const PAGE_SELECTIVE_LIMIT = 16;
+const PAGE_SELECTIVE_LIMIT = 16;
 /** Domain id of every pass-through device; 0 is reserved under caching mode. */
-export const PASS_THROUGH_DOMAIN = 1;
+const PASS_THROUGH_DOMAIN = 1;
 const FIRST_DOMAIN = 2;
 const DOMAIN_LIMIT = 2 ** 16;
 /** Polls of a status register that yield only; later ones sleep. */

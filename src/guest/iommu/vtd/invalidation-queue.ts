@@ -18,7 +18,7 @@ export const QUEUE_ENTRIES = 256;
 /** This many slots stay empty: a full ring must not look empty, and a wait may be seen before IQH passes it. */
 const SPARE_SLOTS = 2;
 /** Descriptors of one submission, its wait descriptor not counted. */
-export const SUBMISSION_LIMIT = 64;
+const SUBMISSION_LIMIT = 64;
 
 /** A descriptor as 32-bit words, lowest first; the upper half of a 256-bit one is 0. */
 export type Descriptor = readonly [number, number, number, number];
