@@ -1,6 +1,6 @@
 /**
- * The end of a build: workers that are started by the hundred get their code in a few files. Finding and linking modules
- * one by one takes most of a thread's start.
+ * Bundles the workers after a build. A run starts hundreds of them, and loading and linking single modules takes most of
+ * a thread's start.
  */
 import { rmSync } from 'node:fs';
 import { build } from 'esbuild';
@@ -12,7 +12,7 @@ const common = {
   format: 'esm',
   external: ['mdevsim'],
   logLevel: 'warning',
-  // Of our dependencies some are CommonJS, and ask for Node's modules in their way.
+  // Some dependencies are CommonJS and call `require` for Node's modules.
   banner: {
     js: "import { createRequire as bundleRequire } from 'node:module'; const require = bundleRequire(import.meta.url);",
   },
@@ -24,10 +24,10 @@ await build({
   outfile: 'dist/workers/device-bundle.js',
 });
 
-rmSync('dist/bundle', { recursive: true, force: true }); // chunks of the last build have other names
+rmSync('dist/bundle', { recursive: true, force: true }); // removes chunks of earlier builds, which have other names
 
-// A script imports `mdevsim`, and has to find the classes that its worker has: the package's modules are split, not
-// repeated. The folders are as deep as those of dist/src, because modules find others by their own place.
+// A script imports `mdevsim` and must get the same classes as its worker, so shared modules are split into chunks, not
+// duplicated. The folders are as deep as those of dist/src, because modules resolve URLs relative to their own.
 await build({
   ...common,
   splitting: true,

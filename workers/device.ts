@@ -1,5 +1,5 @@
 /**
- * Entry of a device worker: one mediated device, from build to stop. Piscina calls the default export once.
+ * Entry of a device worker: runs one mediated device until it stops. Piscina calls the default export once.
  */
 import { threadId } from 'node:worker_threads';
 import { Doorbell } from '../src/channel/doorbell.ts';
@@ -13,7 +13,7 @@ export default async function runDevice(task: DeviceTask): Promise<void> {
     const coordinator = new Doorbell(task.coordinatorDoorbell, 0, task.coordinatorSenders);
     new DeviceRuntime(task, coordinator, factory).run(threadId);
   } catch (error) {
-    // A model may throw anything, also what cannot be sent to another thread.
+    // A model may throw any value, also one that cannot be sent to another thread.
     throw new Error(errorText(error, task.model));
   }
 }

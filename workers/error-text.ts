@@ -1,12 +1,12 @@
 /**
- * What a user's file threw, in one line.
+ * One-line texts of the errors that a user's file throws.
  */
 import { fileURLToPath } from 'node:url';
 
-/** Characters of such a line: what a message may add to a report. */
+/** Maximum of characters in such a line. */
 const ERROR_TEXT_LIMIT = 400;
 
-/** Name, message and, if it can be told, the line of the file at `url` that threw. Never throws, whatever was thrown. */
+/** Returns name, message and, if known, the line of the file at `url` that threw. Never throws. */
 export function errorText(error: unknown, url: string): string {
   try {
     if (!(error instanceof Error)) return `threw ${String(error)}`.slice(0, ERROR_TEXT_LIMIT);

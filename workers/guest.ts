@@ -1,5 +1,5 @@
 /**
- * Entry of a guest worker: loads the scenario's script and runs it as the VM's driver, behind a Comlink proxy.
+ * Entry of a guest worker: loads the scenario's script and runs it as the VM's guest. Called through Comlink.
  */
 import { type MessagePort, workerData } from 'node:worker_threads';
 import * as Comlink from 'comlink';
@@ -18,14 +18,14 @@ yieldToOthers();
 
 const api: GuestApi = {
   async load(): Promise<void> {
-    await importScenario(task.scenario).catch(() => {}); // told when it is run
+    await importScenario(task.scenario).catch(() => {}); // run() reports the error
   },
 
   async run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport> {
     const vm = new GuestVm({ ...task, snapshot }, control);
     const stop = every(PROGRESS_INTERVAL_MS, () => void vm.progress());
     try {
-      await (snapshot ? goOn(vm, control, snapshot) : begin(vm));
+      await (snapshot ? resumeScript(vm, control, snapshot) : startScript(vm));
       return vm.report('');
     } catch (error) {
       return vm.report(error instanceof VmMovedError ? '' : errorText(error, task.scenario));
@@ -35,7 +35,7 @@ const api: GuestApi = {
   },
 };
 
-async function begin(vm: GuestVm): Promise<void> {
+async function startScript(vm: GuestVm): Promise<void> {
   const { guest, resume } = await importScenario(task.scenario);
   vm.migratable = resume !== undefined;
   for (const gpu of vm.gpus) await vm.startGpu(gpu);
@@ -43,7 +43,7 @@ async function begin(vm: GuestVm): Promise<void> {
   await guest(vm);
 }
 
-async function goOn(vm: GuestVm, control: VmControl, { script }: GuestSnapshot): Promise<void> {
+async function resumeScript(vm: GuestVm, control: VmControl, { script }: GuestSnapshot): Promise<void> {
   const { resume } = await importScenario(task.scenario);
   if (!resume) throw new Error('the scenario has no resume(vm, state)');
   vm.migratable = true;

@@ -1,5 +1,5 @@
 /**
- * Device models by name, or by the URL of a user's file.
+ * Loads device models by name, or by the URL of a user's file.
  */
 import { registerHooks } from 'node:module';
 import { DeviceDefinitionError } from '../src/device/errors.ts';
@@ -7,18 +7,18 @@ import type { ModelFactory } from '../src/device/model.ts';
 import { factoryOf } from '../src/device/sdk/definition.ts';
 import { MODELS } from '../src/models/index.ts';
 
-/** Has this thread take a module's text from here. */
-function serve(module: string, source: string): void {
+/** Makes this thread load a module from the given text. */
+function provideSource(module: string, source: string): void {
   registerHooks({
     load: (url, context, next) =>
       url === module ? { format: 'module', source, shortCircuit: true } : next(url, context),
   });
 }
 
-/** Lines that a model may print, rather than log; the rest are dropped. */
+/** Maximum of lines that a model may print with `console`; the rest are dropped. */
 const CONSOLE_LINES_LIMIT = 100;
 
-/** Printing crosses to the main thread through a queue that has no limit of its own. */
+/** Limits printing, because printed lines go to the main thread through an unbounded queue. */
 function boundConsole(): void {
   let printed = 0;
   for (const name of ['debug', 'error', 'info', 'log', 'warn'] as const) {
@@ -29,11 +29,11 @@ function boundConsole(): void {
   }
 }
 
-/** @throws DeviceDefinitionError for what is no model, or whatever the file throws */
+/** Loads a model. @throws DeviceDefinitionError for an invalid model; any error that the file throws */
 export async function loadModel(model: string, source = ''): Promise<ModelFactory> {
   if (model.startsWith('file:')) {
     boundConsole();
-    if (source !== '') serve(model, source);
+    if (source !== '') provideSource(model, source);
     const { resolvePackageHere } = await import('../src/scenario/package-hook.ts');
     resolvePackageHere();
     return factoryOf(((await import(model)) as { readonly default?: unknown }).default);

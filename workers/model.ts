@@ -1,5 +1,5 @@
 /**
- * Entry of the worker that tries a device model before a run: loads it and builds it once.
+ * Entry of the worker that checks a device model before a run: loads it and builds it once.
  */
 import { readFileSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
@@ -9,12 +9,12 @@ import { DeviceHarness } from '../src/device/sdk/harness.ts';
 import { errorText } from './error-text.ts';
 import { loadModel } from './load-model.ts';
 
-/** A file of more text is read by each worker: it would not fit the message. */
+/** Maximum length of a file that is sent to device workers; each worker reads a longer file itself. */
 const SOURCE_LIMIT = 128 * 1024;
 
 const model = workerData as string;
 
-/** Text of a TypeScript module without its types, line for line; else empty. */
+/** Returns a TypeScript module's text without types, with unchanged line numbers; empty for other modules. */
 function sourceOf(module: string): string {
   if (!/^file:.*\.m?ts$/.test(module)) return '';
   const text = readFileSync(fileURLToPath(module), 'utf8');

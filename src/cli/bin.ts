@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The `mdevsim` command. On a Node that is too old it starts itself again on the one the package brings.
+ * The `mdevsim` command. If Node is too old, it restarts itself with the Node that the package includes.
  */
 import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';

@@ -1,5 +1,5 @@
 /**
- * `mdevsim conformance`: recorded vectors against the models; what differs first, the count last.
+ * `mdevsim conformance`: compares recorded vectors with the models. Prints the differences, then the counts.
  */
 
 import { VectorFormatError, type VectorOutcome } from '../conformance/outcome.ts';
@@ -14,7 +14,7 @@ import type { Quirks } from '../viommu/quirks.ts';
 
 type Runner = (path: string, quirks: Quirks) => readonly VectorOutcome[];
 
-/** What can be compared, by the name the command has for it. */
+/** Runners, by kind of vectors. */
 const KINDS: ReadonlyMap<string, Runner> = new Map<string, Runner>([
   ['vfio', (path) => vfioOutcomes(path)],
   ['vtd', (path, quirks) => runVtdVectors(readJsonFile(path), { quirks, file: path })],
@@ -24,9 +24,9 @@ const KINDS: ReadonlyMap<string, Runner> = new Map<string, Runner>([
 
 export const CONFORMANCE_KINDS: readonly string[] = [...KINDS.keys()];
 
-/** Differences of one vector that are printed; `--json` has all. */
+/** Maximum of differences printed per vector; `--json` prints all. */
 const DIFFERENCES_SHOWN = 10;
-/** Characters of a value that are printed. */
+/** Maximum of characters printed of a value. */
 const VALUE_LIMIT = 200;
 
 interface ConformanceFlags {
@@ -53,7 +53,7 @@ export function conformanceCommand(
   return failed === 0 ? ExitCode.ok : ExitCode.failed;
 }
 
-/** Gives the errors of every runner the file's name and one type. @throws VectorFileError */
+/** Converts the errors of all runners to one type that names the file. @throws VectorFileError */
 function named<T>(path: string, read: () => T): T {
   try {
     return read();

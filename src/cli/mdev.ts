@@ -1,5 +1,5 @@
 /**
- * `mdevsim types`, `list` and `sysfs`: the mdev registry as users of sysfs and mdevctl know it.
+ * `mdevsim types`, `list` and `sysfs`: the mdev registry in the formats of mdevctl and sysfs.
  */
 import { resolve } from 'node:path';
 import { after } from '#host';
@@ -19,20 +19,20 @@ import { ExitCode } from '../report/summary.ts';
 
 interface DumpOptions {
   readonly dumpjson?: boolean;
-  /** The directory of a `mdevsim sysfs`; left out: the default host as it is at first. */
+  /** Directory of a `mdevsim sysfs`; by default, the default host without instances. */
   readonly root?: string;
 }
 
 const readerOf = (root: string | undefined): SysfsReader =>
   root === undefined ? new SysfsTree(defaultHost()) : diskReader(root);
 
-/** Prints a host's types as `mdevctl types` does. @throws the file system's own errors */
+/** Prints a host's types like `mdevctl types`. @throws the file system's own errors */
 export function typesCommand({ dumpjson, root }: DumpOptions): void {
   const tree = readerOf(root);
   process.stdout.write(dumpjson ? jsonText(typesJson(tree)) : typesText(tree));
 }
 
-/** Prints a host's running instances as `mdevctl list` does. @throws the file system's own errors */
+/** Prints a host's running instances like `mdevctl list`. @throws the file system's own errors */
 export function listCommand({ dumpjson, root }: DumpOptions): void {
   const tree = readerOf(root);
   process.stdout.write(dumpjson ? jsonText(listJson(tree)) : listText(tree));
@@ -41,14 +41,14 @@ export function listCommand({ dumpjson, root }: DumpOptions): void {
 const jsonText = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
 interface SysfsOptions {
-  /** Writes the tree and ends. */
+  /** Write the tree and exit. */
   readonly once?: boolean;
-  /** Ends after so many milliseconds; otherwise at SIGINT or SIGTERM. */
+  /** Exit after this many milliseconds; by default at SIGINT or SIGTERM. */
   readonly for?: number;
 }
 
 /**
- * Writes the default host's tree below `dir` and acts on what is written to it; the tree stays when the command ends.
+ * Writes the default host's tree below `dir` and executes writes to it. The tree stays when the command ends.
  *
  * @throws SysfsDiskError, the file system's own errors
  */

@@ -1,12 +1,12 @@
 /**
- * `mdevsim replay`: captures through the real container; verdict first, then a line for each.
+ * `mdevsim replay`: replays captures with a real container. Prints the verdict, then one line per capture.
  */
 
 import { type MessageCost, type ReplayResult, replayCapture } from '../conformance/vfio-user/replay.ts';
 import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
 
-/** Replays the captures in order and prints them; resolves to the exit code. @throws CaptureError */
+/** Replays the captures in order and prints the results; resolves to the exit code. @throws CaptureError */
 export async function replayCommand(
   files: readonly string[],
   { json }: { readonly json?: boolean },

@@ -1,5 +1,5 @@
 /**
- * `mdevsim run`: settings from the file and the command line, progress on stderr, the summary on stdout.
+ * `mdevsim run`: takes settings from the file and the command line, prints progress on stderr and the summary on stdout.
  */
 import { resolve } from 'node:path';
 import { writeText } from '../mdev/sysfs-server.ts';
@@ -52,8 +52,9 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
       process.stderr.write(
         `${paths} paths below ${resolve(flags.sysfs, 'sys')}\nMDEVCTL_ENV_ROOT=${resolve(flags.sysfs)} mdevctl list\n`,
       ),
-    onSysfsWrite: (write) => progress.say(writeText(write)),
-    onSysfsLost: (error) => progress.say(`${flags.sysfs} is no longer kept true: ${error.message}\n`),
+    onSysfsWrite: (write) => progress.print(writeText(write)),
+    onSysfsLost: (error) =>
+      progress.print(`the tree below ${flags.sysfs} is no longer updated: ${error.message}\n`),
     onProgress: (now) => progress.show(now),
     onStart: (killRun) => {
       kill = killRun;
@@ -66,10 +67,10 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   return interrupted ? ExitCode.interrupted : summary.exitCode;
 }
 
-/** @throws ScenarioError */
+/** Returns the settings with the command line's values. @throws ScenarioError */
 function override(settings: ScenarioSettings, flags: RunFlags): ScenarioSettings {
   if (flags.vgpus !== undefined && settings.mdevs !== undefined)
-    throw new ScenarioError(`--vgpus ${flags.vgpus}: the scenario's mdevs say how many there are`);
+    throw new ScenarioError(`--vgpus ${flags.vgpus}: the scenario's mdevs determine the count`);
   return parseSettings({
     ...settings,
     vms: flags.vms ?? settings.vms,
@@ -83,7 +84,7 @@ function override(settings: ScenarioSettings, flags: RunFlags): ScenarioSettings
   });
 }
 
-/** One line that is rewritten on a terminal; elsewhere a line when the phase changes. */
+/** Progress: one line that is rewritten on a terminal; elsewhere, one line per phase. */
 class ProgressLine {
   readonly #vms: number;
   readonly #live = process.stderr.isTTY === true;
@@ -103,8 +104,8 @@ class ProgressLine {
     this.#phase = phase;
   }
 
-  /** A line of its own, kept. */
-  say(line: string): void {
+  /** Prints a line that stays. */
+  print(line: string): void {
     this.end();
     process.stderr.write(line);
   }

@@ -5,22 +5,22 @@ import { hex } from '../memory/address.ts';
 import { bodyToJson, type Frame } from '../proto/codec.ts';
 import { readTrace } from '../proto/trace.ts';
 
-/** Fields of messages that are addresses or sizes: printed in hex. */
+/** Message fields that are printed in hex. */
 const HEX_FIELDS: ReadonlySet<string> = new Set(['iova', 'size', 'reason']);
 
-/** Prints the frames of the files in order of time. @throws FrameError, the error of `open` */
+/** Prints the files' frames in order of time. @throws FrameError, the error of `open` */
 export function traceCommand(files: readonly string[], { json }: { readonly json?: boolean }): void {
   for (const frame of mergeByTime(files.map((file) => readTrace(file))))
     process.stdout.write(`${json ? frameJson(frame) : frameText(frame)}\n`);
 }
 
 /**
- * How far apart in a file two frames may be in the wrong order: a device's frame bears the time of its sending and is
- * written when the coordinator has come to it.
+ * Maximum distance in a file between two frames in the wrong order. A device's frame has the time at which it was sent,
+ * but is written when the coordinator receives it.
  */
 const REORDER_WINDOW = 4096;
 
-/** Merges traces and puts their frames in order of time; holds REORDER_WINDOW frames in memory. */
+/** Merges traces and sorts their frames by time. Holds REORDER_WINDOW frames per trace in memory. */
 export function* mergeByTime(sources: readonly Generator<Frame>[]): Generator<Frame> {
   const window: Frame[] = [];
   const live = new Set(sources);
@@ -34,7 +34,7 @@ export function* mergeByTime(sources: readonly Generator<Frame>[]): Generator<Fr
   yield* window;
 }
 
-/** Index of the first frame later than `timeUs`. */
+/** Returns the index of the first frame later than `timeUs`. */
 function firstLater(frames: readonly Frame[], timeUs: number): number {
   let [low, high] = [0, frames.length];
   while (low < high) {
@@ -55,7 +55,7 @@ function frameText(frame: Frame): string {
   return `${time}  ${where.padEnd(12)} ${frame.kind.padEnd(20)} ${fields.join(' ')}`.trimEnd();
 }
 
-/** Longer values, such as histograms, are cut in text; `--json` has them whole. */
+/** Longer values, such as histograms, are truncated in text; `--json` prints them in full. */
 const FIELD_CHARACTERS = 100;
 
 function fieldText(name: string, value: unknown): string {

@@ -1,12 +1,12 @@
 /**
- * Colours for people: only on a terminal, and never against NO_COLOR.
+ * Terminal colours. Off if the output is no terminal or NO_COLOR is set.
  */
 import picocolors from 'picocolors';
 
 const wanted = (stream: { readonly isTTY?: boolean }): boolean =>
   stream.isTTY === true && (process.env.NO_COLOR ?? '') === '';
 
-/** For what goes to stdout. */
+/** Colours on stdout. */
 export const colours = picocolors.createColors(wanted(process.stdout));
-/** For progress on stderr. */
+/** Colours of the progress on stderr. */
 export const progressColours = picocolors.createColors(wanted(process.stderr));

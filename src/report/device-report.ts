@@ -1,5 +1,5 @@
 /**
- * What the devices counted, added up, and the registers that their models lack.
+ * Sums of the devices' counters, and the registers that their models do not implement.
  */
 import { hexDigits } from '../memory/address.ts';
 import type { FrameBodies } from '../proto/schema.ts';
@@ -7,9 +7,9 @@ import type { FrameBodies } from '../proto/schema.ts';
 type DeviceReport = FrameBodies['deviceReport'];
 type Access = DeviceReport['unimplemented'][number];
 
-/** Registers without an implementation that a sum names; the accesses to others are counted. */
+/** Maximum of unimplemented registers listed in a sum; accesses to further ones are only counted. */
 const BURNDOWN_ROWS_LIMIT = 256;
-/** Of these, what the summary shows. */
+/** Maximum of them shown in the summary. */
 const BURNDOWN_ROWS_SHOWN = 16;
 
 const sumBy = (reports: readonly DeviceReport[], pick: (report: DeviceReport) => number): number =>
@@ -43,7 +43,7 @@ export function sumReports(reports: readonly DeviceReport[]): DeviceReport {
 const byPlace = (a: Access, b: Access): number =>
   a.bar - b.bar || a.offset - b.offset || Number(a.write) - Number(b.write);
 
-/** The register burndown: what guests use and the model does not implement. Empty if there is nothing to say. */
+/** Returns the register burndown: registers that guests use and the model does not implement. Empty if there are none. */
 export function burndownLines({ unimplemented, unimplementedOthers }: DeviceReport): string[] {
   const hidden = unimplemented.slice(BURNDOWN_ROWS_SHOWN);
   const total = unimplemented.reduce((sum, { count }) => sum + count, unimplementedOthers);
@@ -58,7 +58,7 @@ export function burndownLines({ unimplemented, unimplementedOthers }: DeviceRepo
   return lines;
 }
 
-/** The models' own figures, several a line. Empty if there are none. */
+/** Returns the models' own metrics as one line. Empty if there are none. */
 export function metricLines({ metrics }: DeviceReport): string[] {
   const shown = metrics.filter(({ value }) => value > 0).map(({ name, value }) => `${name} ${value}`);
   return shown.length === 0 ? [] : [`  devices        ${shown.join('   ')}`];

@@ -1,15 +1,15 @@
 /**
- * Latency histograms: recorded in guests, merged across VMs and processes without loss.
+ * Latency histograms, recorded in guests and merged across VMs and processes without loss.
  */
 
 import type { Histogram } from 'hdr-histogram-js';
 import hdr from 'hdr-histogram-js';
 
-/** What the emulator measures; the guest sees each of them from its own side. */
-export const LATENCY_NAMES = ['map', 'unmap', 'switch', 'interrupt', 'downtime'] as const;
+/** Names of the measured latencies, all measured by the guest. */
+const LATENCY_NAMES = ['map', 'unmap', 'switch', 'interrupt', 'downtime'] as const;
 export type LatencyName = (typeof LATENCY_NAMES)[number];
 
-/** Longer waits are recorded as this: one hour. */
+/** Maximum recorded latency: one hour. Longer ones are recorded as this. */
 const HIGHEST_NS = 3600e9;
 
 const make = (): Histogram =>
@@ -20,7 +20,7 @@ const make = (): Histogram =>
     useWebAssembly: false,
   });
 
-/** A named set of histograms; values in nanoseconds. */
+/** Histograms by name; values in nanoseconds. */
 export class Latencies {
   readonly #histograms = new Map<string, Histogram>();
 
@@ -40,7 +40,7 @@ export class Latencies {
     }));
   }
 
-  /** Count and percentiles in microseconds, for the names that have values. */
+  /** Returns count and percentiles in microseconds, for each name with values. */
   summary(): LatencySummary[] {
     return [...this.#histograms].map(([name, histogram]) => ({
       name,

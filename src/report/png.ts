@@ -1,5 +1,5 @@
 /**
- * PNG files (W3C PNG, third edition) of what a display shows: 8-bit RGB, every line filtered by the one above it.
+ * PNG files (W3C PNG, third edition) of a display: 8-bit RGB, every line with the filter Up.
  */
 import { constants, crc32, deflateSync } from 'node:zlib';
 import { checkScanout, PIXEL_BYTES, type Scanout } from '../abi/scanout.ts';
@@ -11,10 +11,10 @@ const SAMPLES = 3;
 const FILTER_UP = 2;
 const HEADER_BYTES = 13;
 
-/** The PNG of a scanout: the same bytes for the same picture. @throws RangeError for a scanout that cannot be */
+/** Encodes a scanout; the same picture gives the same bytes. @throws RangeError for an invalid scanout */
 export function encodePng(scanout: Scanout): Uint8Array {
   checkScanout(scanout);
-  // Run-length matches alone: unlike zlib's other searches they use no hash, which processors compute differently.
+  // Z_RLE uses no hash, unlike zlib's other strategies; their hash, and so their output, depends on the processor.
   const options = { level: 9, memLevel: 8, strategy: constants.Z_RLE };
   return Buffer.concat([
     SIGNATURE,
@@ -29,7 +29,7 @@ function header({ width, height }: Scanout): Uint8Array {
   const view = new DataView(bytes.buffer);
   view.setUint32(0, width);
   view.setUint32(4, height);
-  // Compression, filter method and interlace are 0, the only ones there are, and none.
+  // Compression method, filter method and interlace method stay 0.
   bytes.set([BIT_DEPTH, COLOUR_TYPE_RGB], 8);
   return bytes;
 }
@@ -43,7 +43,7 @@ function chunk(type: string, data: Uint8Array): Uint8Array {
   return bytes;
 }
 
-/** Each line as its filter's number and its samples' differences to the line above. */
+/** Returns each line as its filter type and the differences of its samples to the line above. */
 function filteredLines({ width, height, stride, pixels }: Scanout): Uint8Array {
   const lineBytes = 1 + width * SAMPLES;
   const lines = new Uint8Array(lineBytes * height);

@@ -1,5 +1,5 @@
 /**
- * A run's result: merged from its VMs, judged, and put into words. Verdict first.
+ * The summary of a run: merges the VMs' results, determines the verdict, and formats the text.
  */
 
 import type { FrameBodies } from '../proto/schema.ts';
@@ -21,11 +21,11 @@ export const ExitCode = {
 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
-/** What was run. */
-export interface RunFacts {
+/** Facts about the run itself. */
+interface RunFacts {
   readonly scenario: string;
   readonly vms: number;
-  /** Of each VM, or at most, if `uneven`. */
+  /** vGPUs of each VM; if `uneven`, the largest count. */
   readonly vgpus: number;
   readonly uneven?: boolean;
   readonly processes: number;
@@ -34,7 +34,7 @@ export interface RunFacts {
   readonly wallSeconds: number;
 }
 
-/** A VM that has no result: its host process died. */
+/** A VM without a result, because its host process died. */
 export interface LostVm {
   readonly vm: number;
   readonly reason: string;
@@ -43,7 +43,7 @@ export interface LostVm {
 export interface RunSummary extends RunFacts {
   readonly verdict: 'passed' | 'failed' | 'script error';
   readonly exitCode: ExitCode;
-  /** One line each, most telling first. */
+  /** One line each, the most important first. */
   readonly problems: readonly string[];
   readonly notes: readonly string[];
   readonly operations: number;
@@ -63,12 +63,12 @@ export interface RunSummary extends RunFacts {
   readonly hosts: readonly HostResult[];
 }
 
-/** Violations of one kind and VM shown in words. */
+/** Maximum of violations shown per kind and VM. */
 const VIOLATIONS_SHOWN = 3;
-/** Problems printed; the rest are counted. */
+/** Maximum of problems printed; the rest are counted. */
 export const PROBLEM_LIMIT = 20;
 
-/** Merges results into a summary and judges it. */
+/** Merges results into a summary with a verdict. */
 export function summarize(
   facts: RunFacts,
   results: ReadonlyMap<number, VmResult>,
@@ -81,11 +81,11 @@ export function summarize(
   for (const result of all) for (const { name, data } of result.histograms) latencies.merge(name, data);
   const problems = problemsOf(results, lost);
   const scriptErrors = all.filter((result) => result.scriptError !== '').length;
-  const hard = problems.length - scriptErrors;
-  const exitCode = hard > 0 ? ExitCode.failed : scriptErrors > 0 ? ExitCode.scriptError : ExitCode.ok;
+  const failures = problems.length - scriptErrors;
+  const exitCode = failures > 0 ? ExitCode.failed : scriptErrors > 0 ? ExitCode.scriptError : ExitCode.ok;
   return {
     ...facts,
-    verdict: hard > 0 ? 'failed' : scriptErrors > 0 ? 'script error' : 'passed',
+    verdict: failures > 0 ? 'failed' : scriptErrors > 0 ? 'script error' : 'passed',
     exitCode,
     problems,
     notes: all.flatMap((result) => result.notes),
@@ -114,15 +114,15 @@ function problemsOf(results: ReadonlyMap<number, VmResult>, lost: readonly LostV
     for (const device of result.failedDevices) problems.push(`device failed: ${device}`);
     for (const failure of result.failures)
       problems.push(failure.startsWith('VM ') ? failure : `VM ${vm}: ${failure}`);
-    const unsaid = result.mismatches + result.faultsUnexpected - result.failures.length;
-    if (unsaid > 0) problems.push(`VM ${vm}: ${unsaid} more failed checks and faults`);
+    const unlisted = result.mismatches + result.faultsUnexpected - result.failures.length;
+    if (unlisted > 0) problems.push(`VM ${vm}: ${unlisted} more failed checks and faults`);
   }
   for (const [vm, { scriptError }] of results)
     if (scriptError !== '') problems.push(`VM ${vm} script: ${scriptError}`);
   return problems;
 }
 
-/** The first few of each kind in words, the rest as a number. */
+/** Returns the first few violations of each kind, and the count of the rest. */
 function violationLines(violations: VmResult['violations']): string[] {
   const byKind = Map.groupBy(violations, ({ kind }) => kind);
   return [...byKind].flatMap(([kind, all]) => {
@@ -138,7 +138,7 @@ const MIB = 1024 * 1024;
 const bytesText = (bytes: number): string =>
   bytes >= 1024 * MIB ? `${(bytes / 1024 / MIB).toFixed(2)} GiB` : `${(bytes / MIB).toFixed(1)} MiB`;
 
-/** Microseconds with the unit that reads best. */
+/** Returns a duration in a suitable unit. */
 const timeText = (us: number): string => {
   if (us < 1000) return `${us.toFixed(us < 10 ? 1 : 0)} µs`;
   return us < 1_000_000
@@ -154,7 +154,7 @@ const LATENCY_TITLES: Readonly<Record<string, string>> = {
   downtime: 'downtime',
 };
 
-/** The summary for people. */
+/** Returns the summary as text. */
 export function summaryText(summary: RunSummary): string {
   const passed = summary.verdict === 'passed';
   const verdict = passed ? colours.green('PASSED') : colours.red(summary.verdict.toUpperCase());
@@ -207,7 +207,7 @@ function hostLines({ hosts }: RunSummary): string[] {
   const baseline = hosts.find((host) => host.baselineWorkers > 0);
   if (baseline)
     lines.push(
-      `  baseline      ${baseline.baselineWorkers} in ${timeText(baseline.baselineStartUs)} (${timeText(baseline.baselineStartUs / baseline.baselineWorkers)} each), ` +
+      `  baseline       ${baseline.baselineWorkers} in ${timeText(baseline.baselineStartUs)} (${timeText(baseline.baselineStartUs / baseline.baselineWorkers)} each), ` +
         `${bytesText(baseline.baselineRss / baseline.baselineWorkers)} each: a vGPU takes ` +
         `${(rss / (baseline.baselineRss / baseline.baselineWorkers)).toFixed(2)} × the memory, ` +
         `${((startMs * 1000) / devices / (baseline.baselineStartUs / baseline.baselineWorkers)).toFixed(2)} × the time`,

@@ -1,12 +1,12 @@
 /**
- * What a VM came to at several hosts, as one result.
+ * Merges the results that a migrated VM has at its hosts.
  */
 import type { FrameBodies } from '../proto/schema.ts';
 import { sumReports } from './device-report.ts';
 
 type VmResult = FrameBodies['vmResult'];
 
-/** Adds a VM's result at one host to that at the next ones. */
+/** Adds a VM's result at one host to the sum of those at the following hosts. */
 export function addResults(first: VmResult, rest: VmResult): VmResult {
   const devices = [first.devices, rest.devices].filter((report) => report !== undefined);
   return {
@@ -17,7 +17,7 @@ export function addResults(first: VmResult, rest: VmResult): VmResult {
     faultsExpected: first.faultsExpected + rest.faultsExpected,
     faultsUnexpected: first.faultsUnexpected + rest.faultsUnexpected,
     violations: [...first.violations, ...rest.violations],
-    // Those of one name are merged by the summary.
+    // The summary merges histograms of the same name.
     histograms: [...first.histograms, ...rest.histograms],
     failedDevices: [...first.failedDevices, ...rest.failedDevices],
     scriptError: first.scriptError || rest.scriptError,

@@ -84,7 +84,8 @@ export class HostProcesses {
     const frame = encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
     const child = this.#children.get(request.process);
     if (!child) this.#queued.set(request.process, [...(this.#queued.get(request.process) ?? []), frame]);
-    else if (child.connected) child.send(frame, () => {}); // without a callback, a process that has just died causes an 'error' event
+    // Without a callback, sending to a process that has just died would cause an 'error' event.
+    else if (child.connected) child.send(frame, () => {});
   }
 
   /** Kills all host processes and starts no more. */

@@ -1,5 +1,5 @@
 /**
- * Loading a scenario file: `mdevsim` resolves to this installation, and loading has a time limit.
+ * Loads scenario files within a time limit. Their imports of `mdevsim` resolve to this installation.
  */
 import { existsSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -10,10 +10,10 @@ import { type EntryName, workerEntry } from '../coordinator/workers/entries.ts';
 import { resolvePackageHere } from './package-hook.ts';
 import { checkScenario, ScenarioError, type ScenarioSettings } from './scenario.ts';
 
-/** A file whose top level does not end by then never will. */
+/** How long a file's top level may run; after that it counts as endless. */
 export const LOAD_TIMEOUT_MS = 10_000;
 
-/** Node's exit code for a module whose top-level `await` can never end. */
+/** Node's exit code for a module whose top-level `await` can never complete. */
 const EXIT_UNSETTLED = 13;
 
 /** Imports and checks a scenario in this thread. @throws ScenarioError, or what the file throws */
@@ -22,7 +22,7 @@ export async function importScenario(url: string): Promise<ReturnType<typeof che
   return checkScenario(await import(url));
 }
 
-/** URL of a scenario file. @throws ScenarioError if it is not there */
+/** Returns the URL of a scenario file. @throws ScenarioError if it does not exist */
 export function scenarioUrl(path: string): string {
   const file = resolve(path);
   if (!existsSync(file)) throw new ScenarioError(`scenario ${path}: no such file`);
@@ -30,11 +30,11 @@ export function scenarioUrl(path: string): string {
   return pathToFileURL(file).href;
 }
 
-/** What the loading worker answers. */
+/** Answer of the loading worker. */
 export type LoadAnswer = { readonly settings: ScenarioSettings } | { readonly error: string };
 
 /**
- * Reads a scenario's settings in a worker, so that a file that throws or never ends hurts nobody.
+ * Reads a scenario's settings in a worker, so that a file that throws or never ends cannot block this thread.
  * @throws ScenarioError
  */
 export async function loadSettings(path: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<ScenarioSettings> {
@@ -44,8 +44,7 @@ export async function loadSettings(path: string, timeoutMs = LOAD_TIMEOUT_MS): P
 }
 
 /**
- * Starts a worker with `data` and resolves to the one message it sends; to an error if it ends without, or takes too
- * long.
+ * Starts a worker with `data` and resolves to its one message, or to an error if it ends without one or times out.
  */
 export async function askWorker<Answer>(
   entry: EntryName,
@@ -71,7 +70,7 @@ export async function askWorker<Answer>(
         end({
           error:
             code === EXIT_UNSETTLED
-              ? 'awaits for ever at its top level'
+              ? 'its top-level await never completes'
               : `exited with code ${code} while loading`,
         }),
       );

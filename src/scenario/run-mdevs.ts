@@ -1,7 +1,7 @@
 /**
- * A run's mediated devices: the registry of its host, the instances that its VMs are given, and who holds which open.
+ * The mediated devices of a run: the host's registry, the instances of the VMs, and the open instances.
  *
- * One registry for all host processes of a run, in the process that started them: they are one host to sysfs.
+ * All host processes of a run share one registry, in the process that started them. In sysfs they are one host.
  */
 
 import { resolve } from 'node:path';
@@ -19,53 +19,53 @@ import { hexDigits } from '../memory/address.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import { ScenarioError, type ScenarioSettings, VGPUS_LIMIT } from './scenario.ts';
 
-/** Instances of the run's own parent beyond what its VMs are given: for those who make some while it lives. */
+/** Instances of the run's own parent beyond those of its VMs, for users who create some during the run. */
 export const SPARE_INSTANCES = 16;
-/** Keeps the UUIDs' random numbers apart from those of the VMs. */
+/** Separates the random numbers of the UUIDs from those of the VMs. */
 const UUID_STREAM = 0x6d64_6576;
 
-/** Who holds a device: a VM, and the place on its bus. */
+/** The holder of a device: a VM, and the device's index on its bus. */
 interface MdevHolder {
   readonly vm: number;
   readonly device: number;
 }
 
-type Named = Pick<ScenarioSettings, 'vms' | 'vgpus' | 'mdevs'>;
+type MdevSettings = Pick<ScenarioSettings, 'vms' | 'vgpus' | 'mdevs'>;
 
 export class RunMdevs {
   readonly registry: MdevRegistry;
-  /** The devices of each VM, in the order of its bus. */
+  /** The devices of each VM, in bus order. */
   readonly vms: readonly (readonly MdevInstance[])[];
   readonly #open = new Map<string, MdevInstance>();
-  /** UUID → the name of the VM's device. */
+  /** UUID → name of the VM's device. */
   readonly #holders = new Map<string, string>();
 
   /**
-   * Makes every instance of a run.
+   * Creates all instances of a run.
    *
-   * @param folder what paths of definitions are relative to
-   * @throws ScenarioError for definitions that cannot be read or do not divide, and for what the registry refuses, with
-   *   the kernel's errno
+   * @param folder base of relative paths of definitions
+   * @throws ScenarioError for definitions that cannot be read or divided, and for instances that the registry refuses,
+   *   with the kernel's errno
    */
-  constructor(settings: Named, folder: string, seed: number) {
+  constructor(settings: MdevSettings, folder: string, seed: number) {
     const own = settings.mdevs === undefined ? settings.vms * settings.vgpus : 0;
     this.registry = runHost(own + SPARE_INSTANCES, (uuid) => this.#holders.get(uuid) ?? '');
-    this.vms = wanted(settings, folder, seed).map((definitions, vm) =>
+    this.vms = definitionsByVm(settings, folder, seed).map((definitions, vm) =>
       definitions.map((definition) => this.#start(definition, vm)),
     );
   }
 
-  /** The most devices of any VM. */
+  /** The largest device count of any VM. */
   get vgpusMax(): number {
     return Math.max(...this.vms.map((devices) => devices.length));
   }
 
-  /** True if the VMs have different numbers of devices. */
+  /** True if the VMs have different device counts. */
   get isUneven(): boolean {
     return this.vms.some((devices) => devices.length !== this.vgpusMax);
   }
 
-  /** What a host process must know of its VMs' devices. */
+  /** Returns the instances of these VMs, for their host process. */
   mdevsOf(vms: readonly number[]): FrameBodies['runRequest']['mdevs'] & {} {
     const instances = vms.flatMap((vm) =>
       (this.vms[vm] ?? []).map(({ uuid, parent, type }) => ({ vm, uuid, parent, type })),
@@ -73,7 +73,7 @@ export class RunMdevs {
     return { instances };
   }
 
-  /** Every VM opens its devices. `request` is called when one is to go: its VM shall close it. */
+  /** Opens all VMs' devices. `request` is called when a device is being removed and its VM must close it. */
   openAll(request: (holder: MdevHolder, uuid: string) => void): void {
     for (const [vm, devices] of this.vms.entries())
       for (const [device, instance] of devices.entries()) {
@@ -83,7 +83,7 @@ export class RunMdevs {
       }
   }
 
-  /** A VM has closed a device. Once is enough; a second time does nothing. */
+  /** Closes a VM's device. Closing it again does nothing. */
   close(holder: MdevHolder): void {
     const instance = this.#open.get(keyOf(holder));
     this.#open.delete(keyOf(holder));
@@ -92,7 +92,7 @@ export class RunMdevs {
     instance.close();
   }
 
-  /** A VM has ended, and all that it held is closed. */
+  /** Closes all devices of a VM that has ended. */
   closeVm(vm: number): void {
     for (const device of this.vms[vm]?.keys() ?? []) this.close({ vm, device });
   }
@@ -109,15 +109,15 @@ export class RunMdevs {
 
 const keyOf = ({ vm, device }: MdevHolder): string => `${vm}/${device}`;
 
-/** What each VM is to be given. @throws ScenarioError */
-function wanted({ vms, vgpus, mdevs }: Named, folder: string, seed: number): Definition[][] {
-  if (mdevs === undefined) return drawn(vms, vgpus, seed);
-  const each = isList(mdevs)
+/** Returns the definitions of each VM's devices. @throws ScenarioError */
+function definitionsByVm({ vms, vgpus, mdevs }: MdevSettings, folder: string, seed: number): Definition[][] {
+  if (mdevs === undefined) return generated(vms, vgpus, seed);
+  const each = isSourceList(mdevs)
     ? mdevs.map((source, vm) => read(source, folder, `mdevs.${vm}`))
-    : dealt(read(mdevs, folder, 'mdevs'), vms);
+    : divided(read(mdevs, folder, 'mdevs'), vms);
   if (each.length !== vms)
     throw new ScenarioError(
-      `mdevs: ${each.length} sources for ${vms} VMs; accepted: one each, or one for all`,
+      `mdevs: ${each.length} sources for ${vms} VMs; accepted: one per VM, or one for all`,
     );
   for (const [vm, { length }] of each.entries())
     if (length < 1 || length > VGPUS_LIMIT)
@@ -125,8 +125,8 @@ function wanted({ vms, vgpus, mdevs }: Named, folder: string, seed: number): Def
   return each;
 }
 
-/** True for a list with one source for each VM; false for one source, which mdevctl's dump, a list too, also is. */
-const isList = (mdevs: unknown): mdevs is unknown[] => Array.isArray(mdevs) && !mdevs.every(isDumpItem);
+/** Returns whether this is a list with one source per VM. mdevctl's dump is one source, although it is a list. */
+const isSourceList = (mdevs: unknown): mdevs is unknown[] => Array.isArray(mdevs) && !mdevs.every(isDumpItem);
 
 const isDumpItem = (item: unknown): boolean =>
   typeof item === 'object' &&
@@ -145,22 +145,22 @@ function read(source: unknown, folder: string, where: string): Definition[] {
   }
 }
 
-/** The first to VM 0, and so on, the same number to each. */
-function dealt(all: Definition[], vms: number): Definition[][] {
+/** Divides the definitions over the VMs, in order, the same count for each. */
+function divided(all: Definition[], vms: number): Definition[][] {
   const share = all.length / vms;
   if (!Number.isInteger(share))
     throw new ScenarioError(`mdevs: ${all.length} definitions do not divide evenly among ${vms} VMs`);
   return Array.from({ length: vms }, (_, vm) => all.slice(vm * share, (vm + 1) * share));
 }
 
-/** Devices of the run's own parent; their UUIDs follow from the seed. */
-function drawn(vms: number, vgpus: number, seed: number): Definition[][] {
+/** Returns definitions for the run's own parent, with UUIDs drawn from the seed. */
+function generated(vms: number, vgpus: number, seed: number): Definition[][] {
   const prng = new Prng(seed ^ UUID_STREAM);
   const one = () => ({ parent: SOFTWARE_GPU, uuid: uuidFrom(prng), type: SOFTWARE_GPU_TYPE, attrs: [] });
   return Array.from({ length: vms }, () => Array.from({ length: vgpus }, one));
 }
 
-/** A random UUID (RFC 9562, version 4). */
+/** Returns a random UUID (RFC 9562, version 4). */
 function uuidFrom(prng: Prng): string {
   const hex = Array.from({ length: 4 }, () => hexDigits(prng.next32(), 8)).join('');
   const variant = '89ab'[Number.parseInt(hex.charAt(16), 16) & 3];

@@ -77,7 +77,7 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
 /** @throws ScenarioError for an unknown fault, or one that this run cannot have */
 function checkInjection(inject: string, { viommu, model }: ScenarioSettings): void {
   if (inject !== '' && !INJECTIONS.includes(inject))
-    throw new ScenarioError(`no injection '${inject}'; accepted: ${INJECTIONS.join(', ')}`);
+    throw new ScenarioError(`unknown fault '${inject}'; accepted: ${INJECTIONS.join(', ')}`);
   const noInvalidations = NO_INVALIDATIONS[viommu];
   if (inject === 'skip-invalidation' && noInvalidations !== undefined)
     throw new ScenarioError(`skip-invalidation needs invalidations: ${noInvalidations}`);

@@ -29,6 +29,8 @@ interface PreparedRun {
 }
 
 /**
+ * Runs a scenario to its end.
+ *
  * @throws before any host process starts: ScenarioError, CapacityError, SysfsDiskError, the file system's own errors
  *   (trace and sysfs)
  */

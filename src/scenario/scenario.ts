@@ -1,5 +1,5 @@
 /**
- * What a scenario file exports: how large the run is, and what each guest does.
+ * The format of a scenario file: the settings of the run and the script of its guests.
  */
 import { z } from 'zod';
 import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../coordinator/workers/supervisor.ts';
@@ -7,30 +7,30 @@ import { DEFAULT_SCHEDULING, POLICIES, SLICE_US_MAX, SLICE_US_MIN } from '../gpu
 import { DEFAULT_VGPU_TYPE, VGPU_TYPES } from '../gpu/types.ts';
 import type { GuestVm } from '../guest/guest-vm.ts';
 
-/** Limits of a run; more than a machine of any size would start. */
+/** Limits of a run, beyond what any machine can start. */
 export const VMS_LIMIT = 1024;
 export const VGPUS_LIMIT = 31; // one bus: device numbers 1 to 31
 export const RAM_MIB_MIN = 8;
 export const RAM_MIB_MAX = 4096;
 
-/** Host processes of a run. */
+/** Maximum of host processes. */
 export const HOSTS_LIMIT = 64;
 
-/** The words that choose a VM's vIOMMU. */
+/** Kinds of vIOMMU, as in the setting `viommu`. */
 export const VIOMMUS = ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'] as const;
 
-/** Where mdevctl's definitions are: a path from the scenario's file, or their JSON. */
+/** Source of mdevctl definitions: a path relative to the scenario file, or the JSON itself. */
 const mdevSource = z.union(
   [z.string().min(1).max(4096), z.array(z.unknown()), z.record(z.string(), z.unknown())],
   "accepted: a path, or mdevctl's JSON",
 );
 
-/** How the physical GPUs are divided; their number follows from the types. */
+/** Division of the physical GPUs. Their count follows from the types. */
 const gpuShape = z.strictObject({
   policy: z.enum(POLICIES).default(DEFAULT_SCHEDULING.policy),
   /** Time slice, µs of engine time. */
   sliceUs: z.int().min(SLICE_US_MIN).max(SLICE_US_MAX).default(DEFAULT_SCHEDULING.sliceUs),
-  /** Types of a VM's vGPUs by index; they begin anew when they end. */
+  /** Types of a VM's vGPUs, by index; after the last type, the first one follows again. */
   types: z
     .array(z.enum(VGPU_TYPES.map(({ id }) => id)))
     .min(1)
@@ -38,53 +38,53 @@ const gpuShape = z.strictObject({
     .default([DEFAULT_VGPU_TYPE]),
 });
 
-/** The numbers of a scenario; every one can be overridden on the command line. */
+/** The settings of a scenario. The command line can override most of them. */
 const scenarioShape = z.strictObject({
   name: z.string().min(1).max(64),
   /** The question a run answers, for lists and reports. */
   question: z.string().max(400).default(''),
   vms: z.int().min(1).max(VMS_LIMIT).default(1),
   vgpus: z.int().min(1).max(VGPUS_LIMIT).default(1),
-  /** Definitions of the VMs' devices: one source for each VM, or one dealt out to all. Then `vgpus` does not count. */
+  /** Definitions of the VMs' devices, instead of `vgpus`: one source per VM, or one that is divided over all VMs. */
   mdevs: mdevSource.optional(),
   /** RAM of each VM, half of it below 4 GiB. */
   ramMiB: z.int().min(RAM_MIB_MIN).max(RAM_MIB_MAX).multipleOf(4).default(64),
   viommu: z.enum(VIOMMUS).default('intel'),
   gpu: gpuShape.prefault({}),
-  /** Host processes, at least: with two and more a VM can migrate to another. */
+  /** Minimum count of host processes. With two or more, VMs can migrate between them. */
   hosts: z.int().min(1).max(HOSTS_LIMIT).default(1),
   /** Time limit of each guest's script. */
   timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
   /**
-   * What every device is: a built-in model's name, or the path of a file that exports one. Several names, with commas
-   * between, are taken in turn by a VM's devices.
+   * Device model: the name of a built-in model, or the path of a file that exports one. A VM's devices take the names of
+   * a comma-separated list in turn.
    */
   model: z.string().min(1).max(4096).default(DEFAULT_MODEL),
-  /** How long a device model may be busy with one call before its device is ended. */
+  /** How long one call of a device model may take before the device is quarantined. */
   deviceTimeoutMs: z.int().min(100).max(3_600_000).default(DEVICE_TIMEOUT_MS),
-  /** Baseline workers to measure beside the devices; 0 for none. */
+  /** Count of baseline workers to measure before the run; 0 for none. */
   baselineWorkers: z.int().min(0).max(256).default(0),
-  /** Handed to the guests as `vm.params`. */
+  /** The guests' `vm.params`. */
   params: z.record(z.string(), z.unknown()).default({}),
 });
 
 export type ScenarioSettings = z.infer<typeof scenarioShape>;
 
-/** A scenario: settings and the script that runs as each VM's guest, in a worker of its own. */
+/** A scenario: settings, and the script that runs as each VM's guest in its own worker. */
 export type Scenario = z.input<typeof scenarioShape> & {
-  /** Rejecting, or throwing, fails the run. */
+  /** The guest's script. The run fails if it rejects or throws. */
   guest(vm: GuestVm): Promise<void>;
   /**
-   * The script of a VM that has migrated, at its new host: `state` is what `work` of `vm.migrate` has returned. Without
-   * it the VMs of the scenario cannot migrate.
+   * The script of a VM after its migration, on the new host. `state` is the value that `work` of `vm.migrate` returned.
+   * Without `resume`, the scenario's VMs cannot migrate.
    */
   resume?(vm: GuestVm, state: unknown): Promise<void>;
 };
 
-/** Types a scenario file's default export. Checked when the file is loaded. */
+/** Gives a scenario file's default export its type. The values are checked when the file is loaded. */
 export const scenario = (definition: Scenario): Scenario => definition;
 
-/** Thrown for a scenario that cannot be used, with what is wrong and what is accepted. */
+/** Thrown for an invalid scenario. The message names what is wrong and what is accepted. */
 export class ScenarioError extends Error {
   override name = 'ScenarioError';
 }
@@ -109,7 +109,7 @@ export function checkScenario(module: { readonly default?: unknown }): {
   };
 }
 
-/** @throws ScenarioError naming every setting that is wrong and its accepted range */
+/** Parses settings. @throws ScenarioError naming each invalid setting and its accepted range */
 export function parseSettings(settings: unknown): ScenarioSettings {
   const parsed = scenarioShape.safeParse(settings);
   if (parsed.success) return parsed.data;

@@ -1,5 +1,5 @@
 /**
- * Which device model a run uses: a built-in one, or a user's own file. Checked before anything starts.
+ * Resolves the device model of a run, built-in or user-defined, and checks it before anything starts.
  */
 import { existsSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -11,7 +11,7 @@ import { ScenarioError } from './scenario.ts';
 
 const ACCEPTED = 'a file that exports a device model by default (docs/writing-a-device.md)';
 
-/** `./my-device.ts`, not `edu`. */
+/** Returns true for `./my-device.ts`, false for `edu`. */
 const isPath = (model: string): boolean => /[/\\]|\.[cm]?[jt]s$/.test(model);
 
 function modelUrl(path: string): string {
@@ -21,18 +21,17 @@ function modelUrl(path: string): string {
   return pathToFileURL(file).href;
 }
 
-/** What device workers are told of their model. */
+/** The device model, as device workers load it. */
 export interface ResolvedModel {
-  /** A built-in model's name, several with commas between, or the URL of a file. */
+  /** Name of a built-in model, a comma-separated list of names, or the URL of a file. */
   readonly model: string;
-  /** The file's text without its types: a worker that strips them itself takes 11 MiB more. Empty: read the file. */
+  /** The file's text without types, because a worker that strips them itself takes 11 MiB more. If empty, it reads the file. */
   readonly source: string;
 }
 
 /**
- * What device workers are told to load: a built-in model's name, or the URL of a file (its path relative to the working
- * directory). The model is built once, in a worker with a device worker's limits: one that throws, does not end or
- * does not fit is refused here.
+ * Resolves a model setting. A path is relative to the working directory. Each model is built once, in a worker with a
+ * device worker's limits, so that a model that throws, never ends or is too large is refused here.
  * @throws ScenarioError naming the file and what is accepted
  */
 export async function resolveModel(model: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<ResolvedModel> {
@@ -44,7 +43,7 @@ export async function resolveModel(model: string, timeoutMs = LOAD_TIMEOUT_MS): 
   return { model: target, source: answer.source };
 }
 
-/** Built-in models for a VM's devices to take in turn. The guest has a driver for `vgpu`, or is the driver itself. */
+/** Resolves a list. `vgpu` cannot be in it: the guest's drivers run either all devices or none. */
 async function resolveSeveral(models: string, timeoutMs: number): Promise<ResolvedModel> {
   const names = modelNames(models);
   if (names.includes(DEFAULT_MODEL))

@@ -29,7 +29,7 @@ import { resolveModel } from '../../src/scenario/try-model.ts';
 
 const GOLDEN = new URL('../data/register-burndown.txt', import.meta.url);
 
-/** A device of two BARs, and the context that it was given. */
+/** Builds a device with two BARs, and returns its bus and its context. */
 function build(behaviour: (context: DefinedContext) => DeviceBehaviour = () => ({}), vectors = 1) {
   let given: DefinedContext | undefined;
   const bus = new DeviceHarness(
@@ -50,8 +50,8 @@ function build(behaviour: (context: DefinedContext) => DeviceBehaviour = () => (
   return { bus, context: given as DefinedContext };
 }
 
-describe('a defined device', () => {
-  it('has the BARs and vectors of its definition, and software sizes them', () => {
+describe('defined device', () => {
+  it('has the BARs and vectors of its definition, with sizes that software can read', () => {
     const { bus } = build(undefined, 4);
     for (const [offset, mask] of [
       [0x10, 0xffff_ffc0n],
@@ -66,7 +66,7 @@ describe('a defined device', () => {
     expect(bus.readConfig(0x52, 2), 'four vectors, all enabled').to.equal(0x80n | 0x25n);
   });
 
-  it('shares vectors when software has enabled fewer, and is silent while MSI is off', () => {
+  it('shares vectors when software enables fewer, and raises none while MSI is disabled', () => {
     const { bus, context } = build(undefined, 4);
     context.interrupt(3);
     bus.writeConfig(0x52, 2, 0x11n);
@@ -113,7 +113,7 @@ describe('a defined device', () => {
     });
 });
 
-describe('a model without a definition', () => {
+describe('model without a definition', () => {
   const IDENTITY = {
     vendorId: 1,
     deviceId: 2,
@@ -122,7 +122,7 @@ describe('a model without a definition', () => {
     revision: 5,
     classCode: 6,
   };
-  /** 64 KiB of its own memory behind BAR 2. */
+  /** A model with 64 KiB of its own memory behind BAR 2. */
   const aperture = (changes: object = {}): DeviceModel => {
     const memory = new DataView(new ArrayBuffer(0x1_0000));
     return {
@@ -142,7 +142,7 @@ describe('a model without a definition', () => {
     };
   };
 
-  it('may answer for memory of its own', () => {
+  it('serves accesses to its own memory', () => {
     const bus = new DeviceHarness(() => aperture());
     bus.enable();
     bus.write(2, 0xfffc, 4, 0x1234);
@@ -151,7 +151,7 @@ describe('a model without a definition', () => {
     expect(bus.metric('accesses')).to.equal(2);
   });
 
-  it('is not reached by accesses that no bus has', () => {
+  it('receives no access that no bus can make', () => {
     const bus = new DeviceHarness(() => aperture());
     bus.enable();
     for (const [offset, size] of [
@@ -165,7 +165,7 @@ describe('a model without a definition', () => {
     }
   });
 
-  it('is told of counters that are no figures', () => {
+  it('is reported for counters with invalid values', () => {
     const bus = new DeviceHarness(() => aperture({ counters: { lost: Number.NaN, owed: -1, kept: 3 } }));
     expect(bus.report().metrics).to.deep.equal([{ name: 'kept', value: 3 }]);
     expect(bus.violations).to.deep.equal([
@@ -194,7 +194,7 @@ describe('a model without a definition', () => {
 });
 
 describe('DMA of a model', () => {
-  it('translates, pins and faults as the map says', () => {
+  it('translates, pins and faults according to the map', () => {
     const { bus, context } = build((given) => ({ dmaUnmap: (iova) => given.dma.unpin(iova) }));
     const { dma } = context;
     const page = (2 * PAGE_SIZE) as Iova;
@@ -206,13 +206,13 @@ describe('DMA of a model', () => {
     bus.switching(true);
     expect(dma.translate(0x5000_0000 as Iova, PERM_READ)).to.equal(-DMA_RETRY);
     bus.switching(false);
-    expect(bus.faults, 'a translation request is no access').to.deep.equal([]);
+    expect(bus.faults, 'no fault by translation requests').to.deep.equal([]);
     expect(dma.pin(page, PERM_READ) * PAGE_SIZE).to.equal(hpa - 5);
     expect([bus.unmap(page, PAGE_SIZE), bus.heldPins]).to.deep.equal([1, 0]);
     expect(bus.violations).to.deep.equal([]);
   });
 
-  it('that reaches beyond every bus is a fault, one that is no address a violation', () => {
+  it('faults beyond the address space, and reports an invalid address as a violation', () => {
     const { bus, context } = build();
     expect(context.dma.read((2 ** 64) as Iova, new Uint8Array(4))).to.equal(DMA_FAULT);
     expect(bus.faults).to.deep.equal([{ iova: Number.MAX_SAFE_INTEGER, write: false, denied: false }]);
@@ -221,7 +221,7 @@ describe('DMA of a model', () => {
     expect(bus.violations).to.have.length(2);
   });
 
-  it('pins that are kept through an unmap, or to the end, are violations', () => {
+  it('reports pins kept during an unmap or at the end as violations', () => {
     const { bus, context } = build();
     context.dma.pin(0 as Iova, PERM_RW);
     context.dma.pin(PAGE_SIZE as Iova, PERM_RW);
@@ -231,8 +231,8 @@ describe('DMA of a model', () => {
   });
 });
 
-describe('timers, figures and lines', () => {
-  it('run in their order on the injected clock, and can be cancelled', () => {
+describe('timers, metrics and log lines', () => {
+  it('run in order on the injected clock, and can be cancelled', () => {
     const ran: string[] = [];
     const { bus, context } = build();
     context.timers.after(20, () => ran.push('second'));
@@ -247,16 +247,16 @@ describe('timers, figures and lines', () => {
     expect(ran).to.deep.equal(['first', 'second']);
   });
 
-  it('are bounded', () => {
+  it('have limits', () => {
     const queue = new TimerQueue(() => 0);
     for (let i = 0; i < TIMERS_LIMIT; i++) queue.after(TIMER_DELAY_LIMIT_US, () => {});
     expect(() => queue.after(1, () => {})).to.throw(RangeError, /more than 256 timers/);
     for (const delay of [-1, Number.NaN, TIMER_DELAY_LIMIT_US + 1])
       expect(() => new TimerQueue(() => 0).after(delay, () => {})).to.throw(RangeError, /accepted: 0 to/);
     const { bus, context } = build();
-    for (let i = 0; i < METRICS_LIMIT; i++) context.metrics.add(`figure ${i}`);
+    for (let i = 0; i < METRICS_LIMIT; i++) context.metrics.add(`metric ${i}`);
     expect(() => context.metrics.add('one more')).to.throw(RangeError, /one more than the 64/);
-    expect(() => context.metrics.set('figure 0', -1)).to.throw(RangeError, /accepted: 0 to 2\^53 - 1/);
+    expect(() => context.metrics.set('metric 0', -1)).to.throw(RangeError, /accepted: 0 to 2\^53 - 1/);
     for (let i = 0; i < LOG_LINES_LIMIT + 5; i++) context.log('x'.repeat(LOG_LINE_LIMIT + 1));
     bus.close();
     expect(bus.logged).to.have.length(LOG_LINES_LIMIT + 1);
@@ -264,8 +264,8 @@ describe('timers, figures and lines', () => {
   });
 });
 
-describe('the register burndown', () => {
-  it('names what guests use and a model lacks, as in the golden file', () => {
+describe('register burndown', () => {
+  it('lists registers that guests use and a model lacks, as in the golden file', () => {
     const { bus } = build();
     for (let i = 0; i < 1200; i++) bus.read(0, 0x10, 4);
     for (let offset = 0x100; offset < 0x130; offset += 4) bus.write(2, offset, 4, 1);
@@ -278,7 +278,7 @@ describe('the register burndown', () => {
     expect(burndownLines(sumReports([]))).to.deep.equal([]);
   });
 
-  it('has a bounded number of rows', () => {
+  it('lists a bounded number of registers', () => {
     const { bus } = build();
     for (let offset = 0x100; offset < 0x1000; offset += 4) bus.read(2, offset, 4);
     for (let bar = 3; bar <= 5; bar++)
@@ -289,7 +289,7 @@ describe('the register burndown', () => {
   });
 });
 
-describe('the watchdog over a guest', () => {
+describe('spin detector for a guest', () => {
   const poll = (bus: DeviceHarness, reads: number, tookUs: number, between = () => {}) => {
     for (let i = 0; i < reads; i++) {
       bus.read(0, 0, 4);
@@ -298,7 +298,7 @@ describe('the watchdog over a guest', () => {
     }
   };
 
-  it('names a spin on a bit that cannot change, once', () => {
+  it('reports a spin on a bit that cannot change once', () => {
     const { bus } = build();
     poll(bus, 2 * SPIN_READS, 4 * SPIN_TIME_US, () => bus.step());
     expect(bus.logged).to.have.length(1);
@@ -307,7 +307,7 @@ describe('the watchdog over a guest', () => {
     );
   });
 
-  it('lets a guest poll a device that works, that has a timer, or that it writes to', () => {
+  it('accepts polling of a device that works, has a timer, or is written to', () => {
     const working = build(() => ({ step: () => 'more' })).bus;
     poll(working, 2 * SPIN_READS, 4 * SPIN_TIME_US, () => working.step());
     const timed = build();
@@ -320,7 +320,7 @@ describe('the watchdog over a guest', () => {
     for (const bus of [working, timed.bus, written, quick]) expect(bus.logged).to.deep.equal([]);
   });
 
-  it('names a bounded number of registers', () => {
+  it('reports a bounded number of registers', () => {
     let now = 0;
     const watch = new SpinDetector(() => now);
     let named = 0;
@@ -333,13 +333,13 @@ describe('the watchdog over a guest', () => {
   });
 });
 
-describe('a model file', () => {
+describe('model file', () => {
   const file = (name: string) => `test/fixtures/models/${name}.ts`;
   const refused: Record<string, [model: string, why: RegExp]> = {
     'is not there': ['./no-such-model.ts', /no such file; accepted: a file that exports a device model/],
     'is a folder': ['./test', /not a file; accepted: a file that exports a device model/],
     'never ends loading': [file('never-loads'), /did not load within \d+ ms/],
-    'awaits what never comes': [file('never-settles'), /awaits for ever at its top level/],
+    'awaits what never comes': [file('never-settles'), /its top-level await never completes/],
     'has no default export': [
       file('no-export'),
       /exports no device model by default; accepted: defineDevice/,
@@ -348,7 +348,7 @@ describe('a model file', () => {
     'has no known name': ['nothing', /no such device model; accepted: vgpu, .*edu.*, or the path of a file/],
   };
 
-  it('has none of the faults that are planted in vgpu', async () => {
+  it('has none of the faults that can be injected into the vgpu', async () => {
     const refusal = await runScenario({
       path: 'scenarios/edu-device.ts',
       settings: parseSettings({ name: 'x', model: 'edu' }),
@@ -366,7 +366,7 @@ describe('a model file', () => {
     expect(String(refusal)).to.match(/never-unpin is a fault of 'vgpu'; the model of this run is edu/);
   });
 
-  it('is refused with its name and what is accepted', async () => {
+  it('is refused with its name and the accepted values', async () => {
     await Promise.all(
       Object.entries(refused).map(async ([what, [model, why]]) => {
         const limitMs = model.includes('never-loads') ? 100 : 10_000;
