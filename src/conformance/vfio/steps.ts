@@ -5,7 +5,7 @@
 import type { MdevError } from '../../mdev/registry.ts';
 import { hex } from '../../memory/address.ts';
 import type { UserBitmap } from '../../vfio/uapi/dirty-log.ts';
-import * as wire from '../../vfio/uapi/vfio-uapi.ts';
+import * as uapi from '../../vfio/uapi/vfio-uapi.ts';
 import { offsetOf, pageOf } from '../../vfio/uapi/vfio-uapi.ts';
 import { bytesHex } from '../vector-text.ts';
 import { DEVICE_OPERATIONS } from './device-steps.ts';
@@ -37,11 +37,11 @@ function vaddrOf(input: StepInputs): bigint {
 const pattern = (length: number, start: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => start + i);
 
-const MAP_FLAGS = { r: wire.MAP_READ, w: wire.MAP_WRITE, vaddr: wire.MAP_VADDR };
+const MAP_FLAGS = { r: uapi.MAP_READ, w: uapi.MAP_WRITE, vaddr: uapi.MAP_VADDR };
 const UNMAP_FLAGS = {
-  get_dirty_bitmap: wire.UNMAP_DIRTY_BITMAP,
-  all: wire.UNMAP_ALL,
-  vaddr: wire.UNMAP_VADDR,
+  get_dirty_bitmap: uapi.UNMAP_DIRTY_BITMAP,
+  all: uapi.UNMAP_ALL,
+  vaddr: uapi.UNMAP_VADDR,
 };
 const FLAG_NAMES = ['viable', 'container_set'];
 
@@ -58,7 +58,7 @@ function bitmapOf(input: StepInputs, output: Output): UserBitmap {
 
 function mapDma(input: StepInputs, machine: VfioMachine): void {
   const map = {
-    argsz: input.number('argsz', wire.MAP_ARGSZ),
+    argsz: input.number('argsz', uapi.MAP_ARGSZ),
     flags: input.flags('flags', MAP_FLAGS),
     iova: input.u64('iova'),
     size: input.u64('size'),
@@ -72,7 +72,7 @@ function unmapDma(input: StepInputs, machine: VfioMachine, output: Output): void
   output.size_out = hex(size);
   const bitmap = input.has('bitmap_size') ? bitmapOf(input, output) : undefined;
   const unmap = {
-    argsz: input.number('argsz', wire.UNMAP_ARGSZ + (bitmap ? wire.BITMAP_BYTES : 0)),
+    argsz: input.number('argsz', uapi.UNMAP_ARGSZ + (bitmap ? uapi.BITMAP_BYTES : 0)),
     flags: input.flags('flags', UNMAP_FLAGS),
     iova: input.u64('iova'),
     size,
@@ -119,12 +119,12 @@ function getInfo(input: StepInputs, machine: VfioMachine, output: Output): void 
 function dirtyBitmap(input: StepInputs, machine: VfioMachine, output: Output): void {
   const bitmap = bitmapOf(input, output);
   const range = { iova: input.u64('iova'), size: input.u64('size'), bitmap };
-  const argsz = input.number('argsz', wire.DIRTY_ARGSZ + wire.DIRTY_RANGE_BYTES);
-  containerOf(input, machine).requireIommu().dirtyPages({ argsz, flags: wire.DIRTY_GET_BITMAP, range });
+  const argsz = input.number('argsz', uapi.DIRTY_ARGSZ + uapi.DIRTY_RANGE_BYTES);
+  containerOf(input, machine).requireIommu().dirtyPages({ argsz, flags: uapi.DIRTY_GET_BITMAP, range });
 }
 
 const dirtyFlags: Operation['run'] = (input, machine) => {
-  const argsz = input.number('argsz', wire.DIRTY_ARGSZ);
+  const argsz = input.number('argsz', uapi.DIRTY_ARGSZ);
   containerOf(input, machine)
     .requireIommu()
     .dirtyPages({ argsz, flags: input.number('flags') });

@@ -1,9 +1,9 @@
 /**
- * Dirty pages: what was written by a device since it was last asked, and the bitmap that says so.
+ * Dirty pages of a mapping of the calls' container, and the bitmap that reports them.
  *
- * A pinned page counts as written at every moment, one that has been unpinned once more, one written by dma_rw once.
- * The kernel shifts its bitmap in place and so reports pages that nobody touched; here every dirty page is reported,
- * and no other, and bits outside the asked mappings stay as the caller left them.
+ * A page that is pinned is dirty in every report. A page that was unpinned, or written by dma_rw, is dirty in the next
+ * report only. The kernel shifts its bitmap in place and so reports pages that no device touched. This log reports
+ * exactly the dirty pages, and leaves the caller's bits outside the mappings unchanged.
  */
 import { VfioError } from '../errors.ts';
 import { DIRTY_BITMAP_MAX, DIRTY_PAGES_MAX } from './vfio-uapi.ts';
@@ -12,18 +12,18 @@ import { DIRTY_BITMAP_MAX, DIRTY_PAGES_MAX } from './vfio-uapi.ts';
 export interface UserBitmap {
   /** Bytes per bit. Only 4096 is accepted. */
   readonly pgsize: bigint;
-  /** The size the caller states, in bytes; `data` has as many. */
+  /** Size in bytes, as the caller states it. `data` may be shorter. */
   readonly size: bigint;
   readonly data: Uint8Array;
 }
 
-/** Dirty pages of one mapping, by page number of the IOVA. Holds what was touched, not one bit per page. */
+/** Dirty pages of one mapping, by page number of the IOVA. It is a set of pages, not a bitmap. */
 export class DirtyLog {
   readonly #pages = new Set<number>();
 
   /**
-   * @param size of the mapping in pages
-   * @throws VfioError EINVAL if it has more pages than a bitmap may have bits
+   * @param size pages of the mapping
+   * @throws VfioError EINVAL if the mapping has more pages than a bitmap may have bits
    */
   constructor(size: number, pinned: Iterable<number>) {
     checkLoggable(size);
@@ -38,13 +38,13 @@ export class DirtyLog {
     for (let page = first; page <= last; page++) this.#pages.add(page);
   }
 
-  /** Starts over: only what is pinned is dirty from now on. */
+  /** Clears the log; then only the pinned pages are dirty. */
   restart(pinned: Iterable<number>): void {
     this.#pages.clear();
     this.add(pinned);
   }
 
-  /** Writes the bits of the mapping [iova, iova + size) into a bitmap that begins at page `base`. */
+  /** Stores the bits of the mapping [iova, iova + size) in a bitmap that begins at page `base`. */
   store(bitmap: Uint8Array, base: number, { iova, size }: { iova: number; size: number }): void {
     clearBits(bitmap, iova - base, size);
     for (const page of this.#pages) {
@@ -55,10 +55,10 @@ export class DirtyLog {
   }
 }
 
-/** @throws VfioError EINVAL */
+/** Checks that a mapping can be tracked. @throws VfioError EINVAL if it has more than DIRTY_PAGES_MAX pages */
 export function checkLoggable(pages: number): void {
   if (pages > DIRTY_PAGES_MAX)
-    throw new VfioError('EINVAL', `a mapping of ${pages} pages; ${DIRTY_PAGES_MAX} at most are tracked`);
+    throw new VfioError('EINVAL', `dirty tracking of ${pages} pages; accepted: at most ${DIRTY_PAGES_MAX}`);
 }
 
 function clearBits(bitmap: Uint8Array, from: number, count: number): void {
@@ -76,17 +76,17 @@ function clearBit(bitmap: Uint8Array, bit: number): void {
 }
 
 /**
- * Whether the bitmap can hold a range of `size` bytes: whole 64-bit words of it.
+ * Checks that the bitmap, in whole 64-bit words, can hold a range of `size` bytes.
  * @throws VfioError EINVAL
  */
 export function checkBitmap({ pgsize, size: bytes, data }: UserBitmap, size: bigint): void {
-  // The kernel shifts by the lowest set bit before it looks whether it takes that page size at all.
+  // The kernel shifts by the lowest set bit before it checks the page size itself.
   const lowest = pgsize & -pgsize;
   const pages = lowest === 0n ? 0n : size / lowest;
   const needed = ((pages + 63n) / 64n) * 8n;
   if (pages === 0n || bytes < needed || bytes > DIRTY_BITMAP_MAX || BigInt(data.length) < needed)
     throw new VfioError(
       'EINVAL',
-      `a bitmap of ${bytes} bytes for ${pages} pages; ${needed} to ${DIRTY_BITMAP_MAX}`,
+      `bitmap of ${bytes} bytes for ${pages} pages; accepted: ${needed} to ${DIRTY_BITMAP_MAX}`,
     );
 }

@@ -1,26 +1,26 @@
 /**
- * Container files, groups and the devices in them: who may do what while what is open.
+ * Container files, groups and devices, and the calls that each state allows.
  *
- * Every mediated device has a group of its own. A group stays open until its last file is closed, and the files of
- * its device count; when a container's last group leaves, its IOMMU goes, with every mapping.
+ * Every mediated device has its own group. A group stays open until its own file and all files of its device are
+ * closed. When a container's last group leaves, its IOMMU and every mapping are removed.
  */
 import { VfioError } from '../errors.ts';
 import { Type1, type Type1Device, type Type1Options } from './type1.ts';
 import { API_VERSION, Extension, GROUP_CONTAINER_SET, GROUP_VIABLE } from './vfio-uapi.ts';
 
-/** What a device driver brings. */
+/** Operations of a device driver. */
 export interface DeviceOps {
   readonly dmaUnmap?: ((iova: bigint, size: bigint) => void) | undefined;
-  /** The last file of the device is closed; it may still unpin. */
+  /** Called when the last file of the device is closed. The driver may still unpin. */
   close?(): void;
 }
 
-/** Extensions, from the state of the container to the answer. Everything else is 0. */
+/** Result of CHECK_EXTENSION, given the container's IOMMU. It is 0 for all other extensions. */
 const EXTENSIONS: ReadonlyMap<number, (iommu?: Type1) => number> = new Map<number, (iommu?: Type1) => number>(
   [
     [Extension.type1, () => 1],
     [Extension.type1v2, () => 1],
-    // No device of a mediated container sits behind a real IOMMU that could be incoherent.
+    // No device of such a container is behind a real IOMMU, so none can be incoherent.
     [Extension.cacheCoherency, (iommu) => (iommu ? 1 : 0)],
     [Extension.unmapAll, () => 1],
   ],
@@ -48,23 +48,23 @@ export class VfioContainer {
     return EXTENSIONS.get(extension)?.(this.#iommu) ?? 0;
   }
 
-  /** @throws VfioError EINVAL (no group, or set already, or an extension that is no IOMMU), ENODEV (unknown) */
+  /** @throws VfioError EINVAL (no group, already set, or an extension that is not an IOMMU), ENODEV (unknown) */
   setIommu(type: number): void {
     if (this.groups.size === 0 || this.#iommu)
-      throw new VfioError('EINVAL', 'SET_IOMMU: no group, or an IOMMU is set');
+      throw new VfioError('EINVAL', 'SET_IOMMU: no group, or already set');
     if (this.checkExtension(type) === 0) throw new VfioError('ENODEV', `SET_IOMMU: type ${type} is unknown`);
     if (type !== Extension.type1 && type !== Extension.type1v2)
       throw new VfioError('EINVAL', `SET_IOMMU: extension ${type} is not an IOMMU`);
     this.#iommu = new Type1({ ...this.#options, v2: type === Extension.type1v2 });
   }
 
-  /** The IOMMU that all other calls go to. @throws VfioError EINVAL */
+  /** Returns the IOMMU, which all other calls need. @throws VfioError EINVAL */
   requireIommu(): Type1 {
     if (!this.#iommu) throw new VfioError('EINVAL', 'the container has no IOMMU');
     return this.#iommu;
   }
 
-  /** A call that nobody knows. @throws VfioError EINVAL (no IOMMU), ENOTTY */
+  /** Refuses an unknown call. @throws VfioError EINVAL (no IOMMU), ENOTTY */
   unknownCall(): never {
     this.requireIommu();
     throw new VfioError('ENOTTY', 'unknown call');
@@ -82,7 +82,7 @@ export class VfioContainer {
 export class VfioGroup {
   readonly device: VfioDevice;
   #container: VfioContainer | undefined;
-  /** The group's own file and those of its device. */
+  /** Count of open files: the group's own and those of its device. */
   #files = 0;
   #removed = false;
 
@@ -94,14 +94,14 @@ export class VfioGroup {
     return this.#container;
   }
 
-  /** @throws VfioError ENODEV (removed), EBUSY (open already) */
+  /** @throws VfioError ENODEV (removed), EBUSY (already open) */
   open(): void {
     this.#checkPresent();
-    if (this.#files > 0) throw new VfioError('EBUSY', `the group of ${this.device.name} is open`);
+    if (this.#files > 0) throw new VfioError('EBUSY', `the group of ${this.device.name} is already open`);
     this.#files = 1;
   }
 
-  /** Closes the group's own file. It stays open while its device is. */
+  /** Closes the group's own file. The group stays open while its device is open. */
   close(): void {
     this.releaseFile();
   }
@@ -113,12 +113,12 @@ export class VfioGroup {
   }
 
   /**
-   * @param file what the descriptor refers to; undefined if nothing
-   * @throws VfioError EBADF, EINVAL (set already), ENODEV (removed), EBADFD (not a container)
+   * @param file object that the descriptor refers to, or undefined
+   * @throws VfioError EBADF, EINVAL (already set), ENODEV (removed), EBADFD (not a container)
    */
   setContainer(file: unknown): void {
     if (file === undefined) throw new VfioError('EBADF', 'SET_CONTAINER: no such descriptor');
-    if (this.#container) throw new VfioError('EINVAL', 'SET_CONTAINER: set already');
+    if (this.#container) throw new VfioError('EINVAL', 'SET_CONTAINER: already set');
     this.#checkPresent();
     if (!(file instanceof VfioContainer)) throw new VfioError('EBADFD', 'SET_CONTAINER: not a container');
     this.#container = file;
@@ -133,7 +133,7 @@ export class VfioGroup {
   }
 
   /**
-   * Opens the group's device once more; {@link VfioDevice.close} undoes it.
+   * Opens another file of the group's device; {@link VfioDevice.close} closes it.
    * @throws VfioError ENODEV (no device of that name, or it is being removed), EINVAL (no container, or no IOMMU)
    */
   getDevice(name: string): VfioDevice {
@@ -153,7 +153,7 @@ export class VfioGroup {
     if (--this.#files === 0) this.#detach();
   }
 
-  /** The device has gone: the container is left, and nothing can be opened any more. */
+  /** Leaves the container and refuses every later open, because the device is removed. */
   remove(): void {
     this.#detach();
     this.#removed = true;
@@ -195,7 +195,7 @@ export class VfioDevice implements Type1Device {
     return this.#whenClosed !== undefined;
   }
 
-  /** Why it may not use its IOMMU any more, or empty. */
+  /** Reason why the device may no longer use its IOMMU, or empty. */
   get quarantined(): string {
     return this.#quarantined;
   }
@@ -213,7 +213,7 @@ export class VfioDevice implements Type1Device {
     iommu.register(this);
   }
 
-  /** Closes one of its files; with the last, its driver may unpin before the IOMMU forgets it. */
+  /** Closes one file. With the last one, the driver may unpin before the device leaves the IOMMU. */
   close(): void {
     if (--this.#opens === 0) {
       this.#ops.close?.();
@@ -224,7 +224,7 @@ export class VfioDevice implements Type1Device {
     this.#group.releaseFile();
   }
 
-  /** Removes the device and its group, at once or when its last file is closed; `done` is called then. */
+  /** Removes the device and its group, at once or when the last file is closed. Then calls `done`. */
   remove(done: () => void): void {
     const finish = () => {
       this.#group.remove();

@@ -1,6 +1,6 @@
 /**
- * What a mediated device's driver does with the memory behind its container: vfio_pin_pages, vfio_unpin_pages and
- * vfio_dma_rw, as Linux answers them.
+ * Access of a mediated device's driver to the memory behind its container: vfio_pin_pages, vfio_unpin_pages and
+ * vfio_dma_rw, with Linux's results.
  */
 import { hex, PAGE_SIZE } from '../../memory/address.ts';
 import { VfioError } from '../errors.ts';
@@ -9,8 +9,8 @@ import type { PageFrame, UserMemory } from './user-memory.ts';
 import { offsetOf, PAGES_64, PIN_PAGES_MAX, pageOf, wraps } from './vfio-uapi.ts';
 
 /**
- * Pins `count` pages from `iova` on, all or none. A page that is pinned already gives the page that is held, also if
- * the process has put another one there since.
+ * Pins `count` pages from `iova` on, all or none. If an IOVA is already pinned, returns the page that is held, even if
+ * the process has since mapped another one there.
  * @throws VfioError EINVAL (0 pages, a driver without dma_unmap, unmapped), E2BIG (beyond 512), EACCES (type1 v1),
  *   EOVERFLOW (wraps), EPERM (`perm` is not a subset of the mapping's), EFAULT (no such memory), ENOMEM (beyond the
  *   limit of locked memory), ENODEV (the process has ended)
@@ -25,8 +25,8 @@ export function pinPages(
   if (count === 0 || !device.dmaUnmap)
     throw new VfioError('EINVAL', `${device.name}: 0 pages, or a driver without dma_unmap`);
   if (count < 0 || count > PIN_PAGES_MAX)
-    throw new VfioError('E2BIG', `pin of ${count} pages; ${PIN_PAGES_MAX} at most`);
-  if (!iommu.v2) throw new VfioError('EACCES', 'only type1 v2 pins');
+    throw new VfioError('E2BIG', `pin of ${count} pages; accepted: at most ${PIN_PAGES_MAX}`);
+  if (!iommu.v2) throw new VfioError('EACCES', 'only type1 v2 can pin');
   if (wraps(iova, BigInt(count * PAGE_SIZE)))
     throw new VfioError('EOVERFLOW', `pin of ${count} pages at ${hex(iova)} wraps`);
   if (!iommu.canAsk) throw new VfioError('EINVAL', 'no device of the container can be asked to unpin');
@@ -50,8 +50,8 @@ function pinPage(iommu: Type1, device: Type1Device, page: number, offset: number
   const pin = mapping.pins.find(page, offset);
   if (pin) return mapping.pins.reference(pin, device);
   const { memory, locksFreely } = mapping;
-  if (!memory.alive) throw new VfioError('ENODEV', 'the process that mapped has ended');
-  // The page is taken with the mapping's permission, whatever the pin asks for.
+  if (!memory.alive) throw new VfioError('ENODEV', 'the process that made the mapping has ended');
+  // The page is pinned with the mapping's permission, not with the requested one.
   const frame = memory.pin(mapping.vaddr + page - mapping.iova, mayWrite(mapping));
   memory.lock(1, locksFreely);
   mapping.pins.add(page, offset, frame, device);
@@ -60,8 +60,8 @@ function pinPage(iommu: Type1, device: Type1Device, page: number, offset: number
 }
 
 /**
- * Drops one reference to each of `count` pages. It cannot fail: what is not pinned is passed over, what is not
- * mapped ends it, and a call that may not be made is reported as a violation.
+ * Drops one reference to each of `count` pages. It never fails: it skips pages that are not pinned, stops at the first
+ * unmapped one, and reports a call that is not allowed as a violation.
  */
 export function unpinPages(iommu: Type1, device: Type1Device, iova: bigint, count: number): void {
   if (!device.dmaUnmap || count <= 0 || count > PIN_PAGES_MAX || !iommu.v2 || wrapsPages(iova, count)) {
@@ -80,7 +80,7 @@ export function unpinPages(iommu: Type1, device: Type1Device, iova: bigint, coun
 
 const wrapsPages = (iova: bigint, count: number): boolean => wraps(iova, BigInt(count * PAGE_SIZE));
 
-/** False if nothing is mapped there. */
+/** Returns false if nothing is mapped there. */
 function unpinPage(iommu: Type1, device: Type1Device, page: number, offset: number): boolean {
   const mapping = mappingOf(iommu, page, offset);
   if (!mapping) return false;
@@ -88,16 +88,16 @@ function unpinPage(iommu: Type1, device: Type1Device, page: number, offset: numb
   return true;
 }
 
-/** The mapping under a page's worth of bytes from `page` and `offset`: the last of them may reach into the next. */
+/** Returns the first mapping that overlaps the 4096 bytes from `page` and `offset` on. */
 function mappingOf(iommu: Type1, page: number, offset: number): Type1Mapping | undefined {
   return iommu.mappings.at(page) ?? (offset > 0 ? iommu.mappings.at(page + 1) : undefined);
 }
 
 /**
- * Copies between `data` and the memory at `iova`, mapping by mapping; what was copied before an error stays copied.
- * @param caller the process in whose name the driver runs; undefined for a thread of its own
- * @throws VfioError EINVAL (0 bytes, unmapped), EOVERFLOW (wraps), EPERM (the mapping cannot be read, or not written;
- *   another process's memory), EFAULT (no such memory)
+ * Copies between `data` and the memory at `iova`, mapping by mapping. Bytes copied before an error stay copied.
+ * @param caller process on whose behalf the driver runs; undefined for a kernel thread
+ * @throws VfioError EINVAL (0 bytes, unmapped), EOVERFLOW (wraps), EPERM (the mapping is not readable, or not writable
+ *   for a write; another process's memory), EFAULT (no such memory)
  */
 export function dmaRw(
   iommu: Type1,
@@ -132,12 +132,12 @@ function copyPiece(
 ): void {
   const { memory } = mapping;
   if ((write && !mayWrite(mapping)) || !mayRead(mapping))
-    throw new VfioError('EPERM', `dma_rw, mapped with permission ${mapping.perm}`);
+    throw new VfioError('EPERM', `dma_rw in a mapping with permission ${mapping.perm}`);
   if (!memory.alive || (caller && caller !== memory))
-    throw new VfioError('EPERM', "dma_rw into another process's memory");
+    throw new VfioError('EPERM', "dma_rw in another process's memory");
   const vpage = mapping.vaddr + page - mapping.iova;
   const copied = write ? memory.copyIn(vpage, offset, piece) : memory.copyOut(vpage, offset, piece);
   if (copied < piece.length)
-    throw new VfioError('EFAULT', `no such memory ${copied} bytes behind virtual page ${vpage}`);
+    throw new VfioError('EFAULT', `no memory ${copied} bytes after the start in virtual page ${vpage}`);
   if (write) mapping.dirty?.addRange(page, page + Math.floor((offset + copied - 1) / PAGE_SIZE));
 }

@@ -1,31 +1,31 @@
 /**
- * The pinned pages of one mapping: one record per IOVA, with a count that all devices of the container share.
+ * Pinned pages of one mapping: one record per IOVA, with a count that all devices of the container share.
  *
- * As in the kernel the record belongs to the exact IOVA: a pin at an address inside a page is another one than the
- * pin of the page's start, and keeps its page until its own last unpin.
+ * As in the kernel, a record belongs to the exact IOVA. A pin at an offset in a page has a record of its own, apart
+ * from that of the page's start, and holds the page until its own last unpin.
  */
 import type { PageFrame } from './user-memory.ts';
 
-export interface Pin<D> {
+interface Pin<D> {
   readonly offset: number;
   readonly frame: PageFrame;
   refs: number;
-  /** Who pinned how often; an unpin for another's pin takes from any. */
+  /** Count of references by holder. An unpin by a device without a reference drops another holder's. */
   readonly holders: Map<D, number>;
 }
 
-/** Pins by page number of the IOVA. `D` is who pins. */
+/** Pins by page number of the IOVA. `D` is the type of a holder. */
 export class PinList<D> {
-  /** Nearly always one record per page: the one of offset 0. */
+  /** Records by page. A page nearly always has only the one of offset 0. */
   readonly #pages = new Map<number, Pin<D>[]>();
   #records = 0;
 
-  /** Records, which is also the number of pages locked for them. */
+  /** Count of records; as many pages are locked. */
   get size(): number {
     return this.#records;
   }
 
-  /** Page numbers with a pin. */
+  /** Returns the numbers of the pages with a pin. */
   pages(): IterableIterator<number> {
     return this.#pages.keys();
   }
@@ -34,7 +34,7 @@ export class PinList<D> {
     return this.#pages.get(page)?.find((pin) => pin.offset === offset);
   }
 
-  /** One more reference for `holder`; the page that the record keeps. */
+  /** Adds a reference for `holder`. Returns the page of the record. */
   reference(pin: Pin<D>, holder: D): PageFrame {
     pin.refs++;
     pin.holders.set(holder, (pin.holders.get(holder) ?? 0) + 1);
@@ -49,7 +49,7 @@ export class PinList<D> {
     this.#records++;
   }
 
-  /** One reference less. True if it was the last and the record is gone; false also if nothing is pinned there. */
+  /** Drops one reference. Returns true if it was the last, so the record is removed; false also if there was no pin. */
   release(page: number, offset: number, holder: D): boolean {
     const pins = this.#pages.get(page);
     const pin = pins?.find((candidate) => candidate.offset === offset);
@@ -65,7 +65,7 @@ export class PinList<D> {
     return true;
   }
 
-  /** References by holder. */
+  /** Returns the count of references by holder. */
   holders(): Map<D, number> {
     const held = new Map<D, number>();
     for (const pins of this.#pages.values())
@@ -74,7 +74,7 @@ export class PinList<D> {
     return held;
   }
 
-  /** Forgets all records; gives their number. */
+  /** Removes all records and returns their count. */
   clear(): number {
     const records = this.#records;
     this.#pages.clear();

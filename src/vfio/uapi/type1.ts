@@ -1,9 +1,10 @@
 /**
- * The IOMMU behind a container of mediated devices: type1 and type1 v2, call by call as Linux answers them.
+ * The IOMMU of a container of mediated devices: type1 and type1 v2, with Linux's result for each call.
  *
- * This is the synchronous state machine of the system calls, for any 64-bit range and for memory that may be missing;
- * `container.ts` is its shared-memory counterpart for devices that run in threads. Errors are looked for in the
- * kernel's order, because a call that is wrong in two ways has one errno.
+ * This is the synchronous state machine of the system calls, for any 64-bit range and for memory that may be missing.
+ * `container.ts` is its shared-memory counterpart for devices that run in threads.
+ *
+ * Errors are checked in the kernel's order, because a call with two errors has one errno.
  */
 import { hex, PERM_READ, PERM_WRITE } from '../../memory/address.ts';
 import { VfioError } from '../errors.ts';
@@ -12,21 +13,21 @@ import { checkBitmap, checkLoggable, DirtyLog, type UserBitmap } from './dirty-l
 import { Mappings } from './mapping-tree.ts';
 import { PinList } from './pin-list.ts';
 import type { UserMemory } from './user-memory.ts';
-import * as wire from './vfio-uapi.ts';
+import * as uapi from './vfio-uapi.ts';
 import { addressOf, checkArgs, offsetOf, pageOf, wraps } from './vfio-uapi.ts';
 
-/** How often an unmap asks again for the same mapping: the first request and ten more. */
+/** Maximum count of unpin requests for one mapping: the first and ten more. */
 export const UNMAP_REQUESTS = 11;
 
-/** What an unmap's structure has without its own `argsz`: room for everything. */
-const ROOMY_ARGSZ = wire.UNMAP_ARGSZ + wire.BITMAP_BYTES;
+/** `argsz` of an unmap by default: it has room for the bitmap. */
+const ROOMY_ARGSZ = uapi.UNMAP_ARGSZ + uapi.BITMAP_BYTES;
 
-/** A device, as the IOMMU sees it. */
+/** A device that uses the IOMMU. */
 export interface Type1Device {
   readonly name: string;
-  /** Asks it to unpin everything in the range; absent if the driver cannot. Must unpin before it returns. */
+  /** Asks the driver to unpin everything in the range before it returns; absent if the driver cannot. */
   readonly dmaUnmap: ((iova: bigint, size: bigint) => void) | undefined;
-  /** It keeps its pins however often it is asked: it may not use the IOMMU any more. */
+  /** Bars the device from the IOMMU, because it keeps its pins after every request. */
   quarantine(detail: string): void;
 }
 
@@ -37,14 +38,14 @@ export interface Type1Mapping {
   readonly vaddr: number;
   readonly perm: number;
   readonly memory: UserMemory;
-  /** Whether the process might lock without limit when it mapped. */
+  /** Whether the process had the right to lock without limit when it made the mapping. */
   readonly locksFreely: boolean;
   readonly pins: PinList<Type1Device>;
   dirty: DirtyLog | undefined;
 }
 
 /** VFIO_IOMMU_MAP_DMA. */
-export interface MapDma {
+interface MapDma {
   readonly argsz?: number;
   readonly flags: number;
   readonly iova: bigint;
@@ -53,7 +54,7 @@ export interface MapDma {
 }
 
 /** VFIO_IOMMU_UNMAP_DMA. */
-export interface UnmapDma {
+interface UnmapDma {
   readonly argsz?: number;
   readonly flags: number;
   readonly iova: bigint;
@@ -62,14 +63,14 @@ export interface UnmapDma {
 }
 
 /** VFIO_IOMMU_DIRTY_PAGES. */
-export interface DirtyPages {
+interface DirtyPages {
   readonly argsz?: number;
   readonly flags: number;
   readonly range?: { readonly iova: bigint; readonly size: bigint; readonly bitmap: UserBitmap };
 }
 
-/** What is answered to VFIO_IOMMU_GET_INFO. */
-export interface IommuInfo {
+/** Result of VFIO_IOMMU_GET_INFO. */
+interface IommuInfo {
   readonly argsz: number;
   readonly flags: number;
   readonly pgsizes: bigint;
@@ -81,7 +82,7 @@ export interface IommuInfo {
   } | null;
 }
 
-/** A contract that a device driver broke. The kernel warns in its log, or stops at a BUG. */
+/** Breach of the contract by a device driver. The kernel warns in its log, or stops at a BUG. */
 export interface Type1Violation {
   readonly kind: 'unpin-refused' | 'unpin-unmapped' | 'pins-left' | 'never-unpins';
   readonly detail: string;
@@ -97,7 +98,7 @@ export interface Type1Options {
 export class Type1 {
   readonly v2: boolean;
   readonly mappings: Mappings<Type1Mapping>;
-  /** Open devices whose drivers answer dma_unmap. */
+  /** Open devices whose drivers have dma_unmap. */
   readonly #devices = new Set<Type1Device>();
   readonly #report: (violation: Type1Violation) => void;
   #tracking = false;
@@ -112,7 +113,7 @@ export class Type1 {
     return this.#tracking;
   }
 
-  /** Whether any open device can be asked to unpin: without one nothing may be pinned. */
+  /** Whether any open device can be asked to unpin. Without one, nothing may be pinned. */
   get canAsk(): boolean {
     return this.#devices.size > 0;
   }
@@ -130,23 +131,23 @@ export class Type1 {
   }
 
   /**
-   * Maps. What is behind `vaddr` is not looked at: nothing is pinned before a device asks.
+   * VFIO_IOMMU_MAP_DMA. The memory at `vaddr` is not checked: nothing is pinned until a device asks.
    * @throws VfioError EINVAL (argsz, flags, size 0, unaligned; too large for dirty tracking), EOVERFLOW (wraps),
    *   EEXIST, ENOSPC; with the VADDR flag ENOENT (nothing mapped) or EINVAL (mapped, and its vaddr is valid)
    */
-  map({ argsz = wire.MAP_ARGSZ, flags, iova, vaddr, size }: MapDma, memory: UserMemory): void {
-    const { MAP_READ, MAP_WRITE, MAP_VADDR } = wire;
-    checkArgs('MAP_DMA', argsz, wire.MAP_ARGSZ, flags, MAP_READ | MAP_WRITE | MAP_VADDR);
+  map({ argsz = uapi.MAP_ARGSZ, flags, iova, vaddr, size }: MapDma, memory: UserMemory): void {
+    const { MAP_READ, MAP_WRITE, MAP_VADDR } = uapi;
+    checkArgs('MAP_DMA', argsz, uapi.MAP_ARGSZ, flags, MAP_READ | MAP_WRITE | MAP_VADDR);
     const perm = flags & (MAP_READ | MAP_WRITE);
     const update = (flags & MAP_VADDR) !== 0;
     if ((perm !== 0) === update)
-      throw new VfioError('EINVAL', 'MAP_DMA: either a permission or the VADDR flag');
+      throw new VfioError('EINVAL', 'MAP_DMA: flags; accepted: either permissions or VADDR');
     if (size === 0n || offsetOf(size | iova | vaddr) !== 0)
-      throw new VfioError('EINVAL', `MAP_DMA: ${hex(iova)} +${hex(size)} to ${hex(vaddr)} not in pages`);
+      throw new VfioError('EINVAL', `MAP_DMA: ${hex(iova)} +${hex(size)} to ${hex(vaddr)}; accepted: pages`);
     if (wraps(iova, size) || wraps(vaddr, size))
       throw new VfioError('EOVERFLOW', `MAP_DMA: ${hex(iova)} +${hex(size)} to ${hex(vaddr)} wraps`);
     const span = { iova: pageOf(iova), size: pageOf(size) };
-    // With a mediated device no vaddr is ever invalid, so that there is none to update.
+    // With mediated devices, no vaddr is ever invalid, so there is none to update.
     if (update)
       throw this.mappings.overlapping(span)
         ? new VfioError('EINVAL', `MAP_DMA: the vaddr of ${hex(iova)} is valid`)
@@ -159,30 +160,31 @@ export class Type1 {
   }
 
   /**
-   * Unmaps, after every device has unpinned; gives the bytes removed. A mapping that stays pinned after
-   * {@link UNMAP_REQUESTS} requests is a violation: its holders are quarantined and their pins dropped.
+   * VFIO_IOMMU_UNMAP_DMA: asks the devices to unpin, then unmaps. Returns the count of bytes removed. A mapping that is
+   * still pinned after {@link UNMAP_REQUESTS} requests is a violation: its holders are quarantined and their pins are
+   * dropped.
    * @throws VfioError EINVAL (argsz, flags, size 0, unaligned; v2: a mapping would be split; UNMAP_ALL with a range;
-   *   dirty bitmap without tracking, too short or of other pages), EOVERFLOW, EBUSY (VADDR flag)
+   *   dirty bitmap without tracking, too short or with other pages), EOVERFLOW, EBUSY (VADDR flag)
    */
   unmap({ argsz = ROOMY_ARGSZ, flags, iova, size, bitmap }: UnmapDma): bigint {
-    const { UNMAP_ALL, UNMAP_VADDR, UNMAP_DIRTY_BITMAP } = wire;
-    checkArgs('UNMAP_DMA', argsz, wire.UNMAP_ARGSZ, flags, UNMAP_ALL | UNMAP_VADDR | UNMAP_DIRTY_BITMAP);
+    const { UNMAP_ALL, UNMAP_VADDR, UNMAP_DIRTY_BITMAP } = uapi;
+    checkArgs('UNMAP_DMA', argsz, uapi.UNMAP_ARGSZ, flags, UNMAP_ALL | UNMAP_VADDR | UNMAP_DIRTY_BITMAP);
     const all = (flags & UNMAP_ALL) !== 0;
     const log = this.#unmapBitmap(flags, size, argsz < ROOMY_ARGSZ ? undefined : bitmap);
     if ((flags & UNMAP_VADDR) !== 0)
-      throw new VfioError('EBUSY', 'UNMAP_DMA: the vaddr of a mediated device cannot be taken away');
-    if (offsetOf(iova) !== 0) throw new VfioError('EINVAL', `UNMAP_DMA: ${hex(iova)} is not a page`);
+      throw new VfioError('EBUSY', 'UNMAP_DMA: the vaddr of a mediated device cannot be invalidated');
+    if (offsetOf(iova) !== 0) throw new VfioError('EINVAL', `UNMAP_DMA: ${hex(iova)} is not page-aligned`);
     if (all && (iova !== 0n || size !== 0n))
-      throw new VfioError('EINVAL', `UNMAP_DMA: all, and ${hex(iova)} +${hex(size)}`);
+      throw new VfioError('EINVAL', `UNMAP_DMA: ALL with the range ${hex(iova)} +${hex(size)}`);
     if (!all) checkPages('UNMAP_DMA', size);
     if (!all && wraps(iova, size))
       throw new VfioError('EOVERFLOW', `UNMAP_DMA: ${hex(iova)} +${hex(size)} wraps`);
     if (log && (!this.#tracking || log.pgsize !== addressOf(1)))
       throw new VfioError(
         'EINVAL',
-        `UNMAP_DMA: dirty pages of ${log.pgsize} bytes, tracked: ${this.#tracking}`,
+        `UNMAP_DMA: dirty pages of ${log.pgsize} bytes, tracking: ${this.#tracking}`,
       );
-    const span = all ? { iova: 0, size: wire.PAGES_64 } : { iova: pageOf(iova), size: pageOf(size) };
+    const span = all ? { iova: 0, size: uapi.PAGES_64 } : { iova: pageOf(iova), size: pageOf(size) };
     let removed = 0;
     for (const mapping of this.mappings.taken(span, this.v2 ? 'refuse' : 'whole')) {
       this.#askToUnpin(mapping);
@@ -194,18 +196,18 @@ export class Type1 {
   }
 
   /**
-   * Starts, stops or reads dirty tracking; reading starts over, with what is pinned.
-   * @throws VfioError EACCES (type1 v1), EINVAL (argsz, flags; reading without tracking, a range that splits a
-   *   mapping, other pages than 4 KiB, a short bitmap), EOVERFLOW (the range wraps)
+   * VFIO_IOMMU_DIRTY_PAGES: starts, stops or reads dirty tracking. After a read, only the pinned pages are dirty.
+   * @throws VfioError EACCES (type1 v1), EINVAL (argsz, flags; a read without tracking, with a range that splits a
+   *   mapping, with other pages than 4 KiB or with a short bitmap), EOVERFLOW (the range wraps)
    */
   dirtyPages({ argsz, flags, range }: DirtyPages): void {
     if (!this.v2) throw new VfioError('EACCES', 'DIRTY_PAGES: only type1 v2 tracks dirty pages');
-    const size = argsz ?? wire.DIRTY_ARGSZ + (range ? wire.DIRTY_RANGE_BYTES : 0);
-    const { DIRTY_START, DIRTY_STOP, DIRTY_GET_BITMAP } = wire;
-    checkArgs('DIRTY_PAGES', size, wire.DIRTY_ARGSZ, flags, DIRTY_START | DIRTY_STOP | DIRTY_GET_BITMAP);
+    const size = argsz ?? uapi.DIRTY_ARGSZ + (range ? uapi.DIRTY_RANGE_BYTES : 0);
+    const { DIRTY_START, DIRTY_STOP, DIRTY_GET_BITMAP } = uapi;
+    checkArgs('DIRTY_PAGES', size, uapi.DIRTY_ARGSZ, flags, DIRTY_START | DIRTY_STOP | DIRTY_GET_BITMAP);
     const action = DIRTY_ACTIONS.get(flags);
-    if (!action) throw new VfioError('EINVAL', `DIRTY_PAGES: flags ${flags}, exactly one at a time`);
-    action(this, size < wire.DIRTY_ARGSZ + wire.DIRTY_RANGE_BYTES ? undefined : range);
+    if (!action) throw new VfioError('EINVAL', `DIRTY_PAGES: flags ${flags}; accepted: exactly one`);
+    action(this, size < uapi.DIRTY_ARGSZ + uapi.DIRTY_RANGE_BYTES ? undefined : range);
   }
 
   startTracking(): void {
@@ -221,7 +223,7 @@ export class Type1 {
     for (const mapping of this.mappings.values()) mapping.dirty = undefined;
   }
 
-  /** @throws VfioError as {@link dirtyPages} does */
+  /** @throws VfioError as {@link dirtyPages} */
   dirtyBitmap(range: DirtyPages['range']): void {
     if (!range) throw new VfioError('EINVAL', 'DIRTY_PAGES: argsz has no room for the range');
     const { iova, size, bitmap } = range;
@@ -241,20 +243,20 @@ export class Type1 {
 
   /** @throws VfioError EINVAL (argsz) */
   getInfo(argsz: number): IommuInfo {
-    checkArgs('GET_INFO', argsz, wire.INFO_ARGSZ, 0, 0);
-    const needed = wire.INFO_BYTES + wire.MIGRATION_CAP_BYTES + wire.AVAIL_CAP_BYTES;
+    checkArgs('GET_INFO', argsz, uapi.INFO_ARGSZ, 0, 0);
+    const needed = uapi.INFO_BYTES + uapi.MIGRATION_CAP_BYTES + uapi.AVAIL_CAP_BYTES;
     const fits = argsz >= needed;
-    const migration = { pgsizes: addressOf(1), maxBitmap: BigInt(wire.DIRTY_BITMAP_MAX) };
+    const migration = { pgsizes: addressOf(1), maxBitmap: BigInt(uapi.DIRTY_BITMAP_MAX) };
     return {
       argsz: fits ? argsz : needed,
-      flags: wire.INFO_PGSIZES | wire.INFO_CAPS,
-      pgsizes: wire.IOVA_PGSIZES,
-      capOffset: fits ? wire.INFO_BYTES : 0,
+      flags: uapi.INFO_PGSIZES | uapi.INFO_CAPS,
+      pgsizes: uapi.IOVA_PGSIZES,
+      capOffset: fits ? uapi.INFO_BYTES : 0,
       caps: fits ? { migration, available: this.mappings.available } : null,
     };
   }
 
-  /** The last group leaves: all mappings go, unasked. Pins still held are reported, and stay locked. */
+  /** Removes all mappings without a request to unpin, as the last group leaves. Reports held pins; they stay locked. */
   release(): void {
     for (const mapping of [...this.mappings.values()]) {
       if (mapping.pins.size > 0)
@@ -263,11 +265,11 @@ export class Type1 {
     }
   }
 
-  /** The bitmap an unmap is to fill, if it is. @throws VfioError EINVAL */
+  /** Returns the bitmap that an unmap must fill, if any. @throws VfioError EINVAL */
   #unmapBitmap(flags: number, size: bigint, bitmap: UserBitmap | undefined): UserBitmap | undefined {
-    if ((flags & wire.UNMAP_DIRTY_BITMAP) === 0) return undefined;
-    if ((flags & (wire.UNMAP_ALL | wire.UNMAP_VADDR)) !== 0 || !bitmap)
-      throw new VfioError('EINVAL', 'UNMAP_DMA: a dirty bitmap needs a range, and room in argsz');
+    if ((flags & uapi.UNMAP_DIRTY_BITMAP) === 0) return undefined;
+    if ((flags & (uapi.UNMAP_ALL | uapi.UNMAP_VADDR)) !== 0 || !bitmap)
+      throw new VfioError('EINVAL', 'UNMAP_DMA: a dirty bitmap needs a range and an argsz that includes it');
     checkBitmap(bitmap, size);
     return bitmap;
   }
@@ -279,10 +281,11 @@ export class Type1 {
     if (mapping.pins.size > 0) this.#insist(mapping);
   }
 
-  /** Here the kernel stops at a BUG. */
+  /** Quarantines the holders and drops their pins. The kernel stops at a BUG here. */
   #insist(mapping: Type1Mapping): void {
     for (const [device, refs] of mapping.pins.holders()) {
-      const detail = `${device.name} keeps ${refs} pins on ${textOf(mapping)} after ${UNMAP_REQUESTS} requests to unpin`;
+      const held = `${device.name} keeps ${refs} pins on ${textOf(mapping)}`;
+      const detail = `${held} after ${UNMAP_REQUESTS} requests to unpin`;
       this.violation('never-unpins', detail);
       device.quarantine(detail);
     }
@@ -294,7 +297,7 @@ export class Type1 {
   }
 }
 
-/** Counts `pages` of a mapping as no longer locked, if its process still lives. */
+/** Subtracts `pages` of a mapping from its process's locked pages, if the process has not ended. */
 export function unlock({ memory, locksFreely }: Type1Mapping, pages: number): void {
   if (pages > 0 && memory.alive) memory.lock(-pages, locksFreely);
 }
@@ -304,14 +307,14 @@ export const mayWrite = ({ perm }: Type1Mapping): boolean => (perm & PERM_WRITE)
 
 type DirtyAction = (iommu: Type1, range: DirtyPages['range']) => void;
 const DIRTY_ACTIONS: ReadonlyMap<number, DirtyAction> = new Map<number, DirtyAction>([
-  [wire.DIRTY_START, (iommu) => iommu.startTracking()],
-  [wire.DIRTY_STOP, (iommu) => iommu.stopTracking()],
-  [wire.DIRTY_GET_BITMAP, (iommu, range) => iommu.dirtyBitmap(range)],
+  [uapi.DIRTY_START, (iommu) => iommu.startTracking()],
+  [uapi.DIRTY_STOP, (iommu) => iommu.stopTracking()],
+  [uapi.DIRTY_GET_BITMAP, (iommu, range) => iommu.dirtyBitmap(range)],
 ]);
 
 function checkPages(what: string, size: bigint): void {
   if (size === 0n || offsetOf(size) !== 0)
-    throw new VfioError('EINVAL', `${what}: size ${hex(size)} is not a number of pages`);
+    throw new VfioError('EINVAL', `${what}: size ${hex(size)}; accepted: multiples of 4096`);
 }
 
 const textOf = ({ iova, size }: Type1Mapping): string => `${hex(addressOf(iova))} +${hex(addressOf(size))}`;

@@ -1,15 +1,15 @@
 /**
- * The numbers of the VFIO calls, as <linux/vfio.h> has them, and 64-bit addresses taken apart.
+ * Constants of the VFIO calls, as in <linux/vfio.h>, and the split of 64-bit addresses.
  *
- * A 64-bit address is a bigint in a call's arguments only. Inside it is a page number, exact in float64 (52 bits),
- * and an offset in the page.
+ * Only a call's arguments have 64-bit addresses, as bigint. Inside, an address is a page number, which is exact in
+ * float64 (52 bits), and an offset in the page.
  */
 import { hex, PAGE_SHIFT, PAGE_SIZE } from '../../memory/address.ts';
 import { VfioError } from '../errors.ts';
 
 export const API_VERSION = 0;
 
-/** Kinds of IOMMU that SET_IOMMU takes, and what CHECK_EXTENSION is asked about. */
+/** Extensions of CHECK_EXTENSION. `type1` and `type1v2` are also the IOMMU types of SET_IOMMU. */
 export const Extension = {
   type1: 1,
   type1v2: 3,
@@ -32,7 +32,7 @@ export const GROUP_CONTAINER_SET = 2;
 export const INFO_PGSIZES = 1;
 export const INFO_CAPS = 2;
 
-/** Bytes of the structures: what `argsz` must reach. */
+/** Sizes of the structures in bytes. The `…_ARGSZ` values are the minimum of `argsz`. */
 export const MAP_ARGSZ = 32;
 export const UNMAP_ARGSZ = 24;
 export const BITMAP_BYTES = 24;
@@ -43,14 +43,14 @@ export const INFO_BYTES = 24;
 export const MIGRATION_CAP_BYTES = 32;
 export const AVAIL_CAP_BYTES = 16;
 
-/** What a container of mediated devices maps: any multiple of 4 KiB. */
+/** Page sizes of a container of mediated devices: any multiple of 4 KiB. */
 export const IOVA_PGSIZES = 0xfffffffffffff000n;
-/** Pages of 2^64 bytes. */
+/** Count of pages in 2^64 bytes. */
 export const PAGES_64 = 2 ** 52;
-/** The most pages that one dirty bitmap speaks of, and its bytes. */
+/** Maximum count of pages in one dirty bitmap, and of its bytes. */
 export const DIRTY_PAGES_MAX = 2 ** 31 - 1;
 export const DIRTY_BITMAP_MAX = 2 ** 28;
-/** The most pages that one pin or unpin names. */
+/** Maximum count of pages in one pin or unpin. */
 export const PIN_PAGES_MAX = 512;
 
 const SHIFT = BigInt(PAGE_SHIFT);
@@ -58,15 +58,15 @@ const OFFSET_MASK = BigInt(PAGE_SIZE - 1);
 
 export const pageOf = (address: bigint): number => Number(address >> SHIFT);
 export const offsetOf = (address: bigint): number => Number(address & OFFSET_MASK);
-/** The address, or the size in bytes, of a number of pages. */
+/** Returns the address of page `page`, or the size in bytes of `page` pages. */
 export const addressOf = (page: number): bigint => BigInt(page) << SHIFT;
 
-/** True if [address, address + size) reaches beyond 2^64; `size` is not 0. */
+/** Returns whether [address, address + size) reaches beyond 2^64; `size` is not 0. */
 export const wraps = (address: bigint, size: bigint): boolean => address + size > 1n << 64n;
 
-/** @throws VfioError EINVAL if a structure is shorter than `least` bytes or carries unknown flags */
+/** @throws VfioError EINVAL if a structure is shorter than `least` bytes or has unknown flags */
 export function checkArgs(what: string, argsz: number, least: number, flags: number, known: number): void {
-  if (argsz < least) throw new VfioError('EINVAL', `${what}: argsz ${argsz}, at least ${least}`);
+  if (argsz < least) throw new VfioError('EINVAL', `${what}: argsz ${argsz}; accepted: at least ${least}`);
   if ((flags & ~known) !== 0)
-    throw new VfioError('EINVAL', `${what}: flags ${hex(flags)}, known ${hex(known)}`);
+    throw new VfioError('EINVAL', `${what}: flags ${hex(flags)}; accepted: bits of ${hex(known)}`);
 }
