@@ -1,6 +1,6 @@
 /**
- * `npm run diff:vtd -- --seed N --count M [--qemu PATH] [--only INDEX] [--out DIR]`: random vectors of a VT-d unit in
- * legacy mode, each on a real QEMU and on the model in the same run. A difference is shrunk and written as a vector.
+ * `npm run diff:vtd -- --seed N --count M [--qemu PATH] [--only INDEX] [--out DIR]` runs random vectors of a VT-d unit in
+ * legacy mode on a real QEMU and on the model. It shrinks each difference and writes it as a vector.
  */
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -11,6 +11,7 @@ import { drawSeed, nowUs } from '#host';
 import type { StepFailure } from '../../src/conformance/outcome.ts';
 import { runVtdVectors } from '../../src/conformance/vtd/run.ts';
 import type { VtdVector } from '../../src/conformance/vtd/vectors.ts';
+import { wholeNumber } from '../support/whole-number.ts';
 import { generatePlan, planSeed } from './generate.ts';
 import type { Plan } from './plan.ts';
 import { QemuError, writeFirmware } from './qtest.ts';
@@ -21,23 +22,15 @@ import { adapted, factsOf, normalised, type VersionFact, versionOf } from './ver
 const DEFAULT_COUNT = 100;
 const MAX_COUNT = 1_000_000;
 const MAX_SEED = 2 ** 31 - 1;
-/** Machines at a time. */
+/** Count of machines that run at the same time. */
 const PARALLEL = 2;
-/** Differences that are shrunk; more are only counted. */
+/** Maximum count of shrunk differences. Further ones are only counted. */
 const SHRUNK_LIMIT = 5;
-/** Vectors at which QEMU may die or hang before the run gives up. */
+/** Maximum count of vectors at which QEMU may die or hang before the run aborts. */
 const BROKEN_LIMIT = 3;
 const VERSION_LIMIT_MS = 20_000;
 const PROGRAM = 'qemu-system-x86_64';
 const FAILURES_SHOWN = 3;
-
-/** @throws RangeError */
-function wholeNumber(name: string, text: string, least: number, most: number): number {
-  const value = Number(text);
-  if (!(Number.isInteger(value) && value >= least && value <= most))
-    throw new RangeError(`--${name} ${text}; accepted: ${least} to ${most}`);
-  return value;
-}
 
 interface Compared {
   readonly vector: VtdVector;
@@ -52,7 +45,7 @@ class Run {
   #broken = 0;
   passed = 0;
   failed = 0;
-  /** Device accesses of all vectors: a run in which QEMU blocks everything shows little. */
+  /** Device accesses of all vectors. A run in which QEMU blocks everything tests little. */
   letThrough = 0;
   blocked = 0;
 
@@ -120,10 +113,10 @@ class Run {
   }
 }
 
-/** Where translation is off a DMA must aim at RAM: which DMA that is was decided with the plan. */
+/** Translation switches stay. While translation is off a DMA must target RAM, and the plan has fixed the targets. */
 const isPinned = ({ kind }: Plan['actions'][number]): boolean => kind === 'translation';
 
-/** @throws QemuError if it is not there */
+/** @throws QemuError if the program cannot be run */
 async function versionText(program: string): Promise<string> {
   try {
     const { stdout } = await promisify(execFile)(program, ['--version'], { timeout: VERSION_LIMIT_MS });
@@ -143,11 +136,11 @@ async function main(): Promise<void> {
   const count =
     only === undefined ? wholeNumber('count', values.count ?? `${DEFAULT_COUNT}`, 1, MAX_COUNT) : 1;
   const program = values.qemu ?? process.env.QEMU ?? PROGRAM;
-  const said = await versionText(program);
-  const version = versionOf(said);
-  if (!version) throw new QemuError(`${program} does not say its version`);
+  const banner = await versionText(program);
+  const version = versionOf(banner);
+  if (!version) throw new QemuError(`${program} prints no version`);
   const facts = factsOf(version);
-  console.log(`diff:vtd: ${said}, seed ${seed}, ${count} vectors`);
+  console.log(`diff:vtd: ${banner}, seed ${seed}, ${count} vectors`);
   for (const { what } of facts) console.log(`  not compared in this version: ${what}`);
   const folder = await mkdtemp(join(tmpdir(), 'mdevsim-diff-'));
   const started = nowUs();

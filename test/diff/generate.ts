@@ -1,34 +1,34 @@
 /**
- * Random plans for a unit in legacy mode. The same seed gives the same plan. Every change of a table is followed by the
- * invalidation that a correct guest makes, so that no outcome depends on what a unit happens to have cached.
+ * Generates random plans for a unit in legacy mode. The same seed yields the same plan. The invalidation that a correct
+ * guest makes follows every change of a table, so no outcome depends on the contents of a unit's caches.
  */
 import { Prng } from '#host';
 import type { Action, DmaPart, Flush, Plan, TableWrite } from './plan.ts';
 import {
   CONTEXT_TABLE,
   contextWords,
+  corruptContext,
+  corruptRoot,
   type Domain,
   dataPage,
   GuestTables,
   type Mapping,
   ROOT_TABLE,
-  spoiltContext,
-  spoiltRoot,
 } from './tables.ts';
 
 /** Actions after the set-up. */
 const MIN_ACTIONS = 8;
 const MORE_ACTIONS = 22;
-/** DMAs of a plan: their bytes share one buffer per device. */
+/** Maximum count of DMAs in a plan. Their bytes share one buffer per device. */
 const DMA_LIMIT = 56;
 const DMA_BYTES = 64;
 const MAPPINGS = 6;
 const PAGE = 4096;
 const DEVICES = ['00:04.0', '00:05.0', '00:05.3'] as const;
-/** Numbers of one plan of a run are far from those of the next. */
+/** Distance between the seeds of successive plans. */
 const SEED_STEP = 0x9e3779b1;
 
-/** The seed of the `index`th plan of a run. */
+/** Returns the seed of plan number `index` of a run. */
 export const planSeed = (seed: number, index: number): number =>
   (Math.imul(seed, 0x85ebca6b) ^ Math.imul(index + 1, SEED_STEP)) & 0x7fffffff;
 
@@ -38,14 +38,14 @@ export function generatePlan(seed: number, name = `legacy-${seed}`): Plan {
 
 interface Attached {
   readonly domain: Domain;
-  /** Its context entry's place and what it should hold. */
+  /** GPA of its context entry, and the words of the valid entry. */
   readonly entry: number;
   readonly words: readonly bigint[];
   readonly sid: number;
   readonly passThrough: boolean;
 }
 
-/** Where a DMA is to go. */
+/** Intended target of a DMA. */
 interface Aim {
   readonly device: Attached;
   readonly mapping: Mapping | undefined;
@@ -59,7 +59,7 @@ class Generator {
   readonly #actions: Action[] = [];
   readonly #devices: Attached[] = [];
   readonly #awBits: 39 | 48;
-  readonly #spoilt: (() => Action)[] = [];
+  readonly #repairs: (() => Action)[] = [];
   #translating = false;
   #dmas = 0;
 
@@ -116,7 +116,7 @@ class Generator {
     for (let i = 0; i < MAPPINGS; i++) {
       const [iova, level] = this.#freshIova(domain);
       writes.push(...this.#tables.map(domain, iova, level));
-      // The next page too, so that a DMA can cross.
+      // Maps the next page, too, so that a DMA can cross.
       if (level === 1 && prng.below(2) === 0) writes.push(...this.#tables.map(domain, iova + 4096n, 1));
     }
     return domain;
@@ -139,8 +139,8 @@ class Generator {
     const prng = this.#prng;
     const draw = prng.below(100);
     if (draw < 45) this.#actions.push(this.#dma());
-    else if (draw < 62) this.#spoil();
-    else if (draw < 74) this.#mend();
+    else if (draw < 62) this.#corrupt();
+    else if (draw < 74) this.#repair();
     else if (draw < 80) this.#mapMore();
     else if (draw < 84) this.#translate(!this.#translating);
     else if (draw < 92) this.#clearFaults();
@@ -182,42 +182,42 @@ class Generator {
     return { kind: 'descriptor', low, high };
   }
 
-  #spoil(): void {
+  #corrupt(): void {
     const prng = this.#prng;
     const device = this.#anyDevice();
     const mapping = this.#anyMapping(device.domain);
     const aim = { device, mapping };
-    // What an access just before leaves in a cache must be gone after the invalidation.
+    // This access fills caches. The invalidation must remove the cached entries.
     if (prng.below(2) === 0) this.#actions.push(this.#dma(aim));
     const draw = prng.below(10);
     if (draw === 0) {
-      this.#change(ROOT_TABLE, spoiltRoot(prng), [BigInt(CONTEXT_TABLE) | 1n, 0n], this.#contextFlushes());
+      this.#change(ROOT_TABLE, corruptRoot(prng), [BigInt(CONTEXT_TABLE) | 1n, 0n], this.#contextFlushes());
     } else if (draw < 4) {
       const flushes = this.#contextFlushes(device);
-      this.#change(device.entry, spoiltContext(device.words, prng), device.words, flushes);
+      this.#change(device.entry, corruptContext(device.words, prng), device.words, flushes);
     } else {
       if (!mapping) return;
       const depth = prng.below(2) === 0 ? mapping.entries.length - 1 : prng.below(mapping.entries.length);
       const leaf = depth === mapping.entries.length - 1;
       const entry = mapping.entries[depth] as number;
       const flushes = this.#tableFlushes(device.domain, mapping, leaf);
-      const { words } = this.#tables.spoilt(entry, leaf, this.#awBits);
-      this.#change(entry, words, this.#tables.mended(entry).words, flushes);
+      const { words } = this.#tables.corrupt(entry, leaf, this.#awBits);
+      this.#change(entry, words, this.#tables.intended(entry).words, flushes);
     }
     for (let i = prng.below(4); i > 0; i--) this.#actions.push(this.#dma(aim));
     if (prng.below(2) === 0) this.#clearFaults();
-    if (prng.below(2) === 0) this.#mend();
+    if (prng.below(2) === 0) this.#repair();
     if (prng.below(2) === 0) this.#actions.push(this.#dma(aim));
   }
 
   #change(gpa: number, bad: readonly bigint[], good: readonly bigint[], flushes: readonly Flush[]): void {
     this.#actions.push({ kind: 'tables', writes: [{ gpa, words: bad }], flushes });
-    this.#spoilt.push(() => ({ kind: 'tables', writes: [{ gpa, words: good }], flushes }));
+    this.#repairs.push(() => ({ kind: 'tables', writes: [{ gpa, words: good }], flushes }));
   }
 
-  #mend(): void {
-    const mend = this.#spoilt.pop();
-    if (mend) this.#actions.push(mend());
+  #repair(): void {
+    const repair = this.#repairs.pop();
+    if (repair) this.#actions.push(repair());
     else this.#actions.push(this.#dma());
   }
 
@@ -230,7 +230,7 @@ class Generator {
     this.#actions.push({ kind: 'tables', writes, flushes: this.#tableFlushes(domain, mapping, false) });
   }
 
-  /** After a root or context entry has changed: the context cache, then the IOTLB. */
+  /** Returns the flushes after a change of a root or context entry: the context cache, then the IOTLB. */
   #contextFlushes(device?: Attached): Flush[] {
     const prng = this.#prng;
     const context: Flush = { kind: 'context', granularity: 1, did: 0, sid: 0 };
@@ -243,7 +243,7 @@ class Generator {
     ];
   }
 
-  /** After an entry of a domain's tables has changed. */
+  /** Returns the flushes after a change of an entry of a domain's tables. */
   #tableFlushes(domain: Domain, mapping: Mapping, leaf: boolean): Flush[] {
     const draw = this.#prng.below(leaf ? 3 : 2);
     const flush = { kind: 'iotlb', did: domain.id, page: 0n, am: 0 } as const;
@@ -269,7 +269,7 @@ class Generator {
     return { kind: 'dma', dev, write, parts, data: bytes.toString('hex') };
   }
 
-  /** A page to aim at: mostly a mapped one. */
+  /** Returns a target page, mostly a mapped one, and an offset. */
   #target(device: Attached, aimedAt: Mapping | undefined): readonly [bigint, number] {
     const prng = this.#prng;
     if (!this.#translating || device.passThrough) return [BigInt(dataPage(prng)), 0];
@@ -293,7 +293,7 @@ class Generator {
     return parts;
   }
 
-  /** Where an access comes out if nothing blocks it; for an unmapped one any page. */
+  /** Returns the GPA of an access if nothing blocks it; for an unmapped one, any page. */
   #gpaOf({ domain }: Attached, iova: bigint, identity: boolean): number {
     if (identity) return Number(iova);
     for (const { iova: start, size, gpa } of domain.mappings)

@@ -1,7 +1,7 @@
 /**
- * A plan: what a random vector does, as actions that can be left out one by one, and the steps they come to. Places in
- * the invalidation queue and the bits that every global command repeats are worked out here, so that a shorter plan is
- * a sound one too: each edit of a table carries the invalidation that belongs to it.
+ * Plan of a random vector: actions that can be left out one by one, and their translation to steps. The translation
+ * computes the positions in the invalidation queue and the bits that every global command repeats. Each change of a table
+ * includes its invalidation. So a shortened plan is valid, too.
  */
 import type { VtdStep, VtdVector } from '../../src/conformance/vtd/vectors.ts';
 
@@ -15,7 +15,7 @@ export type Flush =
       readonly am: number;
     };
 
-/** One 4 KiB part of a DMA. `gpa`: where it comes out if it is let through. */
+/** Part of a DMA within one 4 KiB page. `gpa` is its target if it is not blocked. */
 export interface DmaPart {
   readonly iova: bigint;
   readonly len: number;
@@ -29,7 +29,7 @@ export type Action =
       readonly dev: number;
       readonly write: boolean;
       readonly parts: readonly DmaPart[];
-      /** A write's bytes, or what lies in memory before a read; no byte is zero. */
+      /** Bytes of a write, or the contents of memory before a read. No byte is zero. */
       readonly data: string;
     }
   | { readonly kind: 'translation'; readonly on: boolean }
@@ -49,18 +49,18 @@ export interface Plan {
   readonly seed: number;
   readonly iommu: VtdVector['iommu'];
   readonly devices: readonly { readonly bdf: string }[];
-  /** Invalidations by queue; otherwise by register. */
+  /** True if invalidations use the queue, false if they use registers. */
   readonly queued: boolean;
   readonly actions: readonly Action[];
 }
 
-/** A step without what the recorded machine answers; `parts` of a DMA say where to look for its outcome. */
+/** Step without the answers of the recorded machine. `probes` of a DMA locate its outcome in memory. */
 export type OpenStep = VtdStep & { readonly probes?: readonly DmaPart[] };
 
-/** The queue's page: 256 descriptors of 128 bits. */
+/** Page of the queue: 256 descriptors of 128 bits. */
 export const QUEUE_PAGE = 0x100a000;
 export const QUEUE_BYTES = 0x1000;
-/** Where wait descriptors write. */
+/** Page that wait descriptors write to. */
 export const STATUS_PAGE = 0x100b000;
 
 const GCMD = '0x18';
@@ -71,14 +71,14 @@ const DESCRIPTOR_BYTES = 16;
 
 export const hexOf = (value: number | bigint): string => `0x${value.toString(16)}`;
 
-/** Little-endian bytes in hex. */
+/** Returns the little-endian bytes as hex. */
 export function wordsHex(words: readonly bigint[]): string {
   const bytes = Buffer.alloc(words.length * 8);
   for (const [index, word] of words.entries()) bytes.writeBigUInt64LE(word, index * 8);
   return bytes.toString('hex');
 }
 
-/** The plan's steps; what they expect is filled in from the real machine. */
+/** Returns the plan's steps. The recording on the real machine adds the expected values. */
 export function assemble(plan: Plan): OpenStep[] {
   return new Assembly(plan.queued).run(plan.actions);
 }
@@ -123,7 +123,7 @@ class Assembly {
         this.#command(SRTP);
         return;
       case 'wait': {
-        // Not both flags at once: see versions.ts.
+        // Never both flags at once; see versions.ts.
         if (action.interrupt) this.#descriptor(0x15n, 0n);
         else this.#descriptor(0x25n | (BigInt(action.data) << 32n), BigInt(STATUS_PAGE));
         if (!this.#queued) return;
@@ -145,7 +145,7 @@ class Assembly {
     }
   }
 
-  /** A read finds its bytes in memory; a write leaves zeros behind where it is blocked. Then the fault registers. */
+  /** Puts the bytes of a read, or zeros for a write, into memory; then runs the DMA and reads the fault registers. */
   #dma({ dev, write, parts, data }: Extract<Action, { kind: 'dma' }>): void {
     let at = 0;
     for (const part of parts) {

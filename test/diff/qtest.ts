@@ -1,7 +1,7 @@
 /**
- * QEMU driven from outside: a process of its own per machine, spoken to by the qtest protocol over its standard input
- * and output. Distributions leave out `-accel qtest`; this needs only tcg: the guest's CPU runs a firmware that halts,
- * and with `-icount sleep=off` the machine's clock jumps to its next timer while the CPU sleeps.
+ * Drives one QEMU process per machine with the qtest protocol over standard input and output. Distributions build QEMU
+ * without `-accel qtest`, so this uses tcg: the guest's CPU runs a firmware that halts. With `-icount sleep=off` the
+ * machine's clock jumps to its next timer while the CPU sleeps.
  */
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
@@ -10,24 +10,24 @@ import { createInterface } from 'node:readline';
 import { after } from '#host';
 import type { VtdVector } from '../../src/conformance/vtd/vectors.ts';
 
-/** The longest wait for one answer. */
+/** Time limit for one answer. */
 const ANSWER_LIMIT_MS = 20_000;
-/** Kept of what QEMU says on its standard error, characters. */
-const SAID_LIMIT = 2000;
-/** Shown of it in an error. */
+/** Characters of QEMU's standard error that are kept. */
+const STDERR_LIMIT = 2000;
+/** Characters of it that an error shows. */
 const SHOWN_LIMIT = 300;
 
-/** QEMU is missing, died, did not answer, or refused a command. */
+/** Thrown when QEMU is missing, died, did not answer or refused a command. */
 export class QemuError extends Error {
   override name = 'QemuError';
 }
 
 const FIRMWARE_BYTES = 0x10000;
-/** Where the processor starts: cli; hlt; jmp to the hlt. */
+/** Offset of the reset vector, and its code: cli; hlt; jmp to the hlt. */
 const RESET_OFFSET = 0xfff0;
 const HALT_FOREVER = [0xfa, 0xf4, 0xeb, 0xfd];
 
-/** Writes the firmware that only halts. @returns its path */
+/** Writes a firmware that only halts. @returns its path */
 export async function writeFirmware(folder: string): Promise<string> {
   const path = join(folder, 'halt.bin');
   const image = Buffer.alloc(FIRMWARE_BYTES, 0xf4);
@@ -60,13 +60,13 @@ export class Qtest {
   readonly #child: ChildProcessWithoutNullStreams;
   readonly #waiting: Waiting[] = [];
   readonly #ended: Promise<void>;
-  #said = '';
+  #stderr = '';
   #failure: QemuError | undefined;
 
   constructor(program: string, args: readonly string[]) {
     this.#child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child.stderr.on('data', (bytes: Buffer) => {
-      if (this.#said.length < SAID_LIMIT) this.#said += bytes.toString();
+      if (this.#stderr.length < STDERR_LIMIT) this.#stderr += bytes.toString();
     });
     this.#child.stdin.on('error', () => this.#fail('closed its input'));
     createInterface({ input: this.#child.stdout }).on('line', (line) => this.#answered(line));
@@ -82,7 +82,7 @@ export class Qtest {
     });
   }
 
-  /** Sends commands at once. @returns their answers without "OK" @throws QemuError */
+  /** Sends several commands without waiting in between. @returns their answers without "OK" @throws QemuError */
   async send(commands: readonly string[]): Promise<string[]> {
     if (this.#failure) throw this.#failure;
     const answers = commands.map(
@@ -116,8 +116,8 @@ export class Qtest {
   }
 
   #fail(what: string): void {
-    const said = this.#said === '' ? '' : `; it said: ${this.#said.trim().slice(-SHOWN_LIMIT)}`;
-    this.#failure ??= new QemuError(`QEMU ${what}${said}`);
+    const shown = this.#stderr === '' ? '' : `; stderr: ${this.#stderr.trim().slice(-SHOWN_LIMIT)}`;
+    this.#failure ??= new QemuError(`QEMU ${what}${shown}`);
     for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
   }
 }

@@ -1,27 +1,27 @@
 /**
- * Runs a plan on a real QEMU and writes down what it did, as a vector. The DMA master is QEMU's edu device: a buffer of
- * 4 KiB that it copies to and from memory. While translation is off the buffer is loaded with all that the vector
- * writes; what it reads each gets a place of its own there and is fetched at the end, so that nothing but the vector's
- * own accesses passes the unit meanwhile.
+ * Runs a plan on a real QEMU and records its behaviour as a vector. The DMA master is QEMU's edu device, which copies
+ * between memory and a buffer of 4 KiB. While translation is off, the buffer is loaded with all bytes that the vector
+ * writes. Each DMA has its own slot in the buffer, and reads are fetched from there at the end. So only the vector's own
+ * accesses pass the unit in between.
  */
 import type { DmaStep, VtdStep, VtdVector } from '../../src/conformance/vtd/vectors.ts';
 import { assemble, type OpenStep, type Plan } from './plan.ts';
 import { machineArguments, QemuError, Qtest } from './qtest.ts';
 
 const REGISTERS = 0xfed90000;
-/** Of the first edu device; the next ones follow. */
+/** BAR of the first edu device. The next ones follow. */
 const BAR_BASE = 0xe0000000;
 const BAR_STEP = 0x100000;
-/** Memory through which a device's buffer is loaded and fetched. */
+/** Memory page for loading and fetching a device's buffer. */
 const SCRATCH_PAGE = 0x7f000000;
-/** The buffer as the device addresses it. Its last bytes stay unused: some versions refuse a copy that ends there. */
+/** Device address of the buffer. Its last bytes stay unused because some versions refuse a copy that ends there. */
 const EDU_BUFFER = 0x40000;
 const EDU_USABLE = 4096 - 64;
 const EDU_RUN = 1;
 const EDU_TO_MEMORY = 2;
-/** Looks at a DMA's busy bit before it counts as stuck. */
+/** Polls of a DMA's busy bit before it counts as stuck. */
 const POLL_LIMIT = 20_000;
-/** Looks sent at once: a DMA takes about ten. */
+/** Polls sent at once. A DMA takes about ten. */
 const POLL_BATCH = 12;
 
 export interface Qemu {
@@ -29,7 +29,7 @@ export interface Qemu {
   readonly firmware: string;
 }
 
-/** @throws QemuError naming the vector and the step */
+/** @throws QemuError that names the vector and the step */
 export async function record(qemu: Qemu, plan: Plan): Promise<VtdVector> {
   const vector = {
     name: plan.name,
@@ -55,7 +55,7 @@ class Recording {
   readonly #steps: readonly OpenStep[];
   readonly #plan: Plan;
   readonly #recorded: VtdStep[] = [];
-  /** Each DMA's place in its device's buffer, by step. */
+  /** Offset of each DMA in its device's buffer, by step. */
   readonly #slots = new Map<number, number>();
   readonly #used: number[];
   place = 'start';
@@ -82,7 +82,7 @@ class Recording {
       this.place = `step ${index} ${step.op}`;
       this.#recorded.push(await this.#step(step, index));
     }
-    this.place = 'fetching what was read';
+    this.place = 'fetching the results of reads';
     await this.#fetchReads();
     return this.#recorded;
   }
@@ -141,14 +141,14 @@ class Recording {
     }
   }
 
-  /** What a write reached: each of its parts found zeros in memory. */
+  /** Reads back the parts of a write. Memory held zeros before it. */
   async #written(step: OpenStep & DmaStep): Promise<VtdStep> {
     const parts: string[] = [];
     for (const { gpa, len } of step.probes ?? []) parts.push(await this.#memory(gpa, len));
     return withOutcome(step, parts);
   }
 
-  /** With translation off, all that the devices have read; blocked bytes are zeros. */
+  /** Switches translation off and fetches the results of all reads. Blocked bytes are zeros. */
   async #fetchReads(): Promise<void> {
     await this.#machine.one(`writel ${REGISTERS + 0x18} 0`);
     for (const [device, used] of this.#used.entries()) {
@@ -185,7 +185,7 @@ class Recording {
     const buffer = EDU_BUFFER + slot;
     const [from, to] = toMemory ? [buffer, address] : [address, buffer];
     const command = EDU_RUN | (toMemory ? EDU_TO_MEMORY : 0);
-    const look = `readq ${bar + 0x98}`;
+    const poll = `readq ${bar + 0x98}`;
     let commands = [
       `writeq ${bar + 0x80} ${from}`,
       `writeq ${bar + 0x88} ${to}`,
@@ -193,11 +193,11 @@ class Recording {
       `writeq ${bar + 0x98} ${command}`,
     ];
     for (let polls = 0; polls < POLL_LIMIT; polls += POLL_BATCH) {
-      const answers = await this.#machine.send([...commands, ...Array<string>(POLL_BATCH).fill(look)]);
+      const answers = await this.#machine.send([...commands, ...Array<string>(POLL_BATCH).fill(poll)]);
       if ((BigInt(answers.at(-1) ?? '0x1') & 1n) === 0n) return;
       commands = [];
     }
-    throw new QemuError(`a DMA was not done after ${POLL_LIMIT} looks`);
+    throw new QemuError(`a DMA was not done after ${POLL_LIMIT} polls`);
   }
 }
 
@@ -205,7 +205,7 @@ const barOf = (device: number): number => BAR_BASE + device * BAR_STEP;
 
 const isZero = (bytes: string): boolean => /^0*$/.test(bytes);
 
-/** The step as the vectors' format has it; `bytes` of a part that was blocked are zeros. */
+/** Returns the step in the format of vectors. `bytes` of a blocked part are zeros. */
 function withOutcome({ probes = [], ...step }: OpenStep & DmaStep, bytes: readonly string[]): VtdStep {
   const outcomes = bytes.map((part) => (isZero(part) ? ('fault' as const) : ('ok' as const)));
   const expect = outcomes.includes('fault') ? ('fault' as const) : ('ok' as const);

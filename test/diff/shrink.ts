@@ -1,18 +1,20 @@
-/** Makes a failing list as short as it gets while it still fails: delta debugging. */
+/**
+ * Delta debugging: shortens a failing list while it still fails.
+ */
 
-/** Runs of the test that one shrinking may cost. */
+/** Maximum count of test runs per shrinking. */
 export const SHRINK_LIMIT = 200;
 
 export interface ShrinkOptions<T> {
-  /** Items that stay in any case. */
+  /** Returns true for items that must stay. */
   readonly keeps?: (item: T) => boolean;
   /** Default `SHRINK_LIMIT`. */
   readonly limit?: number;
 }
 
 /**
- * Leaves out ever smaller pieces as long as the rest still fails. What is left fails; unless the limit was reached, no
- * single item of it can be left out.
+ * Removes ever smaller pieces while the rest still fails. Returns a failing list. Unless the limit was reached, no single
+ * item of it can be removed.
  */
 export async function shrink<T>(
   items: readonly T[],
@@ -23,7 +25,7 @@ export async function shrink<T>(
   let runs = 0;
   for (let size = Math.ceil(left.length / 2); size >= 1; ) {
     let removed = false;
-    // From the end: what comes after the difference goes first.
+    // Starts at the end, because items after the first difference can be removed first.
     for (let end = left.length; end > 0; end -= size) {
       const start = Math.max(0, end - size);
       const shorter = left.filter((item, index) => index < start || index >= end || keeps(item));

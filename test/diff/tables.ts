@@ -1,6 +1,6 @@
 /**
- * The guest's tables of a random plan: domains with second-level tables, what each of their entries should hold, and
- * the writes that bring an entry to memory. Entries are spoilt and mended one at a time.
+ * Guest tables of a random plan: domains with second-level tables, the intended value of each entry, and the writes that
+ * corrupt or restore one entry.
  */
 import type { Prng } from '#host';
 import type { TableWrite } from './plan.ts';
@@ -8,7 +8,7 @@ import type { TableWrite } from './plan.ts';
 export const ROOT_TABLE = 0x1000000;
 export const CONTEXT_TABLE = 0x1001000;
 const FIRST_TABLE = 0x1010000;
-/** Memory that the IOVAs come out at. */
+/** Memory that the IOVAs map to. */
 const DATA_LOW = 0x2000000;
 const DATA_HIGH = 0x100000000;
 const DATA_PAGES = 64;
@@ -20,7 +20,7 @@ export interface Mapping {
   readonly iova: bigint;
   readonly size: number;
   readonly gpa: number;
-  /** Its entries, top table first. */
+  /** GPAs of its entries, top table first. */
   readonly entries: readonly number[];
 }
 
@@ -31,7 +31,7 @@ export interface Domain {
   readonly mappings: Mapping[];
 }
 
-/** Pages that DMA may touch. */
+/** Returns a random page that DMA may access. */
 export function dataPage(prng: Prng): number {
   return (prng.below(2) === 0 ? DATA_LOW : DATA_HIGH) + prng.below(DATA_PAGES) * PAGE;
 }
@@ -39,7 +39,7 @@ export function dataPage(prng: Prng): number {
 export class GuestTables {
   readonly #prng: Prng;
   #next = FIRST_TABLE;
-  /** What an entry should hold. */
+  /** Intended values, by the GPA of the entry. */
   readonly #intended = new Map<number, bigint>();
 
   constructor(prng: Prng) {
@@ -50,7 +50,7 @@ export class GuestTables {
     return { id, levels, top: this.#newTable(), mappings: [] };
   }
 
-  /** Maps a page of `size` bytes. @returns the entries to write; none if something else is mapped there */
+  /** Maps a page at `leafLevel`. @returns the entries to write; none if something else is mapped there */
   map(domain: Domain, iova: bigint, leafLevel: 1 | 2 | 3): TableWrite[] {
     const prng = this.#prng;
     const writes: TableWrite[] = [];
@@ -84,16 +84,16 @@ export class GuestTables {
     return this.#intended.get(entry) ?? 0n;
   }
 
-  /** The entry as it should be. */
-  mended(entry: number): TableWrite {
+  /** Returns the write of the intended entry. */
+  intended(entry: number): TableWrite {
     return { gpa: entry, words: [this.intendedAt(entry)] };
   }
 
-  /** The entry with one thing wrong, or with a bit set that must not matter. */
-  spoilt(entry: number, leaf: boolean, awBits: 39 | 48): TableWrite {
+  /** Returns the write of an entry with one error, or with an ignored bit set. */
+  corrupt(entry: number, leaf: boolean, awBits: 39 | 48): TableWrite {
     const held = this.intendedAt(entry);
-    const way = SPOILERS[this.#prng.below(SPOILERS.length)] as Spoiler;
-    return { gpa: entry, words: [BigInt.asUintN(64, way(held, this.#prng, leaf, awBits))] };
+    const corruption = CORRUPTIONS[this.#prng.below(CORRUPTIONS.length)] as Corruption;
+    return { gpa: entry, words: [BigInt.asUintN(64, corruption(held, this.#prng, leaf, awBits))] };
   }
 
   #newTable(): number {
@@ -111,19 +111,19 @@ export class GuestTables {
 const entryAt = (table: number, iova: bigint, level: number): number =>
   table + Number((iova >> BigInt(12 + 9 * (level - 1))) & 0x1ffn) * 8;
 
-/** None lets an access through to anywhere but where the intended entry leads: the outcome is looked for there. */
-type Spoiler = (held: bigint, prng: Prng, leaf: boolean, awBits: 39 | 48) => bigint;
+/** Corrupts an entry. The result must block an access or lead to the intended page, where the outcome is read. */
+type Corruption = (held: bigint, prng: Prng, leaf: boolean, awBits: 39 | 48) => bigint;
 
 const bitOf = (prng: Prng, low: number, count: number): bigint => 1n << BigInt(low + prng.below(count));
 
-/** A large page that is not aligned to its size. */
-const alignmentSpoilt = (held: bigint, prng: Prng): bigint =>
+/** Returns the entry of a large page that is not aligned to its size. */
+const misaligned = (held: bigint, prng: Prng): bigint =>
   (held & 0x80n) === 0n ? held : held | bitOf(prng, 12, 9);
 
-/** Addresses without RAM behind them, for tables. */
+/** Table addresses without RAM. */
 const NOWHERE = [0xd0000000n, 0x200000000n, 0x7000000000n] as const;
 
-const SPOILERS: readonly Spoiler[] = [
+const CORRUPTIONS: readonly Corruption[] = [
   () => 0n,
   (held) => held & ~1n,
   (held) => held & ~2n,
@@ -136,16 +136,15 @@ const SPOILERS: readonly Spoiler[] = [
   (held, prng, _leaf, awBits) => held | bitOf(prng, awBits, 52 - awBits),
   (held, prng) => held | bitOf(prng, 8, 3),
   (held, prng) => held | bitOf(prng, 3, 4),
-  (held, prng, leaf) =>
-    leaf ? alignmentSpoilt(held, prng) : (held & 0xfffn) | (NOWHERE[prng.below(3)] ?? 0n),
+  (held, prng, leaf) => (leaf ? misaligned(held, prng) : (held & 0xfffn) | (NOWHERE[prng.below(3)] ?? 0n)),
   (held, _prng, leaf) => (leaf ? held & ~1n : held | 0x80n),
-  // A result in the interrupt range: blocked, or where it does not fit the page's size, a reserved bit.
+  // A result in the interrupt range: blocked, or a reserved bit if it does not fit the page size.
   (held, prng, leaf) =>
     leaf ? (held & 0xfffn) | 0xfee00000n | (BigInt(prng.below(256)) << 12n) : held & ~3n,
   (held, _prng, leaf) => (leaf ? held | (1n << 62n) | (1n << 11n) : held & ~2n),
 ];
 
-/** A context entry's two words. */
+/** Returns the two words of a context entry. */
 export function contextWords(
   type: 0 | 1 | 2,
   aw: number,
@@ -157,8 +156,8 @@ export function contextWords(
   return [low, BigInt(aw) | (BigInt(domain) << 8n)];
 }
 
-/** A context entry with one thing wrong, or with a bit set that must not matter. */
-export function spoiltContext(words: readonly bigint[], prng: Prng): bigint[] {
+/** Returns a context entry with one error, or with an ignored bit set. */
+export function corruptContext(words: readonly bigint[], prng: Prng): bigint[] {
   const [low = 0n, high = 0n] = words;
   switch (prng.below(11)) {
     case 0:
@@ -186,8 +185,8 @@ export function spoiltContext(words: readonly bigint[], prng: Prng): bigint[] {
   }
 }
 
-/** A root entry's two words with one thing wrong. */
-export function spoiltRoot(prng: Prng): bigint[] {
+/** Returns a root entry with one error. */
+export function corruptRoot(prng: Prng): bigint[] {
   const low = BigInt(CONTEXT_TABLE) | 1n;
   switch (prng.below(5)) {
     case 0:

@@ -1,6 +1,6 @@
 /**
- * What QEMU changed between the version under test and 11.1.3, whose behaviour the model's `qemu` mode follows. Each
- * row says what is different and why that is not compared; nothing else is left out.
+ * Differences between the QEMU version under test and 11.1.3, whose behaviour the model's `qemu` mode follows. Each row
+ * names a difference that is not compared and the reason. Everything else is compared.
  */
 import type { VtdStep } from '../../src/conformance/vtd/vectors.ts';
 import type { Action, Flush } from './plan.ts';
@@ -8,18 +8,18 @@ import type { Action, Flush } from './plan.ts';
 type Version = readonly [major: number, minor: number];
 
 export interface VersionFact {
-  /** The newest version that is known to differ. Later ones up to 11.1 were not looked at: they are compared. */
+  /** Newest version that is known to differ. Later ones up to 11.1 were not examined; they are compared. */
   readonly upTo: Version;
   readonly what: string;
-  /** The step with the answer that 11.1.3 gives; undefined if the step is not affected. */
+  /** Returns the step with the answer of 11.1.3; undefined if the step is not affected. */
   readonly normalise: (step: VtdStep) => VtdStep | undefined;
-  /** Another action in its place, where the difference would show later. */
+  /** Returns a replacement of the action, where the difference would appear later. */
   readonly adapt?: (action: Action) => Action;
 }
 
 const FRCD_HI = 0x228;
 const CAP = 0x08;
-/** Fault record, upper half: the PASID value, and whether there is one. */
+/** PASID value and PASID present bit in the upper half of a fault record. */
 const FRCD_PV = 0xffffn << 40n;
 const FRCD_PP = 1n << 31n;
 const CAP_ESRTPS = 1n << 63n;
@@ -27,7 +27,7 @@ const CAP_ESRTPS = 1n << 63n;
 export const VERSION_FACTS: readonly VersionFact[] = [
   {
     upTo: [7, 2],
-    what: 'the PASID field of a fault record without PASID: 0xffff there, 0 here; software must not look at it',
+    what: 'the PASID field of a fault record without PASID: 0xffff there, 0 here; software must ignore it',
     normalise: (step) => {
       const value = readOf(step, FRCD_HI);
       if (value === undefined || (value & FRCD_PV) !== FRCD_PV || (value & FRCD_PP) !== 0n) return undefined;
@@ -49,7 +49,7 @@ export const VERSION_FACTS: readonly VersionFact[] = [
   },
   {
     upTo: [7, 2],
-    what: 'a page-selective invalidation drops more than it names: a domain-selective one follows each, on both sides',
+    what: 'a page-selective invalidation drops additional entries: a domain-selective one follows each, on both sides',
     normalise: () => undefined,
     adapt: (action) =>
       action.kind === 'tables' ? { ...action, flushes: action.flushes.flatMap(widened) } : action,
@@ -61,11 +61,11 @@ const widened = (flush: Flush): Flush[] =>
     ? [flush, { ...flush, granularity: 2, page: 0n, am: 0 }]
     : [flush];
 
-/** The actions as this version can be asked for them. */
+/** Returns the actions, adapted to this version. */
 export const adapted = (actions: readonly Action[], facts: readonly VersionFact[]): Action[] =>
   actions.map((action) => facts.reduce((held, { adapt }) => adapt?.(held) ?? held, action));
 
-/** @returns the version in what `qemu --version` says; undefined if there is none */
+/** Returns the version in the output of `qemu --version`; undefined if there is none. */
 export function versionOf(text: string): Version | undefined {
   const found = /version (\d+)\.(\d+)/.exec(text);
   return found ? [Number(found[1]), Number(found[2])] : undefined;
@@ -74,7 +74,7 @@ export function versionOf(text: string): Version | undefined {
 export const factsOf = ([major, minor]: Version): VersionFact[] =>
   VERSION_FACTS.filter(({ upTo }) => major < upTo[0] || (major === upTo[0] && minor <= upTo[1]));
 
-/** A step of this version as 11.1.3 would have answered it. */
+/** Returns the step with the answer of 11.1.3. */
 export const normalised = (step: VtdStep, facts: readonly VersionFact[]): VtdStep =>
   facts.reduce((held, { normalise }) => normalise(held) ?? held, step);
 

@@ -5,6 +5,7 @@
 import { parseArgs } from 'node:util';
 import { drawSeed, nowUs } from '#host';
 import { VIOMMUS } from '../../src/scenario/scenario.ts';
+import { wholeNumber } from '../support/whole-number.ts';
 import { fuzzMigration, recordStream } from './migration.ts';
 import { type Failed, fuzz, KIND_NAMES, type Kind } from './viommu.ts';
 
@@ -14,14 +15,6 @@ const MAX_SEED = 2 ** 31 - 1;
 const MAX_CASE = 2 ** 31 - 1;
 /** Maximum count of printed failures. */
 const PRINTED = 10;
-
-/** @throws RangeError */
-function wholeNumber(name: string, text: string, least: number, most: number): number {
-  const value = Number(text);
-  if (!(Number.isInteger(value) && value >= least && value <= most))
-    throw new RangeError(`--${name} ${text}; accepted: ${least} to ${most}`);
-  return value;
-}
 
 /** @throws RangeError */
 function kindsOf(text: string | undefined): readonly Kind[] {

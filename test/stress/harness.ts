@@ -1,6 +1,6 @@
 /**
- * The stress run: one writer that maps and unmaps through a real container as fast as it can, and reader threads that
- * use the pages. Run twice: with the protocol, and as the control without it.
+ * Stress run: one writer maps and unmaps through a real container as fast as it can, while reader threads use the pages.
+ * It runs with the protocol, or without it as the control.
  */
 import { Worker } from 'node:worker_threads';
 import { after, nowUs, Prng, yieldTurn } from '#host';
@@ -31,30 +31,30 @@ export interface StressOptions {
 export interface StressReport extends StressCounts {
   readonly seconds: number;
   readonly unmaps: number;
-  /** Unmaps that met pins: the readers were asked. */
+  /** Unmaps of pinned pages, which ask the readers to unpin. */
   readonly pinnedUnmaps: number;
-  /** Frames that were written to while they were mapped nowhere; part of the violations. */
+  /** Words written while their frame was not mapped; part of the violations. */
   readonly lateWrites: number;
-  /** Readers that the container gave up on, and nodes that never came back: both part of the violations. */
+  /** Reasons of quarantined readers, and the count of nodes that were never freed. Both are part of the violations. */
   readonly quarantines: readonly string[];
   readonly lostNodes: number;
 }
 
-/** Frames of 2 MiB: fewer than regions, so that some must be mapped by pages. One more is divided into pages. */
+/** Count of 2 MiB frames. They are fewer than the regions, so some regions are mapped by pages of one more frame. */
 const LARGE_FRAMES = 8;
-/** Fewer than all regions take when mapped by pages: their nodes and frames are used again at once. */
+/** Nodes of the pin table, fewer than all regions need when mapped by pages, so nodes are reused at once. */
 const TABLE_NODES = 32;
-/** Operations of the writer between two looks at the event loop, where its workers' errors arrive. */
+/** Operations of the writer between two turns of the event loop, which delivers errors of the workers. */
 const TURN_EVERY = 64;
-/** One unmap in so many takes the whole address space. */
+/** One operation in this many unmaps the whole address space. */
 const ALL_EVERY = 200;
-/** How long readers may take to start, and to end. */
+/** Time limits for the start and the end of readers. */
 const START_LIMIT_MS = 20_000;
 const STOP_LIMIT_MS = 20_000;
 
 const { add, ld, rd, st, fillWords, waitEqAsync, wake } = mem;
 
-/** A device as the container sees it: its requests are a counter that the reader looks at. */
+/** Device side of the container. Requests to unpin increment a counter that the reader polls. */
 class StressUser extends FakeUser {
   readonly #control: mem.SharedWords;
   constructor(table: PinTableWriter, control: mem.SharedWords) {
@@ -66,9 +66,9 @@ class StressUser extends FakeUser {
   }
 }
 
-/** A page of host memory that a spot may be mapped to, and the stamp it carries. */
+/** Frame of host memory: one large page or one small page. */
 interface Frame {
-  /** Offset in the slab: the container's `vaddr`. */
+  /** Offset in the host memory; the container's `vaddr`. */
   readonly offset: number;
   readonly size: number;
 }
@@ -85,7 +85,7 @@ class Rig {
   readonly #prng: Prng;
   readonly #large: Frame[];
   readonly #small: Frame[];
-  /** The frames behind each region, or nothing. */
+  /** Frames of each mapped region. */
   readonly #mapped: (readonly Frame[] | undefined)[] = new Array(REGIONS).fill(undefined);
   #serial = 0;
   #unmaps = 0;
@@ -107,7 +107,7 @@ class Rig {
   async run(seconds: number, seed: number, protocol: boolean): Promise<StressReport> {
     const workers = this.#users.map(({ slot }) => this.#start(slot, seed, protocol));
     const counts = Promise.all(workers.map(({ counts }) => counts));
-    // Looked at when the readers are to end; until then it must not count as unhandled.
+    // Awaited only when the readers end. Until then a rejection must not count as unhandled.
     counts.catch((error: unknown) => {
       this.#failure ??= error instanceof Error ? error : new Error(String(error));
     });
@@ -159,17 +159,17 @@ class Rig {
     return { worker, counts };
   }
 
-  /** Waits until all readers run: their start is not part of the time. */
+  /** Waits until all readers run, so that their start is not measured. */
   async #ready(counts: Promise<unknown>): Promise<void> {
     const { length } = this.#users;
     for (let now = 0; now < length; now = ld(this.#words, Control.ready, 'link.word')) {
       const waiting = waitEqAsync(this.#words, Control.ready, now, START_LIMIT_MS, 'link.wait');
-      // The counts come first if a reader fails: they reject.
+      // If a reader fails, `counts` rejects first.
       if (waiting && !(await Promise.race([waiting, counts]))) throw new Error('the readers do not start');
     }
   }
 
-  /** Maps what is not mapped and unmaps what is, in no order, until the time is over. */
+  /** Toggles random regions between mapped and unmapped until the time is over. */
   async #churn(untilUs: number): Promise<void> {
     for (let i = 1; nowUs() < untilUs; i++) {
       if (this.#failure) throw this.#failure;
@@ -215,7 +215,7 @@ class Rig {
     this.#announce();
   }
 
-  /** The unmap is complete: nobody may use the frames from here on. */
+  /** Frees the frames of an unmapped region. No reader may use them after the unmap. */
   #unmapped(region: number): void {
     for (const frame of this.#mapped[region] ?? []) {
       this.#poison(frame);
@@ -238,7 +238,7 @@ class Rig {
     for (const offset of usedPages(frame)) this.#stamp(offset, POISON);
   }
 
-  /** A frame that nobody could reach holds what it was left with. */
+  /** Counts words that changed while the frame was not mapped. */
   #expectPoison(frame: Frame): void {
     for (const offset of usedPages(frame))
       for (let word = 0; word < STAMP_WORDS; word++)
@@ -246,18 +246,18 @@ class Rig {
   }
 }
 
-/** Offsets of the frame's pages that readers use. */
+/** Returns the offsets of the frame's pages that readers use. */
 const usedPages = ({ offset, size }: Frame): readonly number[] =>
   size === PAGE_2M ? PAGE_OFFSETS.map((page) => offset + page * PAGE_SIZE) : [offset];
 
-/** Takes any one; undefined if there is none. */
+/** Removes and returns a random frame, or undefined if none is left. */
 function take(frames: Frame[], prng: Prng): Frame | undefined {
   return frames.length === 0 ? undefined : frames.splice(prng.below(frames.length), 1)[0];
 }
 
-async function within<T>(promise: Promise<T>, ms: number, complaint: string): Promise<T> {
+async function within<T>(promise: Promise<T>, ms: number, message: string): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const cancel = after(ms, () => reject(new Error(complaint)));
+  const cancel = after(ms, () => reject(new Error(message)));
   try {
     return await Promise.race([promise, late]);
   } finally {
@@ -265,6 +265,6 @@ async function within<T>(promise: Promise<T>, ms: number, complaint: string): Pr
   }
 }
 
-/** One run of one kind, on a table and a memory of its own. */
+/** Runs once, on a new pin table and new memory, with the protocol or without it. */
 export const stress = ({ seconds, seed, readers }: StressOptions, protocol: boolean): Promise<StressReport> =>
   new Rig(readers, seed).run(seconds, seed, protocol);

@@ -1,19 +1,19 @@
 /**
- * What the stress run's writer and readers agree on: which IOVAs are used, and what the bytes of their pages say.
+ * Layout that writer and readers of the stress run share: IOVAs in use and the stamps in their pages.
  */
 import { type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE } from '../../src/memory/address.ts';
 
-/** Words of the control block. `asked` is one per reader: the container's requests to unpin so far. */
+/** Words of the control block. `asked` is the first of one word per reader: the count of requests to unpin. */
 export const Control = { stop: 0, unmaps: 1, ready: 2, asked: 16 } as const;
 export const CONTROL_BYTES = 256;
 
 /**
- * Regions of 2 MiB, mapped by one large leaf or by single pages, as the writer likes. Some share a GiB, some are
- * alone in theirs, so that nodes of both levels come and go.
+ * Count of 2 MiB regions. The writer maps a region by one large leaf or by single pages. Some regions share a GiB and
+ * some do not, so nodes of both levels are allocated and freed.
  */
 export const REGIONS = 12;
 const REGIONS_TOGETHER = 8;
-/** The pages of a region that are used. */
+/** Pages of a region that are used. */
 export const PAGE_OFFSETS = [0, 7, 300, 511] as const;
 
 export const regionIova = (region: number): Iova =>
@@ -21,7 +21,7 @@ export const regionIova = (region: number): Iova =>
     ? PAGE_1G + region * 3 * PAGE_2M
     : (region - REGIONS_TOGETHER + 3) * PAGE_1G + region * PAGE_2M) as Iova;
 
-/** A spot is one used page: all that readers draw from. */
+/** Count of spots. A spot is one used page; readers choose among them. */
 export const SPOTS = REGIONS * PAGE_OFFSETS.length;
 const SPOT_IOVAS = Array.from(
   { length: SPOTS },
@@ -31,13 +31,13 @@ const SPOT_IOVAS = Array.from(
 );
 export const spotIova = (spot: number): Iova => SPOT_IOVAS[spot] as Iova;
 
-/** Words at a page's start that carry its stamp; each use reads them all. */
+/** Words at the start of a page that hold its stamp. Each use reads them all. */
 export const STAMP_WORDS = 16;
 const SERIAL_BITS = 20;
-/** What a frame holds that is mapped nowhere: the stamp of no spot. */
+/** Stamp of a frame that is not mapped. It belongs to no spot. */
 export const POISON = 0x0bad_0bad;
 
-/** The stamp of a spot's page while it is mapped: the spot, and the mapping's number. */
+/** Returns the stamp of a spot's mapped page: the spot and the serial number of the mapping. */
 export const stampOf = (spot: number, serial: number): number =>
   ((spot + 1) << SERIAL_BITS) | (serial % 2 ** SERIAL_BITS);
 export const spotOfStamp = (stamp: number): number => (stamp >>> SERIAL_BITS) - 1;

@@ -1,6 +1,6 @@
 /**
- * A device thread of the stress run: short DMA and long pins in one mix, on pages whose bytes say whose they are.
- * With the protocol, or as the control without it.
+ * Device thread of the stress run. It mixes short DMA sections with long pins, and checks the stamps of the pages. It runs
+ * with the protocol, or without it as the control.
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { nowUs, Prng } from '#host';
@@ -17,7 +17,7 @@ export interface StressTask {
   readonly memory: HostMemoryHandle;
   readonly control: SharedArrayBuffer;
   readonly seed: number;
-  /** False: lookups outside sections, and pins dropped before the use. */
+  /** If false, lookups happen outside sections, and pins are released before the use. */
   readonly protocol: boolean;
 }
 
@@ -28,18 +28,18 @@ export interface StressCounts {
   readonly violations: number;
 }
 
-/** Lookups of one section. */
+/** Lookups per section. */
 const BATCH = 8;
-/** Most pins that a thread holds at a time. */
+/** Maximum count of pins that a thread holds at a time. */
 const PINS_HELD = 6;
 /**
- * One access in so many waits between lookup and use until so many unmaps are complete, or the time is over. With the
- * protocol an access holds the unmaps up while it waits, so it does so seldom; the control's window is made certain.
+ * One access in `every` waits between lookup and use until PAUSE_UNMAPS unmaps are complete or `ms` is over. With the
+ * protocol the waiting access delays all unmaps, so it waits seldom. The control waits often, so that it certainly fails.
  */
 const PAUSE_UNMAPS = 32;
 const PROTOCOL_PAUSE = { every: 4096, ms: 2 } as const;
 const CONTROL_PAUSE = { every: 256, ms: 10 } as const;
-/** One operation in so many is a section; the others take, use or drop a pin. */
+/** One operation in this many is a section. The others take, use or release a pin. */
 const SECTION_EVERY = 4;
 
 const { add, ld, rd, wr, wake, waitEq } = mem;
@@ -104,7 +104,7 @@ class StressThread {
     if (this.#protocol) this.#reader.exit();
   }
 
-  /** Takes a pin, uses one that is held, or drops the oldest. */
+  /** Takes a pin, uses a held one, or releases the oldest. */
   #pinned(): void {
     const choice = this.#prng.below(PINS_HELD);
     if (choice >= this.#pins.length) {
@@ -117,12 +117,12 @@ class StressThread {
       this.#drop();
     } else {
       const { spot, pfn, stamp } = this.#pins[choice] as Pin;
-      // Held since: not even a new mapping of the same page may have come in between.
+      // The pin is held since the first use, so the page must still be of the same mapping.
       if (this.#use(spot, pfn) !== stamp) this.#violations++;
     }
   }
 
-  /** The control: the same pin, but used when it is no longer held. */
+  /** Control: takes the same pin, but uses the page after releasing it. */
   #unpinned(): void {
     const spot = this.#prng.below(SPOTS);
     const pfn = this.#take(spot);
@@ -145,7 +145,7 @@ class StressThread {
     if (!this.#reader.unpin(spotIova(pin.spot))) this.#violations++;
   }
 
-  /** Drops every pin when the container has asked. */
+  /** Releases every pin if the container has asked. */
   #answer(): void {
     const asked = ld(this.#control, this.#asking, 'link.word');
     if (asked === this.#asked) return;
@@ -154,13 +154,13 @@ class StressThread {
   }
 
   /**
-   * Reads the page, and writes its last word back. Bytes of another page, or poison, are a violation; a write that
-   * comes too late is found by the writer. Returns the page's stamp.
+   * Reads the page and writes its last stamp word back. The stamp of another page, or poison, is a violation. The writer
+   * of the run detects late writes. Returns the page's stamp.
    */
   #use(spot: number, pfn: number): number {
     this.#uses++;
     const offset = pfn * PAGE_SIZE - this.#memory.base;
-    // Without the protocol a lookup may walk a node that has become another's, and end anywhere.
+    // Without the protocol a lookup may walk a reused node and return any frame.
     if (!(offset >= 0 && offset + PAGE_SIZE <= this.#memory.size)) {
       this.#violations++;
       return POISON;
@@ -176,7 +176,7 @@ class StressThread {
     return stamp;
   }
 
-  /** Now and then stretches the time between lookup and use over many unmaps. */
+  /** Sometimes extends the time between lookup and use over many unmaps. */
   #pause(): void {
     const { every, ms } = this.#protocol ? PROTOCOL_PAUSE : CONTROL_PAUSE;
     if (this.#prng.below(every) !== 0) return;
