@@ -1,6 +1,6 @@
 /**
- * What a guest's drivers know beside RAM and hardware, as it travels to another host: plain JSON, from the same software
- * over the hosts' own connection. Whether it is meant for this VM is checked here; its inner shapes are not.
+ * Saved state of a guest's drivers: what they know beside RAM and hardware, as plain JSON. It comes from the same software
+ * over a connection of the hosts, so only its fit to this VM is checked here, not its inner shapes.
  */
 import type { DmaBuffer } from './iommu/dma-api.ts';
 import type { DmaDomain, GuestDomain } from './iommu/guest-iommu.ts';
@@ -9,15 +9,15 @@ import type { VirtioIommuDriverState } from './iommu/virtio/driver.ts';
 import type { PageAllocatorState } from './page-allocator.ts';
 import type { GuestTask } from './protocol.ts';
 
-/** Of the shapes below and of all that they contain. */
+/** Version of the shapes below and of all that they contain. */
 export const GUEST_STATE_VERSION = 2;
 
-/** A device as its guest sees it. */
+/** Saved state of one device. */
 interface GuestDeviceState {
   readonly name: string;
-  /** The DMA API's domain by its number; null for identity. */
+  /** ID of the DMA API's domain; null for identity. */
   readonly domain: number | null;
-  /** The `vgpu` driver's own; null for a device without a driver. */
+  /** State of the `vgpu` driver; null for a device without a driver. */
   readonly driver: unknown;
   readonly lost: boolean;
 }
@@ -36,20 +36,21 @@ export interface SavedGuest {
   readonly iommu: unknown;
 }
 
-/** Pages mapped for a device, as JSON: what a script keeps of its {@link DmaBuffer}. */
+/** A {@link DmaBuffer} as plain JSON, for a script's own state. */
 export interface SavedDmaBuffer {
+  /** GPAs of its pages, and their IOVAs. */
   readonly pages: readonly number[];
   readonly iovas: readonly number[];
-  /** The domain's number; null for identity. */
+  /** ID of the domain; null for identity. */
   readonly domain: number | null;
 }
 
-/** Thrown for a state that is not meant for this VM. */
+/** Thrown for a saved state that does not fit this VM. */
 export class GuestStateError extends Error {
   override name = 'GuestStateError';
 }
 
-/** What a VM from another host brings along, if it does. @throws GuestStateError for what is not this VM's */
+/** Returns the saved state in a task; undefined for a VM that boots. @throws GuestStateError for another VM's state */
 export function savedStateOf({ snapshot, viommu, devices }: GuestTask): SavedGuest | undefined {
   if (!snapshot) return undefined;
   const state = (snapshot.drivers ?? {}) as Partial<SavedGuest>;
@@ -65,10 +66,10 @@ export function savedStateOf({ snapshot, viommu, devices }: GuestTask): SavedGue
   return state as SavedGuest;
 }
 
-/** Finds domains by number. */
+/** Finds a domain by ID. */
 type DomainFinder = (id: number) => GuestDomain | undefined;
 
-/** @throws GuestStateError for a number that no driver of this guest knows */
+/** Returns the domain with this ID; undefined for null. @throws GuestStateError for an unknown ID */
 export function domainOf(id: number | null, find: DomainFinder): GuestDomain | undefined {
   if (id === null) return undefined;
   const domain = find(id);
@@ -76,8 +77,8 @@ export function domainOf(id: number | null, find: DomainFinder): GuestDomain | u
   return domain;
 }
 
-/** @throws GuestStateError for a domain of a driver that is a script's own */
-export function numberOf(domain: DmaDomain | undefined, find: DomainFinder): number | null {
+/** Returns the ID of a domain; null for undefined. @throws GuestStateError for a domain of a script's own driver */
+export function idOf(domain: DmaDomain | undefined, find: DomainFinder): number | null {
   if (!domain) return null;
   const { id } = domain as Partial<GuestDomain>;
   if (id === undefined || find(id) !== domain)
@@ -85,11 +86,11 @@ export function numberOf(domain: DmaDomain | undefined, find: DomainFinder): num
   return id;
 }
 
-/** @throws GuestStateError as {@link numberOf} */
+/** @throws GuestStateError as {@link idOf} */
 export const saveBuffer = ({ pages, iovas, domain }: DmaBuffer, find: DomainFinder): SavedDmaBuffer => ({
   pages: [...pages],
   iovas: [...iovas],
-  domain: numberOf(domain, find),
+  domain: idOf(domain, find),
 });
 
 /** @throws GuestStateError as {@link domainOf} */

@@ -10,7 +10,7 @@ import { Latencies } from '../report/histograms.ts';
 import { DeviceLostError } from './gpu/errors.ts';
 import {
   GUEST_STATE_VERSION,
-  numberOf,
+  idOf,
   restoreBuffer,
   type SavedDmaBuffer,
   type SavedGuest,
@@ -239,7 +239,7 @@ export class GuestVm {
       iovas: iovas.save(),
       devices: this.#allDevices.map((device) => ({
         name: device.name,
-        domain: numberOf(device.dma.domain, iommu.findDomain),
+        domain: idOf(device.dma.domain, iommu.findDomain),
         driver: 'driver' in device ? device.driver.save() : null,
         lost: this.#lost.has(device),
       })),

@@ -1,11 +1,11 @@
 /**
- * What a driver has begun and not ended. A guest's knowledge travels to another host as data, and a call that waits for
- * hardware is none: who saves asks here first.
+ * Calls of a driver that have begun and not ended. A saved driver is data, and a call that waits for hardware cannot be
+ * saved: `save()` throws while there is one.
  */
 
-/** Thrown by a `save()` while something is under way: the script has to be paused first. */
+/** Thrown by `save()` while calls are in flight; the script must be paused first. */
 export class InFlightError extends Error {
-  /** @param what under way, in words */
+  /** @param what names of the calls in flight */
   constructor(owner: string, what: readonly string[]) {
     super(`${owner} cannot be saved now: ${what.join(', ')} under way`);
     this.name = 'InFlightError';
@@ -15,7 +15,7 @@ export class InFlightError extends Error {
 export class InFlight {
   readonly #counts = new Map<string, number>();
 
-  /** Runs `work`, counted as `what` until it has ended, well or badly. */
+  /** Runs `work` and counts it as `what` until it resolves or rejects. */
   async run<Result>(what: string, work: () => Promise<Result>): Promise<Result> {
     this.#count(what, 1);
     try {
@@ -25,7 +25,7 @@ export class InFlight {
     }
   }
 
-  /** @throws InFlightError naming what is under way, if anything is */
+  /** @throws InFlightError that names the calls in flight, if any */
   expectNone(owner: string): void {
     const running = [...this.#counts].filter(([, count]) => count > 0);
     if (running.length === 0) return;

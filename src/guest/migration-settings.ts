@@ -1,57 +1,60 @@
 /**
- * What a migration may be told, and what it tells.
+ * Settings and statistics of a migration.
  */
 
-/** Downtime that a migration aims at, unless it is told another: QEMU's default. */
+/** Default target for the downtime, as in QEMU. */
 export const DOWNTIME_LIMIT_MS = 300;
-/** Rounds of dirty pages after which the VM is paused, however much is left. */
+/** Default limit of rounds; then the VM is paused, however much is left to copy. */
 export const ROUNDS_LIMIT = 30;
 const ROUNDS_LIMIT_MAX = 1000;
-/** How long the script's own work may go on once the VM is to pause. */
+/** Time limit for the script's work after the pause request. */
 export const PAUSE_TIMEOUT_MS = 10_000;
 
 export interface MigrationSettings {
-  /** Number of the host process; undefined for the next. */
+  /** Index of the host process, from 0; undefined for the next one. */
   readonly to?: number | undefined;
-  /** The VM is paused when what is left should take no longer than this. */
+  /** Target for the downtime: the VM is paused when the rest should take no longer to copy. */
   readonly downtimeMs: number;
-  /** … or after so many rounds. */
+  /** Count of rounds after which the VM is paused in any case; 1 to 1000. */
   readonly rounds: number;
-  /** Compare all RAM byte for byte before the VM goes on; not counted as downtime. */
+  /** Compare all RAM byte for byte before the VM resumes; not counted as downtime. */
   readonly compare: boolean;
 }
 
-/** One copy of what was dirty. */
+/** One copy of the dirty pages. */
 export interface MigrationRound {
-  /** Of pages; those full of zeros go as a few bytes. */
+  /** Size of the copied pages of guest RAM; a page full of zeros is sent as a few bytes. */
   readonly ramBytes: number;
+  /** Size of the copied device memory. */
   readonly deviceBytes: number;
-  /** What went through the socket for both. */
+  /** Bytes sent through the socket for both. */
   readonly sentBytes: number;
   readonly tookUs: number;
 }
 
+/** Statistics of a completed migration. */
 export interface MigrationStats {
+  /** Indices of the host processes. */
   readonly from: number;
   readonly to: number;
-  /** The first is all of RAM, the last is that with the VM paused. */
+  /** The first round copies all of RAM; during the last one the VM is paused. */
   readonly rounds: readonly MigrationRound[];
-  /** True: paused because of the number of rounds, not because little was left. */
+  /** True if the VM was paused by the limit of rounds, because the copy did not converge. */
   readonly forced: boolean;
   readonly totalUs: number;
-  /** From the guest's pause to its going on at the other host, without the comparison. */
+  /** From the guest's pause until it resumes at the other host, without the comparison. */
   readonly downtimeUs: number;
-  /** Bytes compared, and how many differed. */
+  /** Count of compared bytes, and of those that differed; 0 without `compare`. */
   readonly comparedBytes: number;
   readonly differentBytes: number;
 }
 
-/** A migration that did not happen: the VM goes on where it was. */
+/** Thrown for a migration that failed; the VM stays and may continue. */
 export class MigrationError extends Error {
   override name = 'MigrationError';
 }
 
-/** @throws MigrationError naming the setting and what is accepted */
+/** Checks the settings of a migration. @throws MigrationError that names the setting and what is accepted */
 export function checkSettings({ to, downtimeMs, rounds }: MigrationSettings, hosts: number): void {
   const check = (holds: boolean, what: string, accepted: string): void => {
     if (!holds) throw new MigrationError(`${what}; accepted: ${accepted}`);
@@ -59,7 +62,7 @@ export function checkSettings({ to, downtimeMs, rounds }: MigrationSettings, hos
   check(
     to === undefined || (Number.isInteger(to) && to >= 0 && to < hosts),
     `to: ${to}`,
-    `0 to ${hosts - 1}, another host than this`,
+    `0 to ${hosts - 1}, but not this host`,
   );
   check(Number.isFinite(downtimeMs) && downtimeMs >= 0, `downtimeMs: ${downtimeMs}`, 'milliseconds from 0');
   check(
@@ -72,7 +75,7 @@ export function checkSettings({ to, downtimeMs, rounds }: MigrationSettings, hos
 const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 const ms = (us: number): string => `${(us / 1000).toFixed(1)} ms`;
 
-/** A migration in a few lines, for the report. */
+/** Describes a migration in two lines, for the report. */
 export function migrationLines(vm: number, stats: MigrationStats): string[] {
   const { from, to, rounds, forced, totalUs, downtimeUs, comparedBytes, differentBytes } = stats;
   const sent = rounds.reduce((sum, { sentBytes }) => sum + sentBytes, 0);

@@ -1,6 +1,6 @@
 /**
- * A guest's own part in its migration: it works on while its memory is copied, stops when it is told to, and hands over
- * what its drivers and its script know. The script's function ends here; at the other host its `resume` begins.
+ * The guest's part of its migration: it works while its memory is copied, pauses on request, and hands over the state of
+ * its drivers and its script. The script's function ends here; its `resume` starts at the other host.
  */
 import { after, nowUs } from '#host';
 import type { GuestRam } from '../memory/guest-ram.ts';
@@ -14,22 +14,22 @@ import {
 } from './migration-settings.ts';
 import type { VmControl } from './protocol.ts';
 
-/** Tells a script's work when it has to end. */
+/** Request to the script's work to end. */
 export interface Pause {
   readonly requested: boolean;
-  /** Resolves when it is requested. */
+  /** Resolves when the pause is requested. */
   readonly whenRequested: Promise<void>;
 }
 
 export interface MigrateOptions extends Partial<MigrationSettings> {
   /**
-   * What the guest does while its memory is copied; it must end soon after `pause` is requested, commands to devices may
-   * be in flight. What it returns, plain JSON, is what the scenario's `resume(vm, state)` is given at the other host.
+   * Runs in the guest while its memory is copied. It must end within 10 s of `pause.requested`; commands to devices may
+   * be in flight then. It returns plain JSON, the `state` of the scenario's `resume(vm, state)` at the other host.
    */
   work?(pause: Pause): unknown;
 }
 
-/** Thrown in the script of a VM that now runs elsewhere: it ends here. */
+/** Thrown in the script of a VM that has moved to another host; it is not a failure. */
 export class VmMovedError extends Error {
   readonly stats: MigrationStats;
   constructor(stats: MigrationStats) {
@@ -39,10 +39,10 @@ export class VmMovedError extends Error {
   }
 }
 
-/** The guest, as far as its migration needs it. */
+/** The parts of a guest that its migration uses. */
 interface MigratingGuest {
   readonly ram: GuestRam;
-  /** What its drivers know beside RAM. @throws Error naming what is under way */
+  /** Returns what the drivers know beside RAM. @throws InFlightError */
   save(): unknown;
 }
 
@@ -64,8 +64,8 @@ class PauseRequest implements Pause {
 }
 
 /**
- * Moves the VM. Never resolves: it throws VmMovedError when the VM runs elsewhere.
- * @throws MigrationError if it does not, and stays; what `work` throws, likewise
+ * Moves the VM. Never resolves: rejects with VmMovedError when the VM runs on the other host.
+ * @throws MigrationError, or the error of `work`, if the VM stays
  */
 export async function migrate(
   guest: MigratingGuest,
@@ -73,7 +73,7 @@ export async function migrate(
   { work = () => undefined, ...options }: MigrateOptions,
 ): Promise<never> {
   const settings = { downtimeMs: DOWNTIME_LIMIT_MS, rounds: ROUNDS_LIMIT, compare: false, ...options };
-  // Every thread that writes RAM attaches the log before the first page is copied: the coordinator now, this one next.
+  // Every thread that writes RAM attaches the log before the first page is copied: the coordinator first, then this one.
   const log = await asMigration(control.beginMigration(settings));
   guest.ram.startLog(log);
   try {
@@ -89,17 +89,17 @@ export async function migrate(
   }
 }
 
-/** Resolves to what the work came to, when it has ended and little is left to copy. */
+/** Resolves to the result of `work` when the work has ended and little is left to copy. */
 async function copyWhileWorking(control: VmControl, work: (pause: Pause) => unknown): Promise<unknown> {
   const pause = new PauseRequest();
   const working = Promise.resolve().then(() => work(pause));
   const copied = asMigration(control.copyMemory());
   try {
-    // Work that fails ends the migration at once; work that ends early leaves the VM idle.
+    // Failed work aborts the migration at once; work that ends early leaves the VM idle.
     await Promise.race([copied, working.then(() => copied)]);
   } catch (error) {
     pause.request();
-    await withinPause(working).catch(() => {}); // the script goes on only when its work does not
+    await withinPause(working).catch(() => {}); // the script continues only after its work has ended
     throw error;
   }
   pause.request();
@@ -110,7 +110,11 @@ async function withinPause(working: Promise<unknown>): Promise<unknown> {
   let cancel = () => {};
   const late = new Promise<never>((_, reject) => {
     cancel = after(PAUSE_TIMEOUT_MS, () =>
-      reject(new MigrationError(`the script's work did not end within ${PAUSE_TIMEOUT_MS} ms of the pause`)),
+      reject(
+        new MigrationError(
+          `the script's work did not end within ${PAUSE_TIMEOUT_MS} ms of the pause request`,
+        ),
+      ),
     );
   });
   try {
@@ -120,7 +124,7 @@ async function withinPause(working: Promise<unknown>): Promise<unknown> {
   }
 }
 
-/** What the coordinator throws arrives as a plain error. */
+/** Rejects with MigrationError: Comlink delivers an error of the coordinator as a plain Error. */
 async function asMigration<T>(call: T | Promise<T>): Promise<T> {
   try {
     return await call;

@@ -1,5 +1,5 @@
 /**
- * The guest's own memory for tables and buffers: zeroed pages out of one range of guest RAM.
+ * Allocator of zeroed pages in one range of guest RAM, for the guest's tables and buffers.
  */
 import { alignDown, hex, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
@@ -21,21 +21,22 @@ export class PageNotAllocated extends Error {
   }
 }
 
-/** What an allocator has handed out and got back; GPAs. */
+/** State of an allocator; all addresses are GPAs. */
 export interface PageAllocatorState {
+  /** Bounds of the part that was never allocated. */
   readonly low: number;
   readonly high: number;
-  /** Freed pages and blocks; the last is handed out first. */
+  /** Free pages and blocks; the last is allocated first. */
   readonly free: readonly number[];
   readonly freeBlocks: readonly number[];
-  /** Live 4 KiB pages as runs, and live 2 MiB blocks. */
+  /** Allocated 4 KiB pages as runs, and allocated 2 MiB blocks. */
   readonly livePages: readonly NumberRun[];
   readonly liveBlocks: readonly number[];
 }
 
 /**
- * 4 KiB pages from the range's start, 2 MiB blocks from its end. What is freed is handed out again first (LIFO), so
- * that a device which still uses it shows.
+ * Allocates 4 KiB pages from the start of the range and 2 MiB blocks from its end. Freed memory is allocated again first
+ * (LIFO), so that a device which still uses it is detected.
  */
 export class PageAllocator {
   readonly #ram: GuestRam;
@@ -62,12 +63,12 @@ export class PageAllocator {
     this.#high = base + size;
   }
 
-  /** An allocator of the same range that goes on where another was; RAM is left as it is. @throws as the constructor */
+  /** Restores an allocator of the same range; RAM is not touched. @throws RangeError */
   static restore(ram: GuestRam, base: number, size: number, saved: PageAllocatorState): PageAllocator {
     const allocator = new PageAllocator(ram, base, size);
     allocator.#low = saved.low;
     allocator.#high = saved.high;
-    // One by one: a spread of many thousands does not fit the stack.
+    // One by one: a spread of many thousands would overflow the stack.
     for (const gpa of saved.free) allocator.#free.push(gpa);
     for (const gpa of saved.freeBlocks) allocator.#freeBlocks.push(gpa);
     for (const gpa of decodeNumbers(saved.livePages, PAGE_SIZE)) allocator.#live.set(gpa, PAGE_SIZE);
@@ -88,28 +89,28 @@ export class PageAllocator {
     };
   }
 
-  /** Pages and blocks in use. */
+  /** Count of allocated pages and blocks. */
   get live(): number {
     return this.#live.size;
   }
 
-  /** GPA of a zeroed 4 KiB page. @throws PageAllocatorExhausted */
+  /** Returns the GPA of a zeroed 4 KiB page. @throws PageAllocatorExhausted */
   allocate(): number {
     const reused = this.#free.pop();
     if (reused === undefined && this.#low + PAGE_SIZE > this.#high) throw this.#exhausted('4 KiB page');
     const gpa = reused ?? this.#low;
     if (reused === undefined) this.#low += PAGE_SIZE;
-    return this.#hand(gpa, PAGE_SIZE);
+    return this.#claim(gpa, PAGE_SIZE);
   }
 
-  /** GPA of a zeroed, aligned 2 MiB block. @throws PageAllocatorExhausted */
+  /** Returns the GPA of a zeroed, aligned 2 MiB block. @throws PageAllocatorExhausted */
   allocateBlock(): number {
     const reused = this.#freeBlocks.pop();
     const lowered = alignDown(this.#high, PAGE_2M) - PAGE_2M;
     if (reused === undefined && lowered < this.#low) throw this.#exhausted('2 MiB block');
     const gpa = reused ?? lowered;
     if (reused === undefined) this.#high = gpa;
-    return this.#hand(gpa, PAGE_2M);
+    return this.#claim(gpa, PAGE_2M);
   }
 
   /** Frees a page or block. @throws PageNotAllocated */
@@ -120,7 +121,7 @@ export class PageAllocator {
     (size === PAGE_2M ? this.#freeBlocks : this.#free).push(gpa);
   }
 
-  #hand(gpa: number, size: number): number {
+  #claim(gpa: number, size: number): number {
     this.#ram.write(gpa, new Uint8Array(size));
     this.#live.set(gpa, size);
     return gpa;

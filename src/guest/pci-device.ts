@@ -1,5 +1,5 @@
 /**
- * The guest's end of a device that it has no driver for: configuration space, BARs, interrupts. Scripts are its driver.
+ * A PCI device without a driver in the guest: configuration space, BARs and interrupts. The script is its driver.
  */
 
 import { nowUs } from '#host';
@@ -13,18 +13,18 @@ import {
   MSI_CAPABILITY,
   MSI_CONTROL_ENABLE,
 } from '../pci/config-space.ts';
-import { DeviceLostError } from './gpu/driver.ts';
+import { DeviceLostError } from './gpu/errors.ts';
 import { screenshot } from './gpu/screenshot.ts';
 import type { DmaApi } from './iommu/dma-api.ts';
 import { placeBars } from './place-bars.ts';
 import type { GuestDevice } from './protocol.ts';
 
-/** How long a guest waits for an interrupt, unless it says otherwise. */
+/** Default time limit for an interrupt. */
 const INTERRUPT_TIMEOUT_MS = 10_000;
-/** The wait is cut this often, to see whether the device is still there. */
-const INTERRUPT_LOOK_MS = 500;
+/** Interval at which a wait checks whether the device is lost. */
+const LOSS_CHECK_MS = 500;
 
-/** An interrupt did not come in time. */
+/** Thrown when an interrupt does not arrive in time. */
 export class InterruptTimeoutError extends Error {
   constructor(device: string, vector: number, timeoutMs: number) {
     super(`${device} raised no interrupt ${vector} within ${timeoutMs} ms`);
@@ -33,8 +33,11 @@ export class InterruptTimeoutError extends Error {
 }
 
 export class GuestPciDevice {
+  /** `vmN/devM`. */
   readonly name: string;
+  /** Position among the devices of the VM, from 0. */
   readonly index: number;
+  /** bus << 8 | device << 3 | function */
   readonly requesterId: number;
   readonly dma: DmaApi;
   readonly #link: DeviceLink;
@@ -49,15 +52,12 @@ export class GuestPciDevice {
     this.#mmio = this.#link.mmioPort();
   }
 
-  /** True until the device has been lost. */
+  /** False once the device is lost. */
   get alive(): boolean {
     return this.#link.state === DeviceState.ready;
   }
 
-  /**
-   * What a driver does first: sizes and places the BARs, enables their spaces, bus mastering and all MSI vectors.
-   * @throws DeviceLostError
-   */
+  /** Sizes and places the BARs, enables their spaces, bus mastering and all MSI vectors. @throws DeviceLostError */
   async start(): Promise<void> {
     await placeBars(this.#mmio, this.index);
     await this.writeConfig(0x04, 2, COMMAND_BUS_MASTER | COMMAND_IO_SPACE | COMMAND_MEMORY_SPACE);
@@ -69,11 +69,12 @@ export class GuestPciDevice {
     this.#throwIfLost();
   }
 
-  /** All ones from a lost device, as from every read. */
+  /** Reads configuration space. Resolves to all ones if the device is lost, as every read does. */
   readConfig(offset: number, size: 1 | 2 | 4): Promise<bigint> {
     return this.#mmio.read(REGION_CONFIG, offset, size);
   }
 
+  /** Posts a write to configuration space. */
   writeConfig(offset: number, size: 1 | 2 | 4, value: number): void | Promise<void> {
     return this.#mmio.write(REGION_CONFIG, offset, size, BigInt(value));
   }
@@ -83,14 +84,14 @@ export class GuestPciDevice {
     return this.#mmio.read(bar, offset, size);
   }
 
-  /** Posts a write to a BAR; a read waits until all writes before it are done. */
+  /** Posts a write to a BAR; a later read waits until all earlier writes are done. */
   write(bar: number, offset: number, size: AccessSize, value: number | bigint): void | Promise<void> {
     return this.#mmio.write(bar, offset, size, BigInt(value));
   }
 
   /**
-   * Reads many bytes of a BAR, as a string of reads (`rep movs`): far faster than one by one.
-   * All ones beyond the BAR's end, from a BAR that is not enabled, and from a lost device.
+   * Reads a block of a BAR as string instructions do (`rep movs`); far faster than single reads. Bytes beyond the BAR, of
+   * a disabled BAR and of a lost device are all ones.
    */
   async readBlock(bar: number, offset: number, bytes: number): Promise<Uint8Array> {
     const block = new Uint8Array(bytes);
@@ -98,20 +99,20 @@ export class GuestPciDevice {
     return block;
   }
 
-  /** Writes many bytes of a BAR; resolves when the device has them. */
+  /** Writes a block of a BAR; resolves when the device has it. */
   writeBlock(bar: number, offset: number, bytes: Uint8Array): Promise<void> {
     return this.#mmio.writeBlock(bar, offset, bytes);
   }
 
   /**
-   * The PNG of what the device displays now, also written to `file` if one is named.
+   * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the working directory.
    * @throws NoScanoutError, or the file's error
    */
   screenshot(file?: string): Promise<Uint8Array> {
     return screenshot(this.name, this.#mmio, file);
   }
 
-  /** Interrupts raised on `vector` so far, modulo 2^32. @throws RangeError */
+  /** Returns the count of interrupts on `vector` so far, modulo 2^32. @throws RangeError */
   interrupts(vector: number): number {
     if (!(Number.isInteger(vector) && vector >= 0 && vector < MAX_VECTORS))
       throw new RangeError(`interrupt vector ${vector}; accepted: 0 to ${MAX_VECTORS - 1}`);
@@ -119,8 +120,8 @@ export class GuestPciDevice {
   }
 
   /**
-   * Waits until `vector` has been raised more often than `seen` times; resolves to how often.
-   * @throws InterruptTimeoutError, DeviceLostError
+   * Waits until the count of interrupts on `vector` differs from `seen`; resolves to the new count.
+   * @throws InterruptTimeoutError, DeviceLostError, RangeError
    */
   async waitInterrupt(vector: number, seen: number, timeoutMs = INTERRUPT_TIMEOUT_MS): Promise<number> {
     const deadline = nowUs() + timeoutMs * 1000;
@@ -131,7 +132,7 @@ export class GuestPciDevice {
       this.#throwIfLost();
       const leftMs = (deadline - nowUs()) / 1000;
       if (leftMs <= 0) throw new InterruptTimeoutError(this.name, vector, timeoutMs);
-      await this.#link.waitEvents(events, Math.min(leftMs, INTERRUPT_LOOK_MS));
+      await this.#link.waitEvents(events, Math.min(leftMs, LOSS_CHECK_MS));
     }
   }
 

@@ -1,5 +1,5 @@
 /**
- * What passes between a VM's coordinator and its guest worker: the task, the two Comlink interfaces, the report.
+ * Protocol between a VM's coordinator and its guest worker: the task, the two Comlink interfaces and the report.
  */
 
 import type { Scheduling } from '../gpu/policy.ts';
@@ -8,42 +8,42 @@ import type { GuestRamHandle } from '../memory/guest-ram.ts';
 import type { RamLogHandle } from '../memory/ram-log.ts';
 import type { MigrationSettings, MigrationStats } from './migration-settings.ts';
 
-/** One device as the guest finds it on its bus. */
+/** A device on the guest's PCI bus. */
 export interface GuestDevice {
   readonly name: string;
   readonly requesterId: number;
   readonly link: SharedArrayBuffer;
 }
 
-/** What a guest's drivers and its script carry to another host: plain JSON. */
+/** State of a guest's drivers and its script for another host, as plain JSON. */
 export interface GuestSnapshot {
-  /** What the drivers know beside guest RAM. */
+  /** A SavedGuest: what the drivers know beside guest RAM. */
   readonly drivers: unknown;
-  /** The script's own. */
+  /** Result of the script's `work`. */
   readonly script: unknown;
 }
 
-/** Everything a guest worker is given: shared memory and numbers. */
+/** Input of a guest worker: shared memory and numbers. */
 export interface GuestTask {
   readonly vm: number;
   readonly seed: number;
-  /** The scenario's file, as a URL. */
+  /** URL of the scenario's file. */
   readonly scenario: string;
   readonly params: Readonly<Record<string, unknown>>;
   readonly ram: GuestRamHandle;
   readonly devices: readonly GuestDevice[];
-  /** Their device model: the guest has a driver for `vgpu`, other devices are the script's. */
+  /** Model of the devices. The guest has a driver for `vgpu`; for other models the script is the driver. */
   readonly model: string;
-  /** A word of the scenario setting `viommu`. */
+  /** Kind of the vIOMMU, as in the scenario's setting `viommu`. */
   readonly viommu: string;
   /** The vIOMMU's MMIO channel. */
   readonly iommuMmio: SharedArrayBuffer;
   readonly coordinatorDoorbell: SharedArrayBuffer;
   readonly coordinatorSenders: number;
   readonly coordinatorBit: number;
-  /** A deliberate fault of the guest's own driver, by name; empty for a sound one. */
+  /** Name of a fault to inject into the guest's driver; empty for none. */
   readonly fault: string;
-  /** The VM comes from another host: what it brought along. */
+  /** State of a VM that arrives from another host. */
   readonly snapshot?: GuestSnapshot | undefined;
 }
 
@@ -53,54 +53,54 @@ interface EncodedHistogram {
   readonly data: Uint8Array;
 }
 
-/** The end of a guest's script. */
+/** Result of a guest's script. */
 export interface GuestReport {
   readonly operations: number;
   readonly bytesVerified: number;
   readonly mismatches: number;
-  /** Failed checks, the first of them in words. */
+  /** Messages of the first failed checks. */
   readonly failures: readonly string[];
   readonly notes: readonly string[];
   readonly histograms: readonly EncodedHistogram[];
-  /** Message and place of what the script threw, or empty. */
+  /** Message and place of the script's error; empty if it succeeded. */
   readonly error: string;
 }
 
-/** The guest worker, as the coordinator calls it (Comlink). */
+/** Calls of the coordinator to the guest worker (Comlink). */
 export interface GuestApi {
-  /** Loads the script, for {@link run} to begin at once. Its errors are told there. */
+  /** Loads the script, so that {@link run} starts at once. A load error is reported by {@link run}. */
   load(): Promise<void>;
-  /**
-   * Runs the script to its end, or, with what a VM from another host has brought along, its `resume`. Never rejects for
-   * the script's own errors.
-   */
+  /** Runs the script to its end; with `snapshot` runs its `resume`. Never rejects for the script's errors. */
   run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport>;
 }
 
-/** The machine, as the guest worker calls it (Comlink): control plane only. */
+/** Calls of the guest worker to the coordinator (Comlink): control plane only. */
 export interface VmControl {
-  /** Names what the script is doing now, for progress and trace. */
+  /** Names the current phase of the script, for progress and trace. */
   phase(name: string): void | Promise<void>;
   progress(operations: number, bytesVerified: number): void | Promise<void>;
-  /** The next fault of this device in the page of `iova` is meant: it is counted as expected. */
+  /** Announces one fault of this device in the page of `iova`: it is counted as expected. */
   expectFault(device: number, iova: number): void | Promise<void>;
   /**
-   * Compares every device's container with a full walk of the guest's tables. Differences are violations; resolves
-   * to their number.
+   * Compares every device's container with a full walk of the guest's tables. Differences are violations; returns their
+   * count.
    */
   audit(): number | Promise<number>;
-  /** Divides the engines of this host process's physical GPUs in another way, for all its VMs. Rejects bad values. */
+  /** Sets the scheduling of this host process's physical GPUs, for all its VMs. Rejects invalid values. */
   schedule(scheduling: Scheduling): void | Promise<void>;
-  /** What every vGPU of this host process has had of its engine so far. */
+  /** Returns the engine statistics of every vGPU of this host process. */
   gpuStats(): readonly VgpuStats[] | Promise<readonly VgpuStats[]>;
-  /** The script of a VM that has come from another host goes on now. */
+  /** Reports that the script of a VM from another host resumes now. */
   resumed(): void | Promise<void>;
-  /** Begins to move the VM. Answers the log in which this thread, too, marks its writes to RAM. Rejects if it cannot be. */
+  /** Begins a migration. Resolves to the log in which this thread must mark its writes to RAM. */
   beginMigration(settings: MigrationSettings): Promise<RamLogHandle>;
-  /** Copies memory while the VM runs; resolves when it should pause. */
+  /** Copies memory while the VM runs; resolves when the VM must pause. */
   copyMemory(): Promise<void>;
-  /** The guest has stopped, `pausedUs` ago. Resolves when the VM runs elsewhere; `state` is GuestCarried as JSON. */
+  /**
+   * Reports that the guest has paused, `pausedUs` ago. Resolves when the VM runs at the other host.
+   * @param state a {@link GuestSnapshot} as JSON
+   */
   handOver(state: string, pausedUs: number): Promise<MigrationStats>;
-  /** The VM stays, after all. */
+  /** Aborts the migration: the VM stays. */
   abortMigration(reason: string): void | Promise<void>;
 }

@@ -1,15 +1,18 @@
 /**
- * What a guest's script has checked: bytes against expectation, statements against truth.
+ * Checks of a guest's script: bytes against expected bytes, and conditions.
  */
 import { type Gpa, hex, PAGE_SIZE } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
 
-/** Failed checks kept in words; the rest are counted. */
+/** Limit of kept messages; further failed checks are only counted. */
 const FAILURE_LIMIT = 16;
 
 export class Verifier {
+  /** Count of compared bytes. */
   bytesVerified = 0;
+  /** Count of failed checks. */
   mismatches = 0;
+  /** Messages of the first failed checks. */
   readonly failures: string[] = [];
   readonly #ram: GuestRam;
 
@@ -17,7 +20,7 @@ export class Verifier {
     this.#ram = ram;
   }
 
-  /** Compares pages of guest RAM with `expected` (as many pages). */
+  /** Compares pages of guest RAM with `expected`, which has the same size. A page that differs is a failed check. */
   pages(pages: readonly Gpa[], expected: Uint8Array, what: string): void {
     pages.forEach((page, i) => {
       const want = expected.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE);
@@ -26,11 +29,12 @@ export class Verifier {
     });
   }
 
-  /** Records a failed check unless `holds`. */
+  /** Records a failed check if `holds` is false. */
   check(holds: boolean, text: string): void {
     if (!holds) this.fail(text);
   }
 
+  /** Records a failed check, which fails the run. */
   fail(text: string): void {
     this.mismatches++;
     if (this.failures.length < FAILURE_LIMIT) this.failures.push(text);

@@ -1,5 +1,5 @@
 /**
- * Work for a vGPU whose every byte is known: fill, copy, checksum, and the comparison of all of it.
+ * Verified work for a vGPU: fill, copy and checksum, with every byte of the results compared.
  */
 import { crc32 } from 'node:zlib';
 import { CompletionStatus, Opcode } from '../abi/vgpu/vgpu.ts';
@@ -9,7 +9,10 @@ import type { GuestVm } from './guest-vm.ts';
 import type { DmaBuffer } from './iommu/dma-api.ts';
 import type { GuestGpu } from './vm-parts.ts';
 
-/** Submits, counts, and records the latency from doorbell to completion. */
+/**
+ * Submits a command, counts it in `vm.operations` and records its latency from doorbell to completion.
+ * @throws as GpuDriver.submit
+ */
 export async function submit(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): Promise<GpuCompletion> {
   const completion = await gpu.driver.submit(command);
   vm.latencies.recordUs('interrupt', completion.latencyUs);
@@ -17,19 +20,21 @@ export async function submit(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): P
   return completion;
 }
 
-/** `pages` pages full of one 32-bit value. */
+/** Returns the bytes of `pages` pages filled with one 32-bit value. */
 export function filled(pages: number, value: number): Uint8Array {
   const bytes = new Uint8Array(pages * PAGE_SIZE);
   new Uint32Array(bytes.buffer).fill(value);
   return bytes;
 }
 
+/** Returns the GPAs of `count` zeroed pages above 4 GiB, or below if `low`. @throws PageAllocatorExhausted */
 export const allocatePages = (vm: GuestVm, count: number, low = false): Gpa[] =>
   Array.from({ length: count }, () => (low ? vm.lowPages : vm.pages).allocate() as Gpa);
 
 /**
- * One round on two buffers that are mapped for the device, `source` at GPU address `va` and `target` right behind
- * it: fill the first, copy it to the second, checksum that, compare everything. Fails the run on any difference.
+ * Runs one round on two mapped buffers of equal size, `source` at GPU address `va` and `target` behind it: fills the first,
+ * copies it to the second, and checks the checksum and all bytes. A difference fails the run.
+ * @throws as GpuDriver.submit
  */
 export async function verifiedRound(
   vm: GuestVm,
@@ -56,9 +61,11 @@ export async function verifiedRound(
   vm.verify.pages(target, expected, `${gpu.name} copy`);
 }
 
-/** A load that runs on one pair of buffers until stopped; it never pauses for a switch of address spaces. */
+/** A load on one pair of buffers that runs until it is stopped, also during a switch of address spaces. */
 export class SteadyLoad {
+  /** Count of completed rounds. */
   rounds = 0;
+  /** GPAs of the buffers: the source, then the target. */
   readonly pages: readonly Gpa[];
   readonly #vm: GuestVm;
   readonly #gpu: GuestGpu;
@@ -67,7 +74,7 @@ export class SteadyLoad {
   #stopping = false;
   #done: Promise<void> = Promise.resolve();
 
-  /** Takes 2 × `half` pages below 4 GiB, used at IOVA = GPA and at GPU address `va`. */
+  /** Allocates 2 × `half` pages below 4 GiB; the load uses them at IOVA = GPA and at GPU address `va`. */
   constructor(vm: GuestVm, gpu: GuestGpu, va: number, half: number) {
     this.#vm = vm;
     this.#gpu = gpu;
@@ -76,6 +83,7 @@ export class SteadyLoad {
     this.pages = allocatePages(vm, 2 * half, true);
   }
 
+  /** Maps the buffers in the GPU page table and starts the load. */
   async start(): Promise<void> {
     await this.#gpu.driver.map(this.#va, this.pages.map(toIova));
     this.#stopping = false;
@@ -83,13 +91,13 @@ export class SteadyLoad {
     this.#done.catch(() => {}); // reported by stop
   }
 
-  /** Ends the load after its current round. @throws what the load threw */
+  /** Ends the load after its current round. @throws the error of the load */
   async stop(): Promise<void> {
     this.#stopping = true;
     await this.#done;
   }
 
-  /** Resolves after `count` more rounds, or when the load has ended. */
+  /** Resolves after `count` more rounds, or when the load ends. */
   async atLeast(count: number): Promise<void> {
     const goal = this.rounds + count;
     let ended = false;
@@ -114,8 +122,8 @@ export class SteadyLoad {
 }
 
 /**
- * Strict churn, one turn: map fresh pages, work on them, unmap, then prove that the device cannot reach them any
- * more: a fill through the old IOVA must fault and change nothing.
+ * Runs one round of strict churn: maps 2 × `half` new pages, works on them at GPU address `va` and unmaps them. With
+ * `probe` it then checks by {@link probeUnmapped} that the device cannot reach them.
  */
 export async function churnRound(
   vm: GuestVm,
@@ -134,7 +142,7 @@ export async function churnRound(
   for (const page of pages) vm.pages.free(page);
 }
 
-/** The device must fault on the buffer it had, and the bytes must stay. */
+/** Fills an unmapped buffer, which the GPU page table still maps at `va`: the device must fault and no byte may change. */
 export async function probeUnmapped(
   vm: GuestVm,
   gpu: GuestGpu,

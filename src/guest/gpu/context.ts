@@ -1,5 +1,5 @@
 /**
- * A context of a vgpu as its guest driver sees it: an address space of its own, with GPU page tables of three levels.
+ * GPU context: a GPU address space with page tables of three levels, which its guest driver writes.
  */
 
 import * as gpu from '../../abi/vgpu/memory.ts';
@@ -8,12 +8,13 @@ import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import type { SavedContext } from './saved-state.ts';
 
-/** Regions of 2 MiB that a context's tables cover. */
+/** Count of 2 MiB regions that a context's tables cover. */
 const REGIONS = 4;
 const GIB = 2 ** 30;
 
+/** Options of a mapping in a GPU page table. */
 export interface GpuMapping {
-  /** Size of the GPU's pages: 4 KiB (the default), 64 KiB or 2 MiB. */
+  /** Size of the GPU pages in bytes: 4 KiB (the default), 64 KiB or 2 MiB. */
   readonly pageBytes?: number;
   /** Default true. */
   readonly writable?: boolean;
@@ -21,7 +22,7 @@ export interface GpuMapping {
   readonly vram?: boolean;
 }
 
-/** Flags of a present entry. @throws RangeError for a page size that there is not */
+/** Returns the flags of a present entry. @throws RangeError for an invalid page size */
 export function entryFlags({ pageBytes = PAGE_SIZE, writable = true, vram = false }: GpuMapping): number {
   const size = [
     { bytes: PAGE_SIZE, flag: 0 },
@@ -33,25 +34,26 @@ export function entryFlags({ pageBytes = PAGE_SIZE, writable = true, vram = fals
   return gpu.GPU_PTE_PRESENT | (writable ? gpu.GPU_PTE_WRITABLE : 0) | place | size.flag;
 }
 
-/** Writes an entry; the half with the present bit last, for a device that looks meanwhile. */
+/** Writes an entry, the half with the present bit last: the device may walk the table meanwhile. */
 export function writeEntry(ram: GuestRam, gpa: number, iova: number, flags: number): void {
   ram.write32(gpa + 4, Math.floor(iova / 2 ** 32));
   ram.write32(gpa, ((iova % 2 ** 32) | flags) >>> 0);
 }
 
+/** A GPU address space of 8 MiB at a multiple of 1 GiB. */
 export class GpuContext {
-  /** What commands call it. */
+  /** ID in commands, from 1. */
   readonly id: number;
-  /** First GPU virtual address that its tables cover, a multiple of 1 GiB, and the first beyond. */
+  /** First GPU virtual address that its tables cover, a multiple of 1 GiB, and the first address behind. */
   readonly base: number;
   readonly end: number;
-  /** Pages of its tables: to be mapped for the device at IOVA = GPA. */
+  /** Pages of its tables; they must be mapped for the device at IOVA = GPA. */
   readonly tablePages: readonly Gpa[];
   readonly #ram: GuestRam;
   readonly #directory: Gpa;
   readonly #tables: readonly Gpa[];
 
-  /** `tablePages`: root, directory and tables, as they are in guest RAM. */
+  /** @param tablePages root, directory and tables in guest RAM */
   private constructor(id: number, base: number, tablePages: readonly Gpa[], ram: GuestRam) {
     this.id = id;
     this.base = base;
@@ -62,7 +64,7 @@ export class GpuContext {
     this.#tables = tablePages.slice(2);
   }
 
-  /** Builds the tables and writes the root pointer to `slot`. @throws RangeError */
+  /** Builds the tables and writes the root pointer to GPA `slot`. @throws RangeError */
   static create(id: number, base: number, slot: number, ram: GuestRam, pages: PageAllocator): GpuContext {
     if (base % GIB !== 0 || base < 0 || base >= gpu.GPU_VA_LIMIT_3)
       throw new RangeError(
@@ -77,7 +79,7 @@ export class GpuContext {
     return new GpuContext(id, base, [root as Gpa, directory as Gpa, ...tables], ram);
   }
 
-  /** A context whose tables are in guest RAM already. @throws RangeError for other numbers of pages */
+  /** Restores a context whose tables are in guest RAM already. @throws RangeError for another count of pages */
   static restore(id: number, { base, tablePages }: SavedContext, ram: GuestRam): GpuContext {
     if (tablePages.length !== 2 + REGIONS)
       throw new RangeError(`context ${id} of ${tablePages.length} pages; accepted: ${2 + REGIONS}`);
@@ -89,8 +91,8 @@ export class GpuContext {
   }
 
   /**
-   * Points the GPU pages from `va` on, `bytes` of them, at consecutive IOVAs, or offsets in VRAM. The device must then be told to forget
-   * (TlbInvalidate). All three are multiples of the page size.
+   * Maps `bytes` at GPU address `va` to consecutive IOVAs, or offsets in VRAM; all three are multiples of the page size.
+   * The caller must then invalidate the device's shadow (GpuDriver.invalidate).
    * @throws RangeError
    */
   write(va: number, iova: Iova | number, bytes: number, mapping: GpuMapping = {}): void {
@@ -104,7 +106,7 @@ export class GpuContext {
       else for (let i = 0; i < page; i += PAGE_SIZE) this.#writePage(va + at + i, iova + at, flags);
   }
 
-  /** Clears the GPU pages, and puts tables back where pages of 2 MiB were. @throws RangeError */
+  /** Unmaps `bytes` at GPU address `va`; a 2 MiB page becomes a table of absent entries. @throws RangeError */
   clear(va: number, bytes: number): void {
     this.#checkRange(va, bytes);
     for (let at = 0; at < bytes; at += PAGE_SIZE) this.#writePage(va + at, 0, 0);

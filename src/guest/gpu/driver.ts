@@ -1,7 +1,7 @@
 /**
- * The guest's driver of a `vgpu`: configuration, a ring for each engine, GPU page tables, submission and completion.
+ * The guest's driver for a `vgpu`: configuration, a ring for each engine, GPU page tables, submission and completion.
  *
- * It knows IOVAs only as numbers it is given: who maps them is the caller's business, as with a kernel's DMA API.
+ * The driver takes IOVAs as they are; its caller maps them in the vIOMMU, as with a kernel's DMA API.
  */
 
 import * as vgpu from '../../abi/vgpu/vgpu.ts';
@@ -22,16 +22,16 @@ import { GpuDisplay, GpuVram } from './vram.ts';
 export * from './errors.ts';
 export type { GpuCommand, GpuCompletion } from './ring.ts';
 
-/** Lower-level GPU page tables: each covers 2 MiB of GPU virtual addresses. */
+/** Count of lower-level GPU page tables; each covers 2 MiB of GPU virtual addresses. */
 const GPU_PAGE_TABLES = 4;
-/** First GPU virtual address beyond what the driver's tables cover. */
+/** First GPU virtual address behind those that the driver's tables cover. */
 const GPU_VA_END: number = GPU_PAGE_TABLES * PAGE_2M;
 /** Registers of 8 bytes. */
 const WIDE: ReadonlySet<vgpu.VgpuRegister> = new Set(
   vgpu.VGPU_REGISTERS.filter(({ size }) => size === 8).map(({ name }) => name),
 );
 
-/** The guest memory that a driver starts with, zeroed. */
+/** Allocates the state of a driver that is not started yet. */
 function newGpu(pages: PageAllocator): SavedGpu {
   const page = () => pages.allocate() as Gpa;
   const ring = () => ({ ring: page(), completions: page(), tail: 0, faultInterrupts: 0, outstanding: [] });
@@ -42,10 +42,13 @@ function newGpu(pages: PageAllocator): SavedGpu {
 }
 
 export class GpuDriver {
+  /** `vmN/gpuM`. */
   readonly name: string;
+  /** Position among the devices of the VM, from 0. */
   readonly index: number;
+  /** bus << 8 | device << 3 | function */
   readonly requesterId: number;
-  /** Pages the device reaches on its own: they must be mapped wherever the device is. */
+  /** Pages of rings and tables: they must be mapped at IOVA = GPA in every domain of the device. */
   readonly staticPages: readonly Gpa[];
   readonly vram: GpuVram;
   readonly display: GpuDisplay;
@@ -58,14 +61,14 @@ export class GpuDriver {
   readonly #contextTable: Gpa;
   readonly #pages: PageAllocator;
   readonly #contexts: GpuContext[];
-  /** What the global table holds, for a reset clears it. */
+  /** Entries of the global table by index, because a reset of the function clears it. */
   readonly #global = new Map<number, bigint>();
-  /** Commands that hung and were ended by a reset of the engine. */
+  /** Count of commands that hung and were ended by a reset of the engine. */
   hangs: number;
   readonly #tables: readonly Gpa[];
   #resetting: Promise<void> | undefined;
 
-  /** `saved`: what {@link restore} has checked; without it, a driver that is to be started. */
+  /** @param saved checked state of {@link restore}; by default that of a driver which is not started */
   constructor(
     device: GuestDevice,
     index: number,
@@ -98,8 +101,8 @@ export class GpuDriver {
   }
 
   /**
-   * The driver of a device that has come from another host with its VM, around the RAM that came too; `saved` is what
-   * {@link save} answered there. The device is not touched.
+   * Restores the driver of a device that has moved with its VM. RAM is restored already; the device is not accessed.
+   * @param saved result of {@link save} on the last host
    * @throws SavedGpuError
    */
   static restore(
@@ -113,7 +116,7 @@ export class GpuDriver {
     return new GpuDriver(device, index, ram, pages, readSavedGpu(device.name, saved, ram, limits));
   }
 
-  /** What it knows beside guest RAM, as plain JSON, for {@link restore} on another host. */
+  /** Returns what the driver knows beside guest RAM, as plain JSON for {@link restore}. */
   save(): unknown {
     const saved: SavedGpu = {
       rings: { copy: this.#rings.copy.save(), compute: this.#rings.compute.save() },
@@ -132,7 +135,10 @@ export class GpuDriver {
     return saved;
   }
 
-  /** The commands that were under way when the VM left its last host, in their order; see {@link submit}. */
+  /**
+   * Returns the completions of the commands that were in flight when the VM left its last host, in order of submission;
+   * see {@link submit}.
+   */
   outstanding(): readonly Promise<GpuCompletion>[] {
     for (const ring of this.#allRings) ring.startPump();
     const commands = this.#allRings.flatMap(({ restored }) => restored);
@@ -143,19 +149,19 @@ export class GpuDriver {
     return Object.values(this.#rings);
   }
 
-  /** The contexts that there are beside context 0. */
+  /** The contexts except context 0, by ID from 1. */
   get contexts(): readonly GpuContext[] {
     return this.#contexts;
   }
 
-  /** True until the device has been lost, or an engine of it has halted. */
+  /** False once the device is lost or one of its engines has halted. */
   get alive(): boolean {
     return this.#allRings.every(({ alive }) => alive);
   }
 
   /**
-   * Finds the device, sets up configuration space, rings and GPU page tables, and enables the engines. The static
-   * pages must be mapped at IOVA = GPA.
+   * Identifies the device, sets up configuration space, rings and GPU page tables, and enables the engines.
+   * {@link staticPages} must be mapped at IOVA = GPA.
    * @throws DeviceLostError, Error if it is not a vgpu
    */
   async start(): Promise<void> {
@@ -169,8 +175,8 @@ export class GpuDriver {
   }
 
   /**
-   * Resets the function and makes it work again: rings, page tables, contexts, global table. Commands under way are rejected
-   * with DeviceResetError. VRAM is empty, the display is off.
+   * Resets the function and restores rings, page tables, contexts and global table. Commands in flight are rejected with
+   * DeviceResetError. VRAM is zeroed and the display is off.
    * @throws DeviceLostError
    */
   reset(): Promise<void> {
@@ -187,7 +193,7 @@ export class GpuDriver {
 
   async #reset(): Promise<void> {
     await resetFunction(this.#mmio);
-    for (const ring of this.#allRings) ring.startAnew();
+    for (const ring of this.#allRings) ring.reset();
     await this.start();
     await this.#announceContexts();
     for (const [index, entry] of this.#global)
@@ -195,7 +201,7 @@ export class GpuDriver {
   }
 
   /**
-   * The PNG of what the device displays now, also written to `file` if one is named.
+   * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the working directory.
    * @throws NoScanoutError, or the file's error
    */
   screenshot(file?: string): Promise<Uint8Array> {
@@ -208,21 +214,22 @@ export class GpuDriver {
     return this.#mmio.write(REGION_BAR0, vgpu.VGPU_OFFSET[name], wide ? 8 : 4, BigInt(value));
   }
 
-  /** Reads a BAR 0 register's low 32 bits; all ones from a lost device. */
+  /** Reads the low 32 bits of a BAR 0 register; all ones if the device is lost. */
   async readRegister(name: vgpu.VgpuRegister): Promise<number> {
     return Number(await this.#mmio.read(REGION_BAR0, vgpu.VGPU_OFFSET[name], 4));
   }
 
   /**
-   * Points the GPU virtual pages from `va` on at these IOVAs and invalidates the device's shadow.
-   * @throws RangeError beyond GPU_VA_END
+   * Maps the 4 KiB pages from GPU address `va` on to these IOVAs, in context 0, and invalidates the device's shadow.
+   * @throws RangeError beyond 8 MiB
    */
   map(va: number, iovas: readonly Iova[], writable = true): void | Promise<void> {
     return this.#map(va, iovas, entryFlags({ writable }));
   }
 
   /**
-   * Points the GPU virtual pages from `va` on at VRAM, from `offset` on, a multiple of 4096. @throws RangeError
+   * Maps `pages` 4 KiB pages from GPU address `va` on to VRAM from `offset` on, a multiple of 4096; else as {@link map}.
+   * @throws RangeError
    */
   mapVram(va: number, offset: number, pages: number, writable = true): void | Promise<void> {
     if (offset % PAGE_SIZE !== 0 || offset < 0)
@@ -240,16 +247,16 @@ export class GpuDriver {
     return this.writeRegister('TlbInvalidate', 1);
   }
 
-  /** Clears the GPU virtual pages and invalidates the device's shadow. */
+  /** Unmaps `pages` 4 KiB pages from GPU address `va` on, in context 0, and invalidates the device's shadow. */
   unmap(va: number, pages: number): void | Promise<void> {
     for (let i = 0; i < pages; i++) this.#writePte(va / PAGE_SIZE + i, 0, 0);
     return this.writeRegister('TlbInvalidate', 1);
   }
 
   /**
-   * A further address space, its tables at `base`, a multiple of 1 GiB. Its table pages must be mapped for the device at
-   * IOVA = GPA before it is used.
-   * @throws RangeError beyond CONTEXTS_LIMIT
+   * Creates a context for GPU addresses from `base` on, a multiple of 1 GiB. Its table pages must be mapped for the device
+   * at IOVA = GPA before a command uses it.
+   * @throws RangeError for an invalid base, or beyond 64 contexts
    */
   async createContext(base: number): Promise<GpuContext> {
     const id = this.#contexts.length + 1;
@@ -267,27 +274,24 @@ export class GpuDriver {
     await this.writeRegister('ContextCount', this.#contexts.length + 1);
   }
 
-  /**
-   * Ends the command of that engine that runs, waits or hangs, with the status `hung`. The driver does so by itself when
-   * one hangs.
-   */
+  /** Resets an engine: its current command ends with the status `hung`. The driver itself does so when a command hangs. */
   async resetEngine(engine: vgpu.GpuEngine = 'copy'): Promise<void> {
     this.hangs++;
     const control = vgpu.engineRegister(engine, 'Control');
     await this.writeRegister(control, vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
   }
 
-  /** The next command's number, for a ring. */
+  /** Returns the sequence number of the next command, for a ring. */
   nextSequence(): number {
     return ++this.#sequence;
   }
 
-  /** Has the device forget what it read from page tables. */
+  /** Invalidates the device's shadow of the GPU page tables. */
   invalidate(): void | Promise<void> {
     return this.writeRegister('TlbInvalidate', 1);
   }
 
-  /** Writes an entry of the global table, a trapped write; `iova` undefined clears it. */
+  /** Writes an entry of the global table, which traps; clears the entry if `iova` is undefined. @throws RangeError */
   writeGlobal(index: number, iova: Iova | undefined, mapping: GpuMapping = {}): void | Promise<void> {
     const entry = iova === undefined ? 0n : BigInt(iova) | BigInt(entryFlags(mapping));
     if (entry === 0n) this.#global.delete(index);
@@ -295,7 +299,10 @@ export class GpuDriver {
     return this.#mmio.write(vgpu.GLOBAL_TABLE_BAR, index * 8, 8, entry);
   }
 
-  /** Has the device write the entries from `va` on, `length` bytes, for consecutive IOVAs; undefined clears them. */
+  /**
+   * Submits a command that maps `length` bytes at GPU address `va` to consecutive IOVAs; unmaps them if `iova` is undefined.
+   * @throws as {@link submit}
+   */
   updatePtes(
     context: number,
     va: number,
@@ -316,7 +323,7 @@ export class GpuDriver {
   }
 
   /**
-   * Puts a command in the ring of its engine and rings the doorbell; resolves with its completion, whatever its status.
+   * Puts a command into the ring of its engine and rings the doorbell. Resolves to its completion, whatever its status.
    * @throws DeviceLostError, DeviceHaltedError, DeviceResetError, CommandTimeoutError
    */
   submit(command: GpuCommand): Promise<GpuCompletion> {

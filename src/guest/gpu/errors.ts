@@ -1,9 +1,10 @@
 /**
- * What a vgpu's guest driver throws.
+ * Errors of a vgpu's guest driver.
  */
 
-/** The device's worker has failed or its link is down: it answers no more. */
+/** Thrown when the device is lost: its worker has failed or its link is down. */
 export class DeviceLostError extends Error {
+  /** Name of the device. */
   readonly device: string;
   constructor(device: string) {
     super(`${device} is lost`);
@@ -12,7 +13,7 @@ export class DeviceLostError extends Error {
   }
 }
 
-/** The engine has stopped: its ring or completions could not be reached. */
+/** Thrown when an engine has halted because it could not reach its ring or its completions. */
 export class DeviceHaltedError extends Error {
   constructor(device: string) {
     super(`${device} halted: its ring or completion area cannot be reached`);
@@ -20,7 +21,7 @@ export class DeviceHaltedError extends Error {
   }
 }
 
-/** The function was reset while the command was under way: whether it has done its work is not known. */
+/** Thrown for a command in flight during a reset of the function; its work may be done or not. */
 export class DeviceResetError extends Error {
   constructor(device: string, sequence: number) {
     super(`${device} was reset before command ${sequence} completed`);
@@ -28,7 +29,7 @@ export class DeviceResetError extends Error {
   }
 }
 
-/** A command had no completion in time. */
+/** Thrown for a command without a completion in time. */
 export class CommandTimeoutError extends Error {
   constructor(device: string, sequence: number, timeoutMs: number) {
     super(`${device} did not complete command ${sequence} within ${timeoutMs} ms`);

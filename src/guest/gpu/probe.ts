@@ -1,5 +1,5 @@
 /**
- * What the guest's driver of a vgpu does to its function on the bus: places its BARs, enables it with MSI-X, resets it.
+ * Set-up of a vgpu's PCI function by its guest driver: placement of the BARs, MSI-X, reset.
  */
 
 import { VGPU_MSIX } from '../../abi/vgpu/vgpu.ts';
@@ -15,7 +15,7 @@ import {
 } from '../../pci/msix-format.ts';
 import { placeBars } from '../place-bars.ts';
 
-/** Where interrupt messages go, and the first of the numbers that the guest has for devices. */
+/** Address of interrupt messages, and the first interrupt number for devices. */
 const MESSAGE_ADDRESS = 0xfee0_0000n;
 const MESSAGE_DATA = 0x30;
 
@@ -34,7 +34,7 @@ export async function enableFunction(mmio: MmioPort, index: number): Promise<voi
   await mmio.write(REGION_CONFIG, MSIX_CAPABILITY + 2, 2, BigInt(MSIX_ENABLE));
 }
 
-/** Resets the function. Its reset is done when the read behind the write is answered. */
+/** Resets the function. The reset is complete when the read after the write returns. */
 export async function resetFunction(mmio: MmioPort): Promise<void> {
   const control = await mmio.read(REGION_CONFIG, EXPRESS_CONTROL, 2);
   await mmio.write(REGION_CONFIG, EXPRESS_CONTROL, 2, control | CONTROL_FUNCTION_RESET);

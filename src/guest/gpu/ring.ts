@@ -1,6 +1,6 @@
 /**
- * The command ring of one engine of a vgpu, in guest RAM: commands go in, completions come out, and what keeps them from
- * coming is found.
+ * Command ring of one engine of a vgpu, in guest RAM: submission, completion, and detection of a device that hangs or is
+ * lost.
  */
 import { nowUs } from '#host';
 import * as vgpu from '../../abi/vgpu/vgpu.ts';
@@ -11,36 +11,36 @@ import { CommandTimeoutError, DeviceHaltedError, DeviceLostError, DeviceResetErr
 import type { SavedRing } from './saved-state.ts';
 import type { GpuRegisters } from './vram.ts';
 
-/** Ring slots: ring and completion records then fill one page each at most. */
+/** Count of ring slots: ring and completion records then fit one page each. */
 export const RING_ENTRIES = 64;
-/** A command that has no completion by then is lost. */
+/** Time limit for a command. */
 const COMMAND_TIMEOUT_MS = 60_000;
-/** The pump looks around this often even without an interrupt. */
+/** Interval at which the pump polls completions without an interrupt. */
 const PUMP_WAIT_MS = 1000;
 
-/** A command for an engine; addresses are GPU virtual, of the context, lengths bytes. */
+/** A command for an engine. Addresses are GPU virtual addresses of the context; lengths are bytes. */
 export interface GpuCommand {
   readonly opcode: vgpu.Opcode;
-  /** Whose ring it goes into: by default the engine's that has the opcode, the copy engine's for nop, signal and wait. */
+  /** Engine that runs it. Default: the engine that has the opcode; the copy engine for nop, signal and wait. */
   readonly engine?: vgpu.GpuEngine;
   readonly target?: number;
   readonly source?: number;
   readonly length?: number;
   /** Fill value, flags of page table entries, or a fence's value. */
   readonly value?: number;
-  /** A context's number, or GLOBAL_CONTEXT; 0, the one of `map`, by default. */
+  /** ID of the context, or GLOBAL_CONTEXT. Default: 0, the context of GpuDriver.map. */
   readonly context?: number;
-  /** A kernel's factor. */
+  /** Factor of a kernel. */
   readonly scalar?: number;
 }
 
-/** How a command ended. */
+/** Result of a command. */
 export interface GpuCompletion {
   /** One of CompletionStatus. */
   readonly status: number;
-  /** CRC-32 of a checksum, what a kernel has come to, or the word that a wait has seen. */
+  /** CRC-32 of a checksum, result of a kernel, or the word that a wait has read. */
   readonly result: number;
-  /** From the doorbell write to the guest seeing the completion. */
+  /** Time from the doorbell write until the guest reads the completion. */
   readonly latencyUs: number;
 }
 
@@ -52,22 +52,22 @@ interface Outstanding {
   reject(error: Error): void;
 }
 
-/** What the ring asks of the driver that it belongs to. */
+/** Calls of a ring to its driver. */
 interface RingOwner extends GpuRegisters {
-  /** One more than the command before, whichever ring that went into. */
+  /** Returns the sequence number of the next command; the rings share the numbers. */
   nextSequence(): number;
-  /** Ends the command that hangs. */
+  /** Ends the command that hangs, by a reset of the engine. */
   resetEngine(engine: vgpu.GpuEngine): Promise<void>;
 }
 
-/** A command that was under way when the VM left its last host. */
+/** A command that was in flight when the VM left its last host. */
 interface RestoredCommand {
   readonly sequence: number;
   readonly completion: Promise<GpuCompletion>;
 }
 
 export class GpuRing {
-  /** The commands that were under way when the VM left its last host, in their order. */
+  /** The commands that were in flight when the VM left its last host, in order of submission. */
   readonly restored: readonly RestoredCommand[];
   readonly #owner: RingOwner;
   readonly #engine: vgpu.GpuEngine;
@@ -79,12 +79,12 @@ export class GpuRing {
   readonly #outstanding: Outstanding[] = [];
   #spaceWaiters: (() => void)[] = [];
   #tail: number;
-  /** Interrupts of VECTOR_ERROR that have been looked into: a fault, a halt, a hang. */
+  /** Count of handled interrupts of VECTOR_ERROR: faults, halts and hangs. */
   #faultInterrupts: number;
-  /** When the device was last known to be well. */
-  #wellUs = 0;
+  /** Time of the last completion or health check. */
+  #healthyUs = 0;
   #pumping = false;
-  /** While it lasts, nothing may enter the ring. */
+  /** A reset of the function: no command may enter the ring before it has ended. */
   #pause: Promise<unknown> | undefined;
   #error: Error | undefined;
 
@@ -101,7 +101,7 @@ export class GpuRing {
       sequence,
       completion: this.#expect(sequence, slot),
     }));
-    // Who does not ask for them does not want to hear of them.
+    // Unclaimed completions must not surface as unhandled rejections.
     for (const { completion } of this.restored) completion.catch(() => {});
   }
 
@@ -115,19 +115,19 @@ export class GpuRing {
     };
   }
 
-  /** True until the device has been lost or has halted. */
+  /** False once the device is lost or the engine has halted. */
   get alive(): boolean {
     return this.#error === undefined && this.#link.state === DeviceState.ready;
   }
 
-  /** Tells the device where ring and completions are. */
+  /** Writes the addresses of ring and completions to the device. */
   async program(): Promise<void> {
     await this.#set('RingBase', this.#ring);
     await this.#set('RingEntries', RING_ENTRIES);
     await this.#set('CompletionBase', this.#completions);
   }
 
-  /** Has the engine work on it. @throws DeviceLostError, Error if it does not */
+  /** Enables the engine. @throws DeviceLostError, Error if the engine does not start */
   async enable(): Promise<void> {
     await this.#set('Control', vgpu.CONTROL_ENABLE);
     const status = await this.#status();
@@ -154,7 +154,7 @@ export class GpuRing {
     return done;
   }
 
-  /** Keeps commands waiting until `work` has ended. */
+  /** Holds back new commands until `work` has ended. */
   async pauseFor(work: Promise<unknown>): Promise<void> {
     this.#pause = work;
     try {
@@ -164,15 +164,15 @@ export class GpuRing {
     }
   }
 
-  /** The device has been reset: what has completed before that has, the rest is rejected; the ring is empty. */
-  startAnew(): void {
+  /** Empties the ring after a reset of the function. Completions before the reset count; other commands are rejected. */
+  reset(): void {
     this.#collect();
     this.#rejectAll(({ sequence }) => new DeviceResetError(this.#owner.name, sequence));
     this.#error = undefined;
     this.#tail = 0;
   }
 
-  /** Has completions looked for while there are commands without one. */
+  /** Starts the pump if commands are outstanding. */
   startPump(): void {
     if (!this.#pumping && this.#outstanding.length > 0) void this.#pump();
   }
@@ -185,7 +185,7 @@ export class GpuRing {
     return this.#owner.readRegister(vgpu.engineRegister(this.#engine, 'Status'));
   }
 
-  /** The completion of a command that is in the ring. */
+  /** Returns the completion of a command in the ring. */
   #expect(sequence: number, slot: number): Promise<GpuCompletion> {
     return new Promise((resolve, reject) => {
       this.#outstanding.push({ sequence, slot, since: nowUs(), resolve, reject });
@@ -209,15 +209,15 @@ export class GpuRing {
     word(vgpu.CommandWord.value, command.value ?? 0);
   }
 
-  /** Runs while commands are outstanding: waits for interrupts, hands out completions. */
+  /** Runs while commands are outstanding: waits for interrupts and resolves completions. */
   async #pump(): Promise<void> {
     this.#pumping = true;
-    this.#wellUs = nowUs();
+    this.#healthyUs = nowUs();
     while (this.#outstanding.length > 0) {
       const events = this.#link.events;
-      if (this.#collect()) this.#wellUs = nowUs();
+      if (this.#collect()) this.#healthyUs = nowUs();
       if (this.#outstanding.length === 0) break;
-      if (this.#mayBeInTrouble()) await this.#checkHealth();
+      if (this.#mayHaveFailed()) await this.#checkHealth();
       if (this.#error) break;
       await this.#link.waitEvents(events, PUMP_WAIT_MS);
     }
@@ -226,14 +226,14 @@ export class GpuRing {
     if (error) this.#rejectAll(() => error);
   }
 
-  /** An interrupt says so, the link is down, or nothing has completed for a while. */
-  #mayBeInTrouble(): boolean {
+  /** Returns true on an error interrupt, if the link is down, or if nothing has completed for PUMP_WAIT_MS. */
+  #mayHaveFailed(): boolean {
     const faultInterrupts = this.#link.interrupts(vgpu.VECTOR_ERROR);
-    const wasWell = nowUs() - this.#wellUs < PUMP_WAIT_MS * 1000;
-    if (faultInterrupts === this.#faultInterrupts && this.#link.state === DeviceState.ready && wasWell)
+    const wasHealthy = nowUs() - this.#healthyUs < PUMP_WAIT_MS * 1000;
+    if (faultInterrupts === this.#faultInterrupts && this.#link.state === DeviceState.ready && wasHealthy)
       return false;
     this.#faultInterrupts = faultInterrupts;
-    this.#wellUs = nowUs();
+    this.#healthyUs = nowUs();
     return true;
   }
 
@@ -257,7 +257,7 @@ export class GpuRing {
     return any;
   }
 
-  /** Called when something happened but no command completed: is the device still there? */
+  /** Checks whether the device is lost or halted or its first command has timed out; resets an engine that hangs. */
   async #checkHealth(): Promise<void> {
     const first = this.#outstanding[0];
     if (this.#link.state !== DeviceState.ready) this.#error = new DeviceLostError(this.#owner.name);

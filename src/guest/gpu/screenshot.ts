@@ -1,13 +1,13 @@
 /**
- * What a device displays, read through its MMIO channel and made a file of. The host's look at the display: the guest's
- * registers are not touched.
+ * Screenshots of a device: its scanout, read through the MMIO channel and encoded as PNG. The registers that the guest
+ * sees are not accessed.
  */
 import { writeFile } from 'node:fs/promises';
 import { decodeScanoutHeader, SCANOUT_HEADER_BYTES, type Scanout } from '../../abi/scanout.ts';
 import { type MmioPort, REGION_SCANOUT } from '../../channel/mmio-channel.ts';
 import { encodePng } from '../../report/png.ts';
 
-/** A device that displays nothing cannot be photographed. */
+/** Thrown for a screenshot of a device without a scanout. */
 export class NoScanoutError extends Error {
   constructor(device: string) {
     super(`${device} displays nothing; accepted: a device whose model has a scanout, and that is alive`);
@@ -15,7 +15,7 @@ export class NoScanoutError extends Error {
   }
 }
 
-/** A copy of the device's scanout, or undefined while it displays nothing, or is lost. */
+/** Resolves to a copy of the scanout; undefined while the display is off or the device is lost. */
 async function readScanout(mmio: MmioPort): Promise<Scanout | undefined> {
   const header = new Uint8Array(SCANOUT_HEADER_BYTES);
   await mmio.readBlock(REGION_SCANOUT, 0, header);
@@ -25,7 +25,7 @@ async function readScanout(mmio: MmioPort): Promise<Scanout | undefined> {
 }
 
 /**
- * The PNG of what a device displays now, also written to `file` if one is named (relative to the working directory).
+ * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the working directory.
  * @throws NoScanoutError, or the file's error
  */
 export async function screenshot(device: string, mmio: MmioPort, file?: string): Promise<Uint8Array> {

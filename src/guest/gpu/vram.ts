@@ -1,5 +1,5 @@
 /**
- * A vgpu's VRAM and display as its guest driver uses them: bytes through the aperture, modes and flips by registers.
+ * VRAM and display of a vgpu for its guest driver: VRAM through the aperture, modes and flips through registers.
  */
 
 import { PIXEL_BYTES, XRGB8888 } from '../../abi/scanout.ts';
@@ -9,9 +9,9 @@ import type { MmioPort } from '../../channel/mmio-channel.ts';
 import { hex } from '../../memory/address.ts';
 import { Mutex } from '../mutex.ts';
 
-/** How long a flip is waited for before the driver looks again. */
-const FLIP_LOOK_MS = 50;
-const FLIP_LOOKS = 40;
+/** Interval and count of polls for the end of a flip. */
+const FLIP_POLL_MS = 50;
+const FLIP_POLLS = 40;
 
 /** Access to the device's registers. */
 export interface GpuRegisters {
@@ -23,7 +23,7 @@ export interface GpuRegisters {
 export class GpuVram {
   readonly #registers: GpuRegisters;
   readonly #mmio: MmioPort;
-  /** The aperture is one: who moves it uses it before the next. */
+  /** Held while the aperture is moved and used: there is only one. */
   readonly #aperture = new Mutex();
 
   constructor(registers: GpuRegisters, mmio: MmioPort) {
@@ -31,19 +31,19 @@ export class GpuVram {
     this.#mmio = mmio;
   }
 
-  /** Bytes that the device has. */
+  /** Resolves to the size of VRAM in bytes. */
   size(): Promise<number> {
     return this.#registers.readRegister('VramSize');
   }
 
-  /** Writes bytes through the aperture, like memory that is mapped. @throws RangeError beyond VramSize */
+  /** Writes bytes to VRAM through the aperture. @throws RangeError beyond the size of VRAM */
   write(offset: number, bytes: Uint8Array): Promise<void> {
     return this.#through(offset, bytes.length, (at, done, length) =>
       this.#mmio.writeBlock(vgpu.APERTURE_BAR, at, bytes.subarray(done, done + length)),
     );
   }
 
-  /** Reads bytes through the aperture. @throws RangeError beyond VramSize */
+  /** Reads bytes of VRAM through the aperture. @throws RangeError beyond the size of VRAM */
   async read(offset: number, length: number): Promise<Uint8Array> {
     const bytes = new Uint8Array(length);
     await this.#through(offset, length, (at, done, piece) =>
@@ -74,12 +74,12 @@ export class GpuVram {
   }
 }
 
-/** A mode of the display: XRGB8888 in VRAM. */
+/** A display mode; the pixels are XRGB8888 in VRAM. */
 export interface GpuMode {
-  /** Pixels, 1 to SCANOUT_SIDE_MAX. */
+  /** Pixels, 1 to 4096. */
   readonly width: number;
   readonly height: number;
-  /** Bytes from line to line, a multiple of 4; the width's if nothing is said. */
+  /** Bytes from line to line, a multiple of 4. Default: 4 × width. */
   readonly stride?: number;
   /** Offset in VRAM of the first pixel, a multiple of 4096. */
   readonly base: number;
@@ -94,7 +94,7 @@ export class GpuDisplay {
     this.#link = link;
   }
 
-  /** Sets a mode and switches the display on. @throws RangeError for a mode that the device refuses */
+  /** Sets a mode and enables the display. @throws RangeError for a mode that the device refuses */
   async show({ width, height, stride = width * PIXEL_BYTES, base }: GpuMode): Promise<void> {
     const set = (register: vgpu.VgpuRegister, value: number) =>
       this.#registers.writeRegister(register, value);
@@ -113,10 +113,13 @@ export class GpuDisplay {
     );
   }
 
-  /** Shows the picture at `base` instead; resolves when a frame has ended and it is shown. @throws RangeError, Error */
+  /**
+   * Flips to the picture at VRAM offset `base`; resolves when the next frame shows it.
+   * @throws RangeError for an invalid base or a disabled display, Error after 2 s
+   */
   async flip(base: number): Promise<void> {
     await this.#registers.writeRegister('DisplayBase', base);
-    for (let looks = 0; looks < FLIP_LOOKS; looks++) {
+    for (let polls = 0; polls < FLIP_POLLS; polls++) {
       const { events } = this.#link;
       const status = await this.#status();
       if ((status & vgpu.DISPLAY_ON) === 0)
@@ -124,16 +127,17 @@ export class GpuDisplay {
           `${this.#registers.name} shows nothing at VRAM ${hex(base)}: beyond its VRAM, or off`,
         );
       if ((status & vgpu.DISPLAY_FLIP_PENDING) === 0) return;
-      await this.#link.waitEvents(events, FLIP_LOOK_MS);
+      await this.#link.waitEvents(events, FLIP_POLL_MS);
     }
-    throw new Error(`${this.#registers.name} did not flip within ${FLIP_LOOKS * FLIP_LOOK_MS} ms`);
+    throw new Error(`${this.#registers.name} did not flip within ${FLIP_POLLS * FLIP_POLL_MS} ms`);
   }
 
+  /** Disables the display. */
   async off(): Promise<void> {
     await this.#registers.writeRegister('DisplayControl', 0);
   }
 
-  /** Frames so far, modulo 2^32. */
+  /** Resolves to the count of frames, modulo 2^32. */
   frames(): Promise<number> {
     return this.#registers.readRegister('DisplayFrame');
   }
