@@ -1,7 +1,6 @@
 /**
- * The receiving end of map events for a vector run: what a container without limits would hold, at any bus address.
+ * Receiver of map events in a vector run: holds mappings at any bus address, as a container without limits would.
  */
-
 import { type Gpa, hex, type Iova } from '../memory/address.ts';
 import { BTree } from '../memory/btree.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
@@ -26,7 +25,7 @@ export class MappingRecord implements MapNotifier {
     return this.#held.size;
   }
 
-  /** @throws Error for an overlap: a vIOMMU must never ask for one */
+  /** @throws Error for an overlap, which a vIOMMU must never request */
   map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
     if (!this.#ram.contains(gpa, size)) return 'refused';
     const next = this.#held.getPairOrNextHigher(iova)?.[1];
@@ -36,11 +35,11 @@ export class MappingRecord implements MapNotifier {
     return 'mapped';
   }
 
-  /** @throws Error for a range that is not one live mapping */
+  /** @throws Error for a range that is not exactly one live mapping */
   unmap(ranges: readonly IovaRange[]): Completion {
     for (const { iova, size } of ranges) {
       if (this.#held.get(iova)?.size !== size)
-        throw new Error(`unmap of ${hex(iova)} +${hex(size)}, which is no live mapping`);
+        throw new Error(`unmap of ${hex(iova)} +${hex(size)}, which is not a live mapping`);
       this.#held.delete(iova);
     }
     return undefined;

@@ -1,23 +1,23 @@
 /**
- * What the kernel's sample drivers answer to the device calls: information, regions, interrupts.
+ * Device calls of the kernel's sample drivers: information, regions, interrupts.
  */
 import { VfioError } from '../../vfio/errors.ts';
 
-export interface DeviceInfo {
+interface DeviceInfo {
   readonly regions: number;
   readonly irqs: number;
 }
-export interface RegionInfo {
+interface RegionInfo {
   readonly flags: number;
   readonly size: number;
   readonly offset: number;
 }
-export interface IrqInfo {
+interface IrqInfo {
   readonly flags: number;
   readonly count: number;
 }
 
-/** VFIO_DEVICE_SET_IRQS; `data` is what follows the header: nothing, eventfds or flags, or fewer than `count`. */
+/** VFIO_DEVICE_SET_IRQS. Its data is an eventfd or a bool; both are undefined if the data is missing. */
 export interface SetIrqs {
   readonly flags: number;
   readonly index: number;
@@ -27,7 +27,7 @@ export interface SetIrqs {
   readonly bool: number | undefined;
 }
 
-/** An eventfd's counter. */
+/** Counter of an eventfd. */
 export class Eventfd {
   #count = 0;
 
@@ -35,7 +35,7 @@ export class Eventfd {
     this.#count++;
   }
 
-  /** The count, which starts over. @throws VfioError EAGAIN at 0 */
+  /** Returns the count and resets it to 0. @throws VfioError EAGAIN at 0 */
   read(): number {
     if (this.#count === 0) throw new VfioError('EAGAIN', 'the eventfd was not signalled');
     const count = this.#count;
@@ -64,7 +64,7 @@ export const refuse = (what: string): never => {
 };
 
 /**
- * A driver's device calls; this one has no regions and no interrupts, like the recorder's own driver. All methods
+ * Device calls of one driver. This class has no regions and no interrupts, like the recorder's own driver. All methods
  * throw VfioError.
  */
 export class SampleDevice {
@@ -99,6 +99,6 @@ export class SampleDevice {
 
   reset(): void {}
 
-  /** The last file was closed. */
+  /** Called when the last file is closed. */
   close(): void {}
 }

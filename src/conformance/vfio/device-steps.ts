@@ -1,5 +1,5 @@
 /**
- * The recorded operations on a device itself: information, regions, interrupts, eventfds.
+ * Recorded operations on a device itself: information, regions, interrupts, eventfds.
  */
 import { hex } from '../../memory/address.ts';
 import { VfioError } from '../../vfio/errors.ts';
@@ -10,10 +10,10 @@ import type { VfioMachine } from './machine.ts';
 import { deviceOf, lengthOf, notOpen, type Operation, type Output, operation } from './step-inputs.ts';
 import type { StepInputs } from './vector-file.ts';
 
-/** Bytes of the structures, up to their last field that must be there. */
+/** Minimum `argsz`: the bytes up to the last required field. */
 const DEVICE_INFO_ARGSZ = 16;
 const REGION_INFO_ARGSZ = 32;
-/** VFIO_DEVICE_FLAGS_PCI. The recorder's driver says so too. */
+/** VFIO_DEVICE_FLAGS_PCI. The recorder's own driver sets it too. */
 const DEVICE_PCI = 2;
 
 const IRQ_FLAGS = {
@@ -29,7 +29,7 @@ const modelOf = (input: StepInputs, machine: VfioMachine) => deviceOf(input, mac
 
 function checkArgsz(input: StepInputs, least: number): number {
   const argsz = input.number('argsz');
-  if (argsz < least) throw new VfioError('EINVAL', `argsz ${argsz}, at least ${least}`);
+  if (argsz < least) throw new VfioError('EINVAL', `argsz ${argsz}; accepted: at least ${least}`);
   return argsz;
 }
 
@@ -67,7 +67,7 @@ function regionMmap(input: StepInputs, machine: VfioMachine): void {
   modelOf(input, machine).mmap(input.number('region'), Number(input.u64('len')), shared);
 }
 
-/** `data`: an eventfd's name, `badfd`, `missing`, a bool as a number, or nothing. */
+/** Converts the step's `data`: the name of an eventfd, `badfd`, `missing`, a bool as a number, or absent. */
 function irqData(
   input: StepInputs,
   { eventfds }: VfioMachine,
@@ -103,10 +103,10 @@ function readEventfd(input: StepInputs, { eventfds }: VfioMachine, output: Outpu
   output.count = (eventfd ?? notOpen('eventfd', input.text('eventfd'))).read();
 }
 
-/** The recorder's note of calls that it made without recording them. */
+/** Start of the recorder's note of calls that it made but did not record. */
 const FETCHED = 'driver: device_get_info';
 
-/** A sample driver fills in its own limits when it is asked for its information. */
+/** Repeats those calls: a sample driver sets its own limits when it returns its information. */
 function note(input: StepInputs, { devices }: VfioMachine): void {
   if (!input.text('text').startsWith(FETCHED)) return;
   for (const { mdev } of devices.values()) mdev.model.info();

@@ -1,7 +1,6 @@
 /**
- * The recorded machine as a vector sees it: its process, its mdevs, and what it has opened under which name.
+ * The machine of a vector: its process, its mdevs, and its open files by name.
  */
-
 import { MDPY_MODES } from '../../abi/mdpy.ts';
 import { MTTY_PORTS } from '../../abi/mtty.ts';
 import { VECTOR_INSTANCES, VECTOR_PARENTS } from '../../mdev/recorded-parents.ts';
@@ -16,7 +15,7 @@ import { Mtty } from './mtty.ts';
 import { ProcessMemory } from './process-memory.ts';
 import { type Callback, TestDriver } from './test-driver.ts';
 
-/** The mdevs that exist at boot, by the names the vectors have for them. */
+/** UUIDs of the mdevs that exist at boot, by their names in the vectors. */
 const BOOT_NAMES: Readonly<Record<string, string>> = {
   m0: 'a0000000-0000-0000-0000-000000000000',
   m1: 'a0000000-0000-0000-0000-000000000001',
@@ -25,10 +24,10 @@ const BOOT_NAMES: Readonly<Record<string, string>> = {
   t1: 'c0000000-0000-0000-0000-000000000001',
   y0: 'd0000000-0000-0000-0000-000000000000',
 };
-/** A name beginning with this is the instance that the vector has made last. */
+/** First letter of the names for the instance that the vector created last. */
 const MADE_HERE = 'x';
 
-/** One mdev with its group, made when a vector first speaks of it. */
+/** One mdev with its group. It is created when a vector first names it. */
 export interface Mdev {
   readonly uuid: string;
   readonly group: VfioGroup;
@@ -49,12 +48,12 @@ export class VfioMachine {
   readonly groups = new Map<string, Mdev>();
   readonly devices = new Map<string, DeviceFile>();
   readonly eventfds = new Map<string, Eventfd>();
-  /** What the current step has set off. */
+  /** Callbacks and violations of the current step. */
   callbacks: Callback[] = [];
   violations: Type1Violation[] = [];
   entryLimit = DMA_ENTRY_LIMIT;
   process = ProcessMemory.fresh();
-  /** The mdev whose removal is under way. */
+  /** UUID of the mdev that is being removed, or empty. */
   removing = '';
   readonly #parents: ProcessMemory[] = [];
   readonly #mdevs = new Map<string, Mdev>();
@@ -75,7 +74,7 @@ export class VfioMachine {
     this.containers.set(name, container);
   }
 
-  /** The mdev of that name; undefined if there is none. */
+  /** Returns the mdev of that name, or undefined if it does not exist. */
   mdev(name: string): Mdev | undefined {
     const uuid = BOOT_NAMES[name] ?? (name.startsWith(MADE_HERE) ? this.#lastMade() : undefined);
     const instance = uuid === undefined ? undefined : this.registry.get(uuid);
@@ -90,12 +89,12 @@ export class VfioMachine {
     return mdev;
   }
 
-  /** The device's name in the group's namespace. */
+  /** Returns the device's name in the group's namespace. */
   deviceName(name: string): string {
     return this.mdev(name)?.uuid ?? name;
   }
 
-  /** Opens a device file; the mdev counts as open from the first to the last. @throws VfioError */
+  /** Opens a device file. The mdev is open while it has any. @throws VfioError */
   openDevice(file: string, group: Mdev, name: string): void {
     const first = !group.group.device.isOpen;
     const device = group.group.getDevice(this.deviceName(name));
@@ -114,7 +113,7 @@ export class VfioMachine {
     this.registry.get(mdev.uuid)?.close();
   }
 
-  /** A write to an mdev's `remove` was accepted: its device goes now, or with its last file. */
+  /** Removes an mdev's device, at once or with its last file, after a write to the mdev's `remove`. */
   removed(uuid: string): void {
     this.removing = uuid;
     this.#mdevs.get(uuid)?.group.device.remove(() => this.#mdevs.delete(uuid));
@@ -138,7 +137,7 @@ export class VfioMachine {
   }
 }
 
-/** The driver of a type. */
+/** Creates the driver of an mdev type. */
 function modelFor(type: string): SampleDevice {
   const [ports, mode] = [MTTY_PORTS[type], MDPY_MODES[type]];
   if (ports !== undefined) return new Mtty(ports);

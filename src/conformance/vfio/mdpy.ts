@@ -1,14 +1,13 @@
 /**
- * The kernel's mdpy sample driver (samples/vfio-mdev/mdpy.c): a display that is a framebuffer to be mapped.
+ * The kernel's mdpy sample driver (samples/vfio-mdev/mdpy.c): a display with a framebuffer that can be mapped.
  */
-
 import { drawGradient, type MdpyMode, mdpyBarBytes, mdpyIdentity } from '../../abi/mdpy.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
 import { refuse, SampleDevice } from './device-model.ts';
 
-/** The driver says one byte less than there is. */
+/** The driver reports one byte less than the configuration space has. */
 const CONFIG_SIZE = 0xff;
 const FRAMEBUFFER = 0;
 const FRAMEBUFFER_OFFSET = 0x1000;
@@ -20,7 +19,7 @@ export class Mdpy extends SampleDevice {
   readonly #mode: MdpyMode;
   readonly #config: Uint8Array;
   readonly #view: DataView;
-  /** A power of two, and a BAR. */
+  /** The framebuffer, BAR 0. Its size is a power of two. */
   readonly #memory: Uint8Array;
 
   constructor(mode: MdpyMode) {
@@ -54,7 +53,7 @@ export class Mdpy extends SampleDevice {
     target.set(bytes.subarray(at, at + target.length));
   }
 
-  /** Of the configuration space only BAR 0 can be written. */
+  /** Writes to a region. In the configuration space, only BAR 0 is writable. */
   override write(region: number, offset: number, source: Uint8Array): void {
     const [bytes, at] = this.#place(region, offset, source.length);
     if (bytes === this.#memory) bytes.set(source, at);
@@ -70,13 +69,13 @@ export class Mdpy extends SampleDevice {
     drawGradient(this.#memory, this.#mode);
   }
 
-  /** Where an access goes: all regions lie behind one another in the device file. @throws VfioError EFAULT */
+  /** Returns the bytes that an access reaches. The device file has all regions in a row. @throws VfioError EFAULT */
   #place(region: number, offset: number, length: number): readonly [bytes: Uint8Array, at: number] {
     const position = this.region(region).offset + offset;
     if (position < CONFIG_SIZE) return [this.#config, position];
     const at = position - FRAMEBUFFER_OFFSET;
     if (at < 0 || at + length > this.#memory.length)
-      throw new VfioError('EFAULT', `nothing is at ${position} of the device`);
+      throw new VfioError('EFAULT', `no region at offset ${position} of the device`);
     return [this.#memory, at];
   }
 

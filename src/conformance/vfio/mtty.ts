@@ -1,7 +1,6 @@
 /**
  * The kernel's mtty sample driver (samples/vfio-mdev/mtty.c): a PCI serial card with one or two ports.
  */
-
 import { MTTY_PORT_BYTES, mttyIdentity } from '../../abi/mtty.ts';
 import { hex } from '../../memory/address.ts';
 import { Uart } from '../../models/mtty/uart.ts';
@@ -10,15 +9,16 @@ import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
 import { type Eventfd, refuse, SampleDevice, type SetIrqs } from './device-model.ts';
 
-/** A region's index is in its offset's upper bits. */
+/** Offset of region 1: the upper bits of an offset are the region's index. */
 const REGION_OFFSET = 2 ** 40;
-/** The driver says one byte less than there is. */
+/** The driver reports one byte less than the configuration space has. */
 const CONFIG_SIZE = 0xff;
-/** BARs 0 to 5 answer, also those without a port. */
+/** BARs 0 to 5 are accessible, also those without a port. */
 const LAST_BAR = 5;
 
 const INTX = 0;
 const MSI = 1;
+/** Flags by interrupt index. */
 const IRQS: ReadonlyMap<number, number> = new Map([
   [INTX, 7],
   [MSI, 9],
@@ -33,7 +33,7 @@ export class Mtty extends SampleDevice {
   readonly #config: Uint8Array;
   readonly #view: DataView;
   readonly #ports: readonly Uart[];
-  /** The driver knows how many interrupts it has once it was asked for its information. */
+  /** Count of interrupts. As in the driver, it is 0 until `info` is called. */
   #irqs = 0;
   #irqIndex = -1;
   #eventfd: Eventfd | undefined;
@@ -62,7 +62,7 @@ export class Mtty extends SampleDevice {
     return { flags, count: 1 };
   }
 
-  /** In pieces of 4, 2 and 1 bytes as alignment allows; a port gives one byte per piece. */
+  /** Reads in pieces of 4, 2 or 1 bytes, as alignment allows. A port returns one byte per piece. */
   override read(region: number, offset: number, target: Uint8Array): void {
     for (const [at, length] of pieces(offset, target.length))
       if (region === api.CONFIG_REGION) target.set(this.#config.subarray(at, at + length), at - offset);
@@ -92,7 +92,7 @@ export class Mtty extends SampleDevice {
     const action = flags & api.ACTION_ALL;
     if (action === api.ACTION_TRIGGER && IRQS.has(index)) this.#setTrigger(set, data);
     else {
-      // No action, or several at once, are nothing to do for an interrupt that the driver has.
+      // As in the driver, no action or several at once do nothing for an interrupt that it has.
       const masks = action === api.ACTION_MASK || action === api.ACTION_UNMASK;
       if (!IRQS.has(index) || (masks && index !== INTX))
         throw new VfioError('ENOTTY', `interrupt ${index} has no action ${action}`);
@@ -151,7 +151,7 @@ export class Mtty extends SampleDevice {
     this.#masked = false;
   }
 
-  /** INTx masks itself until it is unmasked. */
+  /** Signals the interrupt, unless it is a masked INTx. INTx is then masked until it is unmasked. */
   #interrupt(): void {
     if (this.#irqIndex === INTX && this.#masked) return;
     this.#eventfd?.signal();
@@ -159,7 +159,7 @@ export class Mtty extends SampleDevice {
   }
 }
 
-/** How the driver takes an access apart. */
+/** Splits an access as the driver does. */
 function pieces(offset: number, length: number): [at: number, length: number][] {
   const parts: [number, number][] = [];
   for (let at = offset; at < offset + length; ) {

@@ -1,5 +1,5 @@
 /**
- * The memory of the recorder's process: a few buffers with a tag at the start of each page, and nothing between.
+ * Memory of the recorder's process: a few buffers with a tag at the start of each page, and holes between them.
  */
 import { hex, PAGE_SIZE, PERM_READ, PERM_RW, PERM_WRITE } from '../../memory/address.ts';
 import { VfioError } from '../../vfio/errors.ts';
@@ -12,7 +12,7 @@ interface Buffer64 {
   readonly perm: number;
 }
 
-/** Buffers by name; their addresses are ours, far enough apart that none runs into another. */
+/** Buffers by name. The recorded addresses are unknown; these are far enough apart that none reaches the next. */
 const BUFFERS: Readonly<Record<string, Buffer64>> = {
   buf: { tag: 0, base: 0x7f00_0000_0000n, pages: 1024, perm: PERM_RW },
   buf2: { tag: 1, base: 0x7f00_4000_0000n, pages: 1024, perm: PERM_RW },
@@ -28,7 +28,7 @@ const TAG_MARK_SHIFT = 52n;
 const BITS_12 = 0xfffn;
 const BITS_40 = 0xff_ffff_ffffn;
 
-/** What a symbolic address means: `buf+0x1000`, `hole-0x4000`, `0x0`; undefined if it means nothing. */
+/** Converts a symbolic address (`buf+0x1000`, `hole-0x4000`, `0x0`). Returns undefined if it is invalid. */
 export function addressOfSymbol(text: string): bigint | undefined {
   if (/^0x[0-9a-f]{1,16}$/i.test(text)) return BigInt(text);
   const [, name = '', sign, offset = '0x0'] = /^(\w+?)(?:([+-])(0x[0-9a-f]+))?$/i.exec(text) ?? [];
@@ -37,7 +37,7 @@ export function addressOfSymbol(text: string): bigint | undefined {
   return sign === '-' ? buffer.base - BigInt(offset) : buffer.base + BigInt(offset);
 }
 
-/** The name of a page from its first eight bytes: `buf+0x1000`, or `data:0x…` if they are no tag. */
+/** Returns the name of a page by its first eight bytes: `buf+0x1000`, or `data:0x…` if they are not a tag. */
 export function pageName({ bytes }: PageFrame): string {
   const tag = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
   const number = Number((tag >> TAG_BUFFER_SHIFT) & BITS_12);
@@ -51,16 +51,16 @@ interface Page {
   frame: PageFrame;
 }
 
-/** One process. */
+/** Memory of one process. */
 export class ProcessMemory implements UserMemory {
   alive = true;
   locksFreely = true;
-  /** Pages it may lock without that right. */
+  /** Count of pages that it may lock if not `locksFreely`. */
   lockLimit = Number.POSITIVE_INFINITY;
   locked = 0;
   readonly #pages = new Map<number, Page>();
 
-  /** A process with all buffers fresh. */
+  /** Creates a process with all buffers in their first state. */
   static fresh(): ProcessMemory {
     const memory = new ProcessMemory();
     for (const { tag, base, pages, perm } of Object.values(BUFFERS))
@@ -69,7 +69,7 @@ export class ProcessMemory implements UserMemory {
     return memory;
   }
 
-  /** A child with a copy of everything; what it locks is its own. */
+  /** Creates a child with a copy of the memory. It counts its own locked pages, from 0. */
   fork(): ProcessMemory {
     const child = new ProcessMemory();
     child.locksFreely = this.locksFreely;
@@ -97,7 +97,10 @@ export class ProcessMemory implements UserMemory {
 
   lock(pages: number, freely: boolean): void {
     if (pages > 0 && !freely && this.locked + pages > this.lockLimit)
-      throw new VfioError('ENOMEM', `${this.locked} pages are locked, ${this.lockLimit} may be`);
+      throw new VfioError(
+        'ENOMEM',
+        `${this.locked} + ${pages} locked pages; accepted: at most ${this.lockLimit}`,
+      );
     this.locked += pages;
   }
 
@@ -134,7 +137,7 @@ export class ProcessMemory implements UserMemory {
   }
 }
 
-/** A page with its tag. The bytes are made when they are first looked at: few of a buffer's pages ever are. */
+/** Creates a page with its tag. The bytes are allocated at the first access: few pages of a buffer are accessed. */
 function taggedFrame(tag: number, page: number): PageFrame {
   let made: Uint8Array | undefined;
   return {

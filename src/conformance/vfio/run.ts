@@ -1,5 +1,5 @@
 /**
- * Runs recorded VFIO vectors, each on a fresh machine, and compares what every step gives with what the kernel gave.
+ * Runs recorded VFIO vectors, each on a new machine, and compares the result of every step with the kernel's.
  */
 
 import { isDeepStrictEqual } from 'node:util';
@@ -12,8 +12,8 @@ import { OPERATIONS, sysfsError } from './steps.ts';
 import type { Callback } from './test-driver.ts';
 import { NotModelledError, type Step, StepInputs, type Vector, type VectorFile } from './vector-file.ts';
 
-/** One field of one step that is not as recorded. */
-export interface Difference {
+/** One field of one step that differs from the recorded one. */
+interface Difference {
   readonly step: number;
   readonly op: string;
   readonly field: string;
@@ -21,22 +21,22 @@ export interface Difference {
   readonly got: unknown;
 }
 
-export interface VectorResult {
+interface VectorResult {
   readonly name: string;
   readonly verdict: 'passed' | 'failed' | 'skipped';
-  /** Why it was skipped, or empty. */
+  /** Reason why the vector was skipped, or empty. */
   readonly reason: string;
   readonly steps: number;
   readonly differences: readonly Difference[];
 }
 
-export interface FileResult {
+interface FileResult {
   readonly path: string;
   readonly section: string;
   readonly vectors: readonly VectorResult[];
 }
 
-/** Runs every vector of a file. @throws VectorFileError for a step that makes no sense */
+/** Runs every vector of a file. @throws VectorFileError for an invalid step */
 export function runVectorFile(file: VectorFile): FileResult {
   const vectors = file.vectors.map((vector) => runVector(vector, file.path));
   return { path: file.path, section: file.section, vectors };
@@ -86,17 +86,17 @@ function runStep(machine: VfioMachine, step: Step, where: string): FieldDifferen
   }
   got.dma_unmap_cb = callbackList(machine.callbacks);
   got.vmlck_kb = machine.process.locked * KB_PER_PAGE;
-  return [...compare(step, got, operation.gives), ...compareLog(step, machine)];
+  return [...compare(step, got, operation.outputs), ...compareLog(step, machine)];
 }
 
 const KB_PER_PAGE = 4;
 const ALWAYS = ['ret', 'errno', 'vmlck_kb'];
 
-function compare(step: Step, got: Output, gives: readonly string[]): FieldDifference[] {
-  // The recorded kernel never came back from this call: only what it logged is comparable.
+function compare(step: Step, got: Output, outputs: readonly string[]): FieldDifference[] {
+  // The recorded kernel never returned from this call. Only its log can be compared.
   if (step._incomplete) return [];
   const differences: FieldDifference[] = [];
-  for (const field of [...ALWAYS, ...gives]) {
+  for (const field of [...ALWAYS, ...outputs]) {
     const expected = expectedOf(step, field);
     if (expected !== undefined && !isDeepStrictEqual(got[field], expected))
       differences.push([field, expected, got[field]]);
@@ -104,21 +104,24 @@ function compare(step: Step, got: Output, gives: readonly string[]): FieldDiffer
   return differences;
 }
 
-/** What must come out: of two bitmaps the one without pages that nobody touched; no callbacks where none are listed. */
+/**
+ * Returns the expected value. If two bitmaps are recorded, it is the one without untouched pages. If no callbacks are
+ * recorded, there must be none.
+ */
 function expectedOf(step: Step, field: string): unknown {
   if (field === 'bitmap') return step.bitmap_sane ?? step.bitmap;
   if (field === 'dma_unmap_cb') return step.dma_unmap_cb ?? [];
   return step[field];
 }
 
-/** Each WARN or BUG of the kernel's log is a violation here, and there are no others. */
+/** Compares the kernel's log: each WARN or BUG must be a violation here, and there must be no other violation. */
 function compareLog({ klog }: Step, { violations }: VfioMachine): FieldDifference[] {
   const logged = Array.isArray(klog) ? klog : [];
   if (logged.length === violations.length) return [];
   return [['klog', logged, violations.map(({ kind, detail }) => `${kind}: ${detail}`)]];
 }
 
-/** As recorded: by device, in order for each of them. */
+/** Returns the callbacks in the recorded form: grouped by device, in order for each device. */
 function callbackList(callbacks: readonly Callback[]): Output[] {
   const sorted = [...callbacks].sort((a, b) => (a.device < b.device ? -1 : a.device > b.device ? 1 : 0));
   return sorted.map(({ device, iova, size, released, left }) => ({

@@ -1,35 +1,35 @@
 /**
- * What the tables of operations share: the shape of an operation, and how a step names things.
+ * Shared parts of the operation tables: the form of an operation, and the objects that a step names.
  */
 import { VfioError } from '../../vfio/errors.ts';
 import type { DeviceFile, VfioMachine } from './machine.ts';
 import { NotModelledError, type StepInputs } from './vector-file.ts';
 
-/** Fields that a step gives. What was set before an error stays. */
+/** Output fields of a step. Fields that were set before an error stay. */
 export type Output = Record<string, unknown>;
 
-/** One operation on the machine; a refused call throws VfioError or MdevError. */
-export type Handler = (input: StepInputs, machine: VfioMachine, output: Output) => void;
+/** Runs one operation on the machine. A refused call throws VfioError or MdevError. */
+type Handler = (input: StepInputs, machine: VfioMachine, output: Output) => void;
 
-/** A name that is not open: the recorder's descriptor was -1. @throws VfioError EBADF */
+/** Refuses a name that is not open; the recorder's descriptor was -1. @throws VfioError EBADF */
 export const notOpen = (what: string, name: string): never => {
   throw new VfioError('EBADF', `${what} ${JSON.stringify(name)} is not open`);
 };
 
 export interface Operation {
   readonly run: Handler;
-  /** Fields of the step that it gives, besides `ret` and `errno`. */
-  readonly gives: readonly string[];
+  /** Output fields of the step, besides `ret` and `errno`. */
+  readonly outputs: readonly string[];
 }
 
-export const operation = (run: Handler, ...gives: string[]): Operation => ({ run, gives });
+export const operation = (run: Handler, ...outputs: string[]): Operation => ({ run, outputs });
 
 export const deviceOf = (input: StepInputs, { devices }: VfioMachine): DeviceFile => {
   const name = input.text('device');
   return devices.get(name) ?? notOpen('device', name);
 };
 
-/** Buffers of one step stay this small; the recorder's are up to a few pages. */
+/** Maximum size of a step's buffer in bytes. The recorder's buffers have up to a few pages. */
 const BUFFER_LIMIT = 2 ** 24;
 
 export function lengthOf(input: StepInputs, key: string): number {

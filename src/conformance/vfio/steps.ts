@@ -1,5 +1,5 @@
 /**
- * What each recorded operation means: a table from its name to what it does and which fields it gives.
+ * Table of the recorded operations: by name, the function that runs one and its output fields.
  */
 
 import type { MdevError } from '../../mdev/registry.ts';
@@ -33,7 +33,7 @@ function vaddrOf(input: StepInputs): bigint {
   return address ?? notModelled(`the buffer ${text}`);
 }
 
-/** The recorder's byte patterns: one more each byte. */
+/** Returns one of the recorder's byte patterns: each byte is one more than the last. */
 const pattern = (length: number, start: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => start + i);
 
@@ -45,13 +45,13 @@ const UNMAP_FLAGS = {
 };
 const FLAG_NAMES = ['viable', 'container_set'];
 
-/** Bytes of a bitmap that are really there; one that claims more is refused or covers less than it could. */
+/** Maximum bytes of a bitmap that are allocated. A bitmap that states more is refused or covers less. */
 const BITMAP_LIMIT = 2 ** 20;
 
 function bitmapOf(input: StepInputs, output: Output): UserBitmap {
   const size = Math.max(0, input.number('bitmap_size'));
   const data = new Uint8Array(Math.min(size, BITMAP_LIMIT)).fill(input.number('bitmap_prefill', 0));
-  // Recorded also when the call fails: the caller's bytes are then as they were.
+  // The bitmap is recorded also when the call fails; its bytes are then unchanged.
   Object.defineProperty(output, 'bitmap', { get: () => bytesHex(data), enumerable: true });
   return { pgsize: input.u64('bitmap_pgsize'), size: BigInt(size), data };
 }
@@ -140,7 +140,7 @@ function openGroup(input: StepInputs, machine: VfioMachine, output: Output): voi
 
 function setContainer(input: StepInputs, machine: VfioMachine): void {
   const name = input.text('container');
-  // `fd:-1` is no file at all, a path one that is no container.
+  // `fd:-1` is no file; a path is a file that is not a container.
   const file = name.startsWith('fd:') ? undefined : (machine.containers.get(name) ?? name);
   groupOf(input, machine).group.setContainer(file);
 }
@@ -179,7 +179,7 @@ function close(input: StepInputs, machine: VfioMachine): void {
   const group = machine.groups.get(name);
   if (device) machine.closeDevice(name, device);
   group?.group.close();
-  // A closed container lives on for as long as a group is attached to it.
+  // A closed container exists as long as a group is attached to it.
   const others = [machine.groups, machine.containers, machine.eventfds].map((open) => open.delete(name));
   if (!device && !others.includes(true)) notOpen('obj', name);
 }
@@ -191,7 +191,7 @@ function unknownCall(input: StepInputs, machine: VfioMachine): void {
   (target ?? notOpen('obj', name)).unknownCall();
 }
 
-/** Where a pattern or a read of the process's own memory begins. */
+/** Returns the start of an access to the process's own memory. */
 function place(input: StepInputs): readonly [vpage: number, offset: number] {
   const vaddr = vaddrOf(input);
   return [pageOf(vaddr), offsetOf(vaddr)];
@@ -215,7 +215,7 @@ function sysfsWrite(input: StepInputs, machine: VfioMachine, output: Output): vo
   output.ret = text.length;
 }
 
-/** Whether the write that removes has come back: it does when the device is gone. */
+/** Returns whether the write to `remove` has returned. It returns when the device is removed. */
 const removalState = ({ registry, removing }: VfioMachine): 'done' | 'blocked' =>
   registry.get(removing) === undefined ? 'done' : 'blocked';
 
@@ -224,7 +224,7 @@ function sysfsWriteAsync(input: StepInputs, machine: VfioMachine, output: Output
   output.state_after_1500ms = removalState(machine);
 }
 
-/** The errno, and whether it was the open that failed. */
+/** Returns the errno, and the stage that failed: the open or the transfer. */
 export function sysfsError({ errno, stage }: MdevError): Output {
   return { ret: -1, errno, stage };
 }
@@ -232,7 +232,7 @@ export function sysfsError({ errno, stage }: MdevError): Output {
 const INFO_FIELDS = ['argsz_out', 'flags', 'iova_pgsizes', 'cap_offset', 'caps'];
 const CALLBACKS = 'dma_unmap_cb';
 
-/** Every operation that is understood. */
+/** All known operations, by name. */
 export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operation>([
   [
     'open_container',

@@ -1,6 +1,6 @@
 /**
- * The recorder's own mdev driver: it pins what it is told to, counts its references per IOVA, and answers dma_unmap
- * by a policy.
+ * The recorder's own mdev driver. It pins on request, counts its references per IOVA, and unpins on dma_unmap by a
+ * policy.
  */
 import { PAGE_SIZE } from '../../memory/address.ts';
 import type { DeviceOps, VfioDevice } from '../../vfio/uapi/group.ts';
@@ -8,23 +8,23 @@ import { dmaRw, pinPages, unpinPages } from '../../vfio/uapi/mdev-access.ts';
 import type { PageFrame, UserMemory } from '../../vfio/uapi/user-memory.ts';
 import { PIN_PAGES_MAX } from '../../vfio/uapi/vfio-uapi.ts';
 
-/** One dma_unmap that the driver was sent. */
+/** One dma_unmap that the driver received. */
 export interface Callback {
   readonly device: string;
   readonly iova: bigint;
   readonly size: bigint;
-  /** References it dropped, and those it still holds anywhere. */
+  /** Counts of references that the driver dropped, and that it still holds at any IOVA. */
   readonly released: number;
   readonly left: number;
 }
 
 interface PolicyState {
-  /** Requests seen since the policy was set. */
+  /** Count of requests since the policy was set. */
   readonly requests: number;
   readonly argument: number;
 }
 
-/** From the references inside the range, ascending, to those that one request drops. */
+/** Policies: each selects, of the references in the range (ascending), those that one request drops. */
 const POLICIES: Readonly<
   Record<string, (refs: readonly (readonly [bigint, number])[], state: PolicyState) => [bigint, number][]>
 > = {
@@ -41,7 +41,7 @@ export const POLICY_NAMES: ReadonlySet<string> = new Set(Object.keys(POLICIES));
 /** One instance of the driver. */
 export class TestDriver implements DeviceOps {
   readonly dmaUnmap?: DeviceOps['dmaUnmap'];
-  /** The name that the vector gave the device when it was first opened. */
+  /** Name of the device's first open file in the vector. */
   label = '';
   device: VfioDevice | undefined;
   readonly #refs = new Map<bigint, number>();
@@ -51,8 +51,8 @@ export class TestDriver implements DeviceOps {
   #requests = 0;
   #unpinOnClose = true;
 
-  constructor(hasDmaUnmap: boolean, told: (callback: Callback) => void) {
-    this.#notified = told;
+  constructor(hasDmaUnmap: boolean, notified: (callback: Callback) => void) {
+    this.#notified = notified;
     if (hasDmaUnmap) this.dmaUnmap = (iova, size) => this.#unmapped(iova, size);
   }
 

@@ -1,14 +1,14 @@
 /**
- * Files of recorded vectors: `{kernel, section, vectors: [{name, desc, steps: [{op, …}]}]}`, plain or gzipped.
+ * Files of recorded VFIO vectors: `{kernel, section, vectors: [{name, desc, steps: [{op, …}]}]}`, plain or gzipped.
  */
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { z } from 'zod';
 
-/** Largest file, and the most it may grow to when it is unpacked, in bytes. */
-export const VECTOR_FILE_LIMIT = 256 * 2 ** 20;
+/** Maximum size of an unpacked file in bytes. */
+const VECTOR_FILE_LIMIT = 256 * 2 ** 20;
 
-/** Thrown for a file that cannot be run; the message names file, vector and step as far as they are known. */
+/** Thrown for a file that cannot be run. The message names the file and, if known, the vector and the step. */
 export class VectorFileError extends Error {
   constructor(where: string, problem: string) {
     super(`${where}: ${problem}`);
@@ -16,7 +16,7 @@ export class VectorFileError extends Error {
   }
 }
 
-/** Thrown for a step that makes sense but is beyond this model: its vector is skipped. */
+/** Thrown for a valid step that is not modelled: its vector is skipped. */
 export class NotModelledError extends Error {
   constructor(what: string) {
     super(`${what} is not modelled`);
@@ -28,23 +28,20 @@ const STEP = z.looseObject({ op: z.string() });
 const VECTOR = z.looseObject({ name: z.string(), desc: z.string().default(''), steps: z.array(STEP) });
 const FILE = z.looseObject({ section: z.string(), vectors: z.array(VECTOR) });
 
-/** One recorded call: `op`, its inputs and what it gave. */
+/** One recorded call: `op`, its inputs and its outputs. */
 export type Step = z.infer<typeof STEP>;
 export type Vector = z.infer<typeof VECTOR>;
 export type VectorFile = z.infer<typeof FILE> & { readonly path: string };
 
-/** Reads and checks a file. @throws VectorFileError, and what the file system throws */
+/** Reads and checks a file. @throws VectorFileError, and the file system's errors */
 export function readVectorFile(path: string): VectorFile {
   const parsed = FILE.safeParse(readJsonFile(path));
   if (parsed.success) return { ...parsed.data, path };
   const [issue] = parsed.error.issues;
-  throw new VectorFileError(
-    path,
-    `${placeOf(issue?.path ?? [])}${issue?.message ?? 'not a file of vectors'}`,
-  );
+  throw new VectorFileError(path, `${placeOf(issue?.path ?? [])}${issue?.message ?? 'not a vector file'}`);
 }
 
-/** The content of a JSON file, plain or gzipped. @throws VectorFileError, and what the file system throws */
+/** Reads a JSON file, plain or gzipped. @throws VectorFileError, and the file system's errors */
 export function readJsonFile(path: string): unknown {
   const bytes = readFileSync(path);
   try {
@@ -55,7 +52,7 @@ export function readJsonFile(path: string): unknown {
   }
 }
 
-/** `vector 3 step 7: ` from the path of a problem. */
+/** Converts the path of a problem to text, such as `vector 3 step 7: `. */
 function placeOf(path: readonly PropertyKey[]): string {
   const [, vector, , step] = path;
   const key = path.at(-1);
@@ -67,7 +64,7 @@ function placeOf(path: readonly PropertyKey[]): string {
   return words.length > 0 ? `${words.join(' ')}: ` : '';
 }
 
-/** The inputs of a step, checked as they are read. Its methods throw {@link VectorFileError}. */
+/** Inputs of a step, each checked when it is read. The methods throw {@link VectorFileError}. */
 export class StepInputs {
   readonly #step: Step;
   readonly #where: string;
@@ -91,7 +88,7 @@ export class StepInputs {
     return typeof value === 'number' && Number.isSafeInteger(value) ? value : this.#refuse(key, 'a number');
   }
 
-  /** A 64-bit value, written in hex. */
+  /** Returns a 64-bit value, written in hex. */
   u64(key: string): bigint {
     const value = this.#step[key];
     if (typeof value !== 'string' || !/^0x[0-9a-f]{1,16}$/i.test(value))
@@ -99,7 +96,7 @@ export class StepInputs {
     return BigInt(value);
   }
 
-  /** A list of flag names, or a number, as bits; a name like `0x8` stands for itself. */
+  /** Returns flags as bits, from a number or a list of names. A name like `0x8` is the bits themselves. */
   flags(key: string, bits: Readonly<Record<string, number>>): number {
     const value = this.#step[key];
     if (typeof value === 'number') return value;
