@@ -1,9 +1,9 @@
 /**
- * Writes src/proto/schema.ts from mdevsim.proto: an interface for every message, and the code that reads and
- * writes it through protobufjs's minimal runtime. `npm run proto`; a test fails when the file is out of date.
+ * Generates src/proto/schema.ts from mdevsim.proto (`npm run proto`): an interface for every message, and the code that
+ * reads and writes it through protobufjs's minimal runtime. A test fails if the file is out of date.
  *
- * Static code, because every device worker starts with it: building the same from a descriptor at run time costs a
- * worker about 35 ms of processor time, more than an empty worker's whole start.
+ * The code is static, because every device worker loads it. To build it from a descriptor at run time would cost a
+ * worker about 35 ms of processor time, more than the whole start of an empty worker.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -12,7 +12,7 @@ import protobuf from 'protobufjs';
 const SOURCE = new URL('mdevsim.proto', import.meta.url);
 export const TARGET: string = fileURLToPath(new URL('../src/proto/schema.ts', import.meta.url));
 
-/** What a scalar is in TypeScript, its default, and its wire type. */
+/** TypeScript type, default value and wire type of each scalar type. */
 const SCALARS: Readonly<
   Record<string, { readonly type: string; readonly none: string; readonly wire: number }>
 > = {
@@ -31,12 +31,12 @@ function scalarOf(field: protobuf.Field) {
   const scalar = SCALARS[field.type];
   if (!scalar)
     throw new Error(
-      `${field.fullName}: type ${field.type} is not generated; there are ${Object.keys(SCALARS)}`,
+      `${field.fullName}: type ${field.type} is not supported; accepted: ${Object.keys(SCALARS)}`,
     );
   return scalar;
 }
 
-/** A number packed with its neighbours: proto3's form of repeated numbers. */
+/** Returns true for a packed field: proto3's encoding of repeated numbers. */
 const isPacked = (field: protobuf.Field): boolean =>
   field.repeated && !messageOf(field) && scalarOf(field).wire === 0;
 
@@ -77,7 +77,7 @@ function readField(field: protobuf.Field): string {
   return `      case ${tagOf(field)}:\n        ${store};\n        break;`;
 }
 
-/** Without its Long helper the library reads 64 bits as a number; its types do not know. */
+/** Without its Long helper the library reads 64 bits as a number, which its types do not express. */
 const readScalar = (type: string): string => (type === 'uint64' ? 'Number(r.uint64())' : `r.${type}()`);
 
 function codecOf(type: protobuf.Type): string {
@@ -112,22 +112,22 @@ function codecOf(type: protobuf.Type): string {
   ].join('\n');
 }
 
-/** The frame's messages by the name of their field, and the tag and the codec of each. */
+/** Returns the code of the frame's messages: their types by field name, and the tag and codec of each. */
 function bodiesOf(frame: protobuf.Type): string {
   const bodies = frame.oneofs.body?.fieldsArray ?? [];
   const row = (field: protobuf.Field) =>
     `  ${field.name}: { tag: ${tagOf(field)}, write: write${messageOf(field)}, read: read${messageOf(field)} },`;
   return [
-    '/** The messages a frame can carry, by the name of their field. */',
+    '/** Messages that a frame can carry, by the name of their field. */',
     `export interface FrameBodies {\n${bodies.map((f) => `  ${f.name}: ${messageOf(f)};`).join('\n')}\n}`,
     '',
-    '/** The fields of a frame besides its message: their tags. */',
+    '/** Tags of the other fields of a frame. */',
     `export const FRAME_TAGS = { ${frame.fieldsArray
       .filter((field) => !field.partOf)
       .map((field) => `${field.name}: ${tagOf(field)}`)
       .join(', ')} } as const;`,
     '',
-    '/** How each message is written and read. */',
+    '/** Codec of each message. */',
     `export const BODY_CODECS: {\n  readonly [K in keyof FrameBodies]: BodyCodec<FrameBodies[K]>;\n} = {\n${bodies.map(row).join('\n')}\n};`,
   ].join('\n');
 }
@@ -138,7 +138,7 @@ import type { Reader, Writer } from 'protobufjs/minimal.js';
 type Draft<T> = { -readonly [K in keyof T]: T[K] };
 const NO_BYTES = new Uint8Array();
 
-/** One message's tag within the frame, and its code. \`end\` is the reader's position behind the message. */
+/** Tag of a message in its frame, and its codec. \`end\` is the reader's position after the message. */
 export interface BodyCodec<Body> {
   readonly tag: number;
   write(body: Body, w: Writer): Writer;
@@ -146,7 +146,7 @@ export interface BodyCodec<Body> {
 }
 `;
 
-/** The text of schema.ts, before formatting. */
+/** Returns the text of schema.ts before formatting. */
 export function generateSchema(): string {
   const { root } = protobuf.parse(readFileSync(SOURCE, 'utf8'), { keepCase: false });
   root.resolveAll();

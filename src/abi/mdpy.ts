@@ -1,17 +1,18 @@
 /**
- * The programming interface of the kernel's `mdpy` sample (samples/vfio-mdev/mdpy.c): a framebuffer behind BAR 0, and its
- * format and size in a vendor capability.
+ * Programming interface of the kernel's `mdpy` sample (samples/vfio-mdev/mdpy.c): a framebuffer behind BAR 0, with its
+ * format and size in a vendor-specific capability.
  */
 import type { PciIdentity } from '../pci/config-space.ts';
 import { PIXEL_BYTES, XRGB8888 } from './scanout.ts';
 
+/** Size of the framebuffer. */
 export interface MdpyMode {
   /** Pixels. */
   readonly width: number;
   readonly height: number;
 }
 
-/** Types by name, as the driver offers them. */
+/** Modes by mdev type name, as in the driver. */
 export const MDPY_MODES: Readonly<Record<string, MdpyMode>> = {
   'mdpy-vga': { width: 640, height: 480 },
   'mdpy-xga': { width: 1024, height: 768 },
@@ -28,11 +29,11 @@ const CAPABILITY_BYTES = 16n;
 
 const BRIGHTEST = 255;
 
-/** Bytes of a framebuffer's BAR: a power of two. */
+/** Returns the size of the framebuffer's BAR, a power of two. */
 export const mdpyBarBytes = ({ width, height }: MdpyMode): number =>
   2 ** Math.ceil(Math.log2(width * height * PIXEL_BYTES));
 
-/** Who the display says it is. */
+/** Returns the display's identity. */
 export const mdpyIdentity = (mode: MdpyMode): PciIdentity => ({
   vendorId: 0x1b36,
   deviceId: 0x000f,
@@ -59,7 +60,7 @@ export const mdpyIdentity = (mode: MdpyMode): PciIdentity => ({
   interruptPin: 0,
 });
 
-/** What a display shows after a reset: a grey gradient from top to bottom. */
+/** Draws the picture that a display shows after reset: a grey gradient from top to bottom. */
 export function drawGradient(memory: Uint8Array, { width, height }: MdpyMode): void {
   const stride = width * PIXEL_BYTES;
   for (let line = 0; line < height; line++)

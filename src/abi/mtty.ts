@@ -1,16 +1,16 @@
 /**
- * The programming interface of the kernel's `mtty` sample (samples/vfio-mdev/mtty.c): a PCI serial card with one or two
- * 8250 ports, each behind an I/O BAR of its own.
+ * Programming interface of the kernel's `mtty` sample (samples/vfio-mdev/mtty.c): a PCI serial card with one or two
+ * 8250 ports, each behind its own I/O BAR.
  */
 import type { PciIdentity } from '../pci/config-space.ts';
 import type { RegisterSpec } from '../registers/register-file.ts';
 
-/** Bytes of a port's BAR. */
+/** Size of a port's BAR. */
 export const MTTY_PORT_BYTES = 8;
-/** Types by name, as the driver offers them, with their ports. */
+/** Count of ports by mdev type name, as in the driver. */
 export const MTTY_PORTS: Readonly<Record<string, number>> = { 'mtty-1': 1, 'mtty-2': 2 };
 
-/** Four words that the driver has there, in no capability. */
+/** Offset of four vendor-defined words of the driver, which belong to no capability. */
 const VENDOR_WORDS = 0x40;
 const MARK = 0x23;
 const MARKS = [MARK | (0x80 << 24), MARK, MARK, MARK] as const;
@@ -33,8 +33,8 @@ const vendorRegisters: readonly RegisterSpec[] = [
 ];
 
 /**
- * Who a card of `ports` ports says it is: as the sample does, which has no capability. `msiVectors` 1 adds MSI, by which
- * this emulator's guests are interrupted.
+ * Returns the identity of a card with `ports` ports. The sample has no capability. `msiVectors` 1 adds MSI, because the
+ * emulator's guests receive interrupts by MSI.
  */
 export const mttyIdentity = (ports: number, msiVectors: 0 | 1): PciIdentity => ({
   vendorId: 0x4348,

@@ -1,15 +1,15 @@
 /**
- * What a display shows now, and how it travels: a header of four words, then the lines.
+ * Scanout: the picture that a display shows, encoded as a header of four words and the lines.
  */
 
-/** A picture of 32-bit pixels, little-endian XRGB8888: blue, green, red and a byte that says nothing. */
+/** A picture of 32-bit pixels, little-endian XRGB8888: blue, green, red and an ignored byte. */
 export interface Scanout {
   /** Pixels; each from 1 to SCANOUT_SIDE_MAX. */
   readonly width: number;
   readonly height: number;
-  /** Bytes from one line to the next, at least 4 × width. */
+  /** Bytes from one line to the next: at least 4 × width. */
   readonly stride: number;
-  /** At least stride × height bytes. It may change while it is read. */
+  /** At least stride × height bytes, which may change while they are read. */
   readonly pixels: Uint8Array;
 }
 
@@ -17,10 +17,10 @@ export const SCANOUT_SIDE_MAX = 4096;
 /** DRM_FORMAT_XRGB8888. */
 export const XRGB8888 = 0x3432_5258;
 export const PIXEL_BYTES = 4;
-/** Format, width, height and stride, 32 bits each; all 0 while nothing is displayed. */
+/** Format, width, height and stride, 32 bits each. All are 0 while nothing is displayed. */
 export const SCANOUT_HEADER_BYTES = 16;
 
-/** @throws RangeError with what is accepted */
+/** @throws RangeError for an invalid scanout */
 export function checkScanout(scanout: Scanout): void {
   checkShape(scanout);
   const { stride, height, pixels } = scanout;
@@ -37,7 +37,7 @@ function checkShape({ width, height, stride }: Omit<Scanout, 'pixels'>): void {
     throw new RangeError(`a stride of ${stride}; accepted: ${least} to ${most}`);
 }
 
-/** The header of a scanout, or of none. */
+/** Returns the header of a scanout, or of no scanout. */
 export function encodeScanoutHeader(scanout: Scanout | undefined): Uint8Array {
   const header = new Uint8Array(SCANOUT_HEADER_BYTES);
   const view = new DataView(header.buffer);
@@ -48,8 +48,8 @@ export function encodeScanoutHeader(scanout: Scanout | undefined): Uint8Array {
 }
 
 /**
- * A scanout with pixels that are still to be filled, or undefined if the header says that there is none.
- * @throws RangeError for a header that none of ours is
+ * Returns a scanout with pixels still to be filled, or undefined if the header announces none.
+ * @throws RangeError for an invalid header
  */
 export function decodeScanoutHeader(header: Uint8Array): Scanout | undefined {
   const view = new DataView(header.buffer, header.byteOffset, SCANOUT_HEADER_BYTES);

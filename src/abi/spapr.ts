@@ -1,12 +1,12 @@
 /**
- * Numbers of the PAPR hypervisor interface to TCE tables, under the specification's own names: shared by the model
- * and by the guest's driver.
+ * Constants of PAPR's hypervisor interface to TCE tables, under the specification's names. The model and the guest's
+ * driver share them.
  *
- * LoPAR is the Linux on Power Architecture Reference 2.9: hypercalls in "Logical Partitioning Option" (H_GET_TCE,
+ * LoPAR is the Linux on Power Architecture Reference 2.9. Hypercalls are in "Logical Partitioning Option" (H_GET_TCE,
  * H_PUT_TCE, H_STUFF_TCE, H_PUT_TCE_INDIRECT), RTAS calls in "Run-Time Abstraction Services" (DMA window option).
  */
 
-/** Hypercall opcodes. H_RTAS is not LoPAR's but KVM's and QEMU's way into RTAS. */
+/** Hypercall opcodes. H_RTAS is not in LoPAR; KVM and QEMU use it to enter RTAS. */
 export const H_GET_TCE = 0x1c;
 export const H_PUT_TCE = 0x20;
 export const H_STUFF_TCE = 0x138;
@@ -30,17 +30,17 @@ const RETURN_CODES: ReadonlyMap<bigint, string> = new Map([
   [H_P4, 'H_P4'],
 ]);
 
-/** The name of a return code, or its number. */
+/** Returns the name of a return code, or its number. */
 export const returnName = (ret: bigint): string => RETURN_CODES.get(ret) ?? `${ret}`;
 
-/** TCE bits, LoPAR "TCE Definition": Page Mapping and Control. Neither set is "Page Fault". */
+/** TCE bits, LoPAR "TCE Definition": Page Mapping and Control. With neither bit set an access is a page fault. */
 export const TCE_READ = 1;
 export const TCE_WRITE = 2;
 export const TCE_PERM = 3n;
 
-/** Most TCEs in one list page, and in one H_STUFF_TCE. */
+/** Most TCEs in one list page and in one H_STUFF_TCE. */
 export const TCE_CALL_LIMIT = 512;
-/** A list of TCEs is one page of guest RAM. */
+/** Size of a list of TCEs: one page of guest RAM. */
 export const TCE_LIST_BYTES = 4096;
 
 /** RTAS status words. */
@@ -53,7 +53,7 @@ export const CREATE_PE_DMA_WINDOW = 'ibm,create-pe-dma-window';
 export const REMOVE_PE_DMA_WINDOW = 'ibm,remove-pe-dma-window';
 export const RESET_PE_DMA_WINDOW = 'ibm,reset-pe-dma-window';
 
-/** RTAS tokens: the platform's choice, told to the guest in its device tree. These are QEMU's. */
+/** RTAS tokens. The platform chooses them and passes them to the guest in the device tree; these are QEMU's. */
 export const RTAS_TOKENS: ReadonlyMap<string, number> = new Map([
   [QUERY_PE_DMA_WINDOW, 0x2026],
   [CREATE_PE_DMA_WINDOW, 0x2027],
@@ -61,10 +61,10 @@ export const RTAS_TOKENS: ReadonlyMap<string, number> = new Map([
   [RESET_PE_DMA_WINDOW, 0x2029],
 ]);
 
-/** An RTAS argument block holds this many 32-bit words at most: token, nargs, nret, arguments and results. */
+/** Most 32-bit words of an RTAS argument block: token, nargs, nret, arguments and results. */
 export const RTAS_WORD_LIMIT = 19;
 
-/** ibm,query-pe-dma-window's mask of page sizes, by page shift. 2M is not in LoPAR 2.9's table; Linux and QEMU use it. */
+/** Page sizes of ibm,query-pe-dma-window as mask bits, by page shift. LoPAR 2.9 lacks 2M; Linux and QEMU use it. */
 export const PAGE_SHIFT_MASKS: ReadonlyMap<number, number> = new Map([
   [12, 0x1],
   [16, 0x2],

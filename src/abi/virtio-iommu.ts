@@ -1,5 +1,6 @@
 /**
- * The wire format of virtio-iommu (virtio 1.3 section 5.13): features, configuration, requests, events.
+ * Format of virtio-iommu (virtio 1.3 section 5.13): features, configuration, requests, events. The tables are
+ * complete, so that some constants are unused.
  */
 import { F_EVENT_IDX, F_INDIRECT_DESC, F_RING_RESET, F_VERSION_1 } from './virtio.ts';
 
@@ -7,7 +8,7 @@ export const VIRTIO_IOMMU_DEVICE_ID = 23;
 export const REQUEST_QUEUE = 0;
 export const EVENT_QUEUE = 1;
 
-// 5.13.3
+// Features, 5.13.3.
 export const F_INPUT_RANGE = 1n << 0n;
 export const F_DOMAIN_RANGE = 1n << 1n;
 export const F_MAP_UNMAP = 1n << 2n;
@@ -15,10 +16,10 @@ export const F_PROBE = 1n << 4n;
 export const F_MMIO = 1n << 5n;
 export const F_BYPASS_CONFIG = 1n << 6n;
 
-/** What a driver of this device can use: everything it has and VERSION_1. */
+/** Features that a driver can use: all of the device's and VERSION_1. */
 export const IOMMU_FEATURES =
   F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO | F_BYPASS_CONFIG | F_VERSION_1;
-/** What the device offers, QEMU 11.1.3's set. */
+/** Features that the device offers: those of QEMU 11.1.3. */
 export const OFFERED_FEATURES = IOMMU_FEATURES | F_INDIRECT_DESC | F_EVENT_IDX | F_RING_RESET;
 
 // Offsets in the configuration space, 5.13.4.
@@ -39,10 +40,10 @@ export const T_MAP = 3;
 export const T_UNMAP = 4;
 export const T_PROBE = 5;
 
-/** Head of every request and tail of every answer, bytes. */
+/** Bytes of the head of every request and of the tail of every answer. */
 export const HEAD_BYTES = 4;
 export const TAIL_BYTES = 4;
-/** Device-readable bytes of each request, head included. */
+/** Device-readable bytes of each request, with its head. */
 export const ATTACH_BYTES = 20;
 export const DETACH_BYTES = 20;
 export const MAP_BYTES = 36;
@@ -60,7 +61,7 @@ export const S_NOENT = 6;
 export const S_FAULT = 7;
 export const S_NOMEM = 8;
 
-/** The status codes' names by value. */
+/** Names of the status codes, by value. */
 export const STATUS_NAMES = ['OK', 'IOERR', 'UNSUPP', 'DEVERR', 'INVAL', 'RANGE', 'NOENT', 'FAULT', 'NOMEM'];
 
 export const ATTACH_F_BYPASS = 1;

@@ -1,5 +1,6 @@
 /**
- * What virtio fixes for every device (virtio 1.3): status bits, features, the split virtqueue, the MMIO registers.
+ * Constants of virtio 1.3 for all devices: status bits, features, the split virtqueue, the registers of the MMIO
+ * transport. The tables are complete, so that some constants are unused.
  */
 
 // Device status, 2.1.
@@ -10,7 +11,7 @@ export const STATUS_FEATURES_OK = 0x08;
 export const STATUS_NEEDS_RESET = 0x40;
 export const STATUS_FAILED = 0x80;
 
-// Features that are not a device's own, 6.
+// Features that are not device-specific, 6.
 export const F_INDIRECT_DESC = 1n << 28n;
 export const F_EVENT_IDX = 1n << 29n;
 export const F_VERSION_1 = 1n << 32n;
@@ -22,16 +23,16 @@ export const DESC_F_NEXT = 1;
 export const DESC_F_WRITE = 2;
 export const DESC_F_INDIRECT = 4;
 export const AVAIL_F_NO_INTERRUPT = 1;
-/** Flags and index stand before the entries of either ring. */
+/** Flags and index, before the entries of either ring. */
 export const RING_HEADER_BYTES = 4;
 export const AVAIL_ENTRY_BYTES = 2;
 export const USED_ENTRY_BYTES = 8;
-/** Entries that a split virtqueue can have at most. */
+/** Most entries of a split virtqueue. */
 export const QUEUE_SIZE_LIMIT = 32768;
 
-/** Bytes of the available ring with its trailing `used_event`. */
+/** Returns the bytes of the available ring with its trailing `used_event`. */
 export const availBytes = (entries: number): number => RING_HEADER_BYTES + AVAIL_ENTRY_BYTES * entries + 2;
-/** Bytes of the used ring with its trailing `avail_event`. */
+/** Returns the bytes of the used ring with its trailing `avail_event`. */
 export const usedBytes = (entries: number): number => RING_HEADER_BYTES + USED_ENTRY_BYTES * entries + 2;
 
 // Registers of the MMIO transport, 4.2.2.
@@ -61,7 +62,7 @@ export const QUEUE_DEVICE_LOW_REG = 0x0a0;
 export const QUEUE_DEVICE_HIGH_REG = 0x0a4;
 export const QUEUE_RESET_REG = 0x0c0;
 export const CONFIG_GENERATION_REG = 0x0fc;
-/** Where the device's own configuration space begins. */
+/** Start of the device-specific configuration space. */
 export const CONFIG_REG = 0x100;
 
 export const INTERRUPT_USED = 1;

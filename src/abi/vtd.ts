@@ -1,9 +1,10 @@
 /**
  * Formats of Intel VT-d (Virtualization Technology for Directed I/O, architecture specification rev. 4.1), under the
- * specification's own names: shared by the model and by the guest's driver.
+ * specification's names. The model and the guest's driver share them. The tables are complete, so that some constants
+ * are unused.
  *
- * Registers are BigInt (they are up to 64 bits wide); entries of in-memory tables and descriptors are pairs of
- * 32-bit words, because the emulator walks tables by words.
+ * Registers are BigInt, because they are up to 64 bits wide. Entries of in-memory tables and descriptors are 32-bit
+ * words, because the emulator walks tables by words.
  */
 
 /** Register offsets, section 11.4. */
@@ -35,7 +36,9 @@ export const IEADDR_REG = 0xa8;
 export const IEUADDR_REG = 0xac;
 export const IQERCD_REG = 0xb0;
 export const IRTA_REG = 0xb8;
-/** The IOTLB registers' place is ECAP.IRO × 16, the fault recording registers' CAP.FRO × 16; this is where QEMU has them. */
+/**
+ * ECAP.IRO × 16 is the offset of the IOTLB registers, CAP.FRO × 16 that of the fault recording registers; as in QEMU.
+ */
 export const IVA_REG = 0xf0;
 export const IOTLB_REG = 0xf8;
 export const FRCD_LO_REG = 0x220;
@@ -44,9 +47,9 @@ export const FRCD_HI_REG = 0x228;
 /** Architecture version 1.0, section 11.4.1. */
 export const VER_1_0 = 0x10n;
 
-/** Capability Register, section 11.4.2: bits, and shifts of its multi-bit fields. */
+/** Capability Register, section 11.4.2: bits, and the shifts and masks of its multi-bit fields. */
 export const CAP = {
-  /** Number of domains: 6 means 16-bit domain ids. */
+  /** Count of domains: 6 means 16-bit domain IDs. */
   ND_16BIT: 6n,
   CM: 1n << 7n,
   SAGAW_SHIFT: 8n,
@@ -90,17 +93,17 @@ export const ECAP = {
   FSTS: 1n << 47n,
 } as const;
 
-/** Root Table Address Register, section 11.4.5: bits 11:10 choose legacy mode (0) or scalable mode (1). */
+/** Root Table Address Register, section 11.4.5: bits 11:10 select legacy mode (0) or scalable mode (1). */
 export const RTADDR_TTM_MASK = 0xc00n;
 export const RTADDR_TTM_SCALABLE = 0x400n;
 
-/** Global Command and Status Registers, section 11.4.4: a status bit stands where its command bit does. */
+/** Global Command and Status Registers, section 11.4.4: a status bit has the position of its command bit. */
 export const GCMD_TE = 0x80000000;
 export const GCMD_SRTP = 0x40000000;
 export const GCMD_QIE = 0x04000000;
 export const GCMD_IRE = 0x02000000;
 export const GCMD_SIRTP = 0x01000000;
-/** Status bits of the commands that are one-shot: software masks them when it writes GSTS back to GCMD. */
+/** Status bits of one-shot commands. Software masks them when it writes GSTS back to GCMD. */
 export const GSTS_ONE_SHOT = 0x69000000;
 
 /** Context Command Register, section 11.4.6.1. */
@@ -132,7 +135,7 @@ export const IOTLB_GLOBAL = 1;
 export const IOTLB_DOMAIN = 2;
 export const IOTLB_PAGE = 3;
 
-/** Function numbers' bits that FM = 0…3 leaves out of the comparison, section 6.5.2.1. */
+/** Bits of the function number that FM = 0…3 excludes from the comparison, section 6.5.2.1. */
 export const FUNCTION_MASKS: readonly number[] = [0, 4, 6, 7];
 
 /** Fault Status Register, section 11.4.7.1. */
@@ -157,7 +160,7 @@ export const FRCD = {
   REASON_MASK: 0xffn,
   SID_MASK: 0xffffn,
 } as const;
-/** FRCD.F as software clears it, in the uppermost doubleword. */
+/** FRCD.F in the uppermost doubleword, where software clears it. */
 export const FRCD_F_DWORD = 0x80000000;
 
 /** Invalidation Queue Address Register, section 11.4.9.3. */
@@ -169,7 +172,7 @@ export const IQA_DW = 0x800n;
 export const QI_DESCRIPTOR_BYTES = 16;
 export const QI_WIDE_DESCRIPTOR_BYTES = 32;
 export const IQT_MASK = 0x7fff0n;
-/** A queue of QS = 0 is one page, whatever its descriptors' width. */
+/** Bytes of a queue with QS = 0: one page, for either descriptor width. */
 export const QI_MIN_BYTES = 4096;
 
 /** Descriptor types, section 6.5.2: bits 3:0, with bits 11:9 as the type's upper bits. */
@@ -182,11 +185,11 @@ export const QI_PIOTLB = 6;
 export const QI_PASID_CACHE = 7;
 export const QI_DEVICE_PIOTLB = 8;
 
-/** Granularities of a PASID-cache invalidation, section 6.5.2.2 … */
+/** Granularities of a PASID-cache invalidation, section 6.5.2.2. */
 export const PASID_CACHE_DOMAIN = 0;
 export const PASID_CACHE_PASID = 1;
 export const PASID_CACHE_GLOBAL = 3;
-/** … and of a PASID-based IOTLB invalidation, section 6.5.2.4. */
+/** Granularities of a PASID-based IOTLB invalidation, section 6.5.2.4. */
 export const PIOTLB_PASID = 2;
 export const PIOTLB_PAGE = 3;
 
@@ -198,15 +201,15 @@ export const WAIT_FN = 0x40;
 export const QI_IOTLB_DW = 0x40;
 export const QI_IOTLB_DR = 0x80;
 
-/** Root entry, section 9.1: the present bit; the context-table pointer is bits HAW-1:12. */
+/** Root entry, section 9.1: the present bit. The context-table pointer is bits HAW-1:12. */
 export const ROOT_P = 0x1;
 export const ROOT_ENTRY_BYTES = 16;
 
-/** Context entry, section 9.3: word 0 … */
+/** Context entry, section 9.3: fields of word 0. */
 export const CONTEXT_P = 0x1;
 export const CONTEXT_FPD = 0x2;
 export const CONTEXT_TT_SHIFT = 2;
-/** … and word 2: AW in bits 2:0, DID in bits 23:8. */
+/** Fields of word 2: AW in bits 2:0, DID in bits 23:8. */
 export const CONTEXT_AW_MASK = 0x7;
 export const CONTEXT_DID_SHIFT = 8;
 export const CONTEXT_ENTRY_BYTES = 16;
@@ -216,9 +219,9 @@ export const TT_MULTI_LEVEL = 0;
 export const TT_DEVICE_IOTLB = 1;
 export const TT_PASS_THROUGH = 2;
 
-/** Scalable mode, section 9.2: the root entry's halves point to the context tables of devices 0–15 and 16–31. */
+/** Scalable mode, section 9.2: the halves of a root entry point to the context tables of devices 0–15 and 16–31. */
 export const SM_ROOT_HALF_BYTES = 8;
-/** Scalable-mode context entry, section 9.4: P and FPD as in legacy mode, PASID directory in word 0 and 1. */
+/** Scalable-mode context entry, section 9.4: P and FPD as in legacy mode, PASID directory pointer in words 0 and 1. */
 export const SM_CONTEXT_ENTRY_BYTES = 32;
 /** Entries of a context table in scalable mode: half a bus. */
 export const SM_CONTEXT_ENTRIES = 128;
@@ -227,16 +230,16 @@ export const SM_CONTEXT_ENTRIES = 128;
 export const PASID_DIR_P = 0x1;
 export const PASID_DIR_FPD = 0x2;
 export const PASID_DIR_ENTRY_BYTES = 8;
-/** PASID table entry, section 9.6: word 0 … */
+/** PASID table entry, section 9.6: fields of word 0. */
 export const PASID_P = 0x1;
 export const PASID_FPD = 0x2;
 export const PASID_AW_SHIFT = 2;
 export const PASID_PGTT_SHIFT = 6;
-/** … and word 4. */
+/** Field of word 4. */
 export const PASID_FSPM_SHIFT = 2;
 export const PASID_ENTRY_BYTES = 64;
 export const PASID_TABLE_ENTRIES = 64;
-/** Without ECAP.RPS requests that carry no PASID use this one, and the context entry's RID_PASID is ignored. */
+/** PASID of requests without PASID. Without ECAP.RPS the context entry's RID_PASID is ignored. */
 export const RID_PASID = 0;
 
 /** PASID granular translation types, section 9.6. */
@@ -250,7 +253,7 @@ export const FS_RW = 0x2;
 export const FS_US = 0x4;
 export const FS_A = 0x20;
 export const FS_D = 0x40;
-/** The only number of levels that this revision's model has: FSPM = 0. */
+/** Levels of first-stage tables. The model supports FSPM = 0 only. */
 export const FS_LEVELS = 4;
 
 /** Second-stage paging entries, section 9.8. */
@@ -261,22 +264,22 @@ export const SL_PS = 0x80;
 export const SL_ENTRY_BYTES = 8;
 export const SL_ENTRIES = 512;
 
-/** Levels of the tables for a context's AW: AW 1 is 39 bits and 3 levels, AW 2 is 48 bits and 4. */
+/** Returns the levels of tables for a context's AW: AW 1 is 39 bits and 3 levels, AW 2 is 48 bits and 4 levels. */
 export const levelsOfAw = (aw: number): number => aw + 2;
-/** Address width of `levels` levels of tables. */
+/** Returns the address width of `levels` levels of tables. */
 export const widthOfLevels = (levels: number): number => 12 + 9 * levels;
-/** … and back. */
+/** Returns the levels of tables for an address width. */
 export const levelsOfWidth = (width: number): number => (width - 12) / 9;
-/** Bytes that one entry of a table at `level` (1 = lowest) covers. */
+/** Returns the bytes that one entry of a table at `level` (1 = lowest) covers. */
 export const spanOfLevel = (level: number): number => SPANS[level] as number;
 
 const SPANS = [0, 2 ** 12, 2 ** 21, 2 ** 30, 2 ** 39, 2 ** 48];
 
-/** The interrupt address range, section 3.14: DMA writes to it are interrupt requests and never translated. */
+/** Interrupt address range, section 3.14: DMA writes to it are interrupt requests and are never translated. */
 export const INTERRUPT_RANGE_START = 0xfee00000;
 export const INTERRUPT_RANGE_END = 0xfef00000;
 
-/** Fault reasons of legacy mode, section 7.1.3; the second group is scalable mode's, section 7.1.4. */
+/** Fault reasons of legacy mode, section 7.1.3, and in the second group of scalable mode, section 7.1.4. */
 export const FAULT = {
   ROOT_NOT_PRESENT: 0x1,
   CONTEXT_NOT_PRESENT: 0x2,
@@ -307,7 +310,7 @@ export const FAULT = {
   SM_INTERRUPT_RANGE: 0x87,
 } as const;
 
-/** A fault reason in words, and whether FPD keeps it from being recorded ("qualified", sections 7.1.3 and 7.1.4). */
+/** Text of each fault reason, and whether FPD suppresses its recording ("qualified", sections 7.1.3 and 7.1.4). */
 const FAULTS: Readonly<Record<number, readonly [text: string, qualified: boolean]>> = {
   [FAULT.ROOT_NOT_PRESENT]: ['root entry not present', false],
   [FAULT.CONTEXT_NOT_PRESENT]: ['context entry not present', true],
@@ -337,8 +340,8 @@ const FAULTS: Readonly<Record<number, readonly [text: string, qualified: boolean
   [FAULT.SM_INTERRUPT_RANGE]: ['translated into the interrupt address range', true],
 };
 
-/** What a fault reason means, in words. */
+/** Returns the text of a fault reason. */
 export const faultText = (reason: number): string => FAULTS[reason]?.[0] ?? `fault reason ${reason}`;
 
-/** Reasons that an FPD bit on the way keeps from being recorded. */
+/** Returns true for a fault reason whose recording an FPD bit suppresses. */
 export const isQualifiedFault = (reason: number): boolean => FAULTS[reason]?.[1] ?? false;

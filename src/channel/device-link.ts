@@ -1,6 +1,6 @@
 /**
- * The shared block between a device, its guest and the coordinator: doorbell, MMIO, control frames, interrupts,
- * state. One SharedArrayBuffer per device.
+ * Device link: the memory that a device, its guest and the coordinator share. It holds the doorbell, the MMIO channel,
+ * control frames, interrupts and the device's state. Each device has one SharedArrayBuffer.
  */
 import * as mem from '#mem';
 import { Doorbell, doorbellWords } from './doorbell.ts';
@@ -9,17 +9,17 @@ import { MMIO_CHANNEL_BYTES, MMIO_WINDOW_BYTES, MmioPort, MmioServer } from './m
 
 const { rd, ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
 
-/** Who rings a device's doorbell. */
+/** Senders of a device's doorbell. */
 export const RING_MMIO = 0;
 export const RING_CONTROL = 1;
 export const RING_ENGINE = 2;
 const SENDERS = 3;
 
-/** Interrupt vectors a device may have (MSI's limit). */
+/** Most interrupt vectors of a device (MSI's limit). */
 export const MAX_VECTORS = 32;
-/** Bytes of control frames in flight, each way. */
+/** Bytes of control frames in flight in each direction. */
 export const CONTROL_RING_BYTES = 16384;
-/** Bytes of a migration stream that one control frame carries at most: half of the ring. */
+/** Most bytes of a migration stream in one control frame: half of the ring. */
 export const DEVICE_DATA_BYTES_MAX: number = CONTROL_RING_BYTES / 2;
 
 export const DeviceState = { starting: 0, ready: 1, stopped: 2, failed: 3 } as const;
@@ -27,7 +27,7 @@ export type DeviceState = (typeof DeviceState)[keyof typeof DeviceState];
 
 const OFFSET_DOORBELL = 0;
 const OFFSET_STATE = OFFSET_DOORBELL + doorbellWords(SENDERS) * 4;
-/** Bumped by each interrupt and by each change of state: a guest waits on this one word. */
+/** Incremented by each interrupt and each change of state, so that a guest waits on one word. */
 const OFFSET_EVENTS = OFFSET_STATE + 16;
 const OFFSET_VECTORS = OFFSET_EVENTS + 4;
 const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
@@ -38,18 +38,18 @@ export const DEVICE_LINK_BYTES = OFFSET_WINDOW + MMIO_WINDOW_BYTES;
 
 const STATE = 0;
 const FAULTS_RECORDED = 1;
-/** Odd while the device's thread is in a turn; changes with every turn. */
+/** Changes with every turn of the device's thread; odd during a turn. */
 const TURN = 2;
 const MEMORY_KIB = 3;
 const EVENTS = 0;
 const VECTORS = 1;
 
-/** Rings a device's doorbell for whoever knows nothing of it but its link. */
+/** Rings a device's doorbell for a caller that has only the memory of its link. */
 export function ringDevice(link: SharedArrayBuffer, sender: number): void {
   new Doorbell(link, OFFSET_DOORBELL, SENDERS).ring(sender);
 }
 
-/** All ends of a link; each thread uses the ones that are its own. */
+/** All ends of a link. Each thread uses its own ends only. */
 export class DeviceLink {
   readonly sab: SharedArrayBuffer;
   readonly doorbell: Doorbell;
@@ -67,12 +67,12 @@ export class DeviceLink {
     this.#events = wordsOf(sab, OFFSET_EVENTS, 1 + MAX_VECTORS);
   }
 
-  /** The guest's MMIO end. */
+  /** Returns the guest's end of the MMIO channel. */
   mmioPort(): MmioPort {
     return new MmioPort(this.sab, OFFSET_MMIO, () => this.doorbell.ring(RING_MMIO), OFFSET_WINDOW);
   }
 
-  /** The device's MMIO end (the supervisor closes it when the device is gone). */
+  /** Returns the device's end of the MMIO channel. The supervisor closes it when the device has ended. */
   mmioServer(): MmioServer {
     return new MmioServer(this.sab, OFFSET_MMIO, OFFSET_WINDOW);
   }
@@ -86,41 +86,41 @@ export class DeviceLink {
     this.#bumpEvents();
   }
 
-  /** The device's: it is at work, and was not stuck before. */
+  /** Device only: begins a turn. The number changes even within a turn, which shows that the device is not stuck. */
   beginTurn(): void {
     const turn = rd(this.#state, TURN, 'link.word');
     st(this.#state, TURN, (turn + 2) | 1, 'link.word');
   }
 
-  /** The device's: it goes to sleep. */
+  /** Device only: ends the turn, before the thread sleeps. */
   endTurn(): void {
     st(this.#state, TURN, (rd(this.#state, TURN, 'link.word') + 1) & ~1, 'link.word');
   }
 
-  /** Number of the device's turn, odd while it is at work: one that stays odd and the same is stuck in its model. */
+  /** Number of the device's turn, odd while it works. A device whose turn stays odd and equal is stuck in its model. */
   get turn(): number {
     return ld(this.#state, TURN, 'link.word');
   }
 
-  /** The device's: so much of what it has allocated is memory that it has declared (DeviceMemory). */
+  /** Device only: publishes how many of its allocated bytes are declared memory (DeviceMemory). */
   setMemoryBytes(bytes: number): void {
     st(this.#state, MEMORY_KIB, Math.ceil(bytes / 1024), 'link.word');
   }
 
-  /** … as it last said, to the KiB. */
+  /** Declared memory that the device last published, rounded up to KiB. */
   get memoryBytes(): number {
     return ld(this.#state, MEMORY_KIB, 'link.word') * 1024;
   }
 
-  /** The coordinator's: one more of this device's faults is recorded at the vIOMMU. */
+  /** Coordinator only: one more of this device's faults is recorded at the vIOMMU. */
   acknowledgeFault(): void {
     add(this.#state, FAULTS_RECORDED, 1, 'link.word');
     wake(this.#state, FAULTS_RECORDED, 'link.wait');
   }
 
   /**
-   * The device's: waits until `count` of its faults are recorded, so that a guest which sees the failed command also
-   * finds the fault. False on time-out.
+   * Device only: waits until `count` of its faults are recorded, so that a guest that sees the failed command also
+   * finds the fault. Returns false on time-out.
    */
   waitFaults(count: number, timeoutMs: number): boolean {
     for (;;) {
@@ -136,17 +136,17 @@ export class DeviceLink {
     this.#bumpEvents();
   }
 
-  /** Interrupts raised on `vector` so far, modulo 2^32. */
+  /** Returns the count of interrupts raised on `vector`, modulo 2^32. */
   interrupts(vector: number): number {
     return ld(this.#events, VECTORS + vector, 'link.word') >>> 0;
   }
 
-  /** How often each vector has been raised: a guest that comes from another host has counted them there. */
+  /** Count of interrupts by vector. A migrated guest continues the counts of its previous host. */
   get interruptCounts(): number[] {
     return Array.from({ length: MAX_VECTORS }, (_, vector) => this.interrupts(vector));
   }
 
-  /** The coordinator's, before the device and its guest run here. */
+  /** Coordinator only, before the device and its guest run here. */
   set interruptCounts(counts: readonly number[]) {
     for (let vector = 0; vector < MAX_VECTORS; vector++)
       st(this.#events, VECTORS + vector, (counts[vector] ?? 0) | 0, 'link.word');
@@ -156,7 +156,7 @@ export class DeviceLink {
     return ld(this.#events, EVENTS, 'link.word');
   }
 
-  /** Waits until there is an event after `events` was read. Undefined if there is one already. */
+  /** Waits until an event occurs after `events` was read. Returns undefined if one has already occurred. */
   waitEvents(events: number, timeoutMs: number): Promise<boolean> | undefined {
     return waitEqAsync(this.#events, EVENTS, events, timeoutMs, 'link.wait');
   }

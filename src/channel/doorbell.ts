@@ -1,9 +1,14 @@
 /**
- * One word to wait on for many senders: a sequence that every ring bumps, and a bitmap that says who rang.
+ * Doorbell: one word on which a thread waits for many senders, and a bitmap of the senders that have rung. A waiter
+ * for each sender does not scale to a thousand devices.
  *
- * A waiter per sender does not scale to a thousand devices. Ordering argument: a sender writes its ring, sets its
- * bit, then bumps the sequence; the waiter reads the sequence, then takes the bits, and sleeps only while the
- * sequence is still the one it read. A bit set after the take therefore finds a changed sequence or a sleeper.
+ * No ring is lost:
+ *
+ * 1. A sender writes to its own channel, sets its bit, then increments the sequence.
+ * 2. The waiter reads the sequence, then takes the bits, then sleeps while the sequence equals the value that it
+ *    read.
+ * 3. A sender that sets its bit after the take increments the sequence after the waiter read it. Either the waiter
+ *    finds a changed sequence and does not sleep, or it sleeps already and the sender wakes it.
  */
 import * as mem from '#mem';
 
@@ -18,7 +23,7 @@ export class Doorbell {
   readonly #words: mem.SharedWords;
   readonly #pendingWords: number;
 
-  /** `byteOffset` and `senders` must be the same at both ends. */
+  /** `byteOffset` and `senders` must be equal at both ends. */
   constructor(sab: SharedArrayBuffer, byteOffset: number, senders: number) {
     this.#words = wordsOf(sab, byteOffset, doorbellWords(senders));
     this.#pendingWords = Math.ceil(senders / 32);
@@ -30,12 +35,12 @@ export class Doorbell {
     wake(this.#words, WORD_SEQUENCE, 'doorbell.wait');
   }
 
-  /** To be read before {@link take}, and passed to wait. */
+  /** Sequence to pass to wait. Read it before {@link take}. */
   get sequence(): number {
     return ld(this.#words, WORD_SEQUENCE, 'doorbell.sequence');
   }
 
-  /** Takes the bits of all who rang, and visits them. Returns their number. */
+  /** Takes the bits of all senders that have rung and visits them. Returns their count. */
   take(visit: (sender: number) => void): number {
     let rang = 0;
     for (let word = 0; word < this.#pendingWords; word++) {
@@ -51,11 +56,12 @@ export class Doorbell {
     return rang;
   }
 
-  /** Blocks until somebody rings after `sequence` was read, at most `timeoutMs`. */
+  /** Blocks until a sender rings after `sequence` was read, at most `timeoutMs`. */
   wait(sequence: number, timeoutMs: number): void {
     waitEq(this.#words, WORD_SEQUENCE, sequence, timeoutMs, 'doorbell.wait');
   }
 
+  /** Waits like {@link wait} without blocking. Returns undefined if a sender has already rung. */
   waitAsync(sequence: number, timeoutMs: number): Promise<boolean> | undefined {
     return waitEqAsync(this.#words, WORD_SEQUENCE, sequence, timeoutMs, 'doorbell.wait');
   }

@@ -1,8 +1,9 @@
 /**
- * A single-producer, single-consumer ring of byte frames in shared memory: the control channel of a device.
+ * Ring of byte frames in shared memory for one producer and one consumer: the control channel of a device.
  *
- * Two counters that only grow (modulo 2^32) say how many bytes were written and read. The producer stores its
- * counter after the bytes, the consumer its own after it has copied them out, both sequentially consistent.
+ * Two counters, which only grow (modulo 2^32), count the bytes written and read. The producer stores its counter
+ * after it has written the bytes. The consumer stores its counter after it has copied them out. Both stores are
+ * sequentially consistent.
  */
 import * as mem from '#mem';
 
@@ -19,17 +20,17 @@ export class FrameRing {
   readonly #words: mem.SharedWords;
   readonly #bytes: mem.SharedBytes;
   readonly #capacity: number;
-  /** Frames that found no room: the other side does not keep up. */
+  /** Count of frames that found no space, because the consumer is too slow. */
   refused = 0;
 
-  /** `capacity` is a power of two; `byteOffset` a multiple of 4. */
+  /** `capacity` is a power of two, `byteOffset` a multiple of 4. */
   constructor(sab: SharedArrayBuffer, byteOffset: number, capacity: number) {
     this.#words = wordsOf(sab, byteOffset, frameRingBytes(capacity) / 4);
     this.#bytes = bytesOf(sab, byteOffset + HEADER_BYTES, capacity);
     this.#capacity = capacity;
   }
 
-  /** False if there is no room; the frame is then not sent. */
+  /** Appends a frame. Returns false, and appends nothing, if there is no space. */
   push(frame: Uint8Array): boolean {
     const written = rd(this.#words, WORD_WRITTEN, 'ring.head');
     const used = (written - ld(this.#words, WORD_READ, 'ring.tail')) >>> 0;
@@ -46,7 +47,7 @@ export class FrameRing {
     return true;
   }
 
-  /** The next frame, copied out; undefined if there is none. */
+  /** Removes the next frame and returns a copy, or undefined if there is none. */
   shift(): Uint8Array | undefined {
     const read = rd(this.#words, WORD_READ, 'ring.tail');
     if (read === ld(this.#words, WORD_WRITTEN, 'ring.head')) return undefined;

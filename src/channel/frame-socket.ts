@@ -1,5 +1,5 @@
 /**
- * Frames over a stream socket, both ways: what two host processes say to each other.
+ * Frames over a stream socket in both directions, between two host processes.
  */
 import type { Socket } from 'node:net';
 import { after, sleep } from '#host';
@@ -14,23 +14,23 @@ import {
 import { delimited, lengthPrefix } from '../proto/delimited.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 
-/** How long the other side may take to answer, unless the caller says otherwise. */
+/** Default time that the peer has to answer. */
 export const ANSWER_TIMEOUT_MS = 60_000;
 
-/** The other side has gone, is silent, or sends what is no frame. */
+/** Thrown if the peer has gone, is silent, or ends inside a frame. */
 export class FrameSocketError extends Error {
   override name = 'FrameSocketError';
 }
 
-/** What a socket needs of its owner. */
+/** Functions that a socket needs of its owner. */
 export interface FrameSocketOwner {
-  /** The header of a frame that is sent. */
+  /** Returns the header of a frame to send. */
   header(device: number): FrameHeader;
-  /** Sees every frame that is sent, but for bulk data. */
+  /** Receives every frame that is sent, except bulk data. */
   sent?(frame: Uint8Array): void;
 }
 
-/** Frames that carry memory and states: no trace would hold them. */
+/** Frames that carry memory and states. A trace has no space for them. */
 const BULK: ReadonlySet<FrameKind> = new Set([
   'ramPages',
   'zeroPages',
@@ -50,15 +50,15 @@ export class FrameSocket {
     this.#socket = socket;
     this.#owner = owner;
     this.#frames = this.#read();
-    // Read and written on: whoever waits learns of it there. Without a listener it would end the process.
+    // Pending reads and writes report the error. Without a listener it would end the process.
     socket.on('error', (error) => {
       this.#failure ??= error;
     });
   }
 
   /**
-   * Sends a frame. Resolves when the socket takes more: who awaits every frame has a bounded amount in flight.
-   * @throws FrameSocketError if the other side has gone
+   * Sends a frame. Resolves when the socket accepts more. A caller that awaits each frame has bounded data in flight.
+   * @throws FrameSocketError if the peer has gone
    */
   async send<K extends FrameKind>(kind: K, body: FrameBodies[K], device = -1): Promise<void> {
     if (this.#socket.destroyed || !this.#socket.writable) throw this.#gone();
@@ -68,14 +68,14 @@ export class FrameSocket {
     this.bytesSent += prefix.length + frame.length;
     this.#socket.cork();
     this.#socket.write(prefix);
-    const room = this.#socket.write(frame);
+    const hasSpace = this.#socket.write(frame);
     this.#socket.uncork();
-    if (!room) await this.#drained();
+    if (!hasSpace) await this.#drained();
   }
 
   /**
-   * The next frame from the other side.
-   * @throws FrameSocketError if it has gone or is silent, FrameError for what is no frame
+   * Returns the next frame from the peer.
+   * @throws FrameSocketError if the peer has gone or is silent, FrameError for an invalid frame
    */
   async next(timeoutMs = ANSWER_TIMEOUT_MS): Promise<Frame> {
     let cancel = () => {};
@@ -93,15 +93,15 @@ export class FrameSocket {
     }
   }
 
-  /** Ends the connection when all that was sent has left. */
+  /** Closes the connection after all sent data has left. */
   close(): void {
     this.#socket.end();
     this.#socket.destroySoon();
   }
 
   /**
-   * Sends no more, but takes what the other side still sends, and drops it, until that ends, or for `ms`. A connection
-   * closed over data that nobody has read is reset, and the last frame that was sent here with it.
+   * Sends no more. Receives and drops the peer's data until the peer ends, at most for `ms`. A connection that is
+   * closed with unread data is reset, and the peer then loses the last frame sent here.
    */
   async drain(ms: number): Promise<void> {
     const socket = this.#socket;
@@ -110,7 +110,7 @@ export class FrameSocket {
         socket.once('end', resolve).once('close', resolve);
       });
       socket.end();
-      // Not awaited: whoever waited for a frame that does not come still does.
+      // Not awaited: it waits for a pending read, whose frame may never come.
       void this.#frames.return(undefined).then(() => socket.resume());
       await Promise.race([ended, sleep(ms)]);
     }
@@ -139,7 +139,7 @@ export class FrameSocket {
     let pending: Buffer = Buffer.alloc(0);
     let offset = 0;
     try {
-      // The socket outlives what is wrong with its bytes: the other side has to be told.
+      // An invalid frame does not close the socket: the peer must be told.
       const chunks = this.#socket.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>;
       for await (const chunk of chunks) {
         pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);

@@ -1,6 +1,6 @@
 /**
- * MMIO between a guest and the thread that owns the registers: posted writes and non-posted reads as entries of a
- * shared-memory ring, in order, no messages.
+ * MMIO channel between a guest and the thread that owns the registers. Posted writes and non-posted reads are entries
+ * of a ring in shared memory, in order. No message is sent.
  */
 
 import * as mem from '#mem';
@@ -8,9 +8,9 @@ import { type AccessSize, allOnes } from '../memory/bus-access.ts';
 
 const { ld, st, rd, wr, add, wake, waitEqAsync, wordsOf, bytesOf, copyIn, copyOut } = mem;
 
-/** Entries a guest may have posted and not yet had taken; a full ring makes the guest wait. */
+/** Entries that a guest may post before the owner takes them. The guest waits while the ring is full. */
 export const MMIO_RING_ENTRIES = 256;
-/** How long a guest waits for an answer or for room before it takes the owner for dead (all ones). */
+/** Time that a guest waits for an answer or for space before it treats the owner as dead: reads return all ones. */
 export const MMIO_TIMEOUT_MS = 60_000;
 
 const WORD_TAIL = 0;
@@ -29,41 +29,43 @@ const OP_WRITE_BLOCK = 4;
 
 export const MMIO_CHANNEL_BYTES = (WORD_ENTRIES + MMIO_RING_ENTRIES * ENTRY_WORDS) * 4;
 
-/** Bytes of the window through which blocks go, where a channel has one. */
+/** Bytes of the window for block accesses, if a channel has one. */
 export const MMIO_WINDOW_BYTES = 16_384;
 
-/** Register space numbers: PCI BARs are 0–5 as in VFIO_PCI_BAR*_REGION_INDEX, 7 is config space. */
+/** Region indices: 0 to 5 are PCI BARs as in VFIO_PCI_BAR*_REGION_INDEX, 7 is configuration space. */
 export const REGION_BAR0 = 0;
 export const REGION_CONFIG = 7;
-/** What a device displays: the first index that VFIO leaves to devices. No part of the guest's machine. */
+/**
+ * Picture that a device displays: the first index that VFIO leaves to devices. The guest's machine does not have it.
+ */
 export const REGION_SCANOUT = 9;
 
-/** The guest's end. One thread uses it; entries enter the ring in the order they were made, also past a full ring. */
+/** Guest's end, for one thread. Entries enter the ring in the order of the calls, also when the ring was full. */
 export class MmioPort {
   readonly #words: mem.SharedWords;
   readonly #window: mem.SharedBytes | undefined;
   readonly #notify: () => void;
   #reads: Promise<unknown> = Promise.resolve();
-  /** Entries that found the ring full: the rest queue behind them. */
+  /** Last of the entries that found the ring full. Later entries queue behind it. */
   #queue: Promise<unknown> = Promise.resolve();
   #queued = 0;
   #sequence = 0;
-  /** Set when an answer, or room, did not come in time: a late answer must not be taken for the next. */
+  /** Set when an answer or space did not come in time. A late answer must not be taken for the next one. */
   #dead = false;
 
-  /** `windowOffset`: where the channel's window is, for blocks. */
+  /** `windowOffset` is the offset of the channel's window, for block accesses. */
   constructor(sab: SharedArrayBuffer, byteOffset: number, notify: () => void, windowOffset?: number) {
     this.#words = wordsOf(sab, byteOffset, MMIO_CHANNEL_BYTES / 4);
     this.#window = windowAt(sab, windowOffset);
     this.#notify = notify;
   }
 
-  /** Posts a write. Resolves when it has been put in the ring: at once, unless the ring is full. */
+  /** Posts a write. Resolves when it is in the ring: at once, unless the ring is full. */
   write(region: number, offset: number, size: AccessSize, value: bigint): void | Promise<void> {
     return this.#push(OP_WRITE, region, offset, size, value)?.then(() => {});
   }
 
-  /** Reads; all ones if the owner is gone. Every write made before is taken first. */
+  /** Reads, after the owner has taken all earlier writes. Returns all ones if the owner has gone. */
   read(region: number, offset: number, size: AccessSize): Promise<bigint> {
     const ones = allOnes(size);
     return this.#afterReads(async () => {
@@ -74,7 +76,7 @@ export class MmioPort {
     });
   }
 
-  /** Fills `target` from a region, as a string of reads; with ones if the owner is gone. @throws RangeError */
+  /** Fills `target` by consecutive reads of a region, with 0xff if the owner has gone. @throws RangeError */
   async readBlock(region: number, offset: number, target: Uint8Array): Promise<void> {
     await this.#eachBlock(target, async (block, at, window) => {
       const answered = await this.#exchange(OP_READ_BLOCK, region, offset + at, block.length);
@@ -83,7 +85,7 @@ export class MmioPort {
     });
   }
 
-  /** Writes `source` to a region, as a string of writes; resolves when the owner has it. @throws RangeError */
+  /** Writes `source` to a region by consecutive writes. Resolves when the owner has taken it. @throws RangeError */
   async writeBlock(region: number, offset: number, source: Uint8Array): Promise<void> {
     await this.#eachBlock(source, async (block, at, window) => {
       copyIn(window, 0, block, 0, block.length, 'ring.slot');
@@ -91,7 +93,7 @@ export class MmioPort {
     });
   }
 
-  /** Has each piece of `bytes` that fits the window go through it, alone. */
+  /** Moves `bytes` through the window, one window-sized block after another. */
   async #eachBlock(
     bytes: Uint8Array,
     move: (block: Uint8Array, at: number, window: mem.SharedBytes) => Promise<void>,
@@ -108,7 +110,7 @@ export class MmioPort {
     return result;
   }
 
-  /** Posts an entry and waits for its answer. False if there is none. */
+  /** Posts an entry and waits for its answer. Returns false if there is none. */
   async #exchange(op: number, region: number, offset: number, size: number): Promise<boolean> {
     if (this.#dead) return false;
     const before = ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word');
@@ -122,7 +124,7 @@ export class MmioPort {
         this.#dead = true;
         return false;
       }
-      // Closing raises the flag, then changes the sequence: whoever read the sequence before is not left waiting.
+      // close() raises the flag, then changes the sequence. A reader of the old sequence therefore wakes up.
       if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return false;
       if (ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word') === this.#sequence) return true;
     }
@@ -169,11 +171,11 @@ export class MmioPort {
   }
 }
 
-/** What owns the registers behind a channel. */
+/** Owner of the registers behind a channel. */
 export interface MmioTarget {
   read(region: number, offset: number, size: AccessSize): bigint;
   write(region: number, offset: number, size: AccessSize, value: bigint): void;
-  /** Strings of accesses; without them blocks read as ones, and writes are dropped. */
+  /** Block accesses. Without them blocks read as 0xff, and block writes are dropped. */
   readBlock?(region: number, offset: number, target: Uint8Array): void;
   writeBlock?(region: number, offset: number, source: Uint8Array): void;
 }
@@ -181,7 +183,7 @@ export interface MmioTarget {
 const windowAt = (sab: SharedArrayBuffer, offset: number | undefined): mem.SharedBytes | undefined =>
   offset === undefined ? undefined : bytesOf(sab, offset, MMIO_WINDOW_BYTES);
 
-/** The owner's end. */
+/** Owner's end. */
 export class MmioServer {
   readonly #words: mem.SharedWords;
   readonly #window: mem.SharedBytes | undefined;
@@ -191,7 +193,7 @@ export class MmioServer {
     this.#window = windowAt(sab, windowOffset);
   }
 
-  /** Serves at most `limit` entries. True if more are waiting. */
+  /** Serves at most `limit` entries. Returns true if more are waiting. */
   serve(target: MmioTarget, limit: number): boolean {
     for (let served = 0; served < limit; served++) {
       const head = rd(this.#words, WORD_HEAD, 'ring.head');
@@ -203,10 +205,10 @@ export class MmioServer {
     return rd(this.#words, WORD_HEAD, 'ring.head') !== ld(this.#words, WORD_TAIL, 'ring.tail');
   }
 
-  /** Says that nobody serves any more: reads answer all ones, writes are dropped. */
+  /** Marks the owner as gone: reads return all ones, writes are dropped. */
   close(): void {
     st(this.#words, WORD_CLOSED, 1, 'link.word');
-    // Both words that a guest waits on change: one that looked at the flag just before does not fall asleep.
+    // Change both words that a guest waits on, so that a guest that has just read the flag does not sleep.
     add(this.#words, WORD_REPLY_SEQUENCE, 1, 'link.word');
     wake(this.#words, WORD_REPLY_SEQUENCE, 'link.wait');
     st(this.#words, WORD_HEAD, ld(this.#words, WORD_TAIL, 'ring.tail'), 'ring.head');
@@ -233,7 +235,7 @@ export class MmioServer {
     wake(this.#words, WORD_REPLY_SEQUENCE, 'link.wait');
   }
 
-  /** What a guest leaves in its ring may be anything: a block is never larger than the window. */
+  /** A guest may write anything into its ring, so that the size is checked: a block fits in the window. */
   #serveBlock(op: number, target: MmioTarget, region: number, offset: number, size: number): void {
     const window = this.#window;
     if (!window || size < 0 || size > MMIO_WINDOW_BYTES) return;

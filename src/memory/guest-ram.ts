@@ -143,10 +143,7 @@ export class GuestRam {
     return Math.floor(this.#linear(gpa) / PAGE_SIZE);
   }
 
-  /**
-   * Returns the GPA of the page that contains a host address (inverse of {@link hpaOf}), or undefined outside this
-   * RAM.
-   */
+  /** Returns the GPA of the page at a host address, as the inverse of {@link hpaOf}; undefined outside this RAM. */
   pageOf(hpa: number): Gpa | undefined {
     const offset = hpa - this.host.base;
     if (!(offset >= 0 && offset < this.size)) return undefined;

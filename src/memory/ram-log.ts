@@ -9,8 +9,8 @@
  *    Both are atomic read-modify-writes of the same word, so that one of them is first. If the mark is first, the
  *    harvest that sees it also sees the bytes, and so does the copy after it. If the harvest is first, the mark stays
  *    for the next one.
- * 2. A writer sets the bit even if it is already set. A check before it would order a plain store and a load only. A
- *    harvest between the two could clear the bit and copy the page before the new bytes are visible.
+ * 2. A writer sets the bit even if it is already set. If it only checked the bit, its plain store and that load could
+ *    be reordered. A harvest could then clear the bit and copy the page before the new bytes are visible.
  * 3. No flag tells a writer whether to mark. Every writing thread attaches the log before the first full copy begins.
  *    The copy contains the bytes written before that, and every later write is marked.
  *

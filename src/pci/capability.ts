@@ -1,18 +1,17 @@
-import type { RegisterSpec } from '../registers/register-file.ts';
-
 /**
- * A PCI capability as a declaration, and the number of a base address register.
+ * Declaration of a PCI capability, and the number of a base address register.
  */
+import type { RegisterSpec } from '../registers/register-file.ts';
 
 /** Number of a PCI base address register. */
 export type BarNumber = 0 | 1 | 2 | 3 | 4 | 5;
 
-/** A capability of a device's own. */
+/** A device-specific capability. */
 export interface PciCapability {
-  /** Where it begins, a multiple of 4 from 0x40. */
+  /** Offset of its first byte, a multiple of 4 from 0x40. */
   readonly offset: number;
-  /** 0x09 for a vendor-specific one. */
+  /** Capability ID; 0x09 is vendor-specific. */
   readonly id: number;
-  /** What follows the ID and the next pointer, with offsets in configuration space. */
+  /** Registers after the ID and the next pointer, with offsets in configuration space. */
   readonly registers: readonly RegisterSpec[];
 }

@@ -1,6 +1,6 @@
 /**
- * PCI configuration space, type 0 header, with the capabilities MSI, MSI-X and PCI Express and what a device has of its
- * own: declared as a register table.
+ * PCI configuration space: a type 0 header with MSI, MSI-X, PCI Express and device-specific capabilities, declared as a
+ * register table.
  */
 
 import { hexDigits } from '../memory/address.ts';
@@ -22,7 +22,7 @@ export const COMMAND_MEMORY_SPACE = 1 << 1;
 export const COMMAND_BUS_MASTER = 1 << 2;
 const STATUS_CAPABILITIES_LIST = 1n << 4n;
 
-/** Offset of the MSI capability in this emulator's devices. */
+/** Offset of the MSI capability in the emulated devices. */
 export const MSI_CAPABILITY = 0x50;
 export const MSI_CONTROL_ENABLE = 1;
 
@@ -54,7 +54,7 @@ export type ConfigRegister =
   | MsixConfigRegister
   | ExpressRegister;
 
-/** What distinguishes one device's header from another's. */
+/** Description of a device's configuration space. */
 export interface PciIdentity {
   readonly vendorId: number;
   readonly deviceId: number;
@@ -63,40 +63,40 @@ export interface PciIdentity {
   readonly revision: number;
   /** Base class, subclass and programming interface, as in 0x030200. */
   readonly classCode: number;
-  /** Size of BAR 0, a power of two of at least 16 bytes. */
+  /** Size of BAR 0: a power of two, at least 16 bytes. */
   readonly bar0Bytes: number;
-  /** Sizes of BARs 1 to 5, likewise; 0 or nothing for one that is not there. */
+  /** Sizes of BARs 1 to 5, likewise; 0 or undefined for an absent BAR. */
   readonly barBytes?: Readonly<Partial<Record<1 | 2 | 3 | 4 | 5, number>>>;
-  /** BARs in I/O space, from 4 bytes; the others are in memory. */
+  /** BARs in I/O space, of at least 4 bytes. The others are in memory space. */
   readonly ioBars?: readonly BarNumber[];
-  /** Memory BARs that say they are prefetchable. */
+  /** Memory BARs that are prefetchable. */
   readonly prefetchableBars?: readonly BarNumber[];
-  /** Memory BARs of 64 bits: each takes the next BAR's place as well, for the upper half of its address. */
+  /** 64-bit memory BARs. Each also occupies the next BAR, for the upper half of its address. */
   readonly wideBars?: readonly BarNumber[];
-  /** Vectors that the MSI capability offers: 1 (the default), 2, 4, 8, 16 or 32; 0 for no such capability. */
+  /** Vectors of the MSI capability: 1 (default), 2, 4, 8, 16 or 32; 0 for no such capability. */
   readonly msiVectors?: number;
-  /** Where the vectors of MSI-X are; nothing for no such capability. */
+  /** Location of the MSI-X vectors; undefined for no such capability. */
   readonly msix?: MsixPlace;
-  /** True for a PCI Express endpoint of the root complex, which can reset its function. */
+  /** True for a PCI Express Root Complex Integrated Endpoint, which has function-level reset. */
   readonly express?: boolean;
-  /** Capabilities before MSI in the list. */
+  /** Device-specific capabilities, which precede MSI in the list. */
   readonly capabilities?: readonly PciCapability[];
-  /** Registers beyond the header that are in no capability. */
+  /** Registers after the header that belong to no capability. */
   readonly registers?: readonly RegisterSpec[];
-  /** The command and status registers at reset, beside the capability list's bit; 0 if nothing is said. */
+  /** Reset values of Command and Status, without the capability list's bit; 0 by default. */
   readonly command?: number;
   readonly status?: number;
-  /** 1 (INTA, the default) to 4, or 0 for none. */
+  /** 1 (INTA, default) to 4; 0 for none. */
   readonly interruptPin?: number;
 }
 
-/** Low bits of a BAR that say what it is (§6.2.5.1). */
+/** Low bits of a BAR, which describe its type (§6.2.5.1). */
 const BAR_IO = 1;
 const BAR_64_BITS = 4;
 const BAR_PREFETCHABLE = 8;
 const ALL32 = 0xffff_ffffn;
 
-/** A BAR's low bits are hard-wired to 0 up to its size: that is how software sizes it. */
+/** Returns the register of a BAR. Its address bits below its size are hard-wired to 0, so that software can size it. */
 function bar(id: PciIdentity, index: BarNumber): RegisterSpec<ConfigRegister> {
   const at = { name: `Bar${index}`, offset: barOffset(index), size: 4 } as const;
   if (id.wideBars?.includes((index - 1) as BarNumber)) return { ...at, rw: ALL32 };
@@ -136,12 +136,12 @@ function table(id: PciIdentity): RegisterSpec<ConfigRegister>[] {
     { name: 'InterruptLine', offset: 0x3c, size: 1, rw: 0xffn },
     { name: 'InterruptPin', offset: 0x3d, size: 1, reset: bits(id.interruptPin ?? 1) },
     ...list,
-    // What a device has of its own has names of its own.
+    // Device-specific registers have names that ConfigRegister does not list.
     ...((id.registers ?? []) as readonly RegisterSpec<ConfigRegister>[]),
   ];
 }
 
-/** The capabilities, chained: a device's own, then MSI if it has vectors, MSI-X and PCI Express. */
+/** Returns the linked capabilities: device-specific ones, then MSI, MSI-X and PCI Express if present. */
 function capabilities(id: PciIdentity) {
   const chain: PciCapability[] = [...(id.capabilities ?? [])];
   const msiVectors = id.msiVectors ?? 1;
@@ -161,7 +161,9 @@ function capabilities(id: PciIdentity) {
   return { list, pointer: chain[0]?.offset ?? 0 };
 }
 
-/** MSI with 64-bit addresses (§6.8.1): Multiple Message Capable in bits 1-3, Enable in bits 4-6. */
+/**
+ * Returns MSI with 64-bit addresses (§6.8.1): Multiple Message Capable is bits 3:1, Multiple Message Enable bits 6:4.
+ */
 function msiCapability(vectors: number): PciCapability {
   const control = 0x80n | BigInt(Math.log2(vectors) << 1);
   const at = MSI_CAPABILITY;
@@ -177,13 +179,13 @@ function msiCapability(vectors: number): PciCapability {
   };
 }
 
-/** What a device with MSI-X does with a vector that it raises: {@link Msix}. */
+/** Filter of the vectors that a device with MSI-X raises: {@link Msix}. */
 export interface VectorGate {
-  /** The vector to deliver now, or undefined for one that is masked, and pending from now on. */
+  /** Returns the vector to deliver now, or undefined for a masked vector, which becomes pending. */
   raise(vector: number): number | undefined;
 }
 
-/** One function's configuration space. Undeclared offsets read 0 and ignore writes, as reserved fields do. */
+/** Configuration space of one function. Undeclared offsets read as 0 and ignore writes, as reserved fields do. */
 export class ConfigSpace {
   readonly registers: RegisterFile<ConfigRegister>;
   readonly #hasMsi: boolean;
@@ -197,14 +199,14 @@ export class ConfigSpace {
     this.registers = new RegisterFile(CONFIG_SPACE_BYTES, table(identity));
   }
 
-  /** Has vectors pass through MSI-X while software has that enabled. */
+  /** Passes vectors through MSI-X while software has it enabled. */
   useMsix(vectors: VectorGate): void {
     this.#vectors = vectors;
   }
 
   /**
-   * Calls `action` when software resets the function (PCI Express Base Specification 4.0 §6.6.2). Configuration space is
-   * as after power-on by then, except for Max_Payload_Size, which survives.
+   * Calls `action` when software resets the function (PCI Express Base Specification 4.0 §6.6.2). By then configuration
+   * space has its reset values, except Max_Payload_Size, which is preserved.
    */
   onFunctionReset(action: () => void): void {
     this.registers.onWrite('ExpressControl', (control) => {
@@ -218,7 +220,7 @@ export class ConfigSpace {
     });
   }
 
-  /** True if the device may put requests on the bus. */
+  /** True if the device may send requests. */
   get busMaster(): boolean {
     return (this.registers.get32('Command') & COMMAND_BUS_MASTER) !== 0;
   }
@@ -227,7 +229,7 @@ export class ConfigSpace {
     return (this.registers.get32('Command') & COMMAND_MEMORY_SPACE) !== 0;
   }
 
-  /** True if the guest has enabled the space that a BAR is in. */
+  /** Returns true if the guest has enabled the space of a BAR. */
   decodes(bar: number): boolean {
     const space = this.#ioBars.includes(bar) ? COMMAND_IO_SPACE : COMMAND_MEMORY_SPACE;
     return (this.registers.get32('Command') & space) !== 0;
@@ -237,12 +239,12 @@ export class ConfigSpace {
     return this.#hasMsi && (this.registers.get32('MsiControl') & MSI_CONTROL_ENABLE) !== 0;
   }
 
-  /** True if vectors go by MSI-X; software must not enable MSI beside it (§6.8.2). */
+  /** True if MSI-X is enabled. Software must not enable MSI at the same time (§6.8.2). */
   get msixEnabled(): boolean {
     return this.#vectors !== undefined && (this.registers.get32('MsixControl') & MSIX_ENABLE) !== 0;
   }
 
-  /** Its 256 bytes as they are now. Reads nothing as software does. */
+  /** Returns the current 256 bytes. It does not count as a software read. */
   bytes(): Uint8Array {
     const bytes = new Uint8Array(CONFIG_SPACE_BYTES);
     for (const { spec, value } of this.registers.entries())
@@ -251,8 +253,9 @@ export class ConfigSpace {
   }
 
   /**
-   * The vector that the guest sees when the device raises `vector`: software may have enabled fewer than the device
-   * has (Multiple Message Enable), and then they are shared. Undefined while MSI is disabled, or MSI-X masks the vector.
+   * Returns the vector that the guest receives when the device raises `vector`, or undefined while MSI is disabled or
+   * MSI-X masks the vector. If software has enabled fewer MSI vectors than the device has (Multiple Message Enable),
+   * the device's vectors share them.
    */
   delivered(vector: number): number | undefined {
     if (this.msixEnabled) return this.#vectors?.raise(vector);
@@ -262,10 +265,10 @@ export class ConfigSpace {
   }
 }
 
-/** A requester ID from bus, device and function numbers. */
+/** Returns the requester ID of bus, device and function numbers. */
 export const requesterId = (bus: number, device: number, fn: number): number =>
   (bus << 8) | (device << 3) | fn;
 
-/** `bb:dd.f`, as lspci prints it. */
+/** Returns `bb:dd.f`, as lspci prints a requester ID. */
 export const bdfText = (id: number): string =>
   `${hexDigits(id >>> 8, 2)}:${hexDigits((id >>> 3) & 31, 2)}.${id & 7}`;

@@ -1,23 +1,23 @@
 /**
- * MSI-X as registers (PCI Local Bus Specification 3.0 §6.8.2): the capability in configuration space; the table of
- * vectors and the array of pending bits in a BAR.
+ * Registers of MSI-X (PCI Local Bus Specification 3.0 §6.8.2): the capability in configuration space, and the vector
+ * table and Pending Bit Array in a BAR.
  */
 
 import type { RegisterSpec } from '../registers/register-file.ts';
 import type { BarNumber, PciCapability } from './capability.ts';
 
-/** Offset of the capability in this emulator's devices. */
+/** Offset of the capability in the emulated devices. */
 export const MSIX_CAPABILITY = 0x60;
-/** Message Control: vectors go by MSI-X; and all of them are masked. */
+/** Message Control: MSI-X Enable and Function Mask. */
 export const MSIX_ENABLE = 1 << 15;
 export const MSIX_FUNCTION_MASK = 1 << 14;
 /** Bytes of a table entry: address, upper address, data and vector control, 32 bits each. */
 export const MSIX_ENTRY_BYTES = 16;
 export const MSIX_ENTRY_DATA = 8;
 export const MSIX_ENTRY_CONTROL = 12;
-/** Vector control: the vector is masked. */
+/** Vector Control: the vector is masked. */
 export const MSIX_VECTOR_MASKED = 1;
-/** Vectors that a device here may have: the guest's end counts no more. */
+/** Most vectors of a device: the guest counts no more. */
 export const MSIX_VECTORS_MAX = 32;
 
 const ID = 0x11;
@@ -25,7 +25,7 @@ const ALL32 = 0xffff_ffffn;
 
 export type MsixConfigRegister = 'MsixControl' | 'MsixTable' | 'MsixPending';
 
-/** Where a device has its vectors. Both offsets are multiples of 8; table and pending bits are in the same BAR. */
+/** Location of a device's vectors. Table and pending bits are in the same BAR, at multiples of 8. */
 export interface MsixPlace {
   /** 1 to MSIX_VECTORS_MAX. */
   readonly vectors: number;
@@ -34,7 +34,7 @@ export interface MsixPlace {
   readonly pending: number;
 }
 
-/** @throws RangeError */
+/** Returns the capability. @throws RangeError */
 export function msixCapability({ vectors, bar, table, pending }: MsixPlace): PciCapability {
   if (!(Number.isInteger(vectors) && vectors >= 1 && vectors <= MSIX_VECTORS_MAX))
     throw new RangeError(`${vectors} MSI-X vectors; accepted: 1 to ${MSIX_VECTORS_MAX}`);
@@ -52,11 +52,13 @@ export function msixCapability({ vectors, bar, table, pending }: MsixPlace): Pci
   };
 }
 
-/** Name of a vector's control word, and of the array of pending bits, in the BAR's registers. */
+/** Names of a vector's control word and of the Pending Bit Array in the BAR's registers. */
 export const msixControlName = (vector: number): string => `MsixVector${vector}Control`;
 export const MSIX_PENDING_NAME = 'MsixPendingBits';
 
-/** The BAR's registers: a table whose vectors are masked at reset, and pending bits that only the device sets. */
+/**
+ * Returns the BAR's registers: a table with all vectors masked at reset, and pending bits that only the device sets.
+ */
 export function msixRegisters({ vectors, table, pending }: MsixPlace): RegisterSpec[] {
   const entries = Array.from({ length: vectors }, (_, vector): RegisterSpec[] => {
     const at = table + vector * MSIX_ENTRY_BYTES;

@@ -1,6 +1,6 @@
 /**
- * MSI-X at work (PCI Local Bus Specification 3.0 §6.8.2): a masked vector that is raised is pending, and is delivered when
- * software unmasks it. All of its state is in registers: the table and the pending bits, and Message Control.
+ * MSI-X logic (PCI Local Bus Specification 3.0 §6.8.2). A masked vector that is raised becomes pending and is delivered
+ * when software unmasks it. All state is in registers: the vector table, the pending bits and Message Control.
  */
 
 import type { RegisterFile } from '../registers/register-file.ts';
@@ -21,8 +21,8 @@ export class Msix implements VectorGate {
   readonly #deliver: (vector: number) => void;
 
   /**
-   * `registers`: those of the BAR, with msixRegisters among them. `deliver` raises a vector that was pending; it comes back
-   * here by {@link raise}.
+   * `registers` are those of the BAR and include msixRegisters. `deliver` raises a pending vector, which comes back
+   * here through {@link raise}.
    */
   constructor(
     config: ConfigSpace,
@@ -49,7 +49,7 @@ export class Msix implements VectorGate {
     return undefined;
   }
 
-  /** What the vector stands for is over: it is pending no longer, if it was. */
+  /** Clears the pending bit of a vector whose cause has ended. */
   withdraw(vector: number): void {
     this.#setPending(vector, false);
   }

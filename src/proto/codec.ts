@@ -1,10 +1,10 @@
 /**
- * Protobuf frames: the one form of every control message, in rings, between processes and in trace files.
+ * Protobuf frames: the form of all control messages, in rings, between processes and in trace files.
  */
 import protobuf from 'protobufjs/minimal.js';
 import { BODY_CODECS, type BodyCodec, FRAME_TAGS, type FrameBodies } from './schema.ts';
 
-/** Where a frame comes from; `device` is -1 if it concerns none. */
+/** Origin of a frame. `device` is -1 if the frame concerns no device. */
 export interface FrameHeader {
   readonly timeUs: number;
   readonly process: number;
@@ -14,20 +14,20 @@ export interface FrameHeader {
 
 export type FrameKind = keyof FrameBodies;
 
-/** A decoded frame: `kind` says which message `body` is. */
+/** A decoded frame. `kind` names the message in `body`. */
 export type Frame = {
   [K in FrameKind]: { readonly header: FrameHeader; readonly kind: K; readonly body: FrameBodies[K] };
 }[FrameKind];
 
-/** Largest frame that is decoded; results carry histograms of a few kB. */
+/** Size of the largest frame that is decoded. Results carry histograms of a few kB. */
 export const FRAME_BYTES_LIMIT = 4 * 1024 * 1024;
 
-/** Thrown for bytes that are not a frame. */
+/** Thrown for bytes that are not a valid frame. */
 export class FrameError extends Error {
   override name = 'FrameError';
 }
 
-// Addresses are below 2^53: plain numbers, not the Long objects the library would make for 64-bit fields.
+// Addresses are below 2^53, so that 64-bit fields are plain numbers instead of the library's Long objects.
 protobuf.util.Long = undefined as unknown as typeof protobuf.util.Long;
 protobuf.configure();
 
@@ -35,6 +35,7 @@ const kindOfTag: ReadonlyMap<number, FrameKind> = new Map(
   (Object.keys(BODY_CODECS) as FrameKind[]).map((kind) => [BODY_CODECS[kind].tag, kind]),
 );
 
+/** Returns the bytes of a frame. */
 export function encodeFrame<K extends FrameKind>(
   header: FrameHeader,
   kind: K,
@@ -81,7 +82,7 @@ function readFrame(r: protobuf.Reader): Frame {
   return { header, ...found } as Frame;
 }
 
-/** A frame's body as JSON can carry it: bytes as base64. */
+/** Returns a frame's body in a form that JSON can carry, with bytes as base64. */
 export function bodyToJson(frame: Frame): Record<string, unknown> {
   return toJson(frame.body) as Record<string, unknown>;
 }

@@ -1,17 +1,17 @@
 /**
- * Frames one after the other, each behind its length as a varint, as protobuf delimits messages: in trace files and in
- * the stream between two hosts.
+ * Length-delimited frames: each follows its length as a varint, as protobuf delimits messages. Trace files and the
+ * stream between two hosts have this form.
  */
 import protobuf from 'protobufjs/minimal.js';
 import { FRAME_BYTES_LIMIT, FrameError } from './codec.ts';
 
-/** What stands before a frame of so many bytes. */
+/** Returns the prefix of a frame of `bytes` bytes. */
 export const lengthPrefix = (bytes: number): Uint8Array => protobuf.Writer.create().uint32(bytes).finish();
 
 /**
- * Length of the frame at the start of `bytes`, and of its prefix, if it is there whole.
- * @param offset where `bytes` begins, for messages
- * @throws FrameError for one that is too long
+ * Returns the lengths of the frame at the start of `bytes` and of its prefix, or undefined if it is incomplete.
+ * @param offset of `bytes` in the stream, for messages
+ * @throws FrameError if the frame is too long
  */
 export function delimited(bytes: Uint8Array, offset: number): { prefix: number; size: number } | undefined {
   let size = 0;

@@ -4,7 +4,7 @@ import type { Reader, Writer } from 'protobufjs/minimal.js';
 type Draft<T> = { -readonly [K in keyof T]: T[K] };
 const NO_BYTES = new Uint8Array();
 
-/** One message's tag within the frame, and its code. `end` is the reader's position behind the message. */
+/** Tag of a message in its frame, and its codec. `end` is the reader's position after the message. */
 export interface BodyCodec<Body> {
   readonly tag: number;
   write(body: Body, w: Writer): Writer;
@@ -2063,7 +2063,7 @@ export function readMigrationFailed(r: Reader, end: number): MigrationFailed {
   return m;
 }
 
-/** The messages a frame can carry, by the name of their field. */
+/** Messages that a frame can carry, by the name of their field. */
 export interface FrameBodies {
   deviceReady: DeviceReady;
   dmaUnmap: DmaUnmap;
@@ -2110,10 +2110,10 @@ export interface FrameBodies {
   migrationCompared: MigrationCompared;
 }
 
-/** The fields of a frame besides its message: their tags. */
+/** Tags of the other fields of a frame. */
 export const FRAME_TAGS = { timeUs: 8, process: 16, vm: 24, device: 32 } as const;
 
-/** How each message is written and read. */
+/** Codec of each message. */
 export const BODY_CODECS: {
   readonly [K in keyof FrameBodies]: BodyCodec<FrameBodies[K]>;
 } = {

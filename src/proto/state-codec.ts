@@ -1,16 +1,16 @@
 /**
- * The state of one part of a VM on its way to another host: named values with a version, as protobuf. What reads it
- * trusts nothing: the bytes may come from another version, or from anybody.
+ * Codec of the saved state of one part of a VM: named values with a version, as protobuf. The reader trusts nothing,
+ * because the bytes may come from another version or from anyone.
  */
 import protobuf from 'protobufjs/minimal.js';
-import './codec.ts'; // sets the library up
+import './codec.ts'; // configures the library
 import { readEncodedState, type StateField, writeEncodedState } from './schema.ts';
 
-/** What a state may be made of. Numbers are finite; `numbers` is a list of them. */
+/** Types of the values of a state. Numbers are finite. */
 export type StateValue = number | bigint | boolean | string | Uint8Array | readonly number[];
 export type StateValues = Readonly<Record<string, StateValue>>;
 
-/** Thrown for a state that cannot be taken up: which, what is wrong, what is accepted. */
+/** Thrown for a state that cannot be restored. The message names the state, the error and what is accepted. */
 export class StateError extends Error {
   override name = 'StateError';
 }
@@ -35,31 +35,31 @@ function float64(values: readonly number[]): Uint8Array {
   return new Uint8Array(view.buffer);
 }
 
-/** Bytes of a state. `kind` says what it is the state of; `version`, from 1, rises with every change of the values. */
+/** Returns the bytes of a state. `kind` names the part. `version`, from 1, rises with every change of its values. */
 export function encodeState(kind: string, version: number, values: StateValues): Uint8Array {
   const fields = Object.entries(values).map(([name, value]) => fieldOf(name, value));
   return writeEncodedState({ kind, version, fields }, protobuf.Writer.create()).finish();
 }
 
 /**
- * Reads a state of this kind, of version `oldest` to `newest`.
- * @throws StateError for other bytes, another kind or another version
+ * Reads a state of `kind` with a version from `oldest` to `newest`.
+ * @throws StateError for an invalid encoding, another kind or another version
  */
 export function decodeState(bytes: Uint8Array, kind: string, newest: number, oldest = newest): StateReader {
-  let bag: ReturnType<typeof readEncodedState>;
+  let state: ReturnType<typeof readEncodedState>;
   try {
     const reader = protobuf.Reader.create(bytes);
-    bag = readEncodedState(reader, reader.len);
+    state = readEncodedState(reader, reader.len);
   } catch (error) {
     throw new StateError(`state of ${kind}: ${error instanceof Error ? error.message : String(error)}`);
   }
-  if (bag.kind !== kind) throw new StateError(`state of '${bag.kind.slice(0, 40)}'; accepted: ${kind}`);
-  if (bag.version < oldest || bag.version > newest)
-    throw new StateError(`state of ${kind} has version ${bag.version}; accepted: ${oldest} to ${newest}`);
-  return new StateReader(kind, bag.version, new Map(bag.fields.map((field) => [field.name, field])));
+  if (state.kind !== kind) throw new StateError(`state of '${state.kind.slice(0, 40)}'; accepted: ${kind}`);
+  if (state.version < oldest || state.version > newest)
+    throw new StateError(`state of ${kind} has version ${state.version}; accepted: ${oldest} to ${newest}`);
+  return new StateReader(kind, state.version, new Map(state.fields.map((field) => [field.name, field])));
 }
 
-/** A state's values by name, each checked as it is read. Everything here throws StateError. */
+/** Values of a state by name, each checked when it is read. Every method that reads a value throws StateError. */
 export class StateReader {
   readonly version: number;
   readonly #kind: string;
@@ -75,7 +75,7 @@ export class StateReader {
     return this.#fields.has(name);
   }
 
-  /** The values of one part, `part.name` each, by their own names. */
+  /** Returns the values named `part.name`, under their names without `part`. */
   part(part: string): StateReader {
     const fields = new Map<string, StateField>();
     for (const [name, field] of this.#fields)
@@ -83,13 +83,13 @@ export class StateReader {
     return new StateReader(`${this.#kind}, ${part}`, this.version, fields);
   }
 
-  /** A finite number. */
+  /** Returns a finite number. */
   number(name: string): number {
     const [value] = this.#numbers(name, this.#data(name, 'number', 8));
     return value as number;
   }
 
-  /** An integer from `min` to `max`, Number.MAX_SAFE_INTEGER unless said otherwise. */
+  /** Returns an integer from `min` to `max`. */
   integer(name: string, max: number = Number.MAX_SAFE_INTEGER, min = 0): number {
     const value = this.number(name);
     if (!Number.isInteger(value) || value < min || value > max)
@@ -97,7 +97,7 @@ export class StateReader {
     return value;
   }
 
-  /** A natural number below 2^bits. */
+  /** Returns an integer from 0 to 2^bits - 1. */
   bigint(name: string, bits = 64): bigint {
     const digits = Buffer.from(this.#data(name, 'bigint')).toString('latin1');
     const value = /^[0-9a-f]{1,64}$/.test(digits) ? BigInt(`0x${digits}`) : -1n;
@@ -119,12 +119,12 @@ export class StateReader {
     }
   }
 
-  /** Exactly `length` bytes, or any number of them. */
+  /** Returns exactly `length` bytes, or any count of them by default. */
   bytes(name: string, length?: number): Uint8Array {
     return this.#data(name, 'bytes', length);
   }
 
-  /** A list of at most `limit` finite numbers. */
+  /** Returns a list of at most `limit` finite numbers. */
   numbers(name: string, limit: number): number[] {
     const data = this.#data(name, 'numbers');
     if (data.length % 8 !== 0 || data.length > 8 * limit)
@@ -132,7 +132,7 @@ export class StateReader {
     return this.#numbers(name, data);
   }
 
-  /** What to throw for a value that cannot be. */
+  /** Returns the error to throw for an invalid value. */
   error(name: string, wrong: string): StateError {
     return new StateError(`state of ${this.#kind}: ${name} ${wrong}`);
   }

@@ -1,18 +1,18 @@
 /**
- * Trace files: every control frame, length-delimited as protobuf does it (a varint before each message).
+ * Trace files: every control frame, length-delimited (see delimited.ts).
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { decodeFrame, type Frame, FrameError } from './codec.ts';
 import { delimited, lengthPrefix } from './delimited.ts';
 
-/** A trace file grows to this and no further; what does not fit is counted. */
+/** Largest size of a trace file. Frames that do not fit are counted. */
 export const TRACE_BYTES_LIMIT = 1024 * 1024 * 1024;
 const BUFFER_BYTES = 256 * 1024;
 
 /** Appends frames to a file through a buffer. */
 export class TraceWriter {
   frames = 0;
-  /** Frames left out because the file is full. */
+  /** Count of frames left out because the file is full. */
   dropped = 0;
   readonly #file: number;
   readonly #limit: number;
@@ -20,7 +20,7 @@ export class TraceWriter {
   #used = 0;
   #written = 0;
 
-  /** Truncates `path`. @throws the error of `open` */
+  /** Creates `path` or truncates it. @throws the error of `open` */
   constructor(path: string, limit = TRACE_BYTES_LIMIT) {
     this.#file = openSync(path, 'w');
     this.#limit = limit;
@@ -57,7 +57,7 @@ export class TraceWriter {
   }
 }
 
-/** Yields the frames of a trace file in order. @throws FrameError naming the byte offset of what is broken */
+/** Yields the frames of a trace file in order. @throws FrameError with the byte offset of an invalid frame */
 export function* readTrace(path: string): Generator<Frame> {
   const file = openSync(path, 'r');
   try {

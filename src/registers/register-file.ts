@@ -1,39 +1,40 @@
 /**
- * Register files that are declared, not coded: a table of offset, size, reset value and write masks.
+ * Register file, declared as a table of offsets, sizes, reset values and write masks.
  *
- * Partial and overlapping accesses are handled here, once: values are kept as little-endian bytes, each with its
- * writable and write-1-to-clear bits, so a 2-byte write into the middle of an 8-byte register just works.
+ * Partial accesses and accesses that span registers are handled here for all models. Values are little-endian bytes,
+ * each with its writable and write-1-to-clear bits. A 2-byte write into the middle of an 8-byte register needs no
+ * special case.
  */
 import { allOnes } from '../memory/bus-access.ts';
 
-/** One declared register. Masks and values are BigInt because VT-d's registers are up to 64 bits wide. */
+/** A declared register. Masks and values are BigInt, because VT-d's registers are up to 64 bits wide. */
 export interface RegisterSpec<Name extends string = string> {
   readonly name: Name;
-  /** Byte offset in the file. */
+  /** Byte offset in the register file. */
   readonly offset: number;
   readonly size: 1 | 2 | 4 | 8;
   readonly reset?: bigint;
   /** Bits that a write stores. */
   readonly rw?: bigint;
-  /** Bits that a write of 1 clears. */
+  /** Bits that a write of 1 clears (RW1C). */
   readonly w1c?: bigint;
-  /** Where the register is specified. */
+  /** Specification of the register. */
   readonly spec?: string;
 }
 
-/** Called after a write has been merged; `written` is the register's new value. */
+/** Called after a write is merged. `written` is the register's new value. */
 export type WriteAction = (written: bigint) => void;
 
-/** Accesses to offsets that nothing implements, for the report; bounded to this many offsets. */
+/** Most offsets without a register whose accesses are counted, for the report. */
 export const UNIMPLEMENTED_OFFSETS_LIMIT = 256;
 
-/** How often software has read and written one offset that no register is declared at. */
+/** Counts of the software reads and writes of one offset without a declared register. */
 export interface UnimplementedCount {
   reads: number;
   writes: number;
 }
 
-/** Thrown at construction when a table contradicts itself. */
+/** Thrown by the constructor for an inconsistent table. */
 export class RegisterTableError extends Error {
   override name = 'RegisterTableError';
 }
@@ -42,22 +43,22 @@ interface Placed<Name extends string> extends RegisterSpec<Name> {
   action?: WriteAction;
 }
 
-/** The state of one register file. */
+/** State of one register file. */
 export class RegisterFile<Name extends string> {
   readonly size: number;
-  /** offset → accesses that touched no declared register. */
+  /** Accesses that touched no declared register, by offset. */
   readonly unimplemented = new Map<number, UnimplementedCount>();
-  /** Accesses of that kind beyond UNIMPLEMENTED_OFFSETS_LIMIT offsets. */
+  /** Count of such accesses beyond UNIMPLEMENTED_OFFSETS_LIMIT offsets. */
   unimplementedOthers = 0;
   readonly #bytes: DataView;
-  /** The value of the write that is being merged. */
+  /** Value of the write that is being merged. */
   readonly #incoming = new DataView(new ArrayBuffer(8));
   readonly #rw: Uint8Array;
   readonly #w1c: Uint8Array;
   readonly #owner: (Placed<Name> | undefined)[];
   readonly #byName = new Map<Name, Placed<Name>>();
 
-  /** @throws RegisterTableError for registers that overlap, repeat or do not fit `size` bytes */
+  /** @throws RegisterTableError for registers that overlap, are declared twice or do not fit in `size` bytes */
   constructor(size: number, table: readonly RegisterSpec<Name>[]) {
     this.size = size;
     this.#bytes = new DataView(new ArrayBuffer(size));
@@ -68,12 +69,12 @@ export class RegisterFile<Name extends string> {
     this.reset();
   }
 
-  /** Sets every register to its reset value. Actions are not called. */
+  /** Sets every register to its reset value. Calls no action. */
   reset(): void {
     for (const spec of this.#byName.values()) this.set(spec.name, spec.reset ?? 0n);
   }
 
-  /** Calls `action` once per write access that touches any byte of the register. */
+  /** Calls `action` once for each write access that touches any byte of the register. */
   onWrite(name: Name, action: WriteAction): void {
     this.#spec(name).action = action;
   }
@@ -83,14 +84,14 @@ export class RegisterFile<Name extends string> {
     return this.#load(offset, size);
   }
 
-  /** The low 32 bits as a non-negative number. */
+  /** Returns the low 32 bits as a non-negative number. */
   get32(name: Name): number {
     const { offset, size } = this.#spec(name);
     if (size >= 4) return this.#bytes.getUint32(offset, true);
     return size === 2 ? this.#bytes.getUint16(offset, true) : this.#bytes.getUint8(offset);
   }
 
-  /** Stores `value` as the device does: no masks, no action. */
+  /** Stores `value` as the device does: without masks and actions. */
   set(name: Name, value: bigint): void {
     const { offset, size } = this.#spec(name);
     if (size === 8) this.#bytes.setBigUint64(offset, value, true);
@@ -99,14 +100,14 @@ export class RegisterFile<Name extends string> {
     else this.#bytes.setUint8(offset, Number(BigInt.asUintN(8, value)));
   }
 
-  /** A software read of 1, 2, 4 or 8 bytes. Offsets outside the file read as all ones, undeclared ones as 0. */
+  /** Reads 1, 2, 4 or 8 bytes as software does. Offsets outside the file read as all ones, undeclared offsets as 0. */
   read(offset: number, size: number): bigint {
     if (!this.#inside(offset, size)) return allOnes(size);
     this.#countUnimplemented(offset, size, 'reads');
     return this.#load(offset, size);
   }
 
-  /** A software write of 1, 2, 4 or 8 bytes through the masks, then the actions of the registers it touched. */
+  /** Writes 1, 2, 4 or 8 bytes as software does: through the masks, then the actions of the touched registers. */
   write(offset: number, size: number, value: bigint): void {
     if (!this.#inside(offset, size)) return;
     this.#countUnimplemented(offset, size, 'writes');
@@ -126,12 +127,12 @@ export class RegisterFile<Name extends string> {
     }
   }
 
-  /** Name of the register that has the byte at `offset`, if one has. */
+  /** Returns the name of the register that contains the byte at `offset`, if any. */
   nameAt(offset: number): Name | undefined {
     return this.#owner[offset]?.name;
   }
 
-  /** The registers and their values, in table order: for dumps and shared mirrors. */
+  /** Yields the registers and their values in table order, for dumps and shared mirrors. */
   *entries(): Iterable<{ readonly spec: RegisterSpec<Name>; readonly value: bigint }> {
     for (const spec of this.#byName.values()) yield { spec, value: this.#load(spec.offset, spec.size) };
   }

@@ -1,15 +1,15 @@
 /**
- * The state of a register file on its way to another host: each register under its own name, checked against what
- * software and device can put into it.
+ * Saved state of a register file: each register under its name, checked against the bits that software and device can
+ * change.
  */
 import { hex } from '../memory/address.ts';
 import type { StateReader } from '../proto/state-codec.ts';
 import type { RegisterFile } from './register-file.ts';
 
-/** Bits that the device itself sets, by register, besides those software writes. */
+/** Bits that the device itself sets, by register, in addition to those that software writes. */
 export type DeviceBits<Name extends string> = Partial<Readonly<Record<Name, bigint>>>;
 
-/** The values of all registers by name, but for those that follow from others. */
+/** Returns the values of all registers by name, except those in `derived`, which follow from others. */
 export function registerValues<Name extends string>(
   file: RegisterFile<Name>,
   derived: readonly Name[] = [],
@@ -20,8 +20,9 @@ export function registerValues<Name extends string>(
 }
 
 /**
- * Sets the registers of a file just made to their saved values. No action is called. Bits that neither software nor
- * the device can change must be as they are here: they say what the unit can do, and the guest has read them.
+ * Sets the registers of a new file to their saved values. Calls no action. Bits that neither software nor the device
+ * can change must have the value that they have here: they describe the unit's capabilities, and the guest has read
+ * them.
  * @throws StateError
  */
 export function restoreRegisters<Name extends string>(
@@ -40,7 +41,7 @@ export function restoreRegisters<Name extends string>(
   }
 }
 
-/** Bits of a register that software writes. */
+/** Returns the bits of a register that software can write. */
 export function softwareBits<Name extends string>(file: RegisterFile<Name>, name: Name): bigint {
   for (const { spec } of file.entries()) if (spec.name === name) return spec.rw ?? 0n;
   return 0n;

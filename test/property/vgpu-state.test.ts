@@ -223,7 +223,7 @@ const poked = fc.tuple(fc.nat(VRAM_BYTES - 0x4000), words).map(
     (bus) =>
       bus.write(2, down(offset), 4, value),
 );
-const waited = fc.oneof(fc.nat(2 * vgpu.FENCE_LOOK_US), fc.nat(40_000)).map(
+const waited = fc.oneof(fc.nat(2 * vgpu.FENCE_POLL_US), fc.nat(40_000)).map(
   (us): Act =>
     (bus) => {
       bus.nowUs += us;
@@ -302,7 +302,7 @@ describe('the state of a vgpu', () => {
             for (const engine of vgpu.GPU_ENGINE_NAMES)
               bus.setOf(engine, 'Control', vgpu.CONTROL_ENABLE | vgpu.CONTROL_ENGINE_RESET);
             bus.run();
-            bus.advance(vgpu.FENCE_LOOK_US);
+            bus.advance(vgpu.FENCE_POLL_US);
             bus.msix(MSIX_ENABLE);
             for (let vector = 0; vector < vgpu.VGPU_MSIX.vectors; vector++) bus.mask(vector, false);
           }

@@ -11,7 +11,7 @@ import { DEFAULT_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 import type { CommandFields } from '../fixtures/vgpu-layout.ts';
 
-const { Kernel, Opcode, FENCE_LOOK_US } = vgpu;
+const { Kernel, Opcode, FENCE_POLL_US } = vgpu;
 const { ok, fault, badCommand, hung } = vgpu.CompletionStatus;
 const DATA = 0x10_0000;
 const PAGES = 32;
@@ -30,16 +30,16 @@ class Bus extends VgpuBus {
     this.pte(PAGES, 0, PAGE_FLAGS);
   }
 
-  /** The guest's CPU writes the word of a fence. */
+  /** Writes the word of a fence as the guest's CPU. */
   poke(value: number, va = FENCE): void {
     this.ram.write32(this.gpa(DATA + va), value);
   }
 
-  /** A wait that the engine has found unfulfilled; its slot. */
+  /** Submits a wait that the engine finds unfulfilled, and returns its slot. */
   begin(command: CommandFields, engine: vgpu.GpuEngine): number {
     const slot = this.submit(command, engine);
     expect(this.run()).to.equal('idle');
-    expect(this.getOf(engine, 'RingHead'), 'it waits').to.equal(slot);
+    expect(this.getOf(engine, 'RingHead'), 'waits').to.equal(slot);
     return slot;
   }
 
@@ -48,8 +48,8 @@ class Bus extends VgpuBus {
   }
 }
 
-describe('fences of the vgpu', () => {
-  it('are passed at their value and beyond, modulo 2^32', () => {
+describe('vgpu fences', () => {
+  it('are reached at their value and beyond, modulo 2^32', () => {
     for (const [word, value, passed] of [
       [5, 5, true],
       [6, 5, true],
@@ -87,19 +87,19 @@ describe('fences of the vgpu', () => {
       bus.submit({ opcode: Opcode.fill, target: PAGE_SIZE, length, value: 9 });
       expect(bus.run()).to.equal('idle');
       expect(bus.completion(summed, 'compute')).to.include({ status: ok, result: (3 * length) / 4 });
-      expect(bus.word(DATA + PAGE_SIZE), 'the second fill has come').to.equal(9);
-      expect(bus.nowUs, 'and no time has passed').to.equal(0);
+      expect(bus.word(DATA + PAGE_SIZE), 'the second fill is done').to.equal(9);
+      expect(bus.nowUs, 'no time has passed').to.equal(0);
     });
 
-  it('are looked at when a doorbell rings, or FENCE_LOOK_US later: in between nothing is read', () => {
+  it('are looked at when a doorbell rings, or FENCE_POLL_US later: in between nothing is read', () => {
     const bus = new Bus();
     const first = bus.begin(wait(1), 'compute');
     bus.poke(1);
     for (let i = 0; i < 50; i++) expect(bus.step()).to.equal('idle');
-    bus.advance(FENCE_LOOK_US - 1);
+    bus.advance(FENCE_POLL_US - 1);
     expect(bus.ended(first, 'compute'), 'not yet').to.equal(false);
     bus.advance(1);
-    expect(bus.ended(first, 'compute'), 'by the clock').to.equal(true);
+    expect(bus.ended(first, 'compute'), 'after the poll time').to.equal(true);
     for (const [i, engine] of vgpu.GPU_ENGINE_NAMES.entries()) {
       const slot = bus.begin(wait(2 + i), 'compute');
       bus.poke(2 + i);
@@ -108,14 +108,14 @@ describe('fences of the vgpu', () => {
       expect(bus.ended(slot, 'compute'), `the doorbell of ${engine}`).to.equal(true);
     }
     const last = bus.begin(wait(9), 'copy');
-    bus.advance(FENCE_LOOK_US);
-    bus.advance(FENCE_LOOK_US / 2);
+    bus.advance(FENCE_POLL_US);
+    bus.advance(FENCE_POLL_US / 2);
     bus.poke(9);
-    bus.advance(FENCE_LOOK_US / 2);
-    expect(bus.ended(last, 'copy'), 'again and again').to.equal(true);
+    bus.advance(FENCE_POLL_US / 2);
+    expect(bus.ended(last, 'copy'), 'repeated polls').to.equal(true);
   });
 
-  it('are looked at when the other engine has ended any command', () => {
+  it('are polled when the other engine ends a command', () => {
     const bus = new Bus();
     const slot = bus.begin(wait(0x0101_0101), 'compute');
     const copied = { opcode: Opcode.fill, target: FENCE, length: 4, value: 0x0101_0101 };
@@ -123,7 +123,7 @@ describe('fences of the vgpu', () => {
     expect(bus.completion(slot, 'compute')).to.include({ status: ok, result: 0x0101_0101 });
   });
 
-  it('keep no other engine from working, are no hang, and end with a reset of the engine', () => {
+  it('do not block the other engine or count as hangs, and end with a reset of the engine', () => {
     const bus = new Bus();
     const slot = bus.begin(wait(1), 'compute');
     const next = bus.submit(NOP, 'compute');
@@ -136,13 +136,13 @@ describe('fences of the vgpu', () => {
     expect(bus.completion(next, 'compute')).to.include({ status: ok });
   });
 
-  it('wait on, looked at anew, when their engine is switched off and on', () => {
+  it('continue to wait after their engine is disabled and enabled', () => {
     const bus = new Bus();
     const slot = bus.begin(wait(1), 'copy');
     bus.set('Control', 0);
     bus.run();
     bus.poke(1);
-    bus.advance(10 * FENCE_LOOK_US);
+    bus.advance(10 * FENCE_POLL_US);
     expect(bus.ended(slot, 'copy')).to.equal(false);
     bus.set('Control', vgpu.CONTROL_ENABLE);
     bus.run();
@@ -151,11 +151,11 @@ describe('fences of the vgpu', () => {
     bus.set('Control', vgpu.CONTROL_RESET);
     bus.program();
     bus.poke(2);
-    expect(bus.run(), 'forgotten by a reset of the device').to.equal('idle');
+    expect(bus.run(), 'dropped by a reset of the device').to.equal('idle');
     expect(bus.get('RingHead')).to.equal(0);
   });
 
-  it('fault where nothing is, also when that was there; what is no word is no command', () => {
+  it('fault on an unmapped page, also after an unmap, and are refused if misaligned', () => {
     const bus = new Bus();
     const nowhere = 0x1f_f000;
     for (const engine of vgpu.GPU_ENGINE_NAMES)
@@ -172,7 +172,7 @@ describe('fences of the vgpu', () => {
     const slot = bus.begin(wait(7), 'compute');
     expect(bus.unmap(DATA, PAGE_SIZE), 'its pin').to.equal(1);
     expect(bus.ended(slot, 'compute')).to.equal(false);
-    bus.advance(FENCE_LOOK_US);
+    bus.advance(FENCE_POLL_US);
     expect(bus.completion(slot, 'compute')).to.include({ status: fault });
     expect([bus.get('ComputeFaultAddress'), bus.get('ComputeFaultIova')], 'its page').to.deep.equal([
       0,
@@ -184,7 +184,7 @@ describe('fences of the vgpu', () => {
     expect(bus.violations).to.deep.equal([]);
   });
 
-  it('stall while the address space is switched, and are looked at afterwards', () => {
+  it('stall during a switch of the address space, and are polled afterwards', () => {
     const bus = new Bus();
     bus.poke(1);
     bus.switching(true);
@@ -199,7 +199,7 @@ describe('fences of the vgpu', () => {
     expect(bus.faults).to.deep.equal([]);
   });
 
-  it('go to another host as they are, with what is left of their time', () => {
+  it('migrate with the remaining time to their next poll', () => {
     const bus = new Bus();
     const slot = bus.begin(wait(1), 'compute');
     bus.nowUs += 400;
@@ -209,7 +209,7 @@ describe('fences of the vgpu', () => {
     there.restore(state);
     there.poke(1);
     there.run();
-    there.advance(FENCE_LOOK_US - 401);
+    there.advance(FENCE_POLL_US - 401);
     expect(there.ended(slot, 'compute')).to.equal(false);
     there.advance(1);
     expect(there.ended(slot, 'compute')).to.equal(true);
@@ -219,7 +219,7 @@ describe('fences of the vgpu', () => {
 const LONG = PAGES * PAGE_SIZE;
 const PAGE_FLAGS = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE | vgpu.GPU_PTE_VRAM;
 
-/** A vGPU with a neighbour at the same physical GPU. */
+/** A vGPU with a neighbour on the same physical GPU. */
 function neighbours() {
   const gpu = new PhysicalGpu({ policy: 'best-effort', sliceUs: 500 });
   for (let slot = 0; slot < 2; slot++)
@@ -252,19 +252,19 @@ function neighbours() {
   return { bus, submit, busyUs, worked, neighbour: new EngineSlot(gpu.handle(1)) };
 }
 
-describe('a vGPU’s slot at its physical GPU', () => {
-  it('is given up while all that there is to do is a wait, which costs no engine time', () => {
+describe('engine slot of a vGPU', () => {
+  it('is released during waits, which cost no engine time', () => {
     const { bus, submit, busyUs, neighbour } = neighbours();
     submit('compute', wait(1));
     expect(bus.run()).to.equal('idle');
     const fetched = busyUs();
     expect(neighbour.acquire(), 'at once').to.equal('granted');
     neighbour.release();
-    for (let i = 0; i < 100; i++) bus.advance(FENCE_LOOK_US);
-    expect(busyUs(), 'looking is free').to.equal(fetched);
+    for (let i = 0; i < 100; i++) bus.advance(FENCE_POLL_US);
+    expect(busyUs(), 'polls cost no time').to.equal(fetched);
     expect(neighbour.acquire()).to.equal('granted');
     bus.ram.write32(DATA + FENCE, 1);
-    bus.advance(FENCE_LOOK_US);
+    bus.advance(FENCE_POLL_US);
     expect(bus.ram.read32(0x9000 + 12), 'the completion waits for its turn').to.equal(0);
     neighbour.release();
     bus.run();
@@ -288,20 +288,20 @@ describe('a vGPU’s slot at its physical GPU', () => {
     neighbour.release();
   });
 
-  it('is refused at no cost of a turn: both engines go on whenever it is given', () => {
+  it('is refused without the loss of a turn: both engines continue after each grant', () => {
     const { bus, submit, worked, neighbour } = neighbours();
-    // Every GPU page is one page of VRAM: commands of many pieces.
+    // Every GPU page is the same VRAM page, so that commands have many pieces.
     for (let page = 0; page < 512; page++) bus.ram.write32(0x4000 + page * 8, PAGE_FLAGS);
     submit('copy', { opcode: Opcode.checksum, length: 2 ** 20 });
     submit('compute', { opcode: Opcode.compute, value: Kernel.sum, length: 2 ** 20 });
     for (let i = 0; i < 6; i++) {
-      // A wish for the engine, and the engine itself, each after the neighbour has had it.
+      // The request fails while the neighbour owns the engine, and succeeds after its release.
       expect(neighbour.acquire()).to.equal('granted');
       expect(bus.step()).to.equal('idle');
       neighbour.release();
       expect(bus.step()).to.equal('more');
       bus.model.suspend?.();
     }
-    expect(worked(), 'three steps each, of which one fetched').to.deep.equal([2 ** 17, 2 ** 17]);
+    expect(worked(), 'three steps each, one of them a fetch').to.deep.equal([2 ** 17, 2 ** 17]);
   });
 });

@@ -21,8 +21,8 @@ function restore(values: StateValues, version = 2): void {
   state!.restore(decodeState(encodeState('vgpu', version, values), 'vgpu', newest, oldest));
 }
 
-describe('the state that a vgpu takes up', () => {
-  it('holds what is half done, and no host address', () => {
+describe('saved state of a vgpu', () => {
+  it('contains unfinished commands, and no host addresses', () => {
     const { bus, values } = halfDone();
     expect(values['copy.commandRuns']).to.equal(true);
     expect(values['copy.command.done']).to.equal(16 * 4096);
@@ -32,7 +32,7 @@ describe('the state that a vgpu takes up', () => {
     expect(() => restore(values)).to.not.throw();
   });
 
-  it('is refused if no such device can have been in it', () => {
+  it('is refused if no such device can have this state', () => {
     const { values } = halfDone();
     const wrong: StateValues[] = [
       { 'copy.head': vgpu.RING_ENTRIES_MAX },
@@ -66,7 +66,7 @@ describe('the state that a vgpu takes up', () => {
     expect(() => restore(without)).to.throw(StateError, 'state of vgpu, copy: head is missing');
   });
 
-  it('holds a wait, and what an engine had begun of a kernel; a kernel’s pieces are whole words', () => {
+  it('contains waits and the progress of kernels, in whole words', () => {
     const bus = new VgpuBus();
     bus.program();
     for (let page = 0; page < 32; page++) bus.pte(page, 0x10_0000);
@@ -75,7 +75,7 @@ describe('the state that a vgpu takes up', () => {
     for (let i = 0; i < 3; i++) bus.step();
     const values = bus.model.state!.save();
     expect(values).to.include({ 'copy.command.opcode': vgpu.Opcode.wait, 'copy.looks': false, turn: 0 });
-    expect(values).to.include({ 'compute.command.done': 16 * 4096, fenceLookLeftUs: vgpu.FENCE_LOOK_US });
+    expect(values).to.include({ 'compute.command.done': 16 * 4096, fenceLookLeftUs: vgpu.FENCE_POLL_US });
     expect(() => restore(values)).to.not.throw();
     for (const changed of [
       { 'compute.command.done': 3 },
@@ -86,7 +86,7 @@ describe('the state that a vgpu takes up', () => {
       expect(() => restore({ ...values, ...changed }), JSON.stringify(changed)).to.throw(StateError);
   });
 
-  it('is refused if it is that of a vgpu with one engine', () => {
+  it('is refused if it comes from a vgpu with one engine', () => {
     const { values } = halfDone();
     expect(() => restore(values, 1)).to.throw(StateError, 'version 1; accepted: 2 to 2');
   });

@@ -1,15 +1,18 @@
 /**
- * The vgpu's command engines: what each is called and can do, its block of registers, its ring, and what goes through that.
+ * Engines of the vgpu: names, opcodes, register blocks, rings, commands and completions.
  *
- * Both blocks are one table, at an offset of the engine's own; the names of the copy engine's registers are the table's.
+ * The register blocks of both engines have the same table, at different offsets. The copy engine's registers have the
+ * table's names, those of the compute engine a prefix.
  */
 import type { RegisterSpec } from '../../registers/register-file.ts';
 
 /**
- * `updatePtes` writes the page table entries of [target, target + length): value has the flags, and with them the page
- * size, source is the IOVA of the first page; what was shadowed there is forgotten. The tables above must be there.
- * `signal` writes value to the word at target once everything before it in its ring can be seen. `wait` keeps its ring
- * waiting until the word at source is equal to value or past it, modulo 2^32.
+ * Opcodes of commands.
+ *
+ * - `updatePtes` writes the page table entries of [target, target + length) and drops their shadow entries. `value` has
+ *   the flags, which include the page size; `source` is the IOVA of the first page. The tables above must exist.
+ * - `signal` writes `value` to the word at `target` after all earlier commands of its ring are visible.
+ * - `wait` blocks its ring until the word at `source` equals `value` or has passed it, modulo 2^32.
  */
 export const Opcode = {
   nop: 0,
@@ -21,47 +24,48 @@ export const Opcode = {
   signal: 6,
   wait: 7,
 } as const;
-/** What `compute` runs, by its value: y (target) = scalar x (source) + y; a sum; a hash; a loop without an end. */
+/** Kernels of `compute`, in its `value`: y (target) = scalar · x (source) + y; a sum; a hash; an endless loop. */
 export const Kernel = { saxpy: 1, sum: 2, fnv1a: 3, spin: 4 } as const;
 export type Opcode = (typeof Opcode)[keyof typeof Opcode];
 
-/** Bytes of the word of a fence; its address is a multiple of them. */
+/** Bytes of a fence's word, and the alignment of its address. */
 export const FENCE_BYTES = 4;
-/** A fence that an engine waits for is looked at at least this often: nothing tells of a CPU's write. */
-export const FENCE_LOOK_US = 1000;
+/** Longest time between two polls of a fence. Nothing notifies the engine of a CPU's write. */
+export const FENCE_POLL_US = 1000;
 
-/** True if a fence whose word is `word` has come to `value`: less than half of all values lie between. */
+/** Returns true if a fence whose word is `word` has reached `value`, or passed it by less than 2^31. */
 export const fencePassed = (word: number, value: number): boolean => ((word - value) | 0) >= 0;
 
 export type GpuEngine = 'copy' | 'compute';
 
+/** Description of an engine. */
 export interface GpuEngineSpec {
-  /** Of its block of registers. */
+  /** BAR 0 offset of its register block. */
   readonly offset: number;
-  /** Before the names of its registers. */
+  /** Prefix of the names of its registers. */
   readonly prefix: '' | 'Compute';
-  /** What its causes in InterruptStatus are shifted by. */
+  /** Shift of its causes in InterruptStatus. */
   readonly causeShift: number;
-  /** Bits of Control that can be written. */
+  /** Writable bits of Control. */
   readonly control: number;
-  /** What it runs; another command of its ring ends as badCommand. */
+  /** Opcodes that it runs. Any other command of its ring ends as badCommand. */
   readonly opcodes: readonly Opcode[];
 }
 
 export const CONTROL_ENABLE = 1;
-/** Resets the device, both engines included. The copy engine's alone has it. */
+/** Resets the device with both engines. Only the copy engine has this bit. */
 export const CONTROL_RESET = 2;
-/** Ends the command that runs, waits or hangs, with the status `hung`, and goes on with the next. Reads as 0. */
+/** Ends the current command, even a hung one, with the status `hung`, and continues with the next. Reads as 0. */
 export const CONTROL_ENGINE_RESET = 4;
 export const STATUS_RUNNING = 1;
-/** The engine stopped because its ring or its completions could not be reached; a reset of the device clears it. */
+/** The engine stopped because it could not access its ring or its completions. A device reset clears the bit. */
 export const STATUS_HALTED = 2;
-/** A command has used HangLimitUs of engine time and is stopped; an engine reset ends it. */
+/** A command has used HangLimitUs of engine time and is stopped. An engine reset ends it. */
 export const STATUS_HUNG = 4;
 
 const { nop, fill, copy, checksum, updatePtes, compute, signal, wait } = Opcode;
 
-/** In the order of their numbers. */
+/** Engines, in the order of their numbers. */
 export const GPU_ENGINES: Readonly<Record<GpuEngine, GpuEngineSpec>> = {
   copy: {
     offset: 0,
@@ -81,24 +85,24 @@ export const GPU_ENGINES: Readonly<Record<GpuEngine, GpuEngineSpec>> = {
 
 export const GPU_ENGINE_NAMES: readonly GpuEngine[] = Object.keys(GPU_ENGINES) as GpuEngine[];
 
-/** The engine that a command is for if nothing is said: the first that runs it, the copy engine for what none does. */
+/** Returns the default engine of an opcode: the first that runs it, or the copy engine for an invalid opcode. */
 export const engineOf = (opcode: number): GpuEngine =>
   GPU_ENGINE_NAMES.find((name) => GPU_ENGINES[name].opcodes.some((each) => each === opcode)) ?? 'copy';
 
-/** Causes of the copy engine in InterruptStatus; see {@link engineCauses}. */
+/** Causes of the copy engine in InterruptStatus. {@link engineCauses} has those of any engine. */
 export const INTERRUPT_COMPLETION = 1;
 export const INTERRUPT_FAULT = 2;
 export const INTERRUPT_HALTED = 4;
 export const INTERRUPT_HUNG = 8;
 
-/** The bits that an engine has in InterruptStatus for these causes. */
+/** Returns the InterruptStatus bits of an engine for these causes. */
 export const engineCauses = (engine: GpuEngine, causes: number): number =>
   causes << GPU_ENGINES[engine].causeShift;
 
-/** Engine time that one command may use, unless the guest sets another limit. */
+/** Reset value of HangLimitUs: engine time that one command may use. */
 export const HANG_LIMIT_US = 100_000;
 
-/** The registers that every engine has. */
+/** Registers of an engine. */
 export type EngineRegister =
   | 'Status'
   | 'Control'
@@ -112,16 +116,16 @@ export type EngineRegister =
   | 'FaultIova'
   | 'FaultContext'
   | 'HangLimitUs';
-/** Their names in BAR 0. */
+/** Names of the engines' registers in BAR 0. */
 export type EngineRegisterName = EngineRegister | `Compute${EngineRegister}`;
 
 const ALL32 = 0xffff_ffffn;
 const ALL64 = 0xffff_ffff_ffff_ffffn;
 
-/** An engine's block; offsets are from its first byte. Addresses are IOVAs (R1), but for the GPU address of a fault. */
+/** Register block of an engine. Addresses are IOVAs (R1), except the GPU virtual address of a fault. */
 const ENGINE_BLOCK: readonly RegisterSpec<EngineRegister>[] = [
   { name: 'Status', offset: 0x08, size: 4 },
-  // What can be written is the engine's.
+  // GpuEngineSpec has the writable bits.
   { name: 'Control', offset: 0x0c, size: 4 },
   { name: 'RingBase', offset: 0x10, size: 8, rw: ALL64 },
   { name: 'RingEntries', offset: 0x18, size: 4, rw: ALL32 },
@@ -135,11 +139,11 @@ const ENGINE_BLOCK: readonly RegisterSpec<EngineRegister>[] = [
   { name: 'HangLimitUs', offset: 0x68, size: 4, reset: BigInt(HANG_LIMIT_US), rw: ALL32 },
 ];
 
-/** What a register of an engine's block is called in BAR 0. */
+/** Returns the BAR 0 name of an engine's register. */
 export const engineRegister = (engine: GpuEngine, name: EngineRegister): EngineRegisterName =>
   `${GPU_ENGINES[engine].prefix}${name}`;
 
-/** What each register of an engine's block is called there. */
+/** Returns the BAR 0 names of all of an engine's registers. */
 export const engineRegisterNames = (
   engine: GpuEngine,
 ): Readonly<Record<EngineRegister, EngineRegisterName>> =>
@@ -148,7 +152,7 @@ export const engineRegisterNames = (
     EngineRegisterName
   >;
 
-/** An engine's block of registers in BAR 0. */
+/** Returns an engine's register block in BAR 0. */
 export function engineRegisters(engine: GpuEngine): readonly RegisterSpec<EngineRegisterName>[] {
   const { offset, control } = GPU_ENGINES[engine];
   return ENGINE_BLOCK.map((spec) => ({
@@ -159,11 +163,11 @@ export function engineRegisters(engine: GpuEngine): readonly RegisterSpec<Engine
   }));
 }
 
-/** A ring has a power of two entries in this range; head and tail are indices modulo that number. */
+/** Range of a ring's count of entries, a power of two. Head and tail are indices modulo that count. */
 export const RING_ENTRIES_MIN = 2;
 export const RING_ENTRIES_MAX = 4096;
 
-/** A ring entry: 16 little-endian words. Target and source are GPU virtual addresses of one context. */
+/** A ring entry has 16 little-endian words. Target and source are GPU virtual addresses of the entry's context. */
 export const COMMAND_BYTES = 64;
 export const CommandWord = {
   opcode: 0,
@@ -178,12 +182,12 @@ export const CommandWord = {
   scalar: 11,
 } as const;
 
-/** Most bytes one command may move. */
+/** Most bytes that one command may move. */
 export const COMMAND_LENGTH_LIMIT = 16 * 1024 * 1024;
 
 /**
- * A completion record per ring slot: words status, result (of a checksum or kernel; the word that a wait has seen), 0,
- * sequence. The sequence is written last, after the rest is visible.
+ * Completion record of a ring entry: the words status, result, 0 and sequence. The result is that of a checksum or
+ * kernel, or the word that a wait has read. The sequence is written last, after the other words are visible.
  */
 export const COMPLETION_BYTES = 16;
 export const CompletionWord = { status: 0, result: 1, sequence: 3 } as const;

@@ -1,5 +1,5 @@
 /**
- * The programming interface of the `vgpu` device: what its model implements and its guest driver uses.
+ * Programming interface of the `vgpu` device, which its model implements and its guest driver uses.
  */
 import type { PciIdentity } from '../../pci/config-space.ts';
 import type { MsixPlace } from '../../pci/msix-format.ts';
@@ -19,7 +19,7 @@ import { APERTURE_BAR, APERTURE_BYTES, GLOBAL_TABLE_BAR, GLOBAL_TABLE_BYTES } fr
 export * from './engines.ts';
 export * from './memory.ts';
 
-/** In BAR 0, behind the registers, as many GPUs have them. */
+/** MSI-X vectors, in BAR 0 after the registers, as on many GPUs. */
 export const VGPU_MSIX: MsixPlace = { vectors: 4, bar: 0, table: 0x800, pending: 0xc00 };
 
 export const VGPU_IDENTITY: PciIdentity = {
@@ -40,36 +40,36 @@ export const VGPU_IDENTITY: PciIdentity = {
 export const VGPU_ID = 0x4756_444d; // 'MDVG'
 export const VGPU_VERSION = 2;
 
-/** A frame of the display has ended; a flip has taken effect. */
+/** Causes of the display in InterruptStatus: a frame has ended; a flip has taken effect. */
 export const INTERRUPT_VBLANK = 16;
 export const INTERRUPT_FLIP = 32;
 
-/** MSI-X vectors. With MSI, which has one, they are all vector 0. Troubles are those of every engine. */
+/** MSI-X vectors. With MSI, all of them are vector 0. VECTOR_ERROR is that of all engines. */
 export const VECTOR_COMPLETION = 0;
 export const VECTOR_ERROR = 1;
 export const VECTOR_DISPLAY = 2;
 export const VECTOR_COMPUTE = 3;
 
-const TROUBLES = INTERRUPT_FAULT | INTERRUPT_HALTED | INTERRUPT_HUNG;
+const ERRORS = INTERRUPT_FAULT | INTERRUPT_HALTED | INTERRUPT_HUNG;
 
-/** The causes of each vector. */
+/** Causes of each vector. */
 export const VECTOR_CAUSES: readonly number[] = [
   INTERRUPT_COMPLETION,
-  engineCauses('copy', TROUBLES) | engineCauses('compute', TROUBLES),
+  engineCauses('copy', ERRORS) | engineCauses('compute', ERRORS),
   INTERRUPT_VBLANK | INTERRUPT_FLIP,
   engineCauses('compute', INTERRUPT_COMPLETION),
 ];
 
 export const DISPLAY_ENABLE = 1;
-/** It is scanning out. */
+/** The display is scanning out. */
 export const DISPLAY_ON = 1;
-/** It is enabled, but its mode or its base cannot be: nothing is scanned out. */
+/** The display is enabled, but its mode or its base is invalid, so that nothing is scanned out. */
 export const DISPLAY_BAD_MODE = 2;
-/** DisplayBase is not shown yet: it will be, from the next frame on. */
+/** DisplayBase takes effect with the next frame. */
 export const DISPLAY_FLIP_PENDING = 4;
-/** Frames a second. */
+/** Frames per second. */
 export const DISPLAY_HZ = 60;
-/** Most bytes of a picture, stride × height: 2048 lines of 2048 pixels. */
+/** Most bytes of a picture (stride × height): 2048 lines of 2048 pixels. */
 export const DISPLAY_BYTES_LIMIT: number = 16 * 2 ** 20;
 
 export type VgpuRegister =
@@ -96,13 +96,13 @@ export type VgpuRegister =
 
 const ALL32 = 0xffff_ffffn;
 const ALL64 = 0xffff_ffff_ffff_ffffn;
-/** Offsets of pages in VRAM. */
+/** Writable bits of a page's offset in VRAM. */
 const VRAM_PAGES = 0xffff_ffff_f000n;
 const CAUSES: bigint = BigInt(VECTOR_CAUSES.reduce((all, causes) => all | causes));
-/** A guest that wants interrupts of the display asks for them. */
+/** Interrupts of the display are masked at reset. */
 const MASK_RESET: bigint = BigInt(INTERRUPT_VBLANK | INTERRUPT_FLIP);
 
-/** What the engines share, and the display. All addresses that the device is given are IOVAs (R1). */
+/** Registers that the engines share, and those of the display. Addresses of guest memory are IOVAs (R1). */
 const SHARED_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   { name: 'Id', offset: 0x00, size: 4, reset: BigInt(VGPU_ID) },
   { name: 'Version', offset: 0x04, size: 4, reset: BigInt(VGPU_VERSION) },
@@ -112,7 +112,7 @@ const SHARED_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   { name: 'InterruptMask', offset: 0x44, size: 4, reset: MASK_RESET, rw: CAUSES },
   { name: 'ContextCount', offset: 0x5c, size: 4, rw: ALL32 },
   { name: 'ContextTableBase', offset: 0x60, size: 8, rw: ALL64 },
-  // Its value is the instance's: bytes of VRAM that it has.
+  // Bytes of VRAM of the instance.
   { name: 'VramSize', offset: 0x70, size: 8 },
   { name: 'ApertureBase', offset: 0x78, size: 8, rw: VRAM_PAGES },
   { name: 'DisplayControl', offset: 0x80, size: 4, rw: BigInt(DISPLAY_ENABLE) },
@@ -122,12 +122,12 @@ const SHARED_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   { name: 'DisplayStride', offset: 0x90, size: 4, rw: ALL32 },
   { name: 'DisplayFormat', offset: 0x94, size: 4, rw: ALL32 },
   { name: 'DisplayBase', offset: 0x98, size: 8, rw: VRAM_PAGES },
-  // What is shown now, and how many frames there have been.
+  // Offset of the surface that is shown now, and the count of frames.
   { name: 'DisplaySurface', offset: 0xa0, size: 8 },
   { name: 'DisplayFrame', offset: 0xa8, size: 4 },
 ];
 
-/** BAR 0. */
+/** Registers of BAR 0. */
 export const VGPU_REGISTERS: readonly RegisterSpec<VgpuRegister>[] = [
   ...SHARED_REGISTERS,
   ...GPU_ENGINE_NAMES.flatMap(engineRegisters),

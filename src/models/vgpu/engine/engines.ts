@@ -1,30 +1,30 @@
 /**
- * The command engines of one vGPU: they take turns at its slot, a bounded piece each, and what one does may be what the
- * other waits for.
+ * The command engines of one vGPU. They take turns at its slot, one bounded piece each. One engine may signal the
+ * fence that the other waits for.
  *
- * A fence costs no engine time: it is looked at outside of a turn, and only when there is reason to. The other engine has
- * ended a command, a doorbell was rung, or FENCE_LOOK_US have passed.
+ * Polling a fence costs no engine time, so fences are polled outside of turns, and only when there is a reason: the
+ * other engine ended a command, a doorbell was rung, or FENCE_POLL_US have passed.
  */
 
-import { FENCE_LOOK_US } from '../../../abi/vgpu/vgpu.ts';
+import { FENCE_POLL_US } from '../../../abi/vgpu/vgpu.ts';
 import type { DeviceTimers, StateReader, StateValues, StepResult } from '../../../device/model.ts';
 import type { EngineSlot, Grant } from '../../../gpu/engine-slot.ts';
 import type { CommandStreamer } from './command-streamer.ts';
 
-/** How soon a vGPU whose share is used up asks again, while nobody else may run. */
-const ASK_AGAIN_US = 1000;
+/** Interval at which a vGPU whose share is used up retries, while no other vGPU may run. */
+const RETRY_US = 1000;
 
 export class Engines {
   readonly #streamers: readonly CommandStreamer[];
   readonly #slot: EngineSlot | undefined;
   readonly #timers: DeviceTimers;
-  /** Which of them is next, if it has work. */
+  /** Index of the engine that is next, if it has work. */
   #turn = 0;
   /** Engine time of the step, ns, and whether a command ended in it. */
   #costNs = 0;
   #ended = false;
-  #askingAgain = false;
-  /** When fences are looked at again; undefined while none is waited for. */
+  #retryScheduled = false;
+  /** Time of the next scheduled poll of fences; undefined while no engine waits for one. */
   #pollAtUs: number | undefined;
   #cancel = () => {};
 
@@ -34,13 +34,13 @@ export class Engines {
     this.#slot = slot;
   }
 
-  /** One bounded piece of one engine's work; of both, if the first stalls. */
+  /** Does one bounded piece of one engine's work, and one of the other's if the first stalls. */
   step(): StepResult {
-    const looked = this.#pollFences();
+    const polled = this.#pollFences();
     const first = this.#next();
     if (!first) {
       this.#slot?.release();
-      return looked;
+      return polled;
     }
     const grant = this.#slot?.acquire() ?? 'granted';
     if (grant !== 'granted') return this.#waitForEngine(grant);
@@ -48,22 +48,23 @@ export class Engines {
     const stalled = this.#work(first);
     const result = stalled ? 'stalled' : this.#pollFences();
     const more = !stalled && this.#streamers.some(hasWork);
-    // What halted has no ring any more; what stalls, for the sake of the address space, must not hold up the others.
+    // A halted engine has no ring and no work. An engine that stalls for the address space must not block the other
+    // vGPUs.
     this.#slot?.charge(this.#costNs, this.#ended, more);
     return more ? 'more' : result;
   }
 
-  /** Something has happened that a fence may have waited for. */
+  /** Schedules a recheck of all fences. */
   recheckFences(): void {
     for (const { engine } of this.#streamers) engine.recheckFences();
   }
 
-  /** Gives the engine of the physical GPU on. */
+  /** Releases the engine of the physical GPU. */
   release(): void {
     this.#slot?.release();
   }
 
-  /** The registers have been reset. */
+  /** Called after the registers have been reset. */
   reset(): void {
     for (const streamer of this.#streamers) streamer.reset();
     this.#turn = 0;
@@ -87,12 +88,12 @@ export class Engines {
     for (const streamer of this.#streamers) streamer.restore(state.part(streamer.name));
     this.#turn = state.integer('turn', this.#streamers.length - 1);
     const leftUs = state.number('fenceLookLeftUs');
-    if (leftUs < 0 || leftUs > FENCE_LOOK_US + 1)
-      throw state.error('fenceLookLeftUs', `is ${leftUs}; accepted: 0 to ${FENCE_LOOK_US}`);
+    if (leftUs < 0 || leftUs > FENCE_POLL_US + 1)
+      throw state.error('fenceLookLeftUs', `is ${leftUs}; accepted: 0 to ${FENCE_POLL_US}`);
     this.#setTimer(this.#streamers.some(waits) ? leftUs : undefined);
   }
 
-  /** The engine whose turn it is, or the one behind it that has work. A turn is over when it has been used. */
+  /** Returns the first engine with work, beginning with the one whose turn it is. */
   #next(): CommandStreamer | undefined {
     const count = this.#streamers.length;
     for (let i = 0; i < count; i++) {
@@ -102,7 +103,10 @@ export class Engines {
     return undefined;
   }
 
-  /** A piece of its work; if it stalls, one of the other's, which may have all its pages. True if both stall. */
+  /**
+   * Does a piece of one engine's work. If it stalls, does one of the other's, whose pages may all be present. Returns
+   * true if both stall.
+   */
   #work(first: CommandStreamer): boolean {
     if (!this.#piece(first)) return false;
     const second = this.#next();
@@ -119,7 +123,7 @@ export class Engines {
     return stalled;
   }
 
-  /** Looks at the fences that there is reason to look at. `stalled` if one of them has to be looked at again. */
+  /** Polls the fences whose recheck is scheduled. Returns `stalled` if one of them must be polled again. */
   #pollFences(): StepResult {
     let stalled = false;
     let waiting = false;
@@ -128,11 +132,11 @@ export class Engines {
       stalled = streamer.pollFence() || stalled;
       waiting = streamer.waiting || waiting;
     }
-    if (waiting !== (this.#pollAtUs !== undefined)) this.#setTimer(waiting ? FENCE_LOOK_US : undefined);
+    if (waiting !== (this.#pollAtUs !== undefined)) this.#setTimer(waiting ? FENCE_POLL_US : undefined);
     return stalled ? 'stalled' : 'idle';
   }
 
-  /** Fences are looked at in `leftUs` from now on; undefined: no more. */
+  /** Schedules a poll of fences in `leftUs`; undefined cancels it. */
   #setTimer(leftUs: number | undefined): void {
     this.#cancel();
     this.#pollAtUs = leftUs === undefined ? undefined : this.#timers.nowUs() + leftUs;
@@ -143,19 +147,19 @@ export class Engines {
     });
   }
 
-  /** Whoever gives the engine on rings; a share that is used up comes back with time alone. */
+  /** The owner of the engine rings when it hands the engine over. A share that is used up returns only with time. */
   #waitForEngine(grant: Grant): StepResult {
-    if (grant === 'retry' && !this.#askingAgain) {
-      this.#askingAgain = true;
-      this.#timers.after(ASK_AGAIN_US, () => {
-        this.#askingAgain = false;
+    if (grant === 'retry' && !this.#retryScheduled) {
+      this.#retryScheduled = true;
+      this.#timers.after(RETRY_US, () => {
+        this.#retryScheduled = false;
       });
     }
     return 'idle';
   }
 }
 
-/** Its state, under its name: see StateReader.part. */
+/** Prefixes the names of a streamer's state: see StateReader.part. */
 const savePart = (streamer: CommandStreamer): StateValues =>
   Object.fromEntries(
     Object.entries(streamer.save()).map(([name, value]) => [`${streamer.name}.${name}`, value]),
