@@ -1,5 +1,5 @@
 /**
- * mdevctl's definitions: what is to run, as its files and its `list -d --dumpjson` say it.
+ * mdevctl's definitions of instances, from its files or from the output of `list -d --dumpjson`.
  */
 import { closeSync, fstatSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -9,44 +9,44 @@ import { parseUuid, UUID_CHARACTERS } from './parse.ts';
 import type { MdevInstance, MdevRegistry } from './registry.ts';
 import { SysfsTree } from './sysfs.ts';
 
-/** Bytes of one file: thousands of definitions. */
+/** Maximum bytes of one file: thousands of definitions. */
 export const DEFINITION_BYTES = 4 * 2 ** 20;
-/** Definitions of one source. */
-export const DEFINITIONS_LIMIT = 32_768;
-/** What mdevctl keeps beside its parents' directories. */
+/** Maximum of definitions per source. */
+const DEFINITIONS_LIMIT = 32_768;
+/** mdevctl's directory of scripts, beside its parents' directories. */
 const SCRIPTS = 'scripts.d';
 
-/** An instance that is wanted. */
+/** Definition of one instance. */
 export interface Definition {
   readonly parent: string;
   /** In lower case. */
   readonly uuid: string;
   readonly type: string;
-  /** Path below the instance's directory and value, in the order they are written. */
+  /** Paths below the instance's directory and their values, in the order in which they are written. */
   readonly attrs: readonly (readonly [path: string, value: string])[];
 }
 
-/** Thrown for definitions that cannot be read, with where they are and what is accepted. */
+/** Thrown for definitions that cannot be read. The message names their place and what is accepted. */
 export class DefinitionError extends Error {
   override name = 'DefinitionError';
 }
 
-/** What /etc/mdevctl.d/PARENT/UUID holds; more fields are left alone, as mdevctl does. */
+/** Content of /etc/mdevctl.d/PARENT/UUID. Further fields are ignored, as by mdevctl. */
 const inner = z.object({
   mdev_type: z.string().min(1).max(255),
   start: z.enum(['auto', 'manual']).default('manual'),
   attrs: z.array(z.record(z.string(), z.string())).default([]),
 });
-/** What `mdevctl list -d --dumpjson` prints. */
+/** Output of `mdevctl list -d --dumpjson`. */
 const dump = z.array(z.record(z.string(), z.array(z.record(z.string(), inner))));
-/** The directory /etc/mdevctl.d as an object: parent → UUID → what the file holds. */
+/** The directory /etc/mdevctl.d as an object: parent → UUID → content of the file. */
 const directory = z.record(z.string(), z.record(z.string(), inner));
 
 const ACCEPTED =
-  "accepted: what `mdevctl list -d --dumpjson` prints, or an object of parents, each an object of UUIDs with a definition file's content";
+  "accepted: the output of `mdevctl list -d --dumpjson`, or an object of parents, each an object of UUIDs with a definition file's content";
 
 /**
- * The definitions of a value in one of two shapes: mdevctl's dump, or parent → UUID → a definition file's content.
+ * Reads definitions from a value: mdevctl's dump, or parent → UUID → content of a definition file.
  *
  * @param where names the value in errors
  * @throws DefinitionError
@@ -64,8 +64,8 @@ export function definitionsOf(value: unknown, where: string): Definition[] {
 }
 
 /**
- * The definitions at a path: a file of mdevctl's dump, a definition file (parent and UUID are the last two parts of its
- * path), or a directory such as /etc/mdevctl.d or one parent's in it, in order of name.
+ * Reads definitions from a path. It is a file with mdevctl's dump, a definition file (whose path ends with parent and
+ * UUID), or a directory: one like /etc/mdevctl.d, or a parent's in it, read in order of name.
  *
  * @throws DefinitionError
  */
@@ -80,9 +80,9 @@ export function readDefinitions(path: string): Definition[] {
 }
 
 /**
- * Makes an instance as `mdevctl start` does: the instance, then its attributes; what is refused leaves no instance.
+ * Creates an instance like `mdevctl start`, then writes its attributes. After an error there is no instance.
  *
- * @throws MdevError the kernel's, of `create` or of the write to an attribute, naming the definition
+ * @throws MdevError the kernel's error of `create` or of the write to an attribute, with the definition's name
  */
 export function startDefinition(
   registry: MdevRegistry,
@@ -94,13 +94,13 @@ export function startDefinition(
       : error;
   if (registry.parent(parent)?.isMdev === false)
     throw new MdevError('ENOENT', `${parent}/${uuid}: ${parent} has virtual functions and no mdev types`);
-  let made: MdevInstance;
+  let instance: MdevInstance;
   try {
-    made = registry.create(parent, type, uuid);
+    instance = registry.create(parent, type, uuid);
   } catch (error) {
     throw named(error, '');
   }
-  if (attrs.length === 0) return made;
+  if (attrs.length === 0) return instance;
   const tree = new SysfsTree(registry);
   for (const [path, value] of attrs)
     try {
@@ -109,7 +109,7 @@ export function startDefinition(
       void registry.remove(uuid);
       throw named(error, ` attribute ${path}`);
     }
-  return made;
+  return instance;
 }
 
 /** @throws DefinitionError */
@@ -186,7 +186,7 @@ function limited(found: Definition[], where: string): Definition[] {
   return found;
 }
 
-/** Problems shown of one value. */
+/** Maximum of problems shown per value. */
 const PROBLEMS_SHOWN = 3;
 
 const problemsOf = (error: z.ZodError): string =>

@@ -1,13 +1,13 @@
 /**
- * What a refused mdev operation throws.
+ * Errors of refused mdev operations.
  */
 
 import type { Errno } from '../platform/errno.ts';
 
-/** Where a file operation failed: at `open`, or at the read or write after it. */
+/** The system call that failed: `open`, or the read or write after it. */
 type MdevErrorStage = 'open' | 'transfer';
 
-/** Thrown by a refused operation: the kernel's errno name, and a message with the names and numbers. */
+/** Thrown by a refused operation, with the kernel's errno name and a message that has the details. */
 export class MdevError extends Error {
   override name = 'MdevError';
   readonly errno: Errno;

@@ -1,9 +1,9 @@
 /**
- * Small numbers, the lowest free one first, as the kernel's ida gives them.
+ * Allocator of small numbers that returns the lowest free one, like the kernel's ida.
  */
 export class IdPool {
   readonly #limit: number;
-  /** Numbers given back, the lowest last. */
+  /** Released numbers, the lowest last. */
   readonly #free: number[] = [];
   #next = 0;
 
@@ -11,12 +11,12 @@ export class IdPool {
     this.#limit = limit;
   }
 
-  /** The lowest free number, or undefined when all `limit` are taken. */
-  take(): number | undefined {
+  /** Returns the lowest free number, or undefined if all `limit` are in use. */
+  allocate(): number | undefined {
     return this.#free.pop() ?? (this.#next < this.#limit ? this.#next++ : undefined);
   }
 
-  give(id: number): void {
+  release(id: number): void {
     let [low, high] = [0, this.#free.length];
     while (low < high) {
       const middle = (low + high) >>> 1;

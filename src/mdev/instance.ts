@@ -4,7 +4,7 @@
 import { MdevError } from './errors.ts';
 import type { AttributeSpec, ParentSpec, TypeSpec } from './spec.ts';
 
-/** A mediated device, for those who open it. */
+/** A mediated device, as its users see it. */
 export interface MdevInstance {
   /** In lower case. */
   readonly uuid: string;
@@ -12,51 +12,51 @@ export interface MdevInstance {
   readonly parent: string;
   /** The type's id. */
   readonly type: string;
-  /** Number of its IOMMU group, which holds nothing else; -1 without a driver. */
+  /** Number of its IOMMU group, which contains no other device; -1 without a driver. */
   readonly iommuGroup: number;
-  /** Opens that no close has followed. */
+  /** Count of opens that are not closed yet. */
   readonly openCount: number;
   /**
-   * `request` is called when the device is to go while it is open, and asks that it be closed (vfio's device request);
-   * the kernel asks again every ten seconds, here it is asked once.
+   * Opens the device. `request` is called when an open device is being removed, and must have it closed (VFIO's device
+   * request). The kernel repeats the request every ten seconds; here it is made once.
    *
    * @throws MdevError ENODEV without a driver or while it is being removed, EMFILE at OPENS_LIMIT
    */
   open(request?: () => void): void;
-  /** @throws MdevError EBADF if it is not open */
+  /** Closes the device once. @throws MdevError EBADF if it is not open */
   close(): void;
 }
 
-/** Opens of one instance at a time: Linux's default limit of descriptors of a process is far below. */
+/** Maximum of opens of one instance; far above Linux's default limit of file descriptors per process. */
 export const OPENS_LIMIT = 65_536;
-/** Bytes of an attribute's value, newline included: sysfs hands a driver one page. */
+/** Maximum bytes of an attribute's value with its newline: sysfs passes one page to a driver. */
 export const ATTRIBUTE_BYTES = 4096;
 
-/** The parent of an instance, as the instance sees it. */
+/** The parent of an instance: the parts that an instance uses. */
 export interface InstanceOwner {
   readonly name: string;
   readonly driver: string;
   readonly spec: ParentSpec;
-  /** Gives back the part of the capacity that an instance of this type takes. */
+  /** Releases the units of capacity that an instance of this type takes. */
   releaseUnits(type: TypeSpec): void;
   /** Removes the instance from the parent's list. */
   delete(instance: MdevInstance): void;
 }
 
-/** The registry's own view of an instance. */
+/** A mediated device, as the registry sees it. */
 export class Instance implements MdevInstance {
   readonly uuid: string;
   readonly owner: InstanceOwner;
   readonly spec: TypeSpec;
   /** False from the moment `remove` is accepted. */
   active = true;
-  /** False from the moment the driver is told to let go. */
+  /** False from the moment the driver is told to release the device. */
   bound = true;
   #group: number;
   #opens = 0;
   readonly #values = new Map<AttributeSpec, string>();
   readonly #atLastClose: (() => void)[] = [];
-  /** Of those who have opened it, until the last close. */
+  /** Callbacks of the users that have opened it, until the last close. */
   readonly #requests: (() => void)[] = [];
 
   constructor(uuid: string, owner: InstanceOwner, spec: TypeSpec, group: number) {
@@ -83,9 +83,10 @@ export class Instance implements MdevInstance {
   }
 
   open(request?: () => void): void {
-    if (!this.active || !this.bound) throw new MdevError('ENODEV', `${this.uuid} is going or has no driver`);
+    if (!this.active || !this.bound)
+      throw new MdevError('ENODEV', `${this.uuid} is being removed or has no driver`);
     if (this.#opens >= OPENS_LIMIT)
-      throw new MdevError('EMFILE', `${this.uuid} is open ${OPENS_LIMIT} times`);
+      throw new MdevError('EMFILE', `${this.uuid} is already open ${OPENS_LIMIT} times`);
     this.#opens++;
     if (request) this.#requests.push(request);
   }
@@ -95,30 +96,30 @@ export class Instance implements MdevInstance {
     this.#opens--;
     if (this.#opens > 0) return;
     this.#requests.length = 0;
-    for (const then of this.#atLastClose.splice(0)) then();
+    for (const action of this.#atLastClose.splice(0)) action();
   }
 
   /**
-   * Does `then` now if it is not open; otherwise asks who has opened it to close it, and does so at the last close; the
-   * promise resolves after it.
+   * Calls `action` now if the device is not open, and returns undefined. Otherwise requests its users to close it, and
+   * returns a promise that resolves after `action` at the last close.
    */
-  whenClosed(then: () => void): Promise<void> | undefined {
+  whenClosed(action: () => void): Promise<void> | undefined {
     if (this.#opens === 0) {
-      then();
+      action();
       return undefined;
     }
     const closed = new Promise<void>((resolve) => {
       this.#atLastClose.push(() => {
-        then();
+        action();
         resolve();
       });
     });
-    // After the line above: who is asked may close at once.
+    // After the push above, because a user may close the device at once.
     for (const request of this.#requests.splice(0)) request();
     return closed;
   }
 
-  /** The driver lets go: gives the group's number to be freed, or undefined if it had. */
+  /** Detaches the driver. Returns the number of the IOMMU group to free, or undefined if there was no driver. */
   releaseDriver(): number | undefined {
     if (this.#group < 0) return undefined;
     const group = this.#group;
@@ -129,15 +130,18 @@ export class Instance implements MdevInstance {
     return group;
   }
 
-  /** An attribute's value, without the newline. */
+  /** Returns an attribute's value without the newline. */
   value(attribute: AttributeSpec): string {
     return this.#values.get(attribute) ?? attribute.initial(this.uuid);
   }
 
-  /** @throws MdevError what the driver refuses with; EINVAL beyond ATTRIBUTE_BYTES */
+  /** Writes an attribute. @throws MdevError EINVAL beyond ATTRIBUTE_BYTES, or the driver's error */
   setValue(attribute: AttributeSpec, text: string): void {
     if (Buffer.byteLength(text) >= ATTRIBUTE_BYTES)
-      throw new MdevError('EINVAL', `${attribute.path} holds less than ${ATTRIBUTE_BYTES} bytes`);
+      throw new MdevError(
+        'EINVAL',
+        `${attribute.path} is too long; accepted: less than ${ATTRIBUTE_BYTES} bytes`,
+      );
     if (attribute.store) this.#values.set(attribute, attribute.store(text));
   }
 }

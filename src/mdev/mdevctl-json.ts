@@ -1,51 +1,52 @@
 /**
- * What `mdevctl types` and `mdevctl list` say of a sysfs tree, in order of name.
+ * The output of `mdevctl types` and `mdevctl list` for a sysfs tree, in order of name.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** The parts of a tree that are read: a SysfsTree's, or a directory's on disk. */
+/** Read access to a sysfs tree: a SysfsTree, or a directory on disk. */
 export interface SysfsReader {
   list(path: string): readonly string[];
   read(path: string): string;
 }
 
-/** The tree below `dir`/sys, as `mdevsim sysfs` keeps it. Its methods throw the file system's own errors. */
+/** Reads a tree that `mdevsim sysfs` keeps below `dir`/sys. Its methods throw the file system's own errors. */
 export const diskReader = (dir: string): SysfsReader => ({
   list: (path) => readdirSync(join(dir, path)),
   read: (path) => readFileSync(join(dir, path), 'utf8'),
 });
 
-/** What `mdevctl types --dumpjson` says of a type. */
-export interface TypeJson {
+/** A type in the output of `mdevctl types --dumpjson`. */
+interface TypeJson {
   readonly available_instances: number;
   readonly device_api: string;
-  /** Left out when empty, as the description is. */
+  /** Left out if empty. */
   readonly name?: string;
+  /** Left out if empty. */
   readonly description?: string;
 }
 
-/** What `mdevctl list --dumpjson` says of a running instance, and what a definition file holds. */
-export interface InstanceJson {
+/** A running instance in the output of `mdevctl list --dumpjson`, in the format of a definition file. */
+interface InstanceJson {
   readonly mdev_type: string;
   /** An instance that runs without a definition is `manual`. */
   readonly start: 'auto' | 'manual';
-  /** Written to the instance after it is made; of a running one nothing is known. */
+  /** Attributes to write after the creation; empty for a running instance. */
   readonly attrs: readonly Readonly<Record<string, string>>[];
 }
 
-/** A list of parents, each an object with one key, whose value is a list of such objects. */
-export type ByParent<T> = readonly Readonly<Record<string, readonly Readonly<Record<string, T>>[]>>[];
+/** A list of parents. Each is an object with one key; its value is a list of further objects with one key. */
+type ByParent<T> = readonly Readonly<Record<string, readonly Readonly<Record<string, T>>[]>>[];
 
 const BUS = '/sys/class/mdev_bus';
 
-/** @returns the value that `mdevctl types --dumpjson` prints */
+/** Returns the value that `mdevctl types --dumpjson` prints. */
 export const typesJson = (tree: SysfsReader): ByParent<TypeJson> =>
   sorted(tree.list(BUS)).map((parent) => ({
     [parent]: typeIds(tree, parent).map((id) => ({ [id]: typeJson(tree, parent, id) })),
   }));
 
-/** @returns the value that `mdevctl list --dumpjson` prints; parents without instances are left out */
+/** Returns the value that `mdevctl list --dumpjson` prints. Parents without instances are left out. */
 export const listJson = (tree: SysfsReader): ByParent<InstanceJson> =>
   sorted(tree.list(BUS))
     .map((parent) => [parent, running(tree, parent)] as const)
@@ -56,7 +57,7 @@ export const listJson = (tree: SysfsReader): ByParent<InstanceJson> =>
       })),
     }));
 
-/** @returns the text of `mdevctl types` */
+/** Returns the text that `mdevctl types` prints. */
 export function typesText(tree: SysfsReader): string {
   const lines = typesJson(tree)
     .flatMap((byName) => Object.entries(byName))
@@ -67,7 +68,7 @@ export function typesText(tree: SysfsReader): string {
   return lines.map((line) => `${line}\n`).join('');
 }
 
-/** @returns the text of `mdevctl list` */
+/** Returns the text that `mdevctl list` prints. */
 export const listText = (tree: SysfsReader): string =>
   sorted(tree.list(BUS))
     .flatMap((parent) => running(tree, parent).map(({ uuid, type }) => `${uuid} ${parent} ${type} manual\n`))
@@ -88,7 +89,7 @@ const typeIds = (tree: SysfsReader, parent: string): string[] => sorted(tree.lis
 function typeJson(tree: SysfsReader, parent: string, id: string): TypeJson {
   const path = `${typesOf(parent)}/${id}`;
   const files = tree.list(path);
-  // mdevctl puts the lines of a text into one.
+  // mdevctl joins the lines of a text.
   const text = (name: string) =>
     files.includes(name) ? tree.read(`${path}/${name}`).trim().replaceAll('\n', ', ') : '';
   const [name, description] = [text('name'), text('description')];

@@ -1,26 +1,26 @@
 /**
- * A device that instances are made of, and how many still fit.
+ * A parent device, its instances and its free capacity.
  */
 import { MdevError } from './errors.ts';
-import type { Instance, MdevInstance } from './instance.ts';
+import type { Instance, InstanceOwner, MdevInstance } from './instance.ts';
 import type { ParentSpec, TypeSpec } from './spec.ts';
 
-/** Types of one parent. */
+/** Maximum of types per parent. */
 export const TYPES_LIMIT = 256;
 
-/** A type and how many instances of it still fit. */
+/** A type and the count of instances that still fit. */
 export interface MdevType {
   readonly spec: TypeSpec;
   readonly availableInstances: number;
 }
 
-export class Parent {
+export class Parent implements InstanceOwner {
   readonly spec: ParentSpec;
   readonly #types: ReadonlyMap<string, TypeSpec>;
   readonly #instances = new Map<string, Instance>();
   #units = 0;
 
-  /** @throws MdevError EINVAL for a spec that makes no sense */
+  /** @throws MdevError EINVAL for an invalid spec */
   constructor(spec: ParentSpec) {
     this.spec = spec;
     this.#types = new Map(spec.types.map((type) => [type.id, type]));
@@ -36,7 +36,7 @@ export class Parent {
     return this.spec.driver;
   }
 
-  /** True if instances are made through `mdev_supported_types`; false if through virtual functions. */
+  /** True if instances are created through `mdev_supported_types`, false if through virtual functions. */
   get isMdev(): boolean {
     return this.spec.virtualFunctions === undefined;
   }
@@ -49,14 +49,14 @@ export class Parent {
     return this.#types.get(id);
   }
 
-  /** How many more instances of the type fit now. */
+  /** Returns the count of instances of the type that still fit. */
   available(type: TypeSpec): number {
     const { kind, total } = this.spec.capacity;
     if (kind === 'instances') return total - this.#instances.size;
     return Math.floor((total - this.#units) / (type.share ?? 1));
   }
 
-  /** Its instances, also those on their way out. */
+  /** Returns its instances, including those that are being removed. */
   instances(): Iterable<Instance> {
     return this.#instances.values();
   }
@@ -65,7 +65,7 @@ export class Parent {
     return this.#instances.get(uuid);
   }
 
-  /** The checks of the mdev core and then of the driver. @throws MdevError EUSERS, ENOSPC, or the driver's own */
+  /** Checks the limits of the mdev core, then of the driver. @throws MdevError EUSERS, ENOSPC, or the driver's errno */
   admit(type: TypeSpec): void {
     const full = this.available(type) < 1;
     const { kind, total } = this.spec.capacity;
@@ -95,23 +95,25 @@ export class Parent {
 
 const ID = /^[^/\s\0]{1,255}$/;
 
-/** What is wrong with a spec, or undefined. */
+/** Returns the problem of an invalid spec, or undefined. */
 function problemOf(spec: ParentSpec, distinct: number): string | undefined {
   const { types, capacity, device, subsystem, virtualFunctions } = spec;
   const names = [spec.name, spec.driver, ...types.map(({ id }) => id), ...(virtualFunctions ?? [])];
   const bad = names.find((name) => !ID.test(name) || name === '.' || name === '..');
-  if (bad !== undefined) return `${JSON.stringify(bad)} is no file name`;
-  if (types.length === 0 || types.length > TYPES_LIMIT) return `1 to ${TYPES_LIMIT} types`;
-  if (distinct !== types.length) return 'two types have one id';
-  if (!Number.isSafeInteger(capacity.total) || capacity.total < 0) return `a capacity of ${capacity.total}`;
+  if (bad !== undefined) return `${JSON.stringify(bad)} is not a valid file name`;
+  if (types.length === 0 || types.length > TYPES_LIMIT)
+    return `${types.length} types; accepted: 1 to ${TYPES_LIMIT}`;
+  if (distinct !== types.length) return 'two types have the same id';
+  if (!Number.isSafeInteger(capacity.total) || capacity.total < 0)
+    return `invalid capacity ${capacity.total}`;
   const share = types
     .map((type) => type.share ?? 1)
     .find((units) => !Number.isSafeInteger(units) || units < 1);
-  if (share !== undefined) return `a share of ${share}`;
+  if (share !== undefined) return `invalid share ${share}`;
   if (!/^\/sys\/devices(\/[^/]+)+$/.test(device) || /\/\.{1,2}(\/|$)/.test(device))
-    return `the directory ${device}`;
-  if (!/^\/sys\/(class|bus)\/[^/]+$/.test(subsystem)) return `the subsystem ${subsystem}`;
+    return `invalid directory ${device}`;
+  if (!/^\/sys\/(class|bus)\/[^/]+$/.test(subsystem)) return `invalid subsystem ${subsystem}`;
   if (virtualFunctions && types.some(({ id }) => !/^[1-9][0-9]{0,8}$/.test(id)))
-    return 'type ids that are no numbers';
+    return 'with virtual functions, type ids must be numbers';
   return undefined;
 }

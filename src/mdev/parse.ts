@@ -1,5 +1,5 @@
 /**
- * Text as the kernel's own parsers take it.
+ * Parsers that accept the same text as the kernel's.
  */
 import { MdevError } from './errors.ts';
 
@@ -13,8 +13,8 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const UNSIGNED = /^\+?(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)\n?$/i;
 
 /**
- * The UUID at the start of `text`, in lower case. `text` is 36 bytes, or 36 and any one byte more: the kernel looks at
- * the length first and never at the 37th byte (`create_store`).
+ * Parses a UUID and returns it in lower case. `text` has 36 bytes, or 37 of which the last is ignored: the kernel checks
+ * only the length and the first 36 bytes (`create_store`).
  *
  * @throws MdevError EINVAL
  */
@@ -26,17 +26,17 @@ export function parseUuid(text: string): string {
   return uuid.toLowerCase();
 }
 
-/** An unsigned number as kstrtoul takes it with base 0. @throws MdevError EINVAL, ERANGE above 2^64 - 1 */
+/** Parses an unsigned number like kstrtoul with base 0. @throws MdevError EINVAL, ERANGE above 2^64 - 1 */
 export function parseUnsigned(text: string): number {
   const digits = UNSIGNED.exec(cString(text))?.[1];
   if (digits === undefined) throw new MdevError('EINVAL', `${JSON.stringify(text)} is not a number`);
   const value = BigInt(/^0[0-7]+$/.test(digits) ? `0o${digits.slice(1)}` : digits);
-  if (value > ULONG_MAX) throw new MdevError('ERANGE', `${digits} is more than 64 bits`);
+  if (value > ULONG_MAX) throw new MdevError('ERANGE', `${digits} does not fit in 64 bits`);
   return Number(value);
 }
 
-/** What a C string holds of `text`: all before the first NUL. */
-export const cString = (text: string): string => text.split('\0', 1)[0] as string;
+/** Returns `text` up to the first NUL, like a C string. */
+const cString = (text: string): string => text.split('\0', 1)[0] as string;
 
-/** A word with at most one newline after it (sysfs_streq). */
+/** Returns `text` without one trailing newline (sysfs_streq). */
 export const parseWord = (text: string): string => cString(text).replace(/\n$/, '');

@@ -1,5 +1,5 @@
 /**
- * The parents of the recorded kernels: Linux's samples mtty and mdpy, and the two test drivers of the recording.
+ * The parents on the recorded kernels: Linux's samples mtty and mdpy, and two test drivers of the recording.
  */
 import { MdevError } from './errors.ts';
 import { parseUnsigned, parseWord } from './parse.ts';
@@ -7,7 +7,7 @@ import type { AttributeSpec, ParentSpec, TypeSpec } from './spec.ts';
 
 const API = 'vfio-pci';
 
-// ---- mtty: serial ports, 24 over all (samples/vfio-mdev/mtty.c)
+// ---- mtty: serial ports, 24 in total (samples/vfio-mdev/mtty.c)
 
 const MTTY_PORTS = 24;
 const MTTY_ATTRIBUTES: readonly AttributeSpec[] = [
@@ -26,7 +26,7 @@ export const MTTY: ParentSpec = {
   ],
 };
 
-// ---- mdpy: displays, 4 over all (samples/vfio-mdev/mdpy.c)
+// ---- mdpy: displays, 4 in total (samples/vfio-mdev/mdpy.c)
 
 const mdpyType = (id: string, resolution: string): TypeSpec => ({
   id,
@@ -49,7 +49,7 @@ export const MDPY: ParentSpec = {
   ],
 };
 
-// ---- the recording's own drivers: orc pins pages, tdev has attributes of every kind
+// ---- the recording's test drivers: orc pins pages, tdev has attributes of all kinds
 
 export const ORC: ParentSpec = {
   name: 'orc',
@@ -67,7 +67,7 @@ const LEVEL_MAX = 9;
 
 function storeLevel(text: string): string {
   const level = parseUnsigned(text);
-  if (level > LEVEL_MAX) throw new MdevError('ERANGE', `level ${level} is above ${LEVEL_MAX}`);
+  if (level > LEVEL_MAX) throw new MdevError('ERANGE', `level ${level}; accepted: 0 to ${LEVEL_MAX}`);
   return String(level);
 }
 
@@ -99,14 +99,14 @@ const tdev = (name: string): ParentSpec => ({
   types: TDEV_TYPES,
 });
 
-export const TDEVS: readonly ParentSpec[] = ['tdev0', '0000:5e:00.0', '0000:AF:00.0'].map(tdev);
+const TDEVS: readonly ParentSpec[] = ['tdev0', '0000:5e:00.0', '0000:AF:00.0'].map(tdev);
 
-/** The parents that were there when the vectors of section A were recorded. */
+/** The parents during the recording of the vectors of section A. */
 export const VECTOR_PARENTS: readonly ParentSpec[] = [MTTY, MDPY, ORC];
-/** The parents that were there when the sysfs trees were recorded. */
+/** The parents during the recording of the sysfs trees. */
 export const TREE_PARENTS: readonly ParentSpec[] = [...VECTOR_PARENTS, ...TDEVS];
 
-/** The instances that were there when each vector started, in the order they were made in: parent, type, UUID. */
+/** The instances at the start of each vector, in order of creation: parent, type, UUID. */
 export const VECTOR_INSTANCES: readonly (readonly [parent: string, type: string, uuid: string])[] = [
   ['orc', 'orc-std', 'a0000000-0000-0000-0000-000000000000'],
   ['orc', 'orc-std', 'a0000000-0000-0000-0000-000000000001'],

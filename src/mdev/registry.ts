@@ -1,5 +1,5 @@
 /**
- * Parents, types and instances: what Linux's mdev core keeps (drivers/vfio/mdev/mdev_core.c).
+ * The registry of parents, types and instances, as in Linux's mdev core (drivers/vfio/mdev/mdev_core.c).
  */
 import { MdevError } from './errors.ts';
 import { IdPool } from './id-pool.ts';
@@ -13,9 +13,9 @@ export type { MdevInstance } from './instance.ts';
 export type { MdevType, Parent } from './parent.ts';
 export type { ParentSpec, TypeSpec } from './spec.ts';
 
-/** Parents of one registry. */
+/** Maximum of parents. */
 export const PARENTS_LIMIT = 1024;
-/** Instances of one registry: more than any machine has vGPUs. */
+/** Maximum of instances; more than the vGPUs of any machine. */
 export const INSTANCES_LIMIT = 65_536;
 
 export class MdevRegistry {
@@ -24,56 +24,60 @@ export class MdevRegistry {
   readonly #groups = new IdPool(INSTANCES_LIMIT);
 
   /**
-   * Adds a device that instances can be made of.
+   * Adds a parent device.
    *
-   * @throws MdevError EEXIST for a name in use, ENOSPC beyond PARENTS_LIMIT, EINVAL for a spec that makes no sense
+   * @throws MdevError EEXIST for a name in use, ENOSPC beyond PARENTS_LIMIT, EINVAL for an invalid spec
    */
   addParent(spec: ParentSpec): Parent {
-    if (this.#parents.has(spec.name)) throw new MdevError('EEXIST', `there is a parent ${spec.name}`);
+    if (this.#parents.has(spec.name)) throw new MdevError('EEXIST', `parent ${spec.name} exists already`);
     if (this.#parents.size >= PARENTS_LIMIT)
-      throw new MdevError('ENOSPC', `a registry holds ${PARENTS_LIMIT} parents`);
+      throw new MdevError('ENOSPC', `the registry is full; accepted: ${PARENTS_LIMIT} parents`);
     const parent = new Parent(spec);
     this.#parents.set(spec.name, parent);
     return parent;
   }
 
   /**
-   * Makes an instance and binds its driver, as a write to `create` does. `uuid` is 36 characters, in any case, or 36
-   * and one more byte.
+   * Creates an instance and binds its driver, like a write to `create`. `uuid` is 36 characters in upper or lower case,
+   * optionally followed by one byte.
    *
-   * @throws MdevError EINVAL for a bad UUID; EEXIST for one in use, anywhere, even by an instance on its way out;
-   *   EUSERS or ENOSPC when it does not fit; what the driver refuses with; ENOENT for an unknown parent or type
+   * @throws MdevError EINVAL for a bad UUID; EEXIST if any instance has it, even one that is being removed; EUSERS or
+   *   ENOSPC if the instance does not fit; ENOENT for an unknown parent or type; or the driver's errno
    */
   create(parentName: string, typeId: string, uuid: string): MdevInstance {
     const parent = this.parent(parentName);
-    if (!parent) throw new MdevError('ENOENT', `no parent ${parentName}; ${listed(this.#parents.keys())}`);
+    if (!parent)
+      throw new MdevError('ENOENT', `no parent ${parentName}; accepted: ${listed(this.#parents.keys())}`);
     const type = parent.type(typeId);
     if (!type) {
       const ids = [...parent.types()].map(({ id }) => id);
-      throw new MdevError('ENOENT', `no type ${typeId} of ${parentName}; ${listed(ids)}`);
+      throw new MdevError('ENOENT', `no type ${typeId} of ${parentName}; accepted: ${listed(ids)}`);
     }
     const name = parseUuid(uuid);
-    if (this.#instances.has(name)) throw new MdevError('EEXIST', `there is an instance ${name}`);
+    if (this.#instances.has(name)) throw new MdevError('EEXIST', `instance ${name} exists already`);
     parent.admit(type);
-    const group = this.#groups.take();
+    const group = this.#groups.allocate();
     if (group === undefined)
-      throw new MdevError('ENOSPC', `a registry holds ${INSTANCES_LIMIT} instances with a driver`);
+      throw new MdevError(
+        'ENOSPC',
+        `the registry is full; accepted: ${INSTANCES_LIMIT} instances with a driver`,
+      );
     const instance = new Instance(name, parent, type, group);
     parent.add(instance);
     this.#instances.set(name, instance);
     return instance;
   }
 
-  /** The instance, in whatever state, until the last close after its removal; `uuid` in any case. */
+  /** Returns an instance in any state, until the last close after its removal. `uuid` in upper or lower case. */
   get(uuid: string): MdevInstance | undefined {
     return this.#instances.get(uuid.toLowerCase());
   }
 
   /**
-   * Takes an instance away, as a write to `remove` does. From now on it cannot be opened; undefined when that was all,
-   * otherwise a promise that resolves at the last close, as the write blocks until then.
+   * Removes an instance, like a write to `remove`. It can no longer be opened. Returns undefined if it was not open.
+   * Otherwise the kernel's write would block, and the returned promise resolves at the last close.
    *
-   * @throws MdevError ENOENT if there is none, or if it is on its way out
+   * @throws MdevError ENOENT if there is none, or if it is already being removed
    */
   remove(uuid: string): Promise<void> | undefined {
     const instance = this.#instances.get(uuid.toLowerCase());
@@ -87,20 +91,20 @@ export class MdevRegistry {
   }
 
   /**
-   * Takes the driver from an instance, which stays without one for ever: no driver binds to an mdev by itself. The
-   * promise is as `remove`'s.
+   * Unbinds an instance's driver. The instance never gets another one, because no driver binds to an mdev by itself.
+   * Returns as {@link remove} does.
    *
-   * @throws MdevError ENODEV if there is none with a driver of that name
+   * @throws MdevError ENODEV if no such instance is bound to the driver
    */
   unbind(driver: string, uuid: string): Promise<void> | undefined {
     const instance = this.#instances.get(uuid);
     if (!instance?.bound || instance.owner.driver !== driver)
-      throw new MdevError('ENODEV', `${driver} drives no ${uuid}`);
+      throw new MdevError('ENODEV', `${uuid} is not bound to ${driver}`);
     instance.bound = false;
     return instance.whenClosed(() => this.#releaseDriver(instance));
   }
 
-  /** Every instance, also those on their way out, in the order they were made in. */
+  /** Returns all instances in order of creation, including those that are being removed. */
   instances(): Iterable<MdevInstance> {
     return this.#instances.values();
   }
@@ -115,15 +119,15 @@ export class MdevRegistry {
 
   #releaseDriver(instance: Instance): void {
     const group = instance.releaseDriver();
-    if (group !== undefined) this.#groups.give(group);
+    if (group !== undefined) this.#groups.release(group);
   }
 }
 
-/** Names that an error shows of those there are. */
+/** Maximum of accepted names in an error message. */
 const NAMES_SHOWN = 8;
 
 function listed(names: Iterable<string>): string {
   const all = [...names];
   const more = all.length > NAMES_SHOWN ? ` and ${all.length - NAMES_SHOWN} more` : '';
-  return `there are ${all.slice(0, NAMES_SHOWN).join(', ') || 'none'}${more}`;
+  return `${all.slice(0, NAMES_SHOWN).join(', ') || 'none'}${more}`;
 }

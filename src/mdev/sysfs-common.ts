@@ -1,11 +1,11 @@
 /**
- * What every device's directory has: uevent and power.
+ * Entries of every device's directory: `uevent` and `power`.
  */
 import { MdevError } from './errors.ts';
 import { parseWord } from './parse.ts';
 import { type DirNode, type FileNode, fixedDir, readOnly, readWrite, writeOnly } from './sysfs-node.ts';
 
-/** Words that `uevent` takes (kobject_actions). */
+/** Actions that `uevent` accepts (kobject_actions). */
 const UEVENT_ACTIONS: ReadonlySet<string> = new Set([
   'add',
   'bind',
@@ -19,20 +19,21 @@ const UEVENT_ACTIONS: ReadonlySet<string> = new Set([
 
 function sendUevent(text: string): undefined {
   const action = parseWord(text);
-  if (!UEVENT_ACTIONS.has(action)) throw new MdevError('EINVAL', `no uevent ${JSON.stringify(action)}`);
+  if (!UEVENT_ACTIONS.has(action))
+    throw new MdevError('EINVAL', `unknown uevent action ${JSON.stringify(action)}`);
 }
 
-/** A device's `uevent` if `read` is given; a bus's or driver's, which cannot be read, otherwise. */
+/** Returns a `uevent` file: readable for a device, write-only (without `read`) for a bus or a driver. */
 export const ueventFile = (read?: () => string): FileNode =>
   read ? readWrite(read, sendUevent) : writeOnly(sendUevent);
 
-/** A word of a power file: taken if it is one of `words`, and without effect: there is no power to manage. */
-const powerWord = (value: string, words: readonly string[]): FileNode =>
+/** Returns a power file. It accepts `words` without effect, because there is no power management. */
+const powerFile = (value: string, words: readonly string[]): FileNode =>
   readWrite(
     () => `${value}\n`,
     (text) => {
       if (!words.includes(parseWord(text)))
-        throw new MdevError('EINVAL', `power: one of ${words.join(', ')}, not ${JSON.stringify(text)}`);
+        throw new MdevError('EINVAL', `power: ${JSON.stringify(text)}; accepted: ${words.join(', ')}`);
       return undefined;
     },
   );
@@ -41,11 +42,11 @@ const noAutosuspend = (): never => {
   throw new MdevError('EIO', 'the device uses no autosuspend');
 };
 
-/** `power/` of a device without power management. */
+/** The directory `power/` of a device without power management. */
 export const powerDir: DirNode = fixedDir({
-  async: powerWord('disabled', ['disabled', 'enabled']),
+  async: powerFile('disabled', ['disabled', 'enabled']),
   autosuspend_delay_ms: readWrite(noAutosuspend, noAutosuspend),
-  control: powerWord('auto', ['auto', 'on']),
+  control: powerFile('auto', ['auto', 'on']),
   runtime_active_kids: readOnly(() => '0\n'),
   runtime_active_time: readOnly(() => '0\n'),
   runtime_enabled: readOnly(() => 'disabled\n'),

@@ -1,8 +1,8 @@
 /**
- * A sysfs tree as real directories, files and links below a directory, kept true while writes to it are acted on.
+ * A sysfs tree on disk, as real directories, files and links.
  *
- * A plain file cannot refuse a write and does not tell of one: files are looked at, and a content that is not ours is
- * taken as a write, done, and replaced by what is true.
+ * A plain file cannot refuse a write and does not report one, so the files are polled. Content that this process has not
+ * written counts as a write by a user: it is executed, and the file then gets its true content again.
  */
 import {
   chmodSync,
@@ -23,14 +23,14 @@ import { wallMs } from '#host';
 import { MdevError } from './errors.ts';
 import type { SysfsEntry, SysfsTree } from './sysfs.ts';
 
-/** Paths below one directory. */
-export const DISK_ENTRIES_LIMIT = 200_000;
-/** Bytes taken of a write, as of one to the real thing. */
-const TAKEN_BYTES = 4096;
-/** Says that a directory's `sys` is ours to replace. */
+/** Maximum of paths in a tree. */
+const DISK_ENTRIES_LIMIT = 200_000;
+/** Bytes used of a write, as in sysfs. */
+const WRITE_BYTES = 4096;
+/** Marks a directory whose `sys` was written by mdevsim and may be replaced. */
 const MARKER = '.mdevsim-sysfs';
 
-/** What mdevctl 1.3 and newer look for below MDEVCTL_ENV_ROOT, besides sys. */
+/** Directories besides `sys` that mdevctl 1.3 and newer need below MDEVCTL_ENV_ROOT. */
 const MDEVCTL_DIRS: readonly string[] = [
   'etc/mdevctl.d',
   'usr/lib/mdevctl/scripts.d/callouts',
@@ -44,13 +44,13 @@ export class SysfsDiskError extends Error {
   override name = 'SysfsDiskError';
 }
 
-/** A write that was found and done. */
+/** A user's write that was found and executed. */
 export interface DiskWrite {
   readonly path: string;
   readonly text: string;
-  /** What the kernel's write would have returned -1 with; undefined if it was accepted. */
+  /** Error of the kernel's write; undefined if it was accepted. */
   readonly error: MdevError | undefined;
-  /** True if the kernel's write would still wait. */
+  /** True if the kernel's write would still block. */
   readonly blocks: boolean;
 }
 
@@ -59,27 +59,27 @@ type FileEntry = Extract<SysfsEntry, { type: 'file' }>;
 export class SysfsDisk {
   readonly #root: string;
   readonly #tree: SysfsTree;
-  /** What is on disk, as we wrote it. */
+  /** Entries on disk, as last written. */
   #written = new Map<string, SysfsEntry>();
-  /** Of each file that can be written: its stamp when it was last seen to hold what we wrote. */
+  /** Writable file → its stamp when it was last found unchanged. */
   readonly #stamps = new Map<string, string>();
-  /** Files that were found empty at the last look. */
+  /** Files that were empty at the last poll. */
   readonly #emptied = new Set<string>();
-  /** A write that blocked has come to its end. */
+  /** True if a blocked write has ended since the last update. */
   #stale = false;
 
   /**
    * Writes the tree to `root`/sys.
    *
-   * @throws SysfsDiskError if there is a `root`/sys that is not ours, or the tree is above DISK_ENTRIES_LIMIT; the
-   *   file system's own errors
+   * @throws SysfsDiskError if `root`/sys was not written by mdevsim, or the tree exceeds DISK_ENTRIES_LIMIT; the file
+   *   system's own errors
    */
   constructor(root: string, tree: SysfsTree) {
     this.#root = root;
     this.#tree = tree;
     const marker = join(root, MARKER);
     if (exists(join(root, 'sys')) && !exists(marker))
-      throw new SysfsDiskError(`${join(root, 'sys')} is there and was not written by mdevsim`);
+      throw new SysfsDiskError(`${join(root, 'sys')} exists and was not written by mdevsim`);
     mkdirSync(root, { recursive: true });
     writeFileSync(marker, '');
     rmSync(join(root, 'sys'), { recursive: true, force: true });
@@ -91,7 +91,7 @@ export class SysfsDisk {
     return this.#written.size;
   }
 
-  /** Looks at every file that can be written; does what was written and makes the disk true. */
+  /** Polls all writable files, executes what was written, and updates the disk. */
   poll(): DiskWrite[] {
     const done: DiskWrite[] = [];
     for (const [path, seen] of [...this.#stamps]) {
@@ -105,14 +105,14 @@ export class SysfsDisk {
     return done;
   }
 
-  /** Makes the disk say what the tree says. @throws SysfsDiskError, the file system's own errors */
+  /** Updates the disk from the tree. @throws SysfsDiskError, the file system's own errors */
   sync(): void {
     this.#stale = false;
     const wanted = this.#wanted();
     try {
       this.#change(wanted);
     } catch (error) {
-      // Somebody has deleted directories of ours: all of it is written anew.
+      // A user has deleted directories of the tree: write the whole tree again.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       rmSync(join(this.#root, 'sys'), { recursive: true, force: true });
       this.#stamps.clear();
@@ -134,7 +134,7 @@ export class SysfsDisk {
   }
 
   #change(wanted: Map<string, SysfsEntry>): void {
-    // Links go first and come last: who finds one finds all that it leads to.
+    // Links are removed first and created last, so that no link leads to a missing entry.
     const gone = [...this.#written.values()].filter(({ path, type }) => wanted.get(path)?.type !== type);
     for (const entry of gone.sort(byType).reverse()) this.#remove(entry);
     for (const entry of [...wanted.values()].sort(byType))
@@ -143,13 +143,13 @@ export class SysfsDisk {
   }
 
   /**
-   * The text that somebody has written, or undefined if the file holds what we put there. An empty one may be a write
-   * that is half done; only when it has stayed so it is put right.
+   * Returns the text that a user has written, or undefined if the file is unchanged. An empty file may be a write in
+   * progress; its content is restored only if it is still empty at the next poll.
    */
   #textOf(path: string, unchanged: boolean): string | undefined {
     const entry = this.#written.get(path);
     if (entry?.type !== 'file') return undefined;
-    const text = firstBytes(this.#at(path), TAKEN_BYTES);
+    const text = firstBytes(this.#at(path), WRITE_BYTES);
     const wasEmptied = this.#emptied.delete(path);
     if (text === undefined || text === (entry.content ?? '')) return undefined;
     if (text !== '') return text;
@@ -159,7 +159,7 @@ export class SysfsDisk {
   }
 
   #write(path: string, text: string): DiskWrite {
-    // Whatever comes of it, the file is ours again: sync puts the truth there.
+    // Whatever the outcome, restore the file; sync updates it if its content has changed.
     const entry = this.#written.get(path);
     if (entry?.type === 'file') this.#putFile(entry);
     try {
@@ -184,7 +184,7 @@ export class SysfsDisk {
     }
   }
 
-  /** A file that others only read is replaced in one step; one that they write keeps its inode for those who wait on it. */
+  /** Replaces a read-only file atomically. A writable file keeps its inode, for users that watch it. */
   #putFile(entry: FileEntry): void {
     const at = this.#at(entry.path);
     const writable = (entry.mode & 0o222) !== 0;
@@ -207,11 +207,11 @@ export class SysfsDisk {
 
 const TYPE_ORDER: Readonly<Record<SysfsEntry['type'], number>> = { dir: 0, file: 1, link: 2 };
 
-/** Directories, files, links; within a kind by path, so that a directory comes before what is in it. */
+/** Compares by type (directories, files, links), then by path, so that a directory precedes its entries. */
 const byType = (a: SysfsEntry, b: SysfsEntry): number =>
   TYPE_ORDER[a.type] - TYPE_ORDER[b.type] || (a.path < b.path ? -1 : 1);
 
-/** Who is not root needs the owner's read bit to see what was written to `create`. */
+/** Returns the mode on disk. Unless it is root, this process needs the owner's read bit to see writes to `create`. */
 const diskMode = (mode: number): number => (process.geteuid?.() === 0 ? mode : mode | 0o600);
 
 function same(a: SysfsEntry | undefined, b: SysfsEntry): boolean {
@@ -220,7 +220,7 @@ function same(a: SysfsEntry | undefined, b: SysfsEntry): boolean {
   return a?.type === b.type;
 }
 
-/** The start of a file, however long it is; undefined if it has gone. */
+/** Returns the first bytes of a file; undefined if it does not exist. */
 function firstBytes(path: string, bytes: number): string | undefined {
   let file: number;
   try {
@@ -241,10 +241,10 @@ function exists(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
-/** Time stamps of a file system are this coarse, at worst: of two writes so close, the second may leave no trace. */
+/** Coarsest time stamps of a file system. Of two writes this close, the second may not change the stamp. */
 const STAMP_GRAIN_MS = 50;
 
-/** What changes when a file is written; `settled` if a write after it would have changed it again. */
+/** Returns a stamp that changes when the file is written. `settled` is true if any later write would change it again. */
 function stampOf(path: string): { readonly stamp: string; readonly settled: boolean } | undefined {
   const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
   if (!stat) return undefined;

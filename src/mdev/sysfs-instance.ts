@@ -18,8 +18,8 @@ import {
 } from './sysfs-node.ts';
 
 /**
- * Which entries are there. While a removal waits for the last close, the kernel has taken away all but the group: that
- * goes with the driver, after the wait (device_del, vfio_unregister_group_dev).
+ * Conditions for an entry's presence. While a removal waits for the last close, only the group is left: the kernel
+ * removes it with the driver, after the wait (device_del, vfio_unregister_group_dev).
  */
 const PRESENT = {
   active: ({ active }: Instance) => active,
@@ -56,14 +56,14 @@ const ENTRIES: readonly Entry[] = [
   { name: 'vfio-dev', when: 'driven', node: vfioDevDir },
 ];
 
-/** The directory as it is now. */
+/** Returns the directory in its present state. */
 export function instanceDir(registry: MdevRegistry, instance: Instance): DirNode {
   const present = ENTRIES.filter(({ when }) => PRESENT[when](instance));
   const entries = Object.fromEntries(present.map(({ name, node }) => [name, node(instance, registry)]));
   return fixedDir({ ...entries, ...(PRESENT.driven(instance) ? attributeNodes(instance) : {}) });
 }
 
-/** Any number but 0 removes (remove_store). */
+/** Returns the file `remove`: any number but 0 removes the instance (remove_store). */
 function removeFile({ uuid }: Instance, registry: MdevRegistry): FileNode {
   return writeOnly((text) => (parseUnsigned(text) === 0 ? undefined : registry.remove(uuid)));
 }
@@ -78,7 +78,7 @@ function vfioDevDir({ owner, uuid, iommuGroup }: Instance): DirNode {
   return fixedDir({ [`vfio${iommuGroup}`]: device });
 }
 
-/** The driver's own files, in directories where their paths say so. */
+/** Returns the driver's own files, with a directory for each path of two parts. */
 function attributeNodes(instance: Instance): Record<string, SysfsNode> {
   const nodes: Record<string, SysfsNode> = {};
   const groups = new Map<string, Record<string, SysfsNode>>();

@@ -1,5 +1,5 @@
 /**
- * What is where in the tree: built over the registry, always as it is now.
+ * The layout of the sysfs tree. Every access computes it from the registry's present state.
  */
 
 import { MdevError } from './errors.ts';
@@ -24,14 +24,14 @@ import {
 } from './sysfs-node.ts';
 import { virtualFunctionDir, virtualFunctionLinks, virtualFunctionPaths } from './virtual-functions.ts';
 
-/** A directory of links, one for each item; the later of two of one name is not seen. */
+/** Returns a directory with a link for each item; of two items with the same name, the last one counts. */
 const linksDir = <T>(
   items: () => Iterable<T>,
   nameOf: (item: T) => string,
   targetOf: (item: T) => string,
 ): DirNode => mappedDir(() => new Map([...items()].map((item) => [nameOf(item), link(targetOf(item))])));
 
-/** The tree from `/` down. */
+/** Returns the tree's root, `/`. */
 export function sysfsRoot(registry: MdevRegistry): DirNode {
   const top = {
     bus: busDir(registry),
@@ -43,7 +43,7 @@ export function sysfsRoot(registry: MdevRegistry): DirNode {
   return fixedDir({ sys: fixedDir(top) });
 }
 
-/** Instances that the mdev bus knows: those of mdev parents. */
+/** Returns the instances on the mdev bus: those of mdev parents. */
 function* mdevs(registry: MdevRegistry): Generator<Instance> {
   for (const parent of registry.parents()) if (parent.isMdev) yield* parent.instances();
 }
@@ -60,7 +60,7 @@ function busDir(registry: MdevRegistry): DirNode {
 }
 
 function mdevBusDir(registry: MdevRegistry): DirNode {
-  // drivers_autoprobe is kept, and has nothing to act on: no mdev driver binds by itself.
+  // drivers_autoprobe is stored but has no effect: no mdev driver binds by itself.
   let autoprobe = '1';
   return fixedDir({
     devices: {
@@ -91,7 +91,7 @@ function mdevBusDir(registry: MdevRegistry): DirNode {
   });
 }
 
-/** The bus's link of one instance, found without a look at the others. */
+/** Returns the bus's link to one instance, without a search through all instances. */
 function mdevLink(registry: MdevRegistry, uuid: string): SysfsNode | undefined {
   const parent = registry.get(uuid)?.parent;
   const owner = parent === undefined ? undefined : registry.parent(parent);
@@ -106,7 +106,7 @@ function driverDir(registry: MdevRegistry, driver: string): DirNode {
     instancePath,
   );
   const files = fixedDir({
-    // Nothing matches by itself on this bus (mdev_bus_match), and bind asks for a match.
+    // `bind` needs a match, and on this bus no driver matches by itself (mdev_bus_match).
     bind: writeOnly((text) => {
       throw new MdevError('ENODEV', `${driver} does not match ${parseWord(text)}`);
     }),
@@ -136,7 +136,7 @@ function classDir(registry: MdevRegistry): DirNode {
   );
 }
 
-/** The parents' own classes or buses, with a link for every device of theirs. */
+/** Returns the parents' own classes or buses, with a link to each of their devices. */
 function subsystemsDir(registry: MdevRegistry, base: '/sys/bus' | '/sys/class'): DirNode {
   const names = () =>
     new Set(
@@ -159,15 +159,15 @@ function subsystemsDir(registry: MdevRegistry, base: '/sys/bus' | '/sys/class'):
   return liveDir(names, (name) => {
     if (!names().has(name)) return undefined;
     const links = members(`${base}/${name}`);
-    // A class links its devices at once, a bus in a directory of its own.
+    // A class contains the links itself, a bus in its directory `devices`.
     return base === '/sys/class' ? links : fixedDir({ devices: links });
   });
 }
 
 // ---- /sys/devices
 
-/** Every place under /sys/devices that a parent has, with what is there. */
-function* places(registry: MdevRegistry): Generator<readonly [path: string, dir: () => DirNode]> {
+/** Returns all device directories of the parents and their virtual functions, with their paths. */
+function* deviceDirs(registry: MdevRegistry): Generator<readonly [path: string, dir: () => DirNode]> {
   for (const parent of registry.parents()) {
     yield [parent.spec.device, () => parentDir(registry, parent)];
     for (const path of virtualFunctionPaths(parent))
@@ -176,7 +176,7 @@ function* places(registry: MdevRegistry): Generator<readonly [path: string, dir:
 }
 
 function devicesDir(registry: MdevRegistry, base: string): DirNode {
-  const below = () => [...places(registry)].filter(([path]) => path.startsWith(`${base}/`));
+  const below = () => [...deviceDirs(registry)].filter(([path]) => path.startsWith(`${base}/`));
   return liveDir(
     () => new Set(below().map(([path]) => path.slice(base.length + 1).split('/', 1)[0] as string)),
     (name) => {
@@ -266,7 +266,7 @@ const groupDir = (member: Instance): DirNode =>
 
 // ---- /sys/module
 
-/** What the recorded kernel's module says of itself. */
+/** Files of the module `mdev`, as recorded. */
 const MDEV_MODULE: Readonly<Record<string, string>> = {
   coresize: '20480\n',
   initsize: '0\n',

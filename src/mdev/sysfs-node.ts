@@ -1,27 +1,27 @@
 /**
- * Directories, files and links that are computed when they are looked at, and the walk of a path through them.
+ * Directories, files and links that are computed on access, and the walk of a path through them.
  */
 import { MdevError } from './errors.ts';
 
 export const DIR_MODE = 0o755;
 export const LINK_MODE = 0o777;
-export const READ_ONLY = 0o444;
+const READ_ONLY = 0o444;
 export const WRITE_ONLY = 0o200;
-export const READ_WRITE = 0o644;
+const READ_WRITE = 0o644;
 
-/** Links followed by one walk before it is ELOOP (Linux's MAXSYMLINKS). */
+/** Maximum of links that one walk follows; beyond it, ELOOP (Linux's MAXSYMLINKS). */
 export const LINKS_LIMIT = 40;
 
 export interface DirNode {
   readonly kind: 'dir';
-  /** In any order, each once. */
+  /** Returns each name once, in any order. */
   names(): Iterable<string>;
   child(name: string): SysfsNode | undefined;
-  /** All at once, where one by one costs a search each. */
+  /** Returns all entries; present where a search for each single entry would cost more. */
   all?(): ReadonlyMap<string, SysfsNode>;
 }
 
-/** Every entry of a directory, sorted by name. */
+/** Returns all entries of a directory, sorted by name. */
 export const entriesOf = (dir: DirNode): (readonly [name: string, node: SysfsNode])[] =>
   [...(dir.all?.() ?? oneByOne(dir))].sort(([a], [b]) => (a < b ? -1 : 1));
 
@@ -35,34 +35,34 @@ function* oneByOne(dir: DirNode): Generator<readonly [string, SysfsNode]> {
 export interface FileNode {
   readonly kind: 'file';
   readonly mode: number;
-  /** Left out: the mode forbids it. @throws MdevError */
+  /** Left out if the mode forbids it. @throws MdevError */
   read?(): string;
-  /** Left out: the mode forbids it. The promise is a write that blocks. @throws MdevError */
+  /** Left out if the mode forbids it. Returns a promise if the kernel's write would block. @throws MdevError */
   write?(text: string): Promise<void> | undefined;
 }
 
-export interface LinkNode {
+interface LinkNode {
   readonly kind: 'link';
-  /** An absolute path; what `readlink` says is relative to the link's own directory. */
+  /** Absolute path of the target. `readlink` returns it relative to the link's directory. */
   readonly to: string;
 }
 
 export type SysfsNode = DirNode | FileNode | LinkNode;
 
-/** A directory of fixed entries. */
+/** Returns a directory with fixed entries. */
 export const fixedDir = (entries: Readonly<Record<string, SysfsNode>>): DirNode => ({
   kind: 'dir',
   names: () => Object.keys(entries),
   child: (name) => (Object.hasOwn(entries, name) ? entries[name] : undefined),
 });
 
-/** A directory whose entries come and go. `names` gives each name once. */
+/** Returns a directory with changing entries. `names` returns each name once. */
 export const liveDir = (
   names: () => Iterable<string>,
   child: (name: string) => SysfsNode | undefined,
 ): DirNode => ({ kind: 'dir', names, child });
 
-/** Several directories in one; an earlier one's entry hides a later one's. */
+/** Returns the union of directories. An entry hides those of the same name in later directories. */
 export const unionDir = (...dirs: readonly DirNode[]): DirNode => ({
   kind: 'dir',
   names: () => new Set(dirs.flatMap((dir) => [...dir.names()])),
@@ -76,7 +76,7 @@ export const unionDir = (...dirs: readonly DirNode[]): DirNode => ({
   all: () => new Map(dirs.toReversed().flatMap((dir) => [...(dir.all?.() ?? oneByOne(dir))])),
 });
 
-/** A directory whose entries are found all at once. */
+/** Returns a directory whose entries are computed all at once. */
 export const mappedDir = (all: () => ReadonlyMap<string, SysfsNode>): DirNode => ({
   kind: 'dir',
   names: () => all().keys(),
@@ -98,7 +98,7 @@ export const readWrite = (read: () => string, write: NonNullable<FileNode['write
 });
 export const link = (to: string): LinkNode => ({ kind: 'link', to });
 
-/** The target of a link at `from` (its own path) to `to`, as sysfs writes it: relative. */
+/** Returns the relative target of a link at the path `from` to `to`, as in sysfs. */
 export function relativeTarget(from: string, to: string): string {
   const source = segments(from).slice(0, -1);
   const target = segments(to);
@@ -111,9 +111,9 @@ export const segments = (path: string): string[] =>
   path.split('/').filter((segment) => segment !== '' && segment !== '.');
 
 /**
- * The node that an absolute path leads to, links followed.
+ * Returns the node at an absolute path; follows links.
  *
- * @throws MdevError ENOENT, ENOTDIR, ELOOP, all at the stage `open`
+ * @throws MdevError ENOENT, ENOTDIR, ELOOP, all with the stage `open`
  */
 export function walk(root: DirNode, path: string): DirNode | FileNode {
   if (!path.startsWith('/')) throw new MdevError('ENOENT', `${path} is not absolute`, 'open');
@@ -127,11 +127,11 @@ export function walk(root: DirNode, path: string): DirNode | FileNode {
       continue;
     }
     const node = dir.child(name);
-    if (!node) throw new MdevError('ENOENT', `no ${name} on the way to ${path}`, 'open');
+    if (!node) throw new MdevError('ENOENT', `${path}: there is no ${name}`, 'open');
     if (node.kind === 'dir') above.push(node);
     else if (node.kind === 'link') {
       if (++links > LINKS_LIMIT)
-        throw new MdevError('ELOOP', `${path} goes over ${LINKS_LIMIT} links`, 'open');
+        throw new MdevError('ELOOP', `${path} has more than ${LINKS_LIMIT} links`, 'open');
       above.length = 1;
       todo.push(...segments(node.to).reverse());
     } else if (todo.length > 0) throw new MdevError('ENOTDIR', `${name} in ${path} is a file`, 'open');

@@ -1,52 +1,52 @@
 /**
- * Keeps a tree on disk true, and acts on what is written to it, until it is told to stop.
+ * Keeps a sysfs tree on disk up to date and executes writes to it, until it is stopped.
  */
 import { nowUs, sleep } from '#host';
 import type { DiskWrite, SysfsDisk } from './sysfs-disk.ts';
 
-/** How often the files are looked at. */
+/** Shortest interval between two polls of the files. */
 export const POLL_MS = 20;
-/** A look at a large tree takes its time: between two looks there is so many times what the last one took. */
-const REST_FACTOR = 10;
-/** And never more than this, milliseconds. */
-const REST_MAX_MS = 500;
+/** Ratio of the pause after a poll to the poll's duration, which grows with the tree. */
+const PAUSE_FACTOR = 10;
+/** Longest pause between two polls. */
+const PAUSE_MAX_MS = 500;
 
 export class SysfsServer {
   readonly #disk: SysfsDisk;
   readonly #onWrite: (write: DiskWrite) => void;
   #running = true;
 
-  /** `onWrite` hears of every write, done or refused: a plain file cannot return an errno. */
+  /** `onWrite` is called for every write, executed or refused, because a plain file cannot return an errno. */
   constructor(disk: SysfsDisk, onWrite: (write: DiskWrite) => void) {
     this.#disk = disk;
     this.#onWrite = onWrite;
   }
 
-  /** Resolves after `stop`, the tree being true once more. @throws SysfsDiskError, the file system's own errors */
+  /** Serves until `stop`, then updates the tree once more. @throws SysfsDiskError, the file system's own errors */
   async run(): Promise<void> {
     while (this.#running) {
-      const tookMs = this.#look();
-      await sleep(Math.min(REST_MAX_MS, Math.max(POLL_MS, tookMs * REST_FACTOR)));
+      const tookMs = this.#poll();
+      await sleep(Math.min(PAUSE_MAX_MS, Math.max(POLL_MS, tookMs * PAUSE_FACTOR)));
     }
-    this.#look();
+    this.#poll();
   }
 
   stop(): void {
     this.#running = false;
   }
 
-  /** @returns how long it took, milliseconds */
-  #look(): number {
+  /** Executes new writes and updates the tree. Returns the duration, ms. */
+  #poll(): number {
     const since = nowUs();
     for (const write of this.#disk.poll()) this.#onWrite(write);
     return (nowUs() - since) / 1000;
   }
 }
 
-/** Of a text that somebody wrote, so much is shown. */
+/** Maximum of characters shown of a written text. */
 const SHOWN_CHARACTERS = 60;
 
-/** One line for what was done or refused. */
+/** Returns one line about a write and its outcome. */
 export function writeText({ path, text, error, blocks }: DiskWrite): string {
   const shown = JSON.stringify(text.slice(0, SHOWN_CHARACTERS));
   const outcome = error?.message ?? (blocks ? 'waits for the last close' : 'done');

@@ -1,5 +1,5 @@
 /**
- * The sysfs tree of a registry: the same paths, modes, contents and errors as Linux's.
+ * The sysfs tree of a registry, with the same paths, modes, contents and errors as Linux.
  */
 import { MdevError } from './errors.ts';
 import type { MdevRegistry } from './registry.ts';
@@ -15,7 +15,7 @@ import {
   walk,
 } from './sysfs-node.ts';
 
-/** Bytes that one write hands to an attribute: a page; the rest is not taken. */
+/** Bytes that one write passes to an attribute: a page. The rest is ignored. */
 export const WRITE_BYTES = 4096;
 
 /** One path of the tree. */
@@ -26,9 +26,9 @@ export type SysfsEntry =
       readonly path: string;
       readonly type: 'file';
       readonly mode: number;
-      /** What a read gives; undefined if it cannot be read. */
+      /** Content; undefined if the file cannot be read. */
       readonly content: string | undefined;
-      /** Why a read fails although the mode allows it. */
+      /** Error of a read that the mode allows. */
       readonly readErrno?: string;
     };
 
@@ -39,7 +39,7 @@ export class SysfsTree {
     this.#root = sysfsRoot(registry);
   }
 
-  /** @throws MdevError ENOENT, ENOTDIR, EISDIR, EACCES for a mode without read, or the attribute's own */
+  /** Reads a file. @throws MdevError ENOENT, ENOTDIR, EISDIR, EACCES for a mode without read, or the attribute's error */
   read(path: string): string {
     const node = walk(this.#root, path);
     if (node.kind === 'dir') throw new MdevError('EISDIR', `${path} is a directory`, 'open');
@@ -48,11 +48,11 @@ export class SysfsTree {
   }
 
   /**
-   * Writes as one `write` of the whole text by root; an empty one does nothing. The promise is a write that blocks:
-   * `remove` of an open device until its last close.
+   * Writes the whole text like one `write` by root; an empty text does nothing. Returns a promise if the kernel's write
+   * would block: `remove` of an open device blocks until the last close.
    *
-   * @throws MdevError ENOENT, ENOTDIR, EISDIR, EACCES for a mode without write and for a new name in a directory that is
-   *   there (sysfs creates nothing), or the attribute's own
+   * @throws MdevError ENOENT, ENOTDIR, EISDIR, EACCES for a mode without write or for a new name in an existing directory
+   *   (sysfs creates no files), or the attribute's error
    */
   write(path: string, text: string): Promise<void> | undefined {
     const node = this.#openToWrite(path);
@@ -60,14 +60,14 @@ export class SysfsTree {
     return node(Buffer.from(text).subarray(0, WRITE_BYTES).toString());
   }
 
-  /** The names in a directory, sorted. @throws MdevError ENOENT, ENOTDIR */
+  /** Returns the names in a directory, sorted. @throws MdevError ENOENT, ENOTDIR */
   list(path: string): string[] {
     const node = walk(this.#root, path);
     if (node.kind === 'file') throw new MdevError('ENOTDIR', `${path} is a file`, 'open');
     return [...node.names()].sort();
   }
 
-  /** Every path from /sys down, a directory before what is in it; links are not followed. */
+  /** Returns all paths from /sys down, a directory before its entries. Links are not followed. */
   *entries(): Iterable<SysfsEntry> {
     yield* entriesBelow('', this.#root);
   }
@@ -79,7 +79,7 @@ export class SysfsTree {
     return node.write;
   }
 
-  /** `path`, unless its last part alone is missing. @throws MdevError EACCES */
+  /** Returns `path`. @throws MdevError EACCES if only its last part is missing */
   #existing(path: string): string {
     const parts = segments(path);
     const dir = parts.length > 0 ? walk(this.#root, `/${parts.slice(0, -1).join('/')}`) : this.#root;

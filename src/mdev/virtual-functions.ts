@@ -1,9 +1,9 @@
 /**
- * The newer style of vGPUs, without mdev: each SR-IOV virtual function (VF) of a GPU is given a type.
+ * vGPUs without mdev: each SR-IOV virtual function (VF) of a GPU gets a type.
  *
- * `nvidia/creatable_vgpu_types` lists lines `ID : NAME` of the types that fit now; a write of an ID to
- * `nvidia/current_vgpu_type` makes the vGPU, of 0 unmakes it. Both faces use one registry: a VF's vGPU is an instance
- * whose UUID follows from the VF's address, and takes its share of the GPU's capacity.
+ * `nvidia/creatable_vgpu_types` lists the types that fit now, in lines `ID : NAME`. Writing an ID to
+ * `nvidia/current_vgpu_type` creates the VF's vGPU, writing 0 removes it. In the registry, a VF's vGPU is an instance like
+ * any other: its UUID is derived from the VF's address, and it takes its share of the GPU's capacity.
  */
 import { MdevError } from './errors.ts';
 import type { Parent } from './parent.ts';
@@ -12,30 +12,30 @@ import type { MdevRegistry } from './registry.ts';
 import { powerDir, ueventFile } from './sysfs-common.ts';
 import { type DirNode, fixedDir, link, readOnly, readWrite } from './sysfs-node.ts';
 
-/** The VFs' directories: beside that of their GPU. */
+/** Returns the paths of the VFs' directories, which are beside their GPU's. */
 export function virtualFunctionPaths({ spec }: Parent): string[] {
   const bus = spec.device.slice(0, spec.device.lastIndexOf('/'));
   return (spec.virtualFunctions ?? []).map((name) => `${bus}/${name}`);
 }
 
-/** `virtfn0`, `virtfn1`, … in the GPU's own directory. */
+/** Returns the links `virtfn0`, `virtfn1`, … of the GPU's directory. */
 export const virtualFunctionLinks = (parent: Parent): DirNode =>
   fixedDir(
     Object.fromEntries(virtualFunctionPaths(parent).map((path, index) => [`virtfn${index}`, link(path)])),
   );
 
-/** The UUID of a VF's vGPU: its GPU's and its own address in the last 12 digits of an otherwise empty one. */
-export function virtualFunctionUuid(name: string): string {
+/** Returns the UUID of a VF's vGPU: zeros, with the VF's PCI address at the end. */
+function virtualFunctionUuid(name: string): string {
   const digits = name.replaceAll(/[^0-9a-f]/gi, '').toLowerCase();
   return `00000000-0000-0000-0000-${digits.slice(-12).padStart(12, '0')}`;
 }
 
-/** One VF's directory. */
+/** Returns a VF's directory. */
 export function virtualFunctionDir(registry: MdevRegistry, parent: Parent, path: string): DirNode {
   const uuid = virtualFunctionUuid(path.slice(path.lastIndexOf('/') + 1));
   const current = () => parent.instance(uuid);
   const nvidia = fixedDir({
-    // A VF that has a vGPU can be given no other before it is unmade.
+    // A VF with a vGPU cannot get another one until that is removed.
     creatable_vgpu_types: readOnly(() =>
       current()
         ? ''
@@ -59,10 +59,10 @@ export function virtualFunctionDir(registry: MdevRegistry, parent: Parent, path:
 
 const creatable = (parent: Parent) => [...parent.types()].filter((type) => parent.available(type) > 0);
 
-/** Makes (an id) or unmakes (0) a VF's vGPU. @throws MdevError EINVAL, EBUSY, ENOSPC */
+/** Creates (an id) or removes (0) a VF's vGPU. @throws MdevError EINVAL, EBUSY, ENOSPC */
 function assign(registry: MdevRegistry, parent: Parent, uuid: string, id: number): Promise<void> | undefined {
   const held = parent.instance(uuid);
-  // An open one is refused rather than waited for: the VF itself stays, so there is no removal to wait in.
+  // Refuses to remove an open vGPU. Waiting is for removed devices, and the VF itself stays.
   if (held && (id !== 0 || held.openCount > 0))
     throw new MdevError('EBUSY', `the VF holds a vGPU of type ${held.type}, open ${held.openCount} times`);
   if (id === 0) return held && registry.remove(uuid);

@@ -104,7 +104,7 @@ describe('the sysfs tree of a live run', () => {
       'the refusal',
     );
     run.write(`${TYPES}/vgpu-2g/create`, HELD[0]);
-    await until(() => run.stderr.includes(`EEXIST: there is an instance ${HELD[0]}`), 'the other refusal');
+    await until(() => run.stderr.includes(`EEXIST: instance ${HELD[0]} exists already`), 'the other refusal');
     run.write(`${BUS}/${MADE}/remove`, '1');
     await until(() => !run.has(`${BUS}/${MADE}`), 'the removal');
   });

@@ -23,7 +23,7 @@ const GPU = '0000:3b:00.0';
 const file = (mdev_type: string, ...attrs: Record<string, string>[]) => ({ mdev_type, start: 'auto', attrs });
 const dump = [{ [GPU]: [{ [B]: file('vgpu-2g') }, { [A]: file('vgpu-4g') }] }];
 
-/** What is thrown, which must be of the given class. */
+/** Returns the message of the error that `work` throws, which must be of class `kind`. */
 function thrown<E extends Error>(kind: new (...args: never[]) => E, action: () => unknown): E {
   try {
     action();
@@ -34,7 +34,7 @@ function thrown<E extends Error>(kind: new (...args: never[]) => E, action: () =
   throw new Error(`no ${kind.name}`);
 }
 
-describe('definitions of mdevctl', () => {
+describe('mdevctl definitions', () => {
   let dir: string;
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), 'mdevsim-definitions-'));
@@ -75,13 +75,13 @@ describe('definitions of mdevctl', () => {
     expect(uuids(join(dir, 'mdevctl.d'))).to.deep.equal([`${GPU} ${A}`, `${GPU} ${B}`, `mtty ${B}`]);
   });
 
-  it('that cannot be read are refused with what is wrong, where, and what is accepted', () => {
+  it('are refused with path, error and accepted form when they cannot be read', () => {
     const refused = (value: unknown) => thrown(DefinitionError, () => definitionsOf(value, 'here')).message;
     expect(refused([{ [GPU]: [{ [A]: { start: 'auto' } }] }])).to.match(
       /^here: 0\.0000:3b:00\.0\.0\..*mdev_type: /,
     );
     expect(refused({ [GPU]: { [A]: { mdev_type: 'x', start: 'later' } } })).to.contain('start');
-    expect(refused('text')).to.contain('accepted: what `mdevctl list -d --dumpjson` prints');
+    expect(refused('text')).to.contain('accepted: the output of `mdevctl list -d --dumpjson`');
     expect(refused({ [GPU]: { abc: file('x') } })).to.equal(`here: "abc" of ${GPU} is not a UUID`);
     expect(refused({ [GPU]: { [A]: file('x', { '../remove': '1' }) } })).to.contain('attribute ../remove');
     const unread = (path: string) => thrown(DefinitionError, () => readDefinitions(path)).message;
@@ -93,7 +93,7 @@ describe('definitions of mdevctl', () => {
     expect(unread(write('large', ' '.repeat(DEFINITION_BYTES + 1)))).to.contain(`up to ${DEFINITION_BYTES}`);
   });
 
-  it('start as an instance with its attributes, or not at all, with the kernel’s errno', () => {
+  it('start an instance with its attributes, or fail with the kernel’s errno', () => {
     const registry = new MdevRegistry();
     for (const parent of TREE_PARENTS) registry.addParent(parent);
     const attempt = (parent: string, uuid: string, type: string, ...attrs: [string, string][]) =>
@@ -110,27 +110,27 @@ describe('definitions of mdevctl', () => {
     const tree = new SysfsTree(registry);
     expect(tree.read(`/sys/bus/mdev/devices/${A}/level`)).to.equal('4\n');
     expect(tree.read(`/sys/bus/mdev/devices/${A}/ctl/mode`)).to.equal('x\n');
-    expect(attempt('mtty', A, 'mtty-1')).to.equal(`EEXIST: mtty/${A}: there is an instance ${A}`);
-    expect(attempt('none', B, 'x')).to.match(/^ENOENT: none\/.*: no parent none; there are mtty, mdpy, /);
+    expect(attempt('mtty', A, 'mtty-1')).to.equal(`EEXIST: mtty/${A}: instance ${A} exists already`);
+    expect(attempt('none', B, 'x')).to.match(/^ENOENT: none\/.*: no parent none; accepted: mtty, mdpy, /);
     expect(attempt('mtty', B, 'x')).to.equal(
-      `ENOENT: mtty/${B}: no type x of mtty; there are mtty-1, mtty-2`,
+      `ENOENT: mtty/${B}: no type x of mtty; accepted: mtty-1, mtty-2`,
     );
     expect(attempt('tdev0', B, 'tdev-a', ['level', '10'])).to.match(
-      /^ERANGE: .* attribute level: level 10 is above 9$/,
+      /^ERANGE: .* attribute level: level 10; accepted: 0 to 9$/,
     );
     expect(attempt('tdev0', B, 'tdev-a', ['serial', '1'])).to.match(/^EACCES: .* attribute serial: /);
     expect(registry.get(B)).to.equal(undefined);
   });
 });
 
-describe('the mediated devices of a run', () => {
+describe('mediated devices of a run', () => {
   const settings = { vms: 2, vgpus: 2 };
   const refused = (mdevs: unknown, vms = 2) =>
     thrown(ScenarioError, () => new RunMdevs({ vms, vgpus: 1, mdevs: mdevs as [] }, '/', 1)).message;
   const names = ({ vms }: RunMdevs) =>
     vms.map((devices) => devices.map(({ uuid, type }) => `${uuid} ${type}`));
 
-  it('are instances of the run’s own parent, with UUIDs that follow from the seed', () => {
+  it('are instances of the run’s own parent, with UUIDs derived from the seed', () => {
     const [one, again, other] = [7, 7, 8].map((seed) => new RunMdevs(settings, '/', seed)) as [
       RunMdevs,
       RunMdevs,
@@ -149,7 +149,7 @@ describe('the mediated devices of a run', () => {
     expect(beyond.message).to.equal('EUSERS: vgpu has its 20 instances');
   });
 
-  it('are those of one source, dealt out, or of a source for each VM', () => {
+  it('come from one source for all VMs, or from one source for each VM', () => {
     const dealt = new RunMdevs({ ...settings, mdevs: dump }, '/', 1);
     expect(names(dealt)).to.deep.equal([[`${B} vgpu-2g`], [`${A} vgpu-4g`]]);
     expect([dealt.vgpusMax, dealt.isUneven]).to.deep.equal([1, false]);
@@ -165,8 +165,10 @@ describe('the mediated devices of a run', () => {
     expect(refused([], 1)).to.contain('0 definitions for VM 0; accepted: 1 to 31');
   });
 
-  it('are refused as the kernel refuses them', () => {
-    expect(refused([dump, dump])).to.equal(`mdevs of VM 1: EEXIST: ${GPU}/${B}: there is an instance ${B}`);
+  it('are refused with the kernel’s errors', () => {
+    expect(refused([dump, dump])).to.equal(
+      `mdevs of VM 1: EEXIST: ${GPU}/${B}: instance ${B} exists already`,
+    );
     const large = { [GPU]: { [A]: file('vgpu-16g') } };
     expect(refused([large, { [GPU]: { [B]: file('vgpu-1g') } }])).to.equal(
       `mdevs of VM 1: ENOSPC: ${GPU}/${B}: vgpu-1g needs 1024 of ${GPU}'s 16384, 16384 are taken`,
@@ -178,7 +180,7 @@ describe('the mediated devices of a run', () => {
     expect(refused('none.json')).to.contain('ENOENT').and.to.contain('/none.json');
   });
 
-  it('go when their VM has closed them, for which it is asked once', () => {
+  it('are removed after their VM closes them, with one request to the VM', () => {
     const run = new RunMdevs({ vms: 1, vgpus: 2 }, '/', 1);
     const asked: string[] = [];
     run.openAll(({ vm, device }, uuid) => asked.push(`${vm} ${device} ${uuid}`));
