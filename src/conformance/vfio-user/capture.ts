@@ -1,31 +1,32 @@
 /**
- * Captures: the requests that a VMM's vfio-user client sent while a guest ran, one JSON object a line.
+ * Reader of captures: the requests that a VMM's vfio-user client sent while a guest ran, one JSON object a line.
  *
- * The first line is the header `{capture, source, config}`; then come, in order, events (`ev`: accept, mmap, eof) and
- * requests (`cmd`). Only what changes the DMA map is looked into: DMA_MAP, DMA_UNMAP, the `mmap` that tells the size
- * of the guest's memfd, and the closing `eof` with the number of maps that were live. Addresses and sizes are hex
- * strings of up to 64 bits and stay exact (bigint) here. A line or a file outside this form is refused: a capture
- * that lost its end would pass every comparison it still contains.
+ * The first line is the header `{capture, source, config}`. Events (`ev`: accept, mmap, eof) and requests (`cmd`)
+ * follow in order. Only those that concern the DMA map are read: DMA_MAP, DMA_UNMAP, the `mmap` with the size of the
+ * guest's memfd, and the closing `eof` with the count of live maps. Addresses and sizes are hex strings of up to 64
+ * bits, and stay exact here (bigint).
+ *
+ * A file or a line in any other form is refused: a capture that lost its end would otherwise pass.
  */
 import { createReadStream } from 'node:fs';
 import { pipeline, type Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { FRAME_SIZE } from '../../memory/host-memory.ts';
 
-/** Longest line, in bytes; those of real captures have up to some 300. */
+/** Maximum length of a line in bytes. Real captures have lines of up to about 300 bytes. */
 export const LINE_BYTES_LIMIT = 64 * 1024;
-/** Most lines of one capture; real ones have up to 20 thousand. */
-export const LINES_LIMIT = 10_000_000;
-/** Largest memfd, 2 GiB: a PC with more has RAM above 4 GiB, whose place in the memfd is no longer its GPA. */
-export const MEMFD_LIMIT = 2 ** 31;
+/** Maximum count of lines in one capture. Real captures have up to 20 thousand. */
+const LINES_LIMIT = 10_000_000;
+/** Maximum size of the memfd, 2 GiB. A larger PC has RAM above 4 GiB, whose GPA is not its offset in the memfd. */
+const MEMFD_LIMIT = 2 ** 31;
 
-/** Characters of the capture's own words that a message or a table repeats. */
+/** Maximum count of characters of the capture's own names in a message or a table. */
 const NAME_LIMIT = 200;
 
-/** Thrown for a file that is not a whole capture. The message names the file, the line and what was expected. */
+/** Thrown for a file that is not a complete capture. The message names the file, the line and the expected input. */
 export class CaptureError extends Error {
   readonly file: string;
-  /** From 1; 0 if the file as a whole is meant. */
+  /** Line number from 1, or 0 for an error of the whole file. */
   readonly line: number;
   constructor(file: string, line: number, problem: string) {
     super(`${file}${line > 0 ? `:${line}` : ''}: ${problem}`);
@@ -39,12 +40,12 @@ export interface CaptureHeader {
   readonly kind: 'header';
   /** The capture's name. */
   readonly capture: string;
-  /** The vIOMMU of the recorded machine, as its recorder described it; '' if it did not. */
+  /** The vIOMMU of the recorded machine, as its recorder described it, or ''. */
   readonly viommu: string;
 }
 
-/** The guest's memory was mapped: one memfd of `size` bytes, which every later fd stands for. */
-export interface MemoryEvent {
+/** The guest's memory: one memfd of `size` bytes. Every later fd refers to it. */
+interface MemoryEvent {
   readonly kind: 'memory';
   readonly line: number;
   readonly size: number;
@@ -55,7 +56,7 @@ export interface MapEvent {
   readonly line: number;
   readonly iova: bigint;
   readonly size: bigint;
-  /** Place in the memfd; without an fd it says nothing. */
+  /** Offset in the memfd; meaningless without an fd. */
   readonly offset: bigint;
   /** The request's flags: PERM_READ, PERM_WRITE. */
   readonly flags: number;
@@ -69,12 +70,12 @@ export interface UnmapEvent {
   readonly size: bigint;
   /** The request's flags: {@link UNMAP_ALL}. */
   readonly flags: number;
-  /** How many maps it removed when it was recorded; 'all' that were live. */
+  /** Count of maps that it removed in the recording; 'all' means all live maps. */
   readonly removed: number | 'all';
 }
 
-/** A request or an event that leaves the DMA map alone. */
-export interface OtherEvent {
+/** A request or an event that does not change the DMA map. */
+interface OtherEvent {
   readonly kind: 'other';
   readonly line: number;
 }
@@ -82,18 +83,18 @@ export interface OtherEvent {
 export interface EofEvent {
   readonly kind: 'eof';
   readonly line: number;
-  /** Maps that were live at the end of the recording. */
+  /** Count of live maps at the end of the recording. */
   readonly liveMaps: number;
 }
 
 export type CaptureEvent = MemoryEvent | MapEvent | UnmapEvent | OtherEvent | EofEvent;
 
-/** VFIO_DMA_UNMAP_FLAG_ALL: the range is 0 and stands for everything. */
+/** VFIO_DMA_UNMAP_FLAG_ALL: removes all maps; the range is 0. */
 export const UNMAP_ALL = 2;
 
 /**
- * The capture in `file` (gzipped if its name ends in .gz): its header, then every line as an event, the last of
- * them `eof`. Holds one line in memory.
+ * Reads the capture in `file`, gzipped if its name ends in .gz. Yields the header, then every line as an event; the
+ * last one is `eof`. Keeps one line in memory.
  * @throws CaptureError
  */
 export async function* readCapture(file: string): AsyncGenerator<CaptureHeader | CaptureEvent> {
@@ -183,7 +184,7 @@ function unmapOf(fields: Fields): UnmapEvent {
   };
 }
 
-/** One line's JSON object, read field by field. */
+/** JSON object of one line, read field by field. */
 class Fields {
   readonly file: string;
   readonly line: number;
@@ -195,12 +196,12 @@ class Fields {
     this.values = values;
   }
 
-  /** @throws CaptureError always */
+  /** Always throws. @throws CaptureError */
   fail(problem: string): never {
     throw new CaptureError(this.file, this.line, problem);
   }
 
-  /** An unsigned 64-bit number, from a hex string. */
+  /** Returns an unsigned 64-bit number from a hex string. */
   hex(name: string): bigint {
     const value = this.values[name];
     if (typeof value !== 'string' || !/^0x[0-9a-f]{1,16}$/i.test(value))
@@ -208,7 +209,7 @@ class Fields {
     return BigInt(value as string);
   }
 
-  /** An unsigned 32-bit number. */
+  /** Returns an unsigned 32-bit number. */
   integer(name: string): number {
     const value = this.values[name];
     if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value >= 2 ** 32)
@@ -242,13 +243,13 @@ function objectOf(file: string, line: number, text: string, whole: boolean): Rec
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** A value of the file in an error message: short, on one line. */
+/** Converts a value of the file to text for an error message: short, on one line. */
 const shown = (value: unknown): string => {
   const text = JSON.stringify(value) ?? 'missing';
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 };
 
-/** A name that goes to a terminal: no control characters, bounded. */
+/** Makes a name safe for a terminal: replaces control characters and limits the length. */
 const plain = (text: string): string => text.replaceAll(/\p{C}/gu, '?').slice(0, NAME_LIMIT);
 
 interface Line {
@@ -257,7 +258,7 @@ interface Line {
   readonly whole: boolean;
 }
 
-/** The file's lines, each at most LINE_BYTES_LIMIT long. @throws CaptureError */
+/** Yields the file's lines, each of at most LINE_BYTES_LIMIT bytes. @throws CaptureError */
 async function* linesOf(file: string): AsyncGenerator<Line> {
   let line = 1;
   let pending: Buffer = Buffer.alloc(0);
@@ -290,11 +291,11 @@ function checkLength(file: string, line: number, length: number): void {
 
 function bytesOf(file: string): Readable {
   const source = createReadStream(file);
-  // The iteration sees the failure of either stream; the callback has nothing left to do.
+  // The iteration throws the error of either stream, so the callback does nothing.
   return file.endsWith('.gz') ? pipeline(source, createGunzip(), () => {}) : source;
 }
 
-/** A failed read, in words; zlib's codes begin with Z_. */
+/** Converts a failed read to a CaptureError. zlib's codes begin with Z_. */
 function unreadable(file: string, line: number, error: unknown): CaptureError {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   if (code === 'Z_BUF_ERROR')

@@ -1,35 +1,35 @@
 /**
- * Rule R2 on a recorded stream: guest RAM's identity map and the vIOMMU's translations are never live together.
+ * Checks rule R2 on a recorded stream: guest RAM's identity map and the vIOMMU's translations are never live together.
  *
- * A DMA_MAP does not say which of the two it belongs to. What it shows:
+ * A DMA_MAP does not state which of the two sides it belongs to. It shows its side by these rules:
  *
- * 1. No fd: a ROM of the system address space, hence **GPA**.
- * 2. An fd and an offset that differs from the IOVA: a translation, hence **IOVA**. (In a guest of up to 2 GiB a GPA
- *    is its own offset in the memfd; larger ones are not replayed.)
- * 3. An fd and offset = IOVA, and the range is no naturally aligned power of two, or it is the whole memfd: **GPA**.
- *    A vIOMMU never maps such a range: intel-iommu sends one map per leaf PTE, and what virtio-iommu was asked to map
- *    is split into naturally aligned powers of two. All 18,729 translations of the recorded streams are.
- * 4. An fd and offset = IOVA otherwise: **open**. It may be a section of RAM (0xe8000 +0x8000 is one), or a translation
- *    whose IOVA happens to equal its GPA.
+ * 1. No fd: a ROM of the system address space, so **GPA**.
+ * 2. An fd, and an offset that differs from the IOVA: a translation, so **IOVA**. (In a guest of up to 2 GiB, a GPA is
+ *    its own offset in the memfd. Larger guests are not replayed.)
+ * 3. An fd, offset = IOVA, and a range that is the whole memfd or is not a naturally aligned power of two: **GPA**. A
+ *    vIOMMU never maps such a range: intel-iommu sends one map per leaf PTE, and the VMM splits the maps of
+ *    virtio-iommu into naturally aligned powers of two. All 18,729 translations of the recorded streams have this form.
+ * 4. Any other map with an fd and offset = IOVA: **open**. It may be a section of RAM (such as 0xe8000 +0x8000), or a
+ *    translation whose IOVA equals its GPA.
  *
- * An open map belongs to the epoch it appears in. A switch passes through an empty container (R3), so all that is
- * live belongs to one side: an open map takes the side of the maps that are live with it. If none has shown a side
- * yet it waits, and takes that of the first one that does while it is live.
+ * A switch passes through an empty container (R3), so all live maps belong to one side. An open map therefore takes
+ * the side of the maps that are live with it. If none of them has shown a side, it takes the side of the first map
+ * that shows one while it is live.
  *
- * So the rule fails when a map of one side arrives while a map of the other is live, whichever side was first, and
- * also when the last live maps of the old side are open ones whose company gave them away before. It cannot see a
- * violation made of open maps alone.
+ * So the check fails if a map of one side arrives while a map of the other side is live, in either order. The live map
+ * may be an open one that took its side from a map which has been removed since. The check cannot detect a violation
+ * by open maps alone.
  */
 import type { MapEvent } from './capture.ts';
 
 export type Side = 'gpa' | 'iova' | 'open';
 
-/** A live map's side; an open one's is filled in when it is known. */
+/** Side of a live map. The check replaces `open` when it knows the side. */
 export interface SidedMap {
   side: Side;
 }
 
-/** Side that a map shows by itself; `memfdSize` in bytes. */
+/** Returns the side that a map shows by itself; `memfdSize` is in bytes. */
 export function sideShown({ iova, size, offset, hasFd }: MapEvent, memfdSize: number): Side {
   if (!hasFd) return 'gpa';
   if (offset !== iova) return 'iova';
@@ -37,20 +37,20 @@ export function sideShown({ iova, size, offset, hasFd }: MapEvent, memfdSize: nu
   return translationShaped && size !== BigInt(memfdSize) ? 'open' : 'gpa';
 }
 
-/** The sides of the maps that are live now. */
+/** Sides of the maps that are live now. */
 export class ExclusiveCheck {
   #gpa = 0;
   #iova = 0;
   readonly #open = new Set<SidedMap>();
 
-  /** Side of a map that shows `shown`, given what is live. */
+  /** Returns the side of a map that shows `shown`, given the live maps. */
   sideNow(shown: Side): Side {
     if (shown !== 'open') return shown;
     if (this.#gpa > 0) return 'gpa';
     return this.#iova > 0 ? 'iova' : 'open';
   }
 
-  /** How many maps of the other side are live: more than 0 if a map of `side` breaks R2. */
+  /** Returns the count of live maps of the other side. If it is not 0, a map of `side` violates R2. */
   othersOf(side: Side): number {
     if (side === 'open') return 0;
     return side === 'gpa' ? this.#iova : this.#gpa;

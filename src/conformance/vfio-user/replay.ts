@@ -1,6 +1,6 @@
 /**
- * Replays a capture: a recorded guest's DMA_MAPs and DMA_UNMAPs through a real container and its pin table, each
- * compared with what was recorded.
+ * Replays a capture: sends a recorded guest's DMA_MAPs and DMA_UNMAPs through a real container and its pin table, and
+ * compares each result with the recorded one.
  */
 
 import { nowUs } from '#host';
@@ -24,14 +24,14 @@ import {
 import { ExclusiveCheck, type Side, type SidedMap, sideShown } from './identity-check.ts';
 import { RecordedMemory } from './recorded-memory.ts';
 
-/** Nodes of a replay's pin table: as many 2 MiB areas mapped as 4 KiB pages, 32 GiB. Untouched ones cost nothing. */
-export const REPLAY_TABLE_NODES = 16384;
-/** Problems of one capture kept in words; the rest are counted. */
+/** Nodes of a replay's pin table: enough to map 32 GiB as 4 KiB pages. Untouched nodes take no memory. */
+const REPLAY_TABLE_NODES = 16384;
+/** Maximum count of problems of one capture that are described. All of them are counted. */
 export const PROBLEMS_KEPT = 20;
 
 /**
- * What one kind of message cost, microseconds: the container's and the pin table's work, without reading and checks.
- * In a capture of a few dozen messages it is the cost of code that runs for the first time.
+ * Time per message of one kind, in microseconds: the work of the container and the pin table, without reading and
+ * checks. In a capture of a few dozen messages, it is the time of code that runs for the first time.
  */
 export interface MessageCost {
   readonly meanUs: number;
@@ -39,7 +39,7 @@ export interface MessageCost {
   readonly p99Us: number;
 }
 
-/** A capture's figures. It holds if there is no problem. */
+/** Metrics of one replay. `holds` is true if there is no problem. */
 export interface ReplayResult {
   readonly file: string;
   readonly capture: string;
@@ -48,30 +48,30 @@ export interface ReplayResult {
   /** DMA_MAP and DMA_UNMAP messages, refused ones included. */
   readonly maps: number;
   readonly unmaps: number;
-  /** Maps that the unmaps removed. */
+  /** Count of maps that the unmaps removed. */
   readonly removed: number;
-  /** 4 KiB pages that the maps covered, in all. */
+  /** Total count of 4 KiB pages in the maps. */
   readonly pagesMapped: number;
   readonly liveMaps: number;
   readonly liveMapsRecorded: number;
-  /** Messages that the container refused; the recorded server took them all. */
+  /** Messages that the container refused. The recorded server accepted all messages. */
   readonly refused: number;
-  /** Unmaps that removed more or fewer maps than recorded, and a differing number of live maps at the end. */
+  /** Unmaps that removed another count of maps than recorded, plus a different count of live maps at the end. */
   readonly countsDiffering: number;
-  /** Maps of one side of R2 that came while maps of the other were live. */
+  /** Maps of one side of R2 that arrived while maps of the other side were live. */
   readonly exclusiveBroken: number;
-  /** Pages looked up through the pin table, and how many lookups had the wrong frame or permission, or none. */
+  /** Lookups through the pin table, and those with a wrong frame or permission, or with no mapping. */
   readonly lookups: number;
   readonly lookupsWrong: number;
   /** Lookups that still found a frame after the unmap. */
   readonly stale: number;
   readonly mapCost: MessageCost;
   readonly unmapCost: MessageCost;
-  /** One line each, at most PROBLEMS_KEPT, with the place in the file. */
+  /** One line for each of the first PROBLEMS_KEPT problems, with its file and line. */
   readonly problems: readonly string[];
 }
 
-/** A live map in the replay's own books, kept apart from the container's. */
+/** A live map in the replay's own record, which is independent of the container's. */
 interface LiveMap extends SidedMap {
   readonly iova: number;
   readonly size: number;
@@ -87,8 +87,8 @@ export async function replayCapture(file: string): Promise<ReplayResult> {
 }
 
 /**
- * The part of an unmap's 64-bit range that a pin table can hold: what reaches beyond 48 bits (QEMU clears
- * [0xfef00000, 2^64) at a reset) ends there. Undefined if nothing is left.
+ * Returns the part of an unmap's 64-bit range that is below 2^48, the limit of the pin table; undefined if none is.
+ * QEMU clears [0xfef00000, 2^64) at a reset.
  * @throws VfioError EOVERFLOW if the range wraps 2^64
  */
 export function clampRange(iova: bigint, size: bigint): { iova: Iova; size: number } | undefined {
@@ -99,7 +99,7 @@ export function clampRange(iova: bigint, size: bigint): { iova: Iova; size: numb
   return { iova: Number(iova) as Iova, size: Number((end < limit ? end : limit) - iova) };
 }
 
-/** Offsets of a map's first and last page. */
+/** Returns the offsets of a map's first and last page. */
 const endsOf = (size: number): readonly number[] => (size > PAGE_SIZE ? [0, size - PAGE_SIZE] : [0]);
 
 class Replay {
@@ -183,7 +183,7 @@ class Replay {
     this.#checkPresent(event.line, map);
   }
 
-  /** Judged before the container is asked: a map that it refuses was sent all the same. */
+  /** Checks R2 before the container maps: a map that the container refuses was sent too. */
   #checkExclusive({ line, iova, size }: MapEvent, side: Side): void {
     const others = this.#exclusive.othersOf(side);
     if (others === 0) return;
@@ -224,7 +224,7 @@ class Replay {
     }
   }
 
-  /** A vfio-user client counts on maps that straddle an end to stay. */
+  /** Unmaps a range. A vfio-user client expects that maps which straddle an end stay. */
   #unmapRange({ iova, size }: { iova: Iova; size: number }): Promise<number> {
     return this.#container.unmapRange(iova, size, 'keep');
   }
@@ -243,7 +243,7 @@ class Replay {
     return maps;
   }
 
-  /** Number of live maps, and once more every one of them: no unmap took what was not its own. */
+  /** Checks the count of live maps, and every live map again: no unmap may have removed another map. */
   #end({ line, liveMaps }: EofEvent): void {
     this.#liveMapsRecorded = liveMaps;
     const live = this.#container.liveMappings;
@@ -251,7 +251,7 @@ class Replay {
     for (const map of this.#live.values()) this.#checkPresent(line, map);
   }
 
-  /** First and last page: the frame behind vaddr, with the map's permissions. */
+  /** Checks a map's first and last page: the frame behind its vaddr, with its permissions. */
   #checkPresent(line: number, { iova, size, vaddr, perm }: LiveMap): void {
     for (const at of endsOf(size)) {
       const leaf = this.#lookup(iova + at);
@@ -260,19 +260,19 @@ class Replay {
       this.#counts.lookupsWrong++;
       this.#problem(
         line,
-        `lookup of ${hex(iova + at)} gives PFN ${hex(framePfn(leaf))} with permission ${framePerm(leaf)}; ` +
+        `lookup of ${hex(iova + at)} returns PFN ${hex(framePfn(leaf))} with permission ${framePerm(leaf)}; ` +
           `mapped: ${hex(pfn)} with ${perm}`,
       );
     }
   }
 
-  /** First and last page: nothing. */
+  /** Checks that the first and the last page of a removed map have no leaf. */
   #checkGone(line: number, { iova, size }: LiveMap): void {
     for (const at of endsOf(size)) {
       const leaf = this.#lookup(iova + at);
       if (leaf === 0) continue;
       this.#counts.stale++;
-      this.#problem(line, `stale: ${hex(iova + at)} still gives PFN ${hex(framePfn(leaf))} after its unmap`);
+      this.#problem(line, `stale: ${hex(iova + at)} still has PFN ${hex(framePfn(leaf))} after its unmap`);
     }
   }
 
@@ -285,7 +285,7 @@ class Replay {
   }
 
   #refused(line: number, what: string, error: unknown): void {
-    // The table itself refuses to map over a leaf that an unmap left behind.
+    // The pin table itself throws if a map meets a leaf that an unmap left behind.
     if (!(error instanceof VfioError || error instanceof PinTableError)) throw error;
     this.#counts.refused++;
     this.#problem(line, `${what} refused: ${error.message}`);
