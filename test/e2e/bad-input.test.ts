@@ -136,10 +136,10 @@ const GUESTS: readonly Case[] = [
     output: /0x4000000000 is not guest RAM.*\n.*halted: its ring or completion area cannot be reached/,
   },
   {
-    title: 'a page table that points at itself',
+    title: 'a page table that points to itself',
     args: ['run', fixture('self-table')],
     code: 1,
-    output: /vm0\/gpu0 is cut off by a table that points at itself/,
+    output: /vm0\/gpu0 is cut off by a table that points to itself/,
   },
 ];
 
