@@ -1,18 +1,18 @@
 /**
- * Which pages of a device's memory are still to be sent: a mask of 16 pages per chunk, and two passes over them. A page
- * of the first pass is sent once; one that is written afterwards is in the second until it is taken again.
+ * The pages of a device memory that are still to be sent: a mask of 16 pages per chunk, in two passes. A page of the
+ * first pass is sent once. A page that is written after it was sent is in the second pass until it is sent again.
  */
 
-/** Pages that one mask holds. */
+/** Pages of one mask. */
 export const PAGES_PER_CHUNK = 16;
 const PAGE_SHIFT = 12;
 
-/** A mask of the pages before `page`. */
+/** Returns the mask of the pages before `page`. */
 const upTo = (page: number): number => 2 ** page - 1;
 
 /**
- * Chunk → its pages, taken in the order in which the chunks came. A chunk is taken to its end before the next, so behind
- * the iterator there is never one: what comes anew comes after it.
+ * Chunk → mask of its pages, taken in the order in which the chunks were added. A chunk is taken to its end before
+ * the next one, so a chunk that is added again always comes after the iterator.
  */
 class PageSet {
   readonly #masks = new Map<number, number>();
@@ -32,7 +32,7 @@ class PageSet {
     this.count += bits(after ^ before);
   }
 
-  /** The lowest page of the oldest chunk. */
+  /** Takes the lowest page of the oldest chunk. */
   take(): number | undefined {
     if (this.count === 0) return undefined;
     if (this.#current < 0) this.#current = this.#oldest();
@@ -51,7 +51,7 @@ class PageSet {
   #oldest(): number {
     const next = this.#next.next();
     if (!next.done) return next.value;
-    // An iterator that has come to its end stays there.
+    // An exhausted iterator stays exhausted.
     this.#next = this.#masks.keys();
     return this.#next.next().value as number;
   }
@@ -61,7 +61,7 @@ export class DirtyPages {
   readonly #initial = new PageSet();
   readonly #dirty = new PageSet();
 
-  /** `chunks` of a memory of `pages` pages are to be sent once, from the lowest on. */
+  /** Adds all pages of `chunks` to the first pass, lowest first. The memory has `pages` pages. */
   constructor(chunks: Iterable<number>, pages: number) {
     for (const chunk of [...chunks].sort((a, b) => a - b))
       this.#initial.add(chunk, upTo(Math.min(PAGES_PER_CHUNK, pages - chunk * PAGES_PER_CHUNK)));
@@ -75,15 +75,15 @@ export class DirtyPages {
     return this.#dirty.count;
   }
 
-  /** Bytes from `start` to before `end` of a chunk have been written. */
+  /** Marks the pages of bytes `start` to `end` (exclusive) of a chunk as written. */
   mark(chunk: number, start: number, end: number): void {
     if (end <= start) return;
     const mask = upTo(((end - 1) >> PAGE_SHIFT) + 1) & ~upTo(start >> PAGE_SHIFT);
-    // What the first pass has yet to send it will send as it is then.
+    // A page that the first pass has not sent yet will be sent with its new content.
     this.#dirty.add(chunk, mask & ~this.#initial.mask(chunk));
   }
 
-  /** Takes the number of a page that is to be sent. */
+  /** Takes a page to send. Returns its number. */
   take(): number | undefined {
     return this.#initial.take() ?? this.#dirty.take();
   }

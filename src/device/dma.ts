@@ -1,5 +1,5 @@
 /**
- * How a device model reaches memory: short DMA in sections, and long pins. No messages on either (R9).
+ * A device model's access to memory: short DMA in sections, and long pins. Neither sends a message (R9).
  */
 import {
   type Hpa,
@@ -19,16 +19,16 @@ import { HeldPages } from './held-pages.ts';
 
 /** The access was done. */
 export const DMA_OK = 0;
-/** No mapping or no permission: the vIOMMU has been told. */
+/** There is no mapping or no permission. The fault was reported to the vIOMMU. */
 export const DMA_FAULT = 1;
-/** The address space is being switched right now: try again later, nothing was recorded. */
+/** The address space is being switched. Nothing was recorded; try again later. */
 export const DMA_RETRY = 2;
 export type DmaStatus = typeof DMA_OK | typeof DMA_FAULT | typeof DMA_RETRY;
 
-/** Pages moved in one section: unmap waits for sections, so they stay short. */
+/** Most pages of one section. Unmap waits for sections, so they are short. */
 const SECTION_PAGES = 16;
 
-/** What the runtime does with a fault and with a broken contract. */
+/** Receiver of faults and of broken contracts. */
 interface DmaObserver {
   fault(iova: Iova, write: boolean, denied: boolean): void;
   violation(kind: string, detail: string): void;
@@ -41,8 +41,8 @@ interface DmaCounters {
 }
 
 /**
- * One device's DMA. Long-pinned pages are used by HPA; a ledger of this device's own pins catches the model that
- * uses an HPA it no longer holds. The access is still done: the bytes then show what a real device would destroy.
+ * One device's DMA. Long-pinned pages are accessed by HPA. A ledger of the device's pins detects a model that uses an
+ * HPA which it no longer holds. That access is still done, so that the bytes show what a real device would destroy.
  */
 export class DeviceDma {
   readonly counters: DmaCounters = { pins: 0, unpins: 0, faults: 0 };
@@ -50,7 +50,7 @@ export class DeviceDma {
   readonly #memory: HostMemory;
   readonly #observer: DmaObserver;
   readonly #held: HeldPages;
-  /** IOVA page number → pins and host PFN. */
+  /** IOVA page number → count of pins, and host PFN. */
   readonly #pinned = new Map<number, { count: number; readonly pfn: number }>();
   readonly #scratch = new Uint8Array(8);
   readonly #scratchView = new DataView(this.#scratch.buffer);
@@ -62,7 +62,7 @@ export class DeviceDma {
     this.#observer = observer;
   }
 
-  /** Pins held now, over all pages. */
+  /** Count of pins held, over all pages. */
   get heldPins(): number {
     return this.#held.pins;
   }
@@ -82,8 +82,8 @@ export class DeviceDma {
   }
 
   /**
-   * What a translation request (PCIe ATS) answers for one byte at `iova`: its HPA, -DMA_FAULT or -DMA_RETRY. Nothing is
-   * recorded, and the answer holds no longer than the call: only {@link pin} keeps a page.
+   * Translates one byte at `iova`, like a translation request of PCIe ATS. Returns its HPA, -DMA_FAULT or -DMA_RETRY.
+   * Records nothing. The HPA is valid only during the call: only {@link pin} keeps a page.
    */
   translate(iova: Iova, perm: number): number {
     if (this.#refuses(iova, perm, 'translates')) return -DMA_FAULT;
@@ -95,7 +95,7 @@ export class DeviceDma {
     return this.#switched(before) ? -DMA_RETRY : -DMA_FAULT;
   }
 
-  /** A naturally aligned little-endian 64-bit write, such as a completion record. */
+  /** Writes 64 bits, little-endian and naturally aligned, such as half of a completion record. */
   write64(iova: Iova, low: number, high: number): DmaStatus {
     this.#scratchView.setUint32(0, low, true);
     this.#scratchView.setUint32(4, high, true);
@@ -103,8 +103,8 @@ export class DeviceDma {
   }
 
   /**
-   * Pins the page at `iova` for `perm` until {@link unpin}. Returns its host PFN, or -DMA_FAULT or -DMA_RETRY.
-   * The same page may be pinned more than once.
+   * Pins the page at `iova` for `perm` until {@link unpin}. Returns its host PFN, or -DMA_FAULT or -DMA_RETRY. A page
+   * may be pinned more than once.
    */
   pin(iova: Iova, perm: number): number {
     if (this.#refuses(iova, perm, 'pins')) return -DMA_FAULT;
@@ -122,8 +122,8 @@ export class DeviceDma {
   }
 
   /**
-   * Pins the `frames.length` pages from `iova` on for `perm`, all or none, and fills in their host PFNs: what
-   * vfio_pin_pages does. Each page is unpinned by {@link unpin}.
+   * Pins `frames.length` pages from `iova` on for `perm`, all or none, and stores their host PFNs, like
+   * vfio_pin_pages. Each page is unpinned by {@link unpin}.
    */
   pinPages(iova: Iova, perm: number, frames: Int32Array): DmaStatus {
     if (this.#refuses(iova, perm, 'pins')) return DMA_FAULT;
@@ -136,7 +136,7 @@ export class DeviceDma {
         frames[done] = pfn;
       }
       if (done === frames.length) break;
-      // The page that stopped the run: alone it tells why, or is there by now.
+      // Retry the page that stopped the run alone: this gives the reason, or finds the page mapped meanwhile.
       const pfn = this.pin((iova + done * PAGE_SIZE) as Iova, perm);
       if (pfn < 0) {
         while (done > 0) this.unpin((iova + --done * PAGE_SIZE) as Iova);
@@ -147,7 +147,7 @@ export class DeviceDma {
     return DMA_OK;
   }
 
-  /** Drops one pin of the page at `iova`. A pin that was never had is a violation. */
+  /** Drops one pin of the page at `iova`. Reports a violation if there is none. */
   unpin(iova: Iova): void {
     const page = Math.floor(iova / PAGE_SIZE);
     const record = this.#pinned.get(page);
@@ -161,26 +161,26 @@ export class DeviceDma {
     this.#held.remove(record.pfn);
   }
 
-  /** Copies between pinned pages. A range may go on in the host page that follows, if that is pinned as well. */
+  /** Copies between pinned pages. A range may continue in the host page that follows, if that page is pinned, too. */
   copyPinned(target: Hpa, source: Hpa, length: number): void {
     this.#checkHeld(target, 'writes to', length);
     this.#checkHeld(source, 'reads from', length);
     this.#memory.copy(target, source, length);
   }
 
-  /** Fills inside a pinned page with a 32-bit value; address and length are multiples of 4. */
+  /** Fills a range inside a pinned page with a 32-bit value. Address and length are multiples of 4. */
   fillPinned(target: Hpa, length: number, value: number): void {
     this.#checkHeld(target, 'writes to');
     this.#memory.fill32(target, length, value);
   }
 
-  /** CRC-32 of bytes inside a pinned page, continued from `seed`. */
+  /** Returns the CRC-32 of a range inside a pinned page, continued from `seed`. */
   crc32Pinned(source: Hpa, length: number, seed: number): number {
     this.#checkHeld(source, 'reads from');
     return this.#memory.crc32(source, length, seed);
   }
 
-  /** Enters a pin into the ledgers. */
+  /** Records a pin in the ledgers. */
   #hold(page: number, pfn: number): void {
     this.counters.pins++;
     if (this.#held.count(pfn) === 0) this.#table.noteHeld(pfn);
@@ -212,7 +212,10 @@ export class DeviceDma {
     return DMA_OK;
   }
 
-  /** Moves up to SECTION_PAGES pages in one section. Bytes moved; 0 if the first is unmapped, -1 if denied. */
+  /**
+   * Moves at most SECTION_PAGES pages in one section. Returns the bytes moved; 0 if the first page is unmapped, -1 if
+   * it is denied.
+   */
   #section(
     iova: Iova,
     from: number,
@@ -222,7 +225,7 @@ export class DeviceDma {
   ): number {
     let at = from;
     let refusal = 0;
-    // Split once, counted on from page to page: see lookupAt.
+    // The address is split once and then advanced page by page: see lookupAt.
     let gib = Math.floor((iova + from) / PAGE_1G);
     let low = iova + from - gib * PAGE_1G;
     this.#table.enter();
@@ -249,8 +252,8 @@ export class DeviceDma {
   }
 
   /**
-   * True for an access that cannot reach the bus. An address that is too large for one, as a guest may program it, is a
-   * fault like any other; one that is no address at all, or no permission, is the model's own mistake.
+   * Returns true for an access that cannot reach the bus. A guest may program an address that is too large, so that
+   * is a fault. A value that is not an address, or not a permission, is a violation by the model.
    */
   #refuses(iova: Iova, perm: number, does: string): boolean {
     const isPerm = perm === PERM_READ || perm === PERM_WRITE || perm === PERM_RW;
@@ -265,7 +268,9 @@ export class DeviceDma {
     return true;
   }
 
-  /** True if a switch may have hidden the mapping: one was running, or one has run, during the second look. */
+  /**
+   * Returns true if a switch may have hidden the mapping: one was running, or one has run, during the second lookup.
+   */
   #switched(before: number): boolean {
     return (before & 1) !== 0 || this.#table.switchSequence !== before;
   }
@@ -281,7 +286,7 @@ export class DeviceDma {
     for (let pfn = Math.floor(address / 2 ** PAGE_SHIFT); pfn <= last; pfn++)
       if (this.#held.count(pfn) <= 0) {
         const at = hex(Math.max(address, pfn * PAGE_SIZE));
-        this.#observer.violation('use-after-unpin', `${does} HPA ${at}, which it holds no pin on`);
+        this.#observer.violation('use-after-unpin', `${does} HPA ${at}, on which it holds no pin`);
       }
   }
 }

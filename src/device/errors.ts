@@ -1,8 +1,11 @@
 /**
- * Errors of a device model's definition.
+ * Errors of device model definitions.
  */
 
-/** A definition, or the export of a model file, that cannot be used: what is wrong, and what is accepted. */
+/**
+ * Thrown for an invalid definition or an invalid export of a model file. The message names the fault and the accepted
+ * values.
+ */
 export class DeviceDefinitionError extends Error {
   override name = 'DeviceDefinitionError';
 }

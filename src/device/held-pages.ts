@@ -1,18 +1,18 @@
 /**
- * Which host pages a device holds, and how often: asked before every access to a pinned page, so an array instead of a
- * map (a copy of 4 KiB asks twice, and takes 180 ns itself; two lookups in a map of 8192 pages took about 100).
+ * Pins of a device by host page. They are checked before every access to a pinned page, so this is an array and not a
+ * map: a copy of 4 KiB checks twice and takes 180 ns, and two lookups in a map of 8192 pages took about 100 ns.
  */
 import { PAGE_SIZE } from '../memory/address.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 
 export class HeldPages {
-  /** Pins held, over all pages. */
+  /** Count of pins, over all pages. */
   pins = 0;
   readonly #first: number;
   readonly #pages: number;
-  /** By page; made by the first pin, since most models hold none. Its memory is touched where pages are held. */
+  /** By page. Allocated by the first pin, since most models hold none. Only parts with held pages are touched. */
   #counts = new Int32Array(0);
-  /** Pages that a table maps and this memory does not have. */
+  /** Pages that a table maps but this memory does not contain. */
   readonly #elsewhere = new Map<number, number>();
 
   constructor(memory: HostMemory) {
@@ -20,7 +20,7 @@ export class HeldPages {
     this.#pages = memory.size / PAGE_SIZE;
   }
 
-  /** Pins of the page. */
+  /** Returns the count of pins of the page. */
   count(pfn: number): number {
     return this.#counts[pfn - this.#first] ?? this.#elsewhere.get(pfn) ?? 0;
   }
@@ -31,7 +31,7 @@ export class HeldPages {
     this.pins++;
   }
 
-  /** Drops one pin of a page that has some. */
+  /** Drops one pin of a page that has at least one. */
   remove(pfn: number): void {
     this.#set(pfn, this.count(pfn) - 1);
     this.pins--;

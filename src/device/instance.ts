@@ -1,6 +1,6 @@
 /**
- * One device model and what stands around it: the context it is given, its registers as the bus sees them, and checks
- * of every answer it gives. A worker's runtime and a test's harness are two hosts of the same instance.
+ * One device model and its surroundings: its context, its registers as the bus sees them, and checks of every answer.
+ * A worker's runtime and a test's harness both run a model by an instance of this class.
  */
 
 import type { Scanout } from '../abi/scanout.ts';
@@ -25,42 +25,42 @@ import { SpinDetector } from './spin-detector.ts';
 import { readSplit, writeSplit } from './split-access.ts';
 import { TimerQueue } from './timers.ts';
 
-/** Lines a device may log; the rest are counted. */
+/** Most lines that a device may log; the others are counted. */
 export const LOG_LINES_LIMIT = 32;
-/** Characters of a logged line; the rest is cut off. */
+/** Most characters of a logged line; the rest is cut off. */
 export const LOG_LINE_LIMIT = 200;
-/** Rows of accesses to unimplemented registers in one device's report; the rest are counted. */
+/** Most rows of accesses to unimplemented registers in one device's report; the others are counted. */
 export const UNIMPLEMENTED_ROWS_LIMIT: number = UNIMPLEMENTED_OFFSETS_LIMIT;
 
-/** Where an instance runs: what its faults, interrupts, findings and lines become. */
+/** Receiver of an instance's faults, violations, interrupts and log lines. */
 interface ModelRunner {
   fault(iova: Iova, write: boolean, denied: boolean): void;
-  /** A broken contract, by a short fixed word and in words. */
+  /** Reports a broken contract: its kind as a short fixed word, and the detail. */
   violation(kind: string, detail: string): void;
   /** Delivers an interrupt that the guest has enabled. */
   interrupt(vector: number): void;
-  /** A line of the model's, or a finding of the watchdog over the guest. */
+  /** Logs a line of the model, or a finding of the watchdog over the guest. */
   log(text: string, watchdog: boolean): void;
-  /** The injected clock, in microseconds. */
+  /** Returns the injected clock, in microseconds. */
   nowUs(): number;
 }
 
-/** What a device is told of the machine it is in. */
+/** The machine that a device runs in, as far as the device sees it. */
 interface DeviceEnvironment {
   readonly name: string;
   readonly table: PinTableReader;
   readonly memory: HostMemory;
   readonly options: DeviceOptions;
-  /** Of the model, for messages; the device's if nothing is said. */
+  /** Name of the model, for messages; by default the device's name. */
   readonly modelName?: string;
-  /** It begins in RESUMING: a migration stream says what it is. */
+  /** The device starts in RESUMING and gets its state from a migration stream. */
   readonly resuming?: boolean;
 }
 
 const isStep = (result: unknown): result is StepResult =>
   result === 'idle' || result === 'more' || result === 'stalled';
 
-/** What a guest leaves in its ring may be anything. */
+/** A guest may put anything into its ring. */
 const isAccess = (offset: number, size: number): boolean =>
   offset >= 0 && (size === 1 || size === 2 || size === 4 || size === 8);
 
@@ -74,13 +74,13 @@ export class DeviceInstance {
   readonly #migration: DeviceMigration;
   #model: DeviceModel | undefined;
   #scanout: ScanoutRegion;
-  /** Accesses to BARs that are not there, or beyond a region's end: bar, then offset. */
+  /** Accesses to absent BARs or beyond a region's end, by BAR and offset. */
   readonly #unclaimed = new Map<number, Map<number, UnimplementedCount>>();
   #unclaimedRows = 0;
   #unclaimedOthers = 0;
   #logged = 0;
 
-  /** Builds the model. @throws whatever its factory throws */
+  /** Creates the model. @throws whatever its factory throws */
   constructor(place: DeviceEnvironment, host: ModelRunner, factory: ModelFactory) {
     const { name, table, memory, options, modelName = name, resuming = false } = place;
     this.#host = host;
@@ -118,20 +118,21 @@ export class DeviceInstance {
     return this.#model!;
   }
 
-  /** Its state in VFIO's migration interface. Only in RUNNING and PRE_COPY it works, and its timers run. */
+  /** Its state in VFIO's migration interface. The model and its timers run in RUNNING and PRE_COPY only. */
   get migrationState(): MigrationState {
     return this.#migration.state;
   }
 
-  /** True if it works, and answers what the guest accesses. */
+  /** True while the model runs and the guest's accesses are answered. */
   get running(): boolean {
     return this.#migration.running;
   }
 
   /**
-   * Enters a state, through others if need be. At the source the model keeps its pins: it may go on there.
-   * @throws MigrationStateError if that is not possible: the device is where it was
-   * @throws StateError for a stream that is not complete: the device is in ERROR
+   * Enters a state, if necessary through other states. At the source the model keeps its pins, because it may resume
+   * there.
+   * @throws MigrationStateError if there is no such transition; the state is unchanged
+   * @throws StateError for an incomplete stream; the device is in ERROR
    */
   setMigrationState(state: number): void {
     this.#migration.enter(state);
@@ -139,41 +140,44 @@ export class DeviceInstance {
   }
 
   /**
-   * The next bytes of its migration stream, at most `maxBytes`, in PRE_COPY and STOP_COPY.
+   * Returns the next bytes of its migration stream, at most `maxBytes`, in PRE_COPY and STOP_COPY.
    * @throws MigrationStateError, StateError
    */
   readData(maxBytes: number): DeviceStreamPart {
     return this.#migration.read(maxBytes);
   }
 
-  /** Takes the next bytes of a migration stream, in RESUMING. @throws MigrationStateError, StateError: it is in ERROR then */
+  /**
+   * Takes the next bytes of a migration stream, in RESUMING.
+   * @throws MigrationStateError, StateError; the device is then in ERROR
+   */
   writeData(bytes: Uint8Array): void {
     this.#migration.write(bytes);
   }
 
-  /** Makes the model anew: the only way out of the state ERROR. */
+  /** Creates the model again. This is the only way out of the state ERROR. */
   reset(): void {
     this.#migration.reset();
   }
 
-  /** Microseconds until a timer is due: never, while it does not run. */
+  /** Microseconds until a timer is due; infinite while the device does not run. */
   get waitUs(): number {
     return this.running ? this.timers.waitUs : Number.POSITIVE_INFINITY;
   }
 
-  /** Bytes that its memories cost now. */
+  /** Bytes that its memories have allocated. */
   get memoryBytes(): number {
     let bytes = 0;
     for (const memory of memoriesOf(this.model).values()) bytes += memory.allocatedBytes;
     return bytes;
   }
 
-  /** What the device displays now; undefined for nothing, or for what cannot be a picture. */
+  /** The picture that the device displays; undefined for none, or for an invalid one. */
   get scanout(): Scanout | undefined {
     return this.#scanout.take();
   }
 
-  /** The guest reads configuration space or a BAR. All ones if nobody claims the access. */
+  /** Performs a guest's read of configuration space or a BAR. Returns all ones if nothing claims the access. */
   read(region: number, offset: number, size: number): bigint {
     if (!isAccess(offset, size)) return allOnes(8);
     const target = this.#region(region);
@@ -192,7 +196,7 @@ export class DeviceInstance {
     return value;
   }
 
-  /** The guest writes configuration space or a BAR. Dropped if nobody claims the access. */
+  /** Performs a guest's write to configuration space or a BAR. Drops it if nothing claims the access. */
   write(region: number, offset: number, size: number, value: bigint): void {
     this.#spin.moved();
     const target = isAccess(offset, size) ? this.#region(region) : undefined;
@@ -201,7 +205,7 @@ export class DeviceInstance {
     else target.write(offset, size, value);
   }
 
-  /** The guest reads many bytes at once: a string of reads, or the scanout. */
+  /** Performs a guest's block read: a series of reads, or the scanout. */
   readBlock(region: number, offset: number, bytes: Uint8Array): void {
     bytes.fill(0xff);
     if (region === REGION_SCANOUT) this.#scanout.read(offset, bytes);
@@ -212,7 +216,7 @@ export class DeviceInstance {
     }
   }
 
-  /** The guest writes many bytes at once: a string of writes. */
+  /** Performs a guest's block write: a series of writes. */
   writeBlock(region: number, offset: number, bytes: Uint8Array): void {
     if (!this.#holds(region, offset, bytes.length)) return;
     this.#spin.moved();
@@ -221,7 +225,7 @@ export class DeviceInstance {
     else writeSplit(offset, bytes, (at, size, value) => this.write(region, at, size, value));
   }
 
-  /** Runs due timers, then one step of the model; nothing while it does not run. */
+  /** Runs due timers, then one step of the model. Does nothing while the device does not run. */
   step(): StepResult {
     if (!this.running) return 'idle';
     if (this.timers.runDue() > 0) this.#spin.moved();
@@ -229,25 +233,25 @@ export class DeviceInstance {
     if (result === 'idle') return result;
     this.#spin.moved();
     if (isStep(result)) return result;
-    this.#host.violation('bad-answer', `step() answers ${String(result)}; accepted: idle, more, stalled`);
+    this.#host.violation('bad-answer', `step() returns ${String(result)}; accepted: idle, more, stalled`);
     return 'idle';
   }
 
-  /** Has the model drop its pins in the range. Returns the number it dropped. */
+  /** Calls the model to drop its pins in the range. Returns the count of pins dropped. */
   dmaUnmap(iova: Iova, size: number): number {
     const before = this.dma.counters.unpins;
     this.model.dmaUnmap(iova, size);
     return this.dma.counters.unpins - before;
   }
 
-  /** The model's last act. */
+  /** Closes the model. */
   close(): void {
     this.model.close();
     if (this.#logged > LOG_LINES_LIMIT)
       this.#host.log(`and ${this.#logged - LOG_LINES_LIMIT} more lines`, false);
   }
 
-  /** What the instance itself has counted. */
+  /** Returns the counts and metrics of this instance. */
   report(): Pick<
     FrameBodies['deviceReport'],
     'pins' | 'unpins' | 'faults' | 'unimplemented' | 'unimplementedOthers' | 'metrics'
@@ -279,7 +283,10 @@ export class DeviceInstance {
     return new ScanoutRegion(this.model, (text) => this.#host.violation('bad-answer', text));
   }
 
-  /** A BAR answers only while its space, memory or I/O, is enabled; else nobody claims the access. */
+  /**
+   * Returns the region of a BAR. It answers only while its space, memory or I/O, is enabled; otherwise nothing claims
+   * the access.
+   */
   #region(region: number): BarRegion | undefined {
     const { config, bars } = this.model;
     if (region === REGION_CONFIG) return config.registers;
@@ -287,14 +294,14 @@ export class DeviceInstance {
     return bars[region as BarIndex] ?? NO_REGION;
   }
 
-  /** True if a block lies within a region that answers. */
+  /** Returns true if a block lies within a region that answers. */
   #holds(region: number, offset: number, length: number): boolean {
     const target = this.#region(region);
     return target !== undefined && offset >= 0 && offset + length <= target.size;
   }
 
   #watch(target: BarRegion, region: number, offset: number, value: bigint): void {
-    // A timer may yet change it.
+    // A timer may still change the register.
     if (this.timers.pending > 0) this.#spin.moved();
     const found = this.#spin.read(region, offset, value, target.nameAt?.(offset));
     if (found !== undefined) this.#host.log(found, true);
@@ -355,5 +362,5 @@ export class DeviceInstance {
   }
 }
 
-/** A BAR that the device does not have: every access lies beyond its end. */
+/** Stands for an absent BAR: every access lies beyond its end. */
 const NO_REGION: BarRegion = { size: 0, read: () => 0n, write: () => {} };

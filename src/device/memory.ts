@@ -1,32 +1,32 @@
 /**
- * Memory of a device's own: a framebuffer, VRAM. It costs what has been written, and keeps a log of dirty pages while
- * the device migrates.
+ * A device's own memory, such as a framebuffer or VRAM. It costs only what has been written, and logs dirty pages
+ * while the device migrates.
  *
- * Bytes are kept in chunks, made when they are first written to; what was never written reads as 0. One thread alone
- * uses it, so the log needs no atomics.
+ * Bytes are stored in chunks, which are allocated by the first write. Unwritten bytes read as 0. Only one thread uses
+ * a memory, so the log needs no atomics.
  */
 import { hex } from '../memory/address.ts';
 import type { BarRegion } from './bar-region.ts';
 import { DirtyPages, PAGES_PER_CHUNK } from './dirty-pages.ts';
 
-/** Largest memory that a device may have. */
+/** Size of the largest device memory. */
 export const DEVICE_MEMORY_BYTES_MAX: number = 16 * 2 ** 30;
-/** Bytes that are allocated at once. Views never reach across two chunks. */
+/** Size of a chunk. A view never crosses the end of a chunk. */
 export const MEMORY_CHUNK_BYTES = 65536;
-/** Bytes of a page of the dirty log. */
+/** Size of a page of the dirty log. */
 export const DIRTY_PAGE_BYTES: number = MEMORY_CHUNK_BYTES / PAGES_PER_CHUNK;
 
 const NO_BYTES = Buffer.alloc(MEMORY_CHUNK_BYTES);
 
-/** Neighbouring dirty pages; the last page of a memory may be cut short by its end. */
+/** Adjacent dirty pages. The last page of a memory may be cut short by its end. */
 interface DirtyRun {
   readonly offset: number;
   readonly length: number;
-  /** All of it is 0: there is nothing to send but that. */
+  /** All bytes are 0, so only their count needs to be sent. */
   readonly zero: boolean;
 }
 
-/** Pages, in bytes, that are still to be sent: of the first pass, and since they were last sent. */
+/** Pages that are still to be sent, in bytes: those of the first pass, and those written since they were sent. */
 interface DirtyCount {
   readonly initialBytes: number;
   readonly dirtyBytes: number;
@@ -39,7 +39,7 @@ export class DeviceMemory implements BarRegion {
   readonly #chunks = new Map<number, Buffer>();
   #log: DirtyPages | undefined;
 
-  /** @throws RangeError for a size that is not a whole number of bytes from 1 to DEVICE_MEMORY_BYTES_MAX */
+  /** @throws RangeError for a size that is not an integer from 1 to DEVICE_MEMORY_BYTES_MAX */
   constructor(name: string, size: number) {
     if (typeof name !== 'string' || name === '') throw new RangeError('a memory without a name');
     if (!(Number.isInteger(size) && size > 0 && size <= DEVICE_MEMORY_BYTES_MAX))
@@ -48,12 +48,12 @@ export class DeviceMemory implements BarRegion {
     this.size = size;
   }
 
-  /** Bytes that it costs now. */
+  /** Bytes that are allocated now. */
   get allocatedBytes(): number {
     return this.#chunks.size * Math.min(MEMORY_CHUNK_BYTES, this.size);
   }
 
-  /** A software read of 1, 2, 4 or 8 bytes. @throws RangeError */
+  /** Performs a software read of 1, 2, 4 or 8 bytes. @throws RangeError */
   read(offset: number, size: number): bigint {
     const view = this.readable(offset, size) as Buffer;
     if (view.length === size) return load(view, size);
@@ -62,7 +62,7 @@ export class DeviceMemory implements BarRegion {
     return load(word, size);
   }
 
-  /** A software write of 1, 2, 4 or 8 bytes. @throws RangeError */
+  /** Performs a software write of 1, 2, 4 or 8 bytes. @throws RangeError */
   write(offset: number, size: number, value: bigint): void {
     const view = this.writable(offset, size) as Buffer;
     if (view.length === size) {
@@ -82,7 +82,7 @@ export class DeviceMemory implements BarRegion {
     this.store(offset, source);
   }
 
-  /** Fills `target` with what is at `offset`. @throws RangeError */
+  /** Fills `target` with the bytes at `offset`. @throws RangeError */
   readInto(offset: number, target: Uint8Array): void {
     this.#check(offset, target.length);
     for (let at = 0; at < target.length; ) {
@@ -103,8 +103,8 @@ export class DeviceMemory implements BarRegion {
   }
 
   /**
-   * The bytes from `offset` on, in place: up to `limit` of them, or up to the chunk's end if that comes first. Only to
-   * be read, and only until the next write. @throws RangeError
+   * Returns a view of the bytes from `offset` on: `limit` bytes, or fewer at the end of a chunk. It must only be
+   * read, and only until the next write. @throws RangeError
    */
   readable(offset: number, limit: number): Uint8Array {
     this.#check(offset, limit);
@@ -113,7 +113,7 @@ export class DeviceMemory implements BarRegion {
     return chunk.subarray(within, Math.min(within + limit, MEMORY_CHUNK_BYTES));
   }
 
-  /** Likewise, to be written at once: they count as dirty from now on. @throws RangeError */
+  /** Returns a view of the same kind that must be written at once. Its bytes count as dirty. @throws RangeError */
   writable(offset: number, limit: number): Uint8Array {
     this.#check(offset, limit);
     const within = offset % MEMORY_CHUNK_BYTES;
@@ -130,8 +130,8 @@ export class DeviceMemory implements BarRegion {
   }
 
   /**
-   * Fills with a 32-bit value, little-endian. Whole chunks of zeros are given back.
-   * @throws RangeError, also for an offset or a length that is no multiple of 4
+   * Fills with a 32-bit value, little-endian. Frees whole chunks that become 0.
+   * @throws RangeError, also for an offset or length that is not a multiple of 4
    */
   fill(offset: number, length: number, value32: number): void {
     this.#check(offset, length);
@@ -143,7 +143,7 @@ export class DeviceMemory implements BarRegion {
     else this.#eachPiece(offset, length, (at, size) => fillWords(this.writable(at, size), value32));
   }
 
-  /** Sets bytes to 0: all of them if nothing is said. Whole chunks are given back. @throws RangeError */
+  /** Sets bytes to 0, by default all of them. Frees whole chunks. @throws RangeError */
   clear(offset = 0, length: number = this.size - offset): void {
     this.#check(offset, length);
     this.#eachPiece(offset, length, (at, size) => {
@@ -157,7 +157,7 @@ export class DeviceMemory implements BarRegion {
     });
   }
 
-  /** Moves bytes here from a memory, which may be this one, as copyWithin does. @throws RangeError for either range */
+  /** Moves bytes here from a memory, which may be this one, like copyWithin. @throws RangeError for either range */
   move(offset: number, source: DeviceMemory, sourceOffset: number, length: number): void {
     this.#check(offset, length);
     source.#check(sourceOffset, length);
@@ -170,7 +170,7 @@ export class DeviceMemory implements BarRegion {
     }
   }
 
-  /** Begins a log of dirty pages, in which every page that may not be 0 is once. */
+  /** Starts a log of dirty pages, which contains every page that may not be 0 once. */
   startTracking(): void {
     this.#log = new DirtyPages(this.#chunks.keys(), Math.ceil(this.size / DIRTY_PAGE_BYTES));
   }
@@ -183,15 +183,18 @@ export class DeviceMemory implements BarRegion {
     return this.#log !== undefined;
   }
 
-  /** What is still to be sent; nothing without a log. A page that is written after it was sent counts again. */
+  /**
+   * Size of the pages that are still to be sent; 0 without a log. A page that is written after it was sent counts
+   * again.
+   */
   get dirty(): DirtyCount {
     const { initialPages = 0, dirtyPages = 0 } = this.#log ?? {};
     return { initialBytes: initialPages * DIRTY_PAGE_BYTES, dirtyBytes: dirtyPages * DIRTY_PAGE_BYTES };
   }
 
   /**
-   * Takes runs of dirty pages out of the log: at most `maxBytes`, but at least a page if there is one. Those of the
-   * first pass come first. What they hold is to be read before the memory is written again.
+   * Takes runs of dirty pages out of the log: at most `maxBytes`, but at least one page if there is one. Pages of the
+   * first pass come first. The caller must read them before the memory is written again.
    */
   takeDirty(maxBytes: number): DirtyRun[] {
     const runs: DirtyRun[] = [];
@@ -240,7 +243,7 @@ export class DeviceMemory implements BarRegion {
   }
 }
 
-/** Bytes of the next piece of a move that lies within one chunk on both sides. */
+/** Returns the size of the next piece of a move that lies within one chunk on both sides. */
 function pieceSize(to: number, from: number, length: number, done: number, backward: boolean): number {
   const left = length - done;
   const room = (start: number): number => {
@@ -259,7 +262,7 @@ function put(view: Buffer, size: number, value: bigint): void {
   else view.writeUIntLE(Number(BigInt.asUintN(8 * size, value)), 0, size);
 }
 
-/** A view's offset and length are multiples of 4. */
+/** The offset and length of `view` are multiples of 4. */
 function fillWords(view: Uint8Array, value32: number): void {
   const byte = value32 & 0xff;
   if (value32 >>> 0 === byte * 0x0101_0101) view.fill(byte);

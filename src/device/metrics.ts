@@ -1,14 +1,14 @@
 /**
- * The figures that a device model keeps for the report.
+ * The metrics that a device model keeps for the report.
  */
 import type { DeviceMetrics } from './model.ts';
 
-/** Figures one device may have. */
+/** Most metrics of one device. */
 export const METRICS_LIMIT = 64;
-/** Characters of a figure's name. */
+/** Most characters of a metric's name. */
 const METRIC_NAME_LIMIT = 48;
 
-const isFigure = (value: unknown): value is number =>
+const isMetric = (value: unknown): value is number =>
   typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER;
 
 const isName = (name: unknown): name is string =>
@@ -24,9 +24,9 @@ export class MetricSet implements DeviceMetrics {
   set(name: string, value: number): void {
     if (!isName(name))
       throw new RangeError(`metric '${name}'; accepted: 1 to ${METRIC_NAME_LIMIT} characters`);
-    if (!isFigure(value)) throw new RangeError(`metric '${name}' = ${value}; accepted: 0 to 2^53 - 1`);
+    if (!isMetric(value)) throw new RangeError(`metric '${name}' = ${value}; accepted: 0 to 2^53 - 1`);
     if (!this.#values.has(name) && this.#values.size >= METRICS_LIMIT)
-      throw new RangeError(`metric '${name}' is one more than the ${METRICS_LIMIT} of a device`);
+      throw new RangeError(`metric '${name}' exceeds the ${METRICS_LIMIT} metrics of a device`);
     this.#values.set(name, value);
   }
 
@@ -35,8 +35,8 @@ export class MetricSet implements DeviceMetrics {
   }
 
   /**
-   * These figures and a model's own counters, whole numbers. `refuse` hears of counters that are no figures, or too
-   * many.
+   * Returns these metrics and a model's counters, rounded down to integers. Calls `refuse` for an invalid counter,
+   * and for a counter beyond METRICS_LIMIT.
    */
   collect(
     counters: Readonly<Record<string, number>>,
@@ -44,7 +44,7 @@ export class MetricSet implements DeviceMetrics {
   ): { name: string; value: number }[] {
     const all = new Map(this.#values);
     for (const [name, value] of Object.entries(counters)) {
-      if (isName(name) && isFigure(value) && all.size < METRICS_LIMIT) all.set(name, value);
+      if (isName(name) && isMetric(value) && all.size < METRICS_LIMIT) all.set(name, value);
       else
         refuse(`counter '${name.slice(0, METRIC_NAME_LIMIT)}' is ${String(value)}; accepted: 0 to 2^53 - 1`);
     }

@@ -1,5 +1,6 @@
 /**
- * The life of one device in its worker: serve the doorbell, step the model, answer the coordinator, until stopped.
+ * The main loop of one device in its worker. It serves the doorbell, steps the model and answers the coordinator
+ * until it is stopped.
  */
 import { getHeapStatistics } from 'node:v8';
 import { nowUs, wallMs } from '#host';
@@ -18,54 +19,54 @@ import { MigrationState } from './migration/states.ts';
 import type { DeviceStreamPart } from './migration/stream-writer.ts';
 import type { DeviceOptions, ModelFactory, StepResult } from './model.ts';
 
-/** Everything a device worker is given: shared memory and numbers. */
+/** The task of a device worker: shared memory and numbers. */
 export interface DeviceTask {
   readonly process: number;
   readonly vm: number;
   readonly device: number;
   readonly name: string;
-  /** A built-in model's name, or the URL of a file and its text; with no text the file is read. */
+  /** Name of a built-in model, or the URL of a file and its text. Without the text the file is read. */
   readonly model: string;
   readonly modelSource: string;
   readonly options: DeviceOptions;
-  /** It begins in RESUMING, for a migration stream that comes. */
+  /** The device starts in RESUMING, for a migration stream. */
   readonly resuming?: boolean;
   readonly link: SharedArrayBuffer;
   readonly pinTable: SharedArrayBuffer | PinTableHandle;
   readonly readerSlot: number;
   readonly memory: HostMemoryHandle;
-  /** The coordinator's doorbell, and this device's number on it. */
+  /** The coordinator's doorbell, and this device's bit in it. */
   readonly coordinatorDoorbell: SharedArrayBuffer;
   readonly coordinatorSenders: number;
   readonly coordinatorBit: number;
 }
 
-/** The coordinator's doorbell, as far as a device needs it. */
+/** The coordinator's doorbell, as far as a device uses it. */
 interface DoorbellRinger {
   ring(sender: number): void;
 }
 
-/** MMIO entries served, and frames, between two steps. */
+/** Most MMIO entries, and most frames, served between two steps. */
 const BURST = 64;
-/** A sleeping device looks around this often even if nobody rings. */
+/** A sleeping device wakes up at this interval even if its doorbell is silent. */
 const IDLE_WAIT_MS = 1000;
-/** How long a stalled device waits for the switch to end before it looks again. */
+/** Interval at which a stalled device retries during a switch of the address space. */
 const STALL_WAIT_MS = 5;
 /** How long a device waits for its fault to be recorded. */
 const FAULT_WAIT_MS = 5000;
-/** Answers kept while the ring to the coordinator is full; with so many, requests wait in theirs. */
+/** Most answers kept while the ring to the coordinator is full. Beyond them, requests wait in their ring. */
 const ANSWERS_LIMIT = 16;
-/** How soon a device tries again to put them into the ring: nobody rings when there is room. */
+/** Interval at which a device retries to send them, because no doorbell reports room in the ring. */
 const ANSWER_WAIT_MS = 1;
-/** Violations sent one by one; the rest are only counted. */
+/** Most violations of a kind that are sent one by one; the others are only counted. */
 const VIOLATION_LIMIT = 8;
 
-/** How often a device at work looks at what its model has allocated: a look costs about 2 µs. */
-const MEMORY_LOOK_US = 10_000;
-/** Bytes of buffers one device may hold outside V8's heap, which has a limit of its own. */
+/** Interval at which a busy device checks its model's memory. A check costs about 2 µs. */
+const MEMORY_CHECK_US = 10_000;
+/** Most bytes of buffers that one device may hold outside V8's heap, which has its own limit. */
 export const BUFFER_BYTES_LIMIT: number = 192 * 2 ** 20;
 
-/** Thrown in a device's thread when its model holds more buffers than it may. */
+/** Thrown in a device's thread when its model holds more buffers than allowed. */
 export class DeviceMemoryError extends Error {
   override name = 'DeviceMemoryError';
 }
@@ -78,10 +79,10 @@ export class DeviceRuntime {
   readonly #device: DeviceInstance;
   readonly #counts = { stalls: 0, interrupts: 0, faultsDropped: 0 };
   readonly #violations = new Map<string, number>();
-  /** Encoded answers that found the ring full, in their order. */
+  /** Encoded answers that found the ring full, in order. */
   readonly #answers: Uint8Array[] = [];
   #stopping = false;
-  #lookedUs = 0;
+  #memoryCheckedUs = 0;
   #faultsSent = 0;
 
   constructor(task: DeviceTask, coordinator: DoorbellRinger, factory: ModelFactory) {
@@ -109,9 +110,9 @@ export class DeviceRuntime {
     );
   }
 
-  /** Runs until the coordinator says stop. `threadId` lets the supervisor find this thread. */
+  /** Runs until the coordinator stops the device. `threadId` lets the supervisor find this thread. */
   run(threadId: number): void {
-    // The state first: who has heard that the device is ready must find it so.
+    // The state first: the receiver of the message must find the device ready.
     this.#link.setState(DeviceState.ready);
     this.#send('deviceReady', { threadId, model: this.#task.model });
     while (!this.#stopping) this.turn(IDLE_WAIT_MS);
@@ -122,18 +123,18 @@ export class DeviceRuntime {
     this.#link.setState(DeviceState.stopped);
   }
 
-  /** One turn: what was rung for, one step, and a wait of at most `idleMs` if there was nothing to do. */
+  /** Runs one turn: serves the doorbell, does one step, and waits at most `idleMs` if there was nothing to do. */
   turn(idleMs: number): void {
     const sequence = this.#link.doorbell.sequence;
     this.#link.beginTurn();
     this.#link.doorbell.take(() => {});
     this.#sendAnswers();
-    // What is accessed while the device stands still waits in the ring until it runs again.
+    // While the device does not run, accesses wait in the ring.
     const ran = this.#device.running;
     const moreMmio = ran && this.#mmio.serve(this.#device, BURST);
     const moreControl = this.#serveControl();
     const result = this.#stopping ? 'more' : this.#device.step();
-    this.#lookAtMemory();
+    this.#checkMemory();
     if (result === 'more' || moreMmio || moreControl || ran !== this.#device.running) return;
     if (result === 'stalled') this.#counts.stalls++;
     this.#link.endTurn();
@@ -145,12 +146,12 @@ export class DeviceRuntime {
     return result === 'stalled' ? STALL_WAIT_MS : IDLE_WAIT_MS;
   }
 
-  /** V8 limits a worker's heap, not the buffers that it refers to. @throws DeviceMemoryError */
-  #lookAtMemory(): void {
+  /** V8 limits a worker's heap, but not the buffers that it references. @throws DeviceMemoryError */
+  #checkMemory(): void {
     const now = nowUs();
-    if (now - this.#lookedUs < MEMORY_LOOK_US) return;
-    this.#lookedUs = now;
-    // What it has declared as its memory has a size of its own.
+    if (now - this.#memoryCheckedUs < MEMORY_CHECK_US) return;
+    this.#memoryCheckedUs = now;
+    // Declared memories have their own size limit.
     const { memoryBytes } = this.#device;
     this.#link.setMemoryBytes(memoryBytes);
     const bytes = getHeapStatistics().external_memory - memoryBytes;
@@ -160,7 +161,7 @@ export class DeviceRuntime {
       );
   }
 
-  /** Serves at most BURST frames. True if more may be waiting. */
+  /** Serves at most BURST frames. Returns true if more may be waiting. */
   #serveControl(): boolean {
     for (let served = 0; served < BURST; served++) {
       if (this.#answers.length >= ANSWERS_LIMIT) return false;
@@ -182,7 +183,7 @@ export class DeviceRuntime {
     else if (frame.kind === 'deviceDataWrite') this.#writeData(frame.body.data);
   }
 
-  /** Writes are posted: what the guest had written before it stopped is done before the device stops. */
+  /** Enters a migration state. Writes are posted, so those that the guest made before it stopped are served first. */
   #enterState(state: number): void {
     const runs = state === MigrationState.RUNNING || state === MigrationState.PRE_COPY;
     if (this.#device.running && !runs) this.#mmio.serve(this.#device, MMIO_RING_ENTRIES);
@@ -208,12 +209,12 @@ export class DeviceRuntime {
   }
 
   #sendFault(iova: Iova, write: boolean, denied: boolean): void {
-    // Waiting also keeps a device that faults without end at the coordinator's pace. The coordinator never waits for
-    // a device without serving the others, so this cannot be a circle.
+    // The wait keeps a device that faults endlessly at the coordinator's pace. This cannot deadlock: while the
+    // coordinator waits for one device, it keeps serving the others.
     if (this.#send('dmaFault', { iova, write, denied })) this.#faultsSent++;
     else this.#counts.faultsDropped++;
     this.#link.waitFaults(this.#faultsSent, FAULT_WAIT_MS);
-    // It waited for the coordinator: that is no time of the model's.
+    // The wait for the coordinator does not count as the model's time.
     this.#link.beginTurn();
   }
 
@@ -233,7 +234,7 @@ export class DeviceRuntime {
     return this.#push(this.#encode(kind, body));
   }
 
-  /** Sends what the coordinator waits for: now, or when there is room. */
+  /** Sends an answer that the coordinator waits for, now or when there is room. */
   #answer<K extends FrameKind>(kind: K, body: FrameBodies[K]): void {
     this.#answers.push(this.#encode(kind, body));
     this.#sendAnswers();
@@ -257,7 +258,10 @@ export class DeviceRuntime {
 
 const NO_BYTES = new Uint8Array();
 
-/** What went wrong, as the coordinator is told; empty for nothing. A fault of the model's code is not caught here. */
+/**
+ * Runs `work` and returns the message of its state error; empty if there is none. Errors of the model's code are not
+ * caught.
+ */
 function errorOf(work: () => void): string {
   try {
     work();

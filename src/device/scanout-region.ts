@@ -1,5 +1,5 @@
 /**
- * A model's scanout as the region REGION_SCANOUT: a header, then the lines. Reading from its start takes a new look.
+ * A model's scanout as the region REGION_SCANOUT: a header, then the lines. A read at offset 0 takes a new picture.
  */
 import { checkScanout, encodeScanoutHeader, SCANOUT_HEADER_BYTES, type Scanout } from '../abi/scanout.ts';
 import type { DeviceModel } from './model.ts';
@@ -9,13 +9,13 @@ export class ScanoutRegion {
   readonly #complain: (text: string) => void;
   #current: Scanout | undefined;
 
-  /** `complain` is told what cannot be a picture. */
+  /** `complain` is called for an invalid picture. */
   constructor(model: DeviceModel, complain: (text: string) => void) {
     this.#model = model;
     this.#complain = complain;
   }
 
-  /** What the model displays now. */
+  /** Returns the picture that the model displays now. */
   take(): Scanout | undefined {
     const scanout: Scanout | undefined = this.#model.scanout?.();
     if (scanout === undefined) return undefined;
@@ -23,12 +23,12 @@ export class ScanoutRegion {
       checkScanout(scanout);
       return scanout;
     } catch (error) {
-      this.#complain(`scanout() answers ${(error as Error).message}`);
+      this.#complain(`scanout() returns ${(error as Error).message}`);
       return undefined;
     }
   }
 
-  /** Fills `bytes` as far as the region goes. */
+  /** Fills `bytes` up to the end of the region. */
   read(offset: number, bytes: Uint8Array): void {
     if (offset === 0) this.#current = this.take();
     if (offset < SCANOUT_HEADER_BYTES) {

@@ -1,14 +1,14 @@
 /**
- * Names a guest that spins on a status bit which cannot change: it reads one register again and again, always finds
- * the same, and the device has neither work nor a timer that could change it.
+ * Detects a guest that spins on a status bit which cannot change. Such a guest reads one register repeatedly and
+ * always gets the same value, while the device has neither work nor a timer that could change it.
  */
 import { hex } from '../memory/address.ts';
 
-/** Reads of one register, with nothing in between, from which a guest may be spinning. */
+/** Reads of one register, with nothing in between, from which on a guest may be spinning. */
 export const SPIN_READS = 2000;
-/** How long they must have gone on, in microseconds: a short poll is no spin. */
+/** Shortest duration of a spin, in microseconds: a short poll is not a spin. */
 export const SPIN_TIME_US = 500_000;
-/** Registers named per device. */
+/** Most registers reported per device. */
 export const SPINS_LIMIT = 8;
 
 export class SpinDetector {
@@ -20,17 +20,17 @@ export class SpinDetector {
   #reads = 0;
   #since = 0;
 
-  /** `clock` answers in microseconds. */
+  /** `clock` returns microseconds. */
   constructor(clock: () => number) {
     this.#clock = clock;
   }
 
-  /** Something happened that may change a register: the guest wrote, or the device worked. */
+  /** Restarts the detection: the guest wrote, or the device worked, so a register may have changed. */
   moved(): void {
     this.#reads = 0;
   }
 
-  /** A guest's read. Returns the text that names a spin, the first time it is one. */
+  /** Records a guest's read. Returns the text that reports a spin, when it is first detected. */
   read(region: number, offset: number, value: bigint, name: string | undefined): string | undefined {
     if (this.#reads === 0 || region !== this.#region || offset !== this.#offset || value !== this.#value) {
       this.#region = region;

@@ -1,5 +1,5 @@
 /**
- * Strings of accesses to a region that knows single ones alone: as wide as alignment and what is left allow.
+ * Splits a block access into single accesses, each as wide as its alignment and the remaining length allow.
  */
 const WIDEST = 8;
 
@@ -9,7 +9,7 @@ function widthAt(offset: number, left: number): number {
   return width;
 }
 
-/** Fills `bytes` with what `read` answers from `offset` on. */
+/** Fills `bytes` by calls of `read` from `offset` on. */
 export function readSplit(
   offset: number,
   bytes: Uint8Array,
@@ -23,7 +23,7 @@ export function readSplit(
   }
 }
 
-/** Has `write` take `bytes` from `offset` on. */
+/** Passes `bytes` to calls of `write` from `offset` on. */
 export function writeSplit(
   offset: number,
   bytes: Uint8Array,

@@ -1,11 +1,11 @@
 /**
- * A device's timers: due ones run between its steps, in the order of their times, on whatever clock it was given.
+ * A device's timers on an injected clock. Due timers run between its steps, in the order of their times.
  */
 import type { DeviceTimers } from './model.ts';
 
-/** Timers that one device may have pending. */
+/** Most timers that one device may have pending. */
 export const TIMERS_LIMIT = 256;
-/** The longest delay: an hour. */
+/** The longest delay: one hour. */
 export const TIMER_DELAY_LIMIT_US: number = 3600 * 1e6;
 
 interface Timer {
@@ -15,10 +15,10 @@ interface Timer {
 
 export class TimerQueue implements DeviceTimers {
   readonly #clock: () => number;
-  /** By due time; equal ones in the order they were set. */
+  /** By due time; timers with equal times in the order in which they were set. */
   readonly #timers: Timer[] = [];
 
-  /** `clock` answers in microseconds. */
+  /** `clock` returns microseconds. */
   constructor(clock: () => number) {
     this.#clock = clock;
   }
@@ -45,18 +45,18 @@ export class TimerQueue implements DeviceTimers {
     return this.#timers.length;
   }
 
-  /** Forgets them all. */
+  /** Removes all timers. */
   clear(): void {
     this.#timers.length = 0;
   }
 
-  /** Microseconds until the next timer is due; 0 if one is, Infinity if there is none. */
+  /** Microseconds until the next timer is due; 0 if one is due, infinite if there is none. */
   get waitUs(): number {
     const [next] = this.#timers;
     return next ? Math.max(0, next.dueUs - this.#clock()) : Number.POSITIVE_INFINITY;
   }
 
-  /** Runs the timers that are due now; not those that they set. Returns their number. */
+  /** Runs the timers that are due now, except those that they set. Returns the count of timers run. */
   runDue(): number {
     if (this.#timers.length === 0) return 0;
     const now = this.#clock();
@@ -64,7 +64,7 @@ export class TimerQueue implements DeviceTimers {
     let ran = 0;
     for (const timer of due) {
       const at = this.#timers.indexOf(timer);
-      if (at < 0) continue; // cancelled by one before it
+      if (at < 0) continue; // cancelled by an earlier action
       this.#timers.splice(at, 1);
       timer.action();
       ran++;

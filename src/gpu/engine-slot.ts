@@ -1,17 +1,36 @@
 /**
- * A vGPU's slot at the engine of its physical GPU: asks for the engine, accounts for what it does with it, hands it on.
- * Shared memory alone: no message, no thread that decides for the others. Who owns the engine decides who is next.
+ * A vGPU's slot on the engine of its physical GPU. It acquires the engine, charges the work done, and hands the
+ * engine over. All of this happens in shared memory: there are no messages and no arbiter thread. The owner of the
+ * engine chooses the next owner.
  *
- * Ordering argument. Owning the engine is a lock on all plain words (clock, floor, virtual times): an owner writes them
- * before it stores the owner word, and the next reads them after it has loaded or exchanged that word. No request is
- * lost: who wants sets its bit, then looks at the owner word; who frees the engine stores the owner word, then
- * looks at the bits. All four are sequentially consistent, so one of the two sees the other. A slot that is given the
- * engine is rung at its device's doorbell, whose sequence it reads before it looks here.
+ * Ordering argument. All accesses to the owner word and to the want bits are sequentially consistent.
  *
- * No wait in here, and none without an end: a waiting device sleeps on its own doorbell and looks again at least once a
- * second. An owner that renews its lease no more, because its thread died or hangs, is then passed over. It may
- * still be at work and notice late; two vGPUs then run at once, which harms nothing but the accounting: what
- * memory a vGPU may touch is settled by its pins, never by the engine.
+ * The owner word is a lock on all plain words (clock, floor, virtual times, the policy in force):
+ * 1. The owner writes the plain words.
+ * 2. It stores the owner word.
+ * 3. The next owner finds its own slot in the owner word, by a load or by its own exchange.
+ * 4. It reads the plain words. Since 2 comes before 3, it reads the values of 1.
+ *
+ * No request is lost:
+ * 1. A slot that wants the engine sets its want bit.
+ * 2. It loads the owner word. It claims a free engine by compare-exchange; otherwise its device sleeps.
+ * 3. An owner that frees the engine stores the owner word.
+ * 4. It then loads the want bits. If it finds the bit of a slot that it has not considered, it rings that slot, which
+ *    claims the engine and chooses among all.
+ *
+ * If 2 finds the engine taken, then 2 comes before 3. So 1 comes before 4, and 4 finds the bit. An owner that hands the
+ * engine over leaves the bit to the next owner, which considers all bits when its turn ends.
+ *
+ * No handover is lost:
+ * 1. A device reads the sequence of its doorbell, and then the owner word.
+ * 2. The previous owner stores the owner word, and then rings the doorbell.
+ * 3. The device sleeps only while the sequence is the one of 1. Either it has found the new owner word, or the ring
+ *    of 2 comes after its read of the sequence and ends its sleep.
+ *
+ * Nothing here blocks. A waiting device sleeps on its own doorbell and rechecks at least once a second. If the owner
+ * stops renewing its lease, because its thread died or hung, the next device takes over the engine. The old owner may
+ * still be at work and notice late. Two vGPUs then run at once, which affects only the accounting: the memory that a
+ * vGPU may access depends on its pins, not on the engine.
  */
 
 import { nowUs } from '#host';
@@ -36,22 +55,31 @@ import { type EngineTimes, type PolicyRules, RULES } from './policy.ts';
 
 const { add, and, cas, ld, or, rd, st, wordsOf, wr } = mem;
 
-/** An owner that has not renewed for so long is passed over. Far above what a thread waits for a core. */
+/**
+ * An owner that has not renewed its lease for this long is passed over. Far above the time for which a thread waits
+ * for a core.
+ */
 export const LEASE_MS = 250;
-/** The most that one gap in which nobody may run advances the engine's clock: a late thread must cost nobody's share. */
+/**
+ * Most that one gap in which no slot may run advances the engine's clock, so that a late thread costs no slot its
+ * share.
+ */
 const IDLE_GAP_US = 10_000;
 const FREE = 0;
 
-/** `granted`: run a piece of work. `queued`: the doorbell rings when it is time. `soon`: ask again in milliseconds. */
+/**
+ * `granted`: run a piece of work. `queued`: the doorbell will ring. `retry`: the share is used up; ask again in
+ * milliseconds.
+ */
 export type Grant = 'granted' | 'queued' | 'retry';
 
-/** What a vGPU is given. */
+/** A slot on a physical GPU, as it is passed to the vGPU's worker. */
 export interface GpuSlotHandle {
   readonly gpu: SharedArrayBuffer;
   readonly slot: number;
   /** Links of all vGPUs on this GPU, by slot. */
   readonly links: readonly SharedArrayBuffer[];
-  /** What its type gives it of the GPU's memory. */
+  /** The part of the GPU's memory that the vGPU's type has. */
   readonly vramMiB?: number | undefined;
 }
 
@@ -67,16 +95,16 @@ export class EngineSlot {
   readonly #slot: number;
   readonly #links: readonly SharedArrayBuffer[];
   readonly #clockUs: () => number;
-  /** The term in which this slot runs, or decides who does; 0 for none. */
+  /** The term in which this slot runs or chooses the next owner; 0 for none. */
   #term = FREE;
   #turnNs = 0;
-  /** Engine time since when this slot has wanted the engine; undefined while it has it, or has no work. */
+  /** Engine time since which this slot has wanted the engine; undefined while it owns it or has no work. */
   #since: number | undefined;
   #wanting = false;
-  /** Slots that wanted the engine when this one last looked. */
+  /** Slots that wanted the engine when this slot last chose. */
   #seen = new Set<number>();
 
-  /** `clockUs` is for tests: the clock of leases and of gaps. */
+  /** `clockUs` is the clock of leases and gaps, which tests replace. */
   constructor({ gpu, slot, links }: GpuSlotHandle, clockUs: () => number = nowUs) {
     if (slot < 0 || slot >= SLOTS_LIMIT)
       throw new RangeError(`slot ${slot} of a GPU; accepted: 0 to ${SLOTS_LIMIT - 1}`);
@@ -86,19 +114,17 @@ export class EngineSlot {
     this.#clockUs = clockUs;
   }
 
-  /** Asks for the engine, for work that is there. To be called before every piece of work. */
+  /** Requests the engine for pending work. Must be called before every piece of work. */
   acquire(): Grant {
     const owner = ld(this.#words, GpuWord.owner, 'engine.owner');
     if (this.#term !== FREE && owner === this.#term) return 'granted';
     this.#term = FREE;
     this.#request();
-    // Again: whoever was the owner before the bit was set may not have seen it.
+    // A second load: the owner before the bit was set may not have seen the bit.
     return this.#claim(ld(this.#words, GpuWord.owner, 'engine.owner'));
   }
 
-  /**
-   * Books `ns` of engine time for work that was granted; `more`: there is work left. The engine may change hands.
-   */
+  /** Charges `ns` of engine time for granted work. `more` is true if there is work left. The owner may change. */
   charge(ns: number, atCommandEnd: boolean, more: boolean): void {
     const words = this.#words;
     const rules = this.#rules;
@@ -106,7 +132,7 @@ export class EngineSlot {
     this.#addTime(SlotWord.busy, ns);
     this.#setVirtual(rules.worked(this.#virtual(this.#slot), ns, this.#share));
     if (ld(words, GpuWord.owner, 'engine.owner') !== this.#term) {
-      this.#term = FREE; // passed over
+      this.#term = FREE; // this slot was passed over
       return;
     }
     writeTime(words, GpuWord.clock, readTime(words, GpuWord.clock) + ns);
@@ -119,7 +145,7 @@ export class EngineSlot {
     if (rules.turnEnds(this.#turnNs, this.#times.sliceNs, atCommandEnd)) this.#endTurn();
   }
 
-  /** Says that there is no work: gives the engine on if this slot has it, or has just been given it. */
+  /** Withdraws the request, because there is no work. Hands the engine over or frees it, if this slot owns it. */
   release(): void {
     if (this.#wanting) {
       and(this.#words, wantWord(this.#slot), ~wantBit(this.#slot), 'engine.want');
@@ -155,7 +181,7 @@ export class EngineSlot {
   #request(): void {
     this.#wanting = true;
     this.#since ??= readTimeRelaxed(this.#words, GpuWord.clock);
-    // Every time: who passes this slot over clears the bit.
+    // Every time, because a slot that passes this one over clears the bit.
     or(this.#words, wantWord(this.#slot), wantBit(this.#slot), 'engine.want');
   }
 
@@ -163,7 +189,7 @@ export class EngineSlot {
     if (owner !== FREE && slotOf(owner) === this.#slot) return this.#begin(owner);
     if (owner !== FREE && !this.#leaseIsOver()) return 'queued';
     const term = this.#newTerm(this.#slot);
-    // First the lease, then the engine: nobody may find the new owner with an old lease.
+    // The lease before the owner word: no slot may find the new owner with an old lease.
     this.#renew();
     const found = cas(this.#words, GpuWord.owner, owner, term, 'engine.owner');
     if (found !== owner) return slotOf(found) === this.#slot ? this.#begin(found) : 'queued';
@@ -175,14 +201,14 @@ export class EngineSlot {
     return this.#dispatch();
   }
 
-  /** Takes the place of an owner that is silent; it is asked again when it asks itself. */
+  /** Takes the engine over from an owner whose lease has ended. That owner must request the engine again. */
   #passOver(silent: number, term: number): Grant {
     and(this.#words, wantWord(silent), ~wantBit(silent), 'engine.want');
     add(this.#words, GpuWord.leasesBroken, 1, 'engine.lease');
     return this.#begin(term);
   }
 
-  /** Decides who is next, while this slot owns the engine: itself ('granted'), another, or nobody. */
+  /** Chooses the next owner, while this slot owns the engine: itself ('granted'), another slot, or none. */
   #dispatch(): Grant {
     this.#adoptPolicy();
     const next = this.#choose();
@@ -193,11 +219,11 @@ export class EngineSlot {
     }
     this.#free();
     if (next?.slot === this.#slot) return 'retry';
-    if (next) this.#ring(next.slot); // it is the one to ask again until it may run
+    if (next) this.#ring(next.slot); // that slot retries until it may run
     return 'queued';
   }
 
-  /** The wanting slot with the smallest virtual time. */
+  /** Returns the wanting slot with the smallest virtual time. */
   #choose(): Candidate | undefined {
     const times = this.#times;
     const rules = this.#rules;
@@ -231,7 +257,7 @@ export class EngineSlot {
     return 'granted';
   }
 
-  /** The slice is used up and there is work left: another's turn, unless this slot is the next as well. */
+  /** Ends the turn with work left. This slot continues only if it is also the next. */
   #endTurn(): void {
     const since = readTime(this.#words, GpuWord.clock);
     if (this.#dispatch() === 'granted') return;
@@ -251,7 +277,7 @@ export class EngineSlot {
     this.#term = FREE;
     if (this.#rules.capped) st(words, GpuWord.freeSince, this.#clockUs() | 0, 'engine.clock');
     st(words, GpuWord.owner, FREE, 'engine.owner');
-    // Who asked in between found the engine taken. One is enough: it decides among all.
+    // A slot that asked meanwhile found the engine taken. Ringing one is enough, because it chooses among all.
     if (!othersWant(words, -1)) return;
     for (const slot of wantingSlots(words)) {
       if (this.#seen.has(slot)) continue;
@@ -260,7 +286,7 @@ export class EngineSlot {
     }
   }
 
-  /** Puts the policy in force that the host asks for: everybody starts anew. */
+  /** Puts the policy that the host wants in force. All slots start with equal virtual times. */
   #adoptPolicy(): void {
     const words = this.#words;
     const wanted = ld(words, GpuWord.wantedPolicy, 'engine.policy');
@@ -271,7 +297,7 @@ export class EngineSlot {
     wr(words, GpuWord.policy, wanted, 'engine.policy');
   }
 
-  /** The gap in which nobody ran, on the clock of an engine whose shares are caps. */
+  /** Advances the clock by the gap in which no slot ran; only for a policy whose shares are caps. */
   #passIdleTime(): void {
     const gapUs = (this.#clockUs() - ld(this.#words, GpuWord.freeSince, 'engine.clock')) | 0;
     const passedNs = Math.min(IDLE_GAP_US, Math.max(0, gapUs)) * 1000;

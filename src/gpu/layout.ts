@@ -1,5 +1,5 @@
 /**
- * The memory that the vGPUs of one physical GPU share: who owns its engine, who wants it, and a slot for each.
+ * Shared memory of the vGPUs of one physical GPU: the owner of its engine, the requests, and a slot for each vGPU.
  *
  * Times are engine time: nanoseconds of the cost model (cost.ts) on the GPU's own clock. A time is two int32 words,
  * low and high, exact to 2^53 ns = 104 days.
@@ -8,28 +8,30 @@ import * as mem from '#mem';
 
 const { ld, rd, wr } = mem;
 
-/** vGPUs of one physical GPU: more than any vendor's types allow, and few enough that a scan of all is cheap. */
+/**
+ * Slots of one physical GPU: more vGPUs than any vendor's types allow, and few enough that a scan of all is cheap.
+ */
 export const SLOTS_LIMIT = 64;
 
-/** Words of the GPU as a whole. */
+/** Words of the whole GPU. */
 export const GpuWord = {
   /** 0 if the engine is free, else the owner's term: a count in the upper 24 bits, its slot + 1 in the lower 8. */
   owner: 0,
-  /** Counts terms, so that a term is never taken for an older one of the same slot. */
+  /** Counts terms, so that a term differs from older ones of the same slot. */
   terms: 1,
-  /** When the owner's lease ends: low 32 bits of microseconds. */
+  /** End of the owner's lease: low 32 bits of microseconds. */
   lease: 2,
-  /** The policy in force, and the one that the host asks for, which the next owner puts in force. */
+  /** The policy in force, and the policy that the host wants. The next owner puts that one in force. */
   policy: 3,
   wantedPolicy: 4,
   sliceNs: 5,
-  /** Bitmap of the slots that have work and not the engine, or have it and work left. */
+  /** Bitmap of the slots that have work and wait for the engine, or own it and have work left. */
   want: 6,
   /** Engine time. */
   clock: 8,
-  /** Virtual time of the slot chosen last: who comes back from idleness starts near it. */
+  /** Virtual time of the slot that was chosen last. A slot that returns from idleness starts near it. */
   floor: 10,
-  /** When the engine became free: low 32 bits of microseconds. */
+  /** Time when the engine became free: low 32 bits of microseconds. */
   freeSince: 12,
   leasesBroken: 13,
 } as const;
@@ -60,16 +62,16 @@ export const SHARE_ONE = 2 ** 20;
 
 export const GPU_BYTES: number = (HEADER_WORDS + SLOTS_LIMIT * SLOT_WORDS) * 4;
 
-if (SlotWord.waits + WAIT_BUCKETS > SLOT_WORDS) throw new Error('a slot does not hold its histogram');
+if (SlotWord.waits + WAIT_BUCKETS > SLOT_WORDS) throw new Error('a slot is too small for its histogram');
 
-/** Index of a slot's word. */
+/** Returns the index of a slot's word. */
 export const slotWord = (slot: number, word: number): number => HEADER_WORDS + slot * SLOT_WORDS + word;
 
-/** Index of the bitmap's word that holds the slot's bit. */
+/** Returns the index of the bitmap word that holds the slot's bit. */
 export const wantWord = (slot: number): number => GpuWord.want + (slot >>> 5);
 export const wantBit = (slot: number): number => 1 << (slot & 31);
 
-/** True if a slot other than this one wants the engine; -1 for any slot. */
+/** Returns true if a slot other than `slot` wants the engine; for -1, if any slot does. */
 export function othersWant(words: mem.SharedWords, slot: number): boolean {
   for (let word = 0; word < WANT_WORDS; word++) {
     const own = slot >>> 5 === word ? wantBit(slot) : 0;
@@ -78,7 +80,7 @@ export function othersWant(words: mem.SharedWords, slot: number): boolean {
   return false;
 }
 
-/** The slots whose bits are set, in order. */
+/** Yields the slots whose bits are set, in order. */
 export function* wantingSlots(words: mem.SharedWords): Iterable<number> {
   for (let word = 0; word < WANT_WORDS; word++) {
     let bits = ld(words, GpuWord.want + word, 'engine.want');
@@ -89,7 +91,7 @@ export function* wantingSlots(words: mem.SharedWords): Iterable<number> {
   }
 }
 
-/** The owner's: nobody else writes, so the two halves belong together. */
+/** Reads a time as the owner of the engine: no other thread writes it, so the two halves match. */
 export const readTime = (words: mem.SharedWords, index: number): number =>
   rd(words, index + 1, 'engine.clock') * 2 ** 32 + (rd(words, index, 'engine.clock') >>> 0);
 
@@ -98,14 +100,14 @@ export const writeTime = (words: mem.SharedWords, index: number, value: number):
   wr(words, index, (value % 2 ** 32) | 0, 'engine.clock');
 };
 
-/** Tries of a reader that does not own the engine; the upper half changes every 4.3 s of engine time. */
-const GLANCES = 3;
+/** Tries of a reader that does not own the engine. The upper half changes every 4.3 s of engine time. */
+const READ_TRIES = 3;
 
-/** Anyone's: a time that somebody else may be writing. */
+/** Reads a time that another thread may be writing. */
 export function readTimeRelaxed(words: mem.SharedWords, index: number): number {
   let low = 0;
   let high = ld(words, index + 1, 'engine.stats');
-  for (let i = 0; i < GLANCES; i++) {
+  for (let i = 0; i < READ_TRIES; i++) {
     const before = high;
     low = ld(words, index, 'engine.stats');
     high = ld(words, index + 1, 'engine.stats');
@@ -114,11 +116,11 @@ export function readTimeRelaxed(words: mem.SharedWords, index: number): number {
   return high * 2 ** 32 + (low >>> 0);
 }
 
-/** The bucket of a wait in engine time. */
+/** Returns the bucket of a wait in engine time. */
 export function waitBucket(waitNs: number): number {
   const us = waitNs / 1000;
   return us < 1 ? 0 : Math.min(WAIT_BUCKETS - 1, 1 + Math.floor(Math.log2(us) * WAIT_STEPS));
 }
 
-/** Upper end of a bucket, in microseconds of engine time; 9 % above its lower end. */
+/** Returns the upper end of a bucket, in microseconds of engine time; 9 % above its lower end. */
 export const bucketUs = (bucket: number): number => (bucket === 0 ? 0 : 2 ** (bucket / WAIT_STEPS));

@@ -1,5 +1,5 @@
 /**
- * A physical GPU as its host holds it: which vGPUs fit, how the engine is divided, what each has had of it.
+ * A physical GPU in its host process: its vGPUs, the scheduling of its engine, and statistics.
  */
 import * as mem from '#mem';
 import { RING_ENGINE, ringDevice } from '../channel/device-link.ts';
@@ -37,18 +37,18 @@ export class PhysicalGpu {
   readonly vramMiB: number;
   readonly #sab = new SharedArrayBuffer(GPU_BYTES);
   readonly #words = wordsOf(this.#sab);
-  /** By slot; a slot that was released is not given again: its neighbours know its link. */
+  /** By slot. A released slot is not reused, because the other slots know its link. */
   readonly #occupants: Occupant[] = [];
   readonly #left = new Set<number>();
 
   constructor(scheduling: Scheduling = DEFAULT_SCHEDULING, vramMiB: number = GPU_VRAM_MIB) {
     this.vramMiB = vramMiB;
     this.schedule(scheduling);
-    // Nobody is there yet: the first policy is in force at once.
+    // There is no vGPU yet, so the first policy is in force at once.
     st(this.#words, GpuWord.policy, POLICIES.indexOf(scheduling.policy), 'engine.policy');
   }
 
-  /** How many more vGPUs of the type fit now, by memory, engine share and slots. */
+  /** Returns how many more vGPUs of the type fit, by memory, engine share and slots. */
   available({ vramMiB, share }: VgpuType): number {
     const here = this.#occupants.filter((_, slot) => !this.#left.has(slot));
     const memory = this.vramMiB - here.reduce((sum, { type }) => sum + type.vramMiB, 0);
@@ -60,7 +60,7 @@ export class PhysicalGpu {
     );
   }
 
-  /** Gives a vGPU a slot; returns its number. @throws GpuFullError */
+  /** Assigns a slot to a vGPU. Returns its number. @throws GpuFullError */
   place(name: string, type: VgpuType, link: SharedArrayBuffer): number {
     if (this.available(type) < 1) throw new GpuFullError(`${name}: no room for a ${type.id} on this GPU`);
     const slot = this.#occupants.push({ name, type, link }) - 1;
@@ -69,13 +69,13 @@ export class PhysicalGpu {
     return slot;
   }
 
-  /** What the vGPU's worker is given. To be called when all that share the GPU have been placed. */
+  /** Returns the slot for the vGPU's worker. All vGPUs of the GPU must have been placed. */
   handle(slot: number): GpuSlotHandle {
     const vramMiB = this.#occupants[slot]?.type.vramMiB;
     return { gpu: this.#sab, slot, links: this.#occupants.map(({ link }) => link), vramMiB };
   }
 
-  /** Frees the slot of a vGPU whose thread is gone; if it owned the engine, the others are told. */
+  /** Frees the slot of a vGPU whose thread has ended. If it owned the engine, the engine becomes free. */
   release(slot: number): void {
     const words = this.#words;
     this.#left.add(slot);
@@ -89,14 +89,14 @@ export class PhysicalGpu {
     }
   }
 
-  /** Divides the engine in another way, from the next turn on. @throws RangeError */
+  /** Sets the scheduling, from the next turn on. @throws RangeError */
   schedule(scheduling: Scheduling): void {
     checkScheduling(scheduling);
     st(this.#words, GpuWord.sliceNs, scheduling.sliceUs * 1000, 'engine.policy');
     st(this.#words, GpuWord.wantedPolicy, POLICIES.indexOf(scheduling.policy), 'engine.policy');
   }
 
-  /** What every vGPU has had of the engine so far. */
+  /** Returns the statistics of every vGPU since it was placed. */
   stats(gpu = 0): VgpuStats[] {
     const clockUs = readTimeRelaxed(this.#words, GpuWord.clock) / 1000;
     return this.#occupants.map(({ name, type }, slot) => ({
@@ -109,7 +109,7 @@ export class PhysicalGpu {
     }));
   }
 
-  /** Owners that were passed over because they did not renew their lease. */
+  /** Count of owners that were passed over because they did not renew their lease. */
   get leasesBroken(): number {
     return ld(this.#words, GpuWord.leasesBroken, 'engine.stats');
   }

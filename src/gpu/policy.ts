@@ -1,18 +1,18 @@
 /**
- * The scheduling policies, as rules on virtual time: the slot with the smallest one is next.
+ * The scheduling policies, as rules on virtual time: the slot with the smallest virtual time is next.
  *
- * - `best-effort`: round robin; a slot's virtual time is when its last turn began. Nobody is preempted within a command,
- *   and a turn goes on while there is work: a slot with a full ring has more than its neighbours.
- * - `equal-share`: fair queueing; virtual time is the engine time used. Who has no work gives his turn away and may claim
- *   EQUAL_LAG_SLICES of it back later.
- * - `fixed-share`: virtual time is the engine time used divided by the share, and nobody may run whose virtual time is
- *   ahead of the engine's clock: a share is a cap too, also on an idle engine. What was not used is lost, but for
- *   FIXED_BANK_NS.
+ * - `best-effort`: round robin. A slot's virtual time is the start of its last turn. No command is preempted, and a
+ *   turn continues while there is work: a slot with a full ring gets more than its neighbours.
+ * - `equal-share`: fair queueing. Virtual time is the engine time used. A slot without work loses its turn, and may
+ *   claim EQUAL_LAG_SLICES of it back later.
+ * - `fixed-share`: virtual time is the engine time used divided by the share. A slot whose virtual time is ahead of
+ *   the engine's clock must not run: a share is also a cap, even on an idle engine. Unused time beyond FIXED_BANK_NS
+ *   is lost.
  */
 export const POLICIES = ['best-effort', 'equal-share', 'fixed-share'] as const;
 export type Policy = (typeof POLICIES)[number];
 
-/** How the engine is divided. */
+/** Scheduling of an engine. */
 export interface Scheduling {
   readonly policy: Policy;
   /** Time slice, µs of engine time: SLICE_US_MIN to SLICE_US_MAX. */
@@ -23,12 +23,12 @@ export const SLICE_US_MIN = 50;
 export const SLICE_US_MAX = 100_000;
 export const DEFAULT_SCHEDULING: Scheduling = { policy: 'best-effort', sliceUs: 1000 };
 
-/** Slices after which a best-effort turn ends with the command that runs. */
+/** Slices after which a best-effort turn ends with the running command. */
 const BEST_EFFORT_SLICES = 16;
 const EQUAL_LAG_SLICES = 8;
 const FIXED_BANK_NS = 50e6;
 
-/** @throws RangeError naming what is wrong and the accepted range */
+/** @throws RangeError with the invalid value and the accepted range */
 export function checkScheduling({ policy, sliceUs }: Scheduling): void {
   if (!POLICIES.includes(policy))
     throw new RangeError(`no scheduling policy '${policy}'; accepted: ${POLICIES.join(', ')}`);
@@ -36,7 +36,7 @@ export function checkScheduling({ policy, sliceUs }: Scheduling): void {
     throw new RangeError(`a time slice of ${sliceUs} µs; accepted: ${SLICE_US_MIN} to ${SLICE_US_MAX}`);
 }
 
-/** The state that the rules look at. Times in ns. */
+/** The engine's state that the rules use. Times in ns. */
 export interface EngineTimes {
   readonly clock: number;
   readonly floor: number;
@@ -44,16 +44,16 @@ export interface EngineTimes {
 }
 
 export interface PolicyRules {
-  /** True if shares are caps: then the clock goes on while the engine idles. */
+  /** True if shares are caps. The clock then advances while the engine is idle. */
   readonly capped: boolean;
-  /** A slot's virtual time as it counts now, after whatever of its idleness is forgiven. */
+  /** Returns a slot's virtual time, adjusted for its idleness. */
   effective(virtual: number, times: EngineTimes): number;
-  /** Virtual time after a turn began. */
+  /** Returns the virtual time after a turn began. */
   begun(virtual: number, times: EngineTimes): number;
-  /** Virtual time after `ns` of work; `share` in (0, 1]. */
+  /** Returns the virtual time after `ns` of work; `share` is in (0, 1]. */
   worked(virtual: number, ns: number, share: number): number;
   mayRun(virtual: number, times: EngineTimes): boolean;
-  /** True if a turn of `turnNs` ends here. */
+  /** Returns true if a turn of `turnNs` ends here. */
   turnEnds(turnNs: number, sliceNs: number, atCommandEnd: boolean): boolean;
 }
 

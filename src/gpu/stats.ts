@@ -1,5 +1,5 @@
 /**
- * What the scheduler measures: per vGPU in shared memory, between two readings, and fairness over many.
+ * Statistics of the scheduler: per vGPU in shared memory, between two readings, and fairness over many vGPUs.
  */
 import * as mem from '#mem';
 import { bucketUs, readTimeRelaxed, SlotWord, slotWord, WAIT_BUCKETS } from './layout.ts';
@@ -20,10 +20,10 @@ export interface VgpuStats {
   readonly busyUs: number;
   readonly waitedUs: number;
   readonly turns: number;
-  /** Turns that ended with work left, for another's sake or because the share was used up. */
+  /** Turns that ended with work left, because another slot was next or the share was used up. */
   readonly preemptions: number;
   readonly commands: number;
-  /** Waits for the engine, by bucket. */
+  /** Counts of waits for the engine, by bucket. */
   readonly waits: readonly number[];
 }
 
@@ -49,7 +49,7 @@ export interface VgpuUsage {
   readonly type: string;
   readonly share: number;
   readonly busyUs: number;
-  /** Part of the engine's time that it had. */
+  /** Its part of the engine's time. */
   readonly part: number;
   readonly waitP50Us: number;
   readonly waitP99Us: number;
@@ -58,7 +58,7 @@ export interface VgpuUsage {
   readonly commands: number;
 }
 
-/** What each vGPU had between two readings of the same host, in their order. */
+/** Returns the usage of each vGPU between two readings of the same host, in their order. */
 export function usageBetween(before: readonly VgpuStats[], after: readonly VgpuStats[]): VgpuUsage[] {
   const earlier = new Map(before.map((figures) => [figures.name, figures]));
   return after.flatMap((now) => {
@@ -81,7 +81,7 @@ export function usageBetween(before: readonly VgpuStats[], after: readonly VgpuS
   });
 }
 
-/** Upper end of the bucket in which the percentile lies; 0 if there were no waits. */
+/** Returns the upper end of the bucket that contains the percentile; 0 if there were no waits. */
 function percentileUs(waits: readonly number[], percentile: number): number {
   let left = percentile * waits.reduce((sum, count) => sum + count, 0);
   for (const [bucket, count] of waits.entries()) {
@@ -92,8 +92,8 @@ function percentileUs(waits: readonly number[], percentile: number): number {
 }
 
 /**
- * Jain's fairness index, (Σx)² / (n Σx²): 1 if all have the same, 1/n if one has everything. R. Jain, D. Chiu,
- * W. Hawe: A Quantitative Measure of Fairness, DEC-TR-301, 1984.
+ * Jain's fairness index, (Σx)² / (n Σx²): 1 if all values are equal, 1/n if one has everything. R. Jain, D. Chiu, W.
+ * Hawe: A Quantitative Measure of Fairness, DEC-TR-301, 1984.
  */
 export function jainIndex(values: readonly number[]): number {
   const sum = values.reduce((a, b) => a + b, 0);

@@ -1,5 +1,5 @@
 /**
- * vGPU types: what part of a physical GPU's memory and engine one vGPU of the type has.
+ * vGPU types: the part of a physical GPU's memory and engine that one vGPU of the type has.
  */
 
 export interface VgpuType {
@@ -14,7 +14,7 @@ export const GPU_VRAM_MIB = 16 * 1024;
 
 const typeOf = (id: string, vramMiB: number): VgpuType => ({ id, vramMiB, share: vramMiB / GPU_VRAM_MIB });
 
-/** The types of a physical GPU: memory and engine are divided alike. */
+/** The types of a physical GPU. Memory and engine are divided in the same proportion. */
 export const VGPU_TYPES: readonly VgpuType[] = [
   typeOf('vgpu-512m', 512),
   typeOf('vgpu-1g', 1024),
@@ -25,12 +25,12 @@ export const VGPU_TYPES: readonly VgpuType[] = [
 ];
 
 /**
- * Four to a GPU. Sixteen share one engine at the price of handing it from thread to thread: first light's 16 vGPUs then did
- * 0.7 × the operations, with four to a GPU 0.94 ×, of those with a GPU each.
+ * Four vGPUs per GPU. More of them share one engine, which then changes threads more often: compared with one GPU
+ * each, first light's 16 vGPUs did 0.7 × the operations on one GPU, and 0.94 × with four per GPU.
  */
 export const DEFAULT_VGPU_TYPE = 'vgpu-4g';
 
-/** @throws RangeError for a type that is not there */
+/** @throws RangeError for an unknown type */
 export function vgpuType(id: string): VgpuType {
   const type = VGPU_TYPES.find((candidate) => candidate.id === id);
   if (!type)

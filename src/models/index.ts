@@ -1,5 +1,5 @@
 /**
- * The models a device worker can run, by the name a scenario uses.
+ * The models that a device worker can run, by the name that a scenario uses.
  */
 
 import { MDPY_MODES, type MdpyMode } from '../abi/mdpy.ts';
@@ -21,12 +21,12 @@ const display =
   (mode: MdpyMode): ModelFactory =>
   () =>
     new Mdpy(mode);
-/** A factory for each type of a driver, by the type's name. */
+/** Returns a factory for each type of a driver, by the type's name. */
 const eachType = <T>(types: Readonly<Record<string, T>>, factory: (type: T) => ModelFactory) =>
   Object.fromEntries(Object.entries(types).map(([name, type]) => [name, factory(type)]));
 
 export const MODELS: Readonly<Record<string, ModelFactory>> = {
-  // Without a slot on a physical GPU a vgpu has its own engine.
+  // A vgpu without a slot on a physical GPU has its own engine.
   vgpu: (context, { fault, gpu }) =>
     new Vgpu(context, fault === '' ? undefined : INJECTED_FAULTS[fault], gpu as GpuSlotHandle | undefined),
   edu: factoryOf(edu),

@@ -47,7 +47,7 @@ describe('a user-defined device model', () => {
       'violation bad-interrupt: vm0/dev5 raises interrupt -1; accepted: 0 to 31',
     );
     expect(problems(5)).to.include(
-      'violation bad-answer: vm0/dev5 step() answers NaN; accepted: idle, more, stalled',
+      'violation bad-answer: vm0/dev5 step() returns NaN; accepted: idle, more, stalled',
     );
     expect(problems(5)).to.include(
       'answers a 4-byte read of BAR0+0x4 with NaN; accepted: a bigint of that size',

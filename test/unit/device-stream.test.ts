@@ -41,7 +41,7 @@ function expectSame(found: Gadget, expected: Gadget): void {
     expect(contents(found[name]).equals(contents(expected[name])), name).to.equal(true);
 }
 
-/** Hands a stream over in pieces as `next` says, and lets the device run. */
+/** Writes a stream in pieces, whose sizes `next` returns, and lets the device run. */
 function take(stream: Uint8Array, variant: Variant = {}, next = () => stream.length): GadgetRig {
   const rig = gadget(variant, true);
   for (let at = 0; at < stream.length; ) {
@@ -53,7 +53,7 @@ function take(stream: Uint8Array, variant: Variant = {}, next = () => stream.len
   return rig;
 }
 
-/** Something of everything. */
+/** Returns a device with changes in every kind of state. */
 function busy(): GadgetRig {
   const rig = gadget();
   const { model } = rig;
@@ -69,8 +69,8 @@ function busy(): GadgetRig {
   return rig;
 }
 
-describe('the migration stream of a device', () => {
-  it('makes another the same, split anywhere, and no action of a register is called', () => {
+describe('migration stream of a device', () => {
+  it('restores an equal device from any split, without register actions', () => {
     const source = busy();
     const stream = saved(source);
     const random = new Prng(5);
@@ -82,7 +82,7 @@ describe('the migration stream of a device', () => {
     }
   });
 
-  it('is read in pieces of any size, and its end is told', () => {
+  it('is read in pieces of any size, and reports its end', () => {
     const whole = saved(busy());
     const random = new Prng(6);
     for (const limit of [1, 100, 3 * PAGE]) {
@@ -105,7 +105,7 @@ describe('the migration stream of a device', () => {
     expect(source.device.readData(0)).to.deep.include({ end: false, initialBytes: 5 * 65536, dirtyBytes: 0 });
   });
 
-  it('follows a device that goes on running, and says how much is left', () => {
+  it('follows a running device, and reports the remaining bytes', () => {
     const source = busy();
     const random = new Prng(8);
     const pieces: Uint8Array[] = [];
@@ -140,7 +140,7 @@ describe('the migration stream of a device', () => {
     expect([model.level, model.modeWrites]).to.deep.equal([7, 0]);
   });
 
-  it('carries no zeros as data, and wipes out what the other device had when it was made', () => {
+  it('sends no zeros as data, and clears the initial content of the target', () => {
     const source = gadget();
     source.model.vram.clear();
     source.model.window.store(0, Buffer.alloc(0x4_0000, 1));
@@ -152,7 +152,7 @@ describe('the migration stream of a device', () => {
     expect(model.vram.allocatedBytes).to.equal(0);
   });
 
-  it('may come from an older or a newer table of registers, and an older state', () => {
+  it('accepts an older or newer register table, and an older state', () => {
     const newer = [...REGISTERS, { name: 'New', offset: 24, size: 4, reset: 5n }] as const;
     const { model } = take(saved(busy()), { registers: newer });
     expect([model.registers.get('Wide'), model.registers.get('New')]).to.deep.equal([
@@ -161,7 +161,7 @@ describe('the migration stream of a device', () => {
     ]);
     expect(() => take(saved(gadget({ registers: newer })))).to.throw(
       StateError,
-      'register bar0.New is not known',
+      'register bar0.New is unknown',
     );
     const old = () => gadget({ state: { version: 1 } });
     expect(() => take(saved(old()))).to.throw(StateError, "its model's has version 1; accepted: 2 to 2");
@@ -170,12 +170,12 @@ describe('the migration stream of a device', () => {
     expect(() => take(saved(next))).to.throw(StateError, "its model's has version 3; accepted: 2 to 2");
   });
 
-  it('has a bound for the state of a model', () => {
+  it('limits the state of a model', () => {
     const state = { save: () => ({ level: new Uint8Array(MODEL_STATE_BYTES_MAX) }) };
     expect(() => saved(gadget({ state }))).to.throw(StateError, /has \d+ bytes; accepted: up to 16777216/);
   });
 
-  it('passes what a model throws on, with its name', () => {
+  it('reports an exception of a model, with the model’s name', () => {
     const state = {
       restore: () => {
         throw new RangeError('too late');
@@ -188,7 +188,7 @@ describe('the migration stream of a device', () => {
   });
 });
 
-describe('a stream that cannot be', () => {
+describe('invalid migration stream', () => {
   const sound = recordsOf(saved(busy()));
   const kindAt = (kind: keyof DeviceStateRecord) => sound.findIndex((record) => record[kind] !== undefined);
   const at = (kind: keyof DeviceStateRecord, record: DeviceStateRecord) => sound.with(kindAt(kind), record);
@@ -225,17 +225,17 @@ describe('a stream that cannot be', () => {
       /within/,
     ],
     ['with half a page', pages({ data: new Uint8Array(100) }), /100 bytes and 0 zeros/],
-    ['with pages beside the grid', pages({ offset: 100 }), /at 100/],
+    ['with misaligned pages', pages({ offset: 100 }), /at 100/],
     ['with pages nowhere', pages({ offset: 2 ** 60 }), /memory 'vram'/],
     ['with pages and zeros', pages({ zeroBytes: PAGE }), /4096 zeros/],
     ['with no pages', pages({ data: none }), /0 bytes and 0 zeros/],
     ['with registers of no file', register('bar5', 'Mode', 1), /registers 'bar5'; accepted: config,bar0/],
     ['with registers of a memory', register('bar1', 'Mode', 1), /registers 'bar1'/],
-    ['with an unknown register', register('bar0', 'Moon', 1), /bar0.Moon is not known/],
+    ['with an unknown register', register('bar0', 'Moon', 1), /bar0.Moon is unknown/],
     ['with a register too wide', register('bar0', 'Byte', 0x100), /bar0.Byte is 0x100; accepted: 1 bytes/],
     ['with a register far too wide', register('bar0', 'Mode', 0, 1), /bar0.Mode is 0x100000000/],
     ['with another class', register('config', 'BaseClass', 1), /config.BaseClass is 0x1, in bits/],
-    ['with a BAR beside its grid', register('config', 'Bar1', 0x8000_1000), /config.Bar1/],
+    ['with a misaligned BAR', register('config', 'Bar1', 0x8000_1000), /config.Bar1/],
     [
       'with a register twice',
       at('registers', { registers: { ...registers, values: [registers.values[0]!, registers.values[0]!] } }),
@@ -269,7 +269,7 @@ describe('a stream that cannot be', () => {
     ['with more after its end', [...sound, sound[1]!], /bytes after its end/],
   ];
   for (const [what, records, message] of REFUSED)
-    it(`${what} is refused, and the device is in ERROR`, () => {
+    it(`is refused ${what}, and leaves the device in ERROR`, () => {
       const rig = gadget({}, true);
       const attempt = () => {
         rig.device.writeData(streamOf(records));
@@ -280,13 +280,13 @@ describe('a stream that cannot be', () => {
       expect(rig.model.modeWrites).to.equal(0);
     });
 
-  it('is none of these: the records that they were made of', () => {
+  it('is not the original of these records', () => {
     expectSame(take(streamOf(sound)).model, busy().model);
     expect(sound[0]!.header).to.include({ vendorId: IDENTITY.vendorId, modelVersion: 2 });
     expect(recordsOf(streamOf(at('model', { model: { state: none } })))).to.have.length(sound.length);
   });
 
-  it('announces records that nobody would hold', () => {
+  it('is refused when it announces records of an invalid length', () => {
     const refused = [[0], [0x80, 0x80, 0x80, 0x80, 0x80, 0x01], [0xff, 0xff, 0xff, 0xff, 0x0f], [0x80, 0x00]];
     for (const bytes of refused) {
       const rig = gadget({}, true);
@@ -297,7 +297,7 @@ describe('a stream that cannot be', () => {
     }
   });
 
-  it('or any bytes at all end with a StateError, or in a device that runs', () => {
+  it('ends with a StateError or a running device, for any bytes', () => {
     const random = new Prng(99);
     const stream = streamOf(sound);
     let refused = 0;
@@ -307,7 +307,7 @@ describe('a stream that cannot be', () => {
       );
       for (let flips = random.below(4); flips >= 0; flips--)
         if (bytes.length > 0) {
-          // Most of a stream is pages, in which anything may be.
+          // Most of a stream is page data, where every value is valid.
           const place =
             random.below(2) === 0
               ? bytes.length - 1 - random.below(Math.min(2000, bytes.length))

@@ -1,5 +1,5 @@
 /**
- * The models `mtty` and `mdpy`, blocks of accesses, and screenshots. UPDATE_GOLDEN=1 writes the golden picture anew.
+ * The models `mtty` and `mdpy`, block accesses, and screenshots. UPDATE_GOLDEN=1 rewrites the golden picture.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { crc32, inflateSync } from 'node:zlib';
@@ -22,7 +22,7 @@ function enabled(model: string): DeviceHarness {
   return bus;
 }
 
-describe('the serial ports', () => {
+describe('serial ports', () => {
   const port = (model = 'mtty') => {
     const bus = enabled(model);
     return {
@@ -32,7 +32,7 @@ describe('the serial ports', () => {
     };
   };
 
-  it('send back what they are sent, in order, each port its own', () => {
+  it('echo bytes in order, each port its own', () => {
     const { get, put } = port();
     put(2, 7);
     put(2, 7, 1);
@@ -42,7 +42,7 @@ describe('the serial ports', () => {
     expect([get(5), get(5, 1), get(0)]).to.deep.equal([0x60, 0x60, 0]);
   });
 
-  it('interrupt at a received byte, an empty buffer and an overrun, with the cause', () => {
+  it('interrupt on a received byte, an empty buffer and an overrun, with the cause', () => {
     const { bus, get, put } = port();
     put(2, 7);
     put(0, 1);
@@ -60,7 +60,7 @@ describe('the serial ports', () => {
     expect(bus.metric('serial interrupts')).to.equal(3);
   });
 
-  it('answer in I/O space alone, one port or two, a byte at a time', () => {
+  it('answer only in I/O space, with one or two ports, byte by byte', () => {
     const { bus, get, put } = port('mtty-1');
     put(7, 0xa5);
     expect([get(7), bus.read(0, 7, 1), bus.read(1, 7, 1)]).to.deep.equal([0xa5, 0xa5n, 0xffn]);
@@ -73,8 +73,8 @@ describe('the serial ports', () => {
   });
 });
 
-describe('the display', () => {
-  it('says its size in a vendor capability, after which there is none', () => {
+describe('mdpy display', () => {
+  it('reports its size in the last capability, a vendor capability', () => {
     const bus = enabled('mdpy-hd');
     expect([bus.readConfig(0x34, 1), bus.readConfig(0x40, 4)]).to.deep.equal([0x40n, 0x0010_0009n]);
     expect([0x44, 0x48, 0x4c].map((at) => bus.readConfig(at, 4))).to.deep.equal([0x3432_5258n, 1920n, 1080n]);
@@ -83,7 +83,7 @@ describe('the display', () => {
     expect(bus.report().unimplemented).to.deep.equal([]);
   });
 
-  it('holds what is written, of any size', () => {
+  it('stores writes of any size', () => {
     const bus = enabled('mdpy');
     bus.write(0, 8, 8, 0x8877_6655_4433_2211n);
     bus.write(0, 10, 2, 0xaaaa);
@@ -93,7 +93,7 @@ describe('the display', () => {
     expect(bus.read(0, 2 ** 21, 4), 'beyond its end').to.equal(0xffff_ffffn);
   });
 
-  it('is seen as it was drawn: the golden picture, twice the same bytes', () => {
+  it('shows the golden picture with equal bytes twice', () => {
     const bus = enabled('mdpy');
     const square = Buffer.alloc(100 * 4);
     for (let x = 0; x < 100; x++) square.writeUInt32LE(0xff20_80e0, x * 4);
@@ -105,8 +105,8 @@ describe('the display', () => {
   });
 });
 
-describe('blocks of accesses', () => {
-  it('reach memory and registers, also those that know single accesses alone', () => {
+describe('block accesses', () => {
+  it('reach memory and registers, also registers without block support', () => {
     const bus = enabled('edu');
     bus.writeBlock(
       0,
@@ -121,7 +121,7 @@ describe('blocks of accesses', () => {
     ]);
   });
 
-  it('read as ones, or change nothing, where they leave the region or nobody answers', () => {
+  it('read as ones or change nothing outside the region and without an owner', () => {
     const bus = enabled('mdpy');
     const before = bus.readBlock(0, 2 ** 21 - 8, 8);
     bus.writeBlock(0, 2 ** 21 - 8, new Uint8Array(9).fill(1));
@@ -133,7 +133,7 @@ describe('blocks of accesses', () => {
 });
 
 describe('screenshots', () => {
-  /** The samples of a PNG whose lines are all filtered by the one above. */
+  /** Returns the samples of a PNG whose lines are all filtered by the line above. */
   function samplesOf(png: Uint8Array): { width: number; height: number; samples: Uint8Array } {
     const bytes = Buffer.from(png);
     const chunks = new Map<string, Buffer>();
@@ -153,7 +153,7 @@ describe('screenshots', () => {
     return { width, height, samples };
   }
 
-  it('have red, green and blue in their places, and leave out what is between the lines', () => {
+  it('have red, green and blue in order, and skip bytes between the lines', () => {
     const pixels = Uint8Array.of(
       3,
       2,
@@ -185,7 +185,7 @@ describe('screenshots', () => {
     expect([...picture.samples]).to.deep.equal([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
   });
 
-  it('are of what a display shows alone, and of nothing that cannot be a picture', () => {
+  it('exist only for a display that shows a valid picture', () => {
     expect(enabled('edu').screenshot()).to.equal(undefined);
     let shown: unknown = { width: 0, height: 1, stride: 4, pixels: new Uint8Array(4) };
     class Broken extends Mdpy {
@@ -202,15 +202,15 @@ describe('screenshots', () => {
     }
     expect(bus.violations).to.have.length(4);
     expect(bus.violations[0]).to.equal(
-      'bad-answer: scanout() answers a scanout of 0 × 1; accepted: 1 to 4096 each',
+      'bad-answer: scanout() returns a scanout of 0 × 1; accepted: 1 to 4096 each',
     );
     expect(bus.violations[1]).to.include('a stride of 4; accepted: 8 to 16384');
     expect(bus.violations[2]).to.include('15 bytes of pixels; accepted: 16 and more');
   });
 });
 
-describe('the places of BARs', () => {
-  it('are aligned to their sizes and apart, in memory and among the ports', () => {
+describe('placement of BARs and models', () => {
+  it('aligns BARs to their sizes without overlap, in memory and in I/O space', () => {
     const space = new BarSpace(1);
     const sized = [0xffff_fff1, 0xfff0_0008, 0, 0xffff_f000, 0xffff_fff9, 0xffff_ffe0];
     expect(sized.map((value) => space.place(value).toString(16))).to.deep.equal([
@@ -223,12 +223,12 @@ describe('the places of BARs', () => {
     ]);
   });
 
-  it('and models in a list go to the devices in turn', () => {
+  it('assigns the models of a list to the devices in turn', () => {
     expect([0, 1, 2].map((index) => modelAt('mtty, mdpy', index))).to.deep.equal(['mtty', 'mdpy', 'mtty']);
     expect(modelNames('file:///a,b.ts')).to.deep.equal(['file:///a,b.ts']);
   });
 
-  it('but not with the model that the guest has a driver for', async () => {
+  it('refuses a list that mixes the vgpu with other models', async () => {
     const refused = await resolveModel('mtty,vgpu').catch((error: unknown) => error);
     expect(String(refused)).to.include("model mtty,vgpu: accepted: 'vgpu' alone, or others");
   });

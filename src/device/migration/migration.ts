@@ -1,6 +1,6 @@
 /**
- * One device's part in a migration: its VFIO state, and the stream that it writes or reads. The device runs in RUNNING
- * and PRE_COPY alone; what keeps it from running in the other states is up to DeviceInstance and its host.
+ * One device's part in a migration: its VFIO state, and the stream that it writes or reads. The device runs only in
+ * RUNNING and PRE_COPY. DeviceInstance and its owner keep it from running in the other states.
  */
 import { StateError } from '../../proto/state-codec.ts';
 import type { DeviceModel } from '../model.ts';
@@ -8,7 +8,7 @@ import { type MigrationArc, MigrationState, migrationRoute, migrationStateName }
 import { DeviceStreamReader } from './stream-reader.ts';
 import { type DeviceStreamPart, DeviceStreamWriter } from './stream-writer.ts';
 
-/** Thrown for a state that a device cannot enter: the way is not allowed, or its model cannot be migrated. */
+/** Thrown for a state that a device cannot enter: there is no such transition, or its model cannot be migrated. */
 export class MigrationStateError extends Error {
   override name = 'MigrationStateError';
 }
@@ -18,9 +18,9 @@ interface MigratingDevice {
   readonly model: DeviceModel;
   /** For messages. */
   readonly modelName: string;
-  /** Makes its model anew. */
+  /** Creates its model again. */
   rebuild(): void;
-  /** Tells its model that it stands still. */
+  /** Tells its model that the device stops. */
   suspend(): void;
 }
 
@@ -39,21 +39,21 @@ export class DeviceMigration {
     return this.#state;
   }
 
-  /** True if the model is stepped. */
+  /** True while the model is stepped. */
   get running(): boolean {
     return this.#state === MigrationState.RUNNING || this.#state === MigrationState.PRE_COPY;
   }
 
-  /** Begins with nothing but the stream to come, in a device just made. */
+  /** Starts in RESUMING, in a new device. */
   startResuming(): void {
     this.#reader = new DeviceStreamReader(this.#device.model);
     this.#state = MigrationState.RESUMING;
   }
 
   /**
-   * Enters a state, by as many arcs as it takes.
-   * @throws MigrationStateError if that is not possible: the device is where it was
-   * @throws StateError for a stream that is not complete: the device is in ERROR
+   * Enters a state by the shortest sequence of arcs.
+   * @throws MigrationStateError if there is no such transition; the state is unchanged
+   * @throws StateError for an incomplete stream; the device is in ERROR
    */
   enter(target: number): void {
     const route = migrationRoute(this.#state, target);
@@ -68,7 +68,7 @@ export class DeviceMigration {
     }
   }
 
-  /** A device's reset, the way out of ERROR (VFIO_DEVICE_RESET): a model that is made anew, and runs. */
+  /** Resets the device (VFIO_DEVICE_RESET): creates its model again and runs it. This is the way out of ERROR. */
   reset(): void {
     this.#endSaving();
     this.#reader = undefined;
@@ -78,9 +78,9 @@ export class DeviceMigration {
   }
 
   /**
-   * The next bytes of the stream, at most `maxBytes`.
+   * Returns the next bytes of the stream, at most `maxBytes`.
    * @throws MigrationStateError outside PRE_COPY and STOP_COPY
-   * @throws StateError if the model's state cannot be had; the device may go back to RUNNING
+   * @throws StateError if the model's state cannot be saved; the device may return to RUNNING
    */
   read(maxBytes: number): DeviceStreamPart {
     if (!this.#writer) throw new MigrationStateError(`has no data to read in ${this.#stateText}`);
@@ -90,7 +90,7 @@ export class DeviceMigration {
   /**
    * Takes the next bytes of the stream.
    * @throws MigrationStateError outside RESUMING
-   * @throws StateError for what is no stream of this device: it is in ERROR then
+   * @throws StateError for an invalid stream; the device is then in ERROR
    */
   write(bytes: Uint8Array): void {
     const reader = this.#reader;
@@ -131,7 +131,7 @@ export class DeviceMigration {
     this.#writer = undefined;
   }
 
-  /** What fails on the way leaves ERROR, and nothing that notes or waits. */
+  /** Runs `work`. An error ends the log and the stream, and leaves the device in ERROR. */
   #guard(work: () => void): void {
     try {
       work();
@@ -151,7 +151,7 @@ export class DeviceMigration {
 
   #refusal(target: number): string {
     const to = migrationStateName(target);
-    const way = this.#state === MigrationState.ERROR ? 'accepted: a reset' : 'there is no such way';
-    return `cannot go from ${this.#stateText} to ${to}; ${way}`;
+    const reason = this.#state === MigrationState.ERROR ? 'accepted: a reset' : 'there is no such transition';
+    return `cannot go from ${this.#stateText} to ${to}; ${reason}`;
   }
 }

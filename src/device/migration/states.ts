@@ -1,8 +1,8 @@
 /**
- * The states of a device that migrates, and the ways between them: version 2 of VFIO's migration interface, for a device
- * with VFIO_MIGRATION_STOP_COPY and VFIO_MIGRATION_PRE_COPY, without VFIO_MIGRATION_P2P.
+ * The states of a migrating device and their transitions: version 2 of VFIO's migration interface, for a device with
+ * VFIO_MIGRATION_STOP_COPY and VFIO_MIGRATION_PRE_COPY, without VFIO_MIGRATION_P2P.
  *
- * The numbers are those of `enum vfio_device_mig_state` in include/uapi/linux/vfio.h, the answers those of
+ * The numbers are those of `enum vfio_device_mig_state` in include/uapi/linux/vfio.h. The next states are those of
  * vfio_mig_get_next_state in drivers/vfio/vfio_main.c.
  */
 
@@ -20,7 +20,7 @@ export type MigrationState = (typeof MigrationState)[keyof typeof MigrationState
 
 const { STOP, RUNNING, STOP_COPY, RESUMING, PRE_COPY } = MigrationState;
 
-/** What a device does by itself: everything else is made of these. */
+/** The arcs that a device implements. All transitions are combined from them. */
 export type MigrationArc =
   | 'stop'
   | 'run'
@@ -47,18 +47,19 @@ const ARCS: readonly {
   { from: PRE_COPY, to: RUNNING, arc: 'unlog' },
 ];
 
-/** States in which a stream is read: a way may begin or end there, but not lead through. */
+/** States in which a stream is read. A transition may start or end there, but not pass through. */
 const SAVING: readonly MigrationState[] = [STOP_COPY, PRE_COPY];
-/** The saving of a device that has stopped cannot become that of a running one. The kernel answers EINVAL. */
+/** A stopped device that is saving cannot become a running one that is saving. The kernel returns EINVAL. */
 const BLOCKED: readonly (readonly [MigrationState, MigrationState])[] = [[STOP_COPY, PRE_COPY]];
 
-/** `STOP_COPY`, or the number of what is no state. */
+/** Returns a name such as `STOP_COPY`, or the number of an unknown state. */
 export const migrationStateName = (state: number): string =>
   Object.entries(MigrationState).find(([, number]) => number === state)?.[0] ?? String(state);
 
 /**
- * The arcs from one state to another, none for the same: the shortest way that does not lead through a saving state.
- * Undefined if the interface does not allow it: from and to ERROR, to a state that is not supported or none.
+ * Returns the shortest sequence of arcs between two states that passes through no saving state; empty for equal
+ * states. Returns undefined if the interface does not allow the transition: from or to ERROR, and to an unsupported
+ * or unknown state.
  */
 export function migrationRoute(
   current: number,
@@ -69,7 +70,7 @@ export function migrationRoute(
   const ways: { readonly at: MigrationState; readonly arcs: (typeof ARCS)[number][] }[] = [
     { at: current, arcs: [] },
   ];
-  // Breadth first, over five states: no state is visited twice.
+  // Breadth first over five states; no state is visited twice.
   const seen = new Set<MigrationState>([current]);
   for (const { at, arcs } of ways) {
     if (at === target) return arcs;

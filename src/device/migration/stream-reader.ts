@@ -1,6 +1,6 @@
 /**
- * A device's migration stream, as it is taken up by a device that has just been made. It may come in any pieces, and from
- * anybody: what cannot be is refused, and no more is held than one record.
+ * Reader of a device's migration stream, into a new device. The stream comes in pieces of any size and from an
+ * untrusted source. Invalid data is refused, and at most one record is buffered.
  */
 
 import protobuf from 'protobufjs/minimal.js';
@@ -24,13 +24,13 @@ import {
   registerFiles,
 } from './stream-writer.ts';
 
-/** Bytes of a record: the model's state, and what names it. */
+/** Most bytes of a record: a model's state and its field headers. */
 const RECORD_BYTES_MAX: number = MODEL_STATE_BYTES_MAX + 64;
-/** End of the registers that every PCI device has. */
+/** End of the header registers, which every PCI device has. */
 const HEADER_END = 0x40;
 
 type RecordKind = keyof DeviceStateRecord;
-/** What a record may come after. */
+/** The records that each record may follow. */
 const AFTER: Readonly<Record<RecordKind, readonly (RecordKind | undefined)[]>> = {
   header: [undefined],
   memory: ['header', 'memory'],
@@ -45,7 +45,7 @@ interface FileByName {
   readonly specs: ReadonlyMap<string, RegisterSpec>;
 }
 
-/** Takes up the stream of a device like this one. Everything here throws StateError. */
+/** Restores the stream of a device of the same kind. Every method throws StateError. */
 export class DeviceStreamReader {
   readonly #model: DeviceModel;
   readonly #files: ReadonlyMap<string, FileByName>;
@@ -64,7 +64,7 @@ export class DeviceStreamReader {
     this.#memories = memoriesOf(model);
   }
 
-  /** Takes the next bytes. After an error nothing of the device can be used. */
+  /** Takes the next bytes. After an error the device must not be used. */
   write(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {
       if (this.#last === 'end')
@@ -75,7 +75,7 @@ export class DeviceStreamReader {
     }
   }
 
-  /** The stream must have come to its end. */
+  /** Checks that the stream is complete. */
   finish(): void {
     if (this.#last !== 'end')
       throw new StateError(`device state: ends after ${this.#last ?? 'nothing'}; accepted: header to end`);
@@ -97,7 +97,7 @@ export class DeviceStreamReader {
     else if (record.model) this.#restoreModel(record.model.state);
   }
 
-  /** Pages that are 0 need not come: what a device draws when it is made must not show through. */
+  /** Clears all memories, because zero pages are not sent: the initial picture of a new device must not remain. */
   #begin(header: DeviceStateHeader): void {
     this.#checkHeader(header);
     for (const memory of this.#memories.values()) memory.clear();
@@ -138,7 +138,7 @@ export class DeviceStreamReader {
     else memory.store(offset, data);
   }
 
-  /** As the device sets them: no action runs. What is not named keeps the value of a device just made. */
+  /** Sets registers without running their actions. A register that is not named keeps its initial value. */
   #setRegisters({ file: name, values }: RegisterValues): void {
     const found = this.#files.get(name);
     if (!found)
@@ -149,7 +149,7 @@ export class DeviceStreamReader {
       const place = `${name}.${register}`;
       const spec = found.specs.get(register);
       const value = (BigInt(high) << 32n) | BigInt(low);
-      if (!spec) throw new StateError(`device state: register ${cut(place)} is not known here`);
+      if (!spec) throw new StateError(`device state: register ${cut(place)} is unknown`);
       if (this.#seen.has(place)) throw new StateError(`device state: register ${place} comes twice`);
       if (value >> BigInt(8 * spec.size) !== 0n)
         throw new StateError(
@@ -165,7 +165,8 @@ export class DeviceStreamReader {
   #restoreModel(bytes: Uint8Array): void {
     const { state } = this.#model;
     if (!state) {
-      if (bytes.length > 0) throw new StateError('device state: of a model, where this one has none');
+      if (bytes.length > 0)
+        throw new StateError("device state: has a model's state, but this model has none");
       return;
     }
     const kind = modelKind(this.#model);
@@ -179,7 +180,9 @@ export class DeviceStreamReader {
   }
 }
 
-/** Bits of the header that nobody can write say what the device is: sizes of BARs, its class, its capabilities. */
+/**
+ * Read-only bits of the header describe the device: sizes of BARs, its class, its capabilities. They must be equal.
+ */
 function checkHardWired({ name, rw = 0n, w1c = 0n }: RegisterSpec, value: bigint, own: bigint): void {
   if (((value ^ own) & ~(rw | w1c)) !== 0n)
     throw new StateError(
@@ -205,17 +208,17 @@ const idText = ([vendor, device, subvendor, sub]: readonly number[]): string => 
 
 const cut = (text: string): string => text.slice(0, 60);
 
-/** Puts records together from pieces of any size. */
+/** Assembles records from pieces of any size. */
 class RecordInput {
-  /** Grows with what has come, not with what is announced. */
+  /** Grows with the bytes received, not with the announced length. */
   #buffer = Buffer.alloc(0);
   #filled = 0;
-  /** Bytes of the record; undefined while that is still to come. */
+  /** Bytes of the record; undefined until its length is complete. */
   #size: number | undefined;
   #length = 0;
   #scale = 1;
 
-  /** Takes bytes up to the end of a length or of a record; returns their number. @throws StateError */
+  /** Takes bytes up to the end of a length or of a record. Returns their count. @throws StateError */
   take(bytes: Uint8Array): number {
     if (this.#size === undefined) {
       this.#takeLength(bytes[0]!);
@@ -233,7 +236,7 @@ class RecordInput {
     return piece.length;
   }
 
-  /** A record, once it is complete. */
+  /** Returns a record when it is complete. */
   next(): Uint8Array | undefined {
     if (this.#size === undefined || this.#filled < this.#size) return undefined;
     const record = this.#buffer.subarray(0, this.#size);

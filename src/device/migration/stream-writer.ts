@@ -1,8 +1,8 @@
 /**
- * A device's migration stream, as it is written: records (DeviceStateRecord), each behind its length as a varint. First a
- * header, then pages of the memories, then register values, the model's own state, and an end.
+ * Writer of a device's migration stream. The stream consists of records (DeviceStateRecord), each behind its length
+ * as a varint: a header, then pages of the memories, then register values, the model's own state, and an end.
  *
- * Registers travel by name: a table that has grown since can still be read.
+ * Registers are identified by name, so that a register table may grow.
  */
 
 import protobuf from 'protobufjs/minimal.js';
@@ -14,26 +14,28 @@ import { BAR_INDICES } from '../bar-region.ts';
 import { DeviceMemory } from '../memory.ts';
 import type { DeviceModel } from '../model.ts';
 
-/** Of the records, raised with every change that an older reader cannot understand. */
+/** Version of the records. It increases with every change that an older reader cannot understand. */
 export const DEVICE_STREAM_VERSION = 1;
-/** Bytes of a model's own state, at most: what its reader must hold at once. */
+/** Most bytes of a model's own state, because its reader holds all of it. */
 export const MODEL_STATE_BYTES_MAX: number = 16 * 2 ** 20;
-/** Bytes of memory in one record. */
+/** Most bytes of memory pages that are taken from the log at once. */
 const PAGES_RECORD_BYTES = 32_768;
-/** Values in one record of registers. */
+/** Most values in one record of registers. */
 const REGISTERS_RECORD_VALUES = 64;
 
-/** What has been read of a stream. */
+/** Bytes that were read from a stream. */
 export interface DeviceStreamPart {
   readonly data: Uint8Array;
-  /** Nothing more now (PRE_COPY), or at all (STOP_COPY). */
+  /** No more bytes for now (PRE_COPY), or at all (STOP_COPY). */
   readonly end: boolean;
-  /** Bytes of pages that have yet to be sent for the first time, and of those that changed since (VFIO_MIG_GET_PRECOPY_INFO). */
+  /**
+   * Bytes of pages that have never been sent, and of pages changed since they were sent (VFIO_MIG_GET_PRECOPY_INFO).
+   */
   readonly initialBytes: number;
   readonly dirtyBytes: number;
 }
 
-/** The register files of a model by their names in the stream. */
+/** Returns the register files of a model by their names in the stream. */
 export function registerFiles({ config, bars }: DeviceModel): ReadonlyMap<string, RegisterFile<string>> {
   const files = new Map<string, RegisterFile<string>>([['config', config.registers as RegisterFile<string>]]);
   for (const bar of BAR_INDICES) {
@@ -43,28 +45,31 @@ export function registerFiles({ config, bars }: DeviceModel): ReadonlyMap<string
   return files;
 }
 
-/** The memories of a model by name: those that it lists, and those behind its BARs. */
+/** Returns the memories of a model by name: the listed ones, and those behind its BARs. */
 export function memoriesOf({ memories = [], bars }: DeviceModel): ReadonlyMap<string, DeviceMemory> {
   const all = [...memories, ...Object.values(bars).filter((region) => region instanceof DeviceMemory)];
   return new Map(all.map((memory) => [memory.name, memory]));
 }
 
-/** `1234:11e8`: what a model's state is the state of. */
+/** Returns the kind of device that a model's state belongs to: `1234:11e8`. */
 export function modelKind({ config }: DeviceModel): string {
   const hex = (name: 'VendorId' | 'DeviceId') => hexDigits(config.registers.get32(name), 4);
   return `${hex('VendorId')}:${hex('DeviceId')}`;
 }
 
-/** Writes the stream of a device: pages while it runs, the rest once it has stopped. */
+/** Writes the stream of a device: pages while it runs, the rest after it has stopped. */
 export class DeviceStreamWriter {
   readonly #model: DeviceModel;
   readonly #memories: readonly DeviceMemory[];
-  /** Encoded, and not read yet: the pages of one look into the log, or all that follows them. */
+  /**
+   * Encoded records that have not been read: the pages of one take from the log, or everything that follows the
+   * pages.
+   */
   #pending: Uint8Array[] = [];
   #stopped = false;
   #ended = false;
 
-  /** From now on the model's memories note what is written to them. */
+  /** Starts the log of writes to the model's memories. */
   constructor(model: DeviceModel) {
     this.#model = model;
     this.#memories = [...memoriesOf(model).values()];
@@ -72,20 +77,23 @@ export class DeviceStreamWriter {
     this.#put(this.#header());
   }
 
-  /** The device stands still: registers and the model's state follow its last pages. */
+  /** Adds registers and the model's state after the last pages. The device has stopped. */
   stop(): void {
     this.#stopped = true;
   }
 
-  /** No memory notes anything any more. */
+  /** Stops the log of all memories. */
   close(): void {
     for (const memory of this.#memories) memory.stopTracking();
   }
 
-  /** The next bytes, at most `maxBytes`. @throws StateError if the model's state cannot be had; to be tried again, or given up */
+  /**
+   * Returns the next bytes, at most `maxBytes`.
+   * @throws StateError if the model's state cannot be saved; the caller may retry or abort
+   */
   read(maxBytes: number): DeviceStreamPart {
     const pieces: Uint8Array[] = [];
-    // The rest comes alone: if the model fails there, nothing that was taken out is lost.
+    // The model's part is sent separately, so that its failure loses nothing already taken.
     for (let left = maxBytes; left > 0 && this.#fill(pieces.length === 0); ) {
       const first = this.#pending[0]!;
       const piece = first.subarray(0, left);
@@ -103,7 +111,7 @@ export class DeviceStreamWriter {
     return { data: Buffer.concat(pieces), end: isDrained && (this.#ended || !this.#stopped), ...sums };
   }
 
-  /** Sees to it that something is pending, the rest only if it may. False if there is nothing. */
+  /** Makes a record pending: of pages, or of the rest if `mayEnd`. Returns false if there is nothing to send. */
   #fill(mayEnd: boolean): boolean {
     if (this.#pending.length > 0) return true;
     for (const memory of this.#memories) {
@@ -123,7 +131,7 @@ export class DeviceStreamWriter {
     }
   }
 
-  /** All that follows the pages. Nothing of it is sent if the model fails. */
+  /** Adds everything that follows the pages; nothing, if the model fails. */
   #putRest(): void {
     const state = this.#modelState();
     for (const [file, registers] of registerFiles(this.#model)) {

@@ -1,6 +1,6 @@
 /**
- * A device in words and tables: identity, BARs as register tables, vectors, and a function that makes it work. What a
- * user's model file exports by default.
+ * Definition of a device by tables: its identity, its BARs as register tables, its vectors, and a function that
+ * creates its behaviour. A user's model file exports one by default.
  */
 
 import type { Iova } from '../../memory/address.ts';
@@ -14,21 +14,21 @@ import { DeviceMemory } from '../memory.ts';
 import type { DeviceContext, DeviceOptions, ModelFactory, ModelState, StepResult } from '../model.ts';
 import { checkIdentity, type DeviceIdentity } from './identity.ts';
 
-/** Smallest BAR (PCI Local Bus Specification 3.0 §6.2.5.1) and the largest that a model may declare. */
+/** Sizes of the smallest BAR (PCI Local Bus Specification 3.0 §6.2.5.1) and of the largest BAR with registers. */
 const BAR_BYTES_MIN = 16;
 const BAR_BYTES_MAX = 0x4_0000;
-/** Largest BAR with memory. */
+/** Size of the largest BAR with memory. */
 const MEMORY_BAR_BYTES_MAX = 0x1000_0000;
 const MSI_VECTORS: readonly number[] = [1, 2, 4, 8, 16, 32];
 
-/** One BAR with registers by table. Offsets that the table leaves out read 0, and are reported. */
+/** A BAR with a register table. Offsets outside the table read 0, and are reported. */
 export interface RegisterBarDefinition {
   /** A power of two from BAR_BYTES_MIN to BAR_BYTES_MAX. */
   readonly bytes: number;
   readonly registers: readonly RegisterSpec[];
 }
 
-/** One BAR with memory of the device's own. */
+/** A BAR with the device's own memory. */
 export interface MemoryBarDefinition {
   /** A power of two from BAR_BYTES_MIN to MEMORY_BAR_BYTES_MAX. */
   readonly bytes: number;
@@ -37,23 +37,23 @@ export interface MemoryBarDefinition {
 
 export type BarDefinition = RegisterBarDefinition | MemoryBarDefinition;
 
-/** What a defined device is given: the context of every model, and the spaces that its definition declared. */
+/** The environment of a defined device: the context of every model, and the spaces that its definition declares. */
 export interface DefinedContext extends DeviceContext {
   readonly config: ConfigSpace;
   readonly options: DeviceOptions;
-  /** The registers of a BAR. @throws DeviceDefinitionError for one that is not declared, or has memory */
+  /** Returns the registers of a BAR. @throws DeviceDefinitionError for a BAR that is not declared with registers */
   bar(index: BarIndex): RegisterFile<string>;
-  /** The memory of a BAR. @throws DeviceDefinitionError for one that is not declared, or has registers */
+  /** Returns the memory of a BAR. @throws DeviceDefinitionError for a BAR that is not declared with memory */
   memory(index: BarIndex): DeviceMemory;
 }
 
-/** What a defined device does; a device that only reacts to register writes needs none of it. */
+/** The behaviour of a defined device. A device that only reacts to register writes needs none of these. */
 export interface DeviceBehaviour {
-  /** What only the behaviour knows: without it the device cannot be migrated. Empty values are a state, too. */
+  /** State that only the behaviour knows. A device without it cannot be migrated; empty values are allowed. */
   readonly state?: ModelState;
-  /** Memories beside those of the BARs. */
+  /** Memories in addition to those of the BARs. */
   readonly memories?: readonly DeviceMemory[];
-  /** A bounded piece of work (microseconds); without it the device is always idle. */
+  /** Does a bounded piece of work (microseconds). Without it the device is always idle. */
   step?(): StepResult;
   /** Must drop every pin in [iova, iova + size) before it returns. */
   dmaUnmap?(iova: Iova, size: number): void;
@@ -64,16 +64,16 @@ export interface DeviceBehaviour {
 export interface DeviceDefinition {
   readonly identity: DeviceIdentity;
   readonly bars: Readonly<Partial<Record<BarIndex, BarDefinition>>>;
-  /** MSI vectors: 1 (the default), 2, 4, 8, 16 or 32. */
+  /** Count of MSI vectors: 1 (the default), 2, 4, 8, 16 or 32. */
   readonly vectors?: number;
   /** Called once per device, in its worker. */
   create(context: DefinedContext): DeviceBehaviour;
 }
 
-/** Types a model file's default export. Checked when the device is built. */
+/** Types a model file's default export. The definition is checked when the device is created. */
 export const defineDevice = (definition: DeviceDefinition): DeviceDefinition => definition;
 
-/** The factory of what a model file exports by default. @throws DeviceDefinitionError */
+/** Returns the factory of a model file's default export. @throws DeviceDefinitionError */
 export function factoryOf(exported: unknown): ModelFactory {
   if (typeof exported === 'function') return exported as ModelFactory;
   if (!isObject(exported) || typeof exported.create !== 'function')
@@ -111,13 +111,13 @@ const isBarSize = (bytes: unknown, largest: number): boolean =>
   bytes <= largest &&
   Number.isInteger(Math.log2(bytes));
 
-/** A definition at work. */
+/** The model of a definition. */
 class DefinedDevice {
   readonly config: ConfigSpace;
   readonly bars: Readonly<Partial<Record<BarIndex, BarRegion>>>;
   readonly #behaviour: DeviceBehaviour;
 
-  /** @throws RegisterTableError for a table that contradicts itself, and whatever `create` throws */
+  /** @throws RegisterTableError for an inconsistent table, and whatever `create` throws */
   constructor(definition: DeviceDefinition, context: DeviceContext, options: DeviceOptions) {
     const declared = Object.entries(definition.bars) as [string, BarDefinition][];
     const regions = new Map(declared.map(([index, bar]) => [Number(index), regionOf(index, bar)]));
@@ -136,7 +136,7 @@ class DefinedDevice {
     });
     if (!isObject(behaviour))
       throw new DeviceDefinitionError(
-        `create() answers ${String(behaviour)}; accepted: an object, { step, … }`,
+        `create() returns ${String(behaviour)}; accepted: an object, { step, … }`,
       );
     this.#behaviour = behaviour;
   }

@@ -1,6 +1,6 @@
 /**
- * One device model alone, in the thread of a test: a small guest RAM, an IOVA map, interrupts and faults recorded, a
- * clock that only the test moves. What answers here is what answers in a device worker.
+ * Runs one device model alone in the thread of a test, with a small guest RAM, an IOVA map, recorded interrupts and
+ * faults, and a clock that only the test moves. It behaves as in a device worker.
  */
 import { Prng } from '#host';
 import { REGION_CONFIG } from '../../channel/mmio-channel.ts';
@@ -35,36 +35,36 @@ import { MigrationState } from '../migration/states.ts';
 import type { DeviceModel, ModelFactory } from '../model.ts';
 import { type DeviceDefinition, factoryOf } from './definition.ts';
 
-/** Steps in which a model must come to rest, unless a test says otherwise. */
+/** Steps within which a model must finish its work, by default. */
 const HARNESS_STEPS_LIMIT = 10_000;
-/** Guest RAM of a harness, in MiB: what it is without a wish, and at most. */
+/** Default and largest guest RAM, in MiB. */
 const HARNESS_RAM_MIB = 4;
 const HARNESS_RAM_MIB_MAX = 256;
-/** Pin table nodes: enough for that RAM as pages, at IOVAs scattered over 64 GiB. */
+/** Pin table nodes: enough for that RAM in pages, at IOVAs scattered over 64 GiB. */
 const TABLE_NODES = 512;
-/** Bytes of a migration stream at once. */
+/** Bytes of a migration stream per read or write. */
 const HARNESS_DATA_BYTES = 8192;
 
-/** One range of IOVAs and the guest RAM it reaches. */
+/** A range of IOVAs and the guest RAM behind it. */
 export interface HarnessMapping {
   readonly iova: number;
   readonly gpa: number;
-  /** Bytes, like both addresses a multiple of 4096. */
+  /** In bytes; like both addresses a multiple of 4096. */
   readonly size: number;
   /** PERM_READ, PERM_WRITE or PERM_RW (the default). */
   readonly perm?: number;
 }
 
 export interface HarnessOptions {
-  /** `vm0/gpu0` if nothing is said. */
+  /** By default `vm0/gpu0`. */
   readonly name?: string;
-  /** An even number of MiB. */
+  /** An even number. */
   readonly ramMiB?: number;
-  /** What the device reaches: all of RAM at IOVA = GPA (the default), or these ranges. */
+  /** The device's mappings: all of RAM at IOVA = GPA (the default), or these ranges. */
   readonly map?: 'identity' | readonly HarnessMapping[];
 }
 
-/** A DMA that found no mapping, or not the permission. */
+/** A DMA without a mapping, or without permission. */
 export interface HarnessFault {
   readonly iova: number;
   readonly write: boolean;
@@ -73,18 +73,18 @@ export interface HarnessFault {
 
 export class DeviceHarness {
   readonly ram: GuestRam;
-  /** Vectors of the delivered interrupts, in their order. */
+  /** Vectors of the delivered interrupts, in order. */
   readonly interrupts: number[] = [];
   readonly faults: HarnessFault[] = [];
   /** Broken contracts, as `kind: detail`. */
   readonly violations: string[] = [];
   readonly logged: string[] = [];
-  /** The clock, in microseconds. {@link advance} moves it and runs what becomes due. */
+  /** The clock, in microseconds. {@link advance} moves it and runs the timers that become due. */
   nowUs = 0;
   readonly #table = new PinTableWriter(TABLE_NODES);
   readonly #device: DeviceInstance;
 
-  /** @throws DeviceDefinitionError, RangeError for a map or RAM that is not possible, or what the model throws */
+  /** @throws DeviceDefinitionError, RangeError for an invalid map or RAM size, or whatever the model throws */
   constructor(model: DeviceDefinition | ModelFactory, options: HarnessOptions = {}) {
     const { name = 'vm0/gpu0', ramMiB = HARNESS_RAM_MIB, map = 'identity' } = options;
     if (!(Number.isInteger(ramMiB / 2) && ramMiB > 0 && ramMiB <= HARNESS_RAM_MIB_MAX))
@@ -108,12 +108,15 @@ export class DeviceHarness {
     return this.#device.model;
   }
 
-  /** Pins that the model holds now. */
+  /** Count of pins that the model holds. */
   get heldPins(): number {
     return this.#device.dma.heldPins;
   }
 
-  /** What a guest's driver does first: sizes and places the BARs, enables their spaces, bus mastering and every MSI vector. */
+  /**
+   * Enables the device as a driver does: sizes and places the BARs, enables their spaces, bus mastering and all MSI
+   * vectors.
+   */
   enable(): void {
     const space = new BarSpace(0);
     for (const offset of BAR_OFFSETS) {
@@ -134,17 +137,17 @@ export class DeviceHarness {
     this.#device.write(REGION_CONFIG, offset, size, value);
   }
 
-  /** Reads a BAR as the guest does; all ones while memory space is disabled. */
+  /** Reads a BAR as the guest does. Returns all ones while memory space is disabled. */
   read(bar: BarIndex, offset: number, size: 1 | 2 | 4 | 8): bigint {
     return this.#device.read(bar, offset, size);
   }
 
-  /** Writes a BAR as the guest does. What it starts happens in {@link run}. */
+  /** Writes a BAR as the guest does. The work that this starts is done by {@link run}. */
   write(bar: BarIndex, offset: number, size: 1 | 2 | 4 | 8, value: bigint | number): void {
     this.#device.write(bar, offset, size, BigInt(value));
   }
 
-  /** Reads many bytes of a BAR, as a string of reads. */
+  /** Reads a block of a BAR by a series of reads. */
   readBlock(bar: BarIndex, offset: number, bytes: number): Uint8Array {
     const block = new Uint8Array(bytes);
     this.#device.readBlock(bar, offset, block);
@@ -155,36 +158,36 @@ export class DeviceHarness {
     this.#device.writeBlock(bar, offset, bytes);
   }
 
-  /** The PNG of what the model displays now; undefined if that is nothing. */
+  /** Returns the PNG of the displayed picture; undefined if there is none. */
   screenshot(): Uint8Array | undefined {
     const { scanout } = this.#device;
     return scanout && encodePng(scanout);
   }
 
-  /** One step of the model. */
+  /** Does one step of the model. */
   step(): string {
     return this.#device.step();
   }
 
   /**
    * Steps until the model has nothing to do (`idle`) or waits for its address space (`stalled`).
-   * @throws Error if it still has more to do after `limit` steps
+   * @throws Error if it has more to do after `limit` steps
    */
   run(limit = HARNESS_STEPS_LIMIT): string {
     for (let steps = 0; steps < limit; steps++) {
       const result = this.#device.step();
       if (result !== 'more') return result;
     }
-    throw new Error(`the model did not come to rest within ${limit} steps`);
+    throw new Error(`the model still has work after ${limit} steps`);
   }
 
-  /** Moves the clock on and lets the model work. */
+  /** Advances the clock and runs the model. */
   advance(us: number): void {
     this.nowUs += us;
     this.run();
   }
 
-  /** Maps guest RAM, page by page, so that any page may go alone. @throws RangeError, GuestAddressError */
+  /** Maps guest RAM page by page, so that each page can be unmapped alone. @throws RangeError, GuestAddressError */
   map({ iova, gpa, size, perm = PERM_RW }: HarnessMapping): void {
     this.#checkRange(iova, size);
     this.ram.extents(gpa as Gpa, size);
@@ -194,8 +197,8 @@ export class DeviceHarness {
   }
 
   /**
-   * Unmaps a range: the model is asked to drop its pins there, and one that keeps some is a violation. Returns the
-   * number of pins it dropped.
+   * Unmaps a range. The model must drop its pins there; a pin that it keeps is a violation. Returns the count of pins
+   * that it dropped.
    */
   unmap(iova: number, size: number): number {
     this.#checkRange(iova, size);
@@ -212,15 +215,15 @@ export class DeviceHarness {
     return dropped;
   }
 
-  /** The address space is being switched, or no longer: meanwhile a DMA that finds nothing answers DMA_RETRY. */
+  /** Starts or ends a switch of the address space. Meanwhile a DMA that finds no mapping returns DMA_RETRY. */
   switching(on: boolean): void {
     this.#table.setSwitching(on);
   }
 
   /**
-   * What the model is now, as the migration stream of its device: read in PRE_COPY, then in STOP_COPY. It runs again
+   * Returns the migration stream of the device, read in PRE_COPY and then in STOP_COPY. The device runs again
    * afterwards.
-   * @throws MigrationStateError for a model without `state`, StateError for one whose state cannot be had
+   * @throws MigrationStateError for a model without `state`, StateError if its state cannot be saved
    */
   save(): Uint8Array {
     const pieces: Uint8Array[] = [];
@@ -240,9 +243,9 @@ export class DeviceHarness {
   }
 
   /**
-   * Makes the model anew, has it take up what {@link save} has answered, and lets it run. Its address space is to be as
-   * that of the saved one was.
-   * @throws StateError for what is no state of such a device, which cannot be used before another restore
+   * Creates the model again, restores the stream of {@link save}, and runs it. Its address space must be that of the
+   * saved device.
+   * @throws StateError for an invalid stream; the device can then only be restored again
    */
   restore(bytes: Uint8Array): void {
     if (this.#device.migrationState === MigrationState.ERROR) this.#device.reset();
@@ -252,17 +255,17 @@ export class DeviceHarness {
     this.#device.setMigrationState(MigrationState.RUNNING);
   }
 
-  /** Figures, faults and accesses to registers that the model does not implement, as a run's report has them. */
+  /** Returns metrics, faults and accesses to unimplemented registers, as in a run's report. */
   report(): ReturnType<DeviceInstance['report']> {
     return this.#device.report();
   }
 
-  /** One of the model's figures; 0 if it has none of that name. */
+  /** Returns a metric of the model; 0 if there is none of that name. */
   metric(name: string): number {
     return this.report().metrics.find((metric) => metric.name === name)?.value ?? 0;
   }
 
-  /** Ends the model. One that keeps pins is a violation. */
+  /** Closes the model. A pin that it keeps is a violation. */
   close(): void {
     this.#device.close();
     if (this.heldPins > 0) this.violations.push(`leaked-pins: stops and leaves ${this.heldPins} pins`);

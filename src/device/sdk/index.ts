@@ -1,5 +1,6 @@
 /**
- * What a device model's file imports from `mdevsim/device`: small, because every device worker loads it.
+ * The names that a device model's file imports from `mdevsim/device`. Only what models need: every device worker
+ * loads it.
  */
 
 export type { Scanout } from '../../abi/scanout.ts';

@@ -1,6 +1,6 @@
 /**
- * An educational DMA device in the manner of QEMU's `edu`: identification, a liveness register, a factorial, and a DMA
- * engine between guest memory and a buffer of its own. docs/writing-a-device.md walks through this file.
+ * An educational DMA device modelled on QEMU's `edu`: identification, a liveness register, a factorial, and a DMA
+ * engine between guest memory and its own buffer. docs/writing-a-device.md walks through this file.
  */
 import {
   type DefinedContext,
@@ -27,10 +27,10 @@ const COMMAND_START = 1;
 const COMMAND_FROM_BUFFER = 2;
 const COMMAND_INTERRUPT = 4;
 
-/** The device's own buffer, and where the DMA registers see it. */
+/** The device's buffer, and its address in the DMA registers. */
 export const BUFFER_BASE = 0x4_0000;
 export const BUFFER_BYTES = 4096;
-/** How long a factorial takes. */
+/** Duration of a factorial. */
 const FACTORIAL_US = 10;
 
 const REGISTERS: readonly RegisterSpec[] = [
@@ -51,10 +51,10 @@ class Edu implements DeviceBehaviour {
   readonly #context: DefinedContext;
   readonly #registers;
   readonly #buffer = new Uint8Array(BUFFER_BYTES);
-  /** When the factorial under way is done. */
+  /** Time when the running factorial ends. */
   #doneUs = 0;
 
-  /** For another host, where the clock is another one. Registers travel by themselves. */
+  /** The clock of another host differs, so the remaining time is saved. Registers are migrated without help. */
   readonly state: ModelState = {
     version: 1,
     save: () => ({
@@ -79,12 +79,12 @@ class Edu implements DeviceBehaviour {
     });
   }
 
-  /** The runtime calls this after register writes, and again while it answers 'more' or 'stalled'. */
+  /** Called after register writes, and again while it returns 'more' or 'stalled'. */
   step(): StepResult {
     const command = this.#registers.get32('DmaCommand');
     if ((command & COMMAND_START) === 0 || !this.#context.config.busMaster) return 'idle';
     const status = this.#transfer((command & COMMAND_FROM_BUFFER) !== 0);
-    if (status === DMA_RETRY) return 'stalled'; // the address space is being switched: the same again, later
+    if (status === DMA_RETRY) return 'stalled'; // the address space is being switched: retry later
     this.#registers.set('DmaCommand', BigInt(command & ~COMMAND_START));
     this.#context.metrics.add(status === DMA_OK ? 'transfers' : 'failed transfers');
     if (status !== DMA_OK) this.#raise(INTERRUPT_DMA_FAULT);
@@ -118,7 +118,7 @@ class Edu implements DeviceBehaviour {
     this.#doneUs = this.#context.timers.nowUs() + delayUs;
     this.#context.timers.after(delayUs, () => {
       let result = 1;
-      // Modulo 2^32, 34! and all beyond are 0: a guest cannot make the loop longer than that.
+      // Modulo 2^32, 34! and all larger factorials are 0, so a guest cannot make the loop longer than that.
       for (let n = this.#registers.get32('Factorial'); n > 1 && result !== 0; n--)
         result = Math.imul(result, n);
       this.#registers.set('Factorial', BigInt(result >>> 0));

@@ -1,5 +1,5 @@
 /**
- * The kernel's `mdpy` sample as a device: a framebuffer that the guest draws into, and that can be seen.
+ * The kernel's `mdpy` sample as a device: a framebuffer that the guest draws into, and that is displayed.
  */
 
 import { drawGradient, type MdpyMode, mdpyBarBytes, mdpyIdentity } from '../../abi/mdpy.ts';
@@ -14,7 +14,7 @@ export class Mdpy implements DeviceModel {
   readonly #mode: MdpyMode;
   readonly #framebuffer: DeviceMemory;
 
-  /** All it knows is in the framebuffer; a display of another size has the same IDs, and is another device. */
+  /** The whole state is in the framebuffer. A display of another size has the same IDs but is a different device. */
   readonly state: ModelState = {
     version: 1,
     save: () => ({ ...this.#mode }),
@@ -42,7 +42,7 @@ export class Mdpy implements DeviceModel {
     return { width, height, stride, pixels };
   }
 
-  /** It only remembers. */
+  /** The framebuffer needs no work. */
   step(): StepResult {
     return 'idle';
   }

@@ -1,7 +1,7 @@
 /**
- * The kernel's `mtty` sample as a device: one or two 8250 ports, each behind an I/O BAR. What is sent comes back.
+ * The kernel's `mtty` sample as a device: one or two 8250 ports, each behind an I/O BAR, which loop back every byte.
  *
- * Unlike the sample's card this one has an MSI capability: by MSI alone this emulator's guests are interrupted.
+ * Unlike the sample's card it has an MSI capability, because this emulator interrupts its guests by MSI only.
  */
 
 import { MTTY_PORT_BYTES, mttyIdentity } from '../../abi/mtty.ts';
@@ -11,10 +11,10 @@ import type { StateReader, StateValues } from '../../device/sdk/index.ts';
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { UART_FIFO_BYTES, UART_REGISTERS, UART_STATE_MAX, Uart } from './uart.ts';
 
-/** The vector of both ports: a driver asks each for its cause, as with a shared line. */
+/** The vector of both ports. As with a shared line, a driver reads the cause from each port. */
 const VECTOR = 0;
 
-/** A port's registers are bytes: a wider access reaches the one that it begins at. */
+/** A port's registers are bytes. A wider access reaches only the register at its offset. */
 class Port implements BarRegion {
   readonly size = MTTY_PORT_BYTES;
   readonly #uart: Uart;
@@ -31,7 +31,7 @@ class Port implements BarRegion {
     this.#uart.write(offset, Number(value & 0xffn));
   }
 
-  /** Named `port0 head` and so on. */
+  /** Prefixes the names: `port0 head` and so on. */
   save(port: string): StateValues {
     return Object.fromEntries(
       Object.entries(this.#uart.save()).map(([name, value]) => [`${port} ${name}`, value]),
@@ -79,7 +79,7 @@ export class Mtty implements DeviceModel {
     this.bars = Object.fromEntries(this.#ports.entries());
   }
 
-  /** All it does it does at once, when a register is accessed. */
+  /** All work is done when a register is accessed. */
   step(): StepResult {
     return 'idle';
   }

@@ -1,8 +1,8 @@
 /**
- * One 8250 port of the mtty sample driver: what is sent comes back.
+ * One 8250 port of the mtty sample driver, which loops back every byte.
  *
- * The driver's FIFO compares its two ends to see whether it is empty, so that a full one looks empty too; recorded,
- * and kept.
+ * The driver compares the two ends of its FIFO to detect an empty one, so that a full FIFO looks empty, too. This
+ * model reproduces that.
  */
 import * as uart from '../../abi/uart.ts';
 
@@ -13,26 +13,26 @@ const REGISTERS = 8;
 const IER_MASK = 0x0f;
 const FCR_CLEAR = uart.FCR_CLEAR_RCVR | uart.FCR_CLEAR_XMIT;
 const LSR_EMPTY = uart.LSR_THRE | uart.LSR_TEMT;
-/** Carrier and data set ready, with the change bit of the latter, always. */
+/** Carrier detect and data set ready, with the change bit of the latter, always set. */
 const MSR_CONNECTED = uart.MSR_DCD | uart.MSR_DSR | uart.MSR_DDSR;
 const MSR_CLEAR_TO_SEND = uart.MSR_CTS | uart.MSR_DCTS;
 
-/** All that a port remembers. */
+/** The whole state of a port. */
 interface UartState {
-  /** Bytes by offset, and the ring of what was received. */
+  /** Registers by offset, and the ring of received bytes. */
   readonly registers: Uint8Array;
   readonly fifo: Uint8Array;
   readonly head: number;
   readonly tail: number;
   readonly count: number;
-  /** Bytes that the FIFO takes: 1 or all. */
+  /** Bytes that the FIFO accepts: 1 or all. */
   readonly room: number;
   readonly trigger: number;
   readonly overrun: boolean;
   readonly divisor: number;
 }
 
-/** The largest of each number in a port's state; 0 is the smallest, of `room` 1. */
+/** The largest value of each number in a port's state. The smallest is 0, and 1 for `room`. */
 export const UART_STATE_MAX = {
   head: FIFO_SIZE - 1,
   tail: FIFO_SIZE - 1,
@@ -61,7 +61,7 @@ export class Uart {
     this.#interrupt = interrupt;
   }
 
-  /** The byte at a register; 0 where there is none. */
+  /** Returns the byte of a register; 0 where there is none. */
   read(offset: number): number {
     return this.#reads[offset]?.() ?? 0;
   }
@@ -84,7 +84,7 @@ export class Uart {
     };
   }
 
-  /** Becomes what `state` says. No interrupt is raised. */
+  /** Restores a state. Raises no interrupt. */
   restore(state: UartState): void {
     this.#registers.set(state.registers);
     this.#fifo.set(state.fifo);

@@ -1,8 +1,9 @@
 /**
- * The display engine: one scanout in VRAM, frames by the injected clock, and flips that take effect between two frames.
+ * The display engine: one scanout in VRAM, frames on the injected clock, and flips that take effect between two
+ * frames.
  *
- * A mode is looked at whenever a register of it is written: one that cannot be switches the display off, with a status
- * bit. While it is off nothing ticks.
+ * A write to a register of the mode checks the mode. An invalid mode switches the display off and sets a status bit.
+ * While the display is off, no timer runs.
  */
 
 import { PIXEL_BYTES, SCANOUT_SIDE_MAX, type Scanout, XRGB8888 } from '../../abi/scanout.ts';
@@ -42,9 +43,9 @@ export class Display {
   readonly #vram: DeviceMemory;
   readonly #timers: DeviceTimers;
   readonly #interrupt: (cause: number) => void;
-  /** Made when something is first looked at, and used again. */
+  /** Allocated when a picture is first taken, and reused. */
   #pixels = new Uint8Array(0);
-  /** When the frame that is scanned out now ends; undefined while the display is off. */
+  /** End of the current frame; undefined while the display is off. */
   #frameEndUs: number | undefined;
   #cancel = () => {};
 
@@ -62,7 +63,7 @@ export class Display {
     registers.onWrite('DisplayBase', () => this.#flip());
   }
 
-  /** What is shown now. The pixels are good until the next look. */
+  /** Returns the displayed picture. Its pixels are valid until the next call. */
   scanout(): Scanout | undefined {
     const mode = this.#isOn ? this.#mode() : undefined;
     if (!mode) return undefined;
@@ -72,13 +73,13 @@ export class Display {
     return { ...mode, pixels: this.#pixels };
   }
 
-  /** The registers have been reset. */
+  /** Called after the registers have been reset. */
   reset(): void {
     this.#stop();
     this.#pixels = new Uint8Array(0);
   }
 
-  /** Where it is in its frame. Everything else is in registers. */
+  /** Returns the position in the frame. Everything else is in registers. */
   save(): StateValues {
     const leftUs = this.#frameEndUs === undefined ? 0 : this.#frameEndUs - this.#timers.nowUs();
     return { displayFrameLeftUs: Math.max(0, leftUs) };
@@ -92,7 +93,7 @@ export class Display {
       throw state.error('displayFrameLeftUs', `is ${leftUs}; accepted: 0 to ${FRAME_US}`);
     if (!this.#isOn) return;
     if (!this.#mode() || !this.#fits(Number(this.#registers.get('DisplaySurface'))))
-      throw state.error('DisplayStatus', 'says that it is on, but its mode cannot be');
+      throw state.error('DisplayStatus', 'is on, but the mode is invalid');
     this.#tickAt(this.#timers.nowUs() + leftUs);
   }
 
@@ -104,7 +105,7 @@ export class Display {
     return Number(this.#registers.get('DisplayBase'));
   }
 
-  /** The mode in the registers, if it is one. */
+  /** The mode in the registers, if it is valid. */
   #mode(): Mode | undefined {
     const word = (name: VgpuRegister) => this.#registers.get32(name);
     const [width, height, stride] = [word('DisplayWidth'), word('DisplayHeight'), word('DisplayStride')];
@@ -115,7 +116,7 @@ export class Display {
     return isPicture && word('DisplayFormat') === XRGB8888 ? { width, height, stride } : undefined;
   }
 
-  /** True if a picture of the mode lies within VRAM at `base`. */
+  /** Returns true if a picture of the mode at `base` lies within VRAM. */
   #fits(base: number): boolean {
     const mode = this.#mode();
     return mode !== undefined && base + mode.stride * mode.height <= this.#vram.size;
@@ -130,7 +131,10 @@ export class Display {
     }
   }
 
-  /** A flip of what is on waits for the frame's end; a base beyond VRAM is like a mode that cannot be. */
+  /**
+   * A flip of a display that is on waits for the end of the frame. A base beyond VRAM is treated like an invalid
+   * mode.
+   */
   #flip(): void {
     if (!this.#isOn || !this.#fits(this.#base)) this.#setMode();
     else this.#setStatus(DISPLAY_ON | DISPLAY_FLIP_PENDING);
@@ -160,7 +164,7 @@ export class Display {
     this.#cancel = this.#timers.after(Math.max(0, endUs - this.#timers.nowUs()), () => this.#endFrame(endUs));
   }
 
-  /** The end of one frame, and of those that went by while the thread was busy. */
+  /** Ends one frame, and the frames that passed while the thread was busy. */
   #endFrame(endUs: number): void {
     const missed = Math.max(0, Math.floor((this.#timers.nowUs() - endUs) / FRAME_US));
     const frame = this.#registers.get32('DisplayFrame') + 1 + missed;

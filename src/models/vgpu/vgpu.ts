@@ -1,6 +1,6 @@
 /**
- * The `vgpu` model: registers in BAR 0, two command engines, GPU page tables shadowed to pinned host pages, VRAM behind
- * an aperture in BAR 2, a display.
+ * The `vgpu` model: registers in BAR 0, two command engines, GPU page tables shadowed to pinned host pages, VRAM
+ * behind an aperture in BAR 2, and a display.
  */
 
 import type { Scanout } from '../../abi/scanout.ts';
@@ -40,7 +40,7 @@ import type { PteSource } from './mmu/page-walk.ts';
 import { ShadowPageTable } from './mmu/shadow-page-table.ts';
 import { Aperture, createVram } from './mmu/vram.ts';
 
-/** Of the values that the model saves. */
+/** Version of the values that the model saves. */
 const STATE_VERSION = 2;
 const ADDRESS_MASK = (1n << 48n) - 1n;
 
@@ -55,7 +55,7 @@ export const DEFAULT_PARTS: VgpuParts = {
   engine: (place, events) => new Engine(place, events),
 };
 
-/** The registers of an instance with so much VRAM. */
+/** Returns the registers of an instance with this size of VRAM. */
 const registersOf = (vramBytes: number): readonly RegisterSpec<VgpuRegister>[] =>
   VGPU_REGISTERS.map((spec) => (spec.name === 'VramSize' ? { ...spec, reset: BigInt(vramBytes) } : spec));
 
@@ -132,7 +132,7 @@ export class Vgpu implements DeviceModel {
     return 'idle';
   }
 
-  /** The engine is its neighbours', while it does not run. */
+  /** Releases the engine of the physical GPU to the other vGPUs. */
   suspend(): void {
     this.#engines.release();
   }
@@ -150,7 +150,7 @@ export class Vgpu implements DeviceModel {
     return this.#display.scanout();
   }
 
-  /** Everything but what belongs to the bus, the vectors' table among it, and VRAM. */
+  /** Resets everything except VRAM and what belongs to the bus, which includes the vectors' table. */
   #reset(): void {
     this.#spaces.reset();
     for (const { name, reset = 0n } of this.#table) this.#registers.set(name, reset);
@@ -159,7 +159,7 @@ export class Vgpu implements DeviceModel {
     this.#display.reset();
   }
 
-  /** Function-level reset: also the vectors; and nobody may see what the last owner left in VRAM. */
+  /** Function-level reset. Also resets the vectors, and clears VRAM so that the next owner cannot read it. */
   #resetFunction(): void {
     this.#reset();
     this.bars[0].reset();
@@ -174,7 +174,7 @@ export class Vgpu implements DeviceModel {
     };
   }
 
-  /** Shadow and pins come back with their next use: the host's pages are others here. */
+  /** The shadow and its pins are rebuilt on first use, because the host pages differ here. */
   #restore(state: StateReader): void {
     this.#engines.restore(state);
     this.#spaces.setRoot(this.#registers.get('PageTableBase'));
@@ -187,7 +187,7 @@ export class Vgpu implements DeviceModel {
     this.#spaces.setContexts(this.#address('ContextTableBase'), this.#registers.get32('ContextCount'));
   }
 
-  /** `cause`: one, or several of the same vector. */
+  /** `cause` is one cause, or several of the same vector. */
   #interrupt(cause: number): void {
     this.#registers.set('InterruptStatus', this.#registers.get('InterruptStatus') | BigInt(cause));
     const unmasked = cause & ~this.#registers.get32('InterruptMask');
@@ -195,7 +195,7 @@ export class Vgpu implements DeviceModel {
     this.#context.interrupt(VECTOR_CAUSES.findIndex((causes) => (causes & unmasked) !== 0));
   }
 
-  /** A vector whose causes software has all seen has nothing to be pending for. */
+  /** Withdraws the pending vectors whose causes software has all cleared. */
   #withdrawInterrupts(): void {
     const status = this.#registers.get32('InterruptStatus');
     for (const [vector, causes] of VECTOR_CAUSES.entries())

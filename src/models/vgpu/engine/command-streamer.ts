@@ -1,6 +1,6 @@
 /**
- * What feeds one command engine: its block of registers and its ring. It takes the ring up when the guest enables the
- * engine, hands it commands, and tells the guest what became of them.
+ * Front end of one command engine: its block of registers and its ring. It starts the ring when the guest enables the
+ * engine, passes commands to the engine, and reports their results to the guest.
  */
 
 import {
@@ -30,13 +30,13 @@ import type { EngineEvents, RingSetup } from './engine-context.ts';
 
 const ADDRESS_MASK = (1n << 48n) - 1n;
 
-/** What an engine asks of the device that it belongs to. */
+/** The device of a command streamer. */
 interface CommandStreamerOwner {
-  /** `cause`: one, or several of the same vector. */
+  /** `cause` is one cause, or several of the same vector. */
   interrupt(cause: number): void;
-  /** The guest resets the device. */
+  /** Called when the guest resets the device. */
   reset(): void;
-  /** The guest rings this engine's doorbell, or enables it. */
+  /** Called when the guest rings this engine's doorbell, or enables the engine. */
   doorbellRung(): void;
 }
 
@@ -45,10 +45,10 @@ export class CommandStreamer {
   readonly engine: Engine;
   readonly #registers: RegisterFile<VgpuRegister>;
   readonly #owner: CommandStreamerOwner;
-  /** What its registers are called in BAR 0. */
+  /** Names of its registers in BAR 0. */
   readonly #names: Readonly<Record<EngineRegister, VgpuRegister>>;
   #ring: RingSetup | undefined;
-  /** RingTail as an index of the ring: looked at before and after every step. */
+  /** RingTail as an index of the ring, since it is read before and after every step. */
   #tail = 0;
 
   constructor(
@@ -72,34 +72,34 @@ export class CommandStreamer {
     registers.onWrite(this.#names.RingTail, () => this.#onTailWrite());
   }
 
-  /** True if it has something to do with the engine's time. */
+  /** True if there is work that needs engine time. */
   get hasWork(): boolean {
     return this.#ring !== undefined && this.engine.hasWork(this.#tail);
   }
 
-  /** True if its command waits for a fence that is to be looked at. */
+  /** True while its command waits for a fence. */
   get waiting(): boolean {
     return this.#ring !== undefined && this.engine.waiting;
   }
 
-  /** One bounded piece of work, of which the engine says what it was. True if it stalls. */
+  /** Does one bounded piece of work; `engine.lastStep` describes it. Returns true if it stalls. */
   step(): boolean {
     return this.#ring !== undefined && this.engine.step(this.#ring, this.#tail) === 'stalled';
   }
 
-  /** Looks at the fence that its command waits for, if there is reason to. True if it stalls. */
+  /** Polls the fence of its command, if a recheck is scheduled. Returns true if it stalls. */
   pollFence(): boolean {
     return this.#ring !== undefined && this.engine.pollFence() === 'stalled';
   }
 
-  /** The registers have been reset. */
+  /** Called after the registers have been reset. */
   reset(): void {
     this.stop();
     this.engine.reset();
     this.#setHangLimit();
   }
 
-  /** Takes nothing more from its ring. */
+  /** Stops fetching from the ring. */
   stop(): void {
     this.#ring = undefined;
   }
@@ -108,7 +108,7 @@ export class CommandStreamer {
     this.engine.hangLimitNs = this.#get('HangLimitUs') * 1000;
   }
 
-  /** The ring that it works on, which registers may have left behind, and the engine's state. */
+  /** Returns the ring in use, from which the registers may differ, and the engine's state. */
   save(): StateValues {
     const { base = 0, entries = 0, completions = 0 } = this.#ring ?? {};
     return { ringBase: base, ringEntries: entries, ringCompletions: completions, ...this.engine.save() };
@@ -159,7 +159,7 @@ export class CommandStreamer {
 
   #enable(): void {
     const entries = this.#get('RingEntries');
-    // A ring re-enabled without a reset goes on at its head, which a smaller ring may not have.
+    // A ring that is re-enabled without a reset resumes at its head, which a smaller ring may not have.
     if (!isRingSize(entries) || this.engine.head >= entries) {
       this.#halt();
       return;
@@ -187,8 +187,8 @@ export class CommandStreamer {
   }
 
   /**
-   * Neither the ring nor the completions can tell the guest: the status register and the interrupt do. The head stays
-   * where it was, for the guest to see; only a reset of the device goes on from here.
+   * Reports by the status register and an interrupt that the ring or the completions cannot be reached. RingHead
+   * keeps its value for the guest. Only a reset of the device ends this state.
    */
   #halt(): void {
     this.stop();
@@ -196,7 +196,7 @@ export class CommandStreamer {
     this.#interrupt(INTERRUPT_HALTED);
   }
 
-  /** Its ring is there, but nothing moves: the guest resets the engine, or everything. */
+  /** Reports that the command hangs. The guest resets the engine or the device. */
   #hang(): void {
     this.#set('Status', STATUS_RUNNING | STATUS_HUNG);
     this.#interrupt(INTERRUPT_HUNG);

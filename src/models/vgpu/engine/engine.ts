@@ -214,7 +214,8 @@ export class Engine {
 
   #complete(command: Command, status: number, ring: RingSetup): Outcome {
     const record = ring.completions + this.#head * COMPLETION_BYTES;
-    // The end of a section orders the first half before the second: a guest that reads the sequence also reads the rest.
+    // The end of a section orders the first half before the second: a guest that reads the sequence also finds the
+    // rest.
     let written = this.#dma.write64(record as Iova, status, command.crc);
     if (written === DMA_OK) written = this.#dma.write64((record + 8) as Iova, 0, command.sequence);
     if (written === DMA_RETRY) return 'stalled';

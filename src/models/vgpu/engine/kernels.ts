@@ -1,26 +1,26 @@
 /**
- * The compute engine's kernels: what each does to one piece of its buffers. Nothing here knows of addresses.
+ * The compute engine's kernels. Each works on one piece of its buffers, without addresses.
  */
 import { Kernel } from '../../../abi/vgpu/vgpu.ts';
 
-/** One piece, within a page: `x` is read; `y` is read and written by kernels that write. */
+/** A piece within a page. `x` is read; `y` is read and written by kernels that write. */
 interface KernelPiece {
   readonly x: Uint8Array;
   readonly y: Uint8Array;
   readonly scalar: number;
-  /** What the pieces before came to. */
+  /** The result of the previous pieces. */
   readonly result: number;
 }
 
 interface ComputeKernel {
-  /** True if it writes to the target, as many bytes as it reads from there and from the source. */
+  /** True if it writes to the target. It reads as many bytes there as from the source. */
   readonly writes: boolean;
   /** Sources, targets and lengths are multiples of this. */
   readonly alignment: number;
   readonly nsPerByte: number;
   /** The result before the first piece. */
   readonly start: number;
-  /** Works on one piece; returns the result so far, 32 bits. */
+  /** Works on one piece. Returns the result so far, 32 bits. */
   run(piece: KernelPiece): number;
 }
 
@@ -71,7 +71,7 @@ const fnv1a: ComputeKernel = {
 const viewOf = (bytes: Uint8Array): DataView =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-/** By number. `spin` is none of them: it has nothing to compute. */
+/** By number. `spin` is absent, because it computes nothing. */
 export const KERNELS: Readonly<Record<number, ComputeKernel>> = {
   [Kernel.saxpy]: saxpy,
   [Kernel.sum]: sum,

@@ -102,11 +102,11 @@ const copy: Operation = {
 };
 
 /**
- * Returns the bytes to copy at once: the first piece, and the pieces behind it whose pages are already shadowed and follow in
- * host memory. A piece ends at the first page boundary of source or target.
+ * Returns the count of bytes to copy at once: the first piece, and the following pieces whose pages are already
+ * shadowed and adjacent in host memory. A piece ends at the first page boundary of source or target.
  *
- * A run counts as many pieces as it replaces, so that a step ends where it would end without runs. Pieces that overlap are
- * copied one by one, because the order is visible there.
+ * A run counts as many pieces as it replaces, so that a step ends where it would end without runs. Pieces that
+ * overlap are copied one by one, because their order is visible.
  */
 function runLength(work: Workspace, context: number, ends: CopyEnds, left: number): number {
   const { target, to, source, from } = ends;
