@@ -130,7 +130,7 @@ export class MmioPort {
     }
   }
 
-  /** Undefined if the entry is in the ring; else a promise, false if it never will be. */
+  /** Returns undefined if the entry is in the ring, otherwise a promise, which is false if it cannot enter the ring. */
   #push(op: number, region: number, offset: number, size: number, value: bigint) {
     if (this.#queued === 0 && this.#tryPush(op, region, offset, size, value)) return undefined;
     this.#queued++;

@@ -192,7 +192,7 @@ export class ConfigSpace {
   readonly #ioBars: readonly number[];
   #vectors: VectorGate | undefined;
 
-  /** @throws RegisterTableError for registers and capabilities that overlap */
+  /** @throws RegisterTableError if registers or capabilities overlap */
   constructor(identity: PciIdentity) {
     this.#hasMsi = identity.msiVectors !== 0;
     this.#ioBars = identity.ioBars ?? [];
