@@ -3,7 +3,7 @@
  */
 import { fileURLToPath } from 'node:url';
 
-/** Maximum of characters in such a line. */
+/** Maximum count of characters in such a line. */
 const ERROR_TEXT_LIMIT = 400;
 
 /** Returns name, message and, if known, the line of the file at `url` that threw. Never throws. */

@@ -15,7 +15,7 @@ function provideSource(module: string, source: string): void {
   });
 }
 
-/** Maximum of lines that a model may print with `console`; the rest are dropped. */
+/** Maximum count of lines that a model may print with `console`; the rest are dropped. */
 const CONSOLE_LINES_LIMIT = 100;
 
 /** Limits printing, because printed lines go to the main thread through an unbounded queue. */

@@ -24,9 +24,9 @@ const KINDS: ReadonlyMap<string, Runner> = new Map<string, Runner>([
 
 export const CONFORMANCE_KINDS: readonly string[] = [...KINDS.keys()];
 
-/** Maximum of differences printed per vector; `--json` prints all. */
+/** Maximum count of differences printed per vector; `--json` prints all. */
 const DIFFERENCES_SHOWN = 10;
-/** Maximum of characters printed of a value. */
+/** Maximum count of characters printed of a value. */
 const VALUE_LIMIT = 200;
 
 interface ConformanceFlags {

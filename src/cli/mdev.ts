@@ -19,7 +19,7 @@ import { ExitCode } from '../report/summary.ts';
 
 interface DumpOptions {
   readonly dumpjson?: boolean;
-  /** Directory of a `mdevsim sysfs`; by default, the default host without instances. */
+  /** Directory of a tree that `mdevsim sysfs` keeps; by default, the default host without instances. */
   readonly root?: string;
 }
 

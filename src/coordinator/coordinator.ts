@@ -31,7 +31,7 @@ interface CoordinatorOptions {
 
 export interface Migrations {
   readonly hostSocket: HostSocket;
-  /** Maximum of VMs and devices here at one time. */
+  /** Maximum count of VMs and devices here at one time. */
   readonly capacity: { readonly vms: number; readonly devices: number };
   /** Called when a VM from another host runs here, with its result to come. */
   arrived: VmContext['arrived'];

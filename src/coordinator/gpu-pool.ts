@@ -1,5 +1,5 @@
 /**
- * The physical GPUs of one host process. As many as its vGPUs need; one is filled before the next is added.
+ * The physical GPUs of one host process. A GPU is added when the vGPUs fill the ones before it.
  */
 
 import type { GpuSlotHandle } from '../gpu/engine-slot.ts';

@@ -11,7 +11,7 @@ import { SysfsTree } from './sysfs.ts';
 
 /** Maximum bytes of one file: thousands of definitions. */
 export const DEFINITION_BYTES = 4 * 2 ** 20;
-/** Maximum of definitions per source. */
+/** Maximum count of definitions per source. */
 const DEFINITIONS_LIMIT = 32_768;
 /** mdevctl's directory of scripts, beside its parents' directories. */
 const SCRIPTS = 'scripts.d';
@@ -186,7 +186,7 @@ function limited(found: Definition[], where: string): Definition[] {
   return found;
 }
 
-/** Maximum of problems shown per value. */
+/** Maximum count of problems shown per value. */
 const PROBLEMS_SHOWN = 3;
 
 const problemsOf = (error: z.ZodError): string =>

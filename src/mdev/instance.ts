@@ -27,7 +27,7 @@ export interface MdevInstance {
   close(): void;
 }
 
-/** Maximum of opens of one instance; far above Linux's default limit of file descriptors per process. */
+/** Maximum count of opens of one instance; far above Linux's default limit of file descriptors per process. */
 export const OPENS_LIMIT = 65_536;
 /** Maximum bytes of an attribute's value with its newline: sysfs passes one page to a driver. */
 export const ATTRIBUTE_BYTES = 4096;

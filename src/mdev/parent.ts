@@ -5,7 +5,7 @@ import { MdevError } from './errors.ts';
 import type { Instance, InstanceOwner, MdevInstance } from './instance.ts';
 import type { ParentSpec, TypeSpec } from './spec.ts';
 
-/** Maximum of types per parent. */
+/** Maximum count of types per parent. */
 export const TYPES_LIMIT = 256;
 
 /** A type and the count of instances that still fit. */

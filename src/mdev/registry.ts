@@ -13,9 +13,9 @@ export type { MdevInstance } from './instance.ts';
 export type { MdevType, Parent } from './parent.ts';
 export type { ParentSpec, TypeSpec } from './spec.ts';
 
-/** Maximum of parents. */
+/** Maximum count of parents. */
 export const PARENTS_LIMIT = 1024;
-/** Maximum of instances; more than the vGPUs of any machine. */
+/** Maximum count of instances; more than the vGPUs of any machine. */
 export const INSTANCES_LIMIT = 65_536;
 
 export class MdevRegistry {
@@ -123,7 +123,7 @@ export class MdevRegistry {
   }
 }
 
-/** Maximum of accepted names in an error message. */
+/** Maximum count of accepted names in an error message. */
 const NAMES_SHOWN = 8;
 
 function listed(names: Iterable<string>): string {

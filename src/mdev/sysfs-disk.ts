@@ -23,7 +23,7 @@ import { wallMs } from '#host';
 import { MdevError } from './errors.ts';
 import type { SysfsEntry, SysfsTree } from './sysfs.ts';
 
-/** Maximum of paths in a tree. */
+/** Maximum count of paths in a tree. */
 const DISK_ENTRIES_LIMIT = 200_000;
 /** Bytes used of a write, as in sysfs. */
 const WRITE_BYTES = 4096;
@@ -44,7 +44,7 @@ export class SysfsDiskError extends Error {
   override name = 'SysfsDiskError';
 }
 
-/** A user's write that was found and executed. */
+/** A user's write and its outcome. */
 export interface DiskWrite {
   readonly path: string;
   readonly text: string;

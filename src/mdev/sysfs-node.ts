@@ -9,7 +9,7 @@ const READ_ONLY = 0o444;
 export const WRITE_ONLY = 0o200;
 const READ_WRITE = 0o644;
 
-/** Maximum of links that one walk follows; beyond it, ELOOP (Linux's MAXSYMLINKS). */
+/** Maximum count of links that one walk follows; beyond it, ELOOP (Linux's MAXSYMLINKS). */
 export const LINKS_LIMIT = 40;
 
 export interface DirNode {

@@ -43,7 +43,7 @@ export class SysfsServer {
   }
 }
 
-/** Maximum of characters shown of a written text. */
+/** Maximum count of characters shown of a written text. */
 const SHOWN_CHARACTERS = 60;
 
 /** Returns one line about a write and its outcome. */

@@ -7,9 +7,9 @@ import type { FrameBodies } from '../proto/schema.ts';
 type DeviceReport = FrameBodies['deviceReport'];
 type Access = DeviceReport['unimplemented'][number];
 
-/** Maximum of unimplemented registers listed in a sum; accesses to further ones are only counted. */
+/** Maximum count of unimplemented registers listed in a sum; accesses to further ones are only counted. */
 const BURNDOWN_ROWS_LIMIT = 256;
-/** Maximum of them shown in the summary. */
+/** Maximum count of them shown in the summary. */
 const BURNDOWN_ROWS_SHOWN = 16;
 
 const sumBy = (reports: readonly DeviceReport[], pick: (report: DeviceReport) => number): number =>

@@ -63,9 +63,9 @@ export interface RunSummary extends RunFacts {
   readonly hosts: readonly HostResult[];
 }
 
-/** Maximum of violations shown per kind and VM. */
+/** Maximum count of violations shown per kind and VM. */
 const VIOLATIONS_SHOWN = 3;
-/** Maximum of problems printed; the rest are counted. */
+/** Maximum count of problems printed; the rest are counted. */
 export const PROBLEM_LIMIT = 20;
 
 /** Merges results into a summary with a verdict. */
@@ -213,6 +213,6 @@ function hostLines({ hosts }: RunSummary): string[] {
         `${((startMs * 1000) / devices / (baseline.baselineStartUs / baseline.baselineWorkers)).toFixed(2)} × the time`,
     );
   const dropped = hosts.reduce((sum, host) => sum + host.traceDropped, 0);
-  if (dropped > 0) lines.push(`  trace          ${dropped} frames left out: the file reached its limit`);
+  if (dropped > 0) lines.push(`  trace          ${dropped} frames dropped: the file reached its limit`);
   return lines;
 }

@@ -96,7 +96,7 @@ export class HostProcesses {
 
   async #runOne(request: RunRequest): Promise<void> {
     if (this.#killed) {
-      this.#processEnded(request, 'interrupted before it started');
+      this.#processEnded(request, 'was interrupted before its start');
       return;
     }
     const child = fork(workerEntry('host'), [], {
@@ -125,7 +125,7 @@ export class HostProcesses {
     const exit = await ended;
     cancel();
     this.#children.delete(request.process);
-    const reason = this.#killed ? 'interrupted' : overdue ? 'did not finish in time' : `it died (${exit})`;
+    const reason = this.#killed ? 'was interrupted' : overdue ? 'did not finish in time' : `died (${exit})`;
     this.#processEnded(request, reason);
   }
 
@@ -134,7 +134,7 @@ export class HostProcesses {
     for (const [vm, process] of this.#processOf) {
       if (process !== request.process) continue;
       if (!this.#results.has(vm))
-        this.#lost.push({ vm, reason: `host process ${request.process}: ${reason}` });
+        this.#lost.push({ vm, reason: `host process ${request.process} ${reason}` });
       this.#options.onVmEnded?.(vm);
     }
     this.#endRunIfDone();

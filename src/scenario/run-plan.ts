@@ -25,7 +25,7 @@ const NO_INVALIDATIONS: Readonly<Partial<Record<ScenarioSettings['viommu'], stri
   spapr: 'sPAPR has none, a changed TCE takes effect at once',
 };
 
-/** Limit of RAM behind sPAPR, where each 4 KiB takes a TCE per vGPU: VGPUS_LIMIT vGPUs stay below the unit's 2^20 TCEs. */
+/** Limit of RAM behind sPAPR: with a TCE per vGPU and 4 KiB, VGPUS_LIMIT vGPUs stay below the platform's 2^20 TCEs. */
 const SPAPR_RAM_MIB_MAX = 128;
 
 /** Options that determine the plan of a run. */
@@ -49,7 +49,7 @@ export interface RunPlan {
   readonly requests: readonly RunRequest[];
 }
 
-/** Plans a run; starts nothing that stays. @throws ScenarioError, CapacityError */
+/** Plans a run, without any lasting effect. @throws ScenarioError, CapacityError */
 export async function planRun(options: PlanOptions): Promise<RunPlan> {
   const { path, settings, inject } = options;
   checkInjection(inject, settings);
@@ -63,7 +63,7 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
   const processes = Math.max(settings.hosts, Math.min(wanted, settings.vms));
   const seed = options.seed ?? drawSeed();
   const mdevs = new RunMdevs(settings, dirname(resolve(path)), seed);
-  // With migrations, one process may come to hold all VMs.
+  // With migrations, one process may hold all VMs at some time.
   const fewest = settings.hosts > 1 ? 1 : processes;
   checkCapacity({
     ...settings,

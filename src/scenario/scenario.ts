@@ -13,7 +13,7 @@ export const VGPUS_LIMIT = 31; // one bus: device numbers 1 to 31
 export const RAM_MIB_MIN = 8;
 export const RAM_MIB_MAX = 4096;
 
-/** Maximum of host processes. */
+/** Maximum count of host processes. */
 export const HOSTS_LIMIT = 64;
 
 /** Kinds of vIOMMU, as in the setting `viommu`. */

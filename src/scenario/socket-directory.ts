@@ -10,7 +10,7 @@ export class SocketDirectory {
   readonly sockets: readonly string[];
   readonly #path: string;
 
-  /** Makes a directory for the sockets of so many host processes. @throws the file system's own errors */
+  /** Makes a directory for the sockets of `hosts` host processes. @throws the file system's own errors */
   constructor(hosts: number) {
     // Only its owner can enter a directory that mkdtemp makes.
     const path = mkdtempSync(join(tmpdir(), 'mdevsim-'));

@@ -25,7 +25,10 @@ function modelUrl(path: string): string {
 export interface ResolvedModel {
   /** Name of a built-in model, a comma-separated list of names, or the URL of a file. */
   readonly model: string;
-  /** The file's text without types, because a worker that strips them itself takes 11 MiB more. If empty, it reads the file. */
+  /**
+   * The file's text without types; if empty, each worker reads the file. A worker that strips the types itself takes
+   * 11 MiB more.
+   */
   readonly source: string;
 }
 
@@ -47,7 +50,9 @@ export async function resolveModel(model: string, timeoutMs = LOAD_TIMEOUT_MS): 
 async function resolveSeveral(models: string, timeoutMs: number): Promise<ResolvedModel> {
   const names = modelNames(models);
   if (names.includes(DEFAULT_MODEL))
-    throw new ScenarioError(`model ${models}: accepted: '${DEFAULT_MODEL}' alone, or others`);
+    throw new ScenarioError(
+      `model ${models}: ${DEFAULT_MODEL} in a list; accepted: ${DEFAULT_MODEL} alone, or a list of others`,
+    );
   for (const name of new Set(names)) await resolveModel(name, timeoutMs);
   return { model: names.join(','), source: '' };
 }

@@ -36,7 +36,7 @@ describe('mdevsim run', function () {
     expect(code).to.equal(1);
     const summary = JSON.parse(stdout) as { vmsLost: number; problems: string[]; mismatches: number };
     expect(summary.vmsLost).to.equal(1);
-    expect(summary.problems).to.deep.equal(['VM 1 lost: host process 1: it died (SIGKILL)']);
+    expect(summary.problems).to.deep.equal(['VM 1 lost: host process 1 died (SIGKILL)']);
     expect(summary.mismatches).to.equal(0);
   });
 

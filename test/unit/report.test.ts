@@ -8,7 +8,7 @@ type VmResult = FrameBodies['vmResult'];
 
 const FACTS = { scenario: 'x', vms: 1, vgpus: 1, processes: 1, seed: 7, inject: '', wallSeconds: 2 };
 
-/** The result of a VM in which all went well, with what a test changes. */
+/** Returns the result of a successful VM, with the changes of a test. */
 const result = (changes: Partial<VmResult> = {}): VmResult => ({
   operations: 10,
   bytesVerified: 4096,
@@ -31,8 +31,8 @@ const result = (changes: Partial<VmResult> = {}): VmResult => ({
 
 const judge = (changes: Partial<VmResult>) => summarize(FACTS, new Map([[0, result(changes)]]), [], []);
 
-describe('the verdict', () => {
-  it('passes a run in which nothing is wrong', () => {
+describe('run verdict', () => {
+  it('passes a run without errors', () => {
     const summary = judge({});
     expect(summary.exitCode).to.equal(ExitCode.ok);
     expect(summary.problems).to.deep.equal([]);
@@ -45,7 +45,7 @@ describe('the verdict', () => {
     'a violation': { violations: [{ kind: 'leaked-pins', detail: 'vm0/gpu0 left 3 pins', repeats: 0 }] },
     'a wrong byte': { mismatches: 1, failures: ['VM 0: gpu0 fill differs'] },
     'an unannounced fault': { faultsUnexpected: 1, failures: ['DMA write by 00:01.0 faulted'] },
-    'a failed check that has no words left': { mismatches: 40 },
+    'a failed check without text': { mismatches: 40 },
     'a lost device': { failedDevices: ['vm0/gpu0 worker ended'] },
   };
   for (const [what, changes] of Object.entries(bad))
@@ -55,18 +55,18 @@ describe('the verdict', () => {
       expect(summary.problems).to.have.length.above(0);
     });
 
-  it('fails for a VM whose host process died, and says which', () => {
-    const summary = summarize(FACTS, new Map(), [{ vm: 3, reason: 'host process 1: it died (SIGKILL)' }], []);
+  it('fails for a VM whose host process died, and names the process', () => {
+    const summary = summarize(FACTS, new Map(), [{ vm: 3, reason: 'host process 1 died (SIGKILL)' }], []);
     expect(summary.exitCode).to.equal(ExitCode.failed);
-    expect(summary.problems).to.deep.equal(['VM 3 lost: host process 1: it died (SIGKILL)']);
+    expect(summary.problems).to.deep.equal(['VM 3 lost: host process 1 died (SIGKILL)']);
   });
 
-  it("tells a script's own error from a failure", () => {
+  it("distinguishes a script's own error from a failure", () => {
     expect(judge({ scriptError: 'Error: enough' }).exitCode).to.equal(ExitCode.scriptError);
     expect(judge({ scriptError: 'Error: enough', mismatches: 1 }).exitCode).to.equal(ExitCode.failed);
   });
 
-  it('stays short: the first violations of a kind in words, the rest as a number', () => {
+  it('lists the first violations of a kind as text, and counts the rest', () => {
     const violations = Array.from({ length: 30 }, (_, i) => ({
       kind: 'use-after-unpin',
       detail: `page ${i}`,
@@ -94,7 +94,7 @@ describe('latency histograms', () => {
     expect(map?.maxUs).to.be.closeTo(100, 1);
   });
 
-  it('take values beyond their range as the nearest one they hold', () => {
+  it('count values beyond their range as the nearest one', () => {
     const latencies = new Latencies();
     latencies.recordUs('switch', 0);
     latencies.recordUs('switch', 1e12);

@@ -20,7 +20,7 @@ interface ControlledVm {
   readonly migration: VmMigration;
   readonly trace: VmTrace;
   readonly gpus: GpuPool;
-  /** The guest has resumed after a migration. */
+  /** Called when the guest has resumed after a migration. */
   onResumed(): void;
 }
 

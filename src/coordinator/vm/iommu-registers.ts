@@ -7,9 +7,9 @@ import { MMIO_CHANNEL_BYTES, MmioServer } from '../../channel/mmio-channel.ts';
 import type { Completion } from '../../platform/completion.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
 
-/** Maximum of accesses served per turn, so that one guest cannot starve the others. */
+/** Maximum count of accesses served per turn, so that one guest cannot starve the others. */
 const BURST = 64;
-/** Maximum of writes in progress. Above it the guest's ring fills and the guest waits. */
+/** Maximum count of writes in progress. Above it the guest's ring fills and the guest waits. */
 const PENDING_WRITES_LIMIT = 32;
 const SETTLE_POLL_MS = 5;
 /** How long the end of a VM waits for writes in progress. */

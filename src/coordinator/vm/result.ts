@@ -8,7 +8,7 @@ import { sumReports } from '../../report/device-report.ts';
 import type { VmDevice } from './device.ts';
 import type { VmVerdict } from './verdict.ts';
 
-/** Maximum of lines of each kind that the devices add to a VM's result. */
+/** Maximum count of lines of each kind that the devices add to a VM's result. */
 const DEVICE_NOTES_LIMIT = 64;
 
 /** The coordinator's own record of a VM that has ended. */
@@ -25,7 +25,7 @@ interface VmEnd {
 export function vmResult(report: GuestReport, end: VmEnd): FrameBodies['vmResult'] {
   const { devices, verdict, progress } = end;
   if (verdict.missingFaults > 0)
-    verdict.violation('missing-fault', `${verdict.missingFaults} announced DMA faults did not come`);
+    verdict.violation('missing-fault', `${verdict.missingFaults} announced DMA faults did not occur`);
   const counters = devices.map((device) => device.container.counters);
   const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
   return {

@@ -8,9 +8,9 @@ import type { DmaFaultRecord } from '../../viommu/viommu.ts';
 
 type Violation = FrameBodies['violation'];
 
-/** Maximum of violations per VM that are kept with their text; further ones are counted by kind. */
+/** Maximum count of violations per VM that are kept with their text; further ones are counted by kind. */
 export const VIOLATION_LIMIT = 32;
-/** Maximum of announced faults that are still to come. */
+/** Maximum count of announced faults that have not occurred yet. */
 export const EXPECTED_FAULT_LIMIT = 4096;
 
 export class VmVerdict {
@@ -38,7 +38,7 @@ export class VmVerdict {
     return [...this.#violations, ...more];
   }
 
-  /** Drops the announced faults of a lost device: they cannot come any more and must not count as missing. */
+  /** Drops the announced faults of a lost device: they can no longer occur and must not count as missing. */
   deviceLost(device: number): void {
     this.#lost.add(device);
     for (const key of this.#expected.keys()) if (key.startsWith(`${device}:`)) this.#expected.delete(key);
@@ -66,7 +66,7 @@ export class VmVerdict {
     return false;
   }
 
-  /** Count of announced faults that have not come: the isolation that they prove was not observed. */
+  /** Count of announced faults that have not occurred. The isolation that they would prove was not observed. */
   get missingFaults(): number {
     let missing = 0;
     for (const count of this.#expected.values()) missing += count;

@@ -27,7 +27,7 @@ import { VmVerdict } from './verdict.ts';
 import { NO_DEVICE, VmTrace } from './vm-trace.ts';
 import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
 
-/** Maximum of frames served per turn, so that one device cannot starve the others. */
+/** Maximum count of frames served per turn, so that one device cannot starve the others. */
 const BURST = 64;
 
 /** Changes a VM's seed with each migration, so that other host frames back its RAM on each host. */
@@ -185,7 +185,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       }
       this.context.reschedule(this.context.firstBit + 1 + index);
     } catch (error) {
-      // Garbage in a device's ring costs that device, not the coordinator or the others.
+      // Garbage in a device's ring must fail only that device, not the coordinator or the others.
       const detail = error instanceof Error ? error.message : String(error);
       void this.quarantine(device, 'bad-frame', `sent garbage (${detail})`);
     }

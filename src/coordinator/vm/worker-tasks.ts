@@ -10,7 +10,7 @@ import { modelAt } from '../model-names.ts';
 import type { VmConfig, VmContext } from './config.ts';
 import type { VmDevice } from './device.ts';
 
-/** Faults that `--inject` injects into a device model. */
+/** Faults for `--inject` that the device model `vgpu` implements. */
 export const MODEL_FAULTS: ReadonlySet<string> = new Set([
   'stale-translation',
   'never-unpin',

@@ -5,9 +5,9 @@
 import { readFileSync } from 'node:fs';
 import { availableMemory } from 'node:process';
 
-/** Maximum of memory maps per worker (measured: 30 to 50). */
+/** Maximum count of memory maps per worker (measured: 30 to 50). */
 export const MAPS_PER_WORKER = 50;
-/** Maximum of memory maps of a process without workers. */
+/** Maximum count of memory maps of a process without workers. */
 export const MAPS_PER_PROCESS = 1000;
 /** Memory of a device worker or guest worker, a generous estimate. */
 const BYTES_PER_WORKER = 12 * 1024 * 1024;

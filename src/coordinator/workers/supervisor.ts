@@ -6,7 +6,7 @@ import { Piscina } from 'piscina';
 import { after, sleep } from '#host';
 import type { DeviceTask } from '../../device/runtime.ts';
 
-/** The device model of a run that names none. */
+/** The default device model. */
 export const DEFAULT_MODEL = 'vgpu';
 /** How long one call of a model may take, by default. A normal call takes microseconds. */
 export const DEVICE_TIMEOUT_MS = 20_000;
@@ -27,7 +27,7 @@ export const WORKER_LIMITS = { maxOldGenerationSizeMb: 64, maxYoungGenerationSiz
 export interface DeviceRun {
   /** Resolves when the worker's function has returned. Rejects with the reason if it fails. */
   readonly ended: Promise<void>;
-  /** Takes note that the device has reported that it is ready. */
+  /** Ends the start phase: the device has reported that it is ready, from this thread. */
   ready(threadId: number): void;
   /**
    * Returns the bytes of buffers that the thread holds outside V8's heap. V8 answers even while the thread runs a loop.

@@ -6,7 +6,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { FrameSocket, type FrameSocketOwner } from '../../../channel/frame-socket.ts';
 import { MigrationError } from '../../../guest/migration-settings.ts';
 
-/** Maximum of VMs that arrive at the same time; further ones are refused. */
+/** Maximum count of VMs that arrive at the same time; further ones are refused. */
 export const ARRIVALS_LIMIT = 64;
 
 /** How long a source may take to read that its VM was refused. */

@@ -15,7 +15,7 @@ import type { DirtyTracker } from '../../../vfio/dirty-tracker.ts';
 
 /** Maximum bytes of RAM in one frame: about what a socket delivers at once, so that the receiver need not join pieces. */
 const RAM_FRAME_BYTES: number = 15 * PAGE_SIZE;
-/** Maximum bytes of zeros that one frame stands for. Finding them takes as long as other work may be delayed. */
+/** Maximum bytes of zeros that one frame stands for. Bounds the search for zeros, which delays other work. */
 const ZERO_FRAME_BYTES: number = 2 ** 20;
 /** Bytes of RAM that a harvest checks before the coordinator serves other work. */
 const HARVEST_BYTES: number = 16 * 2 ** 20;
@@ -45,7 +45,7 @@ class PageSet {
 }
 
 export class RamCopy {
-  /** Bytes of pages sent, zero pages included. */
+  /** Bytes of pages sent, including zero pages. */
   bytesSent = 0;
   readonly #ram: GuestRam;
   readonly #trackers: readonly DirtyTracker[];
