@@ -1,5 +1,5 @@
 /**
- * The guest kernel's DMA API for one device: pages in, bus addresses out, whatever the device is behind.
+ * DMA API of the guest for one device, as a kernel has it: maps pages and returns IOVAs, behind any vIOMMU or none.
  */
 import { nowUs } from '#host';
 import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../../memory/address.ts';
@@ -8,7 +8,7 @@ import { InFlight } from '../in-flight.ts';
 import type { DmaDomain } from './guest-iommu.ts';
 import type { IovaAllocator } from './iova-allocator.ts';
 
-/** Pages mapped for a device: page i of the buffer is at `iovas[i]`. */
+/** Pages mapped for a device: page `pages[i]` is at `iovas[i]`. */
 export interface DmaBuffer {
   readonly pages: readonly Gpa[];
   readonly iovas: readonly Iova[];
@@ -27,26 +27,30 @@ export class DmaApi {
     this.#iovas = iovas;
   }
 
-  /** Maps go to this domain from now on; undefined for identity. */
+  /** Sets the domain of later maps; undefined for identity. */
   setDomain(domain: DmaDomain | undefined): void {
     this.#domain = domain;
   }
 
+  /** The domain of later maps; undefined for identity. */
   get domain(): DmaDomain | undefined {
     return this.#domain;
   }
 
-  /** @throws InFlightError while a map or unmap is under way */
+  /** @throws InFlightError while maps or unmaps are in flight */
   expectIdle(owner: string): void {
     this.#inFlight.expectNone(owner);
   }
 
-  /** Maps the pages for reading and writing; strict: resolves when the device sees them. */
+  /**
+   * Maps pages for reading and writing, at consecutive IOVAs. Strict: resolves when the device sees them.
+   * @throws IovaExhausted; the domain's own errors
+   */
   map(pages: readonly Gpa[]): Promise<DmaBuffer> {
     return this.#inFlight.run('dma.map', () => this.#map(pages));
   }
 
-  /** Unmaps; strict: resolves when no device can reach the pages any more. */
+  /** Unmaps a buffer. Strict: resolves when no device can reach the pages any more. @throws the domain's own errors */
   unmap(buffer: DmaBuffer): Promise<void> {
     return this.#inFlight.run('dma.unmap', () => this.#unmap(buffer));
   }

@@ -1,70 +1,80 @@
-/** An IOVA→GPA address space that devices can be attached to. Addresses and sizes are bytes, multiples of 4 KiB. */
+/**
+ * The interface of every guest driver for a vIOMMU, and of its domains.
+ */
+
+/** An IOVA→GPA address space to which devices are attached. Addresses and sizes are bytes, multiples of 4 KiB. */
 export interface GuestDomain extends DmaDomain {
-  /** Its number: it is {@link GuestIommu.domain} of it, also on another host. */
+  /** ID of the domain, for {@link GuestIommu.domain}; a migration keeps it. */
   readonly id: number;
   /**
-   * Resolves when the devices attached to it see the mapping.
+   * Maps a range; resolves when the attached devices see the mapping.
    * @param perm PERM_READ | PERM_WRITE
-   * @throws the driver's own error if part of it is mapped or out of range
+   * @throws the driver's own error if part of the range is mapped or out of bounds
    */
   map(iova: number, gpa: number, size: number, perm: number): Promise<void>;
-  /** As {@link map} for several ranges with few notifications. */
+  /** Maps several ranges with few notifications; else as {@link map}. */
   mapAll(ranges: readonly MapRange[]): Promise<void>;
-  /** Resolves, with the bytes that were mapped, when no device can use them any more. */
+  /** Unmaps a range; resolves to the count of bytes that were mapped when no device can use the mappings any more. */
   unmap(iova: number, size: number): Promise<number>;
-  /** As {@link unmap} for several ranges. */
+  /** Unmaps several ranges; else as {@link unmap}. */
   unmapAll(ranges: readonly UnmapRange[]): Promise<number>;
 }
 
-/** A fault as the hardware tells the guest. */
+/** A DMA fault, as the hardware reports it to the guest. */
 export interface GuestFault {
+  /** bus << 8 | device << 3 | function */
   readonly requesterId: number;
   readonly iova: number;
+  /** True for a write, false for a read. */
   readonly write: boolean;
-  /** The hardware's own number. */
+  /** Reason code of the hardware. */
   readonly reason: number;
 }
 
-/** What a script asks before it relies on it. */
+/** Capabilities that differ between vIOMMUs. */
 export interface GuestIommuCapabilities {
-  /** One device can see system memory while others are translated. */
+  /** True if one device can see system memory while others are translated. */
   readonly passThrough: boolean;
-  /** The hardware tells the guest of faults. */
+  /** True if the hardware reports faults to the guest. */
   readonly faultRecords: boolean;
 }
 
 /**
- * A started driver. Requester IDs are bus << 8 | device << 3 | function. While translation is disabled every device
- * sees system memory at IOVA = GPA and attachments are only prepared; once it is enabled, a device that was not
- * attached sees nothing. Each call resolves when devices see its effect, and no device that is at work faults on an
- * address that means the same before and after.
+ * A started driver for a vIOMMU. Requester IDs are bus << 8 | device << 3 | function.
+ *
+ * While translation is disabled, every device sees system memory at IOVA = GPA; attachments take effect later. While it is
+ * enabled, a device that is not attached sees nothing. Each call resolves when devices see its effect. A device that works
+ * meanwhile does not fault on an IOVA that is mapped to the same GPA before and after the call.
  */
 export interface GuestIommu {
   readonly capabilities: GuestIommuCapabilities;
-  /** An empty domain. @throws the driver's own error when there is no room for one more */
+  /** Creates an empty domain. @throws the driver's own error when its resources are used up */
   createDomain(): GuestDomain;
-  /** The domain of that number, if it is one of this driver's. */
+  /** Returns the domain with this ID; undefined if this driver has none. */
   domain(id: number): GuestDomain | undefined;
-  /** Puts a device into a domain of this driver, out of any other. */
+  /** Moves a device into a domain of this driver. */
   attach(requesterId: number, domain: GuestDomain): Promise<void>;
-  /** Lets a device see system memory while others are translated. */
+  /** Lets a device see system memory while others are translated, if the hardware has {@link GuestIommuCapabilities.passThrough}. */
   setPassThrough(requesterId: number): Promise<void>;
-  /** Takes a device out of its domain, or out of pass-through: while translation is enabled it then sees nothing. */
+  /** Removes a device from its domain or from pass-through; while translation is enabled, it then sees nothing. */
   detach(requesterId: number): Promise<void>;
+  /** Enables translation of all devices. */
   enableTranslation(): Promise<void>;
+  /** Disables translation: every device sees system memory. */
   disableTranslation(): Promise<void>;
   /**
-   * The first fault since the last call, or undefined; further ones are dropped, as hardware with one record drops
-   * them. Always undefined without {@link GuestIommuCapabilities.faultRecords}.
+   * Resolves to the first fault since the last call, or undefined. Further faults are dropped, as by hardware with one
+   * record. Always undefined without {@link GuestIommuCapabilities.faultRecords}.
    */
   readFaults(): Promise<GuestFault | undefined>;
   /**
-   * What it knows beside guest RAM and the hardware, as JSON, for a driver on another host: see restoreGuestIommu.
-   * @throws InFlightError while a call of it or of its domains is under way
+   * Returns what the driver knows beside guest RAM and the hardware, as JSON for restoreGuestIommu on another host.
+   * @throws InFlightError while calls of the driver or of its domains are in flight
    */
   save(): unknown;
 }
 
+/** A mapping: IOVA, GPA, size and permissions. */
 export interface MapRange {
   readonly iova: number;
   readonly gpa: number;
@@ -74,15 +84,17 @@ export interface MapRange {
   readonly perm: number;
 }
 
+/** A range of IOVAs. */
 export interface UnmapRange {
   readonly iova: number;
+  /** Bytes, a multiple of 4 KiB. */
   readonly size: number;
 }
 
-/** What the DMA API needs of a domain, whichever vIOMMU it is one of. */
+/** The calls of the DMA API to a domain. */
 export interface DmaDomain {
-  /** Resolves when devices see the mappings. */
+  /** Maps ranges; resolves when devices see the mappings. */
   mapAll(ranges: readonly MapRange[]): Promise<void>;
-  /** Resolves, with the bytes that were mapped, when no device can use them any more. */
+  /** Unmaps a range; resolves to the count of bytes that were mapped when no device can use the mappings any more. */
   unmap(iova: number, size: number): Promise<number>;
 }

@@ -1,22 +1,23 @@
 /**
- * Addresses for a domain: page ranges above every GPA the guest has, freed ranges handed out again first.
+ * Allocator of IOVA ranges. Freed ranges are allocated again first.
  *
- * Quick reuse is on purpose: an IOVA that soon means another page is what a stale translation cannot hide behind.
+ * Quick reuse is intended: an IOVA that is soon mapped to another page exposes a stale translation.
  */
 import { hex, type Iova, PAGE_SIZE } from '../../memory/address.ts';
 
-/** Thrown when the range has no room left. */
+/** Thrown when the range is used up. */
 class IovaExhausted extends Error {
   constructor(pages: number, base: number, end: number) {
-    super(`no room for ${pages} pages of IOVA in ${hex(base)}..${hex(end - 1)}`);
+    super(`no ${pages} free pages of IOVA in ${hex(base)}..${hex(end - 1)}`);
     this.name = 'IovaExhausted';
   }
 }
 
-/** What an allocator has handed out and got back. */
+/** State of an allocator. */
 export interface IovaAllocatorState {
+  /** First IOVA that was never allocated. */
   readonly next: number;
-  /** Freed addresses by number of pages; the last is handed out first. */
+  /** Free ranges by count of pages; the last is allocated first. */
   readonly free: readonly (readonly [pages: number, iovas: readonly number[]])[];
 }
 
@@ -26,14 +27,14 @@ export class IovaAllocator {
   readonly #free = new Map<number, number[]>();
   #next: number;
 
-  /** Hands out [base, base + size); both are multiples of 4 KiB. */
+  /** Allocates in [base, base + size); both are multiples of 4 KiB. */
   constructor(base: number, size: number) {
     this.#base = base;
     this.#next = base;
     this.#end = base + size;
   }
 
-  /** An allocator of the same range that goes on where another was. */
+  /** Restores an allocator of the same range. */
   static restore(base: number, size: number, { next, free }: IovaAllocatorState): IovaAllocator {
     const allocator = new IovaAllocator(base, size);
     allocator.#next = next;
@@ -45,7 +46,7 @@ export class IovaAllocator {
     return { next: this.#next, free: [...this.#free].map(([pages, iovas]) => [pages, [...iovas]]) };
   }
 
-  /** First address of `pages` contiguous free pages. @throws IovaExhausted */
+  /** Returns the first IOVA of `pages` contiguous pages. @throws IovaExhausted */
   allocate(pages: number): Iova {
     const reused = this.#free.get(pages)?.pop();
     if (reused !== undefined) return reused as Iova;

@@ -1,24 +1,24 @@
 /**
- * The part of a driver that hardware without a translation switch needs in software: who is attached to what, and
- * whether that counts now.
+ * Translation switch in software, for drivers of hardware without one: keeps the attachments, and whether they are in
+ * effect.
  */
 
 import { InFlight } from '../in-flight.ts';
 import { Mutex } from '../mutex.ts';
 import type { GuestDomain, GuestFault, GuestIommu, GuestIommuCapabilities } from './guest-iommu.ts';
 
-/** What a device is to see while translation is enabled. */
+/** The view of a device while translation is enabled: a domain, system memory, or nothing. */
 export type DeviceView<Domain> = Domain | 'system' | 'nothing';
 
-/** Thrown when a script hands a driver something that is not its own. */
+/** Thrown when a script passes a domain of another driver. */
 class ForeignDomainError extends TypeError {
   override name = 'ForeignDomainError';
 }
 
-/** A device's view as it is saved: a domain by its number. */
+/** A saved view; a domain by its ID. */
 export type SavedView = number | 'system' | 'nothing';
 
-/** Who is attached to what, and whether that counts. */
+/** The attachments, and whether they are in effect. */
 export interface SwitchedState {
   readonly enabled: boolean;
   readonly views: readonly (readonly [requesterId: number, view: SavedView])[];
@@ -27,12 +27,12 @@ export interface SwitchedState {
 export const savedView = (view: DeviceView<GuestDomain>): SavedView =>
   typeof view === 'object' ? view.id : view;
 
-/** A driver's table of attachments. Changes run one after the other; a subclass makes the hardware follow each. */
+/** Keeps the attachments of a driver. Changes run one at a time; the subclass applies each to the hardware. */
 export abstract class SoftwareSwitchedIommu<Domain extends GuestDomain> implements GuestIommu {
   abstract readonly capabilities: GuestIommuCapabilities;
   readonly #views = new Map<number, DeviceView<Domain>>();
   readonly #changes = new Mutex();
-  /** Of the driver and its domains. */
+  /** Calls in flight of the driver and its domains. */
   protected readonly inFlight: InFlight = new InFlight();
   #enabled = false;
 
@@ -73,16 +73,16 @@ export abstract class SoftwareSwitchedIommu<Domain extends GuestDomain> implemen
 
   protected abstract isOwn(domain: GuestDomain): domain is Domain;
 
-  /** Makes one device see its view while translation is enabled. */
+  /** Applies the view of one device while translation is enabled. */
   protected abstract show(requesterId: number, view: DeviceView<Domain>): Promise<void>;
 
-  /** Enables translation: from now on each device sees its view, and one without a view sees nothing. */
+  /** Enables translation: each device sees its view from now on; a device without a view sees nothing. */
   protected abstract showViews(views: ReadonlyMap<number, DeviceView<Domain>>): Promise<void>;
 
   /** Disables translation: every device sees system memory. */
   protected abstract showSystem(views: ReadonlyMap<number, DeviceView<Domain>>): Promise<void>;
 
-  /** @throws InFlightError */
+  /** Returns the attachments. @throws InFlightError */
   protected saveViews(): SwitchedState {
     this.inFlight.expectNone('the guest driver for the vIOMMU');
     return {
@@ -91,17 +91,17 @@ export abstract class SoftwareSwitchedIommu<Domain extends GuestDomain> implemen
     };
   }
 
-  /** Takes up what {@link saveViews} gave; the hardware follows it already, and the domains are there. */
+  /** Restores the attachments of {@link saveViews}. The domains and the hardware must be restored already. */
   protected restoreViews({ enabled, views }: SwitchedState): void {
     this.#enabled = enabled;
     for (const [requesterId, view] of views) this.#views.set(requesterId, this.viewOf(view));
   }
 
-  /** @throws RangeError for a domain that there is not */
+  /** Returns a saved view. @throws RangeError for an unknown domain */
   protected viewOf(saved: SavedView): DeviceView<Domain> {
     if (typeof saved === 'string') return saved;
     const domain = this.domain(saved);
-    if (!domain) throw new RangeError(`a saved attachment names domain ${saved}, which there is not`);
+    if (!domain) throw new RangeError(`a saved attachment names domain ${saved}, which does not exist`);
     return domain;
   }
 

@@ -1,5 +1,5 @@
 /**
- * One DMA window as a guest uses it: mappings in, TCEs out. The same shape as a VT-d domain.
+ * A DMA window of a guest: a domain whose mappings are TCEs, set by hypercalls.
  */
 
 import * as spapr from '../../../abi/spapr.ts';
@@ -9,17 +9,17 @@ import { decodeNumbers, encodeNumbers, type NumberRun } from '../../run-length.t
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { HypercallTimeout, type SpaprCalls } from './hypercalls.ts';
 
-/** A window as the device tree or ibm,create-pe-dma-window tells it. */
+/** Properties of a window, from the device tree or ibm,create-pe-dma-window. */
 export interface DmaWindowProperties extends DmaWindow {
   readonly liobn: number;
 }
 
-/** Thrown for a range that the window cannot map, before anything is changed. */
+/** Thrown for a range that the window cannot map; nothing was changed. */
 export class WindowRangeError extends RangeError {
   override name = 'WindowRangeError';
 }
 
-/** Thrown when the hypervisor refuses. */
+/** Thrown when a hypercall fails; `ret` is its return code. */
 export class HypercallError extends Error {
   readonly ret: bigint;
   constructor(what: string, ret: bigint) {
@@ -29,20 +29,20 @@ export class HypercallError extends Error {
   }
 }
 
-/** TCEs of a range. */
+/** The TCEs of a range. */
 interface Span {
   readonly first: number;
   readonly count: number;
 }
 
-/** A window, and which of its TCEs are put. */
+/** A window, and which of its TCEs are set. */
 export interface SpaprDmaWindowState {
   readonly window: DmaWindowProperties;
-  /** Indices of TCEs, in runs. */
+  /** Indices of the set TCEs, as runs. */
   readonly live: readonly NumberRun[];
 }
 
-/** Neighbouring TCEs for one call. */
+/** Consecutive TCEs for one hypercall. */
 interface TceRun {
   readonly index: number;
   readonly tces: bigint[];
@@ -53,9 +53,9 @@ export class SpaprDmaWindow implements GuestDomain {
   readonly #calls: SpaprCalls;
   readonly #pageSize: number;
   readonly #entries: number;
-  /** TCEs that are put. */
+  /** Indices of the set TCEs. */
   readonly #live = new Set<number>();
-  /** TCEs that a call is changing now. */
+  /** Indices of the TCEs that a hypercall changes now. */
   readonly #busy = new Set<number>();
 
   constructor(window: DmaWindowProperties, calls: SpaprCalls) {
@@ -65,7 +65,7 @@ export class SpaprDmaWindow implements GuestDomain {
     this.#entries = window.size / this.#pageSize;
   }
 
-  /** One that goes on where another was: the window is there and holds its TCEs. */
+  /** Restores a window whose TCEs the hypervisor has already. */
   static restore({ window, live }: SpaprDmaWindowState, calls: SpaprCalls): SpaprDmaWindow {
     const domain = new SpaprDmaWindow(window, calls);
     for (const index of decodeNumbers(live, 1)) domain.#live.add(index);
@@ -76,7 +76,7 @@ export class SpaprDmaWindow implements GuestDomain {
     return { window: this.window, live: encodeNumbers(this.#live, 1) };
   }
 
-  /** The window's number: what hypercalls name it by. */
+  /** LIOBN of the window. */
   get id(): number {
     return this.window.liobn;
   }
@@ -90,12 +90,12 @@ export class SpaprDmaWindow implements GuestDomain {
     return this.mapAll([{ iova, gpa, size, perm }]);
   }
 
-  /** As {@link map} for several ranges, in as few calls as they allow. When one throws, those before it stay mapped. */
+  /** Maps several ranges in as few hypercalls as possible; else as {@link map}. If one throws, earlier ones stay mapped. */
   mapAll(ranges: readonly MapRange[]): Promise<void> {
     return this.#putAll(ranges, (index) => this.#live.has(index));
   }
 
-  /** As {@link mapAll}, over what is mapped there: a device finds each page's old mapping or its new one, never none. */
+  /** Does as {@link mapAll}, but replaces mappings: a device sees the old or the new mapping of a page, never none. */
   replaceAll(ranges: readonly MapRange[]): Promise<void> {
     return this.#putAll(ranges, () => false);
   }
@@ -124,15 +124,15 @@ export class SpaprDmaWindow implements GuestDomain {
   }
 
   /**
-   * Unmaps what is mapped in the range. Resolves, with the number of bytes that were mapped, when no device can use
-   * them any more.
+   * Unmaps all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the mappings
+   * any more.
    * @throws WindowRangeError, HypercallError, HypercallTimeout
    */
   unmap(iova: number, size: number): Promise<number> {
     return this.unmapAll([{ iova, size }]);
   }
 
-  /** As {@link unmap} for several ranges. When one throws, those before it are unmapped. */
+  /** Unmaps several ranges; else as {@link unmap}. If one throws, earlier ones are unmapped. */
   unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
     return this.#calls.inFlight.run('unmap', () => this.#clearRanges(ranges));
   }
@@ -149,7 +149,7 @@ export class SpaprDmaWindow implements GuestDomain {
     return zeros.size * this.#pageSize;
   }
 
-  /** TCEs that are put in a range: as much work as the smaller of the two. */
+  /** Yields the set TCEs of a range; costs as much as the smaller of the range and the set. */
   *#liveIn({ first, count }: Span): Iterable<number> {
     if (count > this.#live.size) {
       for (const index of this.#live) if (index >= first && index < first + count) yield index;
@@ -157,8 +157,8 @@ export class SpaprDmaWindow implements GuestDomain {
   }
 
   /**
-   * Changes TCEs, run by run. They are marked meanwhile: another flow that names one is refused, not interleaved. Those
-   * of a call that has not returned in time stay marked: what they hold is not known.
+   * Changes TCEs, run by run. They are marked busy meanwhile, so that a concurrent call on one of them is refused instead
+   * of interleaved. After a time-out the TCEs of the hypercall stay busy, because their contents are unknown.
    */
   async #eachRun(tces: ReadonlyMap<number, bigint>, change: (run: TceRun) => Promise<void>): Promise<void> {
     const marked = new Set(tces.keys());
@@ -223,7 +223,7 @@ export class SpaprDmaWindow implements GuestDomain {
   }
 }
 
-/** Divides TCEs into runs of neighbours that one call takes. */
+/** Divides TCEs into runs for one hypercall each. */
 function callsOf(tces: ReadonlyMap<number, bigint>): TceRun[] {
   const runs: TceRun[] = [];
   for (const index of [...tces.keys()].sort((a, b) => a - b)) {

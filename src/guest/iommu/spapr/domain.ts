@@ -1,6 +1,6 @@
 /**
- * A domain on sPAPR, where hardware has none: a set of pages that is copied into the default window of each device's
- * own bridge while the device is attached.
+ * Domain for sPAPR, whose hardware has none: a map of pages that is copied into the default window of every attached
+ * device.
  */
 import { hex, isAligned, PAGE_SIZE } from '../../../memory/address.ts';
 import type { InFlight } from '../../in-flight.ts';
@@ -9,7 +9,7 @@ import { runsOf } from '../../run-length.ts';
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { type SpaprDmaWindow, WindowRangeError } from './driver.ts';
 
-/** By bus address, a page: its GPA plus its permissions. */
+/** Pages by bus address: GPA plus permissions. */
 export type PageMap = ReadonlyMap<number, number>;
 
 /** Runs of pages that are neighbours in both address spaces and have the same permissions. */
@@ -28,7 +28,7 @@ function savePages(pages: PageMap): SavedPages {
 const restorePages = (saved: SavedPages): Map<number, number> =>
   pagesOf(saved.map(([iova, gpa, pages, perm]) => ({ iova, gpa, size: pages * PAGE_SIZE, perm })));
 
-/** The window in front of one device, and what its TCEs are now. */
+/** The window of one device, with the contents of its TCEs. */
 export class DeviceWindow {
   readonly #window: SpaprDmaWindow;
   readonly #held: Map<number, number>;
@@ -36,25 +36,25 @@ export class DeviceWindow {
   #shown: PageMap = new Map();
 
   /**
-   * @param window with 4 KiB pages
-   * @param held what its TCEs are; empty by default
+   * @param window must have 4 KiB pages
+   * @param held contents of its TCEs; empty by default
    */
   constructor(window: SpaprDmaWindow, held: SavedPages = []) {
     this.#window = window;
     this.#held = restorePages(held);
   }
 
-  /** What its TCEs are. */
+  /** Returns the contents of the TCEs. */
   save(): SavedPages {
     return savePages(this.#held);
   }
 
-  /** As {@link show} when its TCEs show these pages already: from now on it follows them. */
+  /** Does as {@link show} for a window whose TCEs are these pages already. */
   resume(pages: PageMap): void {
     this.#shown = pages;
   }
 
-  /** Makes the device see exactly these pages, and follow them. Pages that are in both sets stay as they are. */
+  /** Makes the device see exactly these pages. Equal pages are not rewritten. {@link follow} applies later changes. */
   show(pages: PageMap): Promise<void> {
     return this.#changes.run(async () => {
       this.#shown = pages;
@@ -62,7 +62,7 @@ export class DeviceWindow {
     });
   }
 
-  /** Brings the TCEs of some bus addresses in line with the set that is shown. */
+  /** Rewrites the TCEs of these bus addresses after a change of the pages. */
   follow(iovas: readonly number[]): Promise<void> {
     return this.#changes.run(() => this.#sync(iovas));
   }
@@ -83,7 +83,7 @@ export class DeviceWindow {
   }
 }
 
-/** The 4 KiB pages of ranges. @throws WindowRangeError for one that is not made of pages */
+/** Returns the 4 KiB pages of ranges. @throws WindowRangeError for a range of no whole pages, or an overlap */
 export function pagesOf(ranges: readonly MapRange[]): Map<number, number> {
   const pages = new Map<number, number>();
   for (const { iova, gpa, size, perm } of ranges) {
@@ -100,8 +100,8 @@ export function pagesOf(ranges: readonly MapRange[]): Map<number, number> {
   return pages;
 }
 
-/** A domain's number and its pages. */
-export interface TceDomainState {
+/** State of a domain: its ID and its pages. */
+export interface SpaprDomainState {
   readonly id: number;
   readonly pages: SavedPages;
 }
@@ -114,8 +114,8 @@ export class SpaprDomain implements GuestDomain {
   readonly #inFlight: InFlight;
 
   /**
-   * @param limit no mapping reaches this bus address: the end of every device's window
-   * @param pages what it holds; empty by default
+   * @param limit end of every device's window; mappings must be below
+   * @param pages its pages; empty by default
    */
   constructor(id: number, limit: number, inFlight: InFlight, pages: SavedPages = []) {
     this.id = id;
@@ -124,7 +124,7 @@ export class SpaprDomain implements GuestDomain {
     this.#pages = restorePages(pages);
   }
 
-  save(): TceDomainState {
+  save(): SpaprDomainState {
     return { id: this.id, pages: savePages(this.#pages) };
   }
 
@@ -133,7 +133,7 @@ export class SpaprDomain implements GuestDomain {
     return this.mapAll([{ iova, gpa, size, perm }]);
   }
 
-  /** As {@link map} for several ranges: all of them or, if one is not possible, none. */
+  /** Maps several ranges; else as {@link map}. If one is invalid, none is mapped. */
   mapAll(ranges: readonly MapRange[]): Promise<void> {
     return this.#inFlight.run('map', () => this.#mapAll(ranges));
   }
@@ -154,7 +154,7 @@ export class SpaprDomain implements GuestDomain {
     return this.unmapAll([{ iova, size }]);
   }
 
-  /** As {@link unmap} for several ranges. */
+  /** Unmaps several ranges; else as {@link unmap}. */
   unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
     return this.#inFlight.run('unmap', () => this.#unmapAll(ranges));
   }
@@ -167,19 +167,19 @@ export class SpaprDomain implements GuestDomain {
     return gone.length * PAGE_SIZE;
   }
 
-  /** Makes a device's window show this domain, now and whenever it changes. */
+  /** Makes a device's window show this domain, with all later changes. */
   async enter(window: DeviceWindow): Promise<void> {
     this.#windows.add(window);
     await window.show(this.#pages);
   }
 
-  /** As {@link enter} for a window that shows this domain already. */
+  /** Does as {@link enter} for a window that shows this domain already. */
   resume(window: DeviceWindow): void {
     this.#windows.add(window);
     window.resume(this.#pages);
   }
 
-  /** The window shows something else from now on. */
+  /** Stops updating a window, which shows another view now. */
   leave(window: DeviceWindow): void {
     this.#windows.delete(window);
   }

@@ -1,6 +1,5 @@
 /**
- * A guest's driver for sPAPR DMA windows, as scenario scripts use it: the default window, dynamic ones, and one that
- * maps all of RAM.
+ * The guest's driver for sPAPR DMA windows: the default window, dynamic windows (DDW), and a window that maps all of RAM.
  */
 
 import * as spapr from '../../../abi/spapr.ts';
@@ -28,33 +27,35 @@ import { SpaprCalls, type SpaprCallsState } from './hypercalls.ts';
 export { type DmaWindowProperties, HypercallError, SpaprDmaWindow, WindowRangeError } from './dma-window.ts';
 export { HypercallTimeout } from './hypercalls.ts';
 
-/** How long a hypercall may take. */
+/** Default time limit for a hypercall. */
 const DEFAULT_TIMEOUT_MS = 60_000;
 
-/** Thrown when the platform is not what the driver needs, or an RTAS call fails. */
+/** Thrown if there is no sPAPR hypervisor, or if an RTAS call fails. */
 export class SpaprDriverError extends Error {
   override name = 'SpaprDriverError';
 }
 
+/** Options of a driver. */
 export interface SpaprDriverOptions {
+  /** Time limit for a hypercall. Default: 60000. */
   readonly timeoutMs?: number;
-  /** Which PCI host bridge: the last digits of its BUID. Default 0. */
+  /** Index of the PCI host bridge, the low part of its BUID. Default: 0. */
   readonly bridge?: number;
   /** The bridge's `ibm,dma-window`. Default: QEMU's, 1 GiB at 0. */
   readonly defaultWindow?: DmaWindowProperties;
 }
 
-/** What ibm,query-pe-dma-window answers. */
+/** Result of ibm,query-pe-dma-window. */
 export interface WindowCapabilities {
-  /** Windows that can still be created. */
+  /** Count of windows that can still be created. */
   readonly available: number;
-  /** TCEs of the largest window. */
+  /** Count of TCEs of the largest possible window. */
   readonly largest: number;
-  /** Shifts of the page sizes, ascending. */
+  /** Page sizes as shifts, ascending. */
   readonly pageShifts: readonly number[];
 }
 
-/** What the drivers that share a call page know beside guest RAM and the hypervisor's tables. */
+/** State of drivers that share a call page, beside guest RAM and the hypervisor's tables. */
 export interface SpaprState {
   readonly calls: SpaprCallsState;
   readonly bridges: readonly {
@@ -65,11 +66,12 @@ export interface SpaprState {
   }[];
 }
 
+/** Driver for the DMA windows of one PCI host bridge. */
 export class SpaprDriver {
   readonly #ram: GuestRam;
   readonly #calls: SpaprCalls;
   readonly #bridge: number;
-  /** The window that is there at boot. */
+  /** The default window, which exists at boot. */
   readonly defaultDomain: SpaprDmaWindow;
   /** Dynamic windows by LIOBN. */
   readonly #windows = new Map<number, SpaprDmaWindow>();
@@ -99,7 +101,7 @@ export class SpaprDriver {
   }
 
   /**
-   * A driver whose bridge is as at boot: its default window alone, empty.
+   * Creates a driver and resets its bridge to the state at boot: an empty default window alone.
    * @throws SpaprDriverError, HypercallTimeout, PageAllocatorExhausted
    */
   static async create(
@@ -112,7 +114,7 @@ export class SpaprDriver {
     return driver as SpaprDriver;
   }
 
-  /** A driver for each of several bridges: they share the call page, which has room for one user. @throws as {@link create} */
+  /** Creates drivers for several bridges; they share the call page, which allows only one user. @throws as {@link create} */
   static async createAll(
     port: RegisterPort,
     ram: GuestRam,
@@ -128,12 +130,12 @@ export class SpaprDriver {
     return drivers;
   }
 
-  /** A driver that goes on where another was; RAM and the hypervisor's tables are as that one left them. */
+  /** Restores a driver from its {@link save}. RAM and the hypervisor's tables are restored already. */
   static restore(port: RegisterPort, ram: GuestRam, pages: PageAllocator, saved: SpaprState): SpaprDriver {
     return SpaprDriver.restoreAll(port, ram, pages, saved)[0] as SpaprDriver;
   }
 
-  /** {@link restore} for drivers that share the call page. */
+  /** Restores drivers that share the call page, from {@link saveAll}. */
   static restoreAll(
     port: RegisterPort,
     ram: GuestRam,
@@ -144,12 +146,12 @@ export class SpaprDriver {
     return saved.bridges.map((state) => new SpaprDriver(calls, ram, { bridge: state.bridge }, state));
   }
 
-  /** @throws InFlightError */
+  /** Returns the state of this driver alone. @throws InFlightError, RangeError as {@link saveAll} */
   save(): SpaprState {
     return SpaprDriver.saveAll([this]);
   }
 
-  /** {@link save} for drivers that share the call page. @throws InFlightError, RangeError if they do not */
+  /** Returns the state of drivers that share a call page. @throws InFlightError, RangeError if they do not share it */
   static saveAll(drivers: readonly SpaprDriver[]): SpaprState {
     const [first] = drivers;
     if (!first || drivers.some((driver) => driver.#calls !== first.#calls))
@@ -165,12 +167,12 @@ export class SpaprDriver {
     };
   }
 
-  /** One of its windows by LIOBN. */
+  /** Returns a window of this driver by LIOBN. */
   domain(liobn: number): SpaprDmaWindow | undefined {
     return liobn === this.defaultDomain.id ? this.defaultDomain : this.#windows.get(liobn);
   }
 
-  /** Removes every window but the default one, which is emptied. Domains made before are of no more use. */
+  /** Removes the dynamic windows and empties the default window. Removed windows must not be used any more. */
   reset(): Promise<void> {
     return this.#calls.inFlight.run('reset', async () => {
       await this.#rtas(spapr.RESET_PE_DMA_WINDOW, this.#unit, 1);
@@ -178,6 +180,7 @@ export class SpaprDriver {
     });
   }
 
+  /** Queries the platform's windows. @throws SpaprDriverError, HypercallError, HypercallTimeout */
   query(): Promise<WindowCapabilities> {
     return this.#calls.inFlight.run('query', () => this.#query());
   }
@@ -195,7 +198,7 @@ export class SpaprDriver {
   }
 
   /**
-   * Makes an empty window of 2^windowShift bytes; where it lies is the platform's choice.
+   * Creates an empty window of 2^windowShift bytes with pages of 2^pageShift bytes. The platform selects its address.
    * @throws SpaprDriverError if the platform refuses, HypercallTimeout
    */
   createWindow(pageShift: number, windowShift: number): Promise<SpaprDmaWindow> {
@@ -212,7 +215,7 @@ export class SpaprDriver {
     return domain;
   }
 
-  /** Removes a window, mapped or not; resolves when no device can use it. */
+  /** Removes a window with its mappings; resolves when no device can use it any more. */
   removeWindow({ window }: SpaprDmaWindow): Promise<void> {
     return this.#calls.inFlight.run('removeWindow', async () => {
       await this.#rtas(spapr.REMOVE_PE_DMA_WINDOW, [window.liobn], 1);
@@ -221,8 +224,8 @@ export class SpaprDriver {
   }
 
   /**
-   * Makes a window that maps all of RAM, as Linux does with "direct DMA": the bus address of a GPA is the window's
-   * start plus that GPA. It takes the largest page size that RAM's ends allow.
+   * Creates a window that maps all of RAM, as Linux does for "direct DMA": the bus address of a GPA is the window's start
+   * plus the GPA. The page size is the largest to which all of RAM is aligned.
    * @throws SpaprDriverError, HypercallError, HypercallTimeout
    */
   async createDirectWindow(): Promise<SpaprDmaWindow> {
@@ -240,17 +243,17 @@ export class SpaprDriver {
     return domain;
   }
 
-  /** Any hypercall, for scripts that try what a driver would not. */
+  /** Makes any hypercall, for scripts that break the rules on purpose. @throws HypercallTimeout, NoCallSlot */
   async hypercall(opcode: number, args: readonly bigint[]): Promise<{ ret: bigint; out: bigint }> {
     return this.#calls.call(opcode, args);
   }
 
-  /** Configuration address (not looked at) and BUID. */
+  /** Configuration address, which is ignored, and BUID. */
   get #unit(): number[] {
     return [0, BUID_HI, BUID_LO + this.#bridge];
   }
 
-  /** Makes an RTAS call; resolves to its results without the status. */
+  /** Makes an RTAS call; resolves to its results without the status. @throws SpaprDriverError, HypercallError */
   async #rtas(name: string, args: readonly number[], results: number): Promise<number[]> {
     const words = [spapr.RTAS_TOKENS.get(name) as number, args.length, results, ...args];
     const block = new DataView(new ArrayBuffer(4 * (words.length + results)));

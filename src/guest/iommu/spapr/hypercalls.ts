@@ -1,6 +1,6 @@
 /**
- * Hypercalls from a guest, through the call page (see abi/spapr-call-page.ts): each flow of the guest owns a slot while
- * its call runs, and waits on a word in guest RAM.
+ * Hypercalls of a guest, through the call page (see abi/spapr-call-page.ts). A call owns a slot until it returns, and
+ * waits on a word in guest RAM.
  */
 
 import { nowUs, yieldTurn } from '#host';
@@ -12,10 +12,10 @@ import { InFlight, InFlightError } from '../../in-flight.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
 
-/** Bytes from one slot's record to the next's. */
+/** Bytes from one slot's record to the next. */
 const RECORD_STEP = 32;
 
-/** Thrown when a call has not returned in time. Its slot is given up: the hypervisor may still write to it. */
+/** Thrown when a call does not return in time. Its slot is lost, because the hypervisor may still write to it. */
 export class HypercallTimeout extends Error {
   constructor(opcode: number, timeoutMs: number) {
     super(`hypercall ${hex(opcode)} has not returned within ${timeoutMs} ms`);
@@ -23,7 +23,7 @@ export class HypercallTimeout extends Error {
   }
 }
 
-/** Thrown when every slot was given up. */
+/** Thrown when all slots are lost. */
 class NoCallSlot extends Error {
   constructor() {
     super(`none of ${callPage.CALL_SLOTS} hypercall slots has returned from its last call`);
@@ -31,24 +31,24 @@ class NoCallSlot extends Error {
   }
 }
 
-/** What a call returned: r3, and r4 if the call gives one. */
+/** Result of a call: r3, and r4 if the call returns one. */
 interface CallResult {
   readonly ret: bigint;
   readonly out: bigint;
 }
 
-/** What the call page's user knows beside RAM and the page's registers; no call is under way. */
+/** State of the call page's user beside RAM and the page's registers, with no call in flight. */
 export interface SpaprCallsState {
   readonly timeoutMs: number;
-  /** The last is used next. */
+  /** Free slots; the last is used next. */
   readonly slots: readonly Slot[];
 }
 
-/** One call at a time; `record` is where its result appears, `list` a page for its TCEs or RTAS arguments. */
+/** A slot for one call at a time. `record` is the GPA of its result, `list` the GPA of a page for TCEs or RTAS arguments. */
 interface Slot {
   readonly base: number;
   readonly record: number;
-  /** 0: none yet. */
+  /** 0 until it is allocated. */
   list: number;
   sequence: number;
   recordSet: boolean;
@@ -60,15 +60,15 @@ export class SpaprCalls {
   readonly #pages: PageAllocator;
   readonly #timeoutMs: number;
   readonly #free: Slot[];
-  /** Of every driver and domain that makes its calls here. */
+  /** Calls in flight of every driver and domain that uses this page. */
   readonly inFlight = new InFlight();
   readonly #waiting: { readonly resolve: (slot: Slot) => void; readonly reject: (error: Error) => void }[] =
     [];
   #lostSlots = 0;
 
   /**
-   * Takes one page now, and one for each slot that passes a list.
-   * @param saved slots that the hypervisor knows already: no page is taken
+   * Allocates one page now, and later one for each slot that passes a list.
+   * @param saved slots that the hypervisor has already; then no page is allocated now
    * @throws PageAllocatorExhausted
    */
   constructor(
@@ -85,22 +85,22 @@ export class SpaprCalls {
     this.#free = saved ? saved.slots.map((slot) => ({ ...slot })) : slotsOf(pages.allocate());
   }
 
-  /** @throws InFlightError while a call is under way, or one has not returned in time */
+  /** @throws InFlightError while a call is in flight, or if a slot is lost */
   save(): SpaprCallsState {
     const busy = callPage.CALL_SLOTS - this.#free.length;
     if (busy > 0) throw new InFlightError('the call page', [`${busy} hypercalls`]);
     return { timeoutMs: this.#timeoutMs, slots: this.#free.map((slot) => ({ ...slot })) };
   }
 
-  /** Makes a call. @throws HypercallTimeout, NoCallSlot */
+  /** Makes a call and resolves to its result. @throws HypercallTimeout, NoCallSlot */
   call(opcode: number, args: readonly bigint[]): Promise<CallResult> {
     return this.#withSlot((slot) => this.#make(slot, opcode, args));
   }
 
   /**
-   * Makes a call with a page of guest RAM that `bytes` were written to: `args` is given its GPA.
-   * Resolves to the result and to what the page then holds.
-   * @throws HypercallTimeout, PageAllocatorExhausted
+   * Writes `bytes` to a page of guest RAM and makes a call with `args` of its GPA. Resolves to the result, with as many
+   * bytes of the page after the call.
+   * @throws HypercallTimeout, NoCallSlot, PageAllocatorExhausted
    */
   callWithPage(
     opcode: number,
@@ -115,7 +115,7 @@ export class SpaprCalls {
     });
   }
 
-  /** Calls beyond the number of slots wait for one, in order of arrival. */
+  /** Runs `work` with a slot. Without a free slot it waits, in order of arrival. */
   async #withSlot<Result>(work: (slot: Slot) => Promise<Result>): Promise<Result> {
     if (this.#lostSlots === callPage.CALL_SLOTS) throw new NoCallSlot();
     const slot =
@@ -145,7 +145,7 @@ export class SpaprCalls {
     else this.#free.push(slot);
   }
 
-  /** A call that the hypervisor is too busy for is made again. */
+  /** Makes a call; repeats it while the hypervisor returns H_BUSY. */
   async #make(slot: Slot, opcode: number, args: readonly bigint[]): Promise<CallResult> {
     const deadline = nowUs() + this.#timeoutMs * 1000;
     for (;;) {
@@ -166,7 +166,7 @@ export class SpaprCalls {
     slot.recordSet = true;
     await write(callPage.CALL_OPCODE, BigInt(opcode));
     for (const [i, arg] of args.entries()) await write(callPage.CALL_ARG0 + 8 * i, arg);
-    // 0 is the word's first value: it never means a call.
+    // 0 is the initial value of the record's word, so no call has sequence 0.
     slot.sequence = (slot.sequence % 0x7fff_ffff) + 1;
     await write(callPage.CALL_DOORBELL, BigInt(slot.sequence));
   }
@@ -187,7 +187,7 @@ export class SpaprCalls {
   }
 }
 
-/** Slots with their records in a page. Highest first, because slots are taken from the end. */
+/** Returns the slots with their records in a page. Slots are taken from the end, so the highest is first. */
 const slotsOf = (records: number): Slot[] =>
   Array.from({ length: callPage.CALL_SLOTS }, (_, i) => {
     const index = callPage.CALL_SLOTS - 1 - i;

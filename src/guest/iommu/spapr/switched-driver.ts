@@ -1,7 +1,7 @@
 /**
- * sPAPR windows behind the interface of all vIOMMUs. PowerPC has no untranslated mode: "system memory" is a default
- * window whose TCEs map every page of RAM at bus address = GPA, and a switch rewrites the TCEs that differ. Each device
- * is behind a bridge of its own, so that its window is its own.
+ * sPAPR driver with the interface of every vIOMMU driver. PowerPC has no untranslated mode: "system memory" is a default
+ * window whose TCEs map all of RAM at bus address = GPA, and a switch rewrites the TCEs that differ. Each device has its
+ * own bridge, and so its own window.
  */
 
 import { bridgeOfDevice, SCENARIO_WINDOW_SIZE, scenarioWindow } from '../../../abi/spapr-host-bridges.ts';
@@ -23,24 +23,24 @@ import {
   pagesOf,
   type SavedPages,
   SpaprDomain,
-  type TceDomainState,
+  type SpaprDomainState,
 } from './domain.ts';
 import { SpaprDriver, type SpaprState } from './driver.ts';
 
 const NOTHING: PageMap = new Map();
 
-/** A device's window, and what it shows now. */
-interface DeviceSlot {
+/** The window of a device, and the view that it shows. */
+interface WindowedDevice {
   readonly window: DeviceWindow;
   shows: DeviceView<SpaprDomain>;
 }
 
-/** What it knows beside guest RAM and the hypervisor's tables. */
+/** State of a driver beside guest RAM and the hypervisor's tables. */
 export interface SwitchedSpaprState extends SwitchedState {
   readonly drivers: SpaprState;
-  readonly domains: readonly TceDomainState[];
+  readonly domains: readonly SpaprDomainState[];
   /** In the order of the drivers. */
-  readonly stations: readonly {
+  readonly devices: readonly {
     readonly requesterId: number;
     readonly held: SavedPages;
     readonly shows: SavedView;
@@ -48,28 +48,28 @@ export interface SwitchedSpaprState extends SwitchedState {
 }
 
 export class SoftwareSwitchedSpapr extends SoftwareSwitchedIommu<SpaprDomain> {
-  /** A refused DMA freezes a real bridge (EEH), which is not modelled: the guest is not told. */
+  /** Real hardware freezes the bridge on a refused DMA (EEH). EEH is not modelled, so the guest gets no report. */
   readonly capabilities = { passThrough: true, faultRecords: false };
   readonly #system: PageMap;
   readonly #drivers: readonly SpaprDriver[];
   /** By requester ID, in the order of the drivers. */
-  readonly #stations: ReadonlyMap<number, DeviceSlot>;
-  /** By number; there are as many as were ever made. */
+  readonly #devices: ReadonlyMap<number, WindowedDevice>;
+  /** All domains by ID; domains are never destroyed. */
   readonly #domains = new Map<number, SpaprDomain>();
 
   private constructor(
     ram: GuestRam,
     drivers: readonly SpaprDriver[],
-    stations: ReadonlyMap<number, DeviceSlot>,
+    devices: ReadonlyMap<number, WindowedDevice>,
   ) {
     super();
     this.#system = pagesOf(ram.regions.map(({ gpa, size }) => ({ iova: gpa, gpa, size, perm: PERM_RW })));
     this.#drivers = drivers;
-    this.#stations = stations;
+    this.#devices = devices;
   }
 
   /**
-   * A driver with translation disabled: every device's window maps all of RAM.
+   * Creates a driver with translation disabled: every device's window maps all of RAM.
    * @throws SpaprDriverError, HypercallError if RAM has more pages than the platform has TCEs, HypercallTimeout
    */
   static async create(
@@ -83,17 +83,17 @@ export class SoftwareSwitchedSpapr extends SoftwareSwitchedIommu<SpaprDomain> {
       return { bridge, defaultWindow: scenarioWindow(bridge) };
     });
     const drivers = await SpaprDriver.createAll(port, ram, pages, bridges);
-    const stations = new Map<number, DeviceSlot>();
+    const devices = new Map<number, WindowedDevice>();
     for (const [i, id] of requesterIds.entries()) {
       const { defaultDomain } = drivers[i] as SpaprDriver;
-      stations.set(id, { window: new DeviceWindow(defaultDomain), shows: 'nothing' });
+      devices.set(id, { window: new DeviceWindow(defaultDomain), shows: 'nothing' });
     }
-    const iommu = new SoftwareSwitchedSpapr(ram, drivers, stations);
+    const iommu = new SoftwareSwitchedSpapr(ram, drivers, devices);
     await iommu.showSystem();
     return iommu;
   }
 
-  /** One that goes on where another was; RAM and the hypervisor's tables are as that one left them. */
+  /** Restores a driver from its {@link save}. RAM and the hypervisor's tables are restored already. */
   static restore(
     port: RegisterPort,
     ram: GuestRam,
@@ -101,15 +101,15 @@ export class SoftwareSwitchedSpapr extends SoftwareSwitchedIommu<SpaprDomain> {
     saved: SwitchedSpaprState,
   ): SoftwareSwitchedSpapr {
     const drivers = SpaprDriver.restoreAll(port, ram, pages, saved.drivers);
-    const stations = new Map<number, DeviceSlot>();
-    for (const [i, { requesterId, held }] of saved.stations.entries()) {
+    const devices = new Map<number, WindowedDevice>();
+    for (const [i, { requesterId, held }] of saved.devices.entries()) {
       const { defaultDomain } = drivers[i] as SpaprDriver;
-      stations.set(requesterId, { window: new DeviceWindow(defaultDomain, held), shows: 'nothing' });
+      devices.set(requesterId, { window: new DeviceWindow(defaultDomain, held), shows: 'nothing' });
     }
-    const iommu = new SoftwareSwitchedSpapr(ram, drivers, stations);
+    const iommu = new SoftwareSwitchedSpapr(ram, drivers, devices);
     for (const { id, pages: held } of saved.domains) iommu.#addDomain(id, held);
     iommu.restoreViews(saved);
-    for (const { requesterId, shows } of saved.stations) iommu.#resume(requesterId, iommu.viewOf(shows));
+    for (const { requesterId, shows } of saved.devices) iommu.#resume(requesterId, iommu.viewOf(shows));
     return iommu;
   }
 
@@ -118,7 +118,7 @@ export class SoftwareSwitchedSpapr extends SoftwareSwitchedIommu<SpaprDomain> {
       ...this.saveViews(),
       drivers: SpaprDriver.saveAll(this.#drivers),
       domains: [...this.#domains.values()].map((domain) => domain.save()),
-      stations: [...this.#stations].map(([requesterId, { window, shows }]) => ({
+      devices: [...this.#devices].map(([requesterId, { window, shows }]) => ({
         requesterId,
         held: window.save(),
         shows: savedView(shows),
@@ -143,22 +143,22 @@ export class SoftwareSwitchedSpapr extends SoftwareSwitchedIommu<SpaprDomain> {
   }
 
   protected async show(requesterId: number, view: DeviceView<SpaprDomain>): Promise<void> {
-    const station = this.#stations.get(requesterId);
-    if (!station) throw new RangeError(`there is no device ${requesterId}`);
-    const { window, shows: previous } = station;
+    const device = this.#devices.get(requesterId);
+    if (!device) throw new RangeError(`there is no device ${requesterId}`);
+    const { window, shows: previous } = device;
     if (typeof view === 'object' && view === previous) return;
-    station.shows = view;
+    device.shows = view;
     if (typeof view === 'object') await view.enter(window);
     else await window.show(this.#pagesOf(view));
     if (typeof previous === 'object') previous.leave(window);
   }
 
   protected async showViews(views: ReadonlyMap<number, DeviceView<SpaprDomain>>): Promise<void> {
-    await Promise.all([...this.#stations.keys()].map((id) => this.show(id, views.get(id) ?? 'nothing')));
+    await Promise.all([...this.#devices.keys()].map((id) => this.show(id, views.get(id) ?? 'nothing')));
   }
 
   protected async showSystem(): Promise<void> {
-    await Promise.all([...this.#stations.keys()].map((id) => this.show(id, 'system')));
+    await Promise.all([...this.#devices.keys()].map((id) => this.show(id, 'system')));
   }
 
   #addDomain(id: number, pages?: SavedPages): SpaprDomain {
@@ -167,12 +167,12 @@ export class SoftwareSwitchedSpapr extends SoftwareSwitchedIommu<SpaprDomain> {
     return domain;
   }
 
-  /** A window shows this view already: it follows it from now on. */
+  /** Makes a window that shows this view already follow its changes. */
   #resume(requesterId: number, view: DeviceView<SpaprDomain>): void {
-    const station = this.#stations.get(requesterId) as DeviceSlot;
-    station.shows = view;
-    if (typeof view === 'object') view.resume(station.window);
-    else station.window.resume(this.#pagesOf(view));
+    const device = this.#devices.get(requesterId) as WindowedDevice;
+    device.shows = view;
+    if (typeof view === 'object') view.resume(device.window);
+    else device.window.resume(this.#pagesOf(view));
   }
 
   #pagesOf(view: 'system' | 'nothing'): PageMap {
