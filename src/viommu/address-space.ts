@@ -1,5 +1,5 @@
 /**
- * A device's DMA address space and its switching (R1–R4, R6): either system memory (identity) or the IOMMU's
+ * A device's DMA address space and its switching (R1–R4, R6). It shows either system memory (identity) or the IOMMU's
  * translations, never both.
  */
 import { nowUs } from '#host';
@@ -10,23 +10,23 @@ import { type Completion, whenDone } from '../platform/completion.ts';
 import { MapBatcher } from './map-batcher.ts';
 import type { IovaRange, MapNotifier, Translation, TranslationSource } from './notifier.ts';
 
-/** `system`: identity map of guest RAM. `iommu`: the tables' translations. `blocked`: nothing. */
+/** `system`: guest RAM, identity-mapped. `iommu`: the translations of tables. `blocked`: nothing. */
 export type AddressSpaceKind = 'system' | 'iommu' | 'blocked';
 
-/** No IOVA reaches this far unless its tables say so: the widest address width of page tables is 48 bits. */
+/** Exclusive upper bound of IOVAs, unless a source has its own limit: page tables translate at most 48 bits. */
 export const IOVA_LIMIT = 2 ** 48;
 
-/** A difference between a container and the guest's tables, as {@link DeviceAddressSpace.audit} finds it. */
+/** A difference between a container and the guest's tables, found by {@link DeviceAddressSpace.audit}. */
 export interface Divergence {
   readonly iova: Iova;
   readonly size: number;
-  /** GPA the container maps, or undefined if it maps nothing there. */
+  /** GPA in the container; undefined if nothing is mapped. */
   readonly held: Gpa | undefined;
-  /** GPA the tables say, or undefined if they map nothing there. */
+  /** GPA in the tables; undefined if nothing is mapped. */
   readonly expected: Gpa | undefined;
 }
 
-/** An audit names at most this many differences. */
+/** An audit reports at most this many differences. */
 export const DIVERGENCE_LIMIT = 16;
 
 export interface SwitchCounters {
@@ -34,14 +34,14 @@ export interface SwitchCounters {
   syncs: number;
   mapEvents: number;
   unmapEvents: number;
-  /** Translations that could not be mapped: not RAM, or no room. */
+  /** Translations that could not be mapped: not RAM, or no space. */
   refused: number;
 }
 
-/** Told of each switch when it is complete: a change of kind, or of the tables within `iommu`. */
+/** Called when a switch is complete: a change of kind, or of the tables within `iommu`. */
 export type SwitchObserver = (from: AddressSpaceKind, to: AddressSpaceKind, tookUs: number) => void;
 
-/** One device's address space: its kind, its notifier, and the order in which the two change. */
+/** One device's address space. It keeps its kind and the mappings behind its notifier in step. */
 export class DeviceAddressSpace {
   readonly requesterId: number;
   readonly counters: SwitchCounters = { switches: 0, syncs: 0, mapEvents: 0, unmapEvents: 0, refused: 0 };
@@ -67,7 +67,7 @@ export class DeviceAddressSpace {
     return this.#kind;
   }
 
-  /** Makes the device see identity-mapped guest RAM. */
+  /** Switches the device to identity-mapped guest RAM. */
   enterSystem(): Completion {
     if (this.#kind === 'system') return undefined;
     return this.#replaceAll('system', undefined, () => {
@@ -75,20 +75,20 @@ export class DeviceAddressSpace {
     });
   }
 
-  /** Tells the container where mappings can be from now on; nothing is mapped elsewhere. */
+  /** Passes the windows for all further mappings to the container. Nothing may be mapped outside them. */
   setWindows(windows: readonly DmaWindow[]): void {
     this.#notifier.windows?.(windows);
   }
 
-  /** Makes the device see nothing: its context entry is absent or broken. */
+  /** Switches the device to nothing: its context entry is absent or invalid. */
   enterBlocked(): Completion {
     if (this.#kind === 'blocked') return undefined;
     return this.#replaceAll('blocked', undefined, () => {});
   }
 
   /**
-   * Makes the device see the translations of `source`. From another kind everything is removed and replayed; from
-   * other tables (a domain change) only what differs changes.
+   * Switches the device to the translations of `source`. Coming from another kind, everything is removed and replayed.
+   * Coming from other tables (a domain change), only the differences change.
    */
   enterIommu(source: TranslationSource): Completion {
     if (this.#kind !== 'iommu') return this.#replaceAll('iommu', source, () => this.#replay(source));
@@ -98,15 +98,15 @@ export class DeviceAddressSpace {
   }
 
   /**
-   * Brings the container in line with the tables for [start, end): unmaps what the tables no longer say, then maps
-   * what is new. Sends no event for a translation that did not change. Does nothing unless translating.
+   * Updates the container from the tables in [start, end): unmaps what the tables no longer have, then maps what is
+   * new. Sends no event for an unchanged translation. Does nothing unless the kind is `iommu`.
    */
   sync(start: number, end: number): Completion {
     if (this.#kind !== 'iommu' || !this.#source) return undefined;
     return this.#sync(this.#source, start, end);
   }
 
-  /** Compares the container with a full walk of the tables (or of RAM, in system memory). */
+  /** Compares the container with a full walk of the tables, or with RAM in system memory. */
   audit(): Divergence[] {
     const found: Divergence[] = [];
     const source = this.#expectation();
@@ -125,7 +125,7 @@ export class DeviceAddressSpace {
     return found;
   }
 
-  /** Maps everything; neighbouring pages go to the notifier together. */
+  /** Maps everything. Adjacent pages go to the notifier in batches. */
   #replay(source: TranslationSource): void {
     const pages = new MapBatcher(this.#notifier, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm));
     source.walk(0, limitOf(source), (iova, gpa, size, perm) => {
@@ -139,7 +139,7 @@ export class DeviceAddressSpace {
   #replaceAll(kind: AddressSpaceKind, source: TranslationSource | undefined, replay: () => void): Completion {
     const from = this.#kind;
     const since = this.#begin();
-    // R2: the new kind's mappings appear only after the old kind's are gone for every device.
+    // R2: the mappings of the new kind appear only after no device can use those of the old kind.
     return whenDone(this.#notifier.unmapAll(), () => {
       this.#kind = kind;
       this.#source = source;
@@ -159,7 +159,7 @@ export class DeviceAddressSpace {
     this.#switched(from, this.#kind, nowUs() - since);
   }
 
-  /** `switching`: a switch is under way already. */
+  /** `switching`: a switch has already begun. */
   #sync(source: TranslationSource, start: number, end: number, switching = false): Completion {
     this.counters.syncs++;
     if (end - start === PAGE_SIZE) {
@@ -185,7 +185,7 @@ export class DeviceAddressSpace {
       return undefined;
     }
     this.counters.unmapEvents += stale.length;
-    // Hardware goes from the old entry to the new one in a step: a device must not fault on the gap between ours.
+    // Hardware replaces an entry in one step. A device must not fault between our unmap and map.
     if (gap) this.#notifier.switchBegin();
     return whenDone(this.#notifier.unmap(stale), () => {
       mapNew();
@@ -193,7 +193,7 @@ export class DeviceAddressSpace {
     });
   }
 
-  /** {@link sync} of one page that neither the tables nor the container cover with more: what strict guests do. */
+  /** {@link sync} of a single page, the usual case of strict guests. No larger leaf or mapping covers it. */
   #syncPage(
     source: TranslationSource,
     iova: Iova,
@@ -214,13 +214,13 @@ export class DeviceAddressSpace {
       if (now) this.#map(now.iova, now.gpa, now.size, now.perm);
       if (gap) this.#notifier.switchEnd();
     };
-    // The guest may have gone on editing while devices were being waited for.
+    // The guest may have changed the entry while we waited for devices.
     if (unmapped) return unmapped.then(() => finish(source.leafAt(iova)));
     finish(leaf);
     return undefined;
   }
 
-  /** Widens [start, end) until no mapping and no translation straddles its ends: superpages go and come whole. */
+  /** Widens [start, end) until no mapping or translation straddles its ends: superpages change as a whole. */
   #hull(source: TranslationSource, start: number, end: number): [number, number] {
     let [from, to] = [start, Math.min(end, limitOf(source))];
     for (let grown = true; grown; ) {
@@ -235,7 +235,7 @@ export class DeviceAddressSpace {
     return [from, to];
   }
 
-  /** False when no further mapping can be had: a walk of garbage tables then ends. */
+  /** Maps one translation. Returns false when no further mapping is accepted, which ends a walk of garbage tables. */
   #map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
     this.counters.mapEvents++;
     const outcome = this.#notifier.map(iova, gpa, size, perm);
@@ -247,23 +247,23 @@ export class DeviceAddressSpace {
     return this.#ram.some((region) => gpa >= region.gpa && gpa + size <= region.gpa + region.size);
   }
 
-  /** What the container should hold now. */
+  /** Returns the translations that the container should hold. */
   #expectation(): TranslationSource {
     if (this.#kind === 'iommu' && this.#source) return this.#source;
     return identity(this.#kind === 'system' ? this.#ram : []);
   }
 }
 
-/** True of nothing, and of a translation of exactly the page at `iova`. */
+/** True for undefined, and for a translation of exactly the page at `iova`. */
 const isPageAt = (iova: number, translation: Translation | undefined): boolean =>
   translation === undefined || (translation.iova === iova && translation.size === PAGE_SIZE);
 
 const limitOf = (source: TranslationSource): number => source.limit ?? IOVA_LIMIT;
 
-/** An address in the last page below `end`. From 2^53 on, one less than a page's start is no float64 of its own. */
+/** Returns an address in the last page below `end`. From 2^53 on, `end - 1` is not representable as a float64. */
 const lastOf = (end: number): number => (end % PAGE_SIZE === 0 ? end - PAGE_SIZE : end - 1);
 
-/** System memory as a translation source: each RAM region maps to itself. */
+/** Returns system memory as a translation source: each RAM region maps to itself. */
 function identity(ram: readonly RamRegion[]): TranslationSource {
   return {
     walk(start, end, visit) {

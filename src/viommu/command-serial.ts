@@ -1,25 +1,28 @@
+/**
+ * Serial execution of a vIOMMU's commands: register writes, queue runs and hypercalls.
+ */
 import type { Completion } from '../platform/completion.ts';
 
-/** A guest can have this many register commands waiting; a correct driver waits for each one. */
+/** Register commands of one guest that may wait. A correct driver waits for each command, so it never has more. */
 export const PENDING_COMMAND_LIMIT = 64;
 
-/** Runs commands in order, each when its predecessor is complete: synchronously as long as nothing pends. */
+/** Runs commands in order, each when its predecessor is complete. A command runs synchronously if none is pending. */
 export class CommandSerial {
   #tail: Promise<void> | undefined;
   #running = false;
   #waiting = 0;
 
-  /** Commands that wait for another one. */
+  /** Count of commands that wait for their predecessor. */
   get waiting(): number {
     return this.#waiting;
   }
 
-  /** True until the last command is complete. */
+  /** True until all commands are complete. */
   get busy(): boolean {
     return this.#running || this.#tail !== undefined;
   }
 
-  /** A command that fails is reported to its own caller only; the next one runs all the same. */
+  /** Queues a command. A failure is reported only to its own caller; the next command runs anyway. */
   run(command: () => Completion): Completion {
     if (!this.#tail && !this.#running) {
       const work = this.#start(command);

@@ -1,5 +1,5 @@
 /**
- * The vIOMMU of a VM, by the word a scenario uses.
+ * Creation of a VM's vIOMMU by its kind, the word that scenarios and `--viommu` use.
  */
 
 import { bridgeOfDevice, DEFAULT_WINDOW_START, SCENARIO_WINDOW_SIZE } from '../abi/spapr-host-bridges.ts';
@@ -12,7 +12,7 @@ import { IntelIommu } from './vtd/iommu.ts';
 
 const CREATORS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
   none: (ram) => new NoIommu(ram),
-  // Caching mode, as QEMU demands for VFIO devices: the guest announces new mappings too.
+  // Caching mode makes the guest announce new mappings too. QEMU requires it for VFIO devices.
   intel: (ram) => new IntelIommu({ ram, awBits: 48, cachingMode: true }),
   'intel-scalable': (ram) =>
     new IntelIommu({
@@ -23,10 +23,10 @@ const CREATORS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
       firstStage: true,
       secondStage: true,
     }),
-  // Devices see system memory until the guest attaches them.
-  // The host bridge, 00:00.0, is an endpoint too.
+  // Devices see system memory until the guest attaches them. The host bridge, 00:00.0, is an endpoint too.
   virtio: (ram) => new VirtioIommu({ ram, awBits: 48, bootBypass: true, functions: [0] }),
-  // Each device has a bridge of its own: windows are not shared. Dynamic windows lie where a container of 48-bit IOVAs holds them: the place is the platform's choice.
+  // Each device has its own bridge, so windows are not shared. The platform chooses where dynamic windows lie. Here
+  // they lie at 2^47, because a container holds 48-bit IOVAs.
   spapr: (ram) =>
     new SpaprIommu({
       ram,
@@ -39,11 +39,11 @@ const CREATORS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
     }),
 };
 
-export const IOMMU_NAMES: readonly string[] = Object.keys(CREATORS);
+export const VIOMMU_KINDS: readonly string[] = Object.keys(CREATORS);
 
-/** @throws RangeError naming the accepted words */
-export function createViommu(name: string, ram: GuestRam): VIommu {
-  const make = CREATORS[name];
-  if (!make) throw new RangeError(`no vIOMMU '${name}'; accepted: ${IOMMU_NAMES.join(', ')}`);
-  return make(ram);
+/** Creates a vIOMMU in front of `ram`. @throws RangeError for an unknown kind */
+export function createViommu(kind: string, ram: GuestRam): VIommu {
+  const create = CREATORS[kind];
+  if (!create) throw new RangeError(`no vIOMMU '${kind}'; accepted: ${VIOMMU_KINDS.join(', ')}`);
+  return create(ram);
 }

@@ -1,15 +1,15 @@
 /**
- * A replay's pages, collected while they lie one behind the other and handed to the notifier together.
+ * Batches of a replay's pages: pages with consecutive IOVAs go to the notifier in one call.
  */
 import { type Gpa, type Iova, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import type { MapNotifier } from './notifier.ts';
 
-/** Maps one translation; false when no further one can be had. */
+/** Maps one translation. Returns false when the notifier accepts no further mapping. */
 export type MapPage = (iova: Iova, gpa: Gpa, size: number, perm: number) => boolean;
 
-/** At most the pages of one 2 MiB, as {@link MapNotifier.mapPages} takes them. */
+/** One batch: at most the pages of 2 MiB, as {@link MapNotifier.mapPages} accepts them. */
 export class MapBatcher {
-  /** Pages that went to the notifier together. */
+  /** Pages mapped in batches. */
   mapped = 0;
   readonly #notifier: MapNotifier;
   readonly #mapOne: MapPage;
@@ -24,7 +24,7 @@ export class MapBatcher {
     this.#mapOne = mapOne;
   }
 
-  /** False when no further mapping can be had. */
+  /** Adds a page. Returns false when no further mapping is accepted. */
   add(iova: Iova, gpa: Gpa, perm: number): boolean {
     if (iova !== this.#next || perm !== this.#perm || iova % PAGE_2M === 0) {
       if (!this.flush()) return false;
@@ -36,7 +36,7 @@ export class MapBatcher {
     return true;
   }
 
-  /** Maps what was collected. False when no further mapping can be had. */
+  /** Maps the collected pages. Returns false when no further mapping is accepted. */
   flush(): boolean {
     const count = this.#count;
     this.#count = 0;

@@ -1,5 +1,5 @@
 /**
- * No vIOMMU: every device sees system memory for ever.
+ * The smallest vIOMMU model: none. Every device sees system memory all the time.
  */
 
 import { type Iova, PERM_RW, toGpa } from '../memory/address.ts';
@@ -33,7 +33,7 @@ export class NoIommu implements VIommu {
     return undefined;
   }
 
-  /** Nothing but its kind: there is no state, and the other host has no other vIOMMU. */
+  /** Returns only the kind: there is no state, but the other host must have the same vIOMMU. */
   save(): Uint8Array {
     return encodeState('none', 1, {});
   }

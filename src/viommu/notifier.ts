@@ -1,11 +1,11 @@
 /**
- * What a vIOMMU knows of the world behind it: a map/unmap notifier per device, never the container itself.
+ * Interface behind a vIOMMU: one map/unmap notifier per device. A vIOMMU never knows the container itself.
  */
 import type { Gpa, Iova } from '../memory/address.ts';
 import type { DmaWindow } from '../memory/dma-window.ts';
 import type { Completion } from '../platform/completion.ts';
 
-/** One live translation of a device's address space; sizes are bytes, `perm` is PERM_READ | PERM_WRITE. */
+/** One translation of a device's address space. Sizes are in bytes, `perm` is PERM_READ | PERM_WRITE. */
 export interface Translation {
   readonly iova: Iova;
   readonly gpa: Gpa;
@@ -19,39 +19,38 @@ export interface IovaRange {
 }
 
 /**
- * Called for each translation in ascending IOVA order; plain arguments, because a replay visits millions. Returning
- * false ends the walk.
+ * Called for each translation in ascending IOVA order. Returning false ends the walk. Arguments are plain numbers,
+ * because a replay visits millions of translations.
  */
-// biome-ignore lint/suspicious/noConfusingVoidType: most visitors want to see everything and return nothing
+// biome-ignore lint/suspicious/noConfusingVoidType: most visitors visit everything and return nothing
 export type TranslationVisitor = (iova: Iova, gpa: Gpa, size: number, perm: number) => boolean | void;
 
-/** What became of a map event: `refused` concerns this range alone (not RAM, overlap), `full` every further one. */
+/** Result of a map event. `refused`: this range cannot be mapped (not RAM, overlap). `full`: no further one can. */
 export type MapOutcome = 'mapped' | 'refused' | 'full';
 
 /**
- * The tables of one domain: where translations come from. IOVAs from 2^53 on are float64 too: they are exact to the
- * page, because every translation's ends are multiples of 4 KiB.
+ * The translations of one domain, as the guest's tables define them. IOVAs from 2^53 on are float64 too. They are exact
+ * to the page, because every translation begins and ends at a multiple of 4 KiB.
  */
 export interface TranslationSource {
-  /** No translation reaches this far; undefined: IOVA_LIMIT, 2^48. */
+  /** Exclusive upper bound of all translations; default IOVA_LIMIT, 2^48. */
   readonly limit?: number;
-  /** Visits every translation that intersects [start, end), each with its whole extent. */
+  /** Visits every translation that intersects [start, end), with its whole extent. */
   walk(start: number, end: number, visit: TranslationVisitor): void;
-  /** The translation that covers `iova`, without recording a fault. */
+  /** Returns the translation that covers `iova`. Records no fault. */
   leafAt(iova: number): Translation | undefined;
 }
 
-/** The receiving end of a device's map events: a container behind guest RAM. */
+/** Receiver of a device's map events: the container in a run, a recorder in a test. */
 export interface MapNotifier {
-  /** Adds one mapping. What is not mapped, the device will fault on. */
+  /** Adds one mapping. The device faults on every address that is not mapped. */
   map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome;
   /**
-   * Adds `count` mappings of a page each, one behind the other in IOVA space, page i at GPA gpas[i]: what a replay has
-   * millions of. False, and nothing is added, if any of them is one for {@link map} to answer. They never cross a
-   * multiple of 2 MiB.
+   * Adds `count` mappings of one page each, with consecutive IOVAs, page i at GPA gpas[i]. They do not cross a multiple
+   * of 2 MiB. Returns false and adds none if {@link map} must handle any of them. A replay adds millions of pages.
    */
   mapPages?(iova: Iova, gpas: Float64Array, count: number, perm: number): boolean;
-  /** Removes whole mappings; complete (R6) only when no device can use them any more. */
+  /** Removes whole mappings. Complete (R6) only when no device can use them any more. */
   unmap(ranges: readonly IovaRange[]): Completion;
   unmapAll(): Completion;
   /** True if exactly this mapping is live. */
@@ -61,10 +60,11 @@ export interface MapNotifier {
   /** Visits the live mappings that intersect [start, end) in ascending order. */
   forEachMapping(start: number, end: number, visit: TranslationVisitor): void;
   /**
-   * Only of a vIOMMU with fixed windows: mappings lie in these from now on. Called when nothing is mapped outside them.
+   * Sets the windows in which all further mappings lie. Only vIOMMUs with fixed windows call it, when nothing is mapped
+   * outside them.
    */
   windows?(windows: readonly DmaWindow[]): void;
-  /** Until `switchEnd`, a device that finds no mapping waits instead of faulting. */
+  /** Begins a switch: until `switchEnd`, a device that finds no mapping waits instead of faulting. */
   switchBegin(): void;
   switchEnd(): void;
 }

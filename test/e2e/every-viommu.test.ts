@@ -4,7 +4,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { VIOMMUS } from '../../src/scenario/scenario.ts';
-import { IOMMU_NAMES } from '../../src/viommu/create-viommu.ts';
+import { VIOMMU_KINDS } from '../../src/viommu/create-viommu.ts';
 import { expectSoundAndUnpinned } from './expect-sound.ts';
 import { type InProcessRun, runInProcess, type VmResult } from './run-in-process.ts';
 
@@ -42,7 +42,7 @@ describe('each vIOMMU', function () {
   this.timeout(60_000);
 
   it('has a name, a model and an expected result here', () => {
-    expect([...IOMMU_NAMES].sort()).to.deep.equal([...VIOMMUS].sort());
+    expect([...VIOMMU_KINDS].sort()).to.deep.equal([...VIOMMUS].sort());
     expect([...new Set(RUNS.map(({ viommu }) => viommu))].sort()).to.deep.equal([...VIOMMUS].sort());
   });
 

@@ -1,15 +1,15 @@
 /**
- * The configuration space of a virtio-iommu (virtio 1.3 section 5.13.4) as a register table.
+ * Configuration space of a virtio-iommu (virtio 1.3 section 5.13.4) as a register table.
  */
 
 import * as format from '../../abi/virtio-iommu.ts';
 import { RegisterFile } from '../../registers/register-file.ts';
 
-/** What decides the configuration space. */
+/** Limits of a unit. They determine the configuration space. */
 export interface VirtioIommuLimits {
-  /** Smallest page, bytes: a power of two, at least 4096. */
+  /** Bytes of the smallest page: a power of two, at least 4096. */
   readonly granule: number;
-  /** Width of the addresses that a domain translates, 32 to 64 bits. */
+  /** Width of the IOVAs that a domain translates, 32 to 64 bits. */
   readonly awBits: number;
   /** First and last domain id. */
   readonly domains: readonly [number, number];
@@ -30,10 +30,10 @@ export type ConfigField =
 
 export type ConfigFile = RegisterFile<ConfigField>;
 
-/** Bits 63:0 of the mask that has every page size from `granule` up. */
+/** Returns the 64-bit mask of all page sizes from `granule` up. */
 export const pageSizeMask = (granule: number): bigint => BigInt.asUintN(64, -BigInt(granule));
 
-/** @throws RangeError for limits that do not exist */
+/** @throws RangeError for invalid limits */
 export function createConfig(limits: VirtioIommuLimits): ConfigFile {
   const { granule, awBits, domains, probeSize } = limits;
   if (!(granule >= 4096 && Number.isInteger(Math.log2(granule))))
@@ -56,7 +56,7 @@ export function createConfig(limits: VirtioIommuLimits): ConfigFile {
     { name: 'DOMAIN_END', offset: format.CONFIG_DOMAIN_END, size: 4, reset: BigInt(last), spec },
     { name: 'PROBE_SIZE', offset: format.CONFIG_PROBE_SIZE, size: 4, reset: BigInt(probeSize), spec },
     { name: 'BYPASS', offset: format.CONFIG_BYPASS, size: 1, rw: 0xffn, spec },
-    // Three bytes that mean nothing and keep what is written, as in QEMU.
+    // Three bytes without a meaning. They keep the value written, as in QEMU.
     { name: 'RESERVED_LOW', offset: format.CONFIG_RESERVED, size: 1, rw: 0xffn, spec },
     { name: 'RESERVED_HIGH', offset: format.CONFIG_RESERVED + 1, size: 2, rw: 0xffffn, spec },
   ]);

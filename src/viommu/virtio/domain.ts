@@ -1,8 +1,8 @@
 /**
- * One domain of a virtio-iommu: its mappings in order of address, and the endpoints that use them.
+ * One domain of a virtio-iommu: its mappings in ascending order, and the endpoints attached to it.
  *
- * Addresses are 64 bits wide here, ends inclusive, so that a mapping can reach the last byte. What devices are shown
- * ends at IOVA_LIMIT.
+ * Addresses have 64 bits and ends are inclusive, so that a mapping can include the last byte. Containers hold mappings
+ * only below IOVA_LIMIT.
  */
 
 import { type Gpa, type Iova, PERM_RW } from '../../memory/address.ts';
@@ -10,7 +10,7 @@ import { BTree } from '../../memory/btree.ts';
 import { IOVA_LIMIT } from '../address-space.ts';
 import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
 
-/** Mappings of all domains of one virtio-iommu; a MAP beyond is NOMEM. */
+/** Mappings of all domains of one virtio-iommu. A MAP above it is NOMEM. */
 export const MAPPING_LIMIT = 2 ** 18;
 
 export interface DomainMapping {
@@ -22,7 +22,7 @@ export interface DomainMapping {
   readonly flags: number;
 }
 
-/** A range as first and last byte. */
+/** A range from its first to its last byte. */
 export interface WideRange {
   readonly start: bigint;
   readonly end: bigint;
@@ -30,25 +30,24 @@ export interface WideRange {
 
 /** Counts for all domains of a unit. */
 export interface WorkMeter {
-  /** Mappings visited, so that who serves requests knows when to give way. */
+  /** Mappings visited. The unit uses it to decide when its queue yields. */
   work: number;
   /** Mappings that the domains hold. */
   mappings: number;
 }
 
-/** Ends a range's visit. */
+/** Return value that ends the visit of a range. */
 const STOP = { break: true };
 
 const compare = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
 
 export class Domain implements TranslationSource {
   readonly id: number;
-  /** A bypass domain has no mappings: its endpoints see system memory. */
+  /** A bypass domain has no mappings. Its endpoints see system memory. */
   readonly bypass: boolean;
-  /** Ids of the endpoints that are attached. */
+  /** Ids of the attached endpoints. */
   readonly endpoints = new Set<number>();
   readonly #mappings = new BTree<bigint, DomainMapping>(undefined, compare);
-
   readonly #meter: WorkMeter;
 
   constructor(id: number, bypass: boolean, meter: WorkMeter) {
@@ -66,7 +65,7 @@ export class Domain implements TranslationSource {
     return this.#mappings.values();
   }
 
-  /** The mapping that covers `iova`. */
+  /** Returns the mapping that covers `iova`. */
   at(iova: bigint): DomainMapping | undefined {
     const below = this.#mappings.getPairOrNextLower(iova)?.[1];
     return below && below.end >= iova ? below : undefined;
@@ -78,7 +77,7 @@ export class Domain implements TranslationSource {
     return last !== undefined && last.end >= start;
   }
 
-  /** The mappings that share a byte with the range, in ascending order. */
+  /** Returns the mappings that share a byte with the range, in ascending order. */
   within({ start, end }: WideRange): DomainMapping[] {
     const found: DomainMapping[] = [];
     this.#forEach(start, end, (mapping) => {
@@ -87,7 +86,7 @@ export class Domain implements TranslationSource {
     return found;
   }
 
-  /** Adds a mapping that overlaps none. */
+  /** Adds a mapping. It must not overlap another one. */
   add(mapping: DomainMapping): void {
     if (this.#mappings.set(mapping.start, mapping)) this.#meter.mappings++;
   }
@@ -104,7 +103,7 @@ export class Domain implements TranslationSource {
     });
   }
 
-  /** Visits the mappings that share a byte with the range until told false. */
+  /** Visits the mappings that share a byte with the range, until `visit` returns false. */
   #forEach(start: bigint, end: bigint, visit: (mapping: DomainMapping) => boolean | undefined): void {
     const first = this.at(start);
     this.#mappings.forRange(first?.start ?? start, end, true, (_start, mapping) => {
@@ -120,7 +119,7 @@ export class Domain implements TranslationSource {
   }
 }
 
-/** What a device is shown of a mapping: nothing without permission, nothing at or above IOVA_LIMIT. */
+/** Returns the part of a mapping below IOVA_LIMIT, or undefined if there is none or no permission. */
 function visible({ start, end, phys, flags }: DomainMapping): Translation | undefined {
   const perm = flags & PERM_RW;
   if (perm === 0 || start >= IOVA_LIMIT) return undefined;

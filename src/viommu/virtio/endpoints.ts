@@ -1,5 +1,5 @@
 /**
- * Which endpoint is in which domain, and the rules of getting there (virtio 1.3 sections 5.13.6.3 and 5.13.6.4).
+ * Endpoints and their domains, with the rules of ATTACH and DETACH (virtio 1.3 sections 5.13.6.3 and 5.13.6.4).
  */
 import * as format from '../../abi/virtio-iommu.ts';
 import { all, type Completion } from '../../platform/completion.ts';
@@ -7,22 +7,22 @@ import type { DeviceAddressSpace } from '../address-space.ts';
 import { Domain, type WorkMeter } from './domain.ts';
 import type { Behaviour } from './quirks.ts';
 
-/** Endpoints remembered at a time; an ATTACH of one more is NOMEM. */
+/** Endpoints that a unit remembers. An ATTACH of one more is NOMEM. */
 export const ENDPOINT_LIMIT = 2 ** 16;
 
-/** A request's status, and what must complete before the driver may see it (R6). */
+/** A request's status, and the work that must complete before the driver may see it (R6). */
 export interface Outcome {
   readonly status: number;
   readonly work?: Completion;
 }
 
-/** An endpoint that a driver has tried to attach. */
+/** An endpoint that a driver has attached or tried to attach. */
 interface Entry {
   domain: Domain | undefined;
 }
 
 export class Endpoints {
-  /** Its `work` counts since its owner set it to 0. */
+  /** The owner resets `work` to 0. */
   readonly meter: WorkMeter = { work: 0, mappings: 0 };
   readonly #behaviour: Behaviour;
   readonly #bypassed: () => boolean;
@@ -31,7 +31,7 @@ export class Endpoints {
   readonly #entries = new Map<number, Entry>();
   readonly #domains = new Map<number, Domain>();
 
-  /** @param bypassed what the configuration says of endpoints outside all domains */
+  /** @param bypassed returns true if endpoints in no domain see system memory: `bypass` of the configuration */
   constructor(behaviour: Behaviour, bypassed: () => boolean, functions: readonly number[]) {
     this.#behaviour = behaviour;
     this.#bypassed = bypassed;
@@ -48,17 +48,17 @@ export class Endpoints {
     return [...this.#functions.keys()];
   }
 
-  /** Functions that were plugged in: they have an address space. */
+  /** Count of functions that are plugged in and have an address space. */
   get plugged(): number {
     return [...this.#functions.values()].filter((space) => space !== undefined).length;
   }
 
-  /** Ids of the endpoints that a driver has tried to attach and that are in no domain. */
+  /** Ids of the endpoints that a driver has tried to attach and that are now in no domain. */
   get unattached(): number[] {
     return [...this.#entries].filter(([, { domain }]) => !domain).map(([id]) => id);
   }
 
-  /** As another unit's were; functions get their address spaces when they are plugged in. */
+  /** Restores another unit's endpoints. Functions get their address spaces when they are plugged in. */
   restore(functions: readonly number[], unattached: readonly number[], domains: readonly Domain[]): void {
     this.#functions.clear();
     for (const id of functions) this.#functions.set(id, undefined);
@@ -74,7 +74,7 @@ export class Endpoints {
     return this.#refresh(space.requesterId);
   }
 
-  /** Forgets a function; its domain goes if it was the last one in it. */
+  /** Removes a function. Its domain is removed too if no endpoint is left in it. */
   unplug(requesterId: number): void {
     this.#leave(requesterId);
     this.#entries.delete(requesterId);
@@ -85,7 +85,7 @@ export class Endpoints {
     return this.#functions.has(this.#behaviour.endpointsWrap ? id & 0xffff : id);
   }
 
-  /** True if a driver has attached it, or has tried to. */
+  /** True if a driver has attached the endpoint or tried to. */
   known(id: number): boolean {
     return this.#entries.has(id);
   }
@@ -102,7 +102,7 @@ export class Endpoints {
     return this.#entries.get(endpoint)?.domain;
   }
 
-  /** For an endpoint that {@link exists}. */
+  /** Attaches an endpoint that {@link exists}. */
   attach(endpoint: number, domainId: number, bypass: boolean): Outcome {
     if (!this.#entries.has(endpoint) && this.#entries.size >= ENDPOINT_LIMIT)
       return { status: format.S_NOMEM };
@@ -125,7 +125,7 @@ export class Endpoints {
     return { status: format.S_OK, work: this.#refresh(endpoint) };
   }
 
-  /** Brings the domain's devices in line with its mappings between the two bytes. */
+  /** Updates the domain's devices from its mappings in [start, end], both inclusive. */
   sync(domain: Domain, start: bigint, end: bigint): Completion {
     const works: Completion[] = [];
     for (const id of domain.endpoints)
@@ -133,12 +133,12 @@ export class Endpoints {
     return all(works);
   }
 
-  /** Looks again at every endpoint outside all domains: the configuration's bypass has changed. */
+  /** Switches every endpoint in no domain according to the configuration's `bypass`, which has changed. */
   refreshUnattached(): Completion {
     return all([...this.#functions.keys()].filter((id) => !this.domainOf(id)).map((id) => this.#refresh(id)));
   }
 
-  /** Takes every endpoint out of its domain. */
+  /** Removes every endpoint from its domain. */
   clear(): Completion {
     this.#entries.clear();
     this.#domains.clear();
@@ -146,7 +146,7 @@ export class Endpoints {
     return all([...this.#functions.keys()].map((id) => this.#refresh(id)));
   }
 
-  /** Takes the endpoint out of its domain. An empty domain is gone with its mappings. */
+  /** Removes the endpoint from its domain. A domain without endpoints is removed with its mappings. */
   #leave(endpoint: number): void {
     const entry = this.#entries.get(endpoint);
     if (!entry?.domain) return;
@@ -158,7 +158,7 @@ export class Endpoints {
     entry.domain = undefined;
   }
 
-  /** Undefined if the domain exists and is of the other kind: the endpoint is then known, and in no domain. */
+  /** Adds the endpoint to a domain. Returns undefined, with the endpoint in no domain, if `bypass` does not match. */
   #join(endpoint: number, domainId: number, bypass: boolean): Domain | undefined {
     const existing = this.#domains.get(domainId);
     const domain = existing ?? new Domain(domainId, bypass, this.meter);

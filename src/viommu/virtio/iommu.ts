@@ -1,8 +1,8 @@
 /**
  * virtio-iommu (virtio 1.3 section 5.13) behind a virtio MMIO transport: queues, faults, bypass, reset.
  *
- * A domain's mappings arrive as requests, so there are no tables to walk and nothing to be stale: what a device's
- * container holds is what its domain says, from the moment a request's answer is written (R6).
+ * Mappings arrive as requests, so there are no tables to walk and no stale entries. When the answer to a request is
+ * written, each device's container equals its domain (R6).
  */
 import { yieldTurn } from '#host';
 import * as virtio from '../../abi/virtio.ts';
@@ -25,20 +25,20 @@ import { BEHAVIOURS, type Behaviour } from './quirks.ts';
 import { type Answer, execute, type RequestContext, type ReservedRegion } from './requests.ts';
 import { restoreUnit, saveUnit, type VirtioIommuParts } from './state.ts';
 
-/** Bytes of the register page: the transport's registers and the configuration space. */
+/** Bytes of the register page: transport registers and configuration space. */
 export const VIRTIO_IOMMU_REGISTER_BYTES = 0x1000;
-/** Most entries of the request and of the event queue. */
+/** Maximum entries of the request queue and of the event queue. */
 export const QUEUE_ENTRIES = 256;
 /**
- * A guest's queue gives way to others after this many requests: more than it holds, so that one kick of an idle guest
- * is served whole …
+ * Requests after which a guest's queue yields to other guests. The limit is above the queue's size, so that one kick of
+ * an idle guest is served in one turn.
  */
 export const REQUESTS_PER_TURN = 512;
-/** … or after this many mappings visited. */
+/** Visited mappings after which a guest's queue yields to other guests. */
 export const TURN_WORK_LIMIT = 2 ** 16;
-/** Bytes of PROBE's properties, QEMU's number. */
+/** Bytes of PROBE's properties, as in QEMU. */
 export const DEFAULT_PROBE_SIZE = 512;
-/** Where q35 has the local APICs: writes there are interrupts. */
+/** Range of the local APICs on q35. Writes to it are interrupts. */
 export const MSI_REGION: ReservedRegion = {
   type: format.RESV_MEM_T_MSI,
   start: 0xfee00000n,
@@ -47,17 +47,17 @@ export const MSI_REGION: ReservedRegion = {
 
 export interface VirtioIommuOptions extends Partial<VirtioIommuLimits> {
   readonly ram: GuestRam;
-  /** What `bypass` is after a system reset; default false. */
+  /** Value of `bypass` after a system reset; default false. */
   readonly bootBypass?: boolean;
   readonly quirks?: Quirks;
   readonly reserved?: readonly ReservedRegion[];
-  /** Requester IDs of functions that are behind this unit and do no DMA here. */
+  /** Requester IDs of functions that are endpoints but make no DMA here. */
   readonly functions?: readonly number[];
-  /** Mappings of all domains together; default MAPPING_LIMIT. */
+  /** Limit of the mappings of all domains; default MAPPING_LIMIT. */
   readonly mappingLimit?: number;
-  /** The transport's interrupt line rises. */
+  /** Called when the transport raises its interrupt line. */
   readonly raiseInterrupt?: () => void;
-  /** Called for every refused access, also when the driver has posted no event buffer. */
+  /** Called for every refused access, even if the driver has posted no event buffer. */
   readonly onFault?: (record: DmaFaultRecord) => void;
 }
 
@@ -66,16 +66,16 @@ export interface VirtioIommuCounters {
   requests: number;
   /** Faults for which the driver had posted no buffer. */
   droppedEvents: number;
-  /** Writes of `bypass` dropped because PENDING_COMMAND_LIMIT were waiting. */
+  /** Writes of `bypass` dropped because PENDING_COMMAND_LIMIT commands were waiting. */
   droppedCommands: number;
 }
 
-/** As {@link TranslateResult} for addresses of 64 bits. */
+/** {@link TranslateResult} with 64-bit addresses. */
 export type WideTranslateResult =
   | { readonly ok: true; readonly gpa: bigint; readonly perm: number }
   | { readonly ok: false; readonly reason: number; readonly text: string };
 
-/** What the request queue comes to when there is nothing to run. */
+/** Result of the request queue when there is nothing to run. */
 const DONE = 'done';
 
 const FAULT_TEXTS = ['unknown endpoint', 'endpoint in no domain', 'no mapping permits it'];
@@ -95,7 +95,7 @@ export class VirtioIommu implements VIommu {
   readonly #context: RequestContext;
   readonly #parts: VirtioIommuParts;
   readonly #serial = new CommandSerial();
-  /** The request that is being looked at. A view of a small array of its own would cost more than the request. */
+  /** The current request. Allocating an array and a view for each request would cost more than the request. */
   readonly #request = new DataView(new ArrayBuffer(format.REQUEST_BYTES_MAX));
   readonly #requestBytes = new Uint8Array(this.#request.buffer);
   #bypass: boolean;
@@ -103,7 +103,7 @@ export class VirtioIommu implements VIommu {
   #scheduledRun: Completion;
   #caused: Completion;
 
-  /** @throws RangeError for a granule or address width that does not exist */
+  /** @throws RangeError for an invalid granule or address width */
   constructor(options: VirtioIommuOptions) {
     const { granule = 4096, awBits = 48, domains = [0, 2 ** 32 - 1] as const } = options;
     this.#limits = { granule, awBits, domains, probeSize: options.probeSize ?? DEFAULT_PROBE_SIZE };
@@ -145,7 +145,7 @@ export class VirtioIommu implements VIommu {
     return this.#transport.write(offset, size, value);
   }
 
-  /** @throws Error while a request, a write of `bypass` or a reset is under way */
+  /** @throws Error while a request, a write of `bypass` or a reset is in progress */
   save(): Uint8Array {
     if (this.#serial.busy) throw new Error('virtio-iommu: a request, bypass or a reset is under way');
     return saveUnit(this.#parts);
@@ -158,12 +158,12 @@ export class VirtioIommu implements VIommu {
     this.#bypass = restoreUnit(state, this.#parts);
   }
 
-  /** The domain that an endpoint is in; undefined outside all. */
+  /** Returns an endpoint's domain, or undefined if it is in none. */
   domainOf(requesterId: number): Domain | undefined {
     return this.#endpoints.domainOf(requesterId);
   }
 
-  /** Power-on state of endpoints, domains and `bypass`, and a device reset. Complete when no device uses the old one. */
+  /** Resets the device and sets `bypass`, endpoints and domains to their power-on state. Complete by R6. */
   systemReset(): Completion {
     const reset = this.#transport.write(virtio.STATUS_REG, 4, 0n);
     return whenDone(reset, () =>
@@ -180,7 +180,7 @@ export class VirtioIommu implements VIommu {
     return result.ok ? { ok: true, gpa: Number(result.gpa) as Gpa, perm: result.perm } : result;
   }
 
-  /** As {@link translate} for any 64-bit address. A fault goes to the event queue. */
+  /** {@link translate} for any 64-bit address. A fault goes to the event queue. */
   translateWide(requesterId: number, iova: bigint, write: boolean): WideTranslateResult {
     const domain = this.#endpoints.domainOf(requesterId);
     const known = this.#endpoints.known(requesterId);
@@ -213,7 +213,7 @@ export class VirtioIommu implements VIommu {
     return found || !this.#behaviour.wholePages ? found : domain.at(iova + 1n);
   }
 
-  /** QEMU's IOTLB entry has the page of the translation and the offset of the access. */
+  /** Returns the page of the translation with the offset of the access, as QEMU's IOTLB entry does. */
   #wholePage(gpa: bigint, iova: bigint): bigint {
     if (!this.#behaviour.wholePages) return gpa;
     const offset = BigInt(this.#limits.granule - 1);
@@ -232,7 +232,7 @@ export class VirtioIommu implements VIommu {
     return { ok: false, reason, text };
   }
 
-  /** 5.13.6.9: an event if the driver has posted a buffer; it is lost otherwise. */
+  /** Reports a fault (5.13.6.9). Without a posted buffer the event is lost. */
   #report(reason: number, flags: number, endpoint: number, address: bigint): void {
     const queue = this.#transport.queues[format.EVENT_QUEUE] as DeviceQueue;
     const chain = this.#transport.live ? queue.pop() : undefined;
@@ -286,7 +286,7 @@ export class VirtioIommu implements VIommu {
     this.#config.set('BYPASS', this.#bypass ? 1n : 0n);
   }
 
-  /** 5.13.4.2; reads give the new value when no device is in the old address space any more. */
+  /** Section 5.13.4.2. Reads return the new value when no device uses the old address space any more. */
   #writeBypass(value: number): void {
     this.#showBypass();
     if (value === Number(this.#bypass) || (this.#transport.status & virtio.STATUS_FEATURES_OK) === 0) return;
@@ -300,14 +300,11 @@ export class VirtioIommu implements VIommu {
     }
     this.#caused = this.#serial.run(() => {
       this.#bypass = value === 1;
-      return whenDone(this.#endpoints.refreshUnattached(), () => {
-        this.#showBypass();
-        return undefined;
-      });
+      return whenDone(this.#endpoints.refreshUnattached(), () => this.#showBypass());
     });
   }
 
-  /** Has the request queue looked at, once, after what is in progress. */
+  /** Schedules one run of the request queue after the commands in progress. */
   #schedule(): Completion {
     if (this.#runScheduled) return this.#scheduledRun;
     this.#runScheduled = true;
@@ -345,7 +342,7 @@ export class VirtioIommu implements VIommu {
     return left > 0 && this.#endpoints.meter.work < TURN_WORK_LIMIT;
   }
 
-  /** Runs one request; its answer is written when what it changed is complete. */
+  /** Runs one request. Its answer is written when all its effects are complete. */
   #next(): Completion | typeof DONE {
     const queue = this.#transport.queues[format.REQUEST_QUEUE] as DeviceQueue;
     const chain = this.#transport.live ? queue.pop() : undefined;
@@ -361,10 +358,7 @@ export class VirtioIommu implements VIommu {
     this.counters.requests++;
     const length = chain.read(this.#requestBytes);
     const answer = execute(this.#request, length, chain.writableBytes, this.#context);
-    return whenDone(answer.work, () => {
-      this.#answer(queue, chain, answer);
-      return undefined;
-    });
+    return whenDone(answer.work, () => this.#answer(queue, chain, answer));
   }
 
   #answer(queue: DeviceQueue, chain: Chain, { pieces, length }: Answer): void {

@@ -1,33 +1,33 @@
 /**
- * Where QEMU 11.1.3's virtio-iommu departs from virtio 1.3 section 5.13, one name per departure.
+ * Differences of QEMU 11.1.3's virtio-iommu from virtio 1.3 section 5.13, one name for each.
  */
 
 import type { Quirks } from '../quirks.ts';
 
 export interface Behaviour {
-  /** A device reset takes every endpoint out of its domain (5.13.5.1), not only a system reset. */
+  /** A device reset, not only a system reset, removes every endpoint from its domain (5.13.5.1). */
   readonly resetDetaches: boolean;
-  /** DMA of an endpoint that no driver tried to attach faults with UNKNOWN instead of DOMAIN. */
+  /** DMA of an endpoint that no driver has tried to attach faults with UNKNOWN instead of DOMAIN. */
   readonly unknownUntilAttached: boolean;
   /** ATTACH with reserved bytes that are not zero is INVAL. */
   readonly reservedChecked: boolean;
-  /** ATTACH to the domain that the endpoint is in changes nothing, not even when it is refused. */
+  /** ATTACH to the endpoint's current domain changes nothing, even if it is refused. */
   readonly reattachKeeps: boolean;
-  /** Flags of a feature that was not negotiated are INVAL; the input range binds if it was. */
+  /** Flags of a feature that is not negotiated are INVAL. */
   readonly featuresGate: boolean;
-  /** MAP wants page alignment (RANGE) and nothing inside reserved regions (INVAL). */
+  /** MAP checks alignment and input range (RANGE) and reserved regions (INVAL). */
   readonly mapChecked: boolean;
-  /** UNMAP removes nothing when it would split a mapping. */
+  /** UNMAP removes nothing if it would split a mapping. */
   readonly unmapIsAtomic: boolean;
-  /** Endpoint ids are found modulo 2^16, and kept under all 32 bits. */
+  /** Endpoint ids are looked up modulo 2^16 and stored with all 32 bits. */
   readonly endpointsWrap: boolean;
-  /** Translation is of whole pages, and finds a mapping that begins one byte further on. */
+  /** Whole pages are translated, and an access also finds a mapping that begins one byte above it. */
   readonly wholePages: boolean;
-  /** DMA to the MSI region passes for an endpoint whose ATTACH failed. */
+  /** DMA to the MSI region passes for an endpoint whose ATTACH has failed. */
   readonly msiWithoutDomain: boolean;
-  /** A request of unknown type is answered UNSUPP instead of being returned unwritten. */
+  /** A request of unknown type is answered with UNSUPP instead of being returned unwritten. */
   readonly unknownAnswered: boolean;
-  /** A PROBE buffer that is too small gets properties and DEVERR at its start, instead of INVAL at its end. */
+  /** A PROBE buffer that is too small gets properties and DEVERR at its start instead of INVAL at its end. */
   readonly shortProbeFilled: boolean;
 }
 

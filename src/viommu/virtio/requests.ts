@@ -1,5 +1,5 @@
 /**
- * The requests of a virtio-iommu (virtio 1.3 sections 5.13.6.3 to 5.13.6.7): decoding, checks in order, effects.
+ * Requests of a virtio-iommu (virtio 1.3 sections 5.13.6.3 to 5.13.6.7): decoding, checks in order, effects.
  */
 import * as format from '../../abi/virtio-iommu.ts';
 import type { Completion } from '../../platform/completion.ts';
@@ -8,7 +8,7 @@ import type { Domain, DomainMapping, WideRange } from './domain.ts';
 import type { Endpoints, Outcome } from './endpoints.ts';
 import type { Behaviour } from './quirks.ts';
 
-/** A range of IOVAs that no domain may map, as PROBE reports it. */
+/** A range of IOVAs that no domain may map. PROBE reports it. */
 export interface ReservedRegion extends WideRange {
   /** RESV_MEM_T_*. */
   readonly type: number;
@@ -20,11 +20,11 @@ export interface RequestContext {
   readonly reserved: readonly ReservedRegion[];
   readonly endpoints: Endpoints;
   readonly mappingLimit: number;
-  /** True if the driver accepted this feature. */
+  /** True if the driver has accepted this feature. */
   negotiated(feature: bigint): boolean;
 }
 
-/** What the device writes into a chain's writable part, each piece at its offset, and the length it returns. */
+/** Bytes for the writable part of a chain, each piece at its offset, and the used length. */
 export interface Answer {
   readonly pieces: readonly { readonly offset: number; readonly bytes: Uint8Array }[];
   readonly length: number;
@@ -49,7 +49,7 @@ const KINDS: Readonly<Record<number, Kind>> = {
 
 /**
  * Runs one request.
- * @param request its device-readable part: `length` bytes, at least HEAD_BYTES; not needed after the call
+ * @param request its device-readable part: `length` bytes, at least HEAD_BYTES; may be reused after the call
  * @param writable bytes of its device-writable part, at least TAIL_BYTES
  */
 export function execute(
@@ -70,7 +70,7 @@ export function execute(
 
 const tail = (status: number): Uint8Array => Uint8Array.of(status, 0, 0, 0);
 
-/** Answers that are a status alone, by status: most are, and a guest asks for hundreds of thousands a second. */
+/** Answers with only a status, by status. They are shared: a guest makes hundreds of thousands of requests a second. */
 const PLAIN: readonly Answer[] = Array.from({ length: format.S_NOMEM + 1 }, (_, status) => ({
   pieces: [{ offset: 0, bytes: tail(status) }],
   length: format.TAIL_BYTES,
@@ -121,11 +121,11 @@ function map(request: DataView, context: RequestContext): Outcome {
   return { status: format.S_OK, work: endpoints.sync(domain, mapping.start, mapping.end) };
 }
 
-/** 5.13.6.5.2: what the specification lets no device map. */
+/** Checks a mapping by 5.13.6.5.2. Returns undefined if it is allowed. */
 export function refusal({ start, end, phys }: DomainMapping, context: RequestContext): Outcome | undefined {
   const { limits, reserved } = context;
   if (reserved.some((region) => start <= region.end && end >= region.start)) return INVALID;
-  // A granule is below 2^32: the low words decide.
+  // A granule is below 2^32, so the low words suffice.
   const low = (value: bigint) => Number(BigInt.asUintN(32, value));
   const unaligned = (low(start) | (low(end) + 1) | low(phys)) & (limits.granule - 1);
   const beyond = BigInt.asUintN(limits.awBits, end) !== end && context.negotiated(format.F_INPUT_RANGE);
@@ -157,7 +157,7 @@ function probe(request: DataView, { endpoints }: RequestContext): Outcome {
   return { status: endpoints.exists(request.getUint32(4, true)) ? format.S_OK : format.S_NOENT };
 }
 
-/** 5.13.6.7: the properties, then the tail. */
+/** Returns the answer to a PROBE (5.13.6.7): the properties, then the tail. */
 function probed(status: number, writable: number, { behaviour, limits, reserved }: RequestContext): Answer {
   const { probeSize } = limits;
   const length = probeSize + format.TAIL_BYTES;

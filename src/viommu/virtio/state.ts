@@ -1,7 +1,7 @@
 /**
- * A virtio-iommu's state on its way to another host: its transport and configuration, which endpoint is in which
- * domain, and the domains' mappings. Nothing is cached, so nothing is dropped. QEMU sends domains with their endpoints
- * and mappings, and `bypass`; that an ATTACH failed it forgets on the way, which `unattached` does not.
+ * Saved state of a virtio-iommu: transport and configuration, endpoints and their domains, and the domains' mappings.
+ * Nothing is cached, so nothing is dropped. QEMU saves domains with endpoints and mappings, and `bypass`. It loses the
+ * endpoints whose ATTACH has failed; `unattached` keeps them.
  */
 
 import * as format from '../../abi/virtio-iommu.ts';
@@ -18,16 +18,16 @@ import { type RequestContext, refusal } from './requests.ts';
 const KIND = 'virtio-iommu';
 const VERSION = 1;
 
-/** Requester IDs have 16 bits, endpoint and domain ids of the wire format 32. */
+/** Requester IDs have 16 bits, endpoint and domain ids in requests 32. */
 const FUNCTION_MAX = 0xffff;
 const ID_MAX = 0xffff_ffff;
-/** A domain in `domains`: id, bypass, endpoints, mappings. */
+/** Numbers of a domain in `domains`: id, bypass, count of endpoints, count of mappings. */
 const DOMAIN_NUMBERS = 4;
-/** A mapping in `mappings`: start, end and target of 64 bits, flags of 32; little endian. */
+/** Bytes of a mapping in `mappings`: start, end and target of 64 bits, flags of 32 bits; little endian. */
 const MAPPING_BYTES = 28;
 const MAP_FLAGS = format.MAP_F_READ | format.MAP_F_WRITE | format.MAP_F_MMIO;
 
-/** What of a unit has state. */
+/** The parts of a unit that have state. */
 export interface VirtioIommuParts {
   readonly transport: MmioTransport;
   readonly config: ConfigFile;
@@ -35,7 +35,7 @@ export interface VirtioIommuParts {
   readonly quirks: Quirks;
 }
 
-/** The state of a unit at which nothing is under way. @throws Error while the transport resets */
+/** Returns the state of a unit. Nothing may be in progress. @throws Error while the transport resets */
 export function saveUnit({ transport, config, context, quirks }: VirtioIommuParts): Uint8Array {
   const { endpoints } = context;
   const domains = [...endpoints.domains()];
@@ -71,8 +71,8 @@ function writeMappings(domains: readonly Domain[], count: number): Uint8Array {
 }
 
 /**
- * Takes up the state of another unit of the same limits.
- * @returns what BYPASS says
+ * Restores the state of another unit with the same limits.
+ * @returns the value of BYPASS
  * @throws StateError
  */
 export function restoreUnit(bytes: Uint8Array, parts: VirtioIommuParts): boolean {
@@ -111,7 +111,7 @@ function checkEndpoints(
     throw state.error('members', `and unattached are ${known.length}; accepted: up to ${ENDPOINT_LIMIT}`);
   if (new Set(known).size < known.length)
     throw state.error('unattached', 'names an endpoint that is in a domain');
-  // Ids that wrap outlive the function that they were found by.
+  // An id that wraps may outlive the function by which it was found.
   if (behaviour.endpointsWrap) return;
   const behind = new Set(functions);
   const unknown = known.find((id) => !behind.has(id));
@@ -146,7 +146,7 @@ interface DomainRow {
   readonly mappings: number;
 }
 
-/** A domain has an endpoint, or it is gone; there are no more of them than endpoints. */
+/** Every domain has an endpoint, so there are at most as many domains as endpoints. */
 function readRows(state: StateReader, { limits }: RequestContext): DomainRow[] {
   const [first, last] = limits.domains;
   const numbers = state.numbers('domains', DOMAIN_NUMBERS * ENDPOINT_LIMIT);
@@ -174,7 +174,7 @@ function readRows(state: StateReader, { limits }: RequestContext): DomainRow[] {
   return rows;
 }
 
-/** MAP's own checks, but for those of features: they may have been negotiated since. */
+/** Adds a mapping with the checks of MAP, except those of features: the features may have been negotiated later. */
 function addMapping(
   state: StateReader,
   domain: Domain,

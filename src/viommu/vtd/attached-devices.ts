@@ -1,5 +1,5 @@
 /**
- * The devices behind a unit, and what the context cache holds of each: which address space it is in, for which domain.
+ * The devices behind a unit, each with its cached context: the kind of its address space and its domain.
  */
 import { FUNCTION_MASKS, RID_PASID } from '../../abi/vtd.ts';
 import { all, type Completion } from '../../platform/completion.ts';
@@ -7,7 +7,7 @@ import { type DeviceAddressSpace, IOVA_LIMIT } from '../address-space.ts';
 import type { Invalidation } from './invalidation.ts';
 import type { DomainTables } from './page-tables.ts';
 
-/** A device's context as last read. A context that is not present is cached, if at all, under domain 0 (CAP.CM). */
+/** A device's context as last read. With CAP.CM, a context that is not present is cached under domain 0. */
 export type Resolution =
   | { readonly kind: 'system' | 'blocked'; readonly domainId: number }
   | { readonly kind: 'iommu'; readonly domainId: number; readonly tables: DomainTables };
@@ -19,14 +19,14 @@ interface Device {
 
 export class AttachedDevices {
   readonly #devices = new Map<number, Device>();
-  /** The devices whose context is cached under a domain id: an invalidation costs nothing for the others. */
+  /** Devices by the domain id of their cached context, so that an invalidation visits only the affected devices. */
   readonly #byDomain = new Map<number, Set<Device>>();
   readonly #resolve: (requesterId: number) => Resolution;
   readonly #contextsHaveDomains: () => boolean;
 
   /**
    * @param resolve reads a device's context entry now
-   * @param contextsHaveDomains whether context entries name a domain: in legacy mode, unless all are meant anyway
+   * @param contextsHaveDomains returns true if a domain-selective context invalidation affects one domain only
    */
   constructor(resolve: (requesterId: number) => Resolution, contextsHaveDomains: () => boolean) {
     this.#resolve = resolve;
@@ -52,12 +52,12 @@ export class AttachedDevices {
     this.#devices.delete(requesterId);
   }
 
-  /** The domain under which a device's context is cached; undefined if it is not attached. */
+  /** Domain under which a device's context is cached; undefined if it is not attached. */
   domainOf(requesterId: number): number | undefined {
     return this.#devices.get(requesterId)?.cached.domainId;
   }
 
-  /** Reads every context again. `flush`: also compare the translations of those that did not change. */
+  /** Rereads every context. `flush`: also compares the translations of devices whose context did not change. */
   refreshAll(flush: boolean): Completion {
     return this.#each(
       () => true,
@@ -65,7 +65,7 @@ export class AttachedDevices {
     );
   }
 
-  /** Complete when no affected device can use what was cached before. */
+  /** Performs an invalidation. Complete when no affected device can use what was cached before. */
   apply(request: Invalidation): Completion {
     const rereads = this.#rereadBy(request);
     if (rereads) return this.#each(rereads, (device) => this.#refresh(device, false));
@@ -77,7 +77,7 @@ export class AttachedDevices {
     return all(works);
   }
 
-  /** Whose translations an invalidation concerns. Devices send requests without a PASID, which are RID_PASID's. */
+  /** Devices whose translations are invalidated. Their requests carry no PASID and therefore use RID_PASID. */
   #flushedBy(request: Invalidation): Iterable<Device> {
     switch (request.kind) {
       case 'iotlb-global':
@@ -93,14 +93,14 @@ export class AttachedDevices {
     }
   }
 
-  /** Whose context and PASID entry an invalidation has read again; undefined if it is not about these. */
+  /** Selects the devices whose context and PASID entry are reread; undefined for other kinds of invalidation. */
   #rereadBy(request: Invalidation): ((device: Device) => boolean) | undefined {
     switch (request.kind) {
       case 'context-global':
       case 'pasid-global':
         return () => true;
       case 'context-domain':
-        // A scalable-mode context entry has no domain id: every one is meant.
+        // A scalable-mode context entry has no domain id: all entries are affected.
         return this.#contextsHaveDomains() ? inDomain(request.domainId) : () => true;
       case 'context-device': {
         const compared = ~(FUNCTION_MASKS[request.functionMask] as number);
@@ -152,15 +152,15 @@ const inDomain =
   ({ cached }: Device): boolean =>
     cached.domainId === domainId;
 
-/** Guests announce a PASID entry that becomes present under its new domain id, not under the 0 of "not present". */
+/** Guests announce a PASID entry that becomes present under its new domain id, not under domain 0. */
 const blockedOrIn =
   (domainId: number) =>
   ({ cached }: Device): boolean =>
     cached.kind === 'blocked' || cached.domainId === domainId;
 
 /**
- * The addresses that an invalidation concerns. One of pages of a domain drops every first-stage translation of that
- * domain (section 6.5.2.3): their pages are named by PASID-based invalidations alone.
+ * Returns the IOVAs that an invalidation affects. A page-selective IOTLB invalidation drops every first-stage
+ * translation of its domain (section 6.5.2.3): only PASID-based invalidations name first-stage pages.
  */
 function rangeFor(cached: Resolution, request: Invalidation): readonly [start: number, end: number] {
   const whole = request.kind === 'iotlb-page' && cached.kind === 'iommu' && cached.tables.stage === 1;

@@ -1,5 +1,5 @@
 /**
- * From a requester ID to where its requests go, in legacy and in scalable mode: a fault, system memory, or tables.
+ * Lookup of a requester's context in legacy and scalable mode. The result is a fault, system memory, or page tables.
  */
 
 import * as vtd from '../../abi/vtd.ts';
@@ -13,7 +13,7 @@ import { hasSecondStage, type IntelCapabilities } from './registers.ts';
 import { lookUpScalableContext } from './scalable-context.ts';
 import { SecondLevelFormat, SecondLevelTables } from './second-level.ts';
 
-/** Where a device's requests go; without `tables` to system memory. `fpd`: qualified faults are not recorded. */
+/** How a device's requests are translated: by `tables`, or not at all. `fpd`: qualified faults are not recorded. */
 export interface DeviceTranslation {
   readonly ok: true;
   readonly domainId: number;
@@ -21,7 +21,7 @@ export interface DeviceTranslation {
   readonly fpd: boolean;
 }
 
-/** Reads the tables of guest RAM at each call; keeps nothing but their place. */
+/** Reads the tables in guest RAM at each call and keeps only their address. */
 export class ContextLookup {
   readonly #ram: GuestRam;
   readonly #context: ContextFormat;
@@ -55,12 +55,12 @@ export class ContextLookup {
     return this.#scalable;
   }
 
-  /** RTADDR's value at the last {@link setRoot}; 0 before there was one. */
+  /** RTADDR's value at the last {@link setRoot}, initially 0. */
   get latchedRoot(): bigint {
     return this.#latched;
   }
 
-  /** Takes a root pointer over. A unit without scalable mode ignores TTM. @param rtaddr RTADDR's value */
+  /** Sets the root pointer from RTADDR's value. A unit without scalable mode ignores TTM. */
   setRoot(rtaddr: bigint): void {
     this.#latched = rtaddr;
     this.#root = Number(rtaddr & ~0xfffn);
@@ -68,8 +68,8 @@ export class ContextLookup {
   }
 
   /**
-   * Where requests of this device that carry no PASID go, or why they are blocked.
-   * @param ignorePresent take a PASID entry for present
+   * Looks up how this device's requests without a PASID are translated, or why they are blocked.
+   * @param ignorePresent treat the PASID entry as present
    */
   lookUp(requesterId: number, ignorePresent = false): DeviceTranslation | Blocked {
     return this.#scalable
@@ -92,7 +92,7 @@ export class ContextLookup {
     if (!context.ok) return context;
     const { pasidDirectory } = context;
     const entry = lookUpPasid(this.#ram, pasidDirectory, vtd.RID_PASID, this.#pasid, ignorePresent);
-    // Before there is a valid PASID entry only the context entry's FPD counts, as in QEMU.
+    // Without a valid PASID entry only the context entry's FPD counts, as in QEMU.
     if (!entry.ok) return blocked(entry.reason, context.fpd);
     const { domainId } = entry;
     return { ok: true, domainId, tables: this.#tablesOf(entry), fpd: context.fpd || entry.fpd };

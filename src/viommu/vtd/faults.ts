@@ -1,5 +1,5 @@
 /**
- * Fault recording and the two events of a unit: fault (FECTL) and invalidation completion (IECTL).
+ * Fault recording, and the unit's two events: fault (FECTL) and invalidation completion (IECTL).
  *
  * Specification sections 7.2 (recording), 7.3 (fault event) and 6.5.2.8 (completion event).
  */
@@ -7,10 +7,10 @@ import * as vtd from '../../abi/vtd.ts';
 import type { Quirks } from '../quirks.ts';
 import { messageAddress, type VtdRegisterFile } from './registers.ts';
 
-/** Sends a message-signalled interrupt: the guest's address and data as programmed. */
+/** Sends a message-signalled interrupt with the address and data that the guest has programmed. */
 export type RaiseMsi = (address: number, data: number) => void;
 
-/** One event's control register: sends the message, or holds it pending while masked. */
+/** Control register of one event: sends the message, or keeps it pending while masked. */
 export class EventControl {
   readonly #registers: VtdRegisterFile;
   readonly #control: 'FECTL' | 'IECTL';
@@ -28,7 +28,7 @@ export class EventControl {
     this.#deliver();
   }
 
-  /** Software has serviced what the pending message would have told it. */
+  /** Drops the pending message: software has already serviced its cause. */
   clearPending(): void {
     this.#set(this.#get() & ~vtd.EVENT_IP);
   }
@@ -53,18 +53,18 @@ export class EventControl {
   }
 }
 
-/** The fault recording register, FSTS, and the fault event. */
+/** Fault recording register, FSTS and fault event. */
 export class FaultLog {
   readonly #registers: VtdRegisterFile;
   readonly #event: EventControl;
   readonly #quirks: Quirks;
 
-  /** @param onStatusWrite called after software wrote FSTS: with IQE clear the queue may go on */
+  /** @param onStatusWrite called after software wrote FSTS: with IQE clear the queue may resume */
   constructor(registers: VtdRegisterFile, quirks: Quirks, raiseMsi: RaiseMsi, onStatusWrite: () => void) {
     this.#registers = registers;
     this.#quirks = quirks;
     this.#event = new EventControl(registers, 'FECTL', raiseMsi);
-    // QEMU looks for a message to take back only when FSTS is written.
+    // QEMU retracts a pending message only when FSTS is written.
     registers.onWrite('FRCD_HI', () => this.#update(this.#quirks === 'spec'));
     registers.onWrite('FSTS', () => {
       this.#update(true);
@@ -73,8 +73,8 @@ export class FaultLog {
   }
 
   /**
-   * Records one DMA fault. Dropped silently while this requester's last one is still unread (section 7.2.1 lets
-   * hardware compress), with PFO set while another's is, and while PFO is set.
+   * Records one DMA fault. The fault is dropped while PFO is set or the fault recording register is occupied. PFO is
+   * then set, unless the recorded fault is of the same requester (section 7.2.1 lets hardware compress those).
    */
   record(requesterId: number, iova: number, write: boolean, reason: number): void {
     const before = this.#registers.get32('FSTS');
@@ -93,7 +93,7 @@ export class FaultLog {
     this.#setStatus(vtd.FSTS_PPF);
   }
 
-  /** The invalidation queue has stopped at a descriptor it cannot take. */
+  /** Sets FSTS.IQE: the invalidation queue has stopped at an invalid descriptor. */
   invalidationQueueError(): void {
     this.#setStatus(vtd.FSTS_IQE);
   }
@@ -101,11 +101,11 @@ export class FaultLog {
   #setStatus(bit: number): void {
     const before = this.#registers.get32('FSTS');
     this.#registers.set('FSTS', BigInt(before | bit));
-    // One message for all that is pending: section 7.3.
+    // One message for all pending causes: section 7.3.
     if ((before & (vtd.FSTS_PFO | vtd.FSTS_PPF | vtd.FSTS_IQE)) === 0) this.#event.signal();
   }
 
-  /** PPF follows the F bit; with all status clear nothing is left for a held message to tell. */
+  /** Makes PPF follow the F bit. `retract`: drops a pending message if no status bit is left. */
   #update(retract: boolean): void {
     const recorded = (this.#registers.get('FRCD_HI') & vtd.FRCD.F) !== 0n;
     const others = this.#registers.get32('FSTS') & ~vtd.FSTS_PPF;
@@ -115,7 +115,7 @@ export class FaultLog {
   }
 }
 
-/** ICS and the invalidation completion event. */
+/** ICS and invalidation completion event. */
 export class CompletionEvent {
   readonly #registers: VtdRegisterFile;
   readonly #event: EventControl;
@@ -128,7 +128,7 @@ export class CompletionEvent {
     });
   }
 
-  /** A wait descriptor with IF was completed. No second message until software has cleared IWC. */
+  /** Reports a completed wait descriptor with IF. No second message is sent until software has cleared IWC. */
   signal(): void {
     if ((this.#registers.get32('ICS') & vtd.ICS_IWC) !== 0) return;
     this.#registers.set('ICS', BigInt(vtd.ICS_IWC));

@@ -1,9 +1,9 @@
 /**
- * First-stage page tables in guest RAM: the CPU's own four-level format. Specification section 3.6 and 9.7.
+ * First-stage page tables in guest RAM, in the CPU's four-level format. Specification sections 3.6 and 9.7.
  *
  * Translating an access sets A at every level and D at the leaf of a write, as hardware does (section 3.6.2). A walk
- * for a container sets neither: what it maps has not been accessed yet, and accesses through a container are seen
- * by the host's tables, not by the guest's.
+ * for a container sets neither: its pages have not been accessed yet. Later accesses through the container are not
+ * visible in the guest's tables either.
  */
 
 import * as vtd from '../../abi/vtd.ts';
@@ -14,16 +14,16 @@ import { aboveWidth, tablePointer } from './legacy-context.ts';
 import { type EntryFormat, entryOf, HIGH_ADDRESS, leafOf, type OnWalked, PageTables } from './page-tables.ts';
 import type { IntelCapabilities } from './registers.ts';
 
-/** A leaf's low address bits must be 0; bit 12 of a large one is PAT. */
+/** Low address bits of a large leaf, which must be 0. Bit 12 is PAT. */
 const LARGE_2M = 0x1fe000;
 const LARGE_1G = 0x3fffe000;
-/** An entry that a user request may go through. */
+/** Bits that an entry needs for a user request. */
 const USABLE = vtd.FS_P | vtd.FS_US;
 
-/** Which bits of an entry must be 0, and what a unit without extras does with A and D. */
+/** Entry format of the first stage: permissions, reserved bits, and how A and D are set. */
 export class FirstStageFormat implements EntryFormat {
   readonly awBits: 39 | 48;
-  /** QEMU sets D only together with A: an entry whose A is set already never gets D. */
+  /** QEMU sets D only together with A: an entry that already has A never gets D. */
   readonly dirtyOnlyWithAccessed: boolean;
   readonly #leafLow: readonly number[];
   readonly #high: number;
@@ -37,7 +37,7 @@ export class FirstStageFormat implements EntryFormat {
     this.#high = aboveWidth(options.awBits) & HIGH_ADDRESS;
   }
 
-  /** Requests are user requests: every level must be present and have U/S. A present entry is readable. */
+  /** Requests are user requests: each level needs P and U/S. A present entry is readable. */
   granted(perm: number, low: number): number {
     return (low & USABLE) === USABLE ? perm & (PERM_READ | (low & vtd.FS_RW ? PERM_WRITE : 0)) : 0;
   }
@@ -57,8 +57,8 @@ export class FirstStageTables extends PageTables {
   readonly #format: FirstStageFormat;
 
   /**
-   * Canonical addresses are as wide as the tables translate, whatever the PASID entry's AW says: it is the second
-   * stage's. Containers see their lower half alone.
+   * The width of canonical addresses follows from the levels of the tables. The PASID entry's AW does not matter: it
+   * belongs to the second stage. Containers hold only the lower half.
    * @param root GPA of the top table
    */
   constructor(ram: GuestRam, root: number, format: FirstStageFormat, onWalked: OnWalked = () => {}) {
@@ -67,7 +67,7 @@ export class FirstStageTables extends PageTables {
     this.#format = format;
   }
 
-  /** Reasons are those of section 7.1.4. `iova` may lie in the upper half if it is a multiple of 4096. */
+  /** Fault reasons are those of section 7.1.4. `iova` may lie in the upper half if it is a multiple of 4096. */
   translate(iova: number, write: boolean): Translation | number {
     if (!isCanonical(iova, this.width)) return vtd.FAULT.FS_NON_CANONICAL;
     let table = this.root;
@@ -89,7 +89,7 @@ export class FirstStageTables extends PageTables {
     return vtd.FAULT.FS_RESERVED;
   }
 
-  /** The fault reason of one entry, 0 if there is none. Permission is checked before reserved bits. */
+  /** Returns the fault reason of one entry, or 0. Permission is checked before reserved bits. */
   #check(level: number, leaf: boolean, low: number, high: number, write: boolean): number {
     if ((low & vtd.FS_P) === 0) return vtd.FAULT.FS_NOT_PRESENT;
     if ((low & vtd.FS_US) === 0) return vtd.FAULT.FS_SUPERVISOR;
@@ -97,7 +97,7 @@ export class FirstStageTables extends PageTables {
     return this.#format.reservedSet(level, leaf, low, high) ? vtd.FAULT.FS_RESERVED : 0;
   }
 
-  /** Sets A, and D with `dirty`; only bits, because the guest may be changing the entry at this moment. */
+  /** Sets A, and D with `dirty`, by an atomic OR: the guest may be changing the entry at the same time. */
   #mark(entry: number, low: number, dirty: boolean): void {
     const wanted = dirty ? vtd.FS_A | vtd.FS_D : vtd.FS_A;
     const missing = wanted & ~low;
@@ -106,7 +106,7 @@ export class FirstStageTables extends PageTables {
   }
 }
 
-/** Bits 63:width−1 are all equal. Exact for multiples of 4096. */
+/** True if bits 63:width−1 are all equal. Exact for multiples of 4096. */
 function isCanonical(iova: number, width: number): boolean {
   const half = 2 ** (width - 1);
   return iova < half || (iova >= 2 ** 64 - half && iova < 2 ** 64);

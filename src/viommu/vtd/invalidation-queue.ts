@@ -1,8 +1,8 @@
 /**
  * The invalidation queue: descriptors of 128 or 256 bits in guest RAM between IQH and IQT. Specification section 6.5.2.
  *
- * A descriptor is complete, and IQH moves past it, only when the work it asked for is (R6); so a wait descriptor's
- * status write comes after the completions of everything before it.
+ * IQH moves past a descriptor only when the requested work is complete (R6). The status write of a wait descriptor
+ * therefore follows the completion of all descriptors before it.
  */
 
 import * as vtd from '../../abi/vtd.ts';
@@ -13,17 +13,17 @@ import { decodeDescriptor, type Invalidation } from './invalidation.ts';
 import type { VtdRegisterFile } from './registers.ts';
 
 export interface InvalidationQueueEvents {
-  /** Does what a descriptor asks. */
+  /** Performs a descriptor's invalidation. */
   readonly apply: (request: Invalidation) => Completion;
-  /** Asked before each descriptor: pends when others should have a turn first. */
+  /** Called before each descriptor: pends if the queue is to yield to others first. */
   readonly pause: () => Completion;
-  /** A wait descriptor with IF is complete. */
+  /** Called when a wait descriptor with IF is complete. */
   readonly waitInterrupt: () => void;
-  /** The descriptor at IQH cannot be taken: FSTS.IQE is to be set. */
+  /** Called when the descriptor at IQH is invalid: sets FSTS.IQE. */
   readonly error: () => void;
 }
 
-/** What the next descriptor came to. */
+/** Result of a descriptor that is invalid. */
 const STOPPED = 'stopped';
 
 export class InvalidationQueue {
@@ -36,7 +36,7 @@ export class InvalidationQueue {
   #bytes = 0;
   #descriptorBytes = vtd.QI_DESCRIPTOR_BYTES;
   readonly #asQemu: boolean;
-  /** The last descriptor that was fetched is a wait. */
+  /** True if the last fetched descriptor was a wait. */
   #lastWasWait = false;
 
   constructor(ram: GuestRam, registers: VtdRegisterFile, quirks: Quirks, events: InvalidationQueueEvents) {
@@ -44,7 +44,7 @@ export class InvalidationQueue {
     this.#registers = registers;
     this.#asQemu = quirks === 'qemu';
     this.#events = events;
-    // Software must not move the queue while it is enabled (11.4.9.3): such a write is undone.
+    // Software must not move the queue while it is enabled (11.4.9.3). Such a write is undone.
     registers.onWrite('IQA', () => {
       if (this.#enabled) registers.set('IQA', this.#iqa);
     });
@@ -54,18 +54,18 @@ export class InvalidationQueue {
     return this.#enabled;
   }
 
-  /** True if there is a descriptor to fetch, or a tail that cannot be. */
+  /** True if there is a descriptor to fetch or the tail is invalid. */
   get ready(): boolean {
     if (!this.#enabled || (this.#registers.get32('FSTS') & vtd.FSTS_IQE) !== 0) return false;
     return this.#registers.get32('IQH') !== this.#registers.get32('IQT');
   }
 
-  /** IQA's value when the queue was last enabled; 0 before it was. */
+  /** IQA's value when the queue was last enabled, initially 0. */
   get latched(): bigint {
     return this.#iqa;
   }
 
-  /** Bytes of the queue, and of each descriptor. */
+  /** Size of the queue in bytes. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -78,30 +78,30 @@ export class InvalidationQueue {
     return this.#lastWasWait;
   }
 
-  /** What IQA's address reads as: QEMU answers with the one in use, 0 before there was one. */
+  /** Queue address in use, initially 0. In QEMU, a read of IQA returns it. */
   get latchedAddress(): bigint {
     return this.#iqa & vtd.IQA_ADDRESS_MASK;
   }
 
-  /** QEMU disables the queue only when it is empty and a wait descriptor came last. */
+  /** QEMU disables the queue only if it is empty and its last descriptor was a wait. */
   get disableRefused(): boolean {
     if (!this.#asQemu) return false;
     return !this.#lastWasWait || this.#registers.get32('IQH') !== this.#registers.get32('IQT');
   }
 
-  /** A new tail. One that is not a multiple of the descriptors' size is an error at once, enabled or not. */
+  /** Checks a new tail. One that is not a multiple of the descriptor size is an error even if the queue is disabled. */
   tailWritten(): void {
     if (this.#registers.get32('IQT') % widthOf(this.#registers.get('IQA')) !== 0) this.#events.error();
   }
 
-  /** Latches IQA; IQH becomes 0. */
+  /** Latches IQA and sets IQH to 0. */
   enable(): void {
     this.#latch(this.#registers.get('IQA'));
     this.#registers.set('IQH', 0n);
     this.#enabled = true;
   }
 
-  /** As a queue of another unit was between two descriptors; IQH and IQT are in the register file. */
+  /** Restores the queue of another unit between two descriptors. IQH and IQT are in the register file. */
   restore(latched: bigint, enabled: boolean, lastWasWait: boolean): void {
     this.#latch(latched);
     this.#enabled = enabled;
@@ -120,7 +120,7 @@ export class InvalidationQueue {
     this.#descriptorBytes = widthOf(iqa);
   }
 
-  /** Handles descriptors up to the tail, at most as many as the queue holds. Never run twice at a time. */
+  /** Processes descriptors up to the tail, at most as many as the queue holds. Runs must not overlap. */
   run(): Completion {
     for (let left = this.#entries(); left > 0 && this.ready; left--) {
       const pause = this.#events.pause();
@@ -185,6 +185,6 @@ export class InvalidationQueue {
   }
 }
 
-/** Bytes of a descriptor, by IQA.DW. */
+/** Returns the bytes of a descriptor, by IQA.DW. */
 const widthOf = (iqa: bigint): number =>
   (iqa & vtd.IQA_DW) === 0n ? vtd.QI_DESCRIPTOR_BYTES : vtd.QI_WIDE_DESCRIPTOR_BYTES;

@@ -1,5 +1,5 @@
 /**
- * What an invalidation asks for, however it was asked: by register (CCMD, IOTLB) or by queued descriptor.
+ * Invalidation requests, decoded from registers (CCMD, IOTLB) or queued descriptors.
  */
 import * as vtd from '../../abi/vtd.ts';
 import { MAX_ADDRESS_MASK } from './registers.ts';
@@ -22,10 +22,10 @@ export type Invalidation =
       readonly start: number;
       readonly end: number;
     }
-  /** Device TLBs and the interrupt entry cache: nothing is cached there, the request is merely valid. */
+  /** Device TLBs and the interrupt entry cache: valid, but nothing is cached there. */
   | { readonly kind: 'none' };
 
-/** Undefined: a granularity that does not exist. `functionMask` is FM, 0…3. */
+/** Returns undefined for an invalid granularity. `functionMask` is FM, 0…3. */
 export function contextInvalidation(
   granularity: number,
   domainId: number,
@@ -44,7 +44,7 @@ export function contextInvalidation(
   }
 }
 
-/** Undefined: no such granularity, or an address mask beyond CAP.MAMV. `page` is the address, bits 11:0 zero. */
+/** Returns undefined for an invalid granularity or an address mask above CAP.MAMV. Bits 11:0 of `page` are 0. */
 export function iotlbInvalidation(
   granularity: number,
   domainId: number,
@@ -65,7 +65,7 @@ export function iotlbInvalidation(
   }
 }
 
-/** Undefined: a granularity that does not exist. */
+/** Returns undefined for an invalid granularity. */
 function pasidCacheInvalidation(
   granularity: number,
   domainId: number,
@@ -83,7 +83,7 @@ function pasidCacheInvalidation(
   }
 }
 
-/** Undefined: no such granularity, or an address mask beyond CAP.MAMV. */
+/** Returns undefined for an invalid granularity or an address mask above CAP.MAMV. */
 function piotlbInvalidation(
   granularity: number,
   domainId: number,
@@ -103,7 +103,7 @@ function pageRange(page: number, addressMask: number): { start: number; end: num
   return { start, end: start + size };
 }
 
-/** A wait descriptor; `status` is absent without SW. */
+/** A wait descriptor. `status` is undefined without SW. */
 export interface WaitRequest {
   readonly kind: 'wait';
   readonly status: { readonly gpa: number; readonly data: number } | undefined;
@@ -113,13 +113,13 @@ export interface WaitRequest {
 interface DescriptorFormat {
   /** Reserved bits of the first four words, lowest first. */
   readonly reserved: readonly [number, number, number, number];
-  /** A type that a queue of 128-bit descriptors does not have. */
+  /** True if the type needs 256-bit descriptors. */
   readonly wideOnly?: boolean;
 }
 
 const ALL_RESERVED = [0xffffffff, 0xffffffff] as const;
 
-/** Sections 6.5.2.1 to 6.5.2.8. Of a 256-bit descriptor the upper four words are reserved whole. */
+/** Sections 6.5.2.1 to 6.5.2.8. The upper four words of a 256-bit descriptor are reserved. */
 const DESCRIPTORS: Readonly<Record<number, DescriptorFormat>> = {
   [vtd.QI_CONTEXT_CACHE]: { reserved: [0x0000f1c0, 0xfffc0000, ...ALL_RESERVED] },
   [vtd.QI_IOTLB]: { reserved: [0x0000f100, 0xffffffff, 0x00000f80, 0] },
@@ -132,8 +132,9 @@ const DESCRIPTORS: Readonly<Record<number, DescriptorFormat>> = {
 };
 
 /**
- * Decodes a descriptor given as words, lowest first: four of a 128-bit one, eight of a 256-bit one. Undefined: one
- * this unit cannot take, because its type is unknown, a reserved bit is set or a field has no valid value.
+ * Decodes a descriptor.
+ * @param words lowest first: four for 128 bits, eight for 256 bits
+ * @returns undefined if the type is unknown, a reserved bit is set or a field is invalid
  */
 export function decodeDescriptor(words: readonly number[]): Invalidation | WaitRequest | undefined {
   const [w0 = 0, w1 = 0, w2 = 0, w3 = 0, ...upper] = words;

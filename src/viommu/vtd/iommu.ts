@@ -1,49 +1,37 @@
 /**
- * Intel VT-d remapping unit in legacy and scalable mode: commands, and what a device's access comes to.
+ * Intel VT-d remapping unit in legacy and scalable mode: register commands, and the translation of device accesses.
  *
- * A device that translates here directly has an IOTLB in front of the guest's tables (iotlb.ts). For one that does its
- * DMA through a container, what hardware would have cached is what the container holds: it changes only at the
- * invalidations a driver must make. With CAP.CM = 0 the specification asks for none when an entry becomes present, so
- * a container would miss it: such a device needs caching mode, as in QEMU, which refuses VFIO devices without it.
- * Contexts are read every time, except where QEMU keeps them (qemu-caches.ts).
+ * A device without a container translates each access here, with an IOTLB in front of the guest's tables (iotlb.ts).
+ * For a device with a container, the container takes the place of the hardware's caches. It changes only at the
+ * invalidations that a driver must make. With CAP.CM = 0 the specification requires none when an entry becomes
+ * present, so the container would miss the entry. Such a device therefore needs caching mode; QEMU too refuses VFIO
+ * devices without it. Contexts are read at every access, except where QEMU caches them (qemu-caches.ts).
  */
 import { yieldTurn } from '#host';
 import * as vtd from '../../abi/vtd.ts';
 import { type Iova, offsetBy, PERM_READ, PERM_RW, PERM_WRITE, toGpa } from '../../memory/address.ts';
-import type { GuestRam } from '../../memory/guest-ram.ts';
 import { type Completion, whenDone } from '../../platform/completion.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
 import { CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
-import type { Quirks } from '../quirks.ts';
 import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
-import { AttachedDevices, type Resolution } from './attached-devices.ts';
-import { ContextLookup, type DeviceTranslation } from './context-lookup.ts';
-import { CompletionEvent, FaultLog, type RaiseMsi } from './faults.ts';
+import type { AttachedDevices, Resolution } from './attached-devices.ts';
+import type { ContextLookup, DeviceTranslation } from './context-lookup.ts';
+import type { FaultLog } from './faults.ts';
 import { contextInvalidation, type Invalidation, iotlbInvalidation } from './invalidation.ts';
-import { InvalidationQueue } from './invalidation-queue.ts';
+import type { InvalidationQueue } from './invalidation-queue.ts';
 import { type CachedLeaf, Iotlb, type IotlbCounters } from './iotlb.ts';
 import { type DomainTables, WALK_ENTRY_LIMIT } from './page-tables.ts';
+import { createParts, type VtdParts, type VtdPartsOptions } from './parts.ts';
 import { QemuCaches } from './qemu-caches.ts';
-import {
-  createRegisters,
-  type IntelCapabilities,
-  REGISTER_BYTES,
-  readVisible,
-  type VtdRegisterFile,
-} from './registers.ts';
-import { restoreUnit, saveUnit, type VtdParts } from './state.ts';
+import { REGISTER_BYTES, readVisible, type VtdRegisterFile } from './registers.ts';
+import { restoreUnit, saveUnit } from './state.ts';
 
-/** A guest's queue gives way to others after this much work: table entries looked at … */
+/** Work after which a guest's queue yields to other guests, counted in table entries read. */
 export const TURN_WORK_LIMIT = 2 ** 20;
-/** … each descriptor counting as this many. */
+/** Work of one descriptor, in table entries. */
 const DESCRIPTOR_WORK = 512;
 
-export interface IntelIommuOptions extends IntelCapabilities {
-  readonly ram: GuestRam;
-  /** Whom to follow where QEMU and the specification differ; default `spec`. */
-  readonly quirks?: Quirks;
-  /** Sends the unit's own interrupts: fault and invalidation completion. */
-  readonly raiseMsi?: RaiseMsi;
+export interface IntelIommuOptions extends VtdPartsOptions {
   /** Called for every refused access, also when the register file has no room or FPD hides it. */
   readonly onFault?: (record: DmaFaultRecord) => void;
 }
@@ -62,7 +50,7 @@ export class IntelIommu implements VIommu {
   readonly registerBytes = REGISTER_BYTES;
   readonly counters: IntelCounters = { faults: 0, invalidations: 0, truncatedWalks: 0, droppedCommands: 0 };
   readonly #registers: VtdRegisterFile;
-  readonly #routes: ContextLookup;
+  readonly #contexts: ContextLookup;
   readonly #awBits: number;
   readonly #caches: QemuCaches | undefined;
   readonly #iotlb = new Iotlb();
@@ -77,51 +65,35 @@ export class IntelIommu implements VIommu {
   #translating = false;
   #queueScheduled = false;
   #scheduledRun: Completion;
-  /** Since the queue last gave way. */
+  /** Table entries read since the queue last yielded. */
   #work = 0;
-  /** What the register write in progress has caused. */
+  /** Completion of the work that the register write in progress has caused. */
   #caused: Completion;
 
   constructor(options: IntelIommuOptions) {
-    const raiseMsi = options.raiseMsi ?? (() => {});
-    this.#registers = createRegisters(options);
-    const quirks = options.quirks ?? 'spec';
-    this.#caches = quirks === 'qemu' ? new QemuCaches() : undefined;
     this.#awBits = options.awBits;
-    this.#routes = new ContextLookup(options.ram, options, quirks, (entries) => {
-      this.#work += entries;
-      if (entries > WALK_ENTRY_LIMIT) this.counters.truncatedWalks++;
-    });
     this.#dmaTranslation = options.dmaTranslation ?? true;
     this.#intremap = options.intremap ?? true;
     this.#onFault = options.onFault ?? (() => {});
-    this.#faults = new FaultLog(this.#registers, quirks, raiseMsi, () => {
-      // QEMU fetches again only at the next write of the tail.
-      if (quirks === 'spec') this.#scheduleQueue();
-    });
-    const completion = new CompletionEvent(this.#registers, raiseMsi);
-    this.#queue = new InvalidationQueue(options.ram, this.#registers, quirks, {
+    this.#parts = createParts(options, {
+      walked: (entries) => this.#walked(entries),
+      resolve: (requesterId) => this.#resolve(requesterId),
+      scheduleQueue: () => this.#scheduleQueue(),
       apply: (request) => this.#apply(request),
       pause: () => this.#pause(),
-      waitInterrupt: () => completion.signal(),
-      error: () => this.#faults.invalidationQueueError(),
     });
-    this.#devices = new AttachedDevices(
-      (requesterId) => this.#resolve(requesterId),
-      () => quirks === 'spec' && !this.#routes.scalable,
-    );
-    this.#parts = {
-      registers: this.#registers,
-      routes: this.#routes,
-      queue: this.#queue,
-      capabilities: options,
-      quirks,
-    };
-    this.#registers.onWrite('GCMD', (value) => this.#globalCommand(Number(value)));
-    this.#registers.onWrite('CCMD', (value) => this.#contextCommand(value));
-    this.#registers.onWrite('IOTLB', (value) => this.#iotlbCommand(value));
-    this.#registers.onWrite('IQT', () => {
-      this.#queue.tailWritten();
+    const { registers, contexts, faults, queue, devices, quirks } = this.#parts;
+    this.#registers = registers;
+    this.#contexts = contexts;
+    this.#faults = faults;
+    this.#queue = queue;
+    this.#devices = devices;
+    this.#caches = quirks === 'qemu' ? new QemuCaches() : undefined;
+    registers.onWrite('GCMD', (value) => this.#globalCommand(Number(value)));
+    registers.onWrite('CCMD', (value) => this.#contextCommand(value));
+    registers.onWrite('IOTLB', (value) => this.#iotlbCommand(value));
+    registers.onWrite('IQT', () => {
+      queue.tailWritten();
       this.#scheduleQueue();
     });
   }
@@ -134,12 +106,12 @@ export class IntelIommu implements VIommu {
     this.#devices.detach(requesterId);
   }
 
-  /** Hits and misses of devices that translate here directly. */
+  /** Hits and misses of the devices without a container. */
   get iotlbCounters(): Readonly<IotlbCounters> {
     return this.#iotlb.counters;
   }
 
-  /** The domain id under which a device's context is cached; 0 without one, undefined if it is not attached. */
+  /** Domain id under which a device's context is cached: 0 if it has none, undefined if it is not attached. */
   domainOf(requesterId: number): number | undefined {
     return this.#devices.domainOf(requesterId);
   }
@@ -158,7 +130,7 @@ export class IntelIommu implements VIommu {
     return caused;
   }
 
-  /** @throws Error while a register command or the queue is under way */
+  /** @throws Error while a register command or the queue is in progress */
   save(): Uint8Array {
     if (this.#serial.busy) throw new Error('VT-d: a register command or the invalidation queue is under way');
     return saveUnit(this.#parts);
@@ -172,38 +144,46 @@ export class IntelIommu implements VIommu {
   }
 
   translate(requesterId: number, iova: Iova, write: boolean): TranslateResult {
-    // A write there is an interrupt request; what a read gives is undefined, QEMU returns zeros without a fault.
+    // A write to the range is an interrupt request. A read is undefined; QEMU returns zeros without a fault.
     const interrupt = iova >= vtd.INTERRUPT_RANGE_START && iova < vtd.INTERRUPT_RANGE_END;
     if (interrupt || !this.#translating) return identity(iova);
     if (this.#caches?.passesThrough(requesterId)) return identity(iova);
-    const route = this.#routes.lookUp(requesterId, this.#caches?.hasContext(requesterId));
-    if (!route.ok) return this.#fault(requesterId, iova, write, route.reason, route.fpd);
+    const translation = this.#contexts.lookUp(requesterId, this.#caches?.hasContext(requesterId));
+    if (!translation.ok) return this.#fault(requesterId, iova, write, translation.reason, translation.fpd);
     this.#caches?.rememberContext(requesterId);
-    return route.tables
-      ? this.#translateBy(route, requesterId, iova, write)
-      : this.#passThrough(route, requesterId, iova, write);
+    return translation.tables
+      ? this.#translateBy(translation, requesterId, iova, write)
+      : this.#passThrough(translation, requesterId, iova, write);
   }
 
-  #translateBy(route: DeviceTranslation, requesterId: number, iova: Iova, write: boolean): TranslateResult {
-    const tables = route.tables as DomainTables;
-    const cached = this.#cached(route.domainId, tables, requesterId, iova, write);
+  #translateBy(
+    translation: DeviceTranslation,
+    requesterId: number,
+    iova: Iova,
+    write: boolean,
+  ): TranslateResult {
+    const tables = translation.tables as DomainTables;
+    const cached = this.#cached(translation.domainId, tables, requesterId, iova, write);
     const leaf = cached ?? tables.translate(iova, write);
-    if (typeof leaf === 'number') return this.#fault(requesterId, iova, write, leaf, route.fpd);
-    // QEMU refuses by what it has cached without a record.
+    if (typeof leaf === 'number') return this.#fault(requesterId, iova, write, leaf, translation.fpd);
+    // QEMU refuses an access by a cached translation without a fault record.
     if ((leaf.perm & (write ? PERM_WRITE : PERM_READ)) === 0)
       return this.#refuse(requesterId, iova, write, write ? vtd.FAULT.WRITE : vtd.FAULT.READ);
     if (!cached)
       this.#iotlb.insert({
         ...leaf,
         requesterId,
-        domainId: route.domainId,
+        domainId: translation.domainId,
         stage: tables.stage,
         written: write,
       });
     return { ok: true, gpa: offsetBy(leaf.gpa, iova - leaf.iova), perm: leaf.perm };
   }
 
-  /** What the IOTLB has for an access. By the specification only what the access may use as it is: else a new walk. */
+  /**
+   * Returns the cached leaf that serves an access. With `spec` only a leaf that permits the access and is current
+   * counts; otherwise the tables are walked again.
+   */
   #cached(
     domainId: number,
     tables: DomainTables,
@@ -221,11 +201,16 @@ export class IntelIommu implements VIommu {
     return usable;
   }
 
-  /** QEMU, once it has put a device onto system memory, no longer sees the addresses that it uses. */
-  #passThrough(route: DeviceTranslation, requesterId: number, iova: Iova, write: boolean): TranslateResult {
+  /** Once QEMU has switched a device to system memory, it no longer checks the addresses that the device uses. */
+  #passThrough(
+    translation: DeviceTranslation,
+    requesterId: number,
+    iova: Iova,
+    write: boolean,
+  ): TranslateResult {
     this.#caches?.rememberPassThrough(requesterId);
     if (this.#caches || iova < 2 ** this.#awBits) return identity(iova);
-    return this.#fault(requesterId, iova, write, vtd.FAULT.ADDRESS_BEYOND_MGAW, route.fpd);
+    return this.#fault(requesterId, iova, write, vtd.FAULT.ADDRESS_BEYOND_MGAW, translation.fpd);
   }
 
   #fault(requesterId: number, iova: Iova, write: boolean, reason: number, fpd: boolean): TranslateResult {
@@ -242,9 +227,9 @@ export class IntelIommu implements VIommu {
 
   #resolve(requesterId: number): Resolution {
     if (!this.#translating) return { kind: 'system', domainId: 0 };
-    const route = this.#routes.lookUp(requesterId);
-    if (!route.ok) return { kind: 'blocked', domainId: 0 };
-    const { domainId, tables } = route;
+    const translation = this.#contexts.lookUp(requesterId);
+    if (!translation.ok) return { kind: 'blocked', domainId: 0 };
+    const { domainId, tables } = translation;
     return tables ? { kind: 'iommu', domainId, tables } : { kind: 'system', domainId };
   }
 
@@ -260,7 +245,7 @@ export class IntelIommu implements VIommu {
     this.#iotlb.clear();
   }
 
-  /** Runs a command in its turn and lets the register write that caused it know its end. */
+  /** Runs a command in its turn. The register write that caused it completes with it. */
   #submit(command: () => Completion): void {
     if (this.#serial.waiting >= PENDING_COMMAND_LIMIT) this.counters.droppedCommands++;
     else this.#caused = this.#serial.run(command);
@@ -275,10 +260,10 @@ export class IntelIommu implements VIommu {
       const enable = (command & vtd.GCMD_TE) !== 0 && this.#dmaTranslation;
       const setRoot = (command & vtd.GCMD_SRTP) !== 0;
       const changed = enable !== this.#translating;
-      if (setRoot) this.#routes.setRoot(root);
+      if (setRoot) this.#contexts.setRoot(root);
       this.#translating = enable;
       if (setRoot || changed) this.#forgetAll();
-      // CAP.ESRTPS: a new root also drops all that is cached below the old one.
+      // CAP.ESRTPS: a new root also invalidates everything cached below the old one.
       const switched = changed || (setRoot && enable) ? this.#devices.refreshAll(setRoot) : undefined;
       return whenDone(switched, () => this.#finishGlobalCommand(command, enable));
     });
@@ -296,7 +281,7 @@ export class IntelIommu implements VIommu {
     if (queued) this.#queue.enable();
     else this.#queue.disable();
     this.#setStatus(vtd.GCMD_QIE, queued);
-    // A tail written before QIE, as some guests do, is served now.
+    // Some guests write the tail before QIE: fetch those descriptors now.
     return this.#runQueue();
   }
 
@@ -305,7 +290,7 @@ export class IntelIommu implements VIommu {
     this.#registers.set('GSTS', BigInt((on ? status | bit : status & ~bit) >>> 0));
   }
 
-  /** Section 11.4.6.1. With the queue enabled the register is not to be used: the request is reported as ignored. */
+  /** Section 11.4.6.1. While the queue is enabled the register must not be used: the request is reported as ignored. */
   #contextCommand(value: bigint): void {
     const { CCMD } = vtd;
     if ((value & CCMD.ICC) === 0n) return;
@@ -314,7 +299,7 @@ export class IntelIommu implements VIommu {
     const functionMask = Number((value >> CCMD.FM_SHIFT) & 3n);
     const request = contextInvalidation(granularity, Number(value & 0xffffn), requesterId, functionMask);
     this.#submitInvalidation(request, (done) => {
-      // QEMU does what is asked of a domain for all of them.
+      // QEMU invalidates all domains when one is named.
       const performed = this.#caches && granularity === vtd.CC_DOMAIN ? vtd.CC_GLOBAL : granularity;
       const actual = BigInt(done ? performed : 0) << CCMD.CAIG_SHIFT;
       const kept = this.#registers.get('CCMD') & ~(CCMD.ICC | (3n << CCMD.CAIG_SHIFT));
@@ -346,14 +331,13 @@ export class IntelIommu implements VIommu {
     this.#submit(() => {
       const accepted = request !== undefined && !this.#queue.enabled;
       return whenDone(accepted ? this.#apply(request) : undefined, () => {
-        // QEMU leaves ICC and IVT as they are when it refuses.
+        // QEMU leaves ICC and IVT set when it refuses.
         if (accepted || !this.#caches || !this.#queue.enabled) finish(accepted);
-        return undefined;
       });
     });
   }
 
-  /** Has the queue looked at, once, after what is in progress. */
+  /** Schedules one queue run after the commands in progress. */
   #scheduleQueue(): void {
     if (!this.#queueScheduled) {
       if (!this.#queue.ready) return;
@@ -366,6 +350,11 @@ export class IntelIommu implements VIommu {
     this.#caused = this.#scheduledRun;
   }
 
+  #walked(entries: number): void {
+    this.#work += entries;
+    if (entries > WALK_ENTRY_LIMIT) this.counters.truncatedWalks++;
+  }
+
   #pause(): Completion {
     this.#work += DESCRIPTOR_WORK;
     if (this.#work < TURN_WORK_LIMIT) return undefined;
@@ -375,11 +364,8 @@ export class IntelIommu implements VIommu {
 
   #runQueue(): Completion {
     this.#work = 0;
-    // One run is bounded by the queue's size; a guest that kept adding gets another turn behind other commands.
-    return whenDone(this.#queue.run(), () => {
-      this.#scheduleQueue();
-      return undefined;
-    });
+    // A run is bounded by the queue's size. If the guest kept adding, the next run queues behind other commands.
+    return whenDone(this.#queue.run(), () => this.#scheduleQueue());
   }
 }
 

@@ -1,20 +1,20 @@
 /**
- * The unit's IOTLB: leaves that translated a device's own requests, tagged with device and domain, until the
- * invalidation that names them. Specification section 6.2 and the granularities of 6.5.2.
+ * The unit's IOTLB: leaves that translated device requests, tagged with device and domain, until an invalidation
+ * names them. Specification section 6.2, and the granularities of section 6.5.2.
  *
- * Faults are never kept, nor what containers hold: they are told of changes instead. Devices that have a container do
- * not come here at all.
+ * Faults are not cached. Devices that have a container do not use the IOTLB: map events keep the container up to date.
  */
 import { RID_PASID } from '../../abi/vtd.ts';
 import type { Translation } from '../notifier.ts';
 import type { Invalidation } from './invalidation.ts';
 
-/** At this many entries all are forgotten, as QEMU does. */
+/** When the IOTLB holds this many entries it is cleared, as in QEMU. */
 export const IOTLB_LIMIT = 1024;
 
 export interface IotlbCounters {
-  /** Accesses that an entry served, and those that had to walk. */
+  /** Accesses that a cached entry served. */
   hits: number;
+  /** Accesses that needed a walk. */
   misses: number;
   /** Entries dropped by invalidations. */
   invalidated: number;
@@ -24,17 +24,17 @@ export interface CachedLeaf extends Translation {
   readonly requesterId: number;
   readonly domainId: number;
   readonly stage: 1 | 2;
-  /** A write has gone through it: in first-stage tables its D bit is set. */
+  /** True if a write has used it: its first-stage entry then has D set. */
   readonly written: boolean;
 }
 
 const LEAF_SIZES = [2 ** 12, 2 ** 21, 2 ** 30] as const;
-/** IOVAs have 48 bits: the page's number leaves room for a requester id below 2^53. */
+/** An IOVA has 48 bits. Page number and requester ID together stay below 2^53. */
 const PAGES_OF_A_DEVICE = 2 ** 36;
 
 export class Iotlb {
   readonly counters: IotlbCounters = { hits: 0, misses: 0, invalidated: 0 };
-  /** For each leaf size, by device and first page. */
+  /** Entries by leaf size, then by device and first page. */
   readonly #leaves = LEAF_SIZES.map((size) => ({ size, found: new Map<number, CachedLeaf>() }));
   #size = 0;
 
@@ -42,7 +42,7 @@ export class Iotlb {
     return this.#size;
   }
 
-  /** The cached leaf that covers `iova`, with the permissions of the walk that found it. */
+  /** Returns the cached leaf that covers `iova`, with the permissions of the walk that found it. */
   at(requesterId: number, iova: number): CachedLeaf | undefined {
     for (const { size, found } of this.#leaves) {
       const leaf = found.size > 0 ? found.get(keyOf(requesterId, iova, size)) : undefined;
@@ -54,7 +54,7 @@ export class Iotlb {
   insert(leaf: CachedLeaf): void {
     if (this.#size >= IOTLB_LIMIT) this.clear();
     const level = this.#leaves.find(({ size }) => size === leaf.size);
-    // Parts of a large leaf, next to the interrupt range, have other sizes and are not kept.
+    // The parts of a large leaf around the interrupt range have other sizes and are not cached.
     if (!level) return;
     const key = keyOf(leaf.requesterId, leaf.iova, leaf.size);
     if (!level.found.has(key)) this.#size++;
@@ -67,7 +67,7 @@ export class Iotlb {
     this.#size = 0;
   }
 
-  /** Forgets what the request names. */
+  /** Removes the entries that the request names. */
   invalidate(request: Invalidation): void {
     const names = namedBy(request);
     if (!names) return;
@@ -81,7 +81,7 @@ export class Iotlb {
   }
 }
 
-/** Which entries a request names; undefined: it is not about the IOTLB. */
+/** Returns a test for the entries that a request names, or undefined if it does not affect the IOTLB. */
 function namedBy(request: Invalidation): ((leaf: CachedLeaf) => boolean) | undefined {
   switch (request.kind) {
     case 'iotlb-global':
@@ -89,7 +89,7 @@ function namedBy(request: Invalidation): ((leaf: CachedLeaf) => boolean) | undef
     case 'iotlb-domain':
       return ({ domainId }) => domainId === request.domainId;
     case 'iotlb-page':
-      // Names pages of second-stage translations; first-stage ones of the domain go with them.
+      // The request names second-stage pages and drops all first-stage translations of the domain.
       return (leaf) => leaf.domainId === request.domainId && (leaf.stage === 1 || overlaps(leaf, request));
     case 'piotlb-pasid':
       return ({ domainId }) => request.pasid === RID_PASID && domainId === request.domainId;

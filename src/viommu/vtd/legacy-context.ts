@@ -1,18 +1,18 @@
 /**
- * Root and context tables of legacy mode: from a requester ID to its context entry. Specification section 9.1, 9.3.
+ * Legacy mode: lookup of a requester's context entry in root and context table. Specification sections 9.1 and 9.3.
  */
 
 import * as vtd from '../../abi/vtd.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 
-/** Low half, bits 11:1; high half reserved whole. */
+/** Bits 11:1 of the low half. The whole high half is reserved too. */
 const ROOT_RESERVED_LOW = 0xffe;
 /** Bits 11:4. */
 const CONTEXT_RESERVED_LOW = 0xff0;
 /** Bits 71 and 95:88 of the entry; 70:67 are ignored. */
 const CONTEXT_RESERVED_WORD_2 = 0xff000080;
 
-/** Why a request is blocked; `fpd`: the context entry asks not to record qualified faults. */
+/** A blocked request. `fpd`: the context entry disables the recording of qualified faults. */
 export interface Blocked {
   readonly ok: false;
   readonly reason: number;
@@ -36,13 +36,13 @@ export interface ContextFormat {
 
 export const blocked = (reason: number, fpd = false): Blocked => ({ ok: false, reason, fpd });
 
-/** Bits of a high word that lie at or above the host address width. */
+/** Returns the bits of a high word at or above the host address width. */
 export const aboveWidth = (awBits: number): number => (0xffffffff << (awBits - 32)) >>> 0;
 
-/** A table's GPA from its entry's two words, each non-negative. */
+/** Returns a table's GPA from the two words of its entry. Both are non-negative. */
 export const tablePointer = (low: number, high: number): number => high * 2 ** 32 + (low - (low % 4096));
 
-/** Reads the context entry of `requesterId` below the root table at `root`, with the checks in QEMU's order. */
+/** Reads the context entry of `requesterId` below the root table at `root`. The checks run in QEMU's order. */
 export function lookUpContext(
   ram: GuestRam,
   root: number,
@@ -90,7 +90,7 @@ function readContext(ram: GuestRam, entry: number, format: ContextFormat): Conte
   };
 }
 
-/** Type 1 needs ECAP.DT and then translates untranslated requests as type 0 does. */
+/** Type 1 needs ECAP.DT. It then translates untranslated requests like type 0. */
 const typeSupported = (type: number, format: ContextFormat): boolean =>
   type === vtd.TT_MULTI_LEVEL ||
   type === vtd.TT_PASS_THROUGH ||

@@ -1,8 +1,8 @@
 /**
- * What the tables of both stages have in common: a tree of 512 entries per table, walked by pairs of 32-bit words.
+ * Page tables of either stage: a tree with 512 entries per table, each read as two 32-bit words.
  *
- * No BigInt and no copy of a table is made. Whatever a guest puts into its tables, a walk ends: its depth is the
- * number of levels and its length is bounded by {@link WALK_ENTRY_LIMIT}.
+ * A walk uses no BigInt and copies no table. It ends whatever the guest writes into its tables: the levels bound its
+ * depth, {@link WALK_ENTRY_LIMIT} bounds its length.
  */
 
 import * as vtd from '../../abi/vtd.ts';
@@ -17,27 +17,27 @@ export const WALK_ENTRY_LIMIT = 2 ** 22;
 /** High-word bits 19:0 hold address bits 51:32. */
 export const HIGH_ADDRESS = 0xfffff;
 
-/** How entries of one stage are read; level 1 is the lowest. */
+/** Entry format of one stage. Level 1 is the lowest. */
 export interface EntryFormat {
-  /** What of `perm` an entry leaves; 0 if it leads nowhere. */
+  /** Returns the permissions of `perm` that the entry grants; 0 if it is not present. */
   granted(perm: number, low: number): number;
   isLeaf(level: number, low: number): boolean;
-  /** True if a bit is set that must be 0. */
+  /** True if a reserved bit is set. */
   reservedSet(level: number, leaf: boolean, low: number, high: number): boolean;
 }
 
-/** Told after each walk how many entries it looked at; above {@link WALK_ENTRY_LIMIT} it was cut. */
+/** Called after each walk with the entries it has read. Above {@link WALK_ENTRY_LIMIT} the walk was cut. */
 export type OnWalked = (entries: number) => void;
 
-/** A domain's tables, of either stage, as a unit uses them. */
+/** A domain's tables of either stage, as the unit uses them. */
 export interface DomainTables extends TranslationSource {
   readonly stage: 1 | 2;
   /** GPA of the top table. */
   readonly root: number;
   readonly levels: number;
-  /** Bits of IOVA that they translate. */
+  /** IOVA bits that the tables translate. */
   readonly width: number;
-  /** The leaf that serves one access, or the fault reason. */
+  /** Returns the leaf that serves one access, or the fault reason. */
   translate(iova: number, write: boolean): Translation | number;
 }
 
@@ -48,7 +48,7 @@ interface Walk {
   entriesLeft: number;
 }
 
-/** The tables of one domain. Holds nothing but their place: every call reads guest RAM, none but translate writes. */
+/** The tables of one domain. Every call reads them from guest RAM; only `translate` may write. */
 export abstract class PageTables implements DomainTables {
   abstract readonly stage: 1 | 2;
   readonly root: number;
@@ -61,8 +61,8 @@ export abstract class PageTables implements DomainTables {
 
   /**
    * @param root GPA of the top table
-   * @param width bits of IOVA that `translate` accepts
-   * @param limit where replays end: no container reaches higher
+   * @param width IOVA bits that `translate` accepts
+   * @param limit end of replays: no container reaches higher
    */
   protected constructor(
     ram: GuestRam,
@@ -102,7 +102,7 @@ export abstract class PageTables implements DomainTables {
     this.#onWalked(WALK_ENTRY_LIMIT - walk.entriesLeft);
   }
 
-  /** The whole leaf that covers `iova`, without asking for a permission. */
+  /** Returns the whole leaf that covers `iova`, whatever its permissions. */
   #descend(iova: number): Translation | undefined {
     let table = this.root;
     let perm = PERM_RW;
@@ -127,7 +127,7 @@ export abstract class PageTables implements DomainTables {
     const last = Math.min(vtd.SL_ENTRIES, Math.ceil((walk.end - base) / span));
     const words = this.ram.wordIndex(table);
     for (let i = first; i < last; i++) {
-      // Below 0 for every level, so that the whole walk unwinds.
+      // The count stays below 0 at every level, so that the whole walk unwinds.
       if (walk.entriesLeft < 0 || --walk.entriesLeft < 0) return;
       const low = this.ram.wordAt(words + 2 * i);
       const granted = this.#format.granted(perm, low);
@@ -155,22 +155,22 @@ export abstract class PageTables implements DomainTables {
   }
 }
 
-/** GPA of the entry for `iova` in a table at `level`. */
+/** Returns the GPA of the entry for `iova` in a table at `level`. */
 export const entryOf = (table: number, iova: number, level: number): number =>
   table + (Math.floor(iova / vtd.spanOfLevel(level)) % vtd.SL_ENTRIES) * vtd.SL_ENTRY_BYTES;
 
-/** The leaf at `level` that covers `iova`; undefined if it would reach the interrupt range. */
+/** Returns the leaf at `level` that covers `iova`, or undefined if its target touches the interrupt range. */
 export function leafOf(iova: number, gpa: number, level: number, perm: number): Translation | undefined {
   const size = vtd.spanOfLevel(level);
   if (touchesInterruptRange(gpa, size)) return undefined;
   return { iova: (iova - (iova % size)) as Iova, gpa: gpa as Gpa, size, perm };
 }
 
-/** A leaf that reaches into the interrupt range is refused whole (section 3.15, LGN.4 and SGN.8), as QEMU does. */
+/** A leaf whose target touches the interrupt range is refused as a whole (section 3.15, LGN.4 and SGN.8), as in QEMU. */
 const touchesInterruptRange = (gpa: number, size: number): boolean =>
   gpa < vtd.INTERRUPT_RANGE_END && gpa + size > vtd.INTERRUPT_RANGE_START;
 
-/** Visits what of a leaf lies outside the interrupt range: inputs inside it are never translated. */
+/** Visits the parts of a leaf outside the interrupt range: IOVAs inside it are never translated. */
 function clipped(iova: Iova, gpa: Gpa, size: number, perm: number, visit: TranslationVisitor): void {
   const end = iova + size;
   if (iova >= vtd.INTERRUPT_RANGE_END || end <= vtd.INTERRUPT_RANGE_START) {

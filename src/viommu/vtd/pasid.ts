@@ -1,38 +1,37 @@
 /**
- * PASID directory and PASID table of scalable mode: how the requests of one PASID are translated. Specification
- * section 9.5 and 9.6.
+ * Scalable mode: lookup of a PASID's entry in PASID directory and PASID table. Specification sections 9.5 and 9.6.
  *
- * As in QEMU, a PASID is not compared with the directory's size (PDTS) and an entry's reserved bits are ignored.
+ * As in QEMU, a PASID is not compared with the directory's size (PDTS), and reserved bits of an entry are ignored.
  */
 
 import * as vtd from '../../abi/vtd.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import { type Blocked, blocked, tablePointer } from './legacy-context.ts';
 
-/** What a unit can do with a PASID entry. */
+/** Capabilities of a unit for PASID entries. */
 export interface PasidFormat {
   readonly awBits: 39 | 48;
   /** ECAP.FSTS and ECAP.SSTS. */
   readonly firstStage: boolean;
   readonly secondStage: boolean;
-  /** QEMU looks at the translation type of an entry before it looks at P. */
+  /** QEMU checks the translation type of an entry before it checks P. */
   readonly typeBeforePresent: boolean;
 }
 
-/** A valid PASID table entry. `width` is that of its AW field, in bits; `tables` the GPA of the top table. */
+/** A valid PASID table entry. `width` is the width of its AW field in bits, `tables` the GPA of the top table. */
 export interface PasidEntry {
   readonly ok: true;
   readonly type: number;
   readonly domainId: number;
   readonly width: number;
   readonly tables: number;
-  /** FPD of the directory entry or of this one. */
+  /** FPD of the directory entry or of this entry. */
   readonly fpd: boolean;
 }
 
 /**
- * Reads the entry of `pasid`. The FPD bits on the way count for what comes after a valid entry.
- * @param ignorePresent take the entry for present
+ * Reads the entry of `pasid`. The FPD bits of directory and entry apply only if the entry is valid.
+ * @param ignorePresent treat the entry as present
  */
 export function lookUpPasid(
   ram: GuestRam,

@@ -1,14 +1,14 @@
 /**
- * What QEMU 11.1.3 keeps besides its IOTLB, as far as a guest that invalidates correctly can tell: which devices'
- * contexts are cached, and which devices it has put onto system memory. Only for quirks: 'qemu'.
+ * Caches of QEMU 11.1.3 besides its IOTLB, as far as a guest that invalidates correctly can notice them: devices with a
+ * cached context, and devices switched to system memory. Used only with quirks 'qemu'.
  */
 import { FUNCTION_MASKS } from '../../abi/vtd.ts';
 import type { Invalidation } from './invalidation.ts';
 
 export class QemuCaches {
-  /** Devices whose context entry was valid at their last walk: P of their PASID entry is not looked at any more. */
+  /** Devices whose context entry was valid at their last walk. P of their PASID entry is not checked again. */
   readonly #contexts = new Set<number>();
-  /** Devices that passed through: QEMU puts them onto system memory until their context is invalidated. */
+  /** Devices in pass-through: QEMU switches them to system memory until their context is invalidated. */
   readonly #passThrough = new Set<number>();
 
   hasContext(requesterId: number): boolean {

@@ -1,5 +1,5 @@
 /**
- * VT-d's register file as a table (specification section 11.4), with the reset values and masks of QEMU's model.
+ * Table of VT-d's registers (specification section 11.4), with reset values and masks of QEMU's model.
  */
 
 import * as vtd from '../../abi/vtd.ts';
@@ -11,11 +11,11 @@ export const REGISTER_BYTES = 0x1000;
 /** MAMV: the largest address mask of a page-selective invalidation, 2^18 pages. */
 export const MAX_ADDRESS_MASK = 18;
 
-/** What decides the capability registers. */
+/** Capabilities of a unit. They determine CAP and ECAP. */
 export interface IntelCapabilities {
-  /** Guest and host address width: 39 bits is 3 levels of tables, 48 bits 3 or 4. */
+  /** Guest and host address width. 39 bits means tables of 3 levels, 48 bits of 3 or 4. */
   readonly awBits: 39 | 48;
-  /** CAP.CM: software invalidates also when it makes a not-present entry present. */
+  /** CAP.CM: software also invalidates when an entry becomes present. */
   readonly cachingMode: boolean;
   /** ECAP.SC: bit 11 of a 4 KiB leaf is SNP, no longer reserved. */
   readonly snoopControl?: boolean;
@@ -25,13 +25,13 @@ export interface IntelCapabilities {
   readonly intremap?: boolean;
   /** False makes GCMD.TE inert and clears SAGAW (QEMU's dma-translation=off); default true. */
   readonly dmaTranslation?: boolean;
-  /** With `deviceIotlb`: bit 62 of a leaf is TM, as in older revisions of the specification. */
+  /** With `deviceIotlb`: bit 62 of a leaf is TM, as in older specification revisions. */
   readonly staleTm?: boolean;
-  /** ECAP.SMTS: RTADDR.TTM may choose scalable mode, the queue may have 256-bit descriptors. */
+  /** ECAP.SMTS: RTADDR.TTM may select scalable mode, and the queue may have 256-bit descriptors. */
   readonly scalable?: boolean;
   /** With `scalable`, ECAP.FSTS: PASID entries may have first-stage tables. */
   readonly firstStage?: boolean;
-  /** With `scalable`, ECAP.SSTS: PASID entries may have second-stage tables; default: those without first stage. */
+  /** With `scalable`, ECAP.SSTS: PASID entries may have second-stage tables; default: true without `firstStage`. */
   readonly secondStage?: boolean;
   /** CAP.FS1GP: first-stage tables may have 1 GiB leaves; default true. */
   readonly firstStage1G?: boolean;
@@ -73,7 +73,7 @@ export type VtdRegister =
   | 'FRCD_LO'
   | 'FRCD_HI';
 
-/** Section 11.4.2. Domain ids have 16 bits, there is one fault recording register (NFR 0). */
+/** Section 11.4.2. Domain ids have 16 bits. There is one fault recording register (NFR 0). */
 export function capRegister(options: IntelCapabilities): bigint {
   const { CAP } = vtd;
   let cap =
@@ -96,7 +96,7 @@ export function capRegister(options: IntelCapabilities): bigint {
   return cap;
 }
 
-/** Whether scalable mode has second-stage tables: QEMU's unit has one of the two stages. */
+/** True if scalable mode has second-stage tables. By default a unit has one of the two stages, as in QEMU. */
 export const hasSecondStage = (options: IntelCapabilities): boolean =>
   options.secondStage ?? !(options.firstStage ?? false);
 
@@ -131,7 +131,7 @@ function table(options: IntelCapabilities): RegisterSpec<VtdRegister>[] {
     { name: 'FEDATA', offset: vtd.FEDATA_REG, size: 4, rw: 0xffffn, spec: '11.4.7.3' },
     { name: 'FEADDR', offset: vtd.FEADDR_REG, ...eventAddress, spec: '11.4.7.4' },
     { name: 'FEUADDR', offset: vtd.FEUADDR_REG, size: 4, spec: '11.4.7.5' },
-    // Advanced fault logging and protected memory are capabilities this unit does not have.
+    // The unit has neither advanced fault logging nor protected memory.
     { name: 'AFLOG', offset: vtd.AFLOG_REG, size: 8, spec: '11.4.7.7' },
     { name: 'PMEN', offset: vtd.PMEN_REG, size: 4, spec: '11.4.8.1' },
     { name: 'PLMBASE', offset: vtd.PLMBASE_REG, size: 4, spec: '11.4.8.2' },
@@ -161,7 +161,7 @@ function table(options: IntelCapabilities): RegisterSpec<VtdRegister>[] {
   ];
 }
 
-/** Fields that software writes and reads as 0: register offset, bytes, mask. */
+/** Fields that software can write but that read as 0: register offset, bytes, mask. */
 const WRITE_ONLY: readonly { readonly offset: number; readonly size: number; readonly mask: bigint }[] = [
   { offset: vtd.GCMD_REG, size: 4, mask: 0xffffffffn },
   { offset: vtd.CCMD_REG, size: 8, mask: 0x3ffff0000n },
@@ -170,13 +170,13 @@ const WRITE_ONLY: readonly { readonly offset: number; readonly size: number; rea
 
 export type VtdRegisterFile = RegisterFile<VtdRegister>;
 
-/** A register file in its reset state. */
+/** Returns a register file in its reset state. */
 export const createRegisters = (options: IntelCapabilities): VtdRegisterFile =>
   new RegisterFile(REGISTER_BYTES, table(options));
 
 /**
- * A software read: the file's value without its write-only fields.
- * @param latchedQueue what IQA's address bits read as; undefined: what was written
+ * Reads as software does: write-only fields are 0.
+ * @param latchedQueue replaces IQA's address bits; undefined: IQA reads back as written
  */
 export function readVisible(
   registers: VtdRegisterFile,
@@ -191,14 +191,14 @@ export function readVisible(
   return value | partOf(vtd.IQA_REG, 8, latchedQueue, offset, size);
 }
 
-/** The bits of a field of `bytes` at `at` as they lie in an access of `size` at `offset`. */
+/** Returns the bits of a field of `bytes` at `at`, shifted to an access of `size` at `offset`. */
 function partOf(at: number, bytes: number, bits: bigint, offset: number, size: number): bigint {
   if (offset >= at + bytes || offset + size <= at) return 0n;
   const shift = BigInt(8 * Math.abs(at - offset));
   return BigInt.asUintN(8 * size, at >= offset ? bits << shift : bits >> shift);
 }
 
-/** The upper address word of an event's message, with its lower one. */
+/** Returns the 64-bit address of an event's message. */
 export const messageAddress = (
   registers: VtdRegisterFile,
   low: 'FEADDR' | 'IEADDR',

@@ -1,5 +1,5 @@
 /**
- * Root and context tables of scalable mode: from a requester ID to its PASID directory. Specification section 9.2, 9.4.
+ * Scalable mode: lookup of a requester's PASID directory in root and context table. Specification sections 9.2 and 9.4.
  */
 
 import * as vtd from '../../abi/vtd.ts';
@@ -10,19 +10,19 @@ import { aboveWidth, type Blocked, blocked, type ContextFormat, tablePointer } f
 const ROOT_RESERVED_LOW = 0xffe;
 /** Bits 8:5 of the entry. */
 const CONTEXT_RESERVED_LOW = 0x1e0;
-/** Bits 31:21 of word 2; RID_PASID and RID_PRIV are below. */
+/** Bits 31:21 of word 2. RID_PASID and RID_PRIV lie below. */
 const CONTEXT_RESERVED_WORD_2 = 0xffe00000;
-/** Words 3 to 7 are reserved whole. */
+/** Words that are reserved entirely. */
 const CONTEXT_RESERVED_WORDS = [3, 4, 5, 6, 7];
 
-/** A valid scalable-mode context entry: GPA of its PASID directory. */
+/** A valid scalable-mode context entry, with the GPA of its PASID directory. */
 export interface ScalableContext {
   readonly ok: true;
   readonly pasidDirectory: number;
   readonly fpd: boolean;
 }
 
-/** Reads the scalable-mode context entry of `requesterId` below the root table at `root`, with QEMU's checks. */
+/** Reads the scalable-mode context entry of `requesterId` below the root table at `root`. Checks are QEMU's. */
 export function lookUpScalableContext(
   ram: GuestRam,
   root: number,
@@ -35,7 +35,7 @@ export function lookUpScalableContext(
   const half = entry + (devfn < vtd.SM_CONTEXT_ENTRIES ? 0 : vtd.SM_ROOT_HALF_BYTES);
   const low = ram.read32(half);
   if ((low & vtd.ROOT_P) === 0) return blocked(vtd.FAULT.ROOT_NOT_PRESENT);
-  // Both halves are checked, whichever is used.
+  // Both halves are checked, whichever of them is used.
   const above = aboveWidth(format.awBits);
   const reserved =
     ((ram.read32(entry) | ram.read32(entry + vtd.SM_ROOT_HALF_BYTES)) & ROOT_RESERVED_LOW) |

@@ -1,5 +1,5 @@
 /**
- * Second-level (second-stage) page tables in guest RAM. Specification section 3.7 and 9.8.
+ * Second-level (second-stage) page tables in guest RAM. Specification sections 3.7 and 9.8.
  */
 
 import * as vtd from '../../abi/vtd.ts';
@@ -10,11 +10,11 @@ import { aboveWidth, tablePointer } from './legacy-context.ts';
 import { type EntryFormat, entryOf, HIGH_ADDRESS, leafOf, type OnWalked, PageTables } from './page-tables.ts';
 import type { IntelCapabilities } from './registers.ts';
 
-/** Bit 62: TM in old revisions, reserved since. */
+/** Bit 62: TM in old specification revisions, reserved since. */
 const BIT_62 = 0x40000000;
 const BIT_11 = 0x800;
 
-/** Which bits of an entry must be 0, by level and by whether it is a leaf; level 1 is the lowest. */
+/** Entry format of the second level: reserved bits by level, for tables and leaves. Level 1 is the lowest. */
 export class SecondLevelFormat implements EntryFormat {
   readonly awBits: 39 | 48;
   readonly #leafLow: readonly number[];
@@ -24,8 +24,8 @@ export class SecondLevelFormat implements EntryFormat {
 
   constructor(options: IntelCapabilities) {
     this.awBits = options.awBits;
-    // Index = level. Large pages also reserve their low address bits; a 4 KiB leaf has SNP in bit 11 with ECAP.SC,
-    // and on a unit that can do scalable mode.
+    // Index = level. Large pages also reserve their low address bits. In a 4 KiB leaf, bit 11 is SNP with ECAP.SC
+    // or with scalable mode.
     const hasSnoop = (options.snoopControl ?? false) || (options.scalable ?? false);
     this.#leafLow = [0, hasSnoop ? 0 : BIT_11, 0x1ff800, 0x3ffff800];
     this.#tableLow = [0, BIT_11, BIT_11, BIT_11, BIT_11 | vtd.SL_PS];
@@ -34,12 +34,12 @@ export class SecondLevelFormat implements EntryFormat {
     this.#leafHigh = hasTm ? this.#tableHigh & ~BIT_62 : this.#tableHigh;
   }
 
-  /** R and W are granted by every level. */
+  /** Every level must grant R and W. */
   granted(perm: number, low: number): number {
     return perm & low;
   }
 
-  /** Level 1 entries are leaves, level 2 and 3 entries with PS set; level 4 has no leaves. */
+  /** Leaves are the level 1 entries, and level 2 and 3 entries with PS. Level 4 has no leaves. */
   isLeaf(level: number, low: number): boolean {
     return level === 1 || ((low & vtd.SL_PS) !== 0 && level <= 3);
   }
@@ -59,7 +59,7 @@ export class SecondLevelTables extends PageTables {
   /**
    * @param root GPA of the top table
    * @param levels 3 or 4
-   * @param interruptFault the reason for a result in the interrupt range: scalable mode has its own
+   * @param interruptFault fault reason for a target in the interrupt range; scalable mode has its own
    */
   constructor(
     ram: GuestRam,
@@ -75,7 +75,7 @@ export class SecondLevelTables extends PageTables {
     this.#interruptFault = interruptFault;
   }
 
-  /** Reasons are those of section 7.1.3, in scalable mode too, as QEMU records them. */
+  /** Fault reasons are those of section 7.1.3, also in scalable mode, as QEMU records them. */
   translate(iova: number, write: boolean): Translation | number {
     if (!(iova < 2 ** this.width)) return vtd.FAULT.ADDRESS_BEYOND_MGAW;
     const need = write ? vtd.SL_W : vtd.SL_R;
