@@ -1,19 +1,12 @@
 /**
- * The recorded lifecycle steps, direct sysfs writes and whole trees of a Linux kernel against the registry and its tree.
+ * Compares the registry and its sysfs tree with recordings of a Linux kernel: lifecycle steps, direct writes, trees.
  */
-import { readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { TREE_PARENTS, VECTOR_INSTANCES, VECTOR_PARENTS } from '../../src/mdev/recorded-parents.ts';
 import { MdevError, type MdevInstance, MdevRegistry, type ParentSpec } from '../../src/mdev/registry.ts';
 import { type SysfsEntry, SysfsTree } from '../../src/mdev/sysfs.ts';
-
-const DATA = new URL('../data/mdev/', import.meta.url);
-
-/** A recording of `test/data/mdev/`. */
-const load = (name: string): unknown =>
-  JSON.parse(gunzipSync(readFileSync(new URL(`${name}.json.gz`, DATA))).toString());
+import { readRecorded } from '../support/recorded-files.ts';
 
 function host(parents: readonly ParentSpec[]): { registry: MdevRegistry; tree: SysfsTree } {
   const registry = new MdevRegistry();
@@ -21,7 +14,7 @@ function host(parents: readonly ParentSpec[]): { registry: MdevRegistry; tree: S
   return { registry, tree: new SysfsTree(registry) };
 }
 
-/** What a file operation gave, in the recording's terms. */
+/** Result of a file operation, in the recording's terms. */
 interface Outcome {
   readonly ret: number | 'fd';
   readonly errno: string | null;
@@ -67,11 +60,11 @@ interface Vector {
   readonly steps: readonly Step[];
 }
 
-/** The host of one vector, and what its steps leave behind for later ones. */
+/** Host of one vector, and the state that its steps pass to later ones. */
 interface Rig {
   readonly registry: MdevRegistry;
   readonly tree: SysfsTree;
-  /** The instance that the group was opened for: the last one made. */
+  /** Instance whose group was opened: the last created one. */
   opened?: MdevInstance;
   /** A write that blocks. */
   waiting?: Promise<void> | undefined;
@@ -80,7 +73,7 @@ interface Rig {
 
 type StepRun = (rig: Rig, step: Step) => Outcome | Promise<Outcome>;
 
-/** The steps that the registry and its tree can take; those on containers and groups are not theirs. */
+/** Steps of the registry and its tree. Steps on containers and groups are skipped. */
 const STEPS: Readonly<Record<string, StepRun>> = {
   sysfs_list: ({ tree }, { path }) => attempt(() => ({ ret: 0, errno: null, entries: tree.list(path) })),
   sysfs_read: ({ tree }, { path }) =>
@@ -120,7 +113,7 @@ const STEPS: Readonly<Record<string, StepRun>> = {
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** The fields that a step recorded. */
+/** Returns the outcome that a step recorded. */
 function recordedOutcome(step: Step): Partial<Outcome> {
   const { op, ret, errno, stage, data, entries } = step;
   const state = step.state ?? step.state_after_1500ms;
@@ -133,16 +126,16 @@ function recordedOutcome(step: Step): Partial<Outcome> {
   };
 }
 
-describe('mdev lifecycle: the recorded steps of section A', () => {
-  const { vectors } = load('A_mdev_lifecycle') as { readonly vectors: readonly Vector[] };
+describe('mdev lifecycle: recorded steps of section A', () => {
+  const { vectors } = readRecorded('mdev', 'A_mdev_lifecycle') as { readonly vectors: readonly Vector[] };
   for (const { name, desc, steps } of vectors) {
-    const mine = steps.filter(({ op }) => op in STEPS);
+    const known = steps.filter(({ op }) => op in STEPS);
     const others = [...new Set(steps.map(({ op }) => op).filter((op) => !(op in STEPS)))];
-    const skipped = others.length === 0 ? '' : `; not here, for want of containers: ${others.join(', ')}`;
-    it(`${name}: ${desc}, ${mine.length} of ${steps.length} steps${skipped}`, async () => {
+    const skipped = others.length === 0 ? '' : `; skipped, as they need containers: ${others.join(', ')}`;
+    it(`${name}: ${desc}, ${known.length} of ${steps.length} steps${skipped}`, async () => {
       const rig: Rig = { ...host(VECTOR_PARENTS), returned: false };
       for (const [parent, type, uuid] of VECTOR_INSTANCES) rig.registry.create(parent, type, uuid);
-      for (const step of mine) {
+      for (const step of known) {
         const outcome = await STEPS[step.op]?.(rig, step);
         const what = `step ${steps.indexOf(step)}: ${step.op} ${step.path ?? ''} ${step.data ?? ''}`;
         expect(outcome, what).to.deep.include(recordedOutcome(step));
@@ -157,7 +150,7 @@ interface RawStep {
   readonly n: number;
   readonly path: string;
   readonly data: string;
-  /** Bytes taken, an errno, or `open:` and an errno. */
+  /** Count of written bytes, an errno, or `open:` and an errno. */
   readonly ret: number | string;
   readonly active: Readonly<
     Record<
@@ -173,7 +166,7 @@ const rawReturn = ({ ret, errno, stage }: Outcome): number | string =>
 
 const readWord = (tree: SysfsTree, path: string): string => tree.read(path).trimEnd();
 
-/** The state that the recorder read back after each write. */
+/** Returns the state in the form that the recorder read back after each write. */
 function stateOf(registry: MdevRegistry, tree: SysfsTree): Pick<RawStep, 'active' | 'avail'> {
   const active: Record<string, RawStep['active'][string]> = {};
   for (const uuid of tree.list('/sys/bus/mdev/devices')) {
@@ -194,10 +187,10 @@ function stateOf(registry: MdevRegistry, tree: SysfsTree): Pick<RawStep, 'active
   return { active, avail };
 }
 
-describe('mdev sysfs: the recorded direct writes', () => {
-  it('gives the bytes taken or the errno, and the state after each of them', () => {
+describe('mdev sysfs: recorded direct writes', () => {
+  it('returns the recorded byte count or errno, and has the recorded state after each write', () => {
     const { registry, tree } = host(TREE_PARENTS);
-    const steps = load('raw-sysfs') as readonly RawStep[];
+    const steps = readRecorded('mdev', 'raw-sysfs') as readonly RawStep[];
     expect(steps.length).to.equal(43);
     for (const { n, path, data, ret, active, avail } of steps) {
       expect(rawReturn(written(tree, path, data)), `${n}: ${data} to ${path}`).to.equal(ret);
@@ -214,14 +207,14 @@ describe('mdev sysfs: the recorded direct writes', () => {
 interface RecordedEntry {
   readonly path: string;
   readonly type: SysfsEntry['type'];
-  /** Such as `0o755`. */
+  /** For example `0o755`. */
   readonly mode: string;
   readonly target?: string | null;
   readonly content?: string | null;
   readonly read_errno?: string | null;
 }
 
-/** One line of what a path is, the recording's and ours alike. */
+/** Returns a recorded path as one line, in the same form as {@link entryText}. */
 const recordedText = ({ type, mode, target, content, read_errno }: RecordedEntry): string =>
   JSON.stringify([type, Number(mode), type === 'link' ? target : (content ?? read_errno ?? null)]);
 
@@ -236,31 +229,31 @@ const entryText = (entry: SysfsEntry): string =>
         : null,
   ]);
 
-/** Recorded paths that ours differs in, each with its reason. None: the list is here so that the next has a place. */
+/** Recorded paths that differ in the tree, each with its reason. There are none at present. */
 const DIFFERING: readonly { readonly path: RegExp; readonly why: string }[] = [];
 
-/** Paths that ours has and the recording has not, each with its reason. */
+/** Paths of the tree that the recording lacks, each with its reason. */
 const NOT_RECORDED: readonly { readonly path: RegExp; readonly why: string }[] = [
   {
     path: /^\/sys(\/(bus|class|devices|devices\/virtual|kernel|module))?$/,
-    why: 'above the directories that were recorded',
+    why: 'above the recorded directories',
   },
   {
     path: /^\/sys\/devices\/virtual\/orc(\/orc)?(\/[0-9a-f-]{36})?$/,
-    why: "of orc's own directory and its instance the recording has parts alone",
+    why: "only parts of orc's directory and of its instance were recorded",
   },
   {
     path: /^\/sys\/devices\/virtual\/orc\/orc\/([0-9a-f-]{36}\/)?(driver|power|remove|subsystem|uevent|vfio-dev)(\/|$)/,
-    why: "of orc's own directory and its instance the recording has parts alone",
+    why: "only parts of orc's directory and of its instance were recorded",
   },
   { path: /^\/sys\/class\/(orc|vfio-dev)(\/|$)/, why: 'these classes were not recorded' },
   {
     path: /^\/sys\/module\/(mtty|mdpy|orc|tdev)(\/(holders|drivers(\/.*)?))?$/,
-    why: "of the drivers' modules the recording has parts alone",
+    why: "only parts of the drivers' modules were recorded",
   },
 ];
 
-/** The instances of `sysfs-after`, in the order of their groups. */
+/** Instances of `sysfs-after`, in the order of their groups. */
 const TREE_INSTANCES: readonly (readonly [parent: string, type: string, digit: string])[] = [
   ['mtty', 'mtty-1', '1'],
   ['mtty', 'mtty-2', '2'],
@@ -277,22 +270,22 @@ const RECORDED_TREES = [
   { name: 'sysfs-after', paths: 563, instances: TREE_INSTANCES },
 ] as const;
 
-describe('mdev sysfs: the recorded trees', () => {
+describe('mdev sysfs: recorded trees', () => {
   for (const { name, paths, instances } of RECORDED_TREES)
-    it(`${name}: ${paths} paths have their type, mode, target and content, and no others are there`, () => {
+    it(`${name}: the tree has the ${paths} recorded paths with type, mode, target and content, and no others`, () => {
       const { registry, tree } = host(TREE_PARENTS);
       for (const [parent, type, digit] of instances)
         registry.create(parent, type, `${digit.repeat(8)}-aaaa-4bbb-8ccc-00000000000${digit}`);
-      const ours = new Map([...tree.entries()].map((entry) => [entry.path, entryText(entry)]));
-      const recorded = load(name) as readonly RecordedEntry[];
+      const actual = new Map([...tree.entries()].map((entry) => [entry.path, entryText(entry)]));
+      const recorded = readRecorded('mdev', name) as readonly RecordedEntry[];
       expect(recorded.length).to.equal(paths);
       const differences = recorded
-        .filter((entry) => ours.get(entry.path) !== recordedText(entry))
-        .map((entry) => `${entry.path}: recorded ${recordedText(entry)}, ours ${ours.get(entry.path)}`)
+        .filter((entry) => actual.get(entry.path) !== recordedText(entry))
+        .map((entry) => `${entry.path}: recorded ${recordedText(entry)}, actual ${actual.get(entry.path)}`)
         .filter((line) => !DIFFERING.some(({ path }) => path.test(line)));
       expect(differences).to.deep.equal([]);
       const known = new Set(recorded.map(({ path }) => path));
-      const unexplained = [...ours.keys()]
+      const unexplained = [...actual.keys()]
         .filter((path) => !known.has(path))
         .filter((path) => !NOT_RECORDED.some((reason) => reason.path.test(path)));
       expect(unexplained).to.deep.equal([]);

@@ -1,5 +1,5 @@
 /**
- * The DMA maps of real guests, replayed. The figures below were counted from the files by other means.
+ * Replays the DMA maps of real guests. The counts below were determined independently from the files.
  */
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -48,14 +48,14 @@ const folder = new CaptureFolder();
 after(() => folder.remove());
 
 describe('captures of real guests', () => {
-  it('are all here', () => {
+  it('are all listed here', () => {
     expect(readdirSync(CAPTURES).sort()).to.deep.equal(
       Object.keys(RECORDED).map((name) => `${name}.jsonl.gz`),
     );
   });
 
   for (const [name, recorded] of Object.entries(RECORDED))
-    it(`${name}: every count as recorded, R2 holds, no stale lookup`, async () => {
+    it(`${name}: all counts match the recording, R2 holds, no lookup is stale`, async () => {
       const result = await replayCapture(pathOf(name));
       expect(result.problems).to.deep.equal([]);
       expect(result).to.include(recorded);
@@ -71,11 +71,11 @@ describe('captures of real guests', () => {
       expect(result.lookups).to.be.at.least(recorded.maps + recorded.removed + recorded.liveMaps);
     });
 
-  it('give the same figures unpacked', async () => {
+  it('give the same result when unpacked', async () => {
     const packed = pathOf('virtio-iommu-vfio');
     const unpacked = folder.write(gunzipSync(readFileSync(packed)));
-    const figures = ({ file: _file, mapCost: _map, unmapCost: _unmap, ...rest }: ReplayResult) => rest;
-    expect(figures(await replayCapture(unpacked))).to.deep.equal(figures(await replayCapture(packed)));
+    const resultOf = ({ file: _file, mapCost: _map, unmapCost: _unmap, ...rest }: ReplayResult) => rest;
+    expect(resultOf(await replayCapture(unpacked))).to.deep.equal(resultOf(await replayCapture(packed)));
   });
 });
 
@@ -96,7 +96,7 @@ describe('mdevsim replay', () => {
     expect(stdout.trimEnd().split('\n')).to.have.length(4);
   });
 
-  it('exits with 1 if R2 is broken; figures in JSON', () => {
+  it('exits with 1 if R2 is violated, and reports it as JSON', () => {
     const broken = folder.lines(...HEAD, map(0xfffc0000, 0x40000), map(0x1000, 4096, 0x8000), eof(2));
     const { status, stdout } = run('--json', broken);
     expect(status).to.equal(1);

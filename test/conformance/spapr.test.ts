@@ -1,27 +1,17 @@
 /**
- * Recorded vectors of QEMU's pseries machine, compared with LoPAR's answers and with QEMU's own.
+ * Compares the sPAPR model with recorded vectors of QEMU's pseries machine: LoPAR's answers and QEMU's.
  */
-import { readdirSync, readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { VectorFormatError } from '../../src/conformance/outcome.ts';
 import { runSpaprVectors } from '../../src/conformance/spapr/run.ts';
-
-const FOLDER = new URL('../data/spapr/', import.meta.url);
-
-const load = (name: string): unknown =>
-  JSON.parse(gunzipSync(readFileSync(new URL(name, FOLDER))).toString('utf8'));
-
-const FILES = readdirSync(FOLDER)
-  .filter((name) => name.endsWith('.json.gz'))
-  .sort();
+import { readRecorded, recordedNames } from '../support/recorded-files.ts';
 
 for (const quirks of ['spec', 'qemu'] as const)
   describe(`sPAPR vectors, ${quirks === 'spec' ? "LoPAR's answers" : "QEMU's answers"}`, () => {
-    for (const file of FILES)
-      it(file.replace('.json.gz', ''), () => {
-        const outcomes = runSpaprVectors(load(file), { quirks });
+    for (const name of recordedNames('spapr'))
+      it(name, () => {
+        const outcomes = runSpaprVectors(readRecorded('spapr', name), { quirks });
         expect(outcomes).to.have.length.above(0);
         expect(outcomes.filter(({ status }) => status !== 'passed')).to.deep.equal([]);
       });
@@ -30,7 +20,7 @@ for (const quirks of ['spec', 'qemu'] as const)
 describe('sPAPR vector files', () => {
   const window = { liobn: '0x80000000', start: '0x0', size: '0x40000000', page_shift: 12 };
 
-  it('report a step that differs, with what was expected', () => {
+  it('report a step that differs, with expected and actual result', () => {
     const steps = [{ op: 'hcall', name: 'H_GET_TCE', args: ['0x80000000', '0x0'], ret: 'H_P4', out: [] }];
     const [outcome] = runSpaprVectors([{ name: 'wrong', window, steps }], { quirks: 'spec' });
     expect(outcome).to.deep.include({ name: 'wrong', status: 'failed' });
@@ -39,7 +29,7 @@ describe('sPAPR vector files', () => {
     ]);
   });
 
-  it('take the answers of the mode that is asked for', () => {
+  it('are compared with the answers of the requested mode', () => {
     const steps = [
       {
         op: 'hcall',
@@ -53,7 +43,7 @@ describe('sPAPR vector files', () => {
       expect(runSpaprVectors([{ name: 'both', window, steps }], { quirks })[0]?.status).to.equal('passed');
   });
 
-  it('may lack answers, where the recorded machine had died: such steps run and are not compared', () => {
+  it('may lack answers after the recorded machine died: such steps run without comparison', () => {
     const steps = [
       { op: 'rtas', name: 'ibm,remove-pe-dma-window', args: ['0x71000001'], nret: 1, status: null },
       { op: 'hcall', name: 'H_PUT_TCE', args: ['0x80000000', '0x0', '0x3'], ret: null, out: null },
@@ -65,7 +55,7 @@ describe('sPAPR vector files', () => {
     expect(outcomes).to.deep.equal([{ name: 'died', status: 'passed', failures: [] }]);
   });
 
-  it('are refused with the place and the reason when malformed', () => {
+  it('are refused with position and reason if malformed', () => {
     const run = (vectors: unknown) => () => runSpaprVectors(vectors, { quirks: 'spec' });
     expect(run({})).to.throw(VectorFormatError, /not sPAPR vectors: the file: .*expected array/);
     expect(run([{ window, steps: [] }])).to.throw(VectorFormatError, /0\.name: /);

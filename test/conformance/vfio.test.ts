@@ -1,5 +1,5 @@
 /**
- * Recorded vectors of a real kernel's mdev core and type1 container. Their format is that of test/data/vfio.
+ * Compares the VFIO model with recorded vectors of a Linux kernel's mdev core and type1 container.
  */
 import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -31,7 +31,7 @@ describe('VFIO vectors', () => {
   });
 });
 
-/** Fields that the runner must be seen to compare, each with a value the kernel did not give. */
+/** Fields that the runner must compare, each with a value that the kernel did not return. */
 const CORRUPTIONS: readonly (readonly [file: string, vector: string, step: number, change: Partial<Step>])[] =
   [
     ['C_map_unmap', 'c_bisect.v2', 8, { errno: 'EEXIST' }],
@@ -48,9 +48,9 @@ const CORRUPTIONS: readonly (readonly [file: string, vector: string, step: numbe
     ['X_bug', 'x_ignore', 9, { klog: [] }],
   ];
 
-describe('the runner of the VFIO vectors', () => {
+describe('the runner of VFIO vectors', () => {
   for (const [file, name, step, change] of CORRUPTIONS)
-    it(`sees another ${Object.keys(change).join()} at ${name} step ${step}`, () => {
+    it(`detects a different ${Object.keys(change).join()} at ${name} step ${step}`, () => {
       const { vectors } = readVectorFile(`${FOLDER}${file}.json.gz`);
       const vector = structuredClone(vectors.find((candidate) => candidate.name === name) as Vector);
       expect(runVector(vector, file).verdict).to.equal('passed');

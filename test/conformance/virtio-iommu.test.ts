@@ -1,27 +1,17 @@
 /**
- * Recorded virtio-iommu vectors, compared with the specification's answers and with QEMU 11.1.3's own.
+ * Compares the virtio-iommu model with recorded vectors: the specification's answers and those of QEMU 11.1.3.
  */
-import { readdirSync, readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { VectorFormatError } from '../../src/conformance/outcome.ts';
 import { runVirtioIommuVectors } from '../../src/conformance/virtio-iommu/run.ts';
-
-const FOLDER = new URL('../data/virtio-iommu/', import.meta.url);
-
-const load = (name: string): unknown =>
-  JSON.parse(gunzipSync(readFileSync(new URL(name, FOLDER))).toString('utf8'));
-
-const FILES = readdirSync(FOLDER)
-  .filter((name) => name.endsWith('.json.gz'))
-  .sort();
+import { readRecorded, recordedNames } from '../support/recorded-files.ts';
 
 for (const quirks of ['spec', 'qemu'] as const)
   describe(`virtio-iommu vectors, ${quirks === 'spec' ? "the specification's" : "QEMU's"} answers`, () => {
-    for (const file of FILES)
-      it(file.replace('.json.gz', ''), () => {
-        const outcomes = runVirtioIommuVectors(load(file), { quirks });
+    for (const name of recordedNames('virtio-iommu'))
+      it(name, () => {
+        const outcomes = runVirtioIommuVectors(readRecorded('virtio-iommu', name), { quirks });
         expect(outcomes).to.have.length.above(0);
         expect(outcomes.filter(({ status }) => status !== 'passed')).to.deep.equal([]);
       });
@@ -33,7 +23,7 @@ describe('virtio-iommu vector files', () => {
   const run = (...steps: unknown[]) =>
     runVirtioIommuVectors([{ name: 'x', iommu, device, steps }], { quirks: 'spec' });
 
-  it('report a step that differs, with what was expected', () => {
+  it('report a step that differs, with expected and actual result', () => {
     const [outcome] = run({ op: 'request', type: 'attach', domain: 1, endpoint: 32, status: 'RANGE' });
     expect(outcome).to.deep.equal({
       name: 'x',
@@ -42,7 +32,7 @@ describe('virtio-iommu vector files', () => {
     });
   });
 
-  it('compare every kind of difference', () => {
+  it('report every kind of difference', () => {
     const fails = (step: object) => expect(run(step)[0]?.failures, JSON.stringify(step)).to.have.length(1);
     fails({ op: 'dma_read', iova: '0x1000', len: 4, expect: 'ok', data: '00000000' });
     fails({ op: 'mem_read', gpa: 0, len: 2, expect: '0001' });
@@ -54,11 +44,11 @@ describe('virtio-iommu vector files', () => {
     fails({ op: 'init', features: '0x100000077', features_ok: false });
   });
 
-  it('leave open what depends on the implementation', () => {
+  it('do not compare implementation-defined answers', () => {
     expect(run({ op: 'isr_read', expect: 1, impl_defined: true })[0]?.status).to.equal('passed');
   });
 
-  it('are refused with the place and the reason when malformed', () => {
+  it('are refused with position and reason if malformed', () => {
     const refused = (vectors: unknown, message: RegExp) =>
       expect(() => runVirtioIommuVectors(vectors, { quirks: 'spec' })).to.throw(VectorFormatError, message);
     const steps = (...list: unknown[]) => [{ name: 'x', iommu, device, steps: list }];

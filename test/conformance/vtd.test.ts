@@ -1,26 +1,19 @@
 /**
- * Recorded vectors of a real VT-d model, in both modes: as the specification says, and as QEMU answers.
+ * Compares the VT-d model with recorded vectors in both modes: the specification's answers and QEMU's.
  */
-import { readdirSync, readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { after, describe, it } from 'mocha';
 import { VectorFormatError } from '../../src/conformance/outcome.ts';
 import { runVtdVectors } from '../../src/conformance/vtd/run.ts';
-
-const FOLDER = new URL('../data/vtd/', import.meta.url);
-const FILES = readdirSync(FOLDER).filter((name) => name.endsWith('.json.gz'));
-
-const load = (name: string): unknown[] =>
-  JSON.parse(gunzipSync(readFileSync(new URL(name, FOLDER))).toString('utf8'));
+import { readRecorded, recordedNames } from '../support/recorded-files.ts';
 
 for (const quirks of ['spec', 'qemu'] as const)
   describe(`VT-d vectors, quirks: ${quirks}`, () => {
     let passed = 0;
-    for (const file of FILES.sort()) {
-      const vectors = load(file);
-      it(`${file}: ${vectors.length} vectors`, () => {
-        const outcomes = runVtdVectors(vectors, { quirks, file });
+    for (const name of recordedNames('vtd')) {
+      const vectors = readRecorded('vtd', name) as unknown[];
+      it(`${name}: ${vectors.length} vectors`, () => {
+        const outcomes = runVtdVectors(vectors, { quirks, file: name });
         const failed = outcomes.filter(({ status }) => status !== 'passed');
         passed += outcomes.length - failed.length;
         expect(outcomes).to.have.length(vectors.length);
@@ -30,7 +23,7 @@ for (const quirks of ['spec', 'qemu'] as const)
     after(() => console.log(`    ${passed} vectors passed`));
   });
 
-describe('VT-d vectors that are malformed', () => {
+describe('malformed VT-d vectors', () => {
   const good = {
     name: 'x/y',
     iommu: { caching_mode: false, aw_bits: 48 },
@@ -59,14 +52,14 @@ describe('VT-d vectors that are malformed', () => {
   ];
 
   for (const [what, vectors, message] of wrong)
-    it(`${what}: the error says where`, () => {
+    it(`${what}: the error names the position`, () => {
       expect(() => runVtdVectors(vectors, { quirks: 'spec', file: 'f.json' })).to.throw(
         VectorFormatError,
         message,
       );
     });
 
-  it('reports what a step expected and got', () => {
+  it('reports expected and actual result of a step', () => {
     const steps = [{ ...good.steps[0], expect: '0x11' }];
     expect(runVtdVectors([{ ...good, steps }, good], { quirks: 'spec' })).to.deep.equal([
       {
