@@ -14,7 +14,7 @@ const ENTRY_LIMIT = 6;
 const FRAMES = 4;
 const MEMORY = FRAMES * PAGE_2M;
 
-/** The container's rules, over an unordered list. */
+/** The container's rules on an unordered list. */
 class Model {
   mappings: DmaMapping[] = [];
 
@@ -67,7 +67,7 @@ async function settled(work: Promise<number>): Promise<number | Errno> {
   }
 }
 
-/** Small numbers of pages, so that ranges meet, with a byte off now and then. */
+/** Few pages, so that ranges overlap, and sometimes an unaligned value. */
 const amount = (max: number) =>
   fc.oneof(
     { weight: 20, arbitrary: fc.nat(max).map((n) => n * PAGE_SIZE) },
@@ -117,7 +117,7 @@ async function apply(operation: Operation, model: Model, { container }: Containe
     case 'unmap': {
       const { iova, size, straddling } = operation;
       const answer = await settled(container.unmapRange(iova as Iova, size, straddling));
-      expect(answer, 'answer of unmap').to.equal(model.unmap(iova, size, straddling));
+      expect(answer, 'result of unmap').to.equal(model.unmap(iova, size, straddling));
       return;
     }
     case 'query': {
@@ -137,7 +137,7 @@ async function apply(operation: Operation, model: Model, { container }: Containe
   }
 }
 
-/** What the device finds must be what the container says, page by page. */
+/** Checks page by page that the device's lookups equal the container's mappings. */
 function checkDevice(model: Model, { user, backing }: ContainerRig): void {
   for (let at = 0; at < PAGE_2M + 40 * PAGE_SIZE; at += PAGE_SIZE) {
     const leaf = user.lookup(at);
@@ -148,8 +148,8 @@ function checkDevice(model: Model, { user, backing }: ContainerRig): void {
   }
 }
 
-describe('container against a list of mappings', () => {
-  it('agrees on every answer, and the device sees what the container holds', async () => {
+describe('container compared with a list of mappings', () => {
+  it('returns equal results, and the device sees the container’s mappings', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(operation, { maxLength: 60, size: 'max' }), async (operations) => {
         const rig = containerRig({ entryLimit: ENTRY_LIMIT, frames: FRAMES, nodes: 12 });
@@ -173,8 +173,8 @@ describe('container against a list of mappings', () => {
   });
 });
 
-describe('container limits and refusals', () => {
-  it(`holds ${DMA_ENTRY_LIMIT} mappings and refuses one more with ENOSPC`, () => {
+describe('container at its limits', () => {
+  it(`holds ${DMA_ENTRY_LIMIT} mappings, and refuses one more with ENOSPC`, () => {
     const { container } = containerRig({ nodes: 256 });
     for (let page = 0; page < DMA_ENTRY_LIMIT; page++)
       container.map((page * PAGE_SIZE) as Iova, 0, PAGE_SIZE, 1);
@@ -183,13 +183,13 @@ describe('container limits and refusals', () => {
     expect(errnoOf(() => container.map(beyond, 0, PAGE_SIZE, 1))).to.equal('ENOSPC');
     expect(
       errnoOf(() => container.map(0 as Iova, 0, PAGE_SIZE, 1)),
-      'overlap comes first',
+      'overlap before the limit',
     ).to.equal('EEXIST');
-    expect(container.unmapAll(), 'nothing is pinned').to.equal(undefined);
+    expect(container.unmapAll(), 'no pins').to.equal(undefined);
     expect(container.liveMappings).to.equal(0);
   });
 
-  it('answers ENOSPC for a full pin table and leaves nothing of the refused map behind', async () => {
+  it('refuses a map with ENOSPC when the pin table is full, without a partial mapping', async () => {
     const { container, user, table } = containerRig({ nodes: 2 });
     const [first, size] = [(PAGE_2M - PAGE_SIZE) as Iova, 2 * PAGE_SIZE];
     expect(errnoOf(() => container.map(first, first, size, PERM_RW))).to.equal('ENOSPC');
@@ -201,7 +201,7 @@ describe('container limits and refusals', () => {
     expect(await container.unmapRange(first, PAGE_SIZE)).to.equal(1);
   });
 
-  it('has 48-bit IOVAs: the last page maps, beyond it is EINVAL, past 2^64 EOVERFLOW', () => {
+  it('maps the last 48-bit IOVA page, and refuses higher ones with EINVAL, or EOVERFLOW past 2^64', () => {
     const { container, user } = containerRig();
     const last = (TABLE_IOVA_LIMIT - PAGE_SIZE) as Iova;
     container.map(last, 0, PAGE_SIZE, PERM_RW);
@@ -210,7 +210,7 @@ describe('container limits and refusals', () => {
     expect(errnoOf(() => container.map(beyond, 0, PAGE_SIZE, PERM_RW))).to.equal('EINVAL');
     const half = (TABLE_IOVA_LIMIT - 2 * PAGE_2M) as Iova;
     expect(errnoOf(() => container.map(half, 0, 3 * PAGE_2M, PERM_RW))).to.equal('EINVAL');
-    expect(user.lookup(half), 'nothing of it is mapped').to.equal(0);
+    expect(user.lookup(half), 'no partial mapping').to.equal(0);
     const top = (2 ** 64 - PAGE_SIZE * 1024) as Iova;
     expect(errnoOf(() => container.map(top, 0, PAGE_SIZE * 2048, PERM_RW))).to.equal('EOVERFLOW');
     expect(errnoOf(() => container.map(-PAGE_SIZE as Iova, 0, PAGE_SIZE, PERM_RW))).to.equal('EINVAL');

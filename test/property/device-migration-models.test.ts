@@ -1,6 +1,6 @@
 /**
- * A device that was saved at any moment and restored elsewhere is the device that it was: whatever the guest does next,
- * both answer, interrupt and write to memory alike.
+ * Save and restore of devices at random moments. After any further guest actions, source and target have the same
+ * register values, interrupts and memory writes.
  */
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -14,7 +14,7 @@ import { Mdpy } from '../../src/models/mdpy/mdpy.ts';
 import { StateError } from '../../src/proto/state-codec.ts';
 
 const RUNS = 150;
-/** Guest RAM that the device reaches; beyond it, up to RAM_LIMIT, DMA faults. */
+/** The guest RAM that the device can reach. From there to RAM_LIMIT, DMA faults. */
 const MAPPED = 0x4000;
 const RAM_LIMIT = 0x6000;
 
@@ -40,7 +40,7 @@ type Action =
   | { readonly do: 'step' }
   | { readonly do: 'advance'; readonly us: number };
 
-/** Does it, and says what can be seen of it. */
+/** Does an action, and returns its visible result. */
 function act(bus: DeviceHarness, action: Action): unknown {
   switch (action.do) {
     case 'read':
@@ -71,7 +71,7 @@ function machine(model: ModelFactory, enabled: boolean): DeviceHarness {
 const ramOf = (bus: DeviceHarness): Buffer => Buffer.from(bus.ram.read(0, RAM_LIMIT));
 const configOf = (bus: DeviceHarness): Buffer => Buffer.from(bus.model.config.bytes());
 
-/** Saves after `before`, restores elsewhere, and goes on with `after` at both. */
+/** Saves after `before`, restores in a target, and continues with `after` in both. */
 function migrate(
   model: ModelFactory,
   enabled: boolean,
@@ -86,7 +86,7 @@ function migrate(
     act(source, action);
   }
   const target = machine(model, false);
-  // Its clock is its own.
+  // The target has its own clock.
   target.nowUs = 1e6;
   target.ram.write(0, ramOf(source));
   target.switching(switching);
@@ -99,7 +99,7 @@ function migrate(
     expect(target.interrupts, `interrupts up to action ${index}`).to.deep.equal(source.interrupts);
   }
   expect(target.faults).to.deep.equal(source.faults);
-  expect(ramOf(target).equals(ramOf(source)), 'what it wrote to memory').to.equal(true);
+  expect(ramOf(target).equals(ramOf(source)), 'guest RAM').to.equal(true);
   expect(configOf(target).equals(configOf(source)), 'configuration space').to.equal(true);
   expect(target.screenshot()).to.deep.equal(source.screenshot());
   expect([source.violations, target.violations]).to.deep.equal([[], []]);
@@ -160,7 +160,7 @@ const poke = (at: number, size: Size, value: number): Action => ({
   size,
   value: BigInt(value),
 });
-/** A transfer that is sound. */
+/** A valid transfer. */
 const transfer = fc
   .record({ inside: fc.nat(255), iova: fc.nat(MAPPED - 64), out: fc.boolean(), step: fc.boolean() })
   .map(({ inside, iova, out, step }): readonly Action[] => [
@@ -196,7 +196,7 @@ const uart = (bar: 0 | 1): fc.Arbitrary<Action | readonly Action[]> =>
       value: fc.oneof(small(255), fc.constantFrom(1n, 3n, 7n, 0x80n)),
     }),
     fc.record({ do: fc.constant('read' as const), bar: fc.constant(bar), at: fc.nat(7), size: sizes }),
-    // Bytes that are received, and may overrun.
+    // Bytes to receive, which may overrun the buffer.
     fc
       .record({ first: fc.nat(255), length: fc.nat(20), enable: fc.boolean() })
       .map(({ first, length, enable }): readonly Action[] => [
@@ -232,7 +232,7 @@ const mdpyAction = fc.oneof(
   },
 );
 
-/** Single actions, and strings of them that belong together. */
+/** Lists of single actions and of action sequences. */
 const some = (action: fc.Arbitrary<Action | readonly Action[]>, minLength: number) =>
   fc.array(action, { minLength, maxLength: 60 }).map((actions) => actions.flat());
 
@@ -242,9 +242,9 @@ const CASES: readonly (readonly [string, ModelFactory, fc.Arbitrary<Action | rea
   ['mdpy', () => new Mdpy(MODE), mdpyAction],
 ];
 
-describe('a device that was saved and restored is the same: ', () => {
+describe('restored device', () => {
   for (const [name, model, action] of CASES)
-    it(name, () => {
+    it(`equals its source: ${name}`, () => {
       fc.assert(
         fc.property(fc.nat(3), some(action, 0), some(action, 20), (quarter, before, after) =>
           migrate(model, quarter > 0, before, after),
@@ -253,7 +253,7 @@ describe('a device that was saved and restored is the same: ', () => {
       );
     });
 
-  it('edu, in the middle of a factorial and with a transfer that waits', () => {
+  it('continues a factorial and a waiting transfer (edu)', () => {
     const [source, target] = [machine(MODELS.edu!, true), machine(MODELS.edu!, false)];
     source.write(0, 0x20, 4, 0x80);
     source.write(0, 0x08, 4, 5);
@@ -276,9 +276,9 @@ describe('a device that was saved and restored is the same: ', () => {
   });
 });
 
-describe('a stream that was tampered with', () => {
+describe('corrupt migration stream', () => {
   for (const [name, model] of CASES)
-    it(`is refused by ${name} as a StateError, or makes a device that works`, () => {
+    it(`is refused with a StateError, or restores a working device: $name`, () => {
       const source = machine(model, true);
       if (name === 'edu') source.write(0, 0x08, 4, 5);
       const sound = source.save();

@@ -7,8 +7,8 @@ const NUMBERS = [0, 1, 2, 3, 4, 5, 6, 7];
 const SUPPORTED = ['STOP', 'RUNNING', 'STOP_COPY', 'RESUMING', 'PRE_COPY'] as const;
 
 /**
- * What a driver of the kernel with STOP_COPY and PRE_COPY, without P2P, is told to do, arc by arc: the combination
- * transitions of vfio_mig_get_next_state with the P2P states left out, as its loop skips them.
+ * The arcs that the kernel requests from a driver with STOP_COPY and PRE_COPY but without P2P. They are the
+ * combination transitions of vfio_mig_get_next_state without the P2P states, which its loop skips.
  */
 const ROUTES = [
   'PRE_COPY RUNNING',
@@ -49,7 +49,7 @@ function nextState(current: number, target: number): number | undefined {
   return route && (route[0]?.to ?? target);
 }
 
-/** The states that asking again and again leads through; undefined as soon as the answer is no. */
+/** Returns the states on the way to `to` by repeated calls, or undefined if one is refused. */
 function walk(from: number, to: number): string[] | undefined {
   const states = [migrationStateName(from)];
   for (let at = from; at !== to; ) {
@@ -58,20 +58,20 @@ function walk(from: number, to: number): string[] | undefined {
     expect(ARCS.has(`${migrationStateName(at)} ${migrationStateName(next)}`), `${at} to ${next}`).to.equal(
       true,
     );
-    expect(states.length, `a way without an end from ${from} to ${to}`).to.be.below(8);
+    expect(states.length, `endless way from ${from} to ${to}`).to.be.below(8);
     states.push(migrationStateName(next));
     at = next;
   }
   return states;
 }
 
-describe('the states of a device that migrates', () => {
+describe('device migration states', () => {
   it('have the names and numbers of enum vfio_device_mig_state', () => {
     const names = 'ERROR STOP RUNNING STOP_COPY RESUMING RUNNING_P2P PRE_COPY PRE_COPY_P2P 8'.split(' ');
     expect(names.map((_, number) => migrationStateName(number))).to.deep.equal(names);
   });
 
-  it('are all reached, by the arcs and on the way that the kernel takes', () => {
+  it('are all reached by the kernel’s arcs and ways', () => {
     const found: string[] = [];
     for (const from of SUPPORTED)
       for (const to of SUPPORTED) {
@@ -84,7 +84,7 @@ describe('the states of a device that migrates', () => {
     expect(found.sort()).to.deep.equal(ROUTES);
   });
 
-  it('and what the kernel refuses is refused: nothing else', () => {
+  it('refuse exactly the transitions that the kernel refuses', () => {
     const refused = NUMBERS.flatMap((from) =>
       NUMBERS.filter((to) => nextState(from, to) === undefined).map((to) => `${from} ${to}`),
     );
@@ -105,7 +105,7 @@ describe('the states of a device that migrates', () => {
     }
   });
 
-  it('stay where they are when they are there', () => {
+  it('stay unchanged in a transition to themselves', () => {
     for (const name of SUPPORTED) {
       const state = MigrationState[name];
       expect([nextState(state, state), migrationRoute(state, state)]).to.deep.equal([state, []]);

@@ -10,7 +10,7 @@ interface Row {
   readonly perm: number;
 }
 
-/** The same in an array that is sorted at each question. */
+/** The same mappings in an array that is sorted at each query. */
 class Model {
   rows: Row[] = [];
 
@@ -33,7 +33,7 @@ const rowsOf = (columns: MappingColumns, start = 0, end = Number.POSITIVE_INFINI
   return rows;
 };
 
-/** Adds to both if nothing overlaps. */
+/** Adds a mapping to both if none overlaps. */
 function add(columns: MappingColumns, model: Model, row: Row): void {
   const other = model.overlapping(row.iova, row.iova + row.size);
   const found = columns.overlapping(row.iova, row.iova + row.size);
@@ -45,7 +45,7 @@ function add(columns: MappingColumns, model: Model, row: Row): void {
   }
 }
 
-/** A run of pages: at once if all of it is free. */
+/** Adds a run of pages, in one call if the whole range is free. */
 function addRun(columns: MappingColumns, model: Model, iova: number, count: number): void {
   const rows = Array.from({ length: count }, (_, i) => ({
     iova: iova + i * PAGE_SIZE,
@@ -91,8 +91,8 @@ const operation = fc.oneof(
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('clear' as const), page, count: fc.constant(0) }) },
 );
 
-describe('mapping columns', () => {
-  it('hold what an array of mappings holds, through splits and empty chunks', () => {
+describe('mapping store', () => {
+  it('has the content of an array of mappings, through splits and empty chunks', () => {
     fc.assert(
       fc.property(fc.array(operation, { maxLength: 24 }), page, (operations, probe) => {
         const [columns, model] = [new MappingColumns(), new Model()];
@@ -137,7 +137,7 @@ describe('mapping columns', () => {
     );
   });
 
-  it('stop a visit when told to', () => {
+  it('stops a visit on request', () => {
     const columns = new MappingColumns();
     for (let i = 0; i < 2000; i++) columns.add(i * PAGE_SIZE, PAGE_SIZE, 0, 3);
     let seen = 0;

@@ -22,7 +22,7 @@ interface Mapping {
   readonly perm: number;
 }
 
-/** What the table is compared with: a list of mappings, and pins per page. */
+/** The reference model: a list of mappings, and pins per page. */
 class Model {
   readonly mappings: Mapping[] = [];
   readonly pins = new Map<number, number>();
@@ -35,7 +35,7 @@ class Model {
     return this.mappings.find((m) => iova >= m.iova && iova < m.iova + m.size);
   }
 
-  /** Host PFN of the page at `iova`. */
+  /** Returns the host PFN of the page at `iova`. */
   pfn(iova: number): number | undefined {
     const m = this.at(iova);
     return m && Math.floor((m.hpa + (iova - m.iova)) / PAGE_SIZE);
@@ -49,7 +49,7 @@ class Model {
   }
 }
 
-/** Pages at which a mapping's edges and its leaves' edges lie. */
+/** Returns the pages at the edges of a mapping and of its leaves. */
 function probesOf({ iova, size }: Mapping): number[] {
   const inside = [0, PAGE_SIZE, PAGE_2M - PAGE_SIZE, PAGE_2M, PAGE_1G - PAGE_SIZE, PAGE_1G, size - PAGE_SIZE];
   return [iova - PAGE_SIZE, iova + size, ...inside.filter((at) => at < size).map((at) => iova + at)];
@@ -88,7 +88,7 @@ class MapCommand implements Command {
   }
 }
 
-/** A command on the mapping, and the page in it, that two numbers choose. */
+/** A command on one page of one mapping; two numbers select the mapping and the page. */
 abstract class OnMapping implements Command {
   readonly choice: number;
   readonly page: number;
@@ -163,7 +163,7 @@ class Unmap extends OnMapping {
 
 const unitSize = fc.constantFrom(PAGE_SIZE, PAGE_2M, PAGE_1G);
 
-/** Addresses near leaf boundaries: a multiple of one leaf size, moved a little by pages or not at all. */
+/** Addresses near leaf boundaries: a multiple of one leaf size, plus or minus a few pages. */
 const address = (limit: number) =>
   fc
     .tuple(unitSize, fc.nat(4), fc.constantFrom(0, 0, -1, 1, 511, 512), fc.boolean())
@@ -186,15 +186,15 @@ const mappingBelow = (limit: number): fc.Arbitrary<Mapping> =>
       size,
       perm: fc.integer({ min: 1, max: 3 }),
     })
-    // Two big misaligned mappings would write half a million leaves: kept out for time, not for sense.
+    // A large misaligned mapping writes half a million leaves. It is valid, but takes too long here.
     .filter((m) => m.size < PAGE_1G || (m.iova - m.hpa) % PAGE_2M === 0);
 
-describe('pin table against a plain map', () => {
+describe('pin table compared with a plain map', () => {
   for (const [iovaBits, limit] of [
     [48, TABLE_IOVA_LIMIT],
     [57, HIGH_IOVA_LIMIT],
   ] as const)
-    it(`agrees on lookups, pins and unmaps of ${iovaBits}-bit IOVAs, and returns all of its memory`, () => {
+    it(`has equal lookups, pins and unmaps of ${iovaBits}-bit IOVAs, and frees all nodes`, () => {
       const mapping = mappingBelow(limit);
       const choice = fc.tuple(fc.nat(20), fc.nat(2 ** 20));
       const commands = fc.commands<Model, PinTableRig>(
@@ -224,7 +224,7 @@ describe('pin table against a plain map', () => {
       );
     });
 
-  it('needs exactly the nodes that it then uses, and refuses a map whole when one is missing', () => {
+  it('needs exactly the nodes that it uses, and refuses a whole map when one is missing', () => {
     const extents = fc.array(fc.record({ hpa: address(HPA_LIMIT), size }), { minLength: 1, maxLength: 4 });
     fc.assert(
       fc.property(address(TABLE_IOVA_LIMIT), extents, (iova, list) => {

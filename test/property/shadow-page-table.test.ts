@@ -25,19 +25,19 @@ import { Container } from '../../src/vfio/container.ts';
 
 const RAM_BYTES = 8 * PAGE_2M;
 const PIECE = 0x10000;
-/** Tables lie below; what is above is mapped, unmapped and remapped in pieces. */
+/** Tables lie below this address. RAM above it is mapped, unmapped and remapped in pieces. */
 const DATA_GPA = PAGE_2M;
 const DATA_PIECES = 3 * (PAGE_2M / PIECE);
 const DATA_IOVA = 0x4000_0000;
 const DATA_BYTES = 2 * PAGE_2M;
 
-/** Context 0 has two levels; the pages of context 1, of three, lie beyond 4 GiB. */
+/** Context 0 has two levels. Context 1 has three, and its pages lie above 4 GiB. */
 const CONTEXTS = [
   { context: 0, base: 0, levels: 2, root: 0x10000, directory: 0x10000, tables: 0x11000 },
   { context: 1, base: 2 ** 33, levels: 3, root: 0x20000, directory: 0x21000, tables: 0x22000 },
 ] as const;
 const CONTEXT_TABLE = 0x30000;
-/** 2 MiB regions that the tests use of each context. */
+/** The count of 2 MiB regions in each context. */
 const REGIONS = 2;
 
 class Probe extends ShadowPageTable {
@@ -46,14 +46,14 @@ class Probe extends ShadowPageTable {
   }
 }
 
-/** VRAM that the device has; some entries point beyond it. */
+/** The VRAM of the device; some entries point beyond it. */
 const VRAM_BYTES = PAGE_2M + 3 * PAGE_SIZE;
 
-/** What a page should mean, kept beside the tables. */
+/** The expected translation of a page, independent of the tables. */
 interface Meaning {
   readonly iova: number;
   readonly writable: boolean;
-  /** The address is one of VRAM. */
+  /** True for an address in VRAM. */
   readonly vram: boolean;
 }
 
@@ -72,7 +72,7 @@ class Rig {
   readonly probes: Probe[] = [];
   readonly violations: string[] = [];
   readonly reader: PinTableReader;
-  /** Per context: 4 KiB pages, and regions that are one page of 2 MiB, or nothing at all. */
+  /** Per context: the 4 KiB pages, and the regions, each a table, one page of 2 MiB, or nothing. */
   readonly pages = [new Map<number, Meaning>(), new Map<number, Meaning>()];
   readonly regions: (Meaning | 'table' | 'nothing')[][] = CONTEXTS.map(() => Array(REGIONS).fill('table'));
   readonly global = new Map<number, Meaning>();
@@ -129,7 +129,7 @@ class Rig {
     return this.pages[context]?.get(va / PAGE_SIZE);
   }
 
-  /** Notes what `bytes` at `va` mean from now on. */
+  /** Records the new translation of `bytes` at `va`. */
   note(context: number, va: number, bytes: number, iova: number, flags: number): void {
     const writable = (flags & gpu.GPU_PTE_WRITABLE) !== 0;
     const present = (flags & gpu.GPU_PTE_PRESENT) !== 0;
@@ -146,7 +146,7 @@ class Rig {
     }
   }
 
-  /** The guest writes its tables itself, and invalidates. */
+  /** Writes the tables as the guest does, and invalidates. */
   edit(context: number, va: number, bytes: number, iova: number, flags: number): void {
     const { directory, tables } = CONTEXTS[context] as (typeof CONTEXTS)[number];
     const region = Math.floor(va / PAGE_2M);
@@ -163,17 +163,17 @@ class Rig {
     this.spaces.invalidate();
   }
 
-  /** A command writes them. */
+  /** Writes the tables by a command. */
   update(context: number, va: number, bytes: number, iova: number, flags: number): void {
     const region = this.regions[context]?.[Math.floor(va / PAGE_2M)];
     const base = CONTEXTS[context]?.base ?? 0;
     const status = this.spaces.update(context, base + va, iova, flags, bytes);
     const possible = bytes === PAGE_2M || region === 'table';
-    expect(status === 0, 'an entry is written where there is a table').to.equal(possible);
+    expect(status === 0, 'an update succeeds where a table exists').to.equal(possible);
     if (possible) this.note(context, va, bytes, iova, flags);
   }
 
-  /** The device uses a page: what it gets is what a fresh look at everything says. */
+  /** Translates a page as the device does, and compares it with the expected page. */
   touch(context: number, va: number, perm: number): void {
     const base = CONTEXTS.find((c) => c.context === context)?.base ?? 0;
     const got = this.spaces.translate(context, base + va, perm);
@@ -184,14 +184,14 @@ class Rig {
     expect(found, `context ${context} address ${va.toString(16)}`).to.deep.equal(place);
   }
 
-  /** What the device gets for a page: a host page, or one of VRAM. */
+  /** Returns the expected page: a host page, or an offset in VRAM. */
   place({ iova, vram }: Meaning): Place | undefined {
     if (vram) return iova + PAGE_SIZE <= VRAM_BYTES ? { offset: iova } : undefined;
     const leaf = this.reader.lookup(iova);
     return leaf === 0 ? undefined : { pfn: framePfn(leaf) };
   }
 
-  /** Nothing that is shadowed is stale, everything that is shadowed is pinned. */
+  /** Checks that no shadow entry is stale and that each RAM entry is pinned. */
   check(): void {
     let entries = 0;
     for (const probe of this.probes)
@@ -216,7 +216,7 @@ class Rig {
 type Step = (rig: Rig) => void | Promise<void>;
 
 const contexts = fc.constantFrom(0, 1);
-/** Few pages, so that the steps meet: some at the start of each region, and its last. */
+/** Few pages, so that steps use the same ones: some at the start of each region, and its last page. */
 const pageVa = fc
   .tuple(fc.nat(REGIONS - 1), fc.constantFrom(0, 1, 15, 16, 17, 511))
   .map(([region, page]) => region * PAGE_2M + page * PAGE_SIZE);
@@ -229,7 +229,7 @@ const flagBits = fc.constantFrom(
   RW | gpu.GPU_PTE_VRAM,
   gpu.GPU_PTE_PRESENT | gpu.GPU_PTE_VRAM,
 );
-/** The first address that the flags count from. */
+/** Returns the first address of RAM or VRAM, by the flags. */
 const baseOf = (flags: number) => (flags & gpu.GPU_PTE_VRAM ? 0 : DATA_IOVA);
 const sizeFlag = (bytes: number) =>
   bytes === PAGE_2M ? gpu.GPU_PTE_2M : bytes === gpu.GPU_PAGE_64K ? gpu.GPU_PTE_64K : 0;
@@ -290,8 +290,8 @@ const touched = fc
       },
   );
 
-describe('the shadow of GPU page tables', () => {
-  it('equals a fresh walk, and holds no page whose pin was dropped, after any edits, unmaps and remaps', async () => {
+describe('shadow page table of a vgpu', () => {
+  it('equals a fresh walk, and has no unpinned page, after any edits, unmaps and remaps', async () => {
     const step = fc.oneof(
       { arbitrary: touched, weight: 4 },
       { arbitrary: written('edit'), weight: 2 },

@@ -1,6 +1,6 @@
 /**
- * Random hypercalls and RTAS calls: what a device's container holds is always what the live TCEs of its bridge say,
- * computed here entry by entry from the windows and RAM alone.
+ * Random hypercalls and RTAS calls. A device's container always holds the live TCEs of its bridge, which the test
+ * computes entry by entry from the windows and RAM.
  */
 
 import { expect } from 'chai';
@@ -32,7 +32,7 @@ const tce = fc.oneof(
   { weight: 2, arbitrary: fc.constant(0n) },
   { weight: 1, arbitrary: fc.bigInt(0n, 2n ** 64n - 1n) },
 );
-/** Near the beginning and the end of every window that can be, and anywhere. */
+/** Addresses near the start and end of every possible window, and anywhere. */
 const ioba = fc.oneof(
   { weight: 4, arbitrary: fc.nat(0x20_0000).map(BigInt) },
   { weight: 4, arbitrary: fc.nat(0x200_0000).map((offset) => 2n ** 59n + BigInt(offset)) },
@@ -81,7 +81,7 @@ const call: fc.Arbitrary<Call> = fc.oneof(
 );
 
 const shift = fc.constantFrom(12, 16, 21, 24);
-/** Leads to two windows at the same place in QEMU, of any page sizes; in LoPAR's they lie apart. */
+/** Creates two windows of any page sizes. They have the same address in QEMU, and separate ones in LoPAR. */
 const overlap: fc.Arbitrary<Call[]> = fc
   .tuple(shift, fc.nat(8), shift, fc.nat(8))
   .map(([first, firstBits, second, secondBits]) => [
@@ -101,10 +101,10 @@ function rtas(name: string, args: readonly number[], results: number): Call {
   return (iommu) => iommu.rtas(name, args, results);
 }
 
-/** Every 4 KiB page of bus addresses that the live TCEs map, as `page→gpa perm`. */
+/** Returns every 4 KiB page of bus addresses that the live TCEs map, as `page→gpa perm`. */
 function expectedPages(iommu: SpaprIommu): Set<string> {
   const pages = new Map<number, string>();
-  // In the order of the slots: of two windows that overlap, the second hides the first, mapped or not.
+  // In slot order: of two overlapping windows, the second hides the first, even where it maps nothing.
   for (const window of iommu.bridges[0]?.windows ?? []) {
     for (const page of [...pages.keys()]) if (window.covers(page)) pages.delete(page);
     for (let index = 0, seen = 0; seen < window.live && index < window.entries; index++) {
@@ -131,8 +131,8 @@ function heldPages(record: MappingRecord): Set<string> {
 }
 
 for (const quirks of ['spec', 'qemu'] as const satisfies readonly Quirks[])
-  describe(`sPAPR windows, random calls, quirks ${quirks}`, () => {
-    it('the container holds exactly the live TCEs after every call', () => {
+  describe(`sPAPR container after random calls, quirks ${quirks}`, () => {
+    it('holds exactly the live TCEs after every call', () => {
       fc.assert(
         fc.property(calls, (sequence) => {
           const iommu = new SpaprIommu({ ram: RAM, quirks, liveTceLimit: LIVE_LIMIT });
@@ -140,7 +140,7 @@ for (const quirks of ['spec', 'qemu'] as const satisfies readonly Quirks[])
           const space = new DeviceAddressSpace(DEVICE, record, RAM.regions);
           void iommu.attach(space);
           for (const make of sequence) {
-            expect(make(iommu), 'returns at once').not.to.be.a('promise');
+            expect(make(iommu), 'no promise').not.to.be.a('promise');
             expect(iommu.liveTces).to.equal(
               iommu.bridges[0]?.windows.reduce((sum, window) => sum + window.live, 0),
             );

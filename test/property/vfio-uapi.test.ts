@@ -6,7 +6,7 @@ import { TestDriver } from '../../src/conformance/vfio/test-driver.ts';
 import { VfioError } from '../../src/vfio/errors.ts';
 import { VfioContainer, VfioGroup } from '../../src/vfio/uapi/group.ts';
 import type { Type1Violation } from '../../src/vfio/uapi/type1.ts';
-import * as wire from '../../src/vfio/uapi/vfio-uapi.ts';
+import * as uapi from '../../src/vfio/uapi/vfio-uapi.ts';
 
 const BASE = 0x100000n;
 const BUF = 0x7f00_0000_0000n;
@@ -15,7 +15,7 @@ const PAGE = 4096n;
 const PAGES = 16;
 const ENTRY_LIMIT = 6;
 
-/** Two devices of one container, everything open. */
+/** Opens two devices in one container. */
 function rig(v2: boolean) {
   const violations: Type1Violation[] = [];
   const container = new VfioContainer({ entryLimit: ENTRY_LIMIT, onViolation: (v) => violations.push(v) });
@@ -29,7 +29,7 @@ function rig(v2: boolean) {
     driver.device = group.device;
     return { driver, group };
   });
-  container.setIommu(v2 ? wire.Extension.type1v2 : wire.Extension.type1);
+  container.setIommu(v2 ? uapi.Extension.type1v2 : uapi.Extension.type1);
   for (const { group } of drivers) group.getDevice(group.device.name);
   return {
     violations,
@@ -41,7 +41,7 @@ function rig(v2: boolean) {
 }
 type Rig = ReturnType<typeof rig>;
 
-/** Addresses that meet often, and now and then the ends of 64 bits or a byte off. */
+/** Addresses that often overlap, and sometimes lie at the end of 64 bits or are unaligned. */
 const address = fc.oneof(
   { weight: 30, arbitrary: fc.nat(PAGES).map((page) => BASE + BigInt(page) * PAGE) },
   { weight: 1, arbitrary: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }) },
@@ -56,7 +56,7 @@ const device = fc.nat(1);
 const bits = (max: number, usual: number) =>
   fc.oneof({ weight: 10, arbitrary: fc.constant(usual) }, { weight: 2, arbitrary: fc.nat(max) });
 
-/** Operations: each a function on the rig, which may throw VfioError. */
+/** Operations on the rig; each may throw VfioError. */
 const operation: fc.Arbitrary<(rig: Rig) => void> = fc.oneof(
   fc
     .record({
@@ -75,7 +75,7 @@ const operation: fc.Arbitrary<(rig: Rig) => void> = fc.oneof(
     .map(({ dirty, ...unmap }) => ({ iommu }: Rig) => {
       const before = iommu.mappings.size;
       const bitmap = { pgsize: PAGE, size: 8n, data: new Uint8Array(8) };
-      const removed = iommu.unmap(dirty ? { ...unmap, flags: wire.UNMAP_DIRTY_BITMAP, bitmap } : unmap);
+      const removed = iommu.unmap(dirty ? { ...unmap, flags: uapi.UNMAP_DIRTY_BITMAP, bitmap } : unmap);
       expect(iommu.mappings.size < before).to.equal(removed > 0n);
     }),
   fc
@@ -91,7 +91,7 @@ const operation: fc.Arbitrary<(rig: Rig) => void> = fc.oneof(
       try {
         frames = drivers[device]!.pin(iova, count, prot);
       } finally {
-        if (frames.length === 0) expect(memory.locked, 'a failed pin undoes itself').to.equal(before);
+        if (frames.length === 0) expect(memory.locked, 'no page locked by a failed pin').to.equal(before);
       }
     }),
   fc.record({ device, iova: address, count: fc.integer({ min: -1, max: 5 }) }).map(
@@ -118,14 +118,14 @@ const operation: fc.Arbitrary<(rig: Rig) => void> = fc.oneof(
   ),
   fc.record({ iova: address, size: length }).map((range) => ({ iommu }: Rig) => {
     const bitmap = { pgsize: PAGE, size: 8n, data: new Uint8Array(8) };
-    iommu.dirtyPages({ flags: wire.DIRTY_GET_BITMAP, range: { ...range, bitmap } });
+    iommu.dirtyPages({ flags: uapi.DIRTY_GET_BITMAP, range: { ...range, bitmap } });
     checkDirty(iommu, range.iova, bitmap.data);
   }),
 );
 
-/** Every pinned page of the range is in the bitmap, and no page that is not mapped. */
+/** Checks that the bitmap has every pinned page of the range, and no unmapped page. */
 function checkDirty(iommu: Rig['iommu'], iova: bigint, bitmap: Uint8Array): void {
-  const base = wire.pageOf(iova);
+  const base = uapi.pageOf(iova);
   for (let bit = 0; bit < 64; bit++) {
     const mapping = iommu.mappings.at(base + bit);
     const dirty = (bitmap[bit >> 3]! & (1 << (bit & 7))) !== 0;
@@ -142,16 +142,16 @@ function checkInvariants({ iommu, memory }: Rig): void {
     const next = mappings[index + 1];
     if (next) expect(next.iova, 'no overlap').to.be.at.least(iova + size);
     for (const page of pins.pages())
-      expect(page >= iova && page < iova + size, 'pins lie inside').to.equal(true);
+      expect(page >= iova && page < iova + size, 'pins inside the mapping').to.equal(true);
     expect(dirty !== undefined).to.equal(iommu.tracking);
   }
   const pinned = mappings.reduce((sum, { pins }) => sum + pins.size, 0);
-  expect(memory.locked, 'locked pages are the pinned ones').to.equal(pinned);
+  expect(memory.locked, 'locked pages').to.equal(pinned);
 }
 
 describe('random VFIO calls', () => {
   for (const v2 of [true, false])
-    it(`keep the pins counted and the mappings apart, type1 ${v2 ? 'v2' : 'v1'}`, () => {
+    it(`keep correct pin counts and separate mappings, type1 ${v2 ? 'v2' : 'v1'}`, () => {
       fc.assert(
         fc.property(fc.array(operation, { maxLength: 60 }), (operations) => {
           const state = rig(v2);

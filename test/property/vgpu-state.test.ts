@@ -10,14 +10,17 @@ import type { CommandFields } from '../fixtures/vgpu-layout.ts';
 
 const RW = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;
 const VRAM = RW | vgpu.GPU_PTE_VRAM;
-/** GPU pages 0–31 are RAM, across both host frames; 32–63 VRAM; behind them is a hole, and a page beyond all memory. */
+/**
+ * GPU pages 0–31 are RAM across both host frames, and 32–63 are VRAM. Page 64 is a hole, and page 65 lies beyond all
+ * memory.
+ */
 const RAM_DATA = 0x1f_0000;
 const PAGES = 64;
 const CONTEXTS = 0x40000;
-/** Spins that hang after a few steps. */
+/** A short limit, so that spins hang after a few steps. */
 const HANG_US = 800;
 const VRAM_BYTES = 0x4_0000;
-/** In the state, in the place of a command's status: it has none yet. */
+/** The saved status of a command that still runs. */
 const RUNNING = 255;
 
 class Bus extends VgpuBus {
@@ -39,7 +42,7 @@ class Bus extends VgpuBus {
     );
   }
 
-  /** As it is now, on another host: other host pages, another clock. */
+  /** Returns the restored device on another host, with other host pages and another clock. */
   move(): Bus {
     const state = this.save();
     const there = new Bus(true);
@@ -112,7 +115,7 @@ const commands = fc.oneof(
   ),
 );
 
-/** Words that fences are in: of RAM, of VRAM, of a page that is not there. Few values, so that they are reached. */
+/** Fence words in RAM and VRAM. They and their values are few, so that waits are often reached. */
 const FENCE_WORDS = [4, 0x108, 33 * PAGE_SIZE + 16];
 const fences = fc
   .record({
@@ -126,7 +129,7 @@ const fences = fc
   .map(({ opcode, at, value }): CommandFields => ({ opcode, target: at, source: at, value }));
 const engines = fc.constantFrom(...vgpu.GPU_ENGINE_NAMES);
 
-/** A command in its own engine's ring, seldom in the other's, unless that is full. */
+/** Submits a command to its engine's ring, or seldom to the other one, unless the ring is full. */
 const submitted = fc
   .tuple(commands, fc.oneof({ arbitrary: fc.constant(undefined), weight: 15 }, engines))
   .map(
@@ -142,7 +145,7 @@ const fenced = fc.tuple(fences, engines).map(
       if (!bus.isFull(engine)) bus.submit(command, engine);
     },
 );
-/** The guest's CPU writes a fence; no doorbell says so. */
+/** Writes a fence as the guest's CPU, without a doorbell. */
 const signalled = fc.tuple(fc.constantFrom(4, 0x108), fc.constantFrom(0, 1, 2, 3)).map(
   ([at, value]): Act =>
     (bus) =>
@@ -154,7 +157,7 @@ const stepped = fc.integer({ min: 1, max: 4 }).map(
       for (let i = 0; i < steps; i++) bus.step();
     },
 );
-/** Runs into the hang limit, if nothing is before it in the ring. */
+/** Submits a spin, which reaches the hang limit if it is the first in the ring. */
 const spun: Act = (bus) => {
   if (!bus.isFull('compute')) bus.submit({ opcode: vgpu.Opcode.compute, value: vgpu.Kernel.spin, length: 4 });
   for (let i = 0; i < 28; i++) bus.step();
@@ -246,7 +249,7 @@ const acts = fc.oneof(
   waited,
 );
 
-/** All that a guest can see, but its RAM and VRAM. */
+/** Returns all that a guest can see, except its RAM and VRAM. */
 const seen = (bus: Bus) => ({
   bar0: Buffer.from(bus.readBlock(0, 0, 4096)).toString('hex'),
   globalTable: Buffer.from(bus.readBlock(4, 0, 64)).toString('hex'),
@@ -255,7 +258,7 @@ const seen = (bus: Bus) => ({
   picture: Buffer.from(bus.screenshot() ?? []).toString('hex'),
 });
 
-/** True if the engine's command is a wait that has not ended. */
+/** Returns true if the engine's command is a pending wait. */
 const waits = (bus: Bus, engine: vgpu.GpuEngine): boolean => {
   const state = bus.model.state!.save();
   return (
@@ -263,8 +266,8 @@ const waits = (bus: Bus, engine: vgpu.GpuEngine): boolean => {
   );
 };
 
-describe('the state of a vgpu', () => {
-  it('goes on, at any point of any work, as if the device had never moved', () => {
+describe('migrated vgpu', () => {
+  it('continues at any point of any work as if it had not moved', () => {
     let halfWay = 0;
     let hung = 0;
     let waiting = 0;
@@ -288,7 +291,7 @@ describe('the state of a vgpu', () => {
             hung++;
           if (vgpu.GPU_ENGINE_NAMES.some((engine) => waits(stays, engine))) waiting++;
           const there = moves.move();
-          expect(there.heldPins, 'pins do not travel').to.equal(0);
+          expect(there.heldPins, 'no pins after the move').to.equal(0);
           expect(seen(there)).to.deep.equal(seen(stays));
           const [interrupts, faults] = [[...moves.interrupts], [...moves.faults]];
           moves = there;

@@ -1,5 +1,6 @@
 /**
- * A guest that is moved to another host with its vIOMMU's state cannot tell: see viommu-state-twin.ts.
+ * A guest cannot detect that it moved to another host with its vIOMMU's state; see test/fixtures/viommu-state-
+ * twin.ts.
  */
 
 import { expect } from 'chai';
@@ -8,11 +9,11 @@ import { describe, it } from 'mocha';
 import { yieldTurn } from '#host';
 import * as vtd from '../../src/abi/vtd.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
+import { TwinRam, TwinWorld } from '../fixtures/viommu-state-twin.ts';
 import type { Draw } from '../fuzz/draw.ts';
 import { KIND_NAMES, KINDS, type Kind } from '../fuzz/viommu.ts';
-import { TwinRam, TwinWorld } from '../fixtures/viommu-state-twin.ts';
 
-/** Programs of a kind, and the step before which they move. */
+/** The count of programs of each kind, and the maximum step before which they move. */
 const RUNS: Readonly<Record<Kind, number>> = {
   'vtd-legacy': 150,
   'vtd-scalable': 150,
@@ -22,8 +23,8 @@ const RUNS: Readonly<Record<Kind, number>> = {
 const CUT_MAX = 20;
 
 /**
- * VT-d: a new root drops all that is cached, for devices with a container too; what the source and the target know is
- * then what is in RAM. Registers that are in use from a later command on are written again after it.
+ * Sets a new VT-d root, which drops all cached entries, also for devices with a container. Source and target then
+ * know only the tables in RAM. Registers that a later command activates may be rewritten after it.
  */
 async function announce(iommu: VIommu, draw: Draw): Promise<void> {
   const status = Number(iommu.readRegister(vtd.GSTS_REG, 4)) & ~vtd.GSTS_ONE_SHOT;
@@ -38,12 +39,12 @@ const FLUSHES: Partial<Readonly<Record<Kind, (iommu: VIommu, draw: Draw) => Prom
   'vtd-scalable': announce,
 };
 
-describe('a vIOMMU on another host', function () {
+describe('vIOMMU on another host', function () {
   this.timeout(60_000);
   const rams = new TwinRam();
 
   for (const kind of KIND_NAMES)
-    it(`${kind}: registers, containers, faults, translations and RAM stay the same`, async () => {
+    it(`keeps registers, containers, faults, translations and RAM: ${kind}`, async () => {
       const compared = { steps: 0, mappings: 0 };
       const moved = fc.asyncProperty(fc.integer(), fc.nat(CUT_MAX), async (seed, cutAt) => {
         const world = new TwinWorld(rams, seed, cutAt, FLUSHES[kind] ?? (() => yieldTurn()));
@@ -53,7 +54,7 @@ describe('a vIOMMU on another host', function () {
         compared.mappings += world.compared.mappings;
       });
       await fc.assert(moved, { numRuns: RUNS[kind] });
-      // Programs end before they move, and garbage maps nothing: enough must do neither.
+      // Some programs end before the move, and garbage maps nothing. Enough programs must do neither.
       expect(compared.steps).to.be.greaterThan(3 * RUNS[kind]);
       expect(compared.mappings).to.be.greaterThan(10 * RUNS[kind]);
     });

@@ -1,6 +1,6 @@
 /**
- * Whatever requests a driver makes: each device's container holds exactly what its domain says, and garbage in the
- * rings throws nothing.
+ * Random virtio-iommu requests. Each device's container holds exactly the mappings of its domain, and garbage in the
+ * rings causes no exception.
  */
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -19,7 +19,7 @@ const REQUEST = 0x10_0000;
 const ANSWER = 0x10_1000;
 const RAM_BYTES = 4 * MIB;
 
-/** A unit with three devices and a driver that makes one request at a time. */
+/** A unit with three devices, and a driver that sends one request at a time. */
 class Rig {
   readonly ram = smallRam(RAM_BYTES);
   readonly iommu: VirtioIommu;
@@ -64,11 +64,11 @@ class Rig {
     this.queue.describe(1, ANSWER, format.TAIL_BYTES, true);
     this.queue.offer(0);
     void this.queue.kick();
-    expect(this.queue.take(), 'the request came back').to.not.equal(undefined);
+    expect(this.queue.take(), 'a used request').to.not.equal(undefined);
     return this.ram.read(ANSWER, 1)[0] as number;
   }
 
-  /** What each device's container must hold, from the domains alone. */
+  /** Compares each device's container with its domain. */
   check(): void {
     const bypassed = this.iommu.readRegister(virtio.CONFIG_REG + format.CONFIG_BYPASS, 1) === 1n;
     for (const [i, id] of ENDPOINTS.entries()) {
@@ -178,11 +178,11 @@ async function perform(rig: Rig, what: Action): Promise<void> {
   } else rig.write(virtio.CONFIG_REG + format.CONFIG_BYPASS, what === 'bypass' ? 1 : 0);
 }
 
-describe('virtio-iommu, any requests', function () {
+describe('random virtio-iommu requests', function () {
   this.timeout(60_000);
 
   for (const quirks of ['spec', 'qemu'] as const)
-    it(`leave every container with what its domain maps (${quirks})`, () =>
+    it(`keep every container equal to its domain (${quirks})`, () =>
       fc.assert(
         fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 40 }), async (actions) => {
           const rig = new Rig(quirks);
@@ -195,7 +195,7 @@ describe('virtio-iommu, any requests', function () {
         { numRuns: 150 },
       ));
 
-  it('bring garbage rings to DEVICE_NEEDS_RESET or to nothing, and a reset brings the device back', () =>
+  it('set DEVICE_NEEDS_RESET or have no effect in garbage rings, until a reset', () =>
     fc.assert(
       fc.asyncProperty(
         fc.array(fc.tuple(fc.integer({ min: 0, max: 4095 }), fc.integer({ min: 0, max: 255 })), {

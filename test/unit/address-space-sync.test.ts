@@ -8,7 +8,7 @@ import { PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address
 import { DIVERGENCE_LIMIT } from '../../src/viommu/address-space.ts';
 import { addressSpaceRig, Tables, translation } from '../fixtures/address-space-rig.ts';
 
-describe('sync after an invalidation', () => {
+describe('address space sync after an invalidation', () => {
   it('does nothing unless the device is translated', () => {
     const { container, space } = addressSpaceRig();
     space.enterSystem();
@@ -17,7 +17,7 @@ describe('sync after an invalidation', () => {
     expect(container.log).to.deep.equal([]);
   });
 
-  it('sends no event for what did not change, and only looks at its range', () => {
+  it('sends no event for unchanged mappings, and checks only its range', () => {
     const { container, space } = addressSpaceRig();
     const tables = new Tables(
       translation(0x1000, 0x1000),
@@ -37,7 +37,7 @@ describe('sync after an invalidation', () => {
     expect(container.mappingAt(0x9000), 'not invalidated').to.not.equal(undefined);
   });
 
-  it('lets a device wait while a translation is replaced, and fault when it is only removed', async () => {
+  it('makes a device wait while a translation is replaced, and lets it fault when one is only removed', async () => {
     const { container, space } = addressSpaceRig();
     const tables = new Tables(translation(0x1000, 0x1000), translation(0x2000, 0x2000));
     space.enterIommu(tables);
@@ -50,13 +50,13 @@ describe('sync after an invalidation', () => {
     expect(container.switching).to.equal(false);
     tables.list = [translation(0x1000, 0x7000)];
     const removing = space.sync(0x2000, 0x3000);
-    expect(container.switching, 'nothing will be there: a miss is a fault').to.equal(false);
+    expect(container.switching, 'no replacement follows, so a miss is a fault').to.equal(false);
     container.pending[0]?.();
     await removing;
     expect(container.sorted()).to.deep.equal(tables.list);
   });
 
-  it('maps anew when only the permission changed', () => {
+  it('remaps when only the permission changed', () => {
     const { container, space } = addressSpaceRig();
     const tables = new Tables(translation(0x1000, 0x1000, PAGE_SIZE, PERM_READ));
     space.enterIommu(tables);
@@ -65,7 +65,7 @@ describe('sync after an invalidation', () => {
     expect(container.sorted()).to.deep.equal(tables.list);
   });
 
-  it('replaces a superpage by small pages and back, though only one page is invalidated', () => {
+  it('replaces a superpage by small pages and back when one page is invalidated', () => {
     const { container, space } = addressSpaceRig();
     const large = translation(PAGE_2M, 0, PAGE_2M);
     const small = Array.from({ length: 512 }, (_, i) =>
@@ -83,8 +83,8 @@ describe('sync after an invalidation', () => {
     expect(space.audit()).to.deep.equal([]);
   });
 
-  it('brings any change of the tables into the container, and leaves the rest of the old in place', () => {
-    /** Eight slots of 16 KiB, each empty, one leaf, or up to four small ones. */
+  it('applies any change of the tables inside the range, and keeps old mappings outside it', () => {
+    /** Eight slots of 16 KiB; each is empty, has one leaf, or has up to four small leaves. */
     const slot = fc.oneof(
       fc.constant([] as [number, number, number][]),
       fc.nat(15).map((gpa): [number, number, number][] => [[0, gpa * 4, 4]]),
@@ -126,8 +126,8 @@ describe('sync after an invalidation', () => {
   });
 });
 
-describe('audit', () => {
-  it('finds what is missing, what is wrong, and what should not be there', () => {
+describe('address space audit', () => {
+  it('reports missing, wrong and unexpected mappings', () => {
     const { container, space } = addressSpaceRig();
     const tables = new Tables(translation(0x1000, 0x1000), translation(0x2000, 0x2000));
     space.enterIommu(tables);
@@ -141,7 +141,7 @@ describe('audit', () => {
     expect(space.audit()).to.have.length(2);
   });
 
-  it('compares system memory with RAM, and a blocked device with nothing', () => {
+  it('expects RAM in system memory, and no mappings of a blocked device', () => {
     const { container, space } = addressSpaceRig();
     container.live = [translation(0x1000, 0x1000)];
     expect(space.audit()).to.have.length(1);
@@ -153,7 +153,7 @@ describe('audit', () => {
     ]);
   });
 
-  it(`names at most ${DIVERGENCE_LIMIT} differences`, () => {
+  it(`reports at most ${DIVERGENCE_LIMIT} differences`, () => {
     const { space } = addressSpaceRig();
     const tables = new Tables();
     space.enterIommu(tables);

@@ -33,7 +33,7 @@ async function errorOf(file: string): Promise<CaptureError> {
     if (error instanceof CaptureError) return error;
     throw error;
   }
-  throw new Error(`${file} was taken for a whole capture`);
+  throw new Error(`${file} was accepted as a complete capture`);
 }
 
 const isJson = (text: string): boolean => {
@@ -87,7 +87,7 @@ describe('readCapture', () => {
     ['two fds', [...HEAD, map(0, 4096, 0).replace('"hasFd":1', '"hasFd":2'), eof(0)], 3, /2 fds; expected 0/],
   ];
   for (const [what, lines, line, expected] of bad)
-    it(`refuses ${what}, naming file, line and what was expected`, async () => {
+    it(`refuses ${what}, and names file, line and expected content`, async () => {
       const file = folder.lines(...lines);
       const error = await errorOf(file);
       expect(error.message)
@@ -97,7 +97,7 @@ describe('readCapture', () => {
       expect(error.line).to.equal(line);
     });
 
-  it('refuses a file that is missing, empty, a folder, or no gzip file', async () => {
+  it('refuses a missing file, an empty file, a folder, and a file without gzip data', async () => {
     const missing = folder.path('none.jsonl');
     expect((await errorOf(missing)).message).to.equal(
       `${missing}: no such file; expected a .jsonl or .jsonl.gz`,
@@ -110,7 +110,7 @@ describe('readCapture', () => {
     expect((await errorOf(folder.write('no gzip', 'gz'))).message).to.match(/:1: broken gzip data; expected/);
   });
 
-  it('tells a file that was cut inside a line from one that was cut between lines', async () => {
+  it('distinguishes a cut inside a line from a cut between lines', async () => {
     const whole = [...HEAD, map(0, PAGE_SIZE, 0), eof(1)].map((line) => `${line}\n`).join('');
     for (let length = 1; length < whole.length - 1; length++) {
       const error = await errorOf(folder.write(whole.slice(0, length)));
@@ -125,7 +125,7 @@ describe('readCapture', () => {
     for await (const _event of readCapture(folder.write(whole.trimEnd())));
   });
 
-  it('finds out that gzip data are cut or damaged', async () => {
+  it('detects cut or damaged gzip data', async () => {
     const packed = gzipSync(
       [...HEAD, ...Array.from({ length: 4000 }, (_, i) => unmap(i * 4096, 4096)), eof(0)].join('\n'),
     );
@@ -137,7 +137,7 @@ describe('readCapture', () => {
     expect(error.message).to.match(/broken gzip data|not JSON|hex string|end early/);
   });
 
-  it('takes a line of the longest accepted length and refuses one byte more', async () => {
+  it('accepts a line of the maximum length, and refuses one byte more', async () => {
     const padded = (bytes: number) => header.replace('a test', 'x'.repeat(bytes - header.length + 6));
     for await (const _event of readCapture(folder.lines(padded(LINE_BYTES_LIMIT), eof(0))));
     const error = await errorOf(folder.lines(header, padded(LINE_BYTES_LIMIT + 1), eof(0)));
@@ -148,7 +148,7 @@ describe('readCapture', () => {
 });
 
 describe('clampRange', () => {
-  it('ends a range at the table end, and leaves nothing of one beyond', () => {
+  it('cuts a range at the table end, and returns none for a range beyond it', () => {
     expect(clampRange(0x1000n, 0x2000n)).to.deep.equal({ iova: 0x1000, size: 0x2000 });
     expect(clampRange(0xfef00000n, 0xffffffff01100000n)).to.deep.equal({
       iova: 0xfef00000,
@@ -170,10 +170,10 @@ describe('replayCapture on constructed streams', () => {
   const HIGH = map(0x100000, MEMFD - 0x100000, 0x100000);
   const OPEN = map(0xe8000, 0x8000, 0xe8000);
   const PTE = map(0x4000_0000, PAGE_SIZE, 0x5000);
-  /** A translation whose IOVA happens to be its GPA. */
+  /** A translation with equal IOVA and GPA. */
   const EQUAL = map(0x7000, PAGE_SIZE, 0x7000);
 
-  it('takes a whole switch, there and back', async () => {
+  it('accepts a complete switch and the switch back', async () => {
     // biome-ignore format: one row for each phase
     const result = await replay(
       LOW, OPEN, HIGH, ROM,
@@ -210,7 +210,7 @@ describe('replayCapture on constructed streams', () => {
     ['one that overlaps, and is refused', [HIGH, map(0x200000, 4096, 0x9000), eof(1)], 1],
   ];
   for (const [what, lines, broken] of breaking)
-    it(`sees that R2 is broken: ${what}`, async () => {
+    it(`detects a violation of R2: ${what}`, async () => {
       const result = await replay(...lines);
       expect(result).to.include({
         holds: false,
@@ -229,7 +229,7 @@ describe('replayCapture on constructed streams', () => {
     ['a switch through an empty container', [LOW, ROM, unmapAll(), PTE, unmapAll(), EQUAL, PTE, eof(2)]],
   ];
   for (const [what, lines] of holding)
-    it(`sees that R2 holds: ${what}`, async () => {
+    it(`accepts that R2 holds: ${what}`, async () => {
       const result = await replay(...lines);
       expect(result.problems).to.deep.equal([]);
       expect(result.holds).to.equal(true);
@@ -296,7 +296,7 @@ describe('replayCapture on constructed streams', () => {
       ).to.have.length(1);
     });
 
-  it('keeps a bounded number of problems in words', async () => {
+  it('describes a bounded number of problems', async () => {
     const misses = Array.from({ length: PROBLEMS_KEPT + 5 }, () => unmap(0, 4096));
     const result = await replay(...misses, eof(0));
     expect(result.countsDiffering).to.equal(PROBLEMS_KEPT + 5);

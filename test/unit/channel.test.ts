@@ -16,7 +16,7 @@ import type { AccessSize } from '../../src/memory/bus-access.ts';
 import { interposed } from '../fixtures/interleave.ts';
 
 describe('Doorbell', () => {
-  it('hands over each sender that rang once, whatever the order and the number of rings', () => {
+  it('returns each sender that rang exactly once, for any order and count of rings', () => {
     fc.assert(
       fc.property(fc.array(fc.nat(99), { maxLength: 200 }), (rings) => {
         const sab = new SharedArrayBuffer(doorbellWords(100) * 4);
@@ -30,7 +30,7 @@ describe('Doorbell', () => {
     );
   });
 
-  it('does not put a waiter to sleep that somebody rang for after it read the sequence', () => {
+  it('does not let a waiter sleep when a ring came after it read the sequence', () => {
     const bell = new Doorbell(new SharedArrayBuffer(doorbellWords(1) * 4), 0, 1);
     const before = bell.sequence;
     bell.ring(0);
@@ -46,7 +46,7 @@ describe('Doorbell', () => {
     expect(bell.take((who) => expect(who).to.equal(32))).to.equal(1);
   });
 
-  it('says false when nobody rang in time', async () => {
+  it('returns false when no ring comes within the timeout', async () => {
     const bell = new Doorbell(new SharedArrayBuffer(doorbellWords(1) * 4), 0, 1);
     expect(await bell.waitAsync(bell.sequence, 1)).to.equal(false);
   });
@@ -54,14 +54,14 @@ describe('Doorbell', () => {
 
 describe('FrameRing', () => {
   const CAPACITY = 64;
-  /** A ring whose two counters stand at `start`, so that runs cross the wrap of both ring and counter. */
+  /** A ring with both counters at `start`, so that tests cross the wrap of the ring and of the counters. */
   const ringAt = (start: number) => {
     const sab = new SharedArrayBuffer(frameRingBytes(CAPACITY));
     new Int32Array(sab, 0, 2).fill(start);
     return [new FrameRing(sab, 0, CAPACITY), new FrameRing(sab, 0, CAPACITY)] as const;
   };
 
-  it('is a bounded queue of byte strings, also where ring and counters wrap', () => {
+  it('is a bounded queue of byte strings, also across the wrap of ring and counters', () => {
     const operation = fc.option(fc.uint8Array({ maxLength: 70 }), { freq: 3 });
     const start = fc.constantFrom(0, 60, 2 ** 31 - 32, -32);
     fc.assert(
@@ -87,7 +87,7 @@ describe('FrameRing', () => {
     );
   });
 
-  it('takes a frame that fills it exactly, and refuses the smallest one more', () => {
+  it('accepts a frame that fills it exactly, and then refuses an empty frame', () => {
     const [ring] = ringAt(0);
     expect(ring.push(new Uint8Array(CAPACITY - 4))).to.equal(true);
     expect(ring.push(new Uint8Array(0))).to.equal(false);
@@ -97,7 +97,7 @@ describe('FrameRing', () => {
   });
 });
 
-/** A register space that notes its accesses and answers reads with what the test says. */
+/** A register space that records its accesses and answers reads with `answer`. */
 class Recorder implements MmioTarget {
   readonly log: string[] = [];
   answer = 0n;
@@ -117,7 +117,7 @@ function mmio() {
   return { port, server: new MmioServer(sab, 0), target: new Recorder(), rings: () => rings };
 }
 
-/** Serves until the promise is kept. */
+/** Serves until the promise resolves. */
 async function serving<T>(work: Promise<T>, server: MmioServer, target: MmioTarget, limit = 16): Promise<T> {
   let done = false;
   void work.finally(() => {
@@ -131,25 +131,25 @@ async function serving<T>(work: Promise<T>, server: MmioServer, target: MmioTarg
 }
 
 describe('MMIO channel', () => {
-  it('keeps writes and reads in the order they were made, and rings for each', async () => {
+  it('keeps writes and reads in order, and rings for each', async () => {
     const { port, server, target, rings } = mmio();
     port.write(0, 0x10, 8, 0xfedc_ba98_7654_3210n);
     target.answer = 0x8000_0000_1234_5678n;
     expect(await serving(port.read(7, 4, 8), server, target)).to.equal(0x8000_0000_1234_5678n);
     port.write(0, 0x20, 4, 0xffff_ffffn);
-    expect(await serving(port.read(0, 0x24, 2), server, target), 'cut to its size').to.equal(0x5678n);
+    expect(await serving(port.read(0, 0x24, 2), server, target), 'truncated to its size').to.equal(0x5678n);
     expect(target.log).to.deep.equal(['w0:16/8=fedcba9876543210', 'r7:4/8', 'w0:32/4=ffffffff', 'r0:36/2']);
     expect(rings()).to.equal(4);
   });
 
-  it('answers reads that were made together each with its own value', async () => {
+  it('answers each of several pending reads with its own value', async () => {
     const { port, server } = mmio();
     const echo: MmioTarget = { read: (_region, offset) => BigInt(offset), write: () => {} };
     const reads = Promise.all([1, 2, 3, 4, 5].map((offset) => port.read(0, offset, 4)));
     expect(await serving(reads, server, echo, 1)).to.deep.equal([1n, 2n, 3n, 4n, 5n]);
   });
 
-  it(`takes ${MMIO_RING_ENTRIES} writes at once; more wait for room and stay in order`, async () => {
+  it(`accepts ${MMIO_RING_ENTRIES} writes at once; more wait for space and stay in order`, async () => {
     const { port, server, target } = mmio();
     for (let i = 0; i < MMIO_RING_ENTRIES; i++) expect(port.write(0, i, 4, 0n)).to.equal(undefined);
     const late = [port.write(0, 1000, 4, 0n), port.write(0, 1001, 4, 0n)];
@@ -157,7 +157,7 @@ describe('MMIO channel', () => {
     const read = port.read(0, 1002, 4);
     await yieldTurn();
     server.serve(target, 1);
-    // There is room now, but two entries were here before this one.
+    // The ring has space now, but two earlier entries still wait.
     late.push(port.write(0, 1003, 4, 0n));
     await serving(Promise.all([...late, read]), server, target, 1);
     server.serve(target, 10);
@@ -166,7 +166,7 @@ describe('MMIO channel', () => {
     expect(tail.indexOf(1002), 'the read comes after the writes made before it').to.be.greaterThan(1);
   });
 
-  it('serves at most the given number of entries and says whether more wait', () => {
+  it('serves at most the given count of entries, and returns whether more wait', () => {
     const { port, server, target } = mmio();
     for (let i = 0; i < 3; i++) port.write(0, i, 1, 0n);
     expect(server.serve(target, 2)).to.equal(true);
@@ -175,14 +175,14 @@ describe('MMIO channel', () => {
     expect(server.serve(target, 2)).to.equal(false);
   });
 
-  it('reads all ones of the access size once the owner is gone', async () => {
+  it('returns all ones of the access size after the owner has gone', async () => {
     const { port, server } = mmio();
     server.close();
     expect(await port.read(0, 0, 1)).to.equal(0xffn);
     expect(await port.read(0, 0, 8)).to.equal(0xffff_ffff_ffff_ffffn);
   });
 
-  it('frees a read that is waiting when the owner goes', async () => {
+  it('ends a waiting read when the owner goes', async () => {
     const { port, server } = mmio();
     const read = port.read(0, 0, 4);
     await yieldTurn();
@@ -190,7 +190,7 @@ describe('MMIO channel', () => {
     expect(await read).to.equal(0xffff_ffffn);
   });
 
-  it('does not let a reader fall asleep that looked just before the owner went', async () => {
+  it('does not let a reader sleep that checked just before the owner went', async () => {
     const { port, server } = mmio();
     const { result, outcomes } = await interposed(
       'waitAsync',
@@ -201,7 +201,7 @@ describe('MMIO channel', () => {
     expect(outcomes).to.deep.equal([{ async: false, value: 'not-equal' }]);
   });
 
-  it('does not let a writer at a full ring fall asleep that looked just before the owner went', async () => {
+  it('does not let a writer at a full ring sleep that checked just before the owner went', async () => {
     const { port, server } = mmio();
     for (let i = 0; i < MMIO_RING_ENTRIES; i++) port.write(0, i, 4, 0n);
     const { outcomes } = await interposed(
@@ -212,7 +212,7 @@ describe('MMIO channel', () => {
     expect(outcomes).to.deep.equal([{ async: false, value: 'not-equal' }]);
   });
 
-  it('drops writes past a full ring once the owner is gone, instead of waiting', async () => {
+  it('drops writes to a full ring after the owner has gone, without a wait', async () => {
     const { port, server } = mmio();
     server.close();
     const { outcomes } = await interposed(
@@ -227,7 +227,7 @@ describe('MMIO channel', () => {
 });
 
 describe('DeviceLink', () => {
-  it('counts interrupts per vector and wakes who waits for events', async () => {
+  it('counts interrupts per vector, and wakes a waiter for events', async () => {
     const device = new DeviceLink();
     const guest = new DeviceLink(device.sab);
     const before = guest.events;
@@ -237,10 +237,10 @@ describe('DeviceLink', () => {
     device.interrupt(MAX_VECTORS - 1);
     expect(await waiting).to.equal(true);
     expect([0, 1, MAX_VECTORS - 1].map((v) => guest.interrupts(v))).to.deep.equal([2, 0, 1]);
-    expect(guest.waitEvents(before, 10_000), 'there were events already').to.equal(undefined);
+    expect(guest.waitEvents(before, 10_000), 'earlier events').to.equal(undefined);
   });
 
-  it('shows a change of state to the other end, as an event', () => {
+  it('shows a change of state to the other end as an event', () => {
     const device = new DeviceLink();
     const guest = new DeviceLink(device.sab);
     expect(guest.state).to.equal(DeviceState.starting);
@@ -250,7 +250,7 @@ describe('DeviceLink', () => {
     expect(guest.events).to.not.equal(before);
   });
 
-  it('keeps its parts apart: filling one leaves the others as they were', async () => {
+  it('keeps its parts separate when one of them is full', async () => {
     const link = new DeviceLink();
     while (link.toDevice.push(new Uint8Array(1000).fill(0xee)));
     while (link.fromDevice.push(new Uint8Array(1000).fill(0xdd)));

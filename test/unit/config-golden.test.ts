@@ -1,6 +1,6 @@
 /**
- * Golden files: each model's configuration space, enabled by its guest, as `lspci -vv` prints it. UPDATE_GOLDEN=1 writes
- * them anew.
+ * Golden files of each model's configuration space after its guest enabled the device, as `lspci -vv` prints it.
+ * UPDATE_GOLDEN=1 rewrites them.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,7 +19,7 @@ const DATA = fileURLToPath(new URL('../data/', import.meta.url));
 const SLOT = requesterId(0, 4, 0);
 const GOLDEN_MODELS = ['vgpu', 'edu', 'mtty', 'mdpy'];
 
-/** A device of the model as its guest's driver leaves it. */
+/** Returns a device of the model in the state in which its guest's driver leaves it. */
 function enabled(model: string): DeviceHarness {
   const device = new DeviceHarness(MODELS[model]!);
   device.enable();
@@ -31,7 +31,7 @@ function lspci(dump: string): string {
   try {
     const file = join(folder, 'dump');
     writeFileSync(file, dump);
-    // The names are those of a file of our own: distributions' lists differ.
+    // The names come from a file in test/data, because the lists of distributions differ.
     const args = ['-F', file, '-i', join(DATA, 'pci.ids'), '-vv'];
     return execFileSync('lspci', args, { encoding: 'utf8', stdio: 'pipe', timeout: 10_000 });
   } finally {
@@ -39,10 +39,10 @@ function lspci(dump: string): string {
   }
 }
 
-describe('configuration space for lspci', () => {
+describe('configuration space in lspci', () => {
   const isInstalled = spawnSync('lspci', ['--version'], { timeout: 10_000 }).status === 0;
 
-  it('is a dump as lspci -xxx prints it', () => {
+  it('has the dump format of lspci -xxx', () => {
     const lines = configDump(SLOT, enabled('edu').model.config).split('\n');
     expect(lines).to.have.length(1 + 16 + 2);
     expect(lines[0]).to.equal('00:04.0 00ff: 1234:11e8');
@@ -50,7 +50,7 @@ describe('configuration space for lspci', () => {
     expect(lines[16]).to.equal(`f0:${' 00'.repeat(16)}`);
   });
 
-  it('chains a device’s own capabilities before MSI', () => {
+  it('lists a device’s own capabilities before MSI', () => {
     const capability = { id: 0x09, registers: [{ name: 'Own', offset: 0x42, size: 2 as const, reset: 8n }] };
     const identity = { ...VGPU_IDENTITY, capabilities: [{ ...capability, offset: 0x40 }] };
     const bytes = new ConfigSpace(identity).bytes();
@@ -67,7 +67,7 @@ describe('configuration space for lspci', () => {
   });
 
   for (const model of GOLDEN_MODELS)
-    it(`${model} is what lspci-${model}.txt has`, function () {
+    it(`equals lspci-${model}.txt for ${model}`, function () {
       if (!isInstalled) {
         console.log(`    lspci-${model}.txt skipped: lspci is not installed (apt-get install pciutils)`);
         this.skip();

@@ -1,5 +1,5 @@
 /**
- * Runs of pages mapped together, beside the same pages mapped one by one.
+ * Pages mapped in one batch, compared with the same pages mapped one by one.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -14,12 +14,12 @@ const held = ({ container }: ContainerRig): DmaMapping[] => {
   });
   return seen;
 };
-/** Pages in an order that merges nothing. */
+/** Pages in an order without neighbours that could merge. */
 const vaddrs = (count: number): Float64Array =>
   Float64Array.from({ length: count }, (_, i) => ((i * 7 + 3) % 1024) * PAGE_SIZE);
 
-describe('a run of pages', () => {
-  it('is mapped as each page alone would be: in a new leaf table, in one that is there, and a whole one', async () => {
+describe('batch of pages in a container', () => {
+  it('equals single maps in a new leaf table, in an existing one, and in a complete one', async () => {
     for (const [first, count] of [
       [5, 100],
       [0, 512],
@@ -43,7 +43,7 @@ describe('a run of pages', () => {
     }
   });
 
-  it('is refused whole, and nothing of it is mapped', () => {
+  it('is refused as a whole, without any mapping', () => {
     const refused = (
       prepare: (rig: ContainerRig) => void,
       options = {},

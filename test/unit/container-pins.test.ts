@@ -10,7 +10,7 @@ import { containerRig, FakeUser } from '../fixtures/container-fakes.ts';
 
 const A = 0x10000 as Iova;
 
-/** A promise, and whether it has been kept yet. */
+/** Returns a promise and a function that tells whether it has resolved. */
 function watch(work: Promise<unknown> | undefined) {
   const state = { done: work === undefined, end: Promise.resolve(work) };
   state.end = state.end.then((value) => {
@@ -21,7 +21,7 @@ function watch(work: Promise<unknown> | undefined) {
 }
 
 describe('unmap of pinned pages', () => {
-  it('asks the device for the whole mapping, and completes only after the last pin drops', async () => {
+  it('asks the device for the whole mapping, and completes after the last unpin', async () => {
     const { container, user } = containerRig();
     container.map(A, 0, 4 * PAGE_SIZE, PERM_RW);
     user.reader.pin(A + PAGE_SIZE, PERM_READ);
@@ -43,7 +43,7 @@ describe('unmap of pinned pages', () => {
     expect(container.counters).to.include({ pinnedUnmaps: 1, unmaps: 1, forcedPins: 0 });
   });
 
-  it('asks only for the mappings that have pins, in ascending order', async () => {
+  it('asks only for mappings with pins, in ascending order', async () => {
     const { container, user } = containerRig();
     for (let i = 0; i < 4; i++) container.map((A + i * PAGE_SIZE) as Iova, i * PAGE_SIZE, PAGE_SIZE, PERM_RW);
     user.onAsk = (iova) => user.reader.unpin(iova);
@@ -57,7 +57,7 @@ describe('unmap of pinned pages', () => {
     expect(container.liveMappings).to.equal(0);
   });
 
-  it('names at most DMA_UNMAP_RANGES ranges in one attempt: beyond that, the one that spans them', async () => {
+  it('asks for at most DMA_UNMAP_RANGES ranges in one attempt, or for one range that spans them all', async () => {
     for (const mappings of [DMA_UNMAP_RANGES, DMA_UNMAP_RANGES + 1]) {
       const { container, user } = containerRig();
       const step = 2 * PAGE_SIZE;
@@ -75,7 +75,7 @@ describe('unmap of pinned pages', () => {
     }
   });
 
-  it('asks a device that keeps its pins a bounded number of times, then quarantines it and completes', async () => {
+  it('asks a device that keeps its pins a bounded count of times, then quarantines it and completes', async () => {
     const { container, user } = containerRig({ unmapWaitMs: 2 });
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     user.reader.pin(A, PERM_READ);
@@ -90,18 +90,18 @@ describe('unmap of pinned pages', () => {
     expect(container.liveMappings).to.equal(1);
   });
 
-  it('is not kept waiting by wake-ups that bring no progress', async () => {
+  it('ends in time when wake-ups bring no progress', async () => {
     const { container, table, user } = containerRig({ unmapWaitMs: 2 });
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     user.reader.pin(A, PERM_READ);
-    // As a device does that retries a failing pin without end: the writer is woken at once, whenever it waits.
+    // A device that retries a failing pin without end wakes the writer at once, whenever the writer waits.
     table.waitPins = () => yieldTurn().then(() => true);
     expect(await container.unmapRange(A, PAGE_SIZE)).to.equal(1);
     expect(user.asked).to.have.length(DMA_UNMAP_ATTEMPTS);
     expect(user.quarantines).to.have.length(1);
   });
 
-  it('gives a device that unpins at the last request its pardon', async () => {
+  it('accepts a device that unpins at the last request', async () => {
     const { container, user } = containerRig({ unmapWaitMs: 2 });
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     user.reader.pin(A, PERM_READ);
@@ -113,7 +113,7 @@ describe('unmap of pinned pages', () => {
     expect(user.quarantines).to.deep.equal([]);
   });
 
-  it('leaves the frames in place until the quarantine has ended the device', async () => {
+  it('keeps the frames until the quarantine has ended the device', async () => {
     const { container, user, backing } = containerRig({ unmapWaitMs: 1 });
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     user.reader.pin(A, PERM_READ);
@@ -133,7 +133,7 @@ describe('unmap of pinned pages', () => {
   });
 });
 
-describe('unmap and running DMA', () => {
+describe('unmap during DMA', () => {
   it('waits for a reader inside a section, and completes when it leaves', async () => {
     const { container, user } = containerRig();
     container.map(A, 0, PAGE_SIZE, PERM_RW);
@@ -171,15 +171,15 @@ describe('unmap and running DMA', () => {
     expect(container.liveMappings).to.equal(0);
   });
 
-  it('completes at once when nothing is pinned and nobody is inside', () => {
+  it('completes at once without pins and without readers in a section', () => {
     const { container } = containerRig();
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     expect(container.unmapAll()).to.equal(undefined);
   });
 });
 
-describe('the end of a switch', () => {
-  it('wakes every device of the container, its beginning none', () => {
+describe('end of a switch', () => {
+  it('wakes every device of the container, unlike its beginning', () => {
     const { container, user } = containerRig();
     container.setSwitching(true);
     expect(user.wakes).to.equal(0);
@@ -190,8 +190,8 @@ describe('the end of a switch', () => {
   });
 });
 
-describe('a dead device', () => {
-  it('no longer blocks anybody once it is released: its epoch and its pins go', async () => {
+describe('dead device of a container', () => {
+  it('blocks no unmap after its release, which ends its epoch and pins', async () => {
     const { container, user, table } = containerRig();
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     container.map((A + PAGE_2M) as Iova, 0, PAGE_SIZE, PERM_RW);
@@ -208,7 +208,7 @@ describe('a dead device', () => {
     expect(container.counters.forcedPins, 'released once').to.equal(2);
   });
 
-  it('frees an unmap that is waiting for its pins', async () => {
+  it('lets an unmap complete that waits for its pins', async () => {
     const { container, user } = containerRig({ unmapWaitMs: 1000 });
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     user.reader.pin(A, PERM_READ);
@@ -221,7 +221,7 @@ describe('a dead device', () => {
     expect(user.quarantines).to.deep.equal([]);
   });
 
-  it('frees an unmap that is waiting for it to leave its section', async () => {
+  it('lets an unmap complete that waits for the end of its section', async () => {
     const { container, user } = containerRig();
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     user.reader.enter();
@@ -231,7 +231,7 @@ describe('a dead device', () => {
     expect(user.quarantines).to.deep.equal([]);
   });
 
-  it('leaves the pins of another device of the same container alone', () => {
+  it('keeps the pins of another device of the same container', () => {
     const { container, user, table } = containerRig();
     const other = new FakeUser(table);
     container.addUser(other);

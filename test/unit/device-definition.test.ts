@@ -1,4 +1,6 @@
-/** What a definition and a model may say of identity, memories and state; and a user's device that migrates alone. */
+/**
+ * Identity, memories and state of device definitions and models, and the migration of a user-defined device.
+ */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import {
@@ -26,7 +28,7 @@ const WORD = { name: 'Word', offset: 0, size: 4, rw: 0xffff_ffffn } as const;
 const define = (change: object): DeviceDefinition =>
   ({ identity: IDENTITY, bars: {}, create: () => ({}), ...change }) as unknown as DeviceDefinition;
 
-describe('the identity of a defined device', () => {
+describe('identity of a defined device', () => {
   const wrong: readonly (readonly [object, RegExp])[] = [
     [{ revision: 0x100 }, /identity\.revision is 256; accepted: 0 to 0xff/],
     [{ classCode: undefined }, /identity\.classCode is undefined/],
@@ -57,7 +59,7 @@ describe('the identity of a defined device', () => {
       expect(() => new DeviceHarness(definition)).to.throw(DeviceDefinitionError, text);
     });
 
-  it('may say all that configuration space can be', () => {
+  it('accepts every value that configuration space can hold', () => {
     const bus = new DeviceHarness(
       define({
         identity: {
@@ -86,7 +88,7 @@ describe('the identity of a defined device', () => {
 });
 
 describe('BARs with memory', () => {
-  it('are memory of the device, larger than registers may be', () => {
+  it('are memory of the device, and may be larger than register BARs', () => {
     let memory: DeviceMemory | undefined;
     const bus = new DeviceHarness(
       define({
@@ -114,7 +116,7 @@ describe('BARs with memory', () => {
     ]);
   });
 
-  it('are refused where they cannot be', () => {
+  it('are refused when their definition is invalid', () => {
     const wrong = [
       { bytes: 2 ** 29, memory: true },
       { bytes: 4096, memory: true, registers: [] },
@@ -133,7 +135,7 @@ describe('BARs with memory', () => {
   });
 });
 
-describe('a model that is checked when it is built', () => {
+describe('check of a new model', () => {
   const model = (changes: object) => (): DeviceModel =>
     ({
       config: new ConfigSpace({ ...IDENTITY, bar0Bytes: 64 }),
@@ -145,7 +147,7 @@ describe('a model that is checked when it is built', () => {
     }) as DeviceModel;
   const state = { version: 1, save: () => ({}), restore: () => {} };
 
-  it('may have a state and memories', () => {
+  it('accepts a state and memories', () => {
     const memories = [new DeviceMemory('vram', 4096), new DeviceMemory('rom', 4096)];
     expect(() => new DeviceHarness(model({ state, memories }))).to.not.throw();
     expect(() => new DeviceHarness(model({ state: { ...state, oldest: 1 } }))).to.not.throw();
@@ -164,13 +166,13 @@ describe('a model that is checked when it is built', () => {
     [{ memories: [new DeviceMemory('window', 64)] }, /memories is window,window; accepted: all different/],
   ];
   for (const [index, [changes, text]] of wrong.entries())
-    it(`and refused for what its state and memories cannot be (${index})`, () => {
+    it(`refuses an invalid state or memory (${index})`, () => {
       expect(() => new DeviceHarness(model(changes))).to.throw(DeviceDefinitionError, text);
     });
 });
 
-describe('a defined device on its way to another host', () => {
-  /** Counts what is written to its register, in its memories. */
+describe('migration of a defined device', () => {
+  /** A device that counts the writes to its register in its memories. */
   const counter = (stateful = true) => {
     const extra = () => new DeviceMemory('extra', 2 ** 20);
     return defineDevice({
@@ -205,7 +207,7 @@ describe('a defined device on its way to another host', () => {
     });
   };
 
-  it('takes registers, memories and state along', () => {
+  it('transfers registers, memories and state', () => {
     const [source, target] = [new DeviceHarness(counter()), new DeviceHarness(counter())];
     source.enable();
     for (const value of [5, 6, 7]) source.write(0, 0, 4, value);
@@ -215,7 +217,7 @@ describe('a defined device on its way to another host', () => {
     expect([target.read(1, 0, 4), target.metric('sum'), source.metric('sum')]).to.deep.equal([4n, 10, 10]);
   });
 
-  it('is refused without a state, by name, and goes on', () => {
+  it('is refused for a model without state, with its name, and the device continues', () => {
     const bus = new DeviceHarness(counter(false), { name: 'my-device' });
     expect(() => bus.save()).to.throw("cannot be migrated: the model 'my-device' has no `state`");
     bus.enable();
@@ -223,7 +225,7 @@ describe('a defined device on its way to another host', () => {
     expect(bus.read(1, 0, 4)).to.equal(1n);
   });
 
-  it('is not restored from what it is not, and can be from another', () => {
+  it('refuses the state of another model, and accepts a valid state afterwards', () => {
     const [source, target] = [new DeviceHarness(counter()), new DeviceHarness(counter())];
     const sound = source.save();
     expect(() => target.restore(sound.subarray(1))).to.throw(StateError);

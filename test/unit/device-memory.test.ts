@@ -6,7 +6,7 @@ import { Prng } from '../../src/platform/platform.ts';
 const CHUNK = MEMORY_CHUNK_BYTES;
 const PAGE = 4096;
 
-/** A memory and the plain bytes that it must equal. */
+/** A memory, and the plain bytes that it must equal. */
 function pair(name: string, size: number) {
   return { memory: new DeviceMemory(name, size), bytes: Buffer.alloc(size) };
 }
@@ -17,8 +17,8 @@ const contents = (memory: DeviceMemory): Buffer => {
   return all;
 };
 
-describe('a memory of a device', () => {
-  it('costs what is written, whatever its size', () => {
+describe('device memory', () => {
+  it('allocates only written chunks, whatever its size', () => {
     const memory = new DeviceMemory('vram', DEVICE_MEMORY_BYTES_MAX);
     expect([memory.read(DEVICE_MEMORY_BYTES_MAX - 8, 8), memory.allocatedBytes]).to.deep.equal([0n, 0]);
     memory.write(DEVICE_MEMORY_BYTES_MAX - 8, 8, 0x1122_3344_5566_7788n);
@@ -26,7 +26,7 @@ describe('a memory of a device', () => {
     expect(memory.read(DEVICE_MEMORY_BYTES_MAX - 4, 4)).to.equal(0x1122_3344n);
     expect([memory.read(2 ** 33 + 4, 1), memory.allocatedBytes]).to.deep.equal([0xabn, 2 * CHUNK]);
     memory.fill(2 ** 33, CHUNK, 0);
-    expect(memory.allocatedBytes, 'a whole chunk of zeros is given back').to.equal(CHUNK);
+    expect(memory.allocatedBytes, 'a chunk of zeros is freed').to.equal(CHUNK);
   });
 
   it('reads and writes across its chunks', () => {
@@ -36,7 +36,7 @@ describe('a memory of a device', () => {
     expect([memory.read(CHUNK - 1, 2), memory.read(CHUNK, 4)]).to.deep.equal([0x0403n, 0x0706_0504n]);
   });
 
-  it('refuses what lies outside, and changes nothing', () => {
+  it('refuses ranges outside without any change', () => {
     const memory = new DeviceMemory('fb', 8192);
     const outside: (() => unknown)[] = [
       () => memory.read(8185, 8),
@@ -57,7 +57,7 @@ describe('a memory of a device', () => {
     expect(() => new DeviceMemory('x', 2 ** 35)).to.throw(RangeError, 'accepted: 1 to');
   });
 
-  it('is what plain bytes are, after any writes, fills, clears and moves', () => {
+  it('equals plain bytes after any writes, fills, clears and moves', () => {
     const random = new Prng(7);
     for (let round = 0; round < 20; round++) {
       const [a, b] = [pair('a', 3 * CHUNK + 100), pair('b', 2 * CHUNK)] as const;
@@ -92,11 +92,11 @@ describe('a memory of a device', () => {
   });
 });
 
-describe('the log of its dirty pages', () => {
+describe('dirty log of a device memory', () => {
   const take = (memory: DeviceMemory, bytes = 2 ** 20) =>
     memory.takeDirty(bytes).map(({ offset, length, zero }) => [offset / PAGE, length, zero]);
 
-  it('is off until it is asked for, then has what was written before once', () => {
+  it('is off until it is enabled, then reports earlier writes once', () => {
     const memory = new DeviceMemory('vram', 2 ** 30);
     memory.write(5 * PAGE, 4, 1n);
     memory.write(2 ** 20, 1, 1n);
@@ -118,7 +118,7 @@ describe('the log of its dirty pages', () => {
     expect([memory.tracking, take(memory)]).to.deep.equal([false, []]);
   });
 
-  it('counts a page that is written before it is sent in the first pass alone', () => {
+  it('reports a page once that is written before the first pass sends it', () => {
     const memory = new DeviceMemory('fb', 3 * PAGE + 10);
     memory.write(0, 1, 1n);
     memory.startTracking();
@@ -134,7 +134,7 @@ describe('the log of its dirty pages', () => {
     ]);
   });
 
-  it('and a copy that follows it equals the memory, whatever is done to it', () => {
+  it('keeps a copy equal to the memory after any operations', () => {
     const random = new Prng(11);
     const memory = new DeviceMemory('vram', 5 * CHUNK + 3 * PAGE + 20);
     const copy = new DeviceMemory('copy', memory.size);

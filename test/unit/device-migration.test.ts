@@ -11,7 +11,7 @@ const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P, PRE_COPY } = Mig
 const stateOf = ({ device }: GadgetRig): string => migrationStateName(device.migrationState);
 const isTracking = ({ model }: GadgetRig): boolean[] => [model.vram.tracking, model.window.tracking];
 
-/** A target that has taken a stream. */
+/** Returns a target that has received a stream. */
 function restored(stream: Uint8Array): GadgetRig {
   const target = gadget({}, true);
   target.device.writeData(stream);
@@ -19,8 +19,8 @@ function restored(stream: Uint8Array): GadgetRig {
   return target;
 }
 
-describe('a device that stands still', () => {
-  it('is not stepped, and its timers wait until it runs again', () => {
+describe('stopped device', () => {
+  it('runs no steps and no timers until it runs again', () => {
     const rig = gadget();
     const rang: number[] = [];
     rig.model.context.timers.after(10, () => rang.push(rig.told.nowUs));
@@ -46,7 +46,7 @@ describe('a device that stands still', () => {
     expect([rig.model.steps, rig.device.running]).to.deep.equal([2, true]);
   });
 
-  it('is told so once, each time that it stops', () => {
+  it('is notified once at each stop', () => {
     const rig = gadget();
     const told = [STOP, STOP_COPY, STOP, RUNNING, PRE_COPY, STOP_COPY, RUNNING, PRE_COPY, RUNNING].map(
       (state) => {
@@ -57,7 +57,7 @@ describe('a device that stands still', () => {
     expect(told).to.deep.equal([1, 1, 1, 1, 1, 2, 2, 2, 2]);
   });
 
-  it('raises no interrupt: that is a violation of its model', () => {
+  it('reports an interrupt as a violation of its model', () => {
     const rig = gadget();
     rig.model.config.registers.write(MSI_CAPABILITY + 2, 2, 1n);
     rig.model.context.interrupt(0);
@@ -69,7 +69,7 @@ describe('a device that stands still', () => {
     ]);
   });
 
-  it('still drops its pins when it is asked to, and has kept them until then', () => {
+  it('keeps its pins, and drops them on request', () => {
     const rig = gadget();
     rig.model.pin(0x1000);
     saved(rig);
@@ -82,8 +82,8 @@ describe('a device that stands still', () => {
   });
 });
 
-describe('the states of an instance', () => {
-  it('are refused where there is no way, and nothing has changed then', () => {
+describe('migration states of an instance', () => {
+  it('refuse a transition that does not exist, without any change', () => {
     const rig = gadget();
     expect(() => rig.device.setMigrationState(RUNNING_P2P)).to.throw(
       MigrationStateError,
@@ -99,7 +99,7 @@ describe('the states of an instance', () => {
     expect([stateOf(rig), isTracking(rig)]).to.deep.equal(['STOP_COPY', [true, true]]);
   });
 
-  it('do not include a saving one for a model without state, which is named', () => {
+  it('refuse saving states for a model without state, with its name', () => {
     const rig = gadget({ state: null });
     for (const state of [PRE_COPY, STOP_COPY])
       expect(() => rig.device.setMigrationState(state)).to.throw(
@@ -111,7 +111,7 @@ describe('the states of an instance', () => {
     rig.device.setMigrationState(RUNNING);
   });
 
-  it('say where data are read and written', () => {
+  it('allow reads and writes of data only where they apply', () => {
     const rig = gadget();
     expect(() => rig.device.readData(1)).to.throw(MigrationStateError, 'has no data to read in RUNNING');
     expect(() => rig.device.writeData(Uint8Array.of(1))).to.throw(
@@ -123,7 +123,7 @@ describe('the states of an instance', () => {
     expect(stateOf(rig)).to.equal('PRE_COPY');
   });
 
-  it('keep a log of dirty pages while it is needed, however the migration ends', () => {
+  it('keep a dirty log only during a migration, however it ends', () => {
     const rig = gadget();
     const ways = [
       [PRE_COPY, RUNNING],
@@ -140,7 +140,7 @@ describe('the states of an instance', () => {
     }
   });
 
-  it('begin anew with the first pass when a migration is given up and tried again', () => {
+  it('start again with the first pass after an aborted migration', () => {
     const rig = gadget();
     rig.device.setMigrationState(PRE_COPY);
     const first = drain(rig);
@@ -149,7 +149,7 @@ describe('the states of an instance', () => {
     expect(Buffer.from(drain(rig)).equals(first)).to.equal(true);
   });
 
-  it('become ERROR at a stream that is not complete, and stay it until a reset', () => {
+  it('become ERROR at an incomplete stream, and stay so until a reset', () => {
     const stream = saved(gadget());
     const rig = gadget({}, true);
     expect(stateOf(rig)).to.equal('RESUMING');
@@ -170,7 +170,7 @@ describe('the states of an instance', () => {
     expect(stateOf(rig)).to.equal('RUNNING');
   });
 
-  it('become ERROR at garbage, and it says why', () => {
+  it('become ERROR at garbage, with the reason', () => {
     const rig = gadget({}, true);
     expect(() => rig.device.writeData(Uint8Array.of(3, 1, 2, 3))).to.throw(StateError, 'not a record');
     expect(() => rig.device.writeData(saved(gadget()))).to.throw(
@@ -180,7 +180,7 @@ describe('the states of an instance', () => {
     expect(isTracking(rig)).to.deep.equal([false, false]);
   });
 
-  it('make a device anew that has run, before it takes up another', () => {
+  it('recreate a device that has run before it restores another', () => {
     const rig = gadget();
     rig.model.registers.write(0, 4, 99n);
     rig.model.window.write(0, 4, 1n);
@@ -197,7 +197,7 @@ describe('the states of an instance', () => {
     expect([registers.get32('Mode'), window.read(0, 4), level]).to.deep.equal([7, 0n, 0]);
   });
 
-  it('stay where they are when a model cannot say its state, and the device may go on', () => {
+  it('stay unchanged when a model cannot save its state, and the device can continue', () => {
     let fails = true;
     const rig = gadget({
       state: {

@@ -11,8 +11,8 @@ import { HEADER, runtimeRig } from '../fixtures/migrating-runtime.ts';
 
 const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, PRE_COPY } = MigrationState;
 
-describe('a device worker in a migration', () => {
-  it('hands its stream over, in frames that fit the ring, to one that resumes', () => {
+describe('device worker during a migration', () => {
+  it('transfers its stream to a resuming worker in frames that fit the ring', () => {
     const [source, target] = [runtimeRig(), runtimeRig({}, true)];
     source.model().vram.store(0x10_0000, Buffer.alloc(100_000, 9));
     source.model().level = 17;
@@ -34,7 +34,7 @@ describe('a device worker in a migration', () => {
     expect([target.model().level, block.every((byte) => byte === 9)]).to.deep.equal([17, true]);
   });
 
-  it('says what is left of the first pass, and what is dirty', () => {
+  it('reports the remaining bytes of the first pass and the dirty bytes', () => {
     const { enter, read, model } = runtimeRig();
     enter(PRE_COPY);
     expect(read(0)).to.deep.include({ end: false, initialBytes: 0x3_0000, dirtyBytes: 0 });
@@ -43,7 +43,7 @@ describe('a device worker in a migration', () => {
     expect(read(0)).to.deep.include({ end: false, initialBytes: 0, dirtyBytes: 4096 });
   });
 
-  it('answers what cannot be with the reason, and goes on', () => {
+  it('answers an invalid request with the reason, and continues', () => {
     const { enter, read, write } = runtimeRig({ state: null });
     expect(enter(PRE_COPY)).to.deep.equal({
       state: RUNNING,
@@ -58,7 +58,7 @@ describe('a device worker in a migration', () => {
     expect(enter(RUNNING)).to.deep.include({ state: ERROR });
   });
 
-  it('does what the guest has posted before it stops, and nothing of it before it runs again', async () => {
+  it('executes writes posted before the stop, and later ones only after it runs again', async () => {
     const { enter, port, model, runtime } = runtimeRig();
     for (let i = 1; i <= MMIO_RING_ENTRIES; i++) port.write(0, 0, 4, BigInt(i));
     expect(enter(STOP_COPY)).to.deep.equal({ state: STOP_COPY, error: '' });
@@ -67,14 +67,14 @@ describe('a device worker in a migration', () => {
     const later = port.read(0, 0, 4);
     await Promise.resolve();
     for (let turns = 0; turns < 5; turns++) runtime.turn(0);
-    expect(model().registers.get32('Mode'), 'while it stands still').to.equal(256);
+    expect(model().registers.get32('Mode'), 'while stopped').to.equal(256);
     enter(RUNNING);
     runtime.turn(0);
     expect(await later).to.equal(1000n);
     expect(model().steps).to.be.greaterThan(0);
   });
 
-  it('serves what has waited in the ring before it sleeps again', async () => {
+  it('serves entries that wait in the ring before it sleeps again', async () => {
     const { enter, post, port, model, runtime } = runtimeRig();
     enter(STOP);
     port.write(0, 0, 4, 5n);
@@ -90,7 +90,7 @@ describe('a device worker in a migration', () => {
     expect([slept, model().registers.get32('Mode')]).to.deep.equal([true, 5]);
   });
 
-  it('lets go of pages, and stops, in every state', () => {
+  it('unpins pages and stops in every state', () => {
     for (const state of [STOP, STOP_COPY, PRE_COPY, RESUMING]) {
       const { enter, post, answer, runtime, model } = runtimeRig();
       enter(state);
@@ -102,7 +102,7 @@ describe('a device worker in a migration', () => {
     }
   });
 
-  it('keeps an answer that finds the ring full, until there is room', () => {
+  it('keeps an answer while the ring is full, and sends it later', () => {
     const { enter, read, link, post, runtime } = runtimeRig();
     enter(STOP_COPY);
     const expected = runtimeRig();
@@ -125,7 +125,7 @@ describe('a device worker in a migration', () => {
     expect(read().error).to.equal('');
   });
 
-  it('leaves requests in their ring while too many answers wait', () => {
+  it('keeps requests in their ring while too many answers wait', () => {
     const { link, post, runtime } = runtimeRig();
     while (link.fromDevice.push(encodeFrame(HEADER, 'deviceLog', { text: '', watchdog: false })));
     for (let i = 0; i < 100; i++) post('deviceStateSet', { state: RUNNING });
@@ -139,8 +139,8 @@ describe('a device worker in a migration', () => {
     expect(answers).to.equal(100);
   });
 
-  it('holds as much declared memory as it likes, and says how much', async () => {
-    // Each in a thread of its own, whose buffers are counted apart.
+  it('may hold any amount of declared memory, and reports the amount', async () => {
+    // Each runs in its own thread, because buffers are counted by thread.
     const found = await Promise.all([true, false].map(largeMemory));
     expect(found[0]).to.deep.equal({ memoryBytes: BUFFER_BYTES_LIMIT + 2 ** 16 + 0x3_0000, error: '' });
     expect(found[1]!.error, 'undeclared').to.match(/^DeviceMemoryError: holds \d+ MiB of buffers/);

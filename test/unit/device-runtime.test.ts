@@ -19,7 +19,7 @@ import { interposed } from '../fixtures/interleave.ts';
 
 const HEADER = { timeUs: 0, process: 0, vm: 0, device: 0 };
 
-/** A model that does nothing but note what it is asked to unpin. */
+/** A model that only records the unpin requests. */
 class Idle implements DeviceModel {
   readonly config = new ConfigSpace(VGPU_IDENTITY);
   readonly bars = {
@@ -70,7 +70,7 @@ function rig() {
   return { link, runtime, model, frames, context: () => context as DeviceContext };
 }
 
-/** Runs turns until one goes to sleep. */
+/** Runs turns until the device sleeps. */
 async function turnsUntilSleep(runtime: DeviceRuntime): Promise<void> {
   let slept = false;
   await interposed(
@@ -86,7 +86,7 @@ async function turnsUntilSleep(runtime: DeviceRuntime): Promise<void> {
 }
 
 describe('DeviceRuntime', () => {
-  it('serves every control frame it was rung for before it sleeps', async () => {
+  it('serves every pending control frame before it sleeps', async () => {
     const { link, runtime, model, frames } = rig();
     const asked = Array.from({ length: 150 }, (_, i) => i * PAGE_SIZE);
     for (const iova of asked) {
@@ -107,7 +107,7 @@ describe('DeviceRuntime', () => {
     expect(model.bars[0].get32('Scratch')).to.equal(200);
   });
 
-  it('lets nobody reach BAR 0 before memory space is enabled', async () => {
+  it('blocks BAR 0 until memory space is enabled', async () => {
     const { link, runtime, model } = rig();
     const port = link.mmioPort();
     port.write(0, 0, 4, 7n);
@@ -127,7 +127,7 @@ describe('DeviceRuntime', () => {
     expect(link.interrupts(0)).to.equal(1);
   });
 
-  it('reports faults as they come, and ends with a report when it is stopped', () => {
+  it('reports faults at once, and sends a report when it is stopped', () => {
     const { link, runtime, model, frames, context } = rig();
     expect(context().dma.read(0x5000 as Iova, new Uint8Array(4))).to.not.equal(0);
     link.toDevice.push(encodeFrame(HEADER, 'deviceStop', {}));

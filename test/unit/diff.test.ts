@@ -7,14 +7,14 @@ import { factsOf, normalised, versionOf } from '../diff/versions.ts';
 
 const SEEDS = Array.from({ length: 50 }, (_, index) => planSeed(7, index));
 
-describe('The live differential run', () => {
-  it('makes the same plan from the same seed, and others from others', () => {
+describe('live differential run', () => {
+  it('makes equal plans from equal seeds, and different plans from others', () => {
     const steps = (seed: number) => JSON.stringify(assemble(generatePlan(seed)), bigintAsText);
     for (const seed of SEEDS) expect(steps(seed)).to.equal(steps(seed));
     expect(new Set(SEEDS.map(steps)).size).to.equal(SEEDS.length);
   });
 
-  it('makes steps that are a vector in the recorded format', () => {
+  it('makes steps that form a vector in the recorded format', () => {
     for (const seed of SEEDS) {
       const plan = generatePlan(seed);
       const open = assemble(plan).map(({ probes: _, ...step }) => step);
@@ -26,7 +26,7 @@ describe('The live differential run', () => {
     }
   });
 
-  it('closes the gap in the invalidation queue when an action is left out', () => {
+  it('closes the gap in the invalidation queue when an action is omitted', () => {
     const seed = SEEDS.find((each) => generatePlan(each).queued) ?? 0;
     const plan = generatePlan(seed);
     const wait = { kind: 'wait', data: 5, interrupt: false } as const;
@@ -38,7 +38,7 @@ describe('The live differential run', () => {
     expect(places(2)).to.deep.equal([QUEUE_PAGE, QUEUE_PAGE + 16]);
   });
 
-  it('follows every change of a table after the set-up with an invalidation', () => {
+  it('invalidates after every change of a table that follows the set-up', () => {
     for (const seed of SEEDS) {
       const { actions } = generatePlan(seed);
       const setUp = actions.findIndex(({ kind }) => kind === 'root');
@@ -62,14 +62,14 @@ describe('The live differential run', () => {
     expect(runs).to.be.below(100);
   });
 
-  it('stops shrinking at its limit, with what still fails', async () => {
+  it('stops shrinking at its limit, and returns the smallest failing plan', async () => {
     const fails = async (shorter: readonly number[]) => shorter.includes(3);
     const items = Array.from({ length: 30 }, (_, index) => index);
     const left = await shrink(items, fails, { limit: 2 });
     expect(left).to.include(3).and.to.have.length.above(1);
   });
 
-  it('leaves out nothing but what its table of versions names', () => {
+  it('ignores only the differences in its table of versions', () => {
     const record = { op: 'reg_read', off: '0x228', size: 8, expect: '0xc0ffff0600000028' } as const;
     const old = factsOf(versionOf('QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)') ?? [0, 0]);
     expect(normalised(record, old)).to.include({ expect: '0xc000000600000028' });

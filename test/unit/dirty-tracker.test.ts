@@ -25,14 +25,14 @@ function dirtyRig() {
   return { ...rig, dma: new DeviceDma(rig.user.reader, memory, observer) };
 }
 
-/** Numbers of the bits that are set. */
+/** Returns the numbers of the set bits. */
 const pagesOf = (bitmap: Uint8Array): number[] =>
   [...bitmap].flatMap((byte, i) =>
     [0, 1, 2, 3, 4, 5, 6, 7].filter((bit) => byte & (1 << bit)).map((bit) => 8 * i + bit),
   );
 
 describe('dirty pages of running devices', () => {
-  it('are those that were written since they were last asked for, and no other', () => {
+  it('are exactly the pages written since the last query', () => {
     const { container, dma } = dirtyRig();
     container.map(0 as Iova, 0, SIZE, PERM_RW);
     dma.write(0x9000 as Iova, new Uint8Array(8));
@@ -46,14 +46,14 @@ describe('dirty pages of running devices', () => {
     expect(asked(), 'taken').to.deep.equal([]);
     dma.write(0x7000 as Iova, new Uint8Array(1));
     container.dirty.start();
-    expect(asked(), 'started over').to.deep.equal([]);
+    expect(asked(), 'restarted').to.deep.equal([]);
     container.dirty.stop();
     dma.write(0x7000 as Iova, new Uint8Array(1));
     container.dirty.start();
     expect(asked()).to.deep.equal([]);
   });
 
-  it('are pinned pages as long as they are pinned, and once more: one page of a 2 MiB leaf', () => {
+  it('include a page of a 2 MiB leaf while it is pinned, and once more after its unpin', () => {
     const { container, dma } = dirtyRig();
     container.map(0 as Iova, 0, SIZE, PERM_RW);
     dma.pin(0x5000 as Iova, PERM_WRITE);
@@ -68,7 +68,7 @@ describe('dirty pages of running devices', () => {
     expect([asked(), asked()]).to.deep.equal([[5, 513], [513]]);
   });
 
-  it('are found at every address of their memory, and by memory when the mapping is gone', async () => {
+  it('are found at every address of their memory, and by memory after the unmap', async () => {
     const { container, dma } = dirtyRig();
     container.map(0 as Iova, 0x4000, 0x4000, PERM_RW);
     container.map(0x100000 as Iova, 0x4000, 0x2000, PERM_RW);
@@ -81,7 +81,7 @@ describe('dirty pages of running devices', () => {
     expect(pagesOf(container.dirty.memory(0, 0x10000))).to.deep.equal([5]);
   });
 
-  it('include what a device held that has died', () => {
+  it('include pages that a dead device held', () => {
     const { container, user, dma } = dirtyRig();
     container.map(0 as Iova, 0, SIZE, PERM_RW);
     container.dirty.start();
@@ -91,7 +91,7 @@ describe('dirty pages of running devices', () => {
     expect([asked(), asked()]).to.deep.equal([[6], []]);
   });
 
-  it('are refused with an errno and the numbers', () => {
+  it('are refused with an errno and the values', () => {
     const { container } = dirtyRig();
     container.map(0 as Iova, 0, 0x4000, PERM_RW);
     const pages = (iova: number, size: number, pageSize?: number) => () =>
@@ -108,7 +108,7 @@ describe('dirty pages of running devices', () => {
   });
 
   for (const marks of [true, false])
-    it(`copied in rounds while ${marks ? 'two devices write: the copy is the memory' : 'a device forgets to mark: the copy is not'}`, async () => {
+    it(`make a copy in rounds ${marks ? 'equal to memory that two devices write' : 'differ when a device does not mark its writes'}`, async () => {
       const ram = GuestRam.allocate(HPA_BASE as Hpa, SIZE, 0, new Prng(3));
       const table = new PinTableWriter(16, {
         hostPages: { first: HPA_BASE / PAGE_SIZE, count: SIZE / PAGE_SIZE },

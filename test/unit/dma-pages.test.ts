@@ -1,5 +1,5 @@
 /**
- * A device's pins of many pages at once: all or none.
+ * Pins of many pages in one call, which pin all pages or none.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -30,7 +30,7 @@ function dmaRig() {
 }
 
 describe('pins of many pages', () => {
-  it('give every host page, over leaves of all sizes', () => {
+  it('return every host page, for leaves of all sizes', () => {
     const { container, backing, dma } = dmaRig();
     container.map(0 as Iova, 0x1000, 5 * PAGE_SIZE, PERM_RW);
     container.map((5 * PAGE_SIZE) as Iova, 0, 15 * PAGE_SIZE, PERM_RW);
@@ -49,7 +49,7 @@ describe('pins of many pages', () => {
     expect([dma.heldPins, container.pins()]).to.deep.equal([0, 0]);
   });
 
-  it('keep none when one cannot be, and name it', () => {
+  it('keep no pin when one page fails, and name that page', () => {
     const { container, dma, faults } = dmaRig();
     container.map(0 as Iova, 0, 4 * PAGE_SIZE, PERM_RW);
     container.map((4 * PAGE_SIZE) as Iova, 0x10000, PAGE_SIZE, PERM_READ);

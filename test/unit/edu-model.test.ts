@@ -21,8 +21,8 @@ function transfer(bus: DeviceHarness, source: number, destination: number, count
   return bus.run();
 }
 
-describe('the edu device', () => {
-  it('is found by its IDs, and answers only once memory space is enabled', () => {
+describe('edu device', () => {
+  it('has its IDs, and answers only while memory space is enabled', () => {
     const bus = new DeviceHarness(edu);
     expect(bus.readConfig(0, 4)).to.equal(0x11e8_1234n);
     expect(bus.read(0, 0, 4)).to.equal(0xffff_ffffn);
@@ -30,13 +30,13 @@ describe('the edu device', () => {
     expect(bus.read(0, 0, 4)).to.equal(0x0100_00edn);
   });
 
-  it('inverts what is written to its liveness register', () => {
+  it('inverts values written to its liveness register', () => {
     const bus = enabled();
     bus.write(0, 4, 4, 0x1234_5678);
     expect(bus.read(0, 4, 4)).to.equal(0xedcb_a987n);
   });
 
-  it('computes a factorial in its own time, with a status bit and an interrupt', () => {
+  it('computes a factorial after a delay, with a status bit and an interrupt', () => {
     const bus = enabled();
     bus.write(0, 0x20, 4, 0x80);
     bus.write(0, 8, 4, 10);
@@ -53,7 +53,7 @@ describe('the edu device', () => {
     expect(bus.read(0, 8, 4), 'modulo 2^32').to.equal(0n);
   });
 
-  it('moves bytes both ways and raises an interrupt when asked to', () => {
+  it('transfers bytes in both directions, and raises an interrupt on request', () => {
     const bus = enabled({ map: [{ iova: 0x5_0000_0000, gpa: 0x3000, size: 0x2000 }] });
     const bytes = Uint8Array.from({ length: 5000 - 1000 }, (_, i) => i % 251);
     bus.ram.write(0x3ffc, bytes.subarray(0, 3000));
@@ -65,7 +65,7 @@ describe('the edu device', () => {
     expect([bus.metric('transfers'), bus.metric('bytes moved')]).to.deep.equal([2, 6000]);
   });
 
-  it('reports a DMA that faults, and one that leaves its buffer', () => {
+  it('reports a DMA that faults, and one that exceeds its buffer', () => {
     const bus = enabled({ map: [{ iova: 0, gpa: 0, size: 0x1000, perm: PERM_READ }] });
     transfer(bus, BUFFER_BASE, 0, 64, START | FROM_BUFFER);
     transfer(bus, 0x7000, BUFFER_BASE, 64, START);
@@ -79,7 +79,7 @@ describe('the edu device', () => {
     expect(bus.violations).to.deep.equal([]);
   });
 
-  it('waits while its address space is switched, and without bus mastering', () => {
+  it('waits during a switch of its address space, and without bus mastering', () => {
     const bus = enabled({ map: [] });
     bus.switching(true);
     expect(transfer(bus, 0, BUFFER_BASE, 64, START)).to.equal('stalled');

@@ -8,7 +8,7 @@ import { PhysicalGpu } from '../../src/gpu/physical-gpu.ts';
 import { vgpuType } from '../../src/gpu/types.ts';
 import { DEFAULT_PARTS, Vgpu } from '../../src/models/vgpu/vgpu.ts';
 
-/** A vGPU that owns the engine with work in its ring, and its neighbour, who waits. */
+/** A vGPU that owns the engine and has work in its ring, and a neighbour that waits. */
 function neighbours() {
   const gpu = new PhysicalGpu({ policy: 'best-effort', sliceUs: 500 });
   const name = 'vgpu-1g';
@@ -25,12 +25,12 @@ function neighbours() {
   set('RingTail', 60); // commands of zeros
   expect(bus.step()).to.equal('more');
   const neighbour = new EngineSlot(gpu.handle(1));
-  expect(neighbour.acquire(), 'while the other has it').to.equal('queued');
+  expect(neighbour.acquire(), 'while the other owns it').to.equal('queued');
   return { bus, neighbour };
 }
 
-describe('a vGPU that stands still for its migration', () => {
-  it('leaves the engine to its neighbour at once', () => {
+describe('vGPU stopped for its migration', () => {
+  it('releases the engine to its neighbour at once', () => {
     const { bus, neighbour } = neighbours();
     bus.save();
     expect(neighbour.acquire()).to.equal('granted');

@@ -10,17 +10,17 @@ import { jainIndex, usageBetween } from '../../src/gpu/stats.ts';
 import { vgpuType } from '../../src/gpu/types.ts';
 import { GPU_CONTROL_BYTES, GpuControl, type GpuWorkerTask } from '../fixtures/gpu-worker.ts';
 
-const SEATS = 4;
+const SLOTS = 4;
 const ENTRY = new URL('../fixtures/gpu-worker.ts', import.meta.url);
 const { ld, st, wordsOf } = mem;
 
-/** Four threads at one engine for `runMs`; the first dies at piece `dieAt`, if that is not 0. */
+/** Runs four threads at one engine for `runMs`. The first one dies at piece `dieAt`, if that is not 0. */
 async function contend(policy: Policy, burst: number, runMs: number, dieAt = 0) {
   const gpu = new PhysicalGpu({ policy, sliceUs: 200 });
-  for (let slot = 0; slot < SEATS; slot++)
+  for (let slot = 0; slot < SLOTS; slot++)
     gpu.place(`gpu${slot}`, vgpuType('vgpu-4g'), new SharedArrayBuffer(DEVICE_LINK_BYTES));
   const control = new SharedArrayBuffer(GPU_CONTROL_BYTES);
-  const threads = Array.from({ length: SEATS }, (_, slot) => {
+  const threads = Array.from({ length: SLOTS }, (_, slot) => {
     const task: GpuWorkerTask = {
       slot: gpu.handle(slot),
       control,
@@ -45,10 +45,10 @@ async function contend(policy: Policy, burst: number, runMs: number, dieAt = 0) 
 
 describe('threads at the engine of a GPU', () => {
   for (const policy of POLICIES)
-    it(`never work at the same time, and none is left waiting, under ${policy}`, async () => {
-      // Bursts that often end: most of the engine's ways from hand to hand are releases and requests that cross.
+    it(`never work at the same time, and none waits without end, under ${policy}`, async () => {
+      // The bursts are short, so that most handovers are releases and requests that cross.
       const { gpu, usage, overlaps } = await contend(policy, 3, 200);
-      // A machine so busy that an owner gets no core for LEASE_MS may have two at work; any other may not.
+      // Two threads may work at once only on a machine so busy that an owner gets no core for LEASE_MS.
       if (gpu.leasesBroken === 0) expect(overlaps).to.equal(0);
       for (const { name, turns } of usage) expect(turns, name).to.be.greaterThan(3);
     });
@@ -58,7 +58,7 @@ describe('threads at the engine of a GPU', () => {
     expect(jainIndex(usage.map(({ busyUs }) => busyUs))).to.be.greaterThan(0.98);
   });
 
-  it('go on when one dies while it owns the engine', async () => {
+  it('continue when one dies while it owns the engine', async () => {
     const { gpu, usage, pieces } = await contend('equal-share', 1e9, 500, 40);
     expect(pieces[0]).to.equal(-1);
     expect(gpu.leasesBroken).to.be.at.least(1);

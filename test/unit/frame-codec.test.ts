@@ -27,7 +27,7 @@ describe('frame codec', () => {
     device: fc.integer({ min: -1, max: 0xffff }),
   });
 
-  it('brings every frame back as it was, addresses exact to 2^53', () => {
+  it('round-trips every frame, with addresses exact to 2^53', () => {
     fc.assert(
       fc.property(
         header,
@@ -57,7 +57,7 @@ describe('frame codec', () => {
     );
   });
 
-  it('carries nested and repeated messages', () => {
+  it('round-trips nested and repeated messages', () => {
     const counts = { pins: 5, unpins: 6, faults: 7, faultsDropped: 8, stalls: 9, interrupts: 10 };
     const body = {
       ...counts,
@@ -72,7 +72,7 @@ describe('frame codec', () => {
     expect(bodyToJson(decodeFrame(bytes))).to.deep.equal(body);
   });
 
-  /** A frame of any bytes, or nothing: the only error that may come out is FrameError. */
+  /** Decodes any bytes to a frame or undefined. Only FrameError may be thrown. */
   const tryDecode = (bytes: Uint8Array): Frame | undefined => {
     try {
       return decodeFrame(bytes);
@@ -82,7 +82,7 @@ describe('frame codec', () => {
     }
   };
 
-  it('answers garbage with FrameError and nothing else', () => {
+  it('throws only FrameError for garbage', () => {
     const sound = encodeFrame({ timeUs: 1e15, process: 1, vm: 2, device: 3 }, 'violation', {
       kind: 'use-after-unpin',
       detail: 'HPA 0x1',
@@ -103,7 +103,7 @@ describe('frame codec', () => {
     );
   });
 
-  it('answers endless nesting, an empty frame and an oversized one with FrameError', () => {
+  it('throws FrameError for endless nesting, an empty frame and an oversized one', () => {
     for (const bytes of [
       new Uint8Array(1 << 20).fill(0x0b),
       new Uint8Array(0),
@@ -115,7 +115,7 @@ describe('frame codec', () => {
 });
 
 describe('schema.ts', () => {
-  it('is what npm run proto makes of the .proto file', () => {
+  it('equals the output of npm run proto', () => {
     const biome = fileURLToPath(new URL('../../node_modules/@biomejs/biome/bin/biome', import.meta.url));
     const { stdout, status } = spawnSync(
       process.execPath,
@@ -150,7 +150,7 @@ describe('schema.ts', () => {
   });
 });
 
-/** Any message of a field's type, every scalar present. */
+/** Returns an arbitrary message of a field's type, with every scalar present. */
 function arbitraryMessage(field: protobuf.Field): fc.Arbitrary<Record<string, unknown>> {
   const type = field.resolve().resolvedType as protobuf.Type;
   return fc.record(Object.fromEntries(type.fieldsArray.map((inner) => [inner.name, arbitraryField(inner)])));

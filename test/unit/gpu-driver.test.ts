@@ -10,7 +10,7 @@ const { Kernel, Opcode } = vgpu;
 const { ok, fault, hung } = vgpu.CompletionStatus;
 const FILL = { opcode: Opcode.fill, target: 0, length: PAGE_SIZE, value: 0x1234_5678 };
 
-describe('the guest’s driver of a vgpu', () => {
+describe('guest driver of a vgpu', () => {
   const running: DrivenVgpu[] = [];
   afterEach(async () => {
     for (const gpu of running.splice(0)) {
@@ -30,7 +30,7 @@ describe('the guest’s driver of a vgpu', () => {
     return there;
   };
 
-  it('has completions, trouble and the display by MSI-X vectors of their own', async () => {
+  it('receives completions, errors and display events by separate MSI-X vectors', async () => {
     const gpu = await start();
     await gpu.buffer(0, 1);
     for (let i = 0; i < 3; i++) expect((await gpu.driver.submit(FILL)).status).to.equal(ok);
@@ -42,7 +42,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect(counts()).to.deep.equal([4, 2, 0, 1]);
   });
 
-  it('sends each command to the engine that has it, or to the one that is named', async () => {
+  it('sends each command to its engine, or to the named one', async () => {
     const gpu = await start();
     const [page] = await gpu.buffer(0, 1);
     const sum = { opcode: Opcode.compute, value: Kernel.sum, length: PAGE_SIZE };
@@ -72,7 +72,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect(gpu.driver.staticPages).to.include.members(bases);
   });
 
-  it('resets the engine that hangs, each alone, and ends a wait when it is told to', async () => {
+  it('resets only the engine that hangs, and ends a wait on request', async () => {
     const gpu = await start();
     await gpu.buffer(0, 64);
     await gpu.driver.writeRegister('HangLimitUs', 1);
@@ -87,7 +87,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect((await gpu.driver.submit(sum)).status).to.equal(ok);
   });
 
-  it('goes on after a reset of the function: page tables, contexts and the global table are back', async () => {
+  it('restores page tables, contexts and the global table after a function-level reset', async () => {
     const gpu = await start();
     const [page] = await gpu.buffer(0, 1);
     const context = await gpu.driver.createContext(2 ** 32);
@@ -120,7 +120,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect(Buffer.from(await gpu.driver.vram.read(0, 17)).equals(Buffer.alloc(17))).to.equal(true);
   });
 
-  it('works again after a reset of a device that has halted', async () => {
+  it('works again after the reset of a halted device', async () => {
     const gpu = await start();
     await gpu.buffer(0, 1);
     await gpu.driver.writeRegister('Control', 0);
@@ -137,7 +137,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect(lost.name).to.equal('DeviceLostError');
   });
 
-  it('makes commands that come during a reset wait for its end', async () => {
+  it('delays commands during a reset until its end', async () => {
     const gpu = await start();
     await gpu.buffer(0, 1);
     const reset = gpu.driver.reset();
@@ -146,7 +146,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect((await during).status).to.equal(ok);
   });
 
-  it('moves bytes through the aperture, across its end, and refuses what lies beyond VRAM', async () => {
+  it('copies bytes through the aperture and across its end, and refuses addresses beyond VRAM', async () => {
     const gpu = await start();
     const bytes = Buffer.from(Uint8Array.from({ length: 40_000 }, (_, i) => (i * 31 + (i >> 8)) & 0xff));
     const offset = vgpu.APERTURE_BYTES - 10_001;
@@ -171,7 +171,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect(() => gpu.driver.mapVram(0, 7, 1)).to.throw(RangeError, 'multiples of 4096');
   });
 
-  it('shows a picture, flips to another, and refuses a mode that the device does', async () => {
+  it('shows a picture, flips to another, and reports a mode that the device refuses', async () => {
     const gpu = await start();
     const mode = { width: 32, height: 16, base: 0 };
     await gpu.driver.vram.write(0, new Uint8Array(2048).fill(0x40));
@@ -191,7 +191,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect((await gpu.driver.screenshot().catch((error) => error)).name).to.equal('NoScanoutError');
   });
 
-  it('goes with its VM: commands under way end on the other host, everything else is where it was', async () => {
+  it('migrates with its VM: pending commands end on the target host, and other state is unchanged', async () => {
     const here = await start();
     const [page] = await here.buffer(0, 1);
     const context = await here.driver.createContext(2 ** 32);
@@ -216,7 +216,7 @@ describe('the guest’s driver of a vgpu', () => {
     ];
     for (const each of left) each.catch(() => {});
     await here.driver.readRegister('RingTail');
-    // The first command of each ring has been fetched here, and no more.
+    // Here, only the first command of each ring has been fetched.
     for (let i = 0; i < 2; i++) here.instance.step();
     const there = await move(here);
     const sequenceOf = ({ driver }: DrivenVgpu) => (driver.save() as { sequence: number }).sequence;
@@ -232,7 +232,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect(Buffer.from(await there.driver.screenshot()).equals(picture)).to.equal(true);
     expect((await there.driver.submit({ ...FILL, value: 6 })).status).to.equal(ok);
     expect(there.ram.read32(page as number)).to.equal(6);
-    // What it knows of the global table came along: a reset writes it anew.
+    // The driver's copy of the global table migrated too, so a reset rewrites the table.
     await there.driver.reset();
     const { status } = await there.driver.submit({
       ...FILL,
@@ -244,7 +244,7 @@ describe('the guest’s driver of a vgpu', () => {
     expect(there.driver.hangs).to.equal(1);
   });
 
-  it('takes up nothing that it cannot have saved', async () => {
+  it('refuses a state that it cannot have saved', async () => {
     const gpu = await start();
     await gpu.driver.createContext(2 ** 31);
     const saved = gpu.driver.save() as Record<string, unknown>;

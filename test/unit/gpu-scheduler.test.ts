@@ -12,18 +12,18 @@ import { VGPU_TYPES, vgpuType } from '../../src/gpu/types.ts';
 const PIECE_NS = 16_000;
 const SLICE_US = 500;
 
-/** A vGPU of the simulation: how much work it is given at a time, and how often. */
+/** Work of a simulated vGPU. */
 interface Load {
   readonly type: string;
   /** Pieces of a command. */
   readonly pieces: number;
-  /** Commands in its ring at most. */
+  /** The maximum of commands in its ring. */
   readonly depth: number;
-  /** Commands that arrive per µs of the simulated clock; with Infinity the ring is filled whenever it is empty. */
+  /** Commands per µs of the simulated clock. With Infinity, the ring is refilled whenever it is empty. */
   readonly perUs: number;
 }
 
-/** Many slots in one thread, each looking at the engine in turn; a clock that pieces of work and idle rounds advance. */
+/** Slots in one thread that try the engine in turn. Pieces of work and idle rounds advance the clock. */
 class Simulation {
   readonly gpu: PhysicalGpu;
   readonly slots: EngineSlot[] = [];
@@ -55,7 +55,7 @@ class Simulation {
         this.#arrive(i, us);
         this.#step(i);
       });
-      if (this.nowUs === started) this.nowUs += 20; // nobody ran
+      if (this.nowUs === started) this.nowUs += 20; // no slot ran
     }
     return usageBetween(before, this.gpu.stats());
   }
@@ -89,21 +89,21 @@ const greedy = (type = 'vgpu-1g'): Load => ({ type, pieces: 64, depth: 32, perUs
 const sixteen = [greedy(), ...Array.from({ length: 15 }, () => modest())];
 const jain = (usage: readonly VgpuUsage[]) => jainIndex(usage.map(({ busyUs }) => busyUs));
 
-describe('the scheduler of a physical GPU', () => {
-  it('gives everybody the same under equal share, however greedy one is', () => {
+describe('scheduler of a physical GPU', () => {
+  it('grants equal time under equal share, even to a greedy vGPU', () => {
     const usage = new Simulation('equal-share', sixteen).run(400_000);
     expect(jain(usage)).to.be.greaterThan(0.995);
     expect(usage[0]?.preemptions).to.be.greaterThan(10);
     expect(usage[1]?.waitP99Us).to.be.below(15 * SLICE_US * 1.5);
   });
 
-  it('lets the greedy one have more under best effort, but starves nobody', () => {
+  it('grants a greedy vGPU more time under best effort, and starves none', () => {
     const usage = new Simulation('best-effort', sixteen).run(400_000);
     expect(jain(usage)).to.be.below(0.8);
     for (const { busyUs } of usage) expect(busyUs).to.be.greaterThan(400_000 / 64);
   });
 
-  it('divides by shares under fixed share, which are caps as well', () => {
+  it('divides time by shares under fixed share, and uses them as caps', () => {
     const loads = [
       greedy('vgpu-4g'),
       modest('vgpu-2g'),
@@ -114,10 +114,10 @@ describe('the scheduler of a physical GPU', () => {
     const usage = new Simulation('fixed-share', loads).run(2_000_000);
     for (const { name, part, share } of usage) expect(part / share, name).to.be.within(0.97, 1.03);
     const alone = new Simulation('fixed-share', [greedy('vgpu-1g')]).run(1_000_000);
-    expect(alone[0]?.part, 'on an engine that nobody else wants').to.be.within(0.97 / 16, 1.08 / 16);
+    expect(alone[0]?.part, 'on an engine without other users').to.be.within(0.97 / 16, 1.08 / 16);
   });
 
-  it('gives what one does not need to the others, except under fixed share', () => {
+  it('passes unused time to other vGPUs, except under fixed share', () => {
     const loads = [greedy(), { ...modest(), perUs: 0 }, { ...modest(), perUs: 1 / 4000 }];
     const busy = (policy: Policy) => new Simulation(policy, loads).run(400_000).map(({ busyUs }) => busyUs);
     for (const policy of ['best-effort', 'equal-share'] as const) {
@@ -129,7 +129,7 @@ describe('the scheduler of a physical GPU', () => {
     expect(busy('fixed-share')[0]).to.be.below(400_000 / 16 + 5_000);
   });
 
-  it('changes the policy under load, and forgets what was before', () => {
+  it('changes the policy under load, and starts new accounts', () => {
     const simulation = new Simulation('best-effort', sixteen);
     simulation.run(200_000);
     simulation.gpu.schedule({ policy: 'equal-share', sliceUs: SLICE_US });
@@ -137,7 +137,7 @@ describe('the scheduler of a physical GPU', () => {
   });
 });
 
-describe('a slot at the engine', () => {
+describe('engine slot', () => {
   const pair = () => {
     const gpu = new PhysicalGpu({ policy: 'equal-share', sliceUs: SLICE_US });
     const links = [new DeviceLink(), new DeviceLink()];
@@ -149,7 +149,7 @@ describe('a slot at the engine', () => {
     return { gpu, links, clock, first: slots[0] as EngineSlot, second: slots[1] as EngineSlot };
   };
 
-  it('rings the next when it hands the engine over', () => {
+  it('rings the next slot when it releases the engine', () => {
     const { links, first, second } = pair();
     expect(first.acquire()).to.equal('granted');
     expect(second.acquire()).to.equal('queued');
@@ -160,7 +160,7 @@ describe('a slot at the engine', () => {
     expect(first.acquire()).to.equal('queued');
   });
 
-  it('is given the engine on request, though another had it, once that rests', () => {
+  it('acquires the engine on request after another slot has released it', () => {
     const { first, second } = pair();
     for (let i = 0; i < 5; i++) {
       expect(first.acquire()).to.equal('granted');
@@ -170,7 +170,7 @@ describe('a slot at the engine', () => {
     }
   });
 
-  it('passes on what it was given when it has no work any more', () => {
+  it('passes the engine on when it has no more work', () => {
     const { first, second } = pair();
     first.acquire();
     second.acquire();
@@ -179,7 +179,7 @@ describe('a slot at the engine', () => {
     expect(first.acquire()).to.equal('granted');
   });
 
-  it('passes over an owner whose lease has ended, and the late owner notices', () => {
+  it('skips an owner whose lease has ended, and the late owner detects it', () => {
     const { gpu, clock, first, second } = pair();
     first.acquire();
     clock.us += LEASE_MS * 1000;
@@ -193,7 +193,7 @@ describe('a slot at the engine', () => {
     expect(second.acquire()).to.equal('granted');
   });
 
-  it('tells the others at once when the host releases an owner', () => {
+  it('rings the other slots at once when the host releases an owner', () => {
     const { gpu, links, first, second } = pair();
     first.acquire();
     second.acquire();
@@ -205,10 +205,10 @@ describe('a slot at the engine', () => {
   });
 });
 
-describe('a physical GPU', () => {
+describe('physical GPU', () => {
   const link = new SharedArrayBuffer(DEVICE_LINK_BYTES);
 
-  it('has room for as many vGPUs of a type as memory and engine allow', () => {
+  it('holds as many vGPUs of a type as memory and engine allow', () => {
     const available = (gpu: PhysicalGpu) => VGPU_TYPES.map((type) => gpu.available(type));
     const gpu = new PhysicalGpu();
     expect(available(gpu)).to.deep.equal([32, 16, 8, 4, 2, 1]);
@@ -224,7 +224,7 @@ describe('a physical GPU', () => {
     expect(many.available(small), 'a slot each').to.equal(0);
   });
 
-  it('gives an instance of a host GPU the type of its mdev type, by mdev and by virtual function', () => {
+  it('maps the type of an mdev instance or virtual function to a vGPU type', () => {
     const pool = new GpuPool({ ...DEFAULT_SCHEDULING, types: ['vgpu-512m'] });
     const place = (mdevType?: string) => {
       const name = `gpu-${mdevType}`;
@@ -239,7 +239,7 @@ describe('a physical GPU', () => {
     ]);
   });
 
-  it('refuses types, policies and slices that there are not, and says which there are', () => {
+  it('refuses unknown types, policies and slices, and names the accepted ones', () => {
     expect(() => vgpuType('vgpu-3g')).to.throw(RangeError, /accepted: vgpu-512m, vgpu-1g/);
     const gpu = new PhysicalGpu();
     expect(() => gpu.schedule({ policy: 'fair' as Policy, sliceUs: 100 })).to.throw(/accepted: best-effort/);
@@ -247,7 +247,7 @@ describe('a physical GPU', () => {
       expect(() => gpu.schedule({ policy: 'equal-share', sliceUs })).to.throw(/accepted: 50 to 100000/);
   });
 
-  it('puts a wait into the bucket whose upper end is not below it', () => {
+  it('counts a wait in the first bucket whose upper end is not below it', () => {
     for (const us of [0, 0.5, 1, 3, 17.5, 999, 12_345, 2 ** 23]) {
       const bucket = waitBucket(us * 1000);
       expect(bucketUs(bucket), `${us}`).to.be.within(Math.floor(us), us * 1.1);

@@ -18,7 +18,7 @@ const ABOVE = 6 * MIB;
 const ram = (seed = 1) => GuestRam.allocate(HPA_BASE as Hpa, BELOW, ABOVE, new Prng(seed));
 
 describe('GuestRam', () => {
-  it('backs RAM with a permutation of the slab frames, and no HPA equals its GPA', () => {
+  it('backs RAM with a permutation of the slab frames, where no HPA equals its GPA', () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
         const guest = ram(seed);
@@ -41,7 +41,7 @@ describe('GuestRam', () => {
     );
   });
 
-  it('shuffles the same way for the same seed, and differently for another', () => {
+  it('shuffles equally for equal seeds, and differently for others', () => {
     const order = (seed: number) => [
       ...GuestRam.allocate(HPA_BASE as Hpa, 64 * MIB, 0, new Prng(seed)).handle.frames,
     ];
@@ -49,7 +49,7 @@ describe('GuestRam', () => {
     expect(order(7)).to.not.deep.equal(order(8));
   });
 
-  it('brings back what was written, at any address and length, across frames', () => {
+  it('returns written bytes at any address and length, across frames', () => {
     const guest = ram();
     const place = fc.tuple(
       fc.boolean(),
@@ -62,7 +62,7 @@ describe('GuestRam', () => {
         const bytes = new Uint8Array(Buffer.alloc(pattern.length + stretch * FRAME_SIZE, pattern));
         const region = high ? { base: FOUR_GIB, size: ABOVE } : { base: 0, size: BELOW };
         if (bytes.length > region.size) return;
-        // Near a frame's end half of the time.
+        // Half of the addresses lie near the end of a frame.
         const near = at % 2 === 0 ? at : (1 + (at % 3)) * FRAME_SIZE - (at % 200);
         const gpa = region.base + (near % (region.size - bytes.length + 1));
         guest.write(gpa, bytes);
@@ -76,7 +76,7 @@ describe('GuestRam', () => {
     );
   });
 
-  it('lists host extents that cover a range in order and hold its bytes', () => {
+  it('returns host extents that cover a range in order and hold its bytes', () => {
     const guest = ram(3);
     const [gpa, size] = [(FRAME_SIZE - 2 * PAGE_SIZE) as Gpa, 2 * FRAME_SIZE + 3 * PAGE_SIZE];
     guest.write(
@@ -94,7 +94,7 @@ describe('GuestRam', () => {
     expect(Buffer.from(gathered).equals(guest.read(gpa, size))).to.equal(true);
   });
 
-  it('merges host frames that happen to be neighbours into one extent', () => {
+  it('merges neighbouring host frames into one extent', () => {
     const memory = HostMemory.allocate(HPA_BASE as Hpa, 6 * MIB);
     const guest = new GuestRam({
       memory: memory.handle,
@@ -108,7 +108,7 @@ describe('GuestRam', () => {
     ]);
   });
 
-  it('has a hole below 4 GiB that no access may touch or span', () => {
+  it('refuses accesses that touch or span the hole below 4 GiB', () => {
     const guest = ram();
     for (const [gpa, length] of [
       [BELOW, 1],
@@ -139,7 +139,7 @@ describe('GuestRam', () => {
     expect(() => small.read32(FRAME_SIZE)).to.throw('(0x0..0x1fffff)');
   });
 
-  it('reads and writes words that the bytes show in little-endian order, and refuses unaligned ones', () => {
+  it('reads and writes words in little-endian order, and refuses unaligned ones', () => {
     const guest = ram();
     guest.write32(FRAME_SIZE - 4, 0x8765_4321);
     expect(guest.read32(FRAME_SIZE - 4)).to.equal(0x8765_4321);
@@ -147,7 +147,7 @@ describe('GuestRam', () => {
     expect(() => guest.read32(2)).to.throw(GuestAddressError);
   });
 
-  it('wakes who waits on a word when it is published', async () => {
+  it('wakes a waiter on a word when the word is published', async () => {
     const guest = ram();
     const other = new GuestRam(guest.handle);
     const waiting = guest.waitWhile32(64, 0, 10_000);
@@ -157,7 +157,7 @@ describe('GuestRam', () => {
     expect(await guest.waitWhile32(64, 0xffff_fff0, 1), 'time-out').to.equal(false);
   });
 
-  it('refuses sizes that are not RAM sizes, and accepts the smallest and the largest', () => {
+  it('refuses invalid RAM sizes, and accepts the smallest and the largest', () => {
     const allocate = (below: number, above: number) => () =>
       GuestRam.allocate(HPA_BASE as Hpa, below, above, new Prng(1));
     expect(allocate(0, 0)).to.throw(RangeError, '2 MiB to 2 GiB');
@@ -180,7 +180,7 @@ describe('HostMemory', () => {
     expect(() => memory.crc32(0 as Hpa, 4, 0)).to.throw(HostAddressError);
   });
 
-  it('ends at the highest HPA that a pin table can hold, and not above', () => {
+  it('may end at the highest HPA of a pin table, but not above', () => {
     expect(() => HostMemory.allocate((HPA_LIMIT - FRAME_SIZE) as Hpa, FRAME_SIZE)).to.not.throw();
     expect(() => HostMemory.allocate(HPA_LIMIT as Hpa, FRAME_SIZE)).to.throw(RangeError, 'HPA limit');
     expect(() => HostMemory.allocate(HPA_BASE as Hpa, 0)).to.throw(RangeError);

@@ -1,6 +1,6 @@
 /**
- * A guest's drivers saved, and taken up over a copy of RAM at other host addresses and a vIOMMU that took up its state:
- * from then on both guests run the same program, and everything they do and leave behind must be the same.
+ * Save and restore of a guest's drivers. The target has a copy of RAM at other host addresses and a vIOMMU with the
+ * restored state. Both guests then run the same program, and their actions and final states must be equal.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { expect } from 'chai';
@@ -42,12 +42,12 @@ afterEach(() => {
   for (const machine of machines.splice(0)) machine.stop();
 });
 
-/** Runs until nothing that a guest has can be as at the start, several flows at a time in between. */
+/** Runs until every part of a guest has changed, partly with several flows at a time. */
 async function warmUp(options: MachineOptions, seed: number): Promise<Program> {
   const machine = tracked(new GuestMachine(options, 1 + seed));
   const program = new Program(machine, new Prng(seed));
   await program.run(60);
-  // Several flows at once: status words, request slots and call slots are in another order afterwards.
+  // Several flows at once change the order of status words, request slots and call slots.
   const { devices, pages } = machine.vm;
   const buffers = await Promise.all(
     Array.from({ length: 12 }, (_, i) =>
@@ -67,16 +67,16 @@ function expectSame(before: GuestMachine, after: GuestMachine): void {
   );
 }
 
-describe('a guest whose drivers are saved and taken up elsewhere', function () {
+describe('guest with drivers restored on another host', function () {
   this.timeout(60_000);
 
   for (const options of VIOMMUS) {
-    it(`${nameOf(options)}: goes on exactly as it would have`, async () => {
+    it(`${nameOf(options)}: continues exactly as the original`, async () => {
       for (let seed = 0; seed < 6; seed++) {
         const program = await warmUp(options, seed);
         const before = program.machine;
         const copy = tracked(before.move(options, 20 + seed));
-        expect(isDeepStrictEqual(copy.bytes(), before.bytes()), 'RAM is not touched').to.equal(true);
+        expect(isDeepStrictEqual(copy.bytes(), before.bytes()), 'RAM is unchanged').to.equal(true);
         if (options.viommu !== 'none') await copy.vm.iommu();
         expect(copy.accesses, 'register accesses').to.equal(0);
         expect(copy.ram.hpaOf(0)).to.not.equal(before.ram.hpaOf(0));
@@ -86,12 +86,12 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
         expect(log.filter((line) => /^\w*Error|InUse/.test(line)).length).to.be.lessThan(20);
         expect(await twin.run(80)).to.deep.equal(log);
         expectSame(before, copy);
-        expect(before.mappings().flat().length, 'there is something to compare').to.be.greaterThan(0);
+        expect(before.mappings().flat().length, 'mappings to compare').to.be.greaterThan(0);
         for (const machine of machines.splice(0)) machine.stop();
       }
     });
 
-    it(`${nameOf(options)}: moves on from host to host`, async () => {
+    it(`${nameOf(options)}: moves from host to host`, async () => {
       const program = await warmUp(options, 77);
       let twin = program;
       for (let hop = 0; hop < 3; hop++) {
@@ -103,7 +103,7 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
     });
   }
 
-  it('goes another way when its state is not its own: the control', async () => {
+  it('diverges when its state is changed (control)', async () => {
     const options = { viommu: 'intel' };
     const program = await warmUp(options, 3);
     const before = program.machine;
@@ -121,7 +121,7 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
     expect(() => expectSame(before, twin.machine)).to.throw('RAM');
   });
 
-  it('keeps the driver behind vm.virtioIommu() and vm.iommu() one', async () => {
+  it('keeps one driver for vm.virtioIommu() and vm.iommu()', async () => {
     const options = { viommu: 'virtio' };
     const { vm } = tracked(new GuestMachine(options, 1));
     const driver = await vm.virtioIommu();
@@ -130,14 +130,14 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
     const copy = tracked((machines[0] as GuestMachine).move(options, 2));
     const again = await copy.vm.virtioIommu();
     expect(again.domain(bare.id)?.save().mapped).to.deep.equal([[PAGE_SIZE, 0x10_0000, PAGE_SIZE, PERM_RW]]);
-    // It had not been asked for before: it is started now, over the same driver.
+    // This first use starts it now, on the same driver.
     const iommu = await copy.vm.iommu();
     expect(iommu.domain(bare.id)).to.equal(copy.vm.domain(bare.id));
     const third = tracked(copy.move(options, 3));
     expect((await third.vm.iommu()).domain(bare.id)).to.equal((await third.vm.virtioIommu()).domain(bare.id));
   });
 
-  it('keeps the drivers of its vGPUs, and the forgetful driver on its way to forgetting', async () => {
+  it('keeps the drivers of its vGPUs, and the progress of the forgetful driver', async () => {
     const options = { viommu: 'intel', model: 'vgpu', fault: 'skip-invalidation' };
     const before = tracked(new GuestMachine(options, 1));
     const domain = (await before.vm.iommu()).createDomain();
@@ -151,11 +151,11 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
       await machine.vm.domain(domain.id)?.unmap(0, PAGE_SIZE);
       return machine.accesses - accesses;
     };
-    expect([await countOf(before), await countOf(copy)], 'nothing is announced').to.deep.equal([0, 0]);
+    expect([await countOf(before), await countOf(copy)], 'no invalidations').to.deep.equal([0, 0]);
     expectSame(before, copy);
   });
 
-  it('moves before its vIOMMU has been asked for', async () => {
+  it('moves before its first use of the vIOMMU', async () => {
     const options = { viommu: 'intel' };
     const copy = tracked(tracked(new GuestMachine(options, 1)).move(options, 2));
     const domain = (await copy.vm.iommu()).createDomain();
@@ -164,7 +164,7 @@ describe('a guest whose drivers are saved and taken up elsewhere', function () {
   });
 });
 
-describe('what cannot be saved', () => {
+describe('guest that cannot be saved', () => {
   const page = 0x40_0000 as Gpa;
   type Flow = readonly [name: string, begin: (vm: GuestMachine['vm'], iommu: GuestIommu) => Promise<unknown>];
   const flows: readonly Flow[] = [
@@ -181,7 +181,7 @@ describe('what cannot be saved', () => {
   ];
 
   for (const options of VIOMMUS.filter(({ viommu }) => viommu !== 'none'))
-    it(`${nameOf(options)}: names what is under way, and goes on afterwards`, async () => {
+    it(`${nameOf(options)}: names the operation under way, and can be saved afterwards`, async () => {
       const { vm } = tracked(new GuestMachine(options, 1));
       const starting = vm.iommu();
       expect(() => vm.save()).to.throw(
@@ -201,7 +201,7 @@ describe('what cannot be saved', () => {
       }
     });
 
-  it('is a queue with what hardware has never answered', async () => {
+  it('has a queue with requests that hardware has never answered', async () => {
     const dead: RegisterPort = { write: () => {}, read: async () => 0n };
     const ram = smallRam();
     const pages = new PageAllocator(ram, MIB, 4 * MIB);
@@ -218,7 +218,7 @@ describe('what cannot be saved', () => {
     expect(() => calls.save()).to.throw(InFlightError, '1 hypercalls');
   });
 
-  it('is a DMA mapping of a driver that is the script’s own', async () => {
+  it('has a DMA mapping of a driver that the script created', async () => {
     const { vm } = tracked(new GuestMachine({ viommu: 'spapr' }, 1));
     const driver = await SpaprDriver.create(vm.iommuRegisters(), vm.ram, vm.lowPages);
     vm.devices[0]?.dma.setDomain(driver.defaultDomain);
@@ -226,7 +226,7 @@ describe('what cannot be saved', () => {
   });
 });
 
-describe('a saved state that is not this VM’s', () => {
+describe('saved state of another VM', () => {
   const moved = (change: (drivers: Record<string, unknown>) => void) => {
     const machine = tracked(new GuestMachine({ viommu: 'intel' }, 1));
     const drivers = JSON.parse(JSON.stringify(machine.vm.save()));
@@ -245,7 +245,7 @@ describe('a saved state that is not this VM’s', () => {
     return () => new GuestMachine(options, 2, state);
   };
 
-  it('is a report of its worker, too', async () => {
+  it('is reported by the guest worker', async () => {
     const machine = tracked(new GuestMachine({ viommu: 'intel' }, 1));
     const control = {} as VmControl;
     const host = new GuestWorker({
@@ -260,7 +260,7 @@ describe('a saved state that is not this VM’s', () => {
     );
   });
 
-  it('is refused in words', () => {
+  it('is refused with the reason', () => {
     expect(taking((drivers) => Object.assign(drivers, { version: 9 }))).to.throw(
       GuestStateError,
       "the saved state of the guest's drivers has version 9; accepted: 2",

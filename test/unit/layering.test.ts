@@ -6,7 +6,7 @@ import { describe, it } from 'mocha';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-/** The floors of src/, from the bottom up: a folder imports only from floors below its own. */
+/** The floors of src/, lowest first. A folder imports only from lower floors. */
 const FLOORS: readonly (readonly string[])[] = [
   ['platform', 'proto'],
   ['memory', 'mdev'],
@@ -20,13 +20,13 @@ const FLOORS: readonly (readonly string[])[] = [
   ['cli'],
 ];
 
-/** Where the names of package.json's `imports` live. */
+/** The files behind the names of package.json's `imports`. */
 const ALIASES: Readonly<Record<string, string>> = {
   '#mem': 'src/platform/shared-memory.ts',
   '#host': 'src/platform/platform.ts',
 };
 
-/** What a device model may know of the sources. */
+/** The sources that a device model may import. */
 const MODEL_IMPORTS = ['device', 'gpu', 'abi', 'pci', 'registers', 'memory'];
 
 /** Names that only one file may use. */
@@ -44,11 +44,11 @@ const CONFINED: readonly { readonly name: string; readonly uses: RegExp; readonl
   { name: 'Atomics', uses: /\bAtomics\b/, file: 'src/platform/shared-memory.ts' },
 ];
 
-/** Source text without its comments. */
+/** Returns source text without its comments. */
 const withoutComments = (text: string): string =>
   text.replace(/\/\*[\s\S]*?\*\//g, '').replace(/(^|[\s;{}(,])\/\/.*$/gm, '$1');
 
-/** The module specifiers that a source text imports or re-exports, `import()` included. */
+/** Returns the module specifiers that a source text imports or re-exports, also by `import()`. */
 function importsOf(text: string): string[] {
   const code = withoutComments(text);
   const statement = /^[ \t]*(?:import|export)\b[^;'"]*?\bfrom\s*['"]([^'"]+)['"]/gm;
@@ -60,10 +60,10 @@ function importsOf(text: string): string[] {
 }
 
 interface SourceFile {
-  /** From the repository's root, with forward slashes. */
+  /** The path from the repository's root, with forward slashes. */
   readonly path: string;
   readonly code: string;
-  /** Files of the repository that it imports. */
+  /** The files of the repository that this file imports. */
   readonly imports: readonly string[];
 }
 
@@ -83,11 +83,11 @@ function sources(folder: string): SourceFile[] {
     });
 }
 
-/** `guest` for src/guest/x.ts; undefined for src/index.ts and for what is not in src/. */
+/** Returns `guest` for src/guest/x.ts, and undefined for src/index.ts and for files outside src/. */
 const folderOf = (path: string): string | undefined => /^src\/([^/]+)\//.exec(path)?.[1];
 const floorOf = (folder: string): number => FLOORS.findIndex((floor) => floor.includes(folder));
 
-/** Every import that does not go down, as `from → to`. */
+/** Returns every import that does not go to a lower floor, as `from → to`. */
 function upwardImports(files: readonly SourceFile[]): string[] {
   return files.flatMap(({ path, imports }) => {
     const from = folderOf(path);
@@ -101,7 +101,7 @@ function upwardImports(files: readonly SourceFile[]): string[] {
   });
 }
 
-/** A cycle of `next`, as the list of its nodes, or undefined. */
+/** Returns the nodes of a cycle in `next`, or undefined. */
 function cycleIn(next: ReadonlyMap<string, ReadonlySet<string>>): string[] | undefined {
   const done = new Set<string>();
   const visit = (node: string, path: readonly string[]): string[] | undefined => {
@@ -133,33 +133,33 @@ function folderGraph(files: readonly SourceFile[]): Map<string, Set<string>> {
   return graph;
 }
 
-/** Every file of the sources with the files that it imports, imports of types alone included. */
+/** Maps every source file to the files that it imports, type imports included. */
 const fileGraph = (files: readonly SourceFile[]): Map<string, Set<string>> =>
   new Map(files.map(({ path, imports }) => [path, new Set(imports)]));
 
 const SRC = sources('src');
 const WORKERS = sources('workers');
 
-describe('the floors of the repository', () => {
-  it('gives every folder of src/ a place', () => {
+describe('floors of the repository', () => {
+  it('include every folder of src/', () => {
     const folders = new Set(SRC.map(({ path }) => folderOf(path)).filter((folder) => folder !== undefined));
     expect([...folders].filter((folder) => floorOf(folder) < 0)).to.deep.equal([]);
     expect(folders.size).to.be.greaterThan(5);
   });
 
-  it('lets every import go down', () => {
+  it('have only imports of lower floors', () => {
     expect(upwardImports(SRC)).to.deep.equal([]);
   });
 
-  it('has no cycle between folders', () => {
+  it('have no cycle between folders', () => {
     expect(cycleIn(folderGraph(SRC))).to.equal(undefined);
   });
 
-  it('has no cycle between files', () => {
+  it('have no cycle between files', () => {
     expect(cycleIn(fileGraph([...SRC, ...WORKERS]))).to.equal(undefined);
   });
 
-  it('imports no file that does not exist', () => {
+  it('have no import of a missing file', () => {
     const known = new Set([...SRC, ...WORKERS].map(({ path }) => path));
     const missing = [...SRC, ...WORKERS].flatMap(({ path, imports }) =>
       imports.filter((target) => !known.has(target)).map((target) => `${path} → ${target}`),
@@ -167,16 +167,16 @@ describe('the floors of the repository', () => {
     expect(missing).to.deep.equal([]);
   });
 
-  it('keeps src/ from importing workers/', () => {
+  it('have no import of workers/ in src/', () => {
     const upward = SRC.filter(({ imports }) => imports.some((target) => target.startsWith('workers/')));
     expect(upward.map(({ path }) => path)).to.deep.equal([]);
   });
 
-  it('keeps the vIOMMUs from knowing the container', () => {
+  it('have no import of the container in the vIOMMUs', () => {
     expect(folderGraph(SRC).get('viommu')).to.not.include('vfio');
   });
 
-  it(`lets device models know ${MODEL_IMPORTS.join(', ')} alone`, () => {
+  it(`let device models import only ${MODEL_IMPORTS.join(', ')}`, () => {
     const models = SRC.filter(({ path }) => folderOf(path) === 'models');
     expect(models.length).to.be.greaterThan(0);
     const outside = models.flatMap(({ path, imports }) =>
@@ -188,14 +188,14 @@ describe('the floors of the repository', () => {
   });
 });
 
-describe('what only one file may touch', () => {
+describe('names confined to one file', () => {
   for (const { name, uses, file } of CONFINED)
-    it(`${name} appears in ${file} alone`, () => {
+    it(`have ${name} only in ${file}`, () => {
       const others = [...SRC, ...WORKERS].filter(({ path, code }) => path !== file && uses.test(code));
       expect(others.map(({ path }) => path)).to.deep.equal([]);
     });
 
-  it('and the file of the timers, and that of the atomics, do use them', () => {
+  it('have timers and atomics in their own files', () => {
     const uses = (path: string, pattern: RegExp) =>
       pattern.test(SRC.find((f) => f.path === path)?.code ?? '');
     expect(uses('src/platform/platform.ts', /\bsetTimeout\b/)).to.equal(true);
@@ -203,8 +203,8 @@ describe('what only one file may touch', () => {
   });
 });
 
-describe('the check of the floors itself', () => {
-  it('reads every form of import, and no comment', () => {
+describe('check of the floors', () => {
+  it('reads every form of import, and ignores comments', () => {
     const text = [
       "import { a } from '../vfio/a.ts';",
       'import type {\n  B,\n  C,\n} from "./b.ts";',
@@ -224,7 +224,7 @@ describe('the check of the floors itself', () => {
     ]);
   });
 
-  it('finds an import that goes up, one that stays on its floor, and one that leaves src/', () => {
+  it('finds imports of a higher floor, of the same floor, and of files outside src/', () => {
     const file = (path: string, target: string) => sourceFile(path, `import { x } from '${target}';`);
     const planted = [
       file('src/viommu/vtd/a.ts', '../../coordinator/vm.ts'),
@@ -242,7 +242,7 @@ describe('the check of the floors itself', () => {
     expect(cycleIn(folderGraph([...planted, back]))).to.deep.equal(['viommu', 'coordinator', 'viommu']);
   });
 
-  it('finds a cycle of two files, also one of types alone', () => {
+  it('finds a cycle of two files, also of type imports', () => {
     const planted = [
       sourceFile('src/vfio/a.ts', "import type { B } from './b.ts';"),
       sourceFile('src/vfio/b.ts', "import type { A } from './a.ts';"),

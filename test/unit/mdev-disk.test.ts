@@ -24,7 +24,7 @@ import { SysfsDisk, SysfsDiskError } from '../../src/mdev/sysfs-disk.ts';
 const UUID = '12345678-1234-4234-8234-123456789abc';
 const isRoot = process.geteuid?.() === 0;
 
-describe('a sysfs tree on disk', () => {
+describe('sysfs tree on disk', () => {
   let dir: string;
   let registry: MdevRegistry;
   let tree: SysfsTree;
@@ -43,7 +43,10 @@ describe('a sysfs tree on disk', () => {
   const mtty1 = '/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1';
   const errors = () => disk.poll().map(({ error }) => error?.errno);
 
-  /** Every path below `path` on disk, links not followed (readdir's own recursion follows them, round and round). */
+  /**
+   * Yields every path below `path` on disk. Links are not followed; readdir's recursive option follows them in
+   * circles.
+   */
   function* below(path: string): Generator<string> {
     for (const entry of readdirSync(at(path), { withFileTypes: true })) {
       const child = `${path}/${entry.name}`;
@@ -52,7 +55,7 @@ describe('a sysfs tree on disk', () => {
     }
   }
 
-  /** The same as the tree would say it. */
+  /** Returns the tree on disk in the format of `inTree`. */
   const onDisk = (): string[] =>
     [...below('/sys')]
       .map((path) => {
@@ -78,14 +81,14 @@ describe('a sysfs tree on disk', () => {
       })
       .sort();
 
-  it('has every path with its mode, content and target, and links that lead somewhere', () => {
+  it('has every path with its mode, content and target, and no broken links', () => {
     expect(onDisk()).to.deep.equal(inTree());
     expect(realpathSync(at('/sys/class/mdev_bus/mtty'))).to.equal(
       realpathSync(at('/sys/devices/virtual/mtty/mtty')),
     );
   });
 
-  it('makes and removes what is written to create and remove', () => {
+  it('creates and removes instances by writes to create and remove', () => {
     writeFileSync(at(`${mtty1}/create`), `${UUID}\n`);
     expect(errors()).to.deep.equal([undefined]);
     expect(registry.get(UUID)?.type).to.equal('mtty-1');
@@ -100,7 +103,7 @@ describe('a sysfs tree on disk', () => {
     expect(onDisk()).to.deep.equal(inTree());
   });
 
-  it('tells of writes that are refused, and clears them', () => {
+  it('reports refused writes, and clears their files', () => {
     const writes: readonly (readonly [text: string, errno: string])[] = [
       ['nonsense', 'EINVAL'],
       [`${UUID}\n`, 'EEXIST'],
@@ -115,7 +118,7 @@ describe('a sysfs tree on disk', () => {
     }
   });
 
-  it('takes values of attributes, also one as long as what it replaces, and puts a refused one back', () => {
+  it('accepts attribute values, also of the same length, and restores the old value after a refused one', () => {
     registry.create('tdev0', 'tdev-a', UUID);
     disk.sync();
     const color = at(`/sys/bus/mdev/devices/${UUID}/color`);
@@ -131,7 +134,7 @@ describe('a sysfs tree on disk', () => {
   });
 
   for (const pauseMs of [0, 100])
-    it(`puts back a file that was emptied and stays so, looked at every ${pauseMs} ms`, async () => {
+    it(`restores a file that stays empty, when polled every ${pauseMs} ms`, async () => {
       const autoprobe = at('/sys/bus/mdev/drivers_autoprobe');
       writeFileSync(autoprobe, '');
       await sleep(pauseMs);
@@ -142,7 +145,7 @@ describe('a sysfs tree on disk', () => {
       expect(readFileSync(autoprobe, 'utf8')).to.equal('1\n');
     });
 
-  it('comes to say that a blocked removal has ended', async () => {
+  it('shows the end of a blocked removal', async () => {
     const instance = registry.create('mtty', 'mtty-1', UUID);
     disk.sync();
     instance.open();
@@ -155,7 +158,7 @@ describe('a sysfs tree on disk', () => {
     expect(onDisk()).to.deep.equal(inTree());
   });
 
-  it('survives a user who deletes files', () => {
+  it('restores files that a user deletes', () => {
     rmSync(at('/sys/bus'), { recursive: true });
     expect(errors()).to.deep.equal([]);
     writeFileSync(at(`/sys/devices/virtual/mtty/mtty/mdev_supported_types/mtty-1/create`), UUID);
@@ -163,7 +166,7 @@ describe('a sysfs tree on disk', () => {
     expect(onDisk()).to.deep.equal(inTree());
   });
 
-  it('replaces its own tree, and refuses one that is not', () => {
+  it('replaces its own tree, and refuses another folder', () => {
     expect(new SysfsDisk(dir, tree).entryCount).to.equal([...tree.entries()].length);
     const other = join(dir, 'other');
     mkdirSync(join(other, 'sys'), { recursive: true });
@@ -173,7 +176,7 @@ describe('a sysfs tree on disk', () => {
     expect(() => new SysfsDisk('/', tree)).to.throw(SysfsDiskError);
   });
 
-  it('gives a virtual function its type', () => {
+  it('sets the type of a virtual function', () => {
     const vfDir = join(dir, 'vf');
     const host = defaultHost();
     const vfDisk = new SysfsDisk(vfDir, new SysfsTree(host));

@@ -16,7 +16,7 @@ import {
 
 const uuidOf = (n: number): string => `00000000-0000-4000-8000-${n.toString(16).padStart(12, '0')}`;
 
-/** The errno that `action` is refused with, or undefined. */
+/** Returns the errno of a refused `action`, or undefined. */
 function errnoOf(action: () => unknown): string | undefined {
   try {
     action();
@@ -45,8 +45,8 @@ function registryOf(...parents: readonly ParentSpec[]): MdevRegistry {
   return registry;
 }
 
-describe('mdev registry: limits', () => {
-  it('takes max_instances instances of a parent, and EUSERS beyond', () => {
+describe('mdev registry limits', () => {
+  it('accepts max_instances instances of a parent, and refuses more with EUSERS', () => {
     const registry = registryOf(MDPY);
     for (let n = 0; n < 4; n++) registry.create('mdpy', n % 2 ? 'mdpy-vga' : 'mdpy-hd', uuidOf(n));
     expect(errnoOf(() => registry.create('mdpy', 'mdpy-xga', uuidOf(4)))).to.equal('EUSERS');
@@ -54,7 +54,7 @@ describe('mdev registry: limits', () => {
     registry.create('mdpy', 'mdpy-xga', uuidOf(4));
   });
 
-  it("takes what the driver's units hold, and ENOSPC beyond", () => {
+  it("accepts instances up to the driver's units, and refuses more with ENOSPC", () => {
     const registry = registryOf(MTTY);
     for (let n = 0; n < 11; n++) registry.create('mtty', 'mtty-2', uuidOf(n));
     registry.create('mtty', 'mtty-1', uuidOf(11));
@@ -63,14 +63,14 @@ describe('mdev registry: limits', () => {
     expect(errnoOf(() => registry.create('mtty', 'mtty-1', uuidOf(13)))).to.equal('ENOSPC');
   });
 
-  it(`takes ${PARENTS_LIMIT} parents, and ENOSPC beyond`, () => {
+  it(`accepts ${PARENTS_LIMIT} parents, and refuses more with ENOSPC`, () => {
     const registry = new MdevRegistry();
     for (let n = 0; n < PARENTS_LIMIT; n++) registry.addParent(parentOf(1, 'instances', `p${n}`));
     expect(errnoOf(() => registry.addParent(parentOf(1, 'instances', 'more')))).to.equal('ENOSPC');
     expect(errnoOf(() => registry.addParent(parentOf(1, 'instances', 'p0')))).to.equal('EEXIST');
   });
 
-  it(`takes ${INSTANCES_LIMIT} instances, and ENOSPC beyond`, () => {
+  it(`accepts ${INSTANCES_LIMIT} instances, and refuses more with ENOSPC`, () => {
     const registry = registryOf(parentOf(INSTANCES_LIMIT + 1));
     for (let n = 0; n < INSTANCES_LIMIT; n++) registry.create('p', 't1', uuidOf(n));
     expect(errnoOf(() => registry.create('p', 't1', uuidOf(INSTANCES_LIMIT)))).to.equal('ENOSPC');
@@ -78,7 +78,7 @@ describe('mdev registry: limits', () => {
     expect(registry.create('p', 't1', uuidOf(INSTANCES_LIMIT)).iommuGroup).to.equal(77);
   });
 
-  it(`opens an instance ${OPENS_LIMIT} times, and EMFILE beyond; a close too many is EBADF`, () => {
+  it(`opens an instance ${OPENS_LIMIT} times, refuses more with EMFILE, and an extra close with EBADF`, () => {
     const instance = registryOf(ORC).create('orc', 'orc-std', uuidOf(1));
     for (let n = 0; n < OPENS_LIMIT; n++) instance.open();
     expect(errnoOf(() => instance.open())).to.equal('EMFILE');
@@ -103,27 +103,27 @@ describe('mdev registry: limits', () => {
       expect(errnoOf(() => new MdevRegistry().addParent({ ...parentOf(1), ...change }))).to.equal('EINVAL');
     });
 
-  it(`takes a parent with ${TYPES_LIMIT} types`, () => {
+  it(`accepts a parent with ${TYPES_LIMIT} types`, () => {
     registryOf({ ...parentOf(1), types: types(TYPES_LIMIT) });
   });
 });
 
-describe('mdev registry: errors', () => {
-  it('names parents and types that are not there ENOENT', () => {
+describe('mdev registry errors', () => {
+  it('returns ENOENT for unknown parents and types', () => {
     const registry = registryOf(ORC);
     expect(errnoOf(() => registry.create('orc', 'mtty-1', uuidOf(1)))).to.equal('ENOENT');
     expect(errnoOf(() => registry.create('mtty', 'mtty-1', uuidOf(1)))).to.equal('ENOENT');
     expect(errnoOf(() => registry.remove(uuidOf(1)))).to.equal('ENOENT');
   });
 
-  it('gives nothing away when the driver refuses', () => {
+  it('keeps no instance and no group number when the driver refuses', () => {
     const registry = registryOf(...TREE_PARENTS);
     expect(errnoOf(() => registry.create('tdev0', 'tdev-bad', uuidOf(1)))).to.equal('EIO');
     expect([...registry.instances()]).to.deep.equal([]);
     expect(registry.create('orc', 'orc-std', uuidOf(1)).iommuGroup).to.equal(0);
   });
 
-  it('takes UUIDs by their bytes, not their characters', () => {
+  it('parses UUIDs by bytes, not by characters', () => {
     expect(parseUuid(`${uuidOf(10).toUpperCase()}\n`)).to.equal(uuidOf(10));
     for (const text of ['', `${uuidOf(1)}\n\n`, `${uuidOf(1)}é`, uuidOf(1).slice(1), `{${uuidOf(1)}}`])
       expect(
@@ -132,7 +132,7 @@ describe('mdev registry: errors', () => {
       ).to.equal('EINVAL');
   });
 
-  it('takes numbers as kstrtoul does', () => {
+  it('parses numbers as kstrtoul does', () => {
     const good = { '0': 0, '1\n': 1, '+2': 2, '0x1F': 31, '010': 8, '1\0x': 1, '00': 0 };
     for (const [text, value] of Object.entries(good)) expect(parseUnsigned(text), text).to.equal(value);
     expect(parseUnsigned('18446744073709551615')).to.equal(2 ** 64);
@@ -145,7 +145,7 @@ describe('mdev registry: errors', () => {
   });
 });
 
-describe('mdev registry: removal', () => {
+describe('mdev registry removal', () => {
   it('waits for the last close, refuses new opens at once, and frees nothing before', async () => {
     const registry = registryOf(MDPY);
     const instance = registry.create('mdpy', 'mdpy-vga', uuidOf(1));
@@ -169,7 +169,7 @@ describe('mdev registry: removal', () => {
     expect(errnoOf(() => instance.open())).to.equal('ENODEV');
   });
 
-  it('of an instance whose driver is being unbound waits with it', async () => {
+  it('waits together with a pending unbind of the instance', async () => {
     const registry = registryOf(MTTY);
     const instance = registry.create('mtty', 'mtty-2', uuidOf(1));
     instance.open();
@@ -184,7 +184,7 @@ describe('mdev registry: removal', () => {
   });
 });
 
-/** The rules as plain as can be: a list, counted anew each time. */
+/** A naive model of the rules: a list that is recounted at each command. */
 class NaiveModel {
   readonly list: { uuid: string; parent: 'mtty' | 'mdpy'; units: number; opens: number; going: boolean }[] =
     [];
@@ -239,13 +239,13 @@ const command = fc.record({
   uuid: fc.nat(UUIDS - 1).map(uuidOf),
 });
 
-describe('mdev registry: against a naive model', () => {
-  it('gives the same errors, instances and availability after every command', () => {
+describe('mdev registry compared with a naive model', () => {
+  it('has the same errors, instances and availability after every command', () => {
     fc.assert(
       fc.property(fc.array(command, { maxLength: 200 }), (commands) => {
         const registry = registryOf(MTTY, MDPY);
         const model = new NaiveModel();
-        /** Opened ones, by UUID: they are closed through what was opened. */
+        /** Opened instances by UUID; each is closed through the object that was opened. */
         const held = new Map<string, MdevInstance>();
         for (const { what, type, uuid } of commands) {
           const parent = type.startsWith('mtty') ? 'mtty' : 'mdpy';
@@ -277,7 +277,7 @@ describe('mdev registry: against a naive model', () => {
   });
 });
 
-/** What a UUID that was never made answers. */
+/** Stands for the instance of an unknown UUID. */
 const absent = {
   open: () => {
     throw new MdevError('ENODEV', 'never made');

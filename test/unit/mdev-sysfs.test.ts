@@ -12,7 +12,7 @@ import { fixedDir, LINKS_LIMIT, link, readOnly, relativeTarget, walk } from '../
 const UUID = '12345678-1234-4234-8234-123456789abc';
 const UUID_2 = '12345678-1234-4234-8234-123456789abd';
 
-/** Stage and errno that `action` is refused with, or undefined. */
+/** Returns stage and errno of a refused `action`, or undefined. */
 function refusal(action: () => unknown): string | undefined {
   try {
     action();
@@ -29,7 +29,7 @@ function recordedHost(): { registry: MdevRegistry; tree: SysfsTree } {
   return { registry, tree: new SysfsTree(registry) };
 }
 
-describe('mdev sysfs: paths', () => {
+describe('mdev sysfs paths', () => {
   const { registry, tree } = recordedHost();
   registry.create('tdev0', 'tdev-a', UUID);
   const mtty1 = '/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1';
@@ -61,7 +61,7 @@ describe('mdev sysfs: paths', () => {
       expect(refusal(() => tree.write(path, 'x'))).to.equal(write);
     });
 
-  it('follows links and .. as the kernel does, from where the link leads', () => {
+  it('follows links and .. as the kernel does, from the target of the link', () => {
     const type = `/sys/bus/mdev/devices/${UUID}/mdev_type`;
     expect(tree.read(`${type}/../../uevent`)).to.equal('');
     expect(tree.read(`/sys/bus/mdev/devices/${UUID}/../uevent`)).to.equal('');
@@ -69,7 +69,7 @@ describe('mdev sysfs: paths', () => {
     expect(refusal(() => tree.list(`${mtty1}/name`))).to.equal('open:ENOTDIR');
   });
 
-  it(`follows ${LINKS_LIMIT} links, and ELOOP beyond`, () => {
+  it(`follows ${LINKS_LIMIT} links, and refuses more with ELOOP`, () => {
     const chain = (length: number) =>
       fixedDir({
         ...Object.fromEntries(
@@ -81,7 +81,7 @@ describe('mdev sysfs: paths', () => {
     expect(refusal(() => walk(chain(LINKS_LIMIT + 1), `/l${LINKS_LIMIT}`))).to.equal('open:ELOOP');
   });
 
-  it('gives no inherited property of an object for a name', () => {
+  it('finds no name that is an inherited property of an object', () => {
     expect(refusal(() => tree.list('/sys/constructor'))).to.equal('open:ENOENT');
     expect(refusal(() => tree.read('/sys/bus/mdev/__proto__'))).to.equal('open:ENOENT');
   });
@@ -93,8 +93,8 @@ describe('mdev sysfs: paths', () => {
   });
 });
 
-describe('mdev sysfs: writes', () => {
-  it(`hands on ${WRITE_BYTES} bytes of a write, and an attribute holds less than ${ATTRIBUTE_BYTES}`, () => {
+describe('mdev sysfs writes', () => {
+  it(`pass on ${WRITE_BYTES} bytes, and fail for an attribute of ${ATTRIBUTE_BYTES} bytes`, () => {
     const { registry, tree } = recordedHost();
     registry.create('tdev0', 'tdev-a', UUID);
     const color = `/sys/bus/mdev/devices/${UUID}/color`;
@@ -105,7 +105,7 @@ describe('mdev sysfs: writes', () => {
     expect(tree.read(color)[0]).to.equal('x');
   });
 
-  it('to files of the bus answer as the kernel does', () => {
+  it('to files of the bus have the kernel’s results', () => {
     const { registry, tree } = recordedHost();
     registry.create('tdev0', 'tdev-a', UUID);
     const outcomes: readonly (readonly [path: string, text: string, refused: string | undefined])[] = [
@@ -128,7 +128,7 @@ describe('mdev sysfs: writes', () => {
     expect(tree.read('/sys/bus/mdev/drivers_autoprobe')).to.equal('0\n');
   });
 
-  it('that remove an open device wait, and leave its group alone until the last close', async () => {
+  it('wait to remove an open device, and keep its group until the last close', async () => {
     const { registry, tree } = recordedHost();
     const instance = registry.create('tdev0', 'tdev-a', UUID);
     instance.open();
@@ -145,14 +145,14 @@ describe('mdev sysfs: writes', () => {
   });
 });
 
-describe('the default host', () => {
+describe('default host', () => {
   const types = `/sys/class/mdev_bus/${MDEV_GPU.name}/mdev_supported_types`;
   const available = (tree: SysfsTree) =>
     Object.fromEntries(
       tree.list(types).map((id) => [id, Number(tree.read(`${types}/${id}/available_instances`))]),
     );
 
-  it("offers what is left of the GPU's memory", () => {
+  it("offers the free part of the GPU's memory", () => {
     const tree = new SysfsTree(defaultHost());
     expect(available(tree)).to.deep.equal({
       'vgpu-16g': 1,
@@ -175,7 +175,7 @@ describe('the default host', () => {
     expect(GPU_VRAM_MIB).to.equal(16384);
   });
 
-  it("speaks mdevctl's JSON and text, of mdev parents alone", () => {
+  it("lists only mdev parents in mdevctl's JSON and text", () => {
     const registry = defaultHost();
     const tree = new SysfsTree(registry);
     expect(listJson(tree)).to.deep.equal([]);
@@ -209,7 +209,7 @@ describe('the default host', () => {
     ]);
   });
 
-  it('leaves an empty name and description out of the JSON', () => {
+  it('omits an empty name and description in the JSON', () => {
     const { tree } = recordedHost();
     const types = typesJson(tree).find((parent) => 'tdev0' in parent)?.tdev0;
     expect(types?.map((type) => Object.keys(Object.values(type)[0] ?? {}).length)).to.deep.equal([4, 3, 3]);
@@ -223,7 +223,7 @@ describe('virtual functions', () => {
   const pf = `/sys/bus/pci/devices/${SRIOV_GPU.name}`;
   const nvidia = (index: number, file: string) => `${pf}/virtfn${index}/nvidia/${file}`;
 
-  it('are given and lose their types, which share the memory of their GPU', () => {
+  it('gain and lose types, which share the memory of their GPU', () => {
     const registry = defaultHost();
     const tree = new SysfsTree(registry);
     const creatable = (index: number) => tree.read(nvidia(index, 'creatable_vgpu_types'));
@@ -243,7 +243,7 @@ describe('virtual functions', () => {
     tree.write(nvidia(1, 'current_vgpu_type'), '1005');
   });
 
-  it('are instances of the one registry that mdev does not show', () => {
+  it('are instances of the same registry, hidden from mdev', () => {
     const registry = defaultHost();
     const tree = new SysfsTree(registry);
     tree.write(nvidia(3, 'current_vgpu_type'), '1002');

@@ -1,5 +1,6 @@
 /**
- * What a migration talks through: requests to a device, frames between two hosts; and their bounds.
+ * The connections of a migration, and their limits: requests to a device, frames between two hosts, and the host
+ * socket.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
@@ -17,7 +18,7 @@ import { lengthPrefix } from '../../src/proto/delimited.ts';
 const header = (device: number) => ({ timeUs: 0, process: 0, vm: 0, device });
 const owner = { header };
 
-/** How a promise ended, in words. */
+/** Returns `resolved` or the message of the rejection. */
 const endOf = (work: Promise<unknown>): Promise<string> =>
   work.then(
     () => 'resolved',
@@ -33,7 +34,7 @@ async function withFolder(test: (folder: string) => Promise<void>): Promise<void
   }
 }
 
-/** Two ends of a connection: frames, and what lies under them. */
+/** Runs `test` with both ends of a connection: a frame socket, and the raw socket. */
 const withPair = (test: (frames: FrameSocket, raw: Socket) => Promise<void>): Promise<void> =>
   withFolder(async (folder) => {
     const path = join(folder, 'x.sock');
@@ -55,7 +56,7 @@ const withPair = (test: (frames: FrameSocket, raw: Socket) => Promise<void>): Pr
 const delimitedFrame = (frame: Uint8Array) => Buffer.concat([lengthPrefix(frame.length), frame]);
 
 describe('frames over a socket', () => {
-  it('come whole, however the bytes are cut', () =>
+  it('arrive complete for any split of the bytes', () =>
     withPair(async (frames, raw) => {
       const bytes = delimitedFrame(encodeFrame(header(3), 'deviceDataRead', { maxBytes: 77 }));
       for (const byte of bytes) raw.write(Uint8Array.of(byte));
@@ -63,7 +64,7 @@ describe('frames over a socket', () => {
       expect([kind, body, got.device]).to.deep.equal(['deviceDataRead', { maxBytes: 77 }, 3]);
     }));
 
-  it('end with silence, with the other side, and inside a frame', async () => {
+  it('fail on silence, on the end of the connection, and on an end inside a frame', async () => {
     await withPair(async (frames) => {
       expect(await endOf(frames.next(20))).to.equal('the other host has sent nothing for 20 ms');
     });
@@ -77,7 +78,7 @@ describe('frames over a socket', () => {
     });
   });
 
-  it('have a limit', () =>
+  it('have a size limit', () =>
     withPair(async (frames, raw) => {
       raw.write(lengthPrefix(FRAME_BYTES_LIMIT + 1));
       expect(await endOf(frames.next())).to.match(/frame of \d+ bytes at offset 0; accepted: up to \d+/);
@@ -92,7 +93,7 @@ describe('requests to a device', () => {
     body: { state, error: state === 0 ? 'cannot' : '' },
   });
 
-  it('are answered one by one', async () => {
+  it('are answered in order', async () => {
     const sent: unknown[] = [];
     const control = new DeviceControl({ name: 'dev', send: (_, body) => sent.push(body) > 0 });
     const [first, second] = [endOf(control.setState(1)), endOf(control.setState(2))];
@@ -104,7 +105,7 @@ describe('requests to a device', () => {
     expect(await second).to.equal('resolved');
   });
 
-  it('are given up in time, and a late answer is not the next one’s', async () => {
+  it('time out, and ignore a late answer', async () => {
     const control = new DeviceControl({ name: 'dev', send: () => true }, LIMIT_MS);
     expect(await endOf(control.setState(6))).to.equal(
       `dev is lost: no answer to deviceStateSet within ${LIMIT_MS} ms`,
@@ -122,7 +123,7 @@ describe('requests to a device', () => {
     expect(ended).to.equal('resolved');
   });
 
-  it('fail when the ring is full, and when the device goes', async () => {
+  it('fail when the ring is full and when the device ends', async () => {
     const full = new DeviceControl({ name: 'dev', send: () => false });
     expect(await endOf(full.read(1))).to.match(/its control ring has no room for deviceDataRead/);
     const control = new DeviceControl({ name: 'dev', send: () => true });
@@ -133,8 +134,8 @@ describe('requests to a device', () => {
   });
 });
 
-describe('a host that VMs come to', () => {
-  it('takes in so many at once, and tells the next why not', () =>
+describe('host that receives VMs', () => {
+  it('accepts a limited count of arrivals at once, and refuses the next with the reason', () =>
     withFolder(async (folder) => {
       const host = new HostSocket(0, [join(folder, '0.sock')]);
       let letGo = () => {};
@@ -156,7 +157,7 @@ describe('a host that VMs come to', () => {
       host.close();
     }));
 
-  it('takes so much of a state', () =>
+  it('accepts a limited size of a state', () =>
     withPair(async (frames, raw) => {
       const nobody = {
         prepare: () => Promise.reject(new Error('no VM was announced')),

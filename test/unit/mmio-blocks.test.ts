@@ -10,7 +10,7 @@ import {
   type MmioTarget,
 } from '../../src/channel/mmio-channel.ts';
 
-/** Memory behind a channel, and what was asked of it. */
+/** Memory behind a channel that records its accesses. */
 class Memory implements MmioTarget {
   readonly bytes = new Uint8Array(3 * MMIO_WINDOW_BYTES);
   readonly log: string[] = [];
@@ -38,7 +38,7 @@ function channel() {
   return { sab, port, server: new MmioServer(sab, 0, MMIO_CHANNEL_BYTES), memory: new Memory() };
 }
 
-/** Serves one entry at a time until the promise is kept. */
+/** Serves one entry at a time until the promise resolves. */
 async function serving<T>(work: Promise<T>, server: MmioServer, target: MmioTarget): Promise<T> {
   let done = false;
   void work.finally(() => {
@@ -53,8 +53,8 @@ async function serving<T>(work: Promise<T>, server: MmioServer, target: MmioTarg
 
 const ramp = (bytes: number) => Uint8Array.from({ length: bytes }, (_, i) => i % 251);
 
-describe('blocks through an MMIO channel', () => {
-  it('of more than a window go in pieces, and come back whole', async () => {
+describe('block accesses through an MMIO channel', () => {
+  it('are split when longer than the window, and return complete', async () => {
     const { port, server, memory } = channel();
     const bytes = ramp(2 * MMIO_WINDOW_BYTES + 5);
     const back = new Uint8Array(bytes.length);
@@ -68,7 +68,7 @@ describe('blocks through an MMIO channel', () => {
     ]);
   });
 
-  it('keep their order with writes and reads, and do not share the window', async () => {
+  it('keep their order with writes and reads, and use the window one at a time', async () => {
     const { port, server, memory } = channel();
     const [first, second] = [new Uint8Array(4), new Uint8Array(4)];
     const work = [
@@ -83,7 +83,7 @@ describe('blocks through an MMIO channel', () => {
     expect(memory.log).to.deep.equal(['wb0+4', 'wb8+4', 'rb0+4', 'rb8+4', 'r1']);
   });
 
-  it('wait for room in a full ring, behind the writes that fill it', async () => {
+  it('wait for space in a full ring, behind the writes that fill it', async () => {
     const { port, server, memory } = channel();
     for (let i = 0; i < MMIO_RING_ENTRIES + 1; i++) void port.write(0, i, 1, 1n);
     const back = new Uint8Array(MMIO_RING_ENTRIES + 2);
@@ -91,7 +91,7 @@ describe('blocks through an MMIO channel', () => {
     expect([back.at(-2), back.at(-1)]).to.deep.equal([1, 0]);
   });
 
-  it('larger than the window, of a guest that writes its ring itself, are dropped', () => {
+  it('are dropped when a guest posts one longer than the window', () => {
     const { sab, server, memory } = channel();
     const words = new Int32Array(sab);
     const entries = 8;
@@ -102,7 +102,7 @@ describe('blocks through an MMIO channel', () => {
     expect(memory.log).to.deep.equal([]);
   });
 
-  it('read as ones once the owner is gone, or if it knows no blocks; a channel without a window has none', async () => {
+  it('read as ones without an owner or block support, and fail without a window', async () => {
     const { sab, port, server, memory } = channel();
     const back = new Uint8Array(2);
     const single: MmioTarget = { read: () => 0n, write: () => {} };

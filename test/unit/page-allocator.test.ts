@@ -4,7 +4,7 @@ import { PageAllocator, PageAllocatorExhausted, PageNotAllocated } from '../../s
 import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 describe('guest page allocator', () => {
-  it('hands out zeroed pages, the last freed first, and says when none is left', () => {
+  it('returns zeroed pages, the last freed first, and throws when none is left', () => {
     const ram = smallRam();
     const pages = new PageAllocator(ram, 0x1000, 0x3000);
     const [a, b] = [pages.allocate(), pages.allocate()];
@@ -20,7 +20,7 @@ describe('guest page allocator', () => {
     expect(() => pages.allocateBlock()).to.throw(PageAllocatorExhausted, '2 MiB block');
   });
 
-  it('keeps blocks aligned and apart from pages', () => {
+  it('aligns blocks, and keeps them separate from pages', () => {
     const pages = new PageAllocator(smallRam(), 0x1000, 5 * MIB);
     const page = pages.allocate();
     expect(pages.allocateBlock()).to.equal(2 * MIB);

@@ -10,7 +10,7 @@ import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import type { PinCountTask } from '../fixtures/pin-worker.ts';
 import { findEntry } from '../support/find-entry.ts';
 
-/** A table with leaves of all sizes and permissions, and both kinds of reader. */
+/** Builds a table with leaves of all sizes and permissions, and both kinds of reader. */
 function randomTable(seed: number) {
   const prng = new Prng(seed);
   const writer = new PinTableWriter(256, { iovaBits: 57 });
@@ -32,14 +32,14 @@ function randomTable(seed: number) {
   return { prng, writer, js, wasm, mapped, address };
 }
 
-describe('pin kernels in WebAssembly against those in JavaScript', () => {
-  it('are used: a table is a shared WebAssembly memory', () => {
+describe('WebAssembly pin kernels compared with JavaScript', () => {
+  it('are used for a table in shared WebAssembly memory', () => {
     const { handle, sab } = new PinTableWriter(4);
     expect(handle.wasm?.memory.buffer).to.equal(sab);
     expect(sab).to.be.instanceOf(SharedArrayBuffer);
   });
 
-  it('give the same answers and leave the same counts', () => {
+  it('return the same results, and have the same effect on pin counts', () => {
     for (let seed = 1; seed <= 40; seed++) {
       const { prng, writer, js, wasm, mapped, address } = randomTable(seed);
       const held: number[] = [];
@@ -65,7 +65,7 @@ describe('pin kernels in WebAssembly against those in JavaScript', () => {
     }
   });
 
-  it('pin and unpin runs of pages alike, to the first that cannot be', () => {
+  it('pin and unpin the same runs of pages, up to the first failure', () => {
     for (let seed = 1; seed <= 30; seed++) {
       const { prng, writer, js, wasm, mapped, address } = randomTable(seed);
       const pins = () => mapped.reduce((sum, { iova, size }) => sum + writer.pins(iova as Iova, size), 0);
@@ -82,7 +82,7 @@ describe('pin kernels in WebAssembly against those in JavaScript', () => {
     }
   });
 
-  it('go on over the end of a GiB', () => {
+  it('continue across the end of a GiB', () => {
     const writer = new PinTableWriter(8);
     const wasm = new PinTableReader(writer.handle, writer.addReader());
     const iova = (PAGE_1G - 3 * PAGE_SIZE) as Iova;
@@ -92,7 +92,7 @@ describe('pin kernels in WebAssembly against those in JavaScript', () => {
     expect(wasm.unpinRun(iova, 6)).to.equal(6);
   });
 
-  it('refuse what is out of range, invalid, denied or at its limit, and leave nothing behind', () => {
+  it('refuse pages out of range, invalid, denied or at their limit, without a trace', () => {
     const writer = new PinTableWriter(4);
     const wasm = new PinTableReader(writer.handle, writer.addReader());
     writer.map(0 as Iova, (2 ** 40) as Hpa, 2 * PAGE_SIZE, PERM_READ);
@@ -139,7 +139,7 @@ describe('pin kernels in WebAssembly against those in JavaScript', () => {
         return new Promise((resolve, reject) => worker.on('exit', resolve).on('error', reject));
       }),
     );
-    // Each thread has kept 1, 2 or 3 pins of each page.
+    // Each thread has kept 1, 2 or 3 pins on each page.
     expect(writer.pins(0 as Iova, PAGE_SIZE)).to.equal(6);
     expect(writer.pins(0 as Iova, PAGES * PAGE_SIZE)).to.equal(6 * PAGES);
     expect(writer.pins(0 as Iova, PAGE_2M), 'at the link of the leaf table').to.equal(6 * PAGES);

@@ -1,5 +1,5 @@
 /**
- * Races of the pin kernels, made certain: the writer's steps run right behind one chosen step of the reader.
+ * Races of the pin kernels, made deterministic. The writer's steps run right after one chosen step of the reader.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -10,13 +10,13 @@ import { PinTableWriter } from '../../src/pin-table/writer.ts';
 const IOVA = 0x40_0000_1000 as Iova;
 const HPA = (2 ** 40) as Hpa;
 
-// The platform's object is reached by name: the test replaces its function, it does not use it.
+// The platform's object is reached by name, because the test replaces its function and does not use it.
 const platform = Reflect.get(globalThis, 'Atomics') as unknown as Record<
   'add',
   (...args: unknown[]) => unknown
 >;
 
-/** Runs `body` with `action` called once, right after its first atomic addition. */
+/** Runs `body`, and calls `action` once, right after the first atomic addition. */
 function afterFirstAdd<T>(action: () => void, body: () => T): T {
   const original = platform.add;
   let armed = true;
@@ -35,10 +35,10 @@ function afterFirstAdd<T>(action: () => void, body: () => T): T {
   }
 }
 
-describe('a pin that meets an unmap', () => {
-  it('does not follow the link of a leaf table that went while it was being pinned', () => {
+describe('pin during an unmap', () => {
+  it('does not follow the link of a leaf table that is removed during the pin', () => {
     const writer = new PinTableWriter(8);
-    // The buffer alone: the kernels in JavaScript, where a step can be interposed.
+    // The bare buffer selects the JavaScript kernels, where a step can be interposed.
     const reader = new PinTableReader(writer.sab, writer.addReader());
     writer.map(IOVA, HPA, PAGE_SIZE, PERM_RW);
     writer.setSwitching(true);
@@ -48,17 +48,17 @@ describe('a pin that meets an unmap', () => {
         expect(writer.invalidate(IOVA, PAGE_SIZE)).to.equal(0);
         writer.clear(IOVA, PAGE_SIZE);
         writer.bump();
-        // The reader is inside its section: the writer raises its flag, which a walk into the header takes for a leaf.
+        // The reader is inside its section, so the writer sets its flag. A walk into the header would read the flag as a leaf.
         void writer.waitDrained(1);
       },
       () => reader.pin(IOVA, PERM_READ),
     );
     expect(pfn).to.equal(PIN_UNMAPPED);
-    expect(reader.switchSequence, "the table's header is untouched").to.equal(sequence);
+    expect(reader.switchSequence, "the table's header is unchanged").to.equal(sequence);
     expect(writer.waitDrained(0)).to.equal(undefined);
     writer.reclaim();
     writer.map(IOVA, (HPA + PAGE_SIZE) as Hpa, PAGE_SIZE, PERM_RW);
     expect(reader.pin(IOVA, PERM_RW)).to.equal((HPA + PAGE_SIZE) / PAGE_SIZE);
-    expect(writer.pins(IOVA, PAGE_SIZE), 'the failed pin left nothing behind').to.equal(1);
+    expect(writer.pins(IOVA, PAGE_SIZE), 'no pin of the failed attempt').to.equal(1);
   });
 });

@@ -41,9 +41,9 @@ describe('unmap of whole leaf tables', () => {
   const HPA = (2 ** 40 + PAGE_SIZE) as Hpa;
   const SIZE = 3 * PAGE_2M;
 
-  it('counts the pins at the links, keeps pinned frames, and completes when the last is dropped', async () => {
+  it('counts the pins at the links, keeps pinned frames, and completes after the last unpin', async () => {
     const { writer, reader } = new PinTableRig(8);
-    // One page before three whole tables, and one behind them.
+    // One page before three whole tables, and one after them.
     const iova = PAGE_2M - PAGE_SIZE;
     writer.map(iova as Iova, HPA, SIZE + 2 * PAGE_SIZE, PERM_RW);
     const pinned = [iova, PAGE_2M, PAGE_2M + 511 * PAGE_SIZE, 3 * PAGE_2M + 5 * PAGE_SIZE, 4 * PAGE_2M];
@@ -55,7 +55,7 @@ describe('unmap of whole leaf tables', () => {
     expect(writer.pins(at, size)).to.equal(6);
     for (const [i, page] of [...pinned, PAGE_2M].entries()) {
       const waiting = writer.waitPins(at, size, 5000);
-      expect(waiting, 'somebody to wait for').to.be.instanceOf(Promise);
+      expect(waiting, 'a pin to wait for').to.be.instanceOf(Promise);
       expect(framePfn(reader.lookup(page))).to.equal((HPA + page - iova) / PAGE_SIZE);
       expect(reader.unpin(page)).to.equal(true);
       expect(writer.pins(at, size)).to.equal(5 - i);
@@ -67,7 +67,7 @@ describe('unmap of whole leaf tables', () => {
     expect(writer.nodesInUse).to.equal(0);
   });
 
-  it('leaves nothing of a dropped table to the next one in its node', () => {
+  it('clears a removed table before its node is used again', () => {
     const system = new PinTableRig(2);
     system.writer.map(0 as Iova, HPA, PAGE_2M, PERM_RW);
     system.unmap(0, PAGE_2M);
@@ -80,7 +80,7 @@ describe('unmap of whole leaf tables', () => {
     }
   });
 
-  it('drops pins by force, in whole tables and in parts of one, and the links agree', () => {
+  it('removes pins by force in whole and partial tables, and updates the links', () => {
     const { writer, reader } = new PinTableRig(8);
     writer.map(0 as Iova, HPA, PAGE_2M / 2, PERM_RW);
     writer.map((PAGE_2M / 2) as Iova, HPA, PAGE_2M / 2 + PAGE_2M, PERM_RW);
@@ -92,7 +92,7 @@ describe('unmap of whole leaf tables', () => {
     expect(writer.pins(0 as Iova, 2 * PAGE_2M)).to.equal(0);
   });
 
-  it('takes PIN_LIMIT pins in one leaf table, and refuses one more', () => {
+  it('accepts PIN_LIMIT pins in one leaf table, and refuses one more', () => {
     const { writer, reader } = new PinTableRig(2);
     writer.map(0 as Iova, HPA, 2 * PAGE_SIZE, PERM_RW);
     const words = mem.wordsOf(writer.sab);
@@ -107,7 +107,7 @@ describe('unmap of whole leaf tables', () => {
 });
 
 describe('pin table limits', () => {
-  it('maps the last page of a 57-bit IOVA space and nothing beyond it, through one more node', () => {
+  it('maps the last page of a 57-bit IOVA space through one more node, and nothing beyond it', () => {
     const system = new PinTableRig(3, 57);
     const last = HIGH_IOVA_LIMIT - PAGE_SIZE;
     system.writer.map(last as Iova, (2 ** 40) as Hpa, PAGE_SIZE, PERM_RW);
@@ -133,7 +133,7 @@ describe('pin table limits', () => {
 
   const KiB4 = (iova: number) => [iova as Iova, (2 ** 40) as Hpa, PAGE_SIZE, PERM_RW] as const;
 
-  it('maps one page with two nodes and refuses the next region until the first is unmapped', () => {
+  it('maps one page with two nodes, and refuses the next region until the first is unmapped', () => {
     const { writer, ...rest } = new PinTableRig(2);
     const system = Object.assign(Object.create(PinTableRig.prototype) as PinTableRig, { writer, ...rest });
     writer.map(...KiB4(0));
@@ -145,7 +145,7 @@ describe('pin table limits', () => {
     expect(writer.nodesInUse).to.equal(2);
   });
 
-  it('can be churned many times its capacity', () => {
+  it('maps and unmaps many times its capacity', () => {
     const system = new PinTableRig(4);
     for (let round = 0; round < 2000; round++) {
       const iova = (round % 1000) * 3 * PAGE_1G + (round % 7) * PAGE_SIZE;
@@ -156,7 +156,7 @@ describe('pin table limits', () => {
     expect(system.writer.nodesInUse).to.equal(0);
   });
 
-  it('does not hand out a retired node before its readers have drained', () => {
+  it('does not reuse a retired node before its readers have drained', () => {
     const system = new PinTableRig(2);
     system.writer.map(...KiB4(0));
     system.reader.enter();
@@ -193,7 +193,7 @@ describe('pin table limits', () => {
     );
   });
 
-  it('maps nothing of a list of extents whose last one is out of range', () => {
+  it('maps nothing when the last of several extents is out of range', () => {
     const system = new PinTableRig(8);
     const extents = [2 ** 40, HPA_LIMIT].map((hpa) => ({ hpa: hpa as Hpa, size: PAGE_SIZE }));
     expect(() => system.writer.mapExtents(0 as Iova, extents, PERM_RW)).to.throw(PinTableError);
@@ -215,7 +215,7 @@ describe('pin table limits', () => {
     );
   });
 
-  it('takes PIN_LIMIT pins on one leaf, refuses one more, and loses none of them', () => {
+  it('accepts PIN_LIMIT pins on one leaf, refuses one more, and loses none', () => {
     const system = new PinTableRig(2);
     system.writer.map(...KiB4(0));
     const words = mem.wordsOf(system.writer.sab);
@@ -227,18 +227,18 @@ describe('pin table limits', () => {
     expect(system.reader.pin(0, PERM_READ)).to.equal(2 ** 28);
   });
 
-  it('never steps on the generation that means outside, not even when the counter wraps', () => {
+  it('never uses the generation that means outside, even when the counter wraps', () => {
     const system = new PinTableRig(2);
     const words = mem.wordsOf(system.writer.sab);
     for (const start of [1, 2 ** 31 - 1, -3, -1]) {
       mem.st(words, WORD_GENERATION, start, 'table.init');
       for (let bump = 0; bump < 4; bump++) {
-        // Odd before and after a single addition of 2: 0 is on no path between them.
+        // The generation is odd before and after an addition of 2, so it is never 0.
         expect(system.writer.bump() & 1, `after ${start}`).to.equal(1);
         system.reader.enter();
         expect(system.writer.waitDrained(0), 'a reader in the newest generation').to.equal(undefined);
         system.writer.bump();
-        expect(system.writer.waitDrained(0), 'a reader in an older one').to.be.instanceOf(Promise);
+        expect(system.writer.waitDrained(0), 'a reader in an older generation').to.be.instanceOf(Promise);
         system.reader.exit();
         expect(system.writer.waitDrained(0)).to.equal(undefined);
       }

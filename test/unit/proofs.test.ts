@@ -7,9 +7,9 @@ const read = (path: string): string => readFileSync(new URL(`../../${path}`, imp
 
 /** Families of sites that are steps of the two protocols. */
 const FAMILIES = ['dma', 'pin', 'unpin', 'unmap', 'map'];
-/** Sites of these families that no model has, and why. */
+/** Sites of these families that no model has, with the reason. */
 const NOT_MODELLED = [
-  'unmap.force', // only ever used for a thread that has ended
+  'unmap.force', // used only for a thread that has ended
 ];
 
 const isStep = (site: string): boolean =>
@@ -19,11 +19,11 @@ const labelOf = (site: string): string => site.replaceAll('.', '_');
 const withoutComments = (text: string): string =>
   text.replace(/\/\*[\s\S]*?\*\//g, '').replace(/(^|\s)\/\/.*$/gm, '$1');
 
-/** Sites that a TypeScript text names, in its order. */
+/** Returns the sites that a TypeScript text names, in order. */
 const sitesIn = (text: string): string[] =>
   [...withoutComments(text).matchAll(/'([a-z]+(?:\.[a-z]+)+)'/g)].map((match) => match[1] as string);
 
-/** Labels of a model, in its order. */
+/** Returns the labels of a model, in order. */
 const labelsIn = (text: string): string[] =>
   [...withoutComments(text).matchAll(/^\s*([a-z_]+):(?!:)/gm)].map((match) => match[1] as string);
 
@@ -33,7 +33,7 @@ const models = MODELS.map((name) => {
   return { name, text, labels: labelsIn(text) };
 });
 
-/** The exported functions of protocol.ts with the sites each names, in its order. */
+/** The exported functions of protocol.ts, each with its sites in order. */
 const kernels = read('src/pin-table/protocol.ts')
   .split(/^export /m)
   .slice(1)
@@ -43,14 +43,14 @@ const kernels = read('src/pin-table/protocol.ts')
   }))
   .filter(({ sites }) => sites.length > 0);
 
-/** True if `part` can be had from `whole` by leaving out. */
+/** Returns true if `part` is a subsequence of `whole`. */
 function isSubsequence(part: readonly string[], whole: readonly string[]): boolean {
   let found = 0;
   for (const item of whole) if (item === part[found]) found++;
   return found === part.length;
 }
 
-describe('the models of the protocols', () => {
+describe('models of the protocols', () => {
   it('have a label for every step of the kernels and of the writer', () => {
     const labels = new Set(models.flatMap((model) => model.labels));
     const used = ['protocol', 'writer'].flatMap((file) => sitesIn(read(`src/pin-table/${file}.ts`)));
@@ -59,7 +59,7 @@ describe('the models of the protocols', () => {
     expect(steps.filter((site) => !labels.has(labelOf(site)))).to.deep.equal([]);
   });
 
-  it('label no step that the sources do not have', () => {
+  it('have no label without a step in the sources', () => {
     const known = new Set(ALL_SITES.map(labelOf));
     const steps = models.flatMap(({ labels }) =>
       labels.filter((label) => /^(dma|pin|unpin|unmap|map|walk)_/.test(label)),
@@ -68,7 +68,7 @@ describe('the models of the protocols', () => {
     expect(steps.filter((label) => !known.has(label))).to.deep.equal([]);
   });
 
-  it('take the steps of every kernel in its order', () => {
+  it('have the steps of every kernel in order', () => {
     expect(kernels.map(({ name }) => name)).to.include.members([
       'dmaEnter',
       'dmaExit',
@@ -83,7 +83,7 @@ describe('the models of the protocols', () => {
   });
 
   for (const { name, text } of models)
-    it(`${name}: every mutant is run, and every run is of the model`, () => {
+    it(`run exactly the mutants of ${name}`, () => {
       const switches = new Set([...text.matchAll(/^#ifn?def (\w+)/gm)].map((match) => match[1] as string));
       const run = new Set(
         RUNS.filter(({ model }) => model === name).flatMap(({ defines }) =>
@@ -93,7 +93,7 @@ describe('the models of the protocols', () => {
       expect([...run].sort()).to.deep.equal([...switches].sort());
     });
 
-  it('are checked with the seven mutants, and in their sound form', () => {
+  it('are checked with the seven mutants and without a mutation', () => {
     const named = (name: string) => RUNS.filter((run) => run.name === name);
     for (const name of [
       'store for and',
@@ -116,8 +116,8 @@ describe('the models of the protocols', () => {
   });
 });
 
-describe('the comparison of models and sources itself', () => {
-  it('reads sites and labels, and neither from comments', () => {
+describe('comparison of models and sources', () => {
+  it('reads sites and labels outside comments', () => {
     expect(sitesIn("add(t, e, 2, 'pin.inc'); // 'pin.undo'\n/* 'pin.no' */ x('./a.ts')")).to.deep.equal([
       'pin.inc',
     ]);
@@ -127,7 +127,7 @@ describe('the comparison of models and sources itself', () => {
     ]);
   });
 
-  it('sees a swapped and a missing step', () => {
+  it('detects a swapped and a missing step', () => {
     expect(isSubsequence(['a', 'c'], ['a', 'b', 'c'])).to.equal(true);
     expect(isSubsequence(['c', 'a'], ['a', 'b', 'c'])).to.equal(false);
     expect(isSubsequence(['a', 'd'], ['a', 'b', 'c'])).to.equal(false);

@@ -18,10 +18,10 @@ import {
 
 const READERS = 2;
 const WAIT_MS = 10_000;
-/** What a page holds while it is mapped nowhere; no tag. */
+/** The content of a page that is not mapped; it is no tag. */
 const POISON = 0x0bad_0bad;
 
-/** The mapper's side: a container over real shared memory, and reader threads. */
+/** A container over real shared memory, and its reader threads. */
 class Rig {
   readonly memory = HostMemory.allocate(HPA_BASE as Hpa, PAGE_2M);
   readonly table = new PinTableWriter(16);
@@ -69,7 +69,7 @@ class Rig {
     mem.wake(this.words, index, 'link.wait');
   }
 
-  /** Waits until each reader's word has reached `value`. */
+  /** Waits until each reader's word reaches `value`. */
   async readers(first: number, value: number): Promise<void> {
     for (const { slot } of this.users)
       for (let now = this.word(first + slot); now < value; now = this.word(first + slot)) {
@@ -79,19 +79,19 @@ class Rig {
       }
   }
 
-  /** Puts the tag on host page `frame`, then maps IOVA page `page` to it. */
+  /** Fills host page `frame` with the tag, then maps IOVA page `page` to it. */
   map(page: number, frame: number): void {
     this.memory.fill32((HPA_BASE + frame * PAGE_SIZE) as Hpa, PAGE_SIZE, tagOf(page));
     this.container.map((page * PAGE_SIZE) as Iova, frame * PAGE_SIZE, PAGE_SIZE, PERM_RW);
   }
 
-  /** To be called when the unmap is complete: from here on nobody may use the page. */
+  /** Poisons a page after its unmap has completed. No reader may use the page from then on. */
   poison(frame: number): void {
     this.memory.fill32((HPA_BASE + frame * PAGE_SIZE) as Hpa, PAGE_SIZE, POISON);
   }
 }
 
-/** Unmaps between each reader's lookup and its use. Uses, and those of a page after its unmap was complete. */
+/** Unmaps between each reader's lookup and its use. Counts uses, and uses after the unmap has completed. */
 async function handshake(rig: Rig, kind: AccessKind, rounds: number) {
   rig.start({ pages: [5], style: 'handshake', kinds: [kind], count: rounds });
   let waited = 0;
@@ -113,7 +113,7 @@ async function handshake(rig: Rig, kind: AccessKind, rounds: number) {
   return { uses: rig.word(Control.uses), bad: rig.word(Control.bad), waited };
 }
 
-describe('the pin table protocol on real threads', () => {
+describe('pin table protocol on real threads', () => {
   const rigs: Rig[] = [];
   const rig = () => {
     const made = new Rig();
@@ -127,7 +127,7 @@ describe('the pin table protocol on real threads', () => {
   const ROUNDS = 40;
 
   for (const kind of ['section', 'pin'] as const)
-    it(`an unmap that is asked for between lookup and use waits for the use (${kind})`, async () => {
+    it(`makes an unmap between lookup and use wait for the use (${kind})`, async () => {
       const made = rig();
       const { uses, bad, waited } = await handshake(made, kind, ROUNDS);
       expect(uses).to.equal(READERS * ROUNDS);
@@ -141,14 +141,14 @@ describe('the pin table protocol on real threads', () => {
     ['bare', 'a lookup outside any section'],
     ['stale', 'a frame used after its unpin'],
   ] as const)
-    it(`the control sees the race that the protocol closes: ${missing}`, async () => {
+    it(`closes a race that the control has: ${missing}`, async () => {
       const { uses, bad, waited } = await handshake(rig(), kind, ROUNDS);
       expect(uses).to.equal(READERS * ROUNDS);
-      expect(waited, 'nothing holds the unmap up').to.equal(0);
+      expect(waited, 'unmaps that waited').to.equal(0);
       expect(bad, 'uses after unmap').to.equal(READERS * ROUNDS);
     });
 
-  it('lets no reader use a page after its unmap, or the wrong page, in free-running threads', async () => {
+  it('prevents uses after an unmap or of a wrong page in free-running threads', async () => {
     const made = rig();
     const PAGES = 12;
     const COUNT = 150_000;

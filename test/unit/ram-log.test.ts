@@ -1,5 +1,5 @@
 /**
- * The log of pages that a VM's threads write, and the copying that relies on it.
+ * The log of pages that a VM's threads write, and the copy of RAM that depends on it.
  */
 import { Worker } from 'node:worker_threads';
 import { expect } from 'chai';
@@ -26,7 +26,7 @@ function harvested(log: RamLog): number[] {
 }
 
 describe('RamLog', () => {
-  it('hands out, ascending and once, exactly the pages that were marked', () => {
+  it('returns exactly the marked pages once, in ascending order', () => {
     const pages = 1000;
     const runs = fc.array(fc.tuple(fc.nat(pages - 1), fc.integer({ min: 1, max: 130 })), { maxLength: 12 });
     fc.assert(
@@ -45,7 +45,7 @@ describe('RamLog', () => {
     );
   });
 
-  it('takes one mark and leaves its neighbours, or takes all unseen', () => {
+  it('removes one mark and keeps its neighbours, or clears all marks', () => {
     const log = RamLog.allocate(64 * PAGE_SIZE);
     log.mark(30, 4);
     expect([log.take(31), log.take(31), log.take(34)]).to.deep.equal([true, false, false]);
@@ -55,7 +55,7 @@ describe('RamLog', () => {
     expect(log.count()).to.equal(0);
   });
 
-  it('refuses RAM that is not made of pages', () => {
+  it('refuses RAM that is not a multiple of pages', () => {
     for (const bytes of [0, -PAGE_SIZE, PAGE_SIZE + 1, Number.NaN])
       expect(() => RamLog.allocate(bytes)).to.throw(RangeError, 'positive multiples of 4096');
   });
@@ -84,7 +84,7 @@ describe('GuestRam with a log', () => {
     expect(() => ram.pageIndex(BELOW)).to.throw(GuestAddressError);
   });
 
-  it('marks the pages of every kind of write, and of no read', () => {
+  it('marks the pages of every kind of write, and none for reads', () => {
     const ram = makeRam();
     ram.startLog();
     const log = ram.log as RamLog;
@@ -98,7 +98,7 @@ describe('GuestRam with a log', () => {
     expect(marksOf(() => ram.publish32(BELOW - 4, 1))).to.deep.equal([PAGES_BELOW - 1]);
     expect(marksOf(() => ram.write(PAGE_SIZE - 1, new Uint8Array(2)))).to.deep.equal([0, 1]);
     expect(marksOf(() => ram.write(0, new Uint8Array(0)))).to.deep.equal([]);
-    // Across host frames, which are not neighbours in the slab.
+    // Writes across host frames that are not neighbours in the slab.
     const across = marksOf(() => ram.write(FRAME_SIZE - PAGE_SIZE, new Uint8Array(2 * PAGE_SIZE)));
     expect(across).to.deep.equal([FRAME_SIZE / PAGE_SIZE - 1, FRAME_SIZE / PAGE_SIZE]);
     expect(
@@ -114,7 +114,7 @@ describe('GuestRam with a log', () => {
     expect(marksOf(() => ram.write32(0, 2))).to.deep.equal([]);
   });
 
-  it('shares one log between threads, and refuses that of another RAM', () => {
+  it('shares one log between threads, and refuses the log of another RAM', () => {
     const ram = makeRam();
     const other = new GuestRam(ram.handle);
     other.startLog(ram.startLog());
@@ -124,7 +124,7 @@ describe('GuestRam with a log', () => {
     expect(() => ram.startLog(small)).to.throw(RangeError, 'for RAM of');
   });
 
-  it('copies pages out whole, and tells which hold nothing', () => {
+  it('copies whole pages out, and reports empty ones', () => {
     const ram = makeRam(3);
     const gpa = (FOUR_GIB + FRAME_SIZE - PAGE_SIZE) as Gpa;
     expect(ram.isZero(0, BELOW)).to.equal(true);
@@ -145,7 +145,7 @@ describe('GuestRam with a log', () => {
   });
 });
 
-/** Copies RAM in rounds while a thread and this one write it, as a migration does; the pages that differ in the end. */
+/** Copies RAM in rounds, as a migration does, while two threads write it. Returns the count of pages that differ. */
 async function copyInRounds(marks: boolean) {
   const ram = makeRam(11);
   const copy = makeRam(12);
@@ -166,7 +166,7 @@ async function copyInRounds(marks: boolean) {
     ram.copyPageOut(gpa, page);
     copy.write(gpa, page);
     copied++;
-    // As the coordinator writes while it copies: a status word, a used ring.
+    // The coordinator also writes during the copy, for example a status word or a used ring.
     if (copied % 64 === 0) ram.publish32(4 * prng.below(BELOW / 4), copied);
   };
   for (let index = 0; index < ram.pages; index++) copyPage(index);
@@ -188,14 +188,14 @@ async function copyInRounds(marks: boolean) {
   return { different, writes: writes(), rounds };
 }
 
-describe('a copy of RAM in rounds', () => {
-  it('has every byte of threads that mark what they write', async () => {
+describe('copy of RAM in rounds', () => {
+  it('has every byte of threads that mark their writes', async () => {
     const { different, writes } = await copyInRounds(true);
     expect(writes).to.be.greaterThan(1000);
     expect(different).to.equal(0);
   });
 
-  it('lacks what a thread wrote that does not mark: the control', async () => {
+  it('lacks the bytes of a thread that does not mark its writes (control)', async () => {
     expect((await copyInRounds(false)).different).to.be.greaterThan(0);
   });
 });

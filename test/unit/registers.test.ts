@@ -42,7 +42,7 @@ describe('RegisterFile', () => {
     ]);
   });
 
-  it('stores writable bits, clears write-1-to-clear bits, and leaves read-only ones', () => {
+  it('stores writable bits, clears write-1-to-clear bits, and keeps read-only bits', () => {
     const registers = file();
     registers.write(0, 4, 0x1010_abcdn);
     expect(registers.get('Mixed')).to.equal(0xe0e0_abcdn);
@@ -52,13 +52,13 @@ describe('RegisterFile', () => {
     expect(registers.get32('Constant')).to.equal(0xbeef);
   });
 
-  it('gives the device itself the right to set any bit', () => {
+  it('lets the device itself set any bit', () => {
     const registers = file();
     registers.set('Constant', 0x1_2345n);
-    expect(registers.get('Constant'), 'cut to its size').to.equal(0x2345n);
+    expect(registers.get('Constant'), 'truncated to its size').to.equal(0x2345n);
   });
 
-  it('keeps the bytes of a partial write apart from their neighbours', () => {
+  it('keeps the neighbour bytes of a partial write', () => {
     const registers = file();
     registers.write(11, 2, 0xabcdn);
     expect(registers.get('Wide')).to.equal(0x00ab_cd00_0000n);
@@ -66,7 +66,7 @@ describe('RegisterFile', () => {
     expect(registers.read(12, 1)).to.equal(0xabn);
   });
 
-  it('runs the action of each register that a write touches, once, with the merged value', () => {
+  it('runs the action of each register in a write once, with the merged value', () => {
     const registers = file();
     const log: string[] = [];
     for (const name of ['Mixed', 'Wide', 'Byte', 'Constant'] as const)
@@ -108,7 +108,7 @@ describe('RegisterFile', () => {
     );
   });
 
-  it('counts accesses to offsets nobody implements, and no more than a bounded number of offsets', () => {
+  it('counts accesses to unimplemented offsets, for a bounded number of offsets', () => {
     const registers = new RegisterFile<Name>(4096, TABLE);
     registers.read(64, 4);
     registers.write(64, 4, 1n);
@@ -117,14 +117,14 @@ describe('RegisterFile', () => {
     for (let offset = 128; offset < 4096; offset++) registers.write(offset, 1, 0n);
     expect(registers.unimplemented.size).to.equal(UNIMPLEMENTED_OFFSETS_LIMIT);
     registers.read(64, 4);
-    expect(registers.unimplemented.get(64), 'a known offset still counts').to.deep.equal({
+    expect(registers.unimplemented.get(64), 'a known offset is still counted').to.deep.equal({
       reads: 2,
       writes: 1,
     });
     expect(registers.unimplementedOthers).to.equal(4096 - 128 - (UNIMPLEMENTED_OFFSETS_LIMIT - 1));
   });
 
-  it('refuses tables that contradict themselves, and names that are not in them', () => {
+  it('refuses contradictory tables and unknown names', () => {
     const build =
       (...table: RegisterSpec[]) =>
       () =>
@@ -153,7 +153,7 @@ describe('PCI configuration space', () => {
     expect(registers.read(0x2c, 4)).to.equal(0x0001_1234n);
   });
 
-  it('tells the size of BAR 0 to software that writes all ones, and is 32-bit memory', () => {
+  it('returns the size of BAR 0 after a write of all ones, as 32-bit memory', () => {
     for (const bar0Bytes of [16, 4096, 2 ** 31]) {
       const { registers } = new ConfigSpace({ ...VGPU_IDENTITY, bar0Bytes });
       registers.write(0x10, 4, 0xffff_ffffn);
@@ -182,8 +182,8 @@ describe('PCI configuration space', () => {
   });
 });
 
-describe('the vgpu register table', () => {
-  it('has its registers naturally aligned', () => {
+describe('vgpu register table', () => {
+  it('aligns its registers naturally', () => {
     for (const { name, offset, size } of VGPU_REGISTERS) expect(offset % size, name).to.equal(0);
   });
 });

@@ -1,5 +1,5 @@
 /**
- * The container of fixed windows, alone and behind the vIOMMU that has them.
+ * The container with fixed windows, alone and behind the vIOMMU.
  */
 
 import { expect } from 'chai';
@@ -24,8 +24,8 @@ const rig = (...windows: (typeof LOW)[]) => {
   return container;
 };
 
-describe('the container of fixed windows', () => {
-  it('maps inside its windows only, in multiples of their pages', () => {
+describe('container with fixed windows', () => {
+  it('maps only inside its windows, in multiples of their pages', () => {
     const container = rig(LOW, HIGH);
     const map = (iova: number, vaddr: number, size: number) => () =>
       container.map(iova as Iova, vaddr, size, PERM_RW);
@@ -48,22 +48,20 @@ describe('the container of fixed windows', () => {
     expect(container.liveMappings).to.equal(4);
   });
 
-  it('creates as many windows as there may be, and none that is wrong or in the way', () => {
+  it('creates windows up to the limit, and refuses invalid and overlapping ones', () => {
     const container = rig(LOW);
     const create = (window: Partial<typeof LOW>) => () => container.createWindow({ ...HIGH, ...window });
     expect(create({ pageShift: 13 })).to.throw('EINVAL: page shift 13; accepted: 12, 16, 21, 24');
     expect(create({ size: 0x1000 })).to.throw('EINVAL');
     expect(create({ start: 0x11000 })).to.throw('EINVAL');
-    expect(create({ start: 0, size: 0x20000 })).to.throw(
-      'EBUSY: window 0x0 +0x20000 overlaps 0x0 +0x10000',
-    );
+    expect(create({ start: 0, size: 0x20000 })).to.throw('EBUSY: window 0x0 +0x20000 overlaps 0x0 +0x10000');
     create({})();
     expect(container.windows).to.have.length(WINDOW_LIMIT);
     expect(create({ start: 2 ** 41 })).to.throw('ENOSPC: limit of 2 windows reached');
     expect(() => container.removeWindow(0x1000)).to.throw('EINVAL: no window begins at 0x1000');
   });
 
-  it('loses a window with everything that is mapped in it, and nothing else', async () => {
+  it('removes a window with only its own mappings', async () => {
     const container = rig(LOW, HIGH);
     container.map(0 as Iova, 0, 0x10000, PERM_RW);
     container.map(HIGH.start as Iova, 0, 0x10000, PERM_RW);
@@ -75,7 +73,7 @@ describe('the container of fixed windows', () => {
     expect(container.liveMappings, 'another page size').to.equal(0);
   });
 
-  it('follows the windows of the bridge that its device is behind', async () => {
+  it('follows the windows of its device’s bridge', async () => {
     const ram = smallRam(32 * MIB);
     const iommu = new SpaprIommu({
       ram,

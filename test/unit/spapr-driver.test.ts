@@ -61,7 +61,7 @@ async function rejection(work: Promise<unknown>): Promise<Error> {
 }
 
 describe('sPAPR guest driver', () => {
-  it('maps and unmaps in the default window, many pages in few calls', async () => {
+  it('maps and unmaps many pages in the default window with few calls', async () => {
     const rig = new Rig();
     const { defaultDomain } = await rig.driver();
     const before = rig.iommu.counters.hypercalls;
@@ -81,7 +81,7 @@ describe('sPAPR guest driver', () => {
     expect(rig.held.slice(0, 2)).to.deep.equal(['0→3000 +1000 1', '1000→9000 +1000 3']);
   });
 
-  it('refuses what the window cannot map, before changing anything', async () => {
+  it('refuses invalid mappings of the window without any change', async () => {
     const rig = new Rig();
     const { defaultDomain: domain } = await rig.driver();
     await domain.map(0x1000, 0x3000, PAGE, PERM_RW);
@@ -102,7 +102,7 @@ describe('sPAPR guest driver', () => {
     await domain.map(0, 0x5000, PAGE, PERM_RW);
   });
 
-  it('creates a window of each page size, a direct one over all of RAM, and removes them', async () => {
+  it('creates and removes windows of each page size, and a direct one over all of RAM', async () => {
     const rig = new Rig();
     const driver = await rig.driver();
     expect(await driver.query()).to.deep.equal({
@@ -130,7 +130,7 @@ describe('sPAPR guest driver', () => {
     expect(rig.held).to.deep.equal([]);
   });
 
-  it('serves more flows at once than there are call slots', async () => {
+  it('serves more flows at once than call slots exist', async () => {
     const rig = new Rig();
     const { defaultDomain } = await rig.driver();
     const flows = Array.from({ length: 3 * callPage.CALL_SLOTS }, async (_, flow) => {
@@ -146,7 +146,7 @@ describe('sPAPR guest driver', () => {
     expect(rig.iommu.liveTces).to.equal(0);
   });
 
-  it('waits for completion, and not for ever', async () => {
+  it('waits for completion with a timeout', async () => {
     const rig = new Rig();
     const notifier = new RecordingNotifier(rig.ram);
     void rig.iommu.attach(new DeviceAddressSpace(DEVICE + 8, notifier, rig.ram.regions));
@@ -161,7 +161,7 @@ describe('sPAPR guest driver', () => {
     await defaultDomain.map(PAGE, 0x3000, PAGE, PERM_RW);
   });
 
-  it('finds out that there is no hypervisor', async () => {
+  it('detects that there is no hypervisor', async () => {
     const rig = new Rig();
     const port: RegisterPort = { write: () => {}, read: async () => 2n ** 64n - 1n };
     expect(await rejection(SpaprDriver.create(port, rig.ram, rig.pages))).to.be.instanceOf(SpaprDriverError);

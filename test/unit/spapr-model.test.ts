@@ -79,7 +79,7 @@ class Rig {
 const UNIT = [0, BUID_HI, BUID_LO];
 
 describe('sPAPR hypercalls', () => {
-  it('put and get one TCE: the device has it when the call returns', () => {
+  it('put and get one TCE, mapped for the device when the call returns', () => {
     const rig = new Rig();
     expect(rig.space.kind, 'never identity').to.equal('iommu');
     expect(rig.held).to.deep.equal([]);
@@ -93,7 +93,7 @@ describe('sPAPR hypercalls', () => {
     expect(rig.iommu.liveTces).to.equal(0);
   });
 
-  it('H_PARAMETER: no such LIOBN, an address below or beyond the window', () => {
+  it('return H_PARAMETER for an unknown LIOBN, and an address outside the window', () => {
     const rig = new Rig('spec', { bridges: [{ defaultWindow: { start: 0x1000_0000, size: 0x1000_0000 } }] });
     const last = 0x1fff_ffffn;
     for (const opcode of [H_GET_TCE, H_PUT_TCE, H_STUFF_TCE, H_PUT_TCE_INDIRECT]) {
@@ -106,7 +106,7 @@ describe('sPAPR hypercalls', () => {
     }
   });
 
-  it('H_PARAMETER: a TCE with a permission that means no memory; without one it may mean anything', () => {
+  it('return H_PARAMETER for a TCE outside RAM, unless it has no permission', () => {
     const rig = new Rig();
     const last = BigInt(RAM_BYTES - 4096);
     expect(rig.call(H_PUT_TCE, LIOBN, 0n, last | 1n)).to.equal(H_SUCCESS);
@@ -115,7 +115,7 @@ describe('sPAPR hypercalls', () => {
       expect(rig.call(H_STUFF_TCE, LIOBN, 0n, tce, 1n)).to.equal(H_PARAMETER);
       rig.list(0x1000, 0x3000n | 3n, tce);
       expect(rig.call(H_PUT_TCE_INDIRECT, LIOBN, 0n, 0x1000n, 2n)).to.equal(H_PARAMETER);
-      expect(rig.tce(0n), 'nothing was stored').to.equal(last | 1n);
+      expect(rig.tce(0n), 'no TCE stored').to.equal(last | 1n);
       expect(rig.call(H_PUT_TCE, LIOBN, 0x1000n, tce & ~3n)).to.equal(H_SUCCESS);
     }
     const qemu = new Rig('qemu');
@@ -124,7 +124,7 @@ describe('sPAPR hypercalls', () => {
     expect(qemu.held).to.deep.equal([]);
   });
 
-  it('H_P4: H_STUFF_TCE of more than 512; at 512 and at 0 it succeeds', () => {
+  it('return H_P4 for H_STUFF_TCE of more than 512 TCEs, and accept 512 and 0', () => {
     const rig = new Rig();
     expect(rig.call(H_STUFF_TCE, LIOBN, 0n, 0x3003n, 513n)).to.equal(spapr.H_P4);
     expect(rig.call(H_STUFF_TCE, LIOBN, 0n, 0x3003n, 2n ** 64n - 1n)).to.equal(spapr.H_P4);
@@ -137,7 +137,7 @@ describe('sPAPR hypercalls', () => {
     expect(rig.held).to.deep.equal(['0→3000 +1000 3', '1ff000→3000 +1000 3']);
   });
 
-  it('a run that crosses the end of the window stores nothing; in QEMU, what lies before it', () => {
+  it('store nothing of a run across the end of the window, or in QEMU the part inside', () => {
     const end = (ENTRIES - 1n) << 12n;
     for (const quirks of ['spec', 'qemu'] as const) {
       const rig = new Rig(quirks);
@@ -149,7 +149,7 @@ describe('sPAPR hypercalls', () => {
     }
   });
 
-  it('H_PUT_TCE_INDIRECT takes up to 512 big-endian TCEs from an aligned page of RAM', () => {
+  it('read up to 512 big-endian TCEs from an aligned page of RAM in H_PUT_TCE_INDIRECT', () => {
     const rig = new Rig();
     rig.list(0x1000, ...Array.from({ length: 512 }, (_, i) => BigInt(i * 4096) | 3n));
     expect(rig.call(H_PUT_TCE_INDIRECT, LIOBN, 0n, 0x1000n, 512n)).to.equal(H_SUCCESS);
@@ -165,14 +165,14 @@ describe('sPAPR hypercalls', () => {
     expect(rig.call(H_PUT_TCE_INDIRECT, LIOBN, 0n, 0x1000n, 0n)).to.equal(H_SUCCESS);
   });
 
-  it('H_FUNCTION: an unknown opcode, and several tables at once (a negative LIOBN)', () => {
+  it('return H_FUNCTION for an unknown opcode, and for several tables (a negative LIOBN)', () => {
     const rig = new Rig();
     expect(rig.call(0x4)).to.equal(spapr.H_FUNCTION);
     expect(rig.call(H_PUT_TCE_INDIRECT, 2n ** 64n - 1n, 0n, 0x1000n, 1n)).to.equal(spapr.H_FUNCTION);
     expect(new Rig('qemu').call(H_PUT_TCE_INDIRECT, 2n ** 64n - 1n, 0n, 0x1000n, 1n)).to.equal(H_PARAMETER);
   });
 
-  it('H_NOT_ENOUGH_RESOURCES: one TCE more than the unit holds; clearing makes room', () => {
+  it('return H_NOT_ENOUGH_RESOURCES beyond the unit’s TCE limit, until TCEs are cleared', () => {
     const rig = new Rig('spec', { liveTceLimit: 4 });
     expect(rig.call(H_STUFF_TCE, LIOBN, 0n, 0x3003n, 5n)).to.equal(spapr.H_NOT_ENOUGH_RESOURCES);
     expect(rig.call(H_STUFF_TCE, LIOBN, 0n, 0x3003n, 4n)).to.equal(H_SUCCESS);
@@ -186,7 +186,7 @@ describe('sPAPR hypercalls', () => {
     expect(rig.iommu.liveTces).to.equal(0);
   });
 
-  it('returns only when no device can use what it replaced; calls keep their order; H_BUSY beyond the limit', async () => {
+  it('return in order, when no device can use the old TCE, and H_BUSY beyond the limit', async () => {
     const rig = new Rig();
     rig.call(H_PUT_TCE, LIOBN, 0n, 0x3003n);
     rig.notifier.hold();
@@ -207,7 +207,7 @@ describe('sPAPR hypercalls', () => {
 });
 
 describe('sPAPR windows', () => {
-  it('a dynamic window of each page size maps whole pages', () => {
+  it('map whole pages in a dynamic window of each page size', () => {
     for (const shift of [12, 16, 21, 24]) {
       const rig = new Rig();
       expect(rig.create(shift, 34)).to.deep.equal([0, 0x8000_0001, 0x800_0000, 0]);
@@ -224,7 +224,7 @@ describe('sPAPR windows', () => {
     }
   });
 
-  it('refuse what the bridge cannot make: page size, size at the limit and beyond, a third window', () => {
+  it('refuse invalid page sizes, sizes beyond the limit, and a third window', () => {
     const rig = new Rig();
     expect(rig.create(20, 30)).to.deep.equal([-3]);
     expect(rig.create(16, 15)).to.deep.equal([-3]);
@@ -243,7 +243,7 @@ describe('sPAPR windows', () => {
     expect(rig.create(24, 47)).to.deep.equal([0, 0x8000_0001, 2 ** 15, 0]);
   });
 
-  it('come back: the default window after the last other one, not after itself', () => {
+  it('restore the default window after the removal of the last other one, not of itself', () => {
     const rig = new Rig();
     const remove = (liobn: bigint) => rig.rtas(spapr.REMOVE_PE_DMA_WINDOW, [Number(liobn)], 1)[0];
     const free = () => rig.rtas(spapr.QUERY_PE_DMA_WINDOW, UNIT, 5)[1];
@@ -261,7 +261,7 @@ describe('sPAPR windows', () => {
     expect(qemu.rtas(spapr.QUERY_PE_DMA_WINDOW, UNIT, 5)[1], 'QEMU leaves none').to.equal(2);
   });
 
-  it('overlap only in QEMU, where the second hides the first; removal shows it again', () => {
+  it('overlap only in QEMU, where the second hides the first until its removal', () => {
     const overlap = (quirks: Quirks) => {
       const rig = new Rig(quirks);
       rig.create(16, 20);
@@ -282,7 +282,7 @@ describe('sPAPR windows', () => {
     expect(rig.held).to.deep.equal(['800000000000000→1000000 +1000000 3']);
   });
 
-  it('are each bridge’s own', () => {
+  it('belong to one bridge each', () => {
     const rig = new Rig('spec', { bridges: [{}, {}], bridgeOf: (id) => id >>> 8 });
     const other = new MappingRecord(rig.ram);
     void rig.iommu.attach(new DeviceAddressSpace(0x108, other, rig.ram.regions));
@@ -295,7 +295,7 @@ describe('sPAPR windows', () => {
     expect(other.size, 'no event after detach').to.equal(1);
   });
 
-  it('limits of a machine: bridges, VIO windows, page sizes', () => {
+  it('have limits by machine: bridges, VIO windows, page sizes', () => {
     const ram = smallRam();
     const make = (options: Partial<SpaprIommuOptions>) => () => new SpaprIommu({ ram, ...options });
     const many = (count: number) => Array.from({ length: count }, () => ({}));
@@ -324,7 +324,7 @@ describe('sPAPR call page', () => {
     return rig.iommu.writeRegister(slot(index, callPage.CALL_DOORBELL), 8, sequence);
   };
 
-  it('carries a call and its result, in registers and in RAM', () => {
+  it('returns the result of a call, in registers and in RAM', () => {
     const rig = new Rig();
     expect(rig.iommu.readRegister(callPage.CALL_PAGE_ID_REG, 8)).to.equal(callPage.CALL_PAGE_ID);
     rig.iommu.writeRegister(slot(15, callPage.CALL_RECORD), 8, 0x8000n);
@@ -336,7 +336,7 @@ describe('sPAPR call page', () => {
     expect(rig.ram.read32(0x8000 + callPage.CALL_RECORD_SEQUENCE)).to.equal(8);
   });
 
-  it('ignores a doorbell while its slot is busy, and takes another slot', async () => {
+  it('ignores a doorbell while its slot is busy, and accepts another slot', async () => {
     const rig = new Rig();
     rig.call(H_PUT_TCE, LIOBN, 0n, 0x3003n);
     rig.notifier.hold();
@@ -352,7 +352,7 @@ describe('sPAPR call page', () => {
     expect(rig.held).to.deep.equal([]);
   });
 
-  it('survives any access and any argument', () => {
+  it('accepts any access and any argument without an exception', () => {
     const rig = new Rig();
     for (let offset = -8; offset <= callPage.CALL_PAGE_BYTES + 8; offset++)
       for (const size of [1, 2, 4, 8]) {
@@ -365,7 +365,7 @@ describe('sPAPR call page', () => {
       expect(rig.call(opcode, huge, huge, huge, huge) < 0n).to.equal(true);
   });
 
-  it('H_RTAS reads its argument block and writes status and results only when there is an answer', () => {
+  it('reads the argument block of H_RTAS, and writes status and results only with an answer', () => {
     const rig = new Rig();
     const block = (...words: number[]) => {
       const bytes = Buffer.alloc(4 * words.length);

@@ -10,7 +10,7 @@ import { readTrace, TraceWriter } from '../../src/proto/trace.ts';
 const phase = (timeUs: number, name: string): Uint8Array =>
   encodeFrame({ timeUs, process: 0, vm: 1, device: -1 }, 'guestPhase', { name });
 
-describe('a trace file', () => {
+describe('trace file', () => {
   let folder = '';
   const file = (name: string) => join(folder, name);
 
@@ -28,7 +28,7 @@ describe('a trace file', () => {
     return writer;
   }
 
-  it('gives back every frame, also those larger than its buffer', () => {
+  it('returns every frame, also frames larger than its buffer', () => {
     const names = Array.from({ length: 5000 }, (_, i) => `phase ${i}`);
     names.push('x'.repeat(600_000), 'last');
     write(
@@ -39,7 +39,7 @@ describe('a trace file', () => {
     expect(read).to.deep.equal(names);
   });
 
-  it('stops growing at its limit and counts what it left out', () => {
+  it('stops at its size limit, and counts omitted frames', () => {
     const frames = Array.from({ length: 100 }, () => phase(1, 'p'));
     const size = (frames[0] as Uint8Array).length + 1;
     const writer = write('limited', frames, 10 * size);
@@ -47,7 +47,7 @@ describe('a trace file', () => {
     expect([...readTrace(file('limited'))]).to.have.length(10);
   });
 
-  it('names the offset where it is cut or broken', () => {
+  it('names the offset of a cut or broken frame', () => {
     write('cut', [phase(1, 'one'), phase(2, 'two')]);
     const bytes = readFileSync(file('cut'));
     writeFileSync(file('cut'), bytes.subarray(0, bytes.length - 2));
@@ -65,7 +65,7 @@ describe('a trace file', () => {
     expect(() => [...readTrace(file('broken'))]).to.throw(FrameError, /^at offset 0: /);
   });
 
-  it('is printed in order of time, several files merged', () => {
+  it('is printed in time order, with several files merged', () => {
     write('a', [phase(10, 'a10'), phase(40, 'a40'), phase(30, 'a30')]);
     write('b', [phase(20, 'b20'), phase(50, 'b50')]);
     const merged = mergeByTime(['a', 'b'].map((name) => readTrace(file(name))));

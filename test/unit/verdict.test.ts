@@ -1,21 +1,47 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { VmVerdict } from '../../src/coordinator/vm/verdict.ts';
+import { EXPECTED_FAULT_LIMIT, VIOLATION_LIMIT, VmVerdict } from '../../src/coordinator/vm/verdict.ts';
 import type { Iova } from '../../src/memory/address.ts';
 
 const record = (iova: number) => ({ requesterId: 8, iova: iova as Iova, write: true, reason: 5, text: '' });
 
-describe("a VM's ledger", () => {
-  it('misses the faults that were announced and did not come, but not those of a device that is gone', () => {
-    const ledger = new VmVerdict();
-    for (const device of [1, 2, 12]) ledger.expectFault(device, 0x5000);
-    ledger.expectFault(1, 0x6000);
-    expect(ledger.fault(2, record(0x5fff))).to.equal(true);
-    expect(ledger.missingFaults).to.equal(3);
-    ledger.deviceLost(1);
-    ledger.expectFault(1, 0x7000);
-    expect(ledger.missingFaults, 'that of device 12').to.equal(1);
-    expect(ledger.fault(1, record(0x5000))).to.equal(false);
-    expect([ledger.faultsExpected, ledger.faultsUnexpected]).to.deep.equal([1, 1]);
+describe('VM verdict', () => {
+  it('counts missing announced faults, except those of a lost device', () => {
+    const verdict = new VmVerdict();
+    for (const device of [1, 2, 12]) verdict.expectFault(device, 0x5000);
+    verdict.expectFault(1, 0x6000);
+    expect(verdict.fault(2, record(0x5fff))).to.equal(true);
+    expect(verdict.missingFaults).to.equal(3);
+    verdict.deviceLost(1);
+    verdict.expectFault(1, 0x7000);
+    expect(verdict.missingFaults, 'the fault of device 12').to.equal(1);
+    expect(verdict.fault(1, record(0x5000))).to.equal(false);
+    expect([verdict.faultsExpected, verdict.faultsUnexpected]).to.deep.equal([1, 1]);
+  });
+
+  it('matches announced faults by device and page, each once', () => {
+    const verdict = new VmVerdict();
+    verdict.expectFault(0, 0x1000);
+    expect(verdict.fault(1, record(0x1000)), 'another device').to.equal(false);
+    expect(verdict.fault(0, record(0x1ff8)), 'the same page').to.equal(true);
+    expect(verdict.fault(0, record(0x1000)), 'a second time').to.equal(false);
+    expect([verdict.faultsExpected, verdict.faultsUnexpected]).to.deep.equal([1, 2]);
+    expect(verdict.missingFaults).to.equal(0);
+  });
+
+  it('counts announced faults that never came', () => {
+    const verdict = new VmVerdict();
+    verdict.expectFault(0, 0);
+    verdict.expectFault(0, 0);
+    expect(verdict.missingFaults).to.equal(2);
+  });
+
+  it('stores a bounded count of violations and announced faults', () => {
+    const verdict = new VmVerdict();
+    for (let i = 0; i < VIOLATION_LIMIT + 50; i++) verdict.violation(i % 2 ? 'odd' : 'even', String(i));
+    expect(verdict.violations()).to.have.length(VIOLATION_LIMIT + 2);
+    expect(verdict.violations().reduce((sum, { repeats }) => sum + repeats, 0)).to.equal(50);
+    for (let page = 0; page <= EXPECTED_FAULT_LIMIT; page++) verdict.expectFault(0, page * 4096);
+    expect(verdict.missingFaults).to.equal(EXPECTED_FAULT_LIMIT);
   });
 });

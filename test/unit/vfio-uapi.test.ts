@@ -1,5 +1,5 @@
 /**
- * The errno of each VFIO call at its limit and one beyond, and what outlives what.
+ * The errno of each VFIO call at its limit and one beyond, and the lifetimes of container, group and device.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -8,15 +8,15 @@ import { type Callback, TestDriver } from '../../src/conformance/vfio/test-drive
 import { VfioError } from '../../src/vfio/errors.ts';
 import { VfioContainer, VfioGroup } from '../../src/vfio/uapi/group.ts';
 import { type Type1Violation, UNMAP_REQUESTS } from '../../src/vfio/uapi/type1.ts';
-import * as wire from '../../src/vfio/uapi/vfio-uapi.ts';
+import * as uapi from '../../src/vfio/uapi/vfio-uapi.ts';
 
 const A = 0x100000n;
 const BUF = 0x7f00_0000_0000n;
 const HOLE = 0x7f00_c000_0000n;
 const PAGE = 4096n;
-const RW = wire.MAP_READ | wire.MAP_WRITE;
+const RW = uapi.MAP_READ | uapi.MAP_WRITE;
 
-function rig(type: number = wire.Extension.type1v2, entryLimit = 65535) {
+function rig(type: number = uapi.Extension.type1v2, entryLimit = 65535) {
   const violations: Type1Violation[] = [];
   const callbacks: Callback[] = [];
   const container = new VfioContainer({ entryLimit, onViolation: (v) => violations.push(v) });
@@ -34,7 +34,7 @@ function rig(type: number = wire.Extension.type1v2, entryLimit = 65535) {
   return { violations, callbacks, container, memory, driver, group, device, iommu, map };
 }
 
-/** The errno of a refused call, or `ok`. */
+/** Returns the errno of a refused call, or `ok`. */
 function outcome(call: () => unknown): string {
   try {
     call();
@@ -46,8 +46,8 @@ function outcome(call: () => unknown): string {
 }
 
 describe('VFIO calls at their limits', () => {
-  it('map: the entry limit, found after an overlap', () => {
-    const { map, iommu } = rig(wire.Extension.type1v2, 2);
+  it('refuse a map beyond the entry limit, after the check for overlaps', () => {
+    const { map, iommu } = rig(uapi.Extension.type1v2, 2);
     map(A, PAGE);
     expect(outcome(() => map(A + PAGE, PAGE))).to.equal('ok');
     expect(iommu.getInfo(4096).caps?.available).to.equal(0);
@@ -55,7 +55,7 @@ describe('VFIO calls at their limits', () => {
     expect(outcome(() => map(A, PAGE))).to.equal('EEXIST');
   });
 
-  it('map: the last page of 2^64, and one beyond, of the IOVA and of the vaddr', () => {
+  it('map the last page of 2^64, and refuse one beyond, for the IOVA and the vaddr', () => {
     const top = 2n ** 64n - PAGE;
     const { map } = rig();
     expect(outcome(() => map(top, PAGE))).to.equal('ok');
@@ -64,7 +64,7 @@ describe('VFIO calls at their limits', () => {
     expect(outcome(() => map(A + PAGE, 2n * PAGE, top))).to.equal('EOVERFLOW');
   });
 
-  it('argsz: exactly the structure, and a byte less', () => {
+  it('accept argsz of the exact structure, and refuse a byte less', () => {
     const { iommu, memory } = rig();
     const map = (argsz: number) => () =>
       iommu.map({ argsz, flags: RW, iova: A, size: PAGE, vaddr: BUF }, memory);
@@ -78,20 +78,20 @@ describe('VFIO calls at their limits', () => {
     ]);
   });
 
-  it('get info: says how much room the capabilities need', () => {
+  it('return the required size of the capabilities in get info', () => {
     const { iommu } = rig();
     expect(iommu.getInfo(71)).to.include({ argsz: 72, capOffset: 0, caps: null });
     expect(iommu.getInfo(72)).to.include({ argsz: 72, capOffset: 24 });
   });
 
-  it('pin: 1 to 512 pages', () => {
+  it('pin 1 to 512 pages', () => {
     const { driver, map } = rig();
     map(A, 1024n * PAGE);
     const pin = (count: number) => outcome(() => driver.pin(A, count, 3));
     expect([-1, 0, 1, 512, 513].map(pin)).to.deep.equal(['E2BIG', 'EINVAL', 'ok', 'ok', 'E2BIG']);
   });
 
-  it('pin: locked memory up to the limit; beyond it nothing stays pinned', () => {
+  it('pin up to the locked memory limit, and keep no pin beyond it', () => {
     const { driver, map, memory } = rig();
     memory.locksFreely = false;
     memory.lockLimit = 2;
@@ -101,7 +101,7 @@ describe('VFIO calls at their limits', () => {
     expect(memory.locked).to.equal(2);
   });
 
-  it('dirty bitmap: whole 64-bit words, 2^31 - 1 pages', () => {
+  it('return dirty bitmaps of whole 64-bit words, up to 2^31 - 1 pages', () => {
     const { iommu, map } = rig();
     iommu.startTracking();
     const get = (pages: bigint, bytes: number) =>
@@ -118,12 +118,12 @@ describe('VFIO calls at their limits', () => {
       'EINVAL',
       'ok',
     ]);
-    const most = BigInt(wire.DIRTY_PAGES_MAX);
+    const most = BigInt(uapi.DIRTY_PAGES_MAX);
     expect(outcome(() => map(0x1000_0000_0000n, most * PAGE))).to.equal('ok');
     expect(outcome(() => map(0x4000_0000_0000n, (most + 1n) * PAGE))).to.equal('EINVAL');
   });
 
-  it('unmap: a driver may let UNMAP_REQUESTS - 1 requests pass, not one more', () => {
+  it('let a driver ignore UNMAP_REQUESTS - 1 unmap requests, not one more', () => {
     for (const [skipped, kinds] of [
       [UNMAP_REQUESTS - 1, []],
       [UNMAP_REQUESTS, ['never-unpins']],
@@ -136,7 +136,7 @@ describe('VFIO calls at their limits', () => {
       expect(callbacks).to.have.length(UNMAP_REQUESTS);
       expect(violations.map(({ kind }) => kind)).to.deep.equal(kinds);
       expect(device.quarantined !== '').to.equal(kinds.length > 0);
-      expect(memory.locked, 'nothing stays locked').to.equal(0);
+      expect(memory.locked, 'no locked pages').to.equal(0);
       expect(outcome(() => driver.rw(A, new Uint8Array(1), false, memory))).to.equal(
         kinds.length > 0 ? 'ENODEV' : 'EINVAL',
       );
@@ -145,8 +145,8 @@ describe('VFIO calls at their limits', () => {
   });
 });
 
-describe('VFIO calls that fail part way', () => {
-  it('a pin undoes itself', () => {
+describe('VFIO calls that fail halfway', () => {
+  it('undo a pin', () => {
     const { driver, map, memory } = rig();
     map(A, PAGE);
     map(A + PAGE, PAGE, HOLE);
@@ -154,19 +154,19 @@ describe('VFIO calls that fail part way', () => {
     expect(memory.locked).to.equal(0);
   });
 
-  it('a write keeps the bytes before the error', () => {
+  it('keep the written bytes before the error', () => {
     const { driver, map, memory } = rig();
     map(A, PAGE);
     const source = Uint8Array.of(1, 2, 3, 4);
     expect(outcome(() => driver.rw(A + PAGE - 2n, source, true, memory))).to.equal('EINVAL');
     const written = new Uint8Array(2);
-    memory.copyOut(wire.pageOf(BUF), 4094, written);
+    memory.copyOut(uapi.pageOf(BUF), 4094, written);
     expect([...written]).to.deep.equal([1, 2]);
   });
 });
 
 describe('container, group and device', () => {
-  it('the group stays open while its device is, and all maps go with the last group', () => {
+  it('keep the group open as long as its device, and drop all maps with the last group', () => {
     const { container, group, device, map } = rig();
     map(A, PAGE);
     group.close();
@@ -177,7 +177,7 @@ describe('container, group and device', () => {
     expect(outcome(() => group.open())).to.equal('ok');
   });
 
-  it('a second group keeps the maps', () => {
+  it('keep the maps while a second group is open', () => {
     const { container, group, device, map } = rig();
     const other = new VfioGroup('m1', {});
     other.open();
@@ -190,7 +190,7 @@ describe('container, group and device', () => {
     expect(container.iommu).to.equal(undefined);
   });
 
-  it('a device that is removed goes with its last file', () => {
+  it('remove a device with its last file', () => {
     const { group, device } = rig();
     let gone = false;
     device.remove(() => {
@@ -203,10 +203,10 @@ describe('container, group and device', () => {
     expect(outcome(() => group.status())).to.equal('ENODEV');
   });
 
-  it('type1 v1 pins nothing and tracks nothing', () => {
-    const { driver, iommu, map } = rig(wire.Extension.type1);
+  it('refuse pins and dirty tracking in type1 v1', () => {
+    const { driver, iommu, map } = rig(uapi.Extension.type1);
     map(A, PAGE);
     expect(outcome(() => driver.pin(A, 1, 3))).to.equal('EACCES');
-    expect(outcome(() => iommu.dirtyPages({ flags: wire.DIRTY_START }))).to.equal('EACCES');
+    expect(outcome(() => iommu.dirtyPages({ flags: uapi.DIRTY_START }))).to.equal('EACCES');
   });
 });

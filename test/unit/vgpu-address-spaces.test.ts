@@ -11,7 +11,7 @@ const DIRECTORY = 0x41000;
 const PAGES = 0x42000;
 const CONTEXTS = 0x43000;
 const DATA = 0x200000;
-/** Context 1 lives above 4 GiB: gigabyte 9. */
+/** The addresses of context 1 are in gigabyte 9, above 4 GiB. */
 const HIGH = 2;
 const LOW = 0x4000_0000;
 const PRESENT = gpu.GPU_PTE_PRESENT;
@@ -57,7 +57,7 @@ class ContextRig extends VgpuRig {
 }
 
 describe('vgpu contexts', () => {
-  it('translates addresses above 4 GiB by three levels, apart from context 0', () => {
+  it('translate addresses above 4 GiB with three levels, separate from context 0', () => {
     const rig = new ContextRig();
     rig.entry(PAGES + 8, DATA, RW);
     expect(rig.fill(LOW + PAGE_SIZE, PAGE_SIZE, 7)).to.equal(ok);
@@ -68,7 +68,7 @@ describe('vgpu contexts', () => {
     expect(rig.get('FaultContext')).to.equal(0);
   });
 
-  it('refuses contexts that are not there, and faults in those without a root', () => {
+  it('refuse contexts beyond the count, and fault in contexts without a root', () => {
     const rig = new ContextRig();
     expect(rig.fill(LOW, 4, 1, 3)).to.equal(badCommand);
     expect(rig.fill(LOW, 4, 1, gpu.CONTEXTS_LIMIT)).to.equal(badCommand);
@@ -80,16 +80,16 @@ describe('vgpu contexts', () => {
     ]);
     rig.set('ContextCount', 1000);
     expect(rig.fill(LOW, 4, 1, gpu.CONTEXTS_LIMIT), 'at the limit').to.equal(badCommand);
-    expect(rig.fill(LOW, 4, 1, gpu.CONTEXTS_LIMIT - 1), 'below it').to.equal(fault);
+    expect(rig.fill(LOW, 4, 1, gpu.CONTEXTS_LIMIT - 1), 'below the limit').to.equal(fault);
   });
 
-  it('reports both halves of an address that faults', () => {
+  it('report both halves of a faulting address', () => {
     const rig = new ContextRig();
     expect(rig.fill(LOW + 3 * PAGE_SIZE, 4, 1)).to.equal(fault);
     expect([rig.get('FaultAddressHigh'), rig.get('FaultAddress')]).to.deep.equal([HIGH, LOW + 3 * PAGE_SIZE]);
   });
 
-  it('knows pages of 64 KiB and of 2 MiB, if they are aligned', () => {
+  it('support aligned pages of 64 KiB and 2 MiB', () => {
     const rig = new ContextRig();
     for (let i = 0; i < 16; i++) rig.entry(PAGES + (16 + i) * 8, DATA, RW | gpu.GPU_PTE_64K);
     expect(rig.fill(LOW + 0x10000 + 0x5000, 8, 5)).to.equal(ok);
@@ -106,7 +106,7 @@ describe('vgpu contexts', () => {
 });
 
 describe('vgpu page table updates', () => {
-  it('writes entries of every size by command, and forgets what was shadowed', () => {
+  it('write entries of every size by command, and drop their shadow entries', () => {
     const rig = new ContextRig();
     expect(rig.update(LOW, DATA, 2 * PAGE_SIZE, RW)).to.equal(ok);
     expect(rig.fill(LOW, 2 * PAGE_SIZE, 1)).to.equal(ok);
@@ -124,7 +124,7 @@ describe('vgpu page table updates', () => {
     expect(rig.violations).to.deep.equal([]);
   });
 
-  it('refuses what is not aligned, and faults where there is no table', () => {
+  it('refuse misaligned updates, and fault without a table', () => {
     const rig = new ContextRig();
     expect(rig.update(LOW + 4, DATA, PAGE_SIZE, RW)).to.equal(badCommand);
     expect(rig.update(LOW, DATA + 4, PAGE_SIZE, RW)).to.equal(badCommand);
@@ -134,18 +134,18 @@ describe('vgpu page table updates', () => {
     expect(rig.get('FaultAddress')).to.equal(LOW + PAGE_2M);
   });
 
-  it('follows every trapped write to the global table', async () => {
+  it('follow every trapped write to the global table', async () => {
     const rig = new ContextRig();
     const fill = (va: number) => rig.fill(va, 4, 9, gpu.GLOBAL_CONTEXT);
     expect(fill(0)).to.equal(fault);
     rig.global(0, BigInt(DATA | RW));
     expect(fill(0)).to.equal(ok);
     rig.global(0, BigInt(DATA | PRESENT), 4);
-    expect(fill(0), 'the lower half made it read-only').to.equal(fault);
+    expect(fill(0), 'read-only by a write of the lower half').to.equal(fault);
     rig.global(0, BigInt(RW), 1);
-    expect(fill(0), 'its lowest byte made it writable').to.equal(ok);
+    expect(fill(0), 'writable by a write of the lowest byte').to.equal(ok);
     rig.global(0, 1n, 4, 4);
-    expect(fill(0), 'the upper half leads beyond RAM').to.equal(fault);
+    expect(fill(0), 'beyond RAM by a write of the upper half').to.equal(fault);
     expect(rig.faults.at(-1)?.iova).to.equal(2 ** 32 + DATA);
     expect(rig.model.bars[4]!.read(0, 8)).to.equal(BigInt(2 ** 32 + DATA) | BigInt(RW));
     expect(fill(gpu.GLOBAL_VA_LIMIT)).to.equal(badCommand);

@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import {
   COMMAND_LENGTH_LIMIT,
+  CONTROL_ENABLE,
   CONTROL_RESET,
   CompletionStatus,
   GPU_PTE_PRESENT,
@@ -24,7 +25,7 @@ import { RAM_BYTES } from '../fixtures/vgpu-rig.ts';
 
 const { ok, fault, badCommand } = CompletionStatus;
 describe('vgpu commands', () => {
-  it('identifies itself, and runs nothing before it is a bus master', () => {
+  it('run only after the vgpu becomes a bus master', () => {
     const gpu = vgpuWithData();
     expect(gpu.get('Id')).to.equal(VGPU_ID);
     expect(gpu.get('Status')).to.equal(STATUS_RUNNING);
@@ -37,7 +38,7 @@ describe('vgpu commands', () => {
     expect(gpu.completion(slot)).to.deep.equal({ status: ok, result: 0, sequence: 1 });
   });
 
-  it('fills across pages, and nothing around it', () => {
+  it('fill across pages, and change no byte around', () => {
     const gpu = vgpuWithData();
     fillWithPattern(gpu);
     const before = gpuBytes(gpu, 0, 4 * PAGE_SIZE);
@@ -50,7 +51,7 @@ describe('vgpu commands', () => {
     expect(gpu.model.counters.bytesFilled).to.equal(length);
   });
 
-  it('copies unaligned ranges that cross pages at different places', () => {
+  it('copy unaligned ranges that cross pages at different offsets', () => {
     const gpu = vgpuWithData();
     fillWithPattern(gpu);
     const expected = gpuBytes(gpu, 0, 4 * PAGE_SIZE);
@@ -60,7 +61,7 @@ describe('vgpu commands', () => {
     expect(gpuBytes(gpu, 0, 4 * PAGE_SIZE).equals(expected)).to.equal(true);
   });
 
-  it('answers a checksum with the CRC-32 of the bytes', () => {
+  it('return the CRC-32 of the bytes for a checksum', () => {
     const gpu = vgpuWithData();
     fillWithPattern(gpu);
     for (const [source, length] of [
@@ -74,7 +75,7 @@ describe('vgpu commands', () => {
       });
   });
 
-  it('goes round the ring, keeps RingHead current and interrupts per completion unless masked', () => {
+  it('wrap around the ring, update RingHead, and interrupt per completion unless masked', () => {
     const gpu = vgpuWithData();
     for (let i = 1; i <= 3 * ENTRIES; i++) {
       expect(gpu.run({ opcode: Opcode.nop })).to.deep.equal({ status: ok, result: 0, sequence: i });
@@ -89,7 +90,7 @@ describe('vgpu commands', () => {
     expect(gpu.get('InterruptStatus'), 'a masked cause is still shown').to.equal(INTERRUPT_COMPLETION);
   });
 
-  it('answers commands that make no sense with badCommand, and goes on', () => {
+  it('end with badCommand if invalid, and let the next command run', () => {
     const gpu = vgpuWithData();
     const bad = [
       { opcode: 99 },
@@ -105,29 +106,43 @@ describe('vgpu commands', () => {
     expect(gpu.run({ opcode: Opcode.nop })).to.include({ status: ok, sequence: bad.length + 1 });
     expect(gpu.dma.heldPins).to.equal(0);
   });
+
+  it('are dropped by a reset when unfinished', () => {
+    const gpu = vgpuWithData();
+    gpu.submit({ opcode: Opcode.nop });
+    gpu.set('RingTail', 1);
+    expect(gpu.model.step()).to.equal('more');
+    gpu.set('Control', CONTROL_RESET);
+    expect(gpu.get('RingTail')).to.equal(0);
+    gpu.enable();
+    expect(gpu.steps()).to.equal('idle');
+    expect(gpu.completion(0).sequence).to.equal(0);
+    gpu.set('Control', CONTROL_ENABLE);
+    expect(gpu.get('Status')).to.equal(STATUS_RUNNING);
+  });
 });
 
 describe('vgpu faults', () => {
-  it('ends a command at a GPU page that is not present, and says where', () => {
+  it('end a command at a GPU page that is not present, and report its address', () => {
     const gpu = vgpuWithData();
     fillWithPattern(gpu);
     gpu.pte(PAGE_SIZE, 0, 0);
     expect(gpu.run({ opcode: Opcode.fill, length: 2 * PAGE_SIZE, value: 1 })).to.include({ status: fault });
     expect([gpu.get('FaultAddress'), gpu.get('FaultIova')]).to.deep.equal([PAGE_SIZE, 0]);
     expect(gpu.get('InterruptStatus') & INTERRUPT_FAULT).to.equal(INTERRUPT_FAULT);
-    expect(gpu.faults, 'the GPU page table said no, not the IOMMU').to.deep.equal([]);
+    expect(gpu.faults, 'no fault of the IOMMU').to.deep.equal([]);
     expect(gpu.run({ opcode: Opcode.fill, length: PAGE_SIZE, value: 1 })).to.include({ status: ok });
   });
 
-  it('refuses to write through a GPU page that is read-only', () => {
+  it('end a write to a read-only GPU page', () => {
     const gpu = vgpuWithData();
     gpu.pte(0, DATA[0] as number, GPU_PTE_PRESENT);
     expect(gpu.run({ opcode: Opcode.fill, length: 4 })).to.include({ status: fault });
     expect(gpu.run({ opcode: Opcode.checksum, length: 4 })).to.include({ status: ok });
-    expect(gpu.run({ opcode: Opcode.fill, length: 4 }), 'after it was read').to.include({ status: fault });
+    expect(gpu.run({ opcode: Opcode.fill, length: 4 }), 'after a read').to.include({ status: fault });
   });
 
-  it('reports an IOVA that is not mapped, or not for writing, to the vIOMMU and to the guest', async () => {
+  it('report an unmapped or read-only IOVA to the vIOMMU and to the guest', async () => {
     const gpu = vgpuWithData();
     await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
     expect(gpu.run({ opcode: Opcode.fill, target: 8, length: 4 })).to.include({ status: fault });
@@ -139,7 +154,7 @@ describe('vgpu faults', () => {
     expect(gpu.faults[1]).to.deep.equal({ iova: DATA[0], write: true, denied: true });
   });
 
-  it('halts when the ring, or the completions, cannot be reached, and a reset brings it back', () => {
+  it('halt the vgpu at an unmapped ring or completion, until a reset', () => {
     for (const [ring, completions] of [
       [RAM_BYTES, COMPLETIONS],
       [RING, RAM_BYTES],
@@ -160,7 +175,7 @@ describe('vgpu faults', () => {
     }
   });
 
-  it('halts on a ring size that is no power of two in range', () => {
+  it('halt the vgpu at a ring size that is no power of two in range', () => {
     for (const entries of [0, 1, 3, 2 * RING_ENTRIES_MAX, 0xffff_ffff]) {
       const gpu = vgpuWithData();
       gpu.enable(RING, COMPLETIONS, DIRECTORY, entries);
@@ -168,7 +183,7 @@ describe('vgpu faults', () => {
     }
   });
 
-  it('halts when it is enabled again with a ring that its head lies outside of', () => {
+  it('halt the vgpu when RingHead lies outside the ring at enable', () => {
     const gpu = vgpuWithData();
     for (let i = 0; i < 5; i++) gpu.run({ opcode: Opcode.nop });
     gpu.set('Control', 0);
@@ -179,7 +194,7 @@ describe('vgpu faults', () => {
     expect(gpu.completion(5).sequence, 'no completion outside the new ring').to.equal(0);
   });
 
-  it('ends every command over a page directory that points at itself', () => {
+  it('end every command on a page directory that points to itself', () => {
     const gpu = vgpuWithData();
     gpu.pde(0, DIRECTORY, GPU_PTE_PRESENT | 2);
     gpu.pde(1, DIRECTORY, GPU_PTE_PRESENT | 2);

@@ -22,7 +22,7 @@ const PAGES = 8;
 /** GPU addresses of the two buffers. */
 const [X, Y] = [0, (PAGES / 2) * PAGE_SIZE];
 
-/** Pages in reverse order of their IOVAs: a kernel must cross from one to the next. */
+/** Pages in reverse order of their IOVAs, so that a kernel crosses between separate pages. */
 function rig(): VgpuRig {
   const gpu = new VgpuRig();
   for (let page = 0; page < PAGES; page++) gpu.pte(page * PAGE_SIZE, DATA + (PAGES - 1 - page) * PAGE_SIZE);
@@ -40,7 +40,7 @@ const compute = (gpu: VgpuRig, kernel: number, fields: Record<string, number>) =
   gpu.run({ opcode: Opcode.compute, value: kernel, ...fields });
 
 describe('vgpu kernels', () => {
-  it('saxpy computes y = a x + y over pages that meet at different places', () => {
+  it('compute y = a x + y (saxpy) over pages with different offsets', () => {
     const gpu = rig();
     const count = 1500;
     const [x, y] = [X + 2048, Y + 512];
@@ -58,7 +58,7 @@ describe('vgpu kernels', () => {
     expect(gpu.ram.read32(gpaOf(y + count * 4)), 'behind').to.equal(0);
   });
 
-  it('sum adds words modulo 2^32, and fnv1a hashes bytes', () => {
+  it('add words modulo 2^32 (sum), and hash bytes (fnv1a)', () => {
     const gpu = rig();
     const length = 3 * PAGE_SIZE;
     let [sum, hash] = [0n, 0x811c_9dc5n];
@@ -78,7 +78,7 @@ describe('vgpu kernels', () => {
     expect(known.result, 'the published value of "foobar"').to.equal(0xbf9c_f968);
   });
 
-  it('faults on what is not mapped, and refuses what is no kernel or not aligned', () => {
+  it('fault on unmapped pages, and refuse unknown kernels and misaligned operands', () => {
     const gpu = rig();
     expect(compute(gpu, Kernel.sum, { source: PAGES * PAGE_SIZE, length: 4 }).status).to.equal(fault);
     gpu.pte(Y, DATA, 1);
@@ -96,7 +96,7 @@ describe('vgpu kernels', () => {
 describe('vgpu hangs', () => {
   const spin = { opcode: Opcode.compute, value: Kernel.spin, length: 4 };
 
-  it('stops a command without an end, says so, and goes on after a reset of the engine', () => {
+  it('stop an endless command, set STATUS_HUNG, and end with a reset of the engine', () => {
     const gpu = rig();
     const slot = gpu.submit(spin);
     gpu.ram.write32(gpaOf(X), 9);
@@ -104,11 +104,11 @@ describe('vgpu hangs', () => {
     expect(gpu.go()).to.equal('idle');
     expect(gpu.get('ComputeStatus')).to.equal(STATUS_RUNNING | STATUS_HUNG);
     expect(gpu.get('InterruptStatus')).to.equal(engineCauses('compute', INTERRUPT_HUNG));
-    expect(gpu.completion(slot, 'compute').sequence, 'nothing is complete yet').to.equal(0);
-    expect(gpu.steps(), 'and nothing moves').to.equal('idle');
+    expect(gpu.completion(slot, 'compute').sequence, 'no completion yet').to.equal(0);
+    expect(gpu.steps(), 'no progress').to.equal('idle');
     gpu.set('ComputeControl', 0);
     gpu.set('ComputeControl', CONTROL_ENABLE);
-    expect(gpu.get('ComputeStatus'), 'off and on again is no reset').to.equal(STATUS_RUNNING | STATUS_HUNG);
+    expect(gpu.get('ComputeStatus'), 'no reset by disable and enable').to.equal(STATUS_RUNNING | STATUS_HUNG);
     gpu.set('ComputeControl', CONTROL_ENABLE | CONTROL_ENGINE_RESET);
     expect([gpu.get('ComputeStatus'), gpu.get('ComputeControl')]).to.deep.equal([
       STATUS_RUNNING,
@@ -119,7 +119,7 @@ describe('vgpu hangs', () => {
     expect(gpu.completion(next, 'compute')).to.deep.equal({ status: ok, result: 9, sequence: 2 });
   });
 
-  it('has a limit of engine time that the guest may set', () => {
+  it('start at a limit of engine time that the guest can set', () => {
     const steps = (limitUs: number) => {
       const gpu = rig();
       gpu.set('ComputeHangLimitUs', limitUs);
@@ -134,10 +134,10 @@ describe('vgpu hangs', () => {
     for (const name of ['HangLimitUs', 'ComputeHangLimitUs'] as const) gpu.set(name, 5);
     gpu.set('Control', CONTROL_RESET);
     for (const name of ['HangLimitUs', 'ComputeHangLimitUs'] as const)
-      expect(gpu.get(name), 'a reset').to.equal(HANG_LIMIT_US);
+      expect(gpu.get(name), 'after a reset').to.equal(HANG_LIMIT_US);
   });
 
-  it('ends also a command that is merely long, and a reset of everything forgets it', () => {
+  it('include long commands, and end with a reset of the device', () => {
     const gpu = rig();
     for (let page = 0; page < 64; page++) gpu.pte(page * PAGE_SIZE, DATA);
     for (const name of ['HangLimitUs', 'ComputeHangLimitUs'] as const) gpu.set(name, 1);
@@ -145,7 +145,7 @@ describe('vgpu hangs', () => {
     gpu.submit({ opcode: Opcode.checksum, source: X, length: 64 * PAGE_SIZE });
     gpu.submit(spin);
     gpu.go();
-    expect(gpu.completion(short), 'it ended within one step').to.include({ status: ok });
+    expect(gpu.completion(short), 'ended within one step').to.include({ status: ok });
     for (const name of ['Status', 'ComputeStatus'] as const)
       expect(gpu.get(name), name).to.equal(STATUS_RUNNING | STATUS_HUNG);
     gpu.set('Control', CONTROL_RESET);

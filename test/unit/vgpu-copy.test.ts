@@ -9,7 +9,7 @@ const DATA = 0x10_0000;
 const PAGES = 64;
 const BYTES = PAGES * PAGE_SIZE;
 
-/** GPU pages 0 to 63 are as many pages of guest RAM, with two of them changed places. */
+/** GPU pages 0 to 63 map 64 pages of guest RAM in order, with two of them swapped. */
 class Bus extends VgpuBus {
   constructor() {
     super();
@@ -26,7 +26,7 @@ class Bus extends VgpuBus {
     );
   }
 
-  /** Copies; steps that it took. */
+  /** Copies, and returns the count of steps. */
   copy(source: number, target: number, length: number): number {
     this.submit({ opcode: Opcode.copy, source, target, length });
     let steps = 1;
@@ -35,8 +35,8 @@ class Bus extends VgpuBus {
   }
 }
 
-describe('copies of pages that lie together in host memory', () => {
-  it('are what they are page by page, in as many steps, also where source and target overlap', () => {
+describe('vgpu copies of adjacent host pages', () => {
+  it('equal copies page by page, in as many steps, also for overlapping source and target', () => {
     const offset = fc.nat(BYTES - 1);
     const near = fc.integer({ min: -3 * PAGE_SIZE, max: 3 * PAGE_SIZE });
     const ranges = fc.oneof(
@@ -49,7 +49,7 @@ describe('copies of pages that lie together in host memory', () => {
       fc.property(ranges, fc.nat(BYTES), ([source, target], wished) => {
         const length = Math.min(wished, BYTES - Math.max(source, target));
         const [cold, warm] = [new Bus(), new Bus()];
-        // Reading and writing every page shadows it, for both.
+        // This reads and writes every page, so that every page is shadowed.
         warm.do({ opcode: Opcode.fill, target: 0, length: BYTES, value: 1 });
         for (const bus of [cold, warm]) bus.scribble();
         const steps = [cold, warm].map((bus) => bus.copy(source, target, length));
@@ -76,7 +76,7 @@ describe('copies of pages that lie together in host memory', () => {
       const after = bus.bytes(DATA, BYTES);
       const [at, end] = [32 * PAGE_SIZE, 37 * PAGE_SIZE];
       expect(after.subarray(at, end).equals(before.subarray(0, end - at)), 'up to it').to.equal(true);
-      expect(after.subarray(end).equals(before.subarray(end)), 'not behind it, nor page 40').to.equal(true);
+      expect(after.subarray(end).equals(before.subarray(end)), 'not after it, nor page 40').to.equal(true);
     }
   });
 });

@@ -8,7 +8,7 @@ const { Kernel, Opcode } = vgpu;
 const { ok, fault, badCommand, hung } = vgpu.CompletionStatus;
 const { CONTROL_ENABLE, CONTROL_ENGINE_RESET, CONTROL_RESET } = vgpu;
 const DATA = 0x10_0000;
-/** GPU pages from 0 on are RAM, from VRAM_PAGE on VRAM. */
+/** GPU pages are RAM from 0 on, and VRAM from VRAM_PAGE on. */
 const PAGES = 128;
 const VRAM_PAGE = 256;
 const VRAM_VA = VRAM_PAGE * PAGE_SIZE;
@@ -39,7 +39,7 @@ class Bus extends VgpuBus {
     return super.step();
   }
 
-  /** Bytes that an engine's command has done; -1 if none runs. */
+  /** Returns the bytes that an engine's command has processed, and -1 if none runs. */
   done(engine: vgpu.GpuEngine): number {
     return Number(this.model.state!.save()[`${engine}.command.done`] ?? -1);
   }
@@ -51,8 +51,8 @@ class Bus extends VgpuBus {
 
 const other = (engine: vgpu.GpuEngine): vgpu.GpuEngine => (engine === 'copy' ? 'compute' : 'copy');
 
-describe('the engines of a vgpu', () => {
-  it('have the same block of registers, each its own', () => {
+describe('engines of a vgpu', () => {
+  it('have equal, separate blocks of registers', () => {
     const [copy, compute] = vgpu.GPU_ENGINE_NAMES.map((name) => vgpu.engineRegisters(name));
     for (const [i, spec] of copy!.entries()) {
       const { name, offset, size, reset } = compute![i]!;
@@ -70,7 +70,7 @@ describe('the engines of a vgpu', () => {
   });
 
   for (const engine of vgpu.GPU_ENGINE_NAMES)
-    it(`run what the table says: ${engine}`, () => {
+    it(`run the commands of the table: ${engine}`, () => {
       const bus = new Bus();
       for (const opcode of [...Object.values(Opcode), 99]) {
         const command = {
@@ -86,13 +86,13 @@ describe('the engines of a vgpu', () => {
       expect(bus.violations).to.deep.equal([]);
     });
 
-  it('take turns, a piece each, while both have work, and each goes on alone', () => {
+  it('alternate after each piece while both have work, and run alone otherwise', () => {
     const bus = new Bus();
     for (const engine of vgpu.GPU_ENGINE_NAMES) bus.submit(LONG[engine], engine);
     for (let steps = 2; steps < 8; steps++) {
       while (bus.stepped < steps) bus.step();
       const turns = [Math.ceil(steps / 2), Math.floor(steps / 2)];
-      // The first turn of each fetches the command.
+      // The first turn of each engine fetches the command.
       const pieces = turns.map((turn) => (turn - 1) * 16 * PAGE_SIZE);
       expect([bus.done('copy'), bus.done('compute')], `${steps} steps`).to.deep.equal(pieces);
     }
@@ -103,7 +103,7 @@ describe('the engines of a vgpu', () => {
 
   for (const engine of vgpu.GPU_ENGINE_NAMES) {
     const sound = LONG[other(engine)];
-    it(`do not wait for a ${engine} engine that hangs, and its reset touches no other`, () => {
+    it(`do not wait for a hung ${engine} engine, and its reset affects no other engine`, () => {
       const bus = new Bus();
       bus.setOf(engine, 'HangLimitUs', 1);
       const slot = bus.submit(LONG[engine], engine);
@@ -124,7 +124,7 @@ describe('the engines of a vgpu', () => {
       expect(bus.do(NOP, engine).status).to.equal(ok);
     });
 
-    it(`do not wait for a ${engine} engine that has halted or is off`, () => {
+    it(`do not wait for a halted or disabled ${engine} engine`, () => {
       const bus = new Bus();
       bus.setOf(engine, 'Control', 0);
       bus.submit(NOP, engine);
@@ -141,7 +141,7 @@ describe('the engines of a vgpu', () => {
       expect(bus.getOf(other(engine), 'Status')).to.equal(vgpu.STATUS_RUNNING);
     });
 
-    it(`have faults of their own: ${engine}`, () => {
+    it(`have separate fault registers: ${engine}`, () => {
       const bus = new Bus();
       const target = 0x1f_f000;
       expect(bus.do({ opcode: Opcode.signal, target }, engine).status).to.equal(fault);
@@ -152,7 +152,7 @@ describe('the engines of a vgpu', () => {
       );
     });
 
-    it(`go on in VRAM while the ${engine} engine stalls on a switch of the address space`, () => {
+    it(`continue in VRAM while the ${engine} engine stalls on a switch of the address space`, () => {
       const bus = new Bus();
       bus.switching(true);
       bus.unmap(DATA, PAGE_SIZE);
@@ -161,7 +161,7 @@ describe('the engines of a vgpu', () => {
       for (let i = 0; i < 100 && bus.step() === 'more'; i++);
       expect(bus.completion(slot, other(engine)).status).to.equal(ok);
       expect(bus.completion(slot, other(engine)).sequence).to.equal(2);
-      expect([bus.step(), bus.done(engine)], 'it alone').to.deep.equal(['stalled', 0]);
+      expect([bus.step(), bus.done(engine)], 'this engine alone').to.deep.equal(['stalled', 0]);
       bus.map({ iova: DATA, gpa: bus.gpa(DATA), size: PAGE_SIZE });
       bus.switching(false);
       expect(bus.run()).to.equal('idle');
@@ -170,14 +170,14 @@ describe('the engines of a vgpu', () => {
     });
   }
 
-  it('are both reset by the copy engine’s Control, and by no other', () => {
+  it('are both reset by the copy engine’s Control alone', () => {
     const bus = new Bus();
     for (const engine of vgpu.GPU_ENGINE_NAMES) bus.submit(LONG[engine], engine);
     for (let i = 0; i < 4; i++) bus.step();
     expect(bus.heldPins).to.be.greaterThan(0);
     bus.set('ComputeControl', CONTROL_ENABLE | CONTROL_RESET);
     expect(bus.get('ComputeControl')).to.equal(CONTROL_ENABLE);
-    expect(bus.heldPins, 'it has no such bit').to.be.greaterThan(0);
+    expect(bus.heldPins, 'no such bit').to.be.greaterThan(0);
     bus.set('Control', CONTROL_RESET);
     expect(bus.heldPins).to.equal(0);
     for (const engine of vgpu.GPU_ENGINE_NAMES) {
@@ -190,7 +190,7 @@ describe('the engines of a vgpu', () => {
     for (const engine of vgpu.GPU_ENGINE_NAMES) expect(bus.do(LONG[engine]).status).to.equal(ok);
   });
 
-  it('see one another’s page table updates and one TLB invalidation', () => {
+  it('share page table updates and one TLB invalidation', () => {
     const bus = new Bus();
     const sum = { opcode: Opcode.compute, value: Kernel.sum, source: 0, length: 4 };
     bus.ram.write32(bus.gpa(DATA), 7);
@@ -205,7 +205,7 @@ describe('the engines of a vgpu', () => {
     expect(bus.do(sum).result).to.equal(7);
   });
 
-  it('count together, whichever did the work', () => {
+  it('share the counters', () => {
     const bus = new Bus();
     for (const engine of vgpu.GPU_ENGINE_NAMES) bus.do(LONG[engine]);
     bus.submit(SPIN);

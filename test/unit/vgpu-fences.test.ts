@@ -91,7 +91,7 @@ describe('vgpu fences', () => {
       expect(bus.nowUs, 'no time has passed').to.equal(0);
     });
 
-  it('are looked at when a doorbell rings, or FENCE_POLL_US later: in between nothing is read', () => {
+  it('are polled at a doorbell or after FENCE_POLL_US, and not in between', () => {
     const bus = new Bus();
     const first = bus.begin(wait(1), 'compute');
     bus.poke(1);

@@ -31,11 +31,11 @@ const NOP = { opcode: vgpu.Opcode.nop };
 const FAULTING = { opcode: vgpu.Opcode.fill, target: 0x1f_f000, length: 4 };
 
 describe('MSI-X of the vgpu', () => {
-  it('says how many vectors there are, and where their table and pending bits are', () => {
+  it('describes the count of vectors, their table and their pending bits', () => {
     const bus = new Bus();
     expect(bus.readConfig(MSIX_CAPABILITY, 1)).to.equal(0x11n);
     bus.msix(0xffff);
-    expect(bus.readConfig(MSIX_CAPABILITY + 2, 2), 'enable and mask alone can be written').to.equal(
+    expect(bus.readConfig(MSIX_CAPABILITY + 2, 2), 'only enable and mask are writable').to.equal(
       BigInt(MSIX_ENABLE | MSIX_FUNCTION_MASK | (vectors - 1)),
     );
     expect(bus.readConfig(MSIX_CAPABILITY + 4, 4)).to.equal(BigInt(table));
@@ -45,7 +45,7 @@ describe('MSI-X of the vgpu', () => {
     expect(bus.read(0, table, 8)).to.equal(0x1234_5678_fee0_1000n);
     expect(bus.read(0, table + 8, 8), 'masked at reset').to.equal(0x1_dead_beefn);
     bus.write(0, pending, 8, 15n);
-    expect(bus.pendingBits, 'software cannot set them').to.equal(0);
+    expect(bus.pendingBits, 'read-only for software').to.equal(0);
     for (const wrong of [0, MSIX_VECTORS_MAX + 1])
       expect(() => msixCapability({ vectors: wrong, bar: 0, table: 0, pending: 0 })).to.throw(
         RangeError,
@@ -54,7 +54,7 @@ describe('MSI-X of the vgpu', () => {
     expect(() => msixCapability({ vectors: 1, bar: 0, table: 4, pending: 0 })).to.throw('multiples of 8');
   });
 
-  it('gives completions, trouble and the display vectors of their own; with MSI they are all vector 0', () => {
+  it('has separate vectors for completions, errors and the display, and only vector 0 with MSI', () => {
     const bus = new Bus();
     bus.do(FAULTING);
     expect(bus.interrupts.splice(0), 'MSI: a fault and its completion').to.deep.equal([0, 0]);
@@ -69,7 +69,7 @@ describe('MSI-X of the vgpu', () => {
     ]);
     bus.do(NOP, 'compute');
     bus.do({ ...FAULTING, opcode: vgpu.Opcode.signal }, 'compute');
-    expect(bus.interrupts, 'faultInterrupts are those of both engines').to.deep.equal([
+    expect(bus.interrupts, 'fault interrupts of both engines').to.deep.equal([
       vgpu.VECTOR_COMPUTE,
       vgpu.VECTOR_ERROR,
       vgpu.VECTOR_COMPUTE,
@@ -80,7 +80,7 @@ describe('MSI-X of the vgpu', () => {
     expect(bus.interrupts, 'MSI again').to.deep.equal([0]);
   });
 
-  it('keeps what a masked vector raises, once, and delivers it at unmask', () => {
+  it('keeps the interrupt of a masked vector once, and delivers it at unmask', () => {
     const bus = new Bus();
     bus.msix(MSIX_ENABLE);
     bus.mask(1, false);
@@ -92,10 +92,10 @@ describe('MSI-X of the vgpu', () => {
     expect([bus.interrupts, bus.pendingBits]).to.deep.equal([[0], 0]);
     bus.mask(0, true);
     bus.mask(0, false);
-    expect(bus.interrupts, 'not again').to.deep.equal([0]);
+    expect(bus.interrupts, 'once').to.deep.equal([0]);
   });
 
-  it('obeys the function mask, and delivers nothing pending while it is disabled', () => {
+  it('obeys the function mask, and delivers no pending interrupts while disabled', () => {
     const bus = new Bus();
     for (const vector of [0, 1]) bus.mask(vector, false);
     bus.msix(MSIX_ENABLE | MSIX_FUNCTION_MASK);
@@ -105,12 +105,12 @@ describe('MSI-X of the vgpu', () => {
     expect(bus.interrupts).to.deep.equal([]);
     bus.mask(1, true);
     bus.msix(MSIX_ENABLE);
-    expect([bus.interrupts, bus.pendingBits], 'vector 1 has a mask of its own').to.deep.equal([[0], 2]);
+    expect([bus.interrupts, bus.pendingBits], 'own mask of vector 1').to.deep.equal([[0], 2]);
     bus.mask(1, false);
     expect([bus.interrupts, bus.pendingBits]).to.deep.equal([[0, 1], 0]);
   });
 
-  it('drops what is pending for causes that software has already seen', () => {
+  it('drops pending interrupts whose causes software has already acknowledged', () => {
     const bus = new Bus();
     bus.msix(MSIX_ENABLE);
     bus.do(FAULTING);
@@ -122,7 +122,7 @@ describe('MSI-X of the vgpu', () => {
     expect(bus.interrupts).to.deep.equal([0]);
   });
 
-  it('keeps its table when the device is reset by its own register', () => {
+  it('keeps its table at a reset by the device’s own register', () => {
     const bus = new Bus();
     bus.msix(MSIX_ENABLE);
     bus.mask(0, false);
@@ -133,7 +133,7 @@ describe('MSI-X of the vgpu', () => {
   });
 });
 
-describe('what only a model with a ConfigSpace of its own may say', () => {
+describe('identity of a model with its own ConfigSpace', () => {
   it('is refused in a definition, by name', () => {
     const identity = { ...vgpu.VGPU_IDENTITY, msix: undefined, express: undefined, wideBars: undefined };
     const define = (more: object) => () =>
@@ -154,7 +154,7 @@ describe('function-level reset of the vgpu', () => {
     bus.writeConfig(EXPRESS_CONTROL, 2, control | CONTROL_FUNCTION_RESET);
   };
 
-  it('leaves nothing of its owner: pins, registers, tables, vectors, VRAM', () => {
+  it('clears pins, registers, tables, vectors and VRAM', () => {
     const bus = new Bus();
     const fresh = new DeviceHarness(MODELS.vgpu!);
     bus.msix(MSIX_ENABLE);
@@ -184,10 +184,10 @@ describe('function-level reset of the vgpu', () => {
     expect(bus.run()).to.equal('idle');
     bus.program();
     bus.sequence = 100;
-    expect(bus.do(NOP).status, 'and it works again').to.equal(vgpu.CompletionStatus.ok);
+    expect(bus.do(NOP).status, 'works again').to.equal(vgpu.CompletionStatus.ok);
   });
 
-  it('reads its bit as 0, keeps the payload size, and resets for nothing else in that register', () => {
+  it('reads its bit as 0, keeps the payload size, and ignores other bits of the register', () => {
     const bus = new Bus();
     bus.writeConfig(EXPRESS_CONTROL, 2, 0x0027n);
     expect(bus.get('Status')).to.equal(vgpu.STATUS_RUNNING);
@@ -197,8 +197,8 @@ describe('function-level reset of the vgpu', () => {
   });
 });
 
-describe('the places of 64-bit BARs', () => {
-  it('are apart from the others, and the next BAR is their upper half', () => {
+describe('placement of 64-bit BARs', () => {
+  it('keeps them apart from other BARs, and uses the next BAR as the upper half', () => {
     const space = new BarSpace(2);
     const sized = [0xffff_f000, 0, 0xff00_000c, 0xffff_ffff, 0xffff_c000];
     expect(sized.map((value) => space.place(value).toString(16))).to.deep.equal([
@@ -210,7 +210,7 @@ describe('the places of 64-bit BARs', () => {
     ]);
   });
 
-  it('are sized like the others, and take all of the upper half', () => {
+  it('sizes them like other BARs, with a fully writable upper half', () => {
     const bus = new Bus();
     bus.writeConfig(0x18, 4, 0xffff_ffffn);
     bus.writeConfig(0x1c, 4, 0xffff_ffffn);

@@ -4,13 +4,7 @@
 import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import {
-  CONTROL_ENABLE,
-  CONTROL_RESET,
-  CompletionStatus,
-  Opcode,
-  STATUS_RUNNING,
-} from '../../src/abi/vgpu/vgpu.ts';
+import { CONTROL_RESET, CompletionStatus, Opcode, STATUS_RUNNING } from '../../src/abi/vgpu/vgpu.ts';
 import { type Iova, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
 import { DATA, fillWithPattern, gpuBytes, vgpuWithData } from '../fixtures/vgpu-data.ts';
 import { TABLE } from '../fixtures/vgpu-layout.ts';
@@ -18,15 +12,15 @@ import { RAM_BYTES, type VgpuRig } from '../fixtures/vgpu-rig.ts';
 
 const { ok, fault } = CompletionStatus;
 
-describe('vgpu and its pins', () => {
-  it('pins what it shadows, drops it on dmaUnmap, and translates anew', async () => {
+describe('vgpu pins', () => {
+  it('exist for shadowed pages, until dmaUnmap and a new translation', async () => {
     const gpu = vgpuWithData();
     gpu.run({ opcode: Opcode.fill, length: 4 * PAGE_SIZE, value: 1 });
     expect(gpu.dma.heldPins).to.equal(4);
     await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
     expect(gpu.asked).to.deep.equal([[0x100000, 0x10000]]);
     expect(gpu.dma.heldPins).to.equal(0);
-    // The same IOVAs on other memory: the next fill must land there.
+    // The same IOVAs on other memory; the next fill must write there.
     gpu.container.map(0x100000 as Iova, 0x200000, 0x10000, PERM_RW);
     expect(gpu.run({ opcode: Opcode.fill, length: 4, value: 2 })).to.include({ status: ok });
     expect(gpu.ram.read32(DATA[0] as number)).to.equal(1);
@@ -34,7 +28,7 @@ describe('vgpu and its pins', () => {
     expect(gpu.violations).to.deep.equal([]);
   });
 
-  it('keeps the entries outside the range of a dmaUnmap', () => {
+  it('stay outside the range of a dmaUnmap', () => {
     const gpu = vgpuWithData();
     gpu.run({ opcode: Opcode.fill, length: 4 * PAGE_SIZE });
     gpu.model.dmaUnmap(0x101000 as Iova, 0x2000);
@@ -43,7 +37,7 @@ describe('vgpu and its pins', () => {
     expect(gpu.dma.heldPins).to.equal(0);
   });
 
-  it('uses a changed GPU page only after TlbInvalidate', () => {
+  it('follow a changed GPU page only after TlbInvalidate', () => {
     const gpu = vgpuWithData();
     gpu.run({ opcode: Opcode.fill, length: 4, value: 1 });
     gpu.pte(0, 0x140000);
@@ -55,7 +49,7 @@ describe('vgpu and its pins', () => {
     expect([gpu.ram.read32(DATA[0] as number), gpu.ram.read32(0x140000)]).to.deep.equal([2, 3]);
   });
 
-  it('holds one pin on a page that it first read and then wrote', () => {
+  it('count once for a page that is read and then written', () => {
     const gpu = vgpuWithData();
     gpu.run({ opcode: Opcode.checksum, length: 4 });
     gpu.run({ opcode: Opcode.fill, length: 4 });
@@ -63,10 +57,10 @@ describe('vgpu and its pins', () => {
     expect(gpu.container.pins()).to.equal(1);
   });
 
-  it('never uses a page it let go while it raised the permission of a copy inside one page', () => {
+  it('are never used after release when a copy inside one page raises the permission', () => {
     const gpu = vgpuWithData();
     gpu.run({ opcode: Opcode.checksum, length: 4 });
-    // Shadowed for reading; the write that follows pins the page anew, and finds it elsewhere.
+    // The page is shadowed for reads. The write pins it again, at another address.
     gpu.pte(0, 0x140000);
     gpu.ram.write32(0x140000, 0x1234_5678);
     expect(gpu.run({ opcode: Opcode.copy, source: 0, target: 64, length: 4 })).to.include({ status: ok });
@@ -74,7 +68,7 @@ describe('vgpu and its pins', () => {
     expect(gpu.ram.read32(0x140040)).to.equal(0x1234_5678);
   });
 
-  it('drops every pin on reset, on a new page table, and when it is closed', () => {
+  it('are dropped at a reset, at a new page table, and at close', () => {
     const ways: ((gpu: VgpuRig) => void)[] = [
       (gpu) => gpu.set('Control', CONTROL_RESET),
       (gpu) => gpu.set('PageTableBase', TABLE),
@@ -88,27 +82,13 @@ describe('vgpu and its pins', () => {
       expect(gpu.container.pins()).to.equal(0);
     }
   });
-
-  it('forgets a half-done command on reset', () => {
-    const gpu = vgpuWithData();
-    gpu.submit({ opcode: Opcode.nop });
-    gpu.set('RingTail', 1);
-    expect(gpu.model.step()).to.equal('more');
-    gpu.set('Control', CONTROL_RESET);
-    expect(gpu.get('RingTail')).to.equal(0);
-    gpu.enable();
-    expect(gpu.steps()).to.equal('idle');
-    expect(gpu.completion(0).sequence).to.equal(0);
-    gpu.set('Control', CONTROL_ENABLE);
-    expect(gpu.get('Status')).to.equal(STATUS_RUNNING);
-  });
 });
 
 describe('vgpu during a switch of its address space', () => {
-  it('stalls without a fault, then goes on with nothing lost', async () => {
+  it('stalls without a fault, then continues without loss', async () => {
     const gpu = vgpuWithData();
     fillWithPattern(gpu);
-    // Longer than a step: the switch comes in the middle.
+    // Longer than a step, so that the switch occurs in the middle.
     for (let page = 4; page < 40; page++) gpu.pte(page * PAGE_SIZE, 0x400000 + page * PAGE_SIZE);
     for (let page = 0; page < 40; page++) gpu.pte((40 + page) * PAGE_SIZE, 0x500000 + page * PAGE_SIZE);
     const length = 40 * PAGE_SIZE;
@@ -150,7 +130,7 @@ describe('vgpu during a switch of its address space', () => {
     }
   });
 
-  it('takes a miss after the switch for a fault', async () => {
+  it('reports a miss after the switch as a fault', async () => {
     const gpu = vgpuWithData();
     gpu.container.setSwitching(true);
     await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
@@ -163,8 +143,8 @@ describe('vgpu during a switch of its address space', () => {
   });
 });
 
-describe('faulty vgpus', () => {
-  it('stale-translation unpins as told, and is caught using what it unpinned', async () => {
+describe('vgpu with an injected fault', () => {
+  it('is detected when it uses unpinned pages (stale-translation)', async () => {
     const gpu = vgpuWithData('stale-translation');
     gpu.run({ opcode: Opcode.fill, length: 4, value: 1 });
     await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
@@ -172,10 +152,10 @@ describe('faulty vgpus', () => {
     expect(gpu.dma.heldPins).to.equal(0);
     expect(gpu.run({ opcode: Opcode.fill, length: 4, value: 2 })).to.include({ status: ok });
     expect(gpu.violations).to.include('use-after-unpin');
-    expect(gpu.ram.read32(DATA[0] as number), 'the damage is done').to.equal(2);
+    expect(gpu.ram.read32(DATA[0] as number), 'the stale write').to.equal(2);
   });
 
-  it('never-unpin keeps its pins, and is quarantined', async () => {
+  it('is quarantined when it keeps its pins (never-unpin)', async () => {
     const gpu = vgpuWithData('never-unpin');
     gpu.run({ opcode: Opcode.fill, length: 4 });
     await gpu.container.unmapRange(0x100000 as Iova, 0x10000);
@@ -183,7 +163,7 @@ describe('faulty vgpus', () => {
     expect(gpu.quarantines).to.deep.equal(['never-unpins']);
   });
 
-  it('worker-crash ends its thread under load, in the middle of a command, with pins held', () => {
+  it('ends its thread under load in the middle of a command, with pins held (worker-crash)', () => {
     const gpu = vgpuWithData('worker-crash');
     const exit = process.exit;
     process.exit = () => {
@@ -202,7 +182,7 @@ describe('faulty vgpus', () => {
     expect(gpu.dma.heldPins).to.be.greaterThan(0);
   });
 
-  it('a sound one does none of this', async () => {
+  it('has no violation without a fault', async () => {
     const gpu = vgpuWithData();
     gpu.run({ opcode: Opcode.fill, length: 4 });
     await gpu.container.unmapRange(0x100000 as Iova, 0x10000);

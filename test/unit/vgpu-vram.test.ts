@@ -19,7 +19,9 @@ const { Opcode, Kernel } = vgpu;
 /** A frame, rounded up to whole microseconds. */
 const FRAME_US = Math.ceil(1e6 / vgpu.DISPLAY_HZ);
 
-/** GPU pages 0 to 7 are guest RAM, backwards; 16 to 23 are VRAM from the third page on, backwards too. */
+/**
+ * GPU pages 0 to 7 are guest RAM in reverse order. Pages 16 to 23 are VRAM from its third page on, in reverse order.
+ */
 class Bus extends VgpuBus {
   constructor() {
     super();
@@ -30,7 +32,7 @@ class Bus extends VgpuBus {
     }
   }
 
-  /** Bytes of GPU addresses within one page of the table, by GPA or through the aperture. */
+  /** Reads GPU addresses by GPA or through the aperture. */
   gpuBytes(va: number, length: number): Buffer {
     const bytes = Buffer.alloc(length);
     for (let at = 0; at < length; at++) {
@@ -58,7 +60,7 @@ class Bus extends VgpuBus {
 }
 
 describe('VRAM in GPU page tables', () => {
-  it('is filled, copied in every combination and summed, and pins nothing', () => {
+  it('is filled, copied in every combination and summed, without pins', () => {
     for (const [target, source] of [
       [VRAM_VA, RAM_VA],
       [RAM_VA, VRAM_VA],
@@ -71,7 +73,7 @@ describe('VRAM in GPU page tables', () => {
       const [meant, kept] = [bus.gpuBytes(from, length), bus.gpuBytes(target, 1234)];
       expect(bus.do({ opcode: Opcode.copy, source: from, target: to, length }).status).to.equal(ok);
       expect(bus.gpuBytes(to, length).equals(meant), `${source} to ${target}`).to.equal(true);
-      expect(bus.gpuBytes(target, 1234).equals(kept), 'what is before it').to.equal(true);
+      expect(bus.gpuBytes(target, 1234).equals(kept), 'bytes before it').to.equal(true);
       const sum = bus.do({ opcode: Opcode.checksum, source: to, length });
       expect(sum).to.deep.equal({ status: ok, result: crc32(meant) });
     }
@@ -88,7 +90,7 @@ describe('VRAM in GPU page tables', () => {
     expect([bus.heldPins, bus.violations, bus.faults]).to.deep.equal([0, [], []]);
   });
 
-  it('is computed on, with an operand in RAM and a result in VRAM and the reverse', () => {
+  it('holds operands and results of kernels, with the other operand in RAM', () => {
     for (const [target, source] of [
       [VRAM_VA, RAM_VA],
       [RAM_VA, VRAM_VA],
@@ -106,7 +108,7 @@ describe('VRAM in GPU page tables', () => {
     }
   });
 
-  it('ends at VramSize: a page beyond it faults, and says that no IOVA is involved', () => {
+  it('ends at VramSize; a page beyond it faults without an IOVA', () => {
     const bus = new Bus();
     const size = bus.get('VramSize');
     expect(size).to.equal(VRAM_BYTES_DEFAULT);
@@ -120,10 +122,10 @@ describe('VRAM in GPU page tables', () => {
       fault,
     );
     expect(bus.do({ opcode: Opcode.checksum, source: 3 * PAGE_SIZE, length: 4 }).status).to.equal(ok);
-    expect(bus.faults, 'the vIOMMU hears of none').to.deep.equal([]);
+    expect(bus.faults, 'no fault of the vIOMMU').to.deep.equal([]);
   });
 
-  it('is reached by updatePtes and the global table, and is no IOVA: unmapping all of those leaves it', () => {
+  it('is mapped by updatePtes and the global table, and stays after an unmap of all IOVAs', () => {
     const bus = new Bus();
     const update = {
       opcode: Opcode.updatePtes,
@@ -145,17 +147,17 @@ describe('VRAM in GPU page tables', () => {
     expect(bus.violations).to.deep.equal([]);
   });
 
-  it('is limited to what a device can hold, whatever the type says', () => {
+  it('is limited to the maximum of a device, for any type', () => {
     const slot = { gpu: new SharedArrayBuffer(4), slot: 0, links: [] };
     expect(createVram({ ...slot, vramMiB: 16 * 1024 }).size).to.equal(VRAM_BYTES_LIMIT);
     expect(createVram({ ...slot, vramMiB: 2 }).size).to.equal(2 * 2 ** 20);
     const vram = createVram({ ...slot, vramMiB: 1024 });
-    expect(vram.allocatedBytes, 'nothing before it is touched').to.equal(0);
+    expect(vram.allocatedBytes, 'no chunk allocated before use').to.equal(0);
   });
 });
 
-describe('the aperture', () => {
-  it('moves over VRAM by pages, and beyond its end reads all ones', () => {
+describe('VRAM aperture', () => {
+  it('moves over VRAM in pages, and reads all ones beyond its end', () => {
     const bus = new Bus();
     const size = bus.get('VramSize');
     bus.set('ApertureBase', 0x1_2345_6789);
@@ -176,7 +178,7 @@ describe('the aperture', () => {
     expect(bus.readBlock(2, vgpu.APERTURE_BYTES - 4, 4)).to.deep.equal(new Uint8Array(4).fill(0xff));
     bus.writeBlock(2, 0, Buffer.alloc(16));
     bus.set('ApertureBase', 0);
-    expect(bus.read(2, 0, 8), 'it did not wrap').to.equal(0n);
+    expect(bus.read(2, 0, 8), 'no wrap').to.equal(0n);
     expect(bus.report().unimplementedOthers).to.equal(0);
   });
 });
@@ -186,7 +188,7 @@ const HEIGHT = 48;
 const STRIDE = 320;
 const FRONT = 0x10_0000;
 
-describe('the display', () => {
+describe('vgpu display', () => {
   const set = (bus: Bus, mode: Partial<Record<vgpu.VgpuRegister, number>> = {}): void => {
     const whole = {
       DisplayWidth: WIDTH,
@@ -200,14 +202,14 @@ describe('the display', () => {
     for (const [name, value] of Object.entries(whole)) bus.set(name as vgpu.VgpuRegister, value);
   };
 
-  it('shows what the engines and the aperture have drawn: display-vgpu.png', () => {
+  it('shows the drawing of engines and aperture (display-vgpu.png)', () => {
     const bus = new Bus();
     expect(bus.screenshot(), 'off').to.equal(undefined);
-    // GPU pages from 32 on are the picture.
+    // GPU pages from 32 on hold the picture.
     for (let page = 0; page < 4; page++) bus.pte(32 + page, FRONT + page * PAGE_SIZE, VRAM);
     const va = 32 * PAGE_SIZE;
     bus.do({ opcode: Opcode.fill, target: va, length: STRIDE * HEIGHT, value: 0x0020_4060 });
-    // A sprite of 16 × 16, drawn in RAM and copied line by line; it crosses pages of the picture.
+    // A sprite of 16 × 16 is drawn in RAM and copied line by line; it crosses pages of the picture.
     for (let y = 0; y < 16; y++) {
       for (let x = 0; x < 16; x++)
         bus.ram.write32(RAM_DATA + 7 * PAGE_SIZE + (y * 16 + x) * 4, 0xff0000 | (y * 16 + x));
@@ -218,7 +220,7 @@ describe('the display', () => {
         length: 64,
       });
     }
-    // From VRAM to VRAM, and a frame around all through the aperture.
+    // A copy from VRAM to VRAM, and a border drawn through the aperture.
     for (let y = 0; y < 16; y++)
       bus.do({
         opcode: Opcode.copy,
@@ -238,7 +240,7 @@ describe('the display', () => {
     expect(Buffer.from(picture).equals(readFileSync(golden))).to.equal(true);
   });
 
-  it('refuses a mode that cannot be, shows nothing then, and says so in its status', () => {
+  it('refuses an invalid mode, shows nothing, and reports it in its status', () => {
     const bad: Partial<Record<vgpu.VgpuRegister, number>>[] = [
       { DisplayWidth: 0 },
       { DisplayWidth: 4097, DisplayStride: 4097 * 4 },
@@ -258,7 +260,7 @@ describe('the display', () => {
       expect(bus.get('DisplayStatus'), JSON.stringify(mode)).to.equal(vgpu.DISPLAY_BAD_MODE);
       expect(bus.screenshot()).to.equal(undefined);
       bus.advance(10 * FRAME_US);
-      expect(bus.get('DisplayFrame'), 'nothing ticks').to.equal(0);
+      expect(bus.get('DisplayFrame'), 'no frames').to.equal(0);
       set(bus);
       expect(bus.get('DisplayStatus')).to.equal(vgpu.DISPLAY_ON);
     }
@@ -267,14 +269,14 @@ describe('the display', () => {
     expect(largest.get('DisplayStatus'), 'at the limit').to.equal(vgpu.DISPLAY_ON);
   });
 
-  it('counts frames at 60 Hz while it is on, and interrupts if it is asked to', () => {
+  it('counts frames at 60 Hz while it is on, and interrupts on request', () => {
     const bus = new Bus();
     set(bus);
     bus.advance(FRAME_US - 2);
     expect(bus.get('DisplayFrame')).to.equal(0);
     bus.advance(2);
     expect([bus.get('DisplayFrame'), bus.interrupts]).to.deep.equal([1, []]);
-    expect(bus.get('InterruptStatus') & vgpu.INTERRUPT_VBLANK, 'masked, but shown').to.equal(
+    expect(bus.get('InterruptStatus') & vgpu.INTERRUPT_VBLANK, 'masked, but in the status').to.equal(
       vgpu.INTERRUPT_VBLANK,
     );
     bus.set('InterruptMask', vgpu.INTERRUPT_FLIP);
@@ -282,7 +284,7 @@ describe('the display', () => {
     expect(bus.get('DisplayFrame'), 'a second later').to.be.within(60, 61);
     expect(bus.interrupts).to.have.length(bus.get('DisplayFrame') - 1);
     bus.advance(1_000_000);
-    expect(bus.get('DisplayFrame'), 'frames that nobody saw end').to.be.within(120, 121);
+    expect(bus.get('DisplayFrame'), 'missed frames').to.be.within(120, 121);
     bus.set('DisplayControl', 0);
     const frames = bus.get('DisplayFrame');
     bus.advance(1_000_000);
@@ -290,7 +292,7 @@ describe('the display', () => {
     expect([bus.get('DisplayStatus'), bus.screenshot()]).to.deep.equal([0, undefined]);
   });
 
-  it('flips between two frames, by its vector, and goes dark for a base beyond VRAM', () => {
+  it('flips between two frames with its interrupt, and turns off for a base beyond VRAM', () => {
     const bus = new Bus();
     bus.set('ApertureBase', 0x20_0000);
     bus.writeBlock(2, 0, Buffer.alloc(STRIDE * HEIGHT, 0x77));
@@ -312,7 +314,7 @@ describe('the display', () => {
     expect(bus.get('DisplayStatus')).to.equal(vgpu.DISPLAY_ON);
   });
 
-  it('is switched off by a reset of the device, which leaves VRAM alone', () => {
+  it('is turned off by a reset of the device, which keeps VRAM', () => {
     const bus = new Bus();
     set(bus);
     bus.set('ApertureBase', 0);

@@ -1,5 +1,5 @@
 /**
- * States that no vIOMMU can have: each is refused by name, and whatever the bytes are, nothing else is thrown.
+ * Invalid vIOMMU states. Each is refused with the name of its field, and no bytes cause another exception.
  */
 
 import { expect } from 'chai';
@@ -58,7 +58,7 @@ const withFields = (bytes: Uint8Array, change: (fields: StateField[]) => StateFi
   return bytesOf({ ...bag, fields: change([...bag.fields]) });
 };
 
-/** The state with other values; a `transport.X` is X of the transport's own state. */
+/** Returns the state with other values; `transport.X` is X of the transport's own state. */
 function changed(bytes: Uint8Array, values: Readonly<Record<string, StateValue>>): Uint8Array {
   return Object.entries(values).reduce((state, [name, value]) => {
     const [outer, inner] = name.split('transport.') as [string, string | undefined];
@@ -85,14 +85,14 @@ const words = (...values: readonly number[]): Uint8Array => {
   return new Uint8Array(view.buffer);
 };
 
-/** A mapping of a virtio-iommu's state, addresses below 4 GiB. */
+/** Encodes a mapping of a virtio-iommu's state, with addresses below 4 GiB. */
 const mapping = (start: number, end: number, phys: number, flags: number): Uint8Array =>
   words(start, 0, end, 0, phys, 0, flags);
 const joined = (...parts: readonly Uint8Array[]): Uint8Array => Uint8Array.from(Buffer.concat(parts));
 
 const BRIDGE_0 = 'bridge0.window0';
 const BRIDGE_1 = 'bridge0.window1';
-/** Values that cannot be, by case: the field to blame, and what to change. */
+/** Invalid values by case: the reported field, and the changes. */
 const REFUSED: Readonly<
   Record<string, readonly (readonly [string, Readonly<Record<string, StateValue>>])[]>
 > = {
@@ -119,7 +119,7 @@ const REFUSED: Readonly<
   ],
   'VT-d, scalable mode': [
     ['ECAP', { ECAP: 0n }],
-    // Descriptors of 256 bits: every other head is none.
+    // With descriptors of 256 bits, every other head is invalid.
     ['IQH', { IQH: 16n, IQT: 16n, IQA: 0x16801n, queueInUse: 0x16801n }],
   ],
   'virtio-iommu': [
@@ -175,7 +175,7 @@ const REFUSED: Readonly<
     [BRIDGE_1, { [`${BRIDGE_1}.entries`]: 2 ** 32 }],
     [BRIDGE_1, { [`${BRIDGE_1}.entries`]: 3 }],
     [BRIDGE_1, { [`${BRIDGE_1}.start`]: 2 ** 60 }],
-    // Over the default window, and over the place of the other one.
+    // One overlaps the default window, one the other window.
     [BRIDGE_1, { [`${BRIDGE_1}.start`]: 0 }],
     ['bridge1.window0', { 'bridge1.window0.isDefault': false }],
     [`${BRIDGE_0}.tces`, { [`${BRIDGE_0}.tces`]: words(0) }],
@@ -187,12 +187,12 @@ const REFUSED: Readonly<
     [`${BRIDGE_0}.tces`, { [`${BRIDGE_0}.tces`]: words(4, 1, 0, 0) }],
     [`${BRIDGE_0}.tces`, { [`${BRIDGE_0}.tces`]: words(4, 1, 3, 1) }],
     [`${BRIDGE_0}.tces`, { [`${BRIDGE_0}.tces`]: words(0, 65, ...new Array(130).fill(0x1003)) }],
-    // The bound is the unit's: with the two TCEs of the other windows one too many.
+    // The limit is the unit's. With the two TCEs of the other windows, this is one too many.
     ['vio0.tces', { [`${BRIDGE_0}.tces`]: words(0, 63, ...new Array(63).fill([0x1003, 0]).flat()) }],
   ],
 };
 
-/** Reads, writes, DMA and a state: of a unit that took a state up none of it throws. */
+/** Reads, writes, translates and saves. None of it may throw in a unit with a restored state. */
 function exercise(ram: GuestRam, iommu: VIommu): void {
   const bench = new Bench(ram, iommu).plugAll();
   for (const id of DEVICES)
@@ -207,7 +207,7 @@ function exercise(ram: GuestRam, iommu: VIommu): void {
   for (const id of DEVICES) iommu.detach(id);
 }
 
-/** Bytes that were changed in one of a few ways. */
+/** Returns bytes that were changed in one of a few ways. */
 function garbled(prng: Prng, bytes: Uint8Array): Uint8Array {
   const choice = prng.below(10);
   if (choice === 0) return bytes.slice(0, prng.below(bytes.length));
@@ -246,7 +246,7 @@ function garbledField(prng: Prng, field: StateField): StateField {
   return { ...field, data: drawn(prng.below(2) === 0 ? data.length : prng.below(64)) };
 }
 
-describe('a state that no vIOMMU can have', function () {
+describe('invalid vIOMMU state', function () {
   this.timeout(60_000);
 
   for (const [name, { make, bench }] of Object.entries(CASES)) {
@@ -259,13 +259,13 @@ describe('a state that no vIOMMU can have', function () {
     };
     const { fields, kind } = bagOf(state);
 
-    it(`${name}: another kind, another version`, () => {
+    it(`is refused with another kind or version: ${name}`, () => {
       rejects(bytesOf({ ...bagOf(state), kind: 'other' }), `accepted: ${kind}`);
       rejects(bytesOf({ ...bagOf(state), version: 2 }), 'version 2; accepted: 1 to 1');
       rejects(new Uint8Array(0), `accepted: ${kind}`);
     });
 
-    it(`${name}: any value missing or of another type`, () => {
+    it(`is refused with any value missing or of another type: ${name}`, () => {
       for (const { name: field, type } of fields) {
         rejects(
           withFields(state, (all) => all.filter((one) => one.name !== field)),
@@ -286,10 +286,10 @@ describe('a state that no vIOMMU can have', function () {
     });
 
     for (const [blamed, values] of REFUSED[name] as NonNullable<(typeof REFUSED)[string]>)
-      it(`${name}: ${Object.keys(values).join(', ')}, for ${blamed}`, () =>
+      it(`is refused with changed ${Object.keys(values).join(', ')}, for ${blamed}: ${name}`, () =>
         rejects(changed(state, values), blamed));
 
-    it(`${name}: ${GARBAGE_RUNS} times garbage is refused, or is a vIOMMU`, () => {
+    it(`is refused or makes a working vIOMMU for ${GARBAGE_RUNS} rounds of garbage: ${name}`, () => {
       const prng = new Prng(7);
       let [taken, refused] = [0, 0];
       for (let run = 0; run < GARBAGE_RUNS; run++) {
@@ -310,7 +310,7 @@ describe('a state that no vIOMMU can have', function () {
     });
   }
 
-  it('is one of another configuration of the same kind', () => {
+  it('is a state of another configuration of the same kind', () => {
     const ram = smallRam(4 * MIB);
     const vtdState = vtdBench(ram).iommu.save();
     expect(() => makeVtd(ram, { awBits: 39 }).restore(vtdState)).to.throw(StateError, 'CAP');

@@ -1,5 +1,5 @@
 /**
- * States of vIOMMUs: what a guest finds after the move that no random program provokes, and when a state is not given.
+ * States of vIOMMUs: effects after a move that no random program provokes, and refusals to save or restore.
  */
 
 import { expect } from 'chai';
@@ -30,14 +30,14 @@ import {
 
 const RAM_BYTES = 4 * MIB;
 
-/** RAM with the same bytes on other host pages. */
+/** Returns RAM with the same bytes on other host pages. */
 function copyOf(ram: GuestRam): GuestRam {
   const copy = smallRam(RAM_BYTES, 0, 2);
   copy.write(0, ram.read(0, RAM_BYTES));
   return copy;
 }
 
-/** The bench's unit on another host, devices attached. */
+/** Returns the bench's unit on another host, with devices attached. */
 function move<Model extends VIommu>(bench: Bench<Model>, make: (ram: GuestRam) => Model): Bench<Model> {
   const state = bench.iommu.save?.() as Uint8Array;
   const ram = copyOf(bench.ram);
@@ -46,14 +46,14 @@ function move<Model extends VIommu>(bench: Bench<Model>, make: (ram: GuestRam) =
   return new Bench(ram, iommu).plugAll();
 }
 
-describe('the state of a vIOMMU', () => {
+describe('vIOMMU state', () => {
   const ram = () => smallRam(RAM_BYTES);
 
   for (const [name, { make, bench }] of Object.entries(CASES)) {
-    it(`${name}: containers, registers and the state itself are the same on another host`, () => {
+    it(`restores equal containers, registers and state on another host: ${name}`, () => {
       const source = bench(ram());
       const target = move(source, make);
-      expect(source.held[0], 'the case maps something').to.not.deep.equal([]);
+      expect(source.held[0], 'mappings of the case').to.not.deep.equal([]);
       expect(target.held).to.deep.equal(source.held);
       for (let at = 0; at < source.iommu.registerBytes; at += 4)
         expect(target.iommu.readRegister(at, 4), `register at ${at}`).to.equal(
@@ -63,14 +63,14 @@ describe('the state of a vIOMMU', () => {
     });
 
     if (name !== 'none')
-      it(`${name}: is not taken up by a unit with devices`, () => {
+      it(`is not restored by a unit with devices: ${name}`, () => {
         const source = bench(ram());
         const state = source.iommu.save?.() as Uint8Array;
         expect(() => source.iommu.restore?.(state)).to.throw('2 devices are attached before restore');
       });
   }
 
-  it('VT-d: a held fault message goes out when the guest unmasks it there', () => {
+  it('sends a held fault message after the move when the guest unmasks it (VT-d)', () => {
     const messages: number[][] = [];
     const target = move(vtdBench(ram()), (copy) =>
       makeVtd(copy, { raiseMsi: (address, data) => messages.push([address, data]) }),
@@ -80,7 +80,7 @@ describe('the state of a vIOMMU', () => {
     expect(messages).to.deep.equal([[0xfee00000, 0x41]]);
   });
 
-  it('VT-d: the queue goes on behind the last descriptor', () => {
+  it('continues the queue after the last descriptor (VT-d)', () => {
     const target = move(vtdBench(ram()), (copy) => makeVtd(copy));
     target.ram.write32(0x17000, 0);
     waitDescriptor(target, 1);
@@ -88,13 +88,13 @@ describe('the state of a vIOMMU', () => {
     expect(target.iommu.readRegister(vtd.IQH_REG, 8)).to.equal(32n);
   });
 
-  it('VT-d: QEMU disables the queue because the last descriptor, at the source, was a wait', () => {
+  it('disables the queue after a last descriptor that was a wait on the source (VT-d, QEMU)', () => {
     const target = move(vtdBench(ram(), { quirks: 'qemu' }), (copy) => makeVtd(copy, { quirks: 'qemu' }));
     target.write(vtd.GCMD_REG, 4, vtd.GCMD_TE);
     expect(Number(target.iommu.readRegister(vtd.GSTS_REG, 4)) & vtd.GCMD_QIE).to.equal(0);
   });
 
-  it('VT-d: an entry changed and not announced is seen early, and is the same once it is announced', () => {
+  it('shows a changed entry before its invalidation, and equals the source after it (VT-d)', () => {
     const source = vtdBench(ram());
     write64(source.ram, leafOf(0x7000), 0x180000 + 3);
     const target = move(source, (copy) => makeVtd(copy));
@@ -109,7 +109,7 @@ describe('the state of a vIOMMU', () => {
     expect(source.notifier(FIRST).mappingAt(0x7000)?.gpa).to.equal(0x180000);
   });
 
-  it('virtio: QEMU knows an endpoint whose ATTACH failed from one that nobody tried', () => {
+  it('distinguishes an endpoint with a failed ATTACH from an unused one (virtio, QEMU)', () => {
     const options = { quirks: 'qemu' as const };
     const source = virtioBench(ram(), options);
     // The domain exists and is not a bypass domain.
@@ -121,7 +121,7 @@ describe('the state of a vIOMMU', () => {
     expect(target.translate(SECOND, 0xfee00000, true)).to.include({ ok: true });
   });
 
-  it('virtio: the last endpoint that leaves takes the domain with it there', () => {
+  it('removes a domain with its last endpoint after the move (virtio)', () => {
     const target = move(virtioBench(ram()), (copy) => makeVirtio(copy));
     expect(request(target, unmapRequest(3, 0x9000, 0x1000))).to.equal(format.S_OK);
     target.iommu.detach(FIRST);
@@ -129,7 +129,7 @@ describe('the state of a vIOMMU', () => {
     expect(request(target, unmapRequest(3, 0x5000, 0x2000))).to.equal(format.S_NOENT);
   });
 
-  it('spapr: TCEs beyond 2^53 are read and translated there', () => {
+  it('reads and translates TCEs beyond 2^53 after the move (spapr)', () => {
     const source = spaprBench(ram());
     const target = move(source, (CASES.spapr as (typeof CASES)[string]).make as never);
     const liobn = BigInt(liobnOf(0, 1));
@@ -140,7 +140,7 @@ describe('the state of a vIOMMU', () => {
     expect(target.iommu.liveTces).to.equal(source.iommu.liveTces);
   });
 
-  it('VT-d is not saved while a switch is under way', async () => {
+  it('is not saved during a switch (VT-d)', async () => {
     const bench = vtdBench(ram());
     bench.notifier(FIRST).hold();
     const done = bench.write(vtd.GCMD_REG, 4, vtd.GCMD_QIE);
@@ -152,7 +152,7 @@ describe('the state of a vIOMMU', () => {
     expect(bench.iommu.save().length).to.be.greaterThan(0);
   });
 
-  it('virtio-iommu is not saved while a request or a reset is under way', async () => {
+  it('is not saved during a request or a reset (virtio)', async () => {
     const bench = virtioBench(ram());
     bench.notifier(FIRST).hold();
     expect(request(bench, unmapRequest(3, 0x9000, 0x1000))).to.equal(undefined);
@@ -163,7 +163,7 @@ describe('the state of a vIOMMU', () => {
     expect(bench.iommu.save().length).to.be.greaterThan(0);
   });
 
-  it('spapr is not saved while a hypercall is under way', async () => {
+  it('is not saved during a hypercall (spapr)', async () => {
     const bench = spaprBench(ram());
     bench.notifier(FIRST).hold();
     const call = bench.iommu.hypercall(spapr.H_PUT_TCE, [BigInt(liobnOf(0, 0)), 0n, 0n]);

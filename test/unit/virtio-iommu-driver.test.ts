@@ -1,5 +1,5 @@
 /**
- * The guest's virtio-iommu driver against the model, in one process; and what the model promises about completion.
+ * The guest's virtio-iommu driver with the model, in one process, and the model's completion rules.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -32,7 +32,7 @@ const IOVA = 0x4000_0000;
 
 interface SetUp extends Partial<VirtioIommuOptions> {
   readonly timeoutMs?: number;
-  /** Each write arrives a turn later, as through a ring. */
+  /** While true, each write arrives a turn later, as through a ring. */
   readonly delayed?: boolean;
 }
 
@@ -71,14 +71,14 @@ async function rejection(work: Promise<unknown>): Promise<Error> {
 }
 
 describe('virtio-iommu driver', () => {
-  it('initialises the device and leaves devices where `bypass` has them', async () => {
+  it('initialises the device, and keeps endpoints in the state of `bypass`', async () => {
     const { iommu, device } = await setUp({ bootBypass: true });
     expect(iommu.readRegister(virtio.STATUS_REG, 4)).to.equal(0xfn);
     expect(device.space.kind).to.equal('system');
     expect((await setUp()).device.space.kind).to.equal('blocked');
   });
 
-  it('maps, remaps after the last endpoint left, and unmaps', async () => {
+  it('maps, maps again after the last endpoint has left, and unmaps', async () => {
     const { driver, device, other } = await setUp({ delayed: true });
     const domain = driver.createDomain();
     await domain.map(IOVA, 0, 2 * PAGE_SIZE, PERM_RW);
@@ -119,7 +119,7 @@ describe('virtio-iommu driver', () => {
     expect(await rejection(driver.destroyDomain(a))).to.be.instanceOf(VirtioIommuError);
   });
 
-  it('switches bypass for devices in no domain only', async () => {
+  it('switches bypass only for devices without a domain', async () => {
     const { driver, device, other } = await setUp();
     await driver.attach(DEVICE, driver.createDomain());
     await driver.setBypass(true);
@@ -128,7 +128,7 @@ describe('virtio-iommu driver', () => {
     expect(other.space.kind).to.equal('blocked');
   });
 
-  it('serves more flows and requests than the queue has room for', async () => {
+  it('serves more flows and requests than the queue can hold', async () => {
     const { driver, device } = await setUp({ delayed: true });
     const domain = driver.createDomain();
     await driver.attach(DEVICE, domain);
@@ -157,7 +157,7 @@ describe('virtio-iommu driver', () => {
     expect(device.notifier.mappings).to.have.length(0);
   });
 
-  it('says what it cannot do', async () => {
+  it('reports unsupported operations', async () => {
     const { driver } = await setUp();
     const domain = driver.createDomain();
     await driver.attach(DEVICE, domain);
@@ -177,7 +177,7 @@ describe('virtio-iommu driver', () => {
     await domain.map(IOVA + 2 ** 20, 0, PAGE_SIZE, PERM_RW);
   });
 
-  it('reads the faults that were reported, and the device drops those without a buffer', async () => {
+  it('reads reported faults, and the device drops faults without a buffer', async () => {
     const { driver, iommu } = await setUp();
     await driver.attach(DEVICE, driver.createDomain());
     for (let i = 0; i <= EVENT_BUFFERS; i++) iommu.translate(DEVICE, (i * PAGE_SIZE) as Iova, false);
@@ -194,7 +194,7 @@ describe('virtio-iommu driver', () => {
     expect((await driver.readFaults()).map(({ reason }) => reason)).to.deep.equal([format.FAULT_DOMAIN]);
   });
 
-  it('answers a request only when no device can use what it removed (R6)', async () => {
+  it('receives the reply only when no device can use a removed mapping (R6)', async () => {
     const { driver, device, completions } = await setUp();
     const domain = driver.createDomain();
     await driver.attach(DEVICE, domain);
@@ -215,7 +215,7 @@ describe('virtio-iommu driver', () => {
     expect([unmapped, mapped]).to.deep.equal([true, true]);
   });
 
-  it('reads bypass and status as changed only when they are (R6)', async () => {
+  it('reads bypass and status as changed only after the change (R6)', async () => {
     const { iommu, driver, device, other, port } = await setUp();
     const bypass = virtio.CONFIG_REG + format.CONFIG_BYPASS;
     await driver.setBypass(true);
@@ -235,7 +235,7 @@ describe('virtio-iommu driver', () => {
     expect(device.space.kind).to.equal('blocked');
   });
 
-  it('gives up on a device that does not answer', async () => {
+  it('times out when the device does not answer', async () => {
     const { driver, device } = await setUp({ timeoutMs: 50 });
     const domain = driver.createDomain();
     await driver.attach(DEVICE, domain);
@@ -245,7 +245,7 @@ describe('virtio-iommu driver', () => {
     device.notifier.release();
   });
 
-  it('has room for the last mapping and for none beyond', async () => {
+  it('maps up to the mapping limit, and no more', async () => {
     const { driver } = await setUp({ mappingLimit: 2 });
     const domain = driver.createDomain();
     await driver.attach(DEVICE, domain);
@@ -257,7 +257,7 @@ describe('virtio-iommu driver', () => {
     await domain.map(IOVA, 0, PAGE_SIZE, PERM_RW);
   });
 
-  it('gives way to others while one kick makes much work', async () => {
+  it('yields to other tasks when one kick causes much work', async () => {
     const { ram, port, pages, driver, completions, device } = await setUp();
     const domain = driver.createDomain();
     await driver.attach(OTHER, domain);
@@ -275,22 +275,22 @@ describe('virtio-iommu driver', () => {
     const moves = [attachRequest(domain.id, DEVICE, 0), detachRequest(domain.id, DEVICE)];
     const few = Array.from({ length: BATCH_LIMIT / 2 }, () => moves).flat();
     await queue.submit(few.slice(0, 2), 'one move');
-    expect(completions, 'a turn is enough').to.have.length(0);
+    expect(completions, 'one turn').to.have.length(0);
     // Each ATTACH replays the whole domain.
     expect((few.length / 2) * count).to.equal(TURN_WORK_LIMIT);
     expect(new Set(await queue.submit(few, 'many moves'))).to.deep.equal(new Set([format.S_OK]));
-    expect(completions, 'the rest came after a turn').to.have.length(1);
+    expect(completions, 'the rest after another turn').to.have.length(1);
     expect(device.notifier.mappings).to.have.length(0);
   });
 
-  it('finds no device where there is none', async () => {
+  it('detects a missing device', async () => {
     const ram = smallRam(RAM_BYTES);
     const port: RegisterPort = { write: () => {}, read: async () => 0xffffffffn };
     const made = VirtioIommuDriver.create(port, ram, new PageAllocator(ram, MIB, MIB));
     expect(await rejection(made)).to.be.instanceOf(VirtioIommuError);
   });
 
-  it('leaves nothing of a function that is unplugged', async () => {
+  it('removes all state of an unplugged function', async () => {
     const { driver, iommu } = await setUp();
     await driver.attach(DEVICE, driver.createDomain());
     iommu.detach(DEVICE);
@@ -298,7 +298,7 @@ describe('virtio-iommu driver', () => {
     expect((await rejection(driver.attach(DEVICE, driver.createDomain()))).message).to.match(/NOENT/);
   });
 
-  it('refuses limits that do not exist', () => {
+  it('refuses invalid limits', () => {
     const ram = smallRam(RAM_BYTES);
     for (const wrong of [{ granule: 2048 }, { granule: 5000 }, { awBits: 31 }, { awBits: 65 }])
       expect(() => new VirtioIommu({ ram, ...wrong }), JSON.stringify(wrong)).to.throw(RangeError);

@@ -1,5 +1,5 @@
 /**
- * The device's end of a split virtqueue against a table that the test writes by hand.
+ * The device side of a split virtqueue, with rings that the test writes by hand.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -54,7 +54,7 @@ class Ring {
 }
 
 describe('split virtqueue, device side', () => {
-  it('gives chains in order, once, and puts them into the used ring', () => {
+  it('returns chains in order, once, and puts them into the used ring', () => {
     const ring = new Ring();
     expect(ring.queue.pop()).to.equal(undefined);
     ring.describe(3, 0x20000, 4, DESC_F_NEXT, 5).describe(5, 0x21000, 6, DESC_F_WRITE).offer(3);
@@ -69,7 +69,7 @@ describe('split virtqueue, device side', () => {
     expect(ring.queue.pop()).to.equal(undefined);
   });
 
-  it('goes round the ring, and round 2^16', () => {
+  it('wraps around the ring, and at 2^16', () => {
     const ring = new Ring();
     ring.describe(0, 0x20000, 4);
     for (let i = 0; i < 2 ** 16 + 3; i++) ring.queue.push(ring.offer(0).pop().head, i);
@@ -77,7 +77,7 @@ describe('split virtqueue, device side', () => {
     expect(ring.queue.pop()).to.equal(undefined);
   });
 
-  it('writes across buffers, and cuts what does not fit', () => {
+  it('writes across buffers, and drops bytes that do not fit', () => {
     const ring = new Ring();
     ring
       .describe(0, 0x20000, 2, DESC_F_WRITE | DESC_F_NEXT, 1)
@@ -87,7 +87,7 @@ describe('split virtqueue, device side', () => {
     expect([...ring.ram.read(0x20000, 2), ...ring.ram.read(0x21000, 3)]).to.deep.equal([0, 1, 2, 3, 0]);
   });
 
-  it('reads zeros where there is no RAM, and writes nothing there', () => {
+  it('reads zeros outside RAM, and drops writes there', () => {
     const ring = new Ring();
     ring.describe(0, 0x9000_0000, 4, DESC_F_NEXT, 1).describe(1, 0x9000_0000, 4, DESC_F_WRITE).offer(0);
     const chain = ring.pop();
@@ -95,7 +95,7 @@ describe('split virtqueue, device side', () => {
     expect(chain.write(0, Uint8Array.of(1))).to.equal(1);
   });
 
-  it('follows a chain of as many descriptors as the table has, and none that loops', () => {
+  it('follows a chain as long as the table, and no loop', () => {
     const ring = new Ring();
     for (let i = 0; i < SIZE; i++) ring.describe(i, 0x20000, 1, i < SIZE - 1 ? DESC_F_NEXT : 0, i + 1);
     expect(ring.offer(0).pop().readableBytes).to.equal(SIZE);
@@ -145,7 +145,7 @@ describe('split virtqueue, device side', () => {
     expect([chain.readableBytes, chain.writableBytes]).to.deep.equal([INDIRECT_ENTRIES_LIMIT - 1, 1]);
   });
 
-  it('is broken by rings that are not in RAM, not aligned or of no power of two', () => {
+  it('is broken by rings outside RAM, misaligned rings, and sizes that are no power of two', () => {
     const ram = smallRam(4 * MIB);
     const good = { size: SIZE, desc: DESC, avail: AVAIL, used: USED };
     for (const wrong of [
@@ -166,7 +166,7 @@ describe('split virtqueue, device side', () => {
     }
   });
 
-  it('follows an index that jumped for one ring’s length', () => {
+  it('follows an index that advances by up to one ring length', () => {
     const ring = new Ring();
     for (let i = 0; i < SIZE; i++) ring.describe(i, 0x20000, 4);
     ring.offer(0, SIZE + 5);
@@ -174,7 +174,7 @@ describe('split virtqueue, device side', () => {
     expect(ring.queue.pop()).to.equal(undefined);
   });
 
-  it('asks for no interrupt that the driver does not want', () => {
+  it('raises no interrupt that the driver suppresses', () => {
     const ring = new Ring();
     ring.ram.write(AVAIL, Uint8Array.of(virtio.AVAIL_F_NO_INTERRUPT));
     expect(ring.queue.push(0, 0)).to.equal(false);

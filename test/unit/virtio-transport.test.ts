@@ -1,5 +1,5 @@
 /**
- * The registers of a virtio device over MMIO, before a device that takes its time.
+ * The registers of a virtio device over MMIO, with a device that resets slowly.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -8,7 +8,7 @@ import { MmioTransport } from '../../src/virtio/mmio-transport.ts';
 import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 describe('virtio over MMIO', () => {
-  it('resets a device once, however often a driver asks while it resets', async () => {
+  it('resets a device once for several requests during the reset', async () => {
     const waiting: (() => void)[] = [];
     const transport = new MmioTransport(smallRam(2 * MIB), {
       deviceId: 23,

@@ -1,5 +1,5 @@
 /**
- * The guest's VT-d driver against the model, in one process.
+ * The guest's VT-d driver with the model, in one process.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -27,7 +27,7 @@ import { MIB, RecordingNotifier, smallRam } from '../fixtures/recording-notifier
 
 const DEVICE = 0x0108;
 
-/** A port as fast as the model; `delayed` lets each write arrive a turn later, as a ring would. */
+/** A port without delay. With `delayed`, each write arrives a turn later, as through a ring. */
 class LocalPort implements RegisterPort {
   readonly writes: string[] = [];
   readonly #iommu: IntelIommu;
@@ -67,7 +67,7 @@ interface SetupOptions extends Partial<IntelIommuOptions> {
   readonly Driver?: typeof VtdDriver;
 }
 
-/** A unit that can do every mode of the driver. */
+/** A unit that supports every mode of the driver. */
 const EVERY_MODE = {
   awBits: 48,
   cachingMode: true,
@@ -100,7 +100,7 @@ async function setUpMode(mode: VtdMode, options: SetupOptions): Promise<Setup> {
 const held = (notifier: RecordingNotifier): string[] =>
   notifier.mappings.map((m) => `${hex(m.iova)}>${hex(m.gpa)}+${hex(m.size)}/${m.perm}`);
 
-/** Resolves with the error `work` fails with. */
+/** Resolves with the error of `work`. */
 const failure = (work: Promise<unknown>): Promise<unknown> =>
   work.then(
     () => undefined,
@@ -111,7 +111,7 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
   describe(`VT-d driver, ${mode}`, () => {
     const setUp = (options: SetupOptions = {}) => setUpMode(mode, options);
 
-    it('takes a device into a domain, maps, unmaps and gives it back', async () => {
+    it('attaches a device to a domain, maps, unmaps and detaches', async () => {
       const { driver, notifier, space, pages } = await setUp();
       const before = pages.live;
       const domain = driver.createDomain();
@@ -131,13 +131,13 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
       await driver.detach(DEVICE);
       expect(space.kind).to.equal('blocked');
       await driver.destroyDomain(domain);
-      // The bus's context table stays, and in scalable mode the device's PASID directory and table.
+      // The bus's context table stays allocated, and in scalable mode the device's PASID directory and table.
       expect(pages.live).to.equal(before + (mode === 'legacy' ? 1 : 3));
       await driver.disableTranslation();
       expect(held(notifier)).to.deep.equal(['0x0>0x0+0x2000000/3']);
     });
 
-    it('switches pass-through and domains live, with the containers following', async () => {
+    it('switches pass-through and domains live, and the containers follow', async () => {
       const { driver, iommu, space, notifier } = await setUp();
       const [one, two] = [driver.createDomain(), driver.createDomain()];
       await one.map(0x1000, 0x800000, 0x1000, PERM_RW);
@@ -182,7 +182,7 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
       expect(iommu.translate(DEVICE, 0x1000 as Iova, true)).to.include({ ok: true });
     });
 
-    it('refuses bad requests without changing anything', async () => {
+    it('refuses invalid requests without any change', async () => {
       const { driver, pages } = await setUp();
       const domain = driver.createDomain();
       await domain.map(0x4000, 0x800000, 0x1000, PERM_RW);
@@ -234,7 +234,7 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
       expect(pages.live).to.equal(live);
     });
 
-    it('keeps several devices of one domain in step', async () => {
+    it('keeps several devices of one domain equal', async () => {
       const { driver, notifier, attach } = await setUp();
       const other = attach(DEVICE + 1);
       const domain = driver.createDomain();
@@ -290,7 +290,7 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
       expect(iommu.readRegister(vtd.FSTS_REG, 4)).to.equal(0n);
     });
 
-    it('shows up as stale when a subclass forgets an invalidation', async () => {
+    it('leaves a stale mapping when a subclass skips an invalidation', async () => {
       class Forgetful extends VtdDriver {
         forget = false;
         protected override submitInvalidation(
@@ -310,7 +310,7 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
       expect(space.audit()).to.have.length(1);
     });
 
-    it('takes over a unit that an earlier driver left translating', async () => {
+    it('initialises a unit that an earlier driver left translating', async () => {
       const { driver, iommu, ram, space } = await setUp();
       await driver.attach(DEVICE, driver.createDomain());
       await driver.enableTranslation();
@@ -325,8 +325,8 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
     });
   });
 
-describe('VT-d driver, modes', () => {
-  it('says what the hardware lacks', async () => {
+describe('VT-d driver modes', () => {
+  it('are refused with the missing hardware features', async () => {
     const unit = { scalable: false, firstStage: false, secondStage: false };
     const errors = await Promise.all([
       failure(setUpMode('second-stage', unit)),
@@ -341,7 +341,7 @@ describe('VT-d driver, modes', () => {
     ]);
   });
 
-  it('first-stage tables map the lower half, and nothing that may not be read', async () => {
+  it('map only readable pages in the lower half with first-stage tables', async () => {
     const { driver } = await setUpMode('first-stage', {});
     const domain = driver.createDomain();
     await domain.map(2 ** 47 - 0x1000, 0x800000, 0x1000, PERM_RW);
@@ -351,7 +351,7 @@ describe('VT-d driver, modes', () => {
     );
   });
 
-  it('puts devices of both halves of a bus into tables of their own', async () => {
+  it('use separate tables for both halves of a bus', async () => {
     const { driver, attach, iommu } = await setUpMode('first-stage', {});
     const domain = driver.createDomain();
     const others = [0x0188, 0x0208].map((requesterId) => ({ requesterId, notifier: attach(requesterId) }));

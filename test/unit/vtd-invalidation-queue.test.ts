@@ -18,7 +18,7 @@ import {
   write64,
 } from '../fixtures/vtd-rig.ts';
 
-describe('VT-d model: invalidation queue', () => {
+describe('VT-d invalidation queue', () => {
   it('writes the status word only after the unmaps before it are complete', async () => {
     const rig = new VtdRig();
     rig.enableQueue();
@@ -34,7 +34,7 @@ describe('VT-d model: invalidation queue', () => {
     expect(rig.held()).to.deep.equal([]);
   });
 
-  it('takes a tail moved while it works, without a second processor', async () => {
+  it('accepts a tail write during its work, without a second processing loop', async () => {
     const rig = new VtdRig();
     rig.enableQueue();
     rig.pte(0x5000, 0);
@@ -49,7 +49,7 @@ describe('VT-d model: invalidation queue', () => {
     expect(rig.read(vtd.IQH_REG, 8)).to.equal(0x40n);
   });
 
-  it('touches only the devices of the domain', () => {
+  it('affects only the devices of the domain', () => {
     const rig = new VtdRig();
     rig.enableQueue();
     rig.pte(0x5000, 0);
@@ -59,10 +59,10 @@ describe('VT-d model: invalidation queue', () => {
     expect(rig.held()).to.deep.equal([]);
   });
 
-  it('gives way to others after much work', async () => {
+  it('yields to other tasks after much work', async () => {
     const rig = new VtdRig();
     rig.enableQueue();
-    // Every walk is as long as walks can be, and finds nothing: the lowest entries have a reserved bit.
+    // Every walk has the maximum length and finds nothing, because the lowest entries have a reserved bit.
     for (const table of [TOP, MIDDLE, LOWER])
       for (let i = 0; i < 512; i++) write64(rig.ram, table + i * 8, table + 4096 + 3);
     for (let i = 0; i < 512; i++) write64(rig.ram, LOWEST + i * 8, 0x800 + 3);
@@ -74,7 +74,7 @@ describe('VT-d model: invalidation queue', () => {
     expect(rig.iommu.counters.truncatedWalks).to.equal(2);
   });
 
-  it('stops at a bad descriptor with IQE and goes on when software clears it', () => {
+  it('stops at an invalid descriptor with IQE, and continues when software clears it', () => {
     const rig = new VtdRig();
     rig.enableQueue();
     rig.submit(waitDescriptor(1), [0, 0, 0, 0], waitDescriptor(2));

@@ -1,5 +1,5 @@
 /**
- * VT-d model: registers, switching, tables and the invalidation queue, driven by hand-written tables.
+ * The VT-d model with hand-written tables: switches, IOTLB, faults and table walks.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -27,8 +27,8 @@ import {
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
-describe('VT-d model: switching', () => {
-  it('gives system memory until TE, then the tables, then system memory again', () => {
+describe('VT-d translation switch', () => {
+  it('maps system memory until TE, then the tables, then system memory again', () => {
     const rig = new VtdRig();
     expect(rig.held()).to.deep.equal(IDENTITY);
     rig.enable();
@@ -67,7 +67,7 @@ describe('VT-d model: switching', () => {
     expect(rig.held()).to.deep.equal(TRANSLATED);
   });
 
-  it('keeps order when commands arrive while one pends', async () => {
+  it('executes commands in order while one is pending', async () => {
     const rig = new VtdRig();
     rig.notifier.hold();
     rig.enable();
@@ -78,7 +78,7 @@ describe('VT-d model: switching', () => {
     expect(rig.held()).to.deep.equal(IDENTITY);
   });
 
-  it('drops commands beyond the limit and counts them', async () => {
+  it('drops and counts commands beyond the limit', async () => {
     const rig = new VtdRig();
     rig.notifier.hold();
     rig.enable();
@@ -90,7 +90,7 @@ describe('VT-d model: switching', () => {
     expect(rig.read(vtd.GSTS_REG)).to.equal(0xc0000000n);
   });
 
-  it('changes only what differs when a device moves to other tables', () => {
+  it('changes only mappings that differ when a device moves to other tables', () => {
     const rig = new VtdRig();
     rig.pte(0x6000, 0x101000 + 3);
     rig.enableQueue();
@@ -107,13 +107,13 @@ describe('VT-d model: switching', () => {
   });
 });
 
-describe('VT-d model: IOTLB', () => {
+describe('VT-d IOTLB', () => {
   const at = (rig: VtdRig, iova: number, write = false) => {
     const result = rig.iommu.translate(DEVICE, iova as Iova, write);
     return result.ok ? result.gpa : result.text;
   };
 
-  it('serves what it has until an invalidation that names it', () => {
+  it('serves an entry until an invalidation of it', () => {
     const rig = new VtdRig();
     rig.enableQueue();
     expect(at(rig, 0x5008)).to.equal(0x100008);
@@ -134,7 +134,7 @@ describe('VT-d model: IOTLB', () => {
     expect(rig.iommu.iotlbCounters).to.deep.equal({ hits: 2, misses: 4, invalidated: 3 });
   });
 
-  it('keeps no fault, and walks again for a permission that an entry does not have', () => {
+  it('caches no fault, and walks again for a permission that an entry lacks', () => {
     const rig = new VtdRig();
     rig.enableQueue();
     expect(at(rig, 0x7000)).to.equal('no read permission, or not mapped');
@@ -144,7 +144,7 @@ describe('VT-d model: IOTLB', () => {
     expect(at(rig, 0x7000, true)).to.equal(0x100000);
   });
 
-  it('is tagged with the domain, and is empty after a new root or TE', () => {
+  it('is tagged by domain, and is empty after a new root or TE', () => {
     const rig = new VtdRig();
     rig.enableQueue();
     at(rig, 0x5000);
@@ -157,8 +157,8 @@ describe('VT-d model: IOTLB', () => {
   });
 });
 
-describe('VT-d model: faults', () => {
-  it('tells the refused access, records it and sends the fault event', () => {
+describe('VT-d faults', () => {
+  it('refuse the access, record it, and send the fault event', () => {
     const rig = new VtdRig();
     rig.enable();
     rig.iommu.writeRegister(vtd.FEDATA_REG, 4, 0x41n);
@@ -177,7 +177,7 @@ describe('VT-d model: faults', () => {
     });
   });
 
-  it('holds a masked message and sends it at unmasking', () => {
+  it('hold a masked message, and send it at unmask', () => {
     const rig = new VtdRig();
     rig.enable();
     rig.iommu.translate(DEVICE, 0x9000 as Iova, false);
@@ -187,7 +187,7 @@ describe('VT-d model: faults', () => {
     expect(rig.read(vtd.FECTL_REG)).to.equal(0n);
   });
 
-  it('hides qualified faults from the register file under FPD, not from the emulator', () => {
+  it('are hidden from the registers by FPD if qualified, not from the emulator', () => {
     const rig = new VtdRig();
     write64(rig.ram, CONTEXTS + DEVICE * 16, TOP + vtd.CONTEXT_FPD + 1);
     rig.enable();
@@ -196,7 +196,7 @@ describe('VT-d model: faults', () => {
     expect(rig.faults).to.have.length(1);
   });
 
-  it('refuses pass-through accesses beyond the address width, as the specification says', () => {
+  it('refuse pass-through accesses beyond the address width, as specified', () => {
     const rig = new VtdRig();
     rig.context(vtd.TT_PASS_THROUGH);
     rig.enable();
@@ -205,11 +205,11 @@ describe('VT-d model: faults', () => {
   });
 });
 
-describe('VT-d model: tables', () => {
+describe('VT-d table walk', () => {
   const tables = (ram: GuestRam, root: number, onWalked = (_entries: number) => {}) =>
     new SecondLevelTables(ram, root, 4, new SecondLevelFormat({ awBits: 48, cachingMode: true }), onWalked);
 
-  it('ends a walk of a table that points at itself, within the limit', () => {
+  it('ends within the limit in a table that points to itself', () => {
     const ram = smallRam();
     for (let i = 0; i < 512; i++) write64(ram, TOP + i * 8, TOP + 3);
     let leaves = 0;
@@ -223,7 +223,7 @@ describe('VT-d model: tables', () => {
     expect(leaves).to.be.within(1, WALK_ENTRY_LIMIT);
   });
 
-  it('leaves the interrupt range out of a large page around it', () => {
+  it('excludes the interrupt range from a large page around it', () => {
     const ram = smallRam();
     write64(ram, TOP, MIDDLE + 3);
     write64(ram, MIDDLE + 3 * 8, LOWER + 3);

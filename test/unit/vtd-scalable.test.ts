@@ -1,5 +1,5 @@
 /**
- * Scalable mode of the VT-d model, by register and table; and where quirks: 'qemu' answers otherwise.
+ * Scalable mode of the VT-d model by registers and tables, and its differences with quirks: 'qemu'.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
@@ -13,7 +13,7 @@ import { RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 const DEVICE = 0x0008;
 const DOMAIN = 5;
 const [ROOT, CONTEXTS, DIRECTORY, PASIDS, QUEUE] = [0x10000, 0x11000, 0x12000, 0x13000, 0x14000] as const;
-/** Four levels that map IOVA page 1 to PAGE. */
+/** Writes four levels that map IOVA page 1 to PAGE. */
 const [L4, L3, L2, L1, PAGE] = [0x20000, 0x21000, 0x22000, 0x23000, 0x80000] as const;
 const LEAF = L1 + 8;
 const IOVA = 0x1000 as Iova;
@@ -31,7 +31,7 @@ interface Unit {
   readonly iommu: IntelIommu;
   readonly notifier: RecordingNotifier;
   readonly space: DeviceAddressSpace;
-  /** Queues 256-bit descriptors, given as their lower two quadwords. */
+  /** Queues 256-bit descriptors, passed as their lower two quadwords. */
   submit(...descriptors: readonly (readonly [bigint, bigint])[]): void;
   lastFault(): number;
 }
@@ -89,7 +89,7 @@ const piotlb = (domainId: number, pasid = 0n): [bigint, bigint] => [
 const CONTEXT_GLOBAL: [bigint, bigint] = [0x11n, 0n];
 
 describe('VT-d scalable mode', () => {
-  it('a container maps first-stage leaves; the tables keep A and D until an access is translated', () => {
+  it('maps first-stage leaves, and sets A and D only at translated accesses', () => {
     const { ram, iommu, notifier } = unit();
     expect(notifier.mappings).to.deep.equal([{ iova: 0x1000, gpa: PAGE, size: 4096, perm: 3 }]);
     expect(ram.read32(LEAF) & (vtd.FS_A | vtd.FS_D)).to.equal(0);
@@ -101,7 +101,7 @@ describe('VT-d scalable mode', () => {
     expect([L4, LEAF].map((entry) => ram.read32(entry) & 0x60)).to.deep.equal([0x20, 0x60]);
   });
 
-  it('PASID-based invalidations reach the devices of their domain and PASID', () => {
+  it('applies PASID-based invalidations to the devices of their domain and PASID', () => {
     const { ram, notifier, submit } = unit();
     ram.write32(LEAF, 0);
     submit(piotlb(DOMAIN + 1), piotlb(DOMAIN, 1n), [0x10036n | BigInt(DOMAIN << 16), 0x5000n]);
@@ -110,7 +110,7 @@ describe('VT-d scalable mode', () => {
     expect(notifier.mappings).to.have.length(0);
   });
 
-  it('a PASID entry that goes, and comes back under its new domain, is read again', () => {
+  it('reads a PASID entry again after its removal and return with a new domain', () => {
     const { ram, space, submit, iommu } = unit();
     ram.write32(PASIDS, 0);
     submit(pasidCache(DOMAIN + 1));
@@ -124,7 +124,7 @@ describe('VT-d scalable mode', () => {
     expect(iommu.domainOf(DEVICE)).to.equal(DOMAIN + 2);
   });
 
-  it('FPD on the way to the tables hides what they fault on, not what comes before them', () => {
+  it('hides faults of the tables by FPD, not faults before them', () => {
     for (const entry of [CONTEXTS + DEVICE * 32, DIRECTORY, PASIDS]) {
       const { ram, iommu, lastFault } = unit();
       ram.write32(entry, ram.read32(entry) | 2);
@@ -136,7 +136,7 @@ describe('VT-d scalable mode', () => {
     }
   });
 
-  it('the canonical upper half is translated, at page granularity', () => {
+  it('translates the canonical upper half at page granularity', () => {
     const { ram, iommu } = unit();
     put(ram, L4 + 511 * 8, BigInt(L3) | 7n);
     expect(iommu.translate(DEVICE, (2 ** 64 - 2 ** 39 + 0x1000) as Iova, true)).to.include({
@@ -148,18 +148,18 @@ describe('VT-d scalable mode', () => {
     });
   });
 
-  it('a unit without scalable mode ignores TTM and has no DW', () => {
+  it('ignores TTM and has no DW in a unit without scalable mode', () => {
     const { iommu } = unit({ scalable: false, firstStage: false });
     expect(iommu.readRegister(vtd.IQA_REG, 8)).to.equal(BigInt(QUEUE));
-    // The same tables, read as legacy ones.
+    // The unit reads the same tables in legacy format.
     expect(iommu.translate(DEVICE, IOVA, false)).to.include({ reason: vtd.FAULT.CONTEXT_NOT_PRESENT });
   });
 });
 
-describe("VT-d, quirks: 'qemu'", () => {
+describe("VT-d with quirks: 'qemu'", () => {
   const both = (): [Unit, Unit] => [unit(), unit({ quirks: 'qemu' })];
 
-  it('a zero PASID entry is invalid before it is absent', () => {
+  it('reports a zero PASID entry as invalid, not as absent', () => {
     const reasons = both().map(({ ram, iommu, lastFault }) => {
       ram.write32(PASIDS, 0);
       iommu.translate(DEVICE, IOVA, false);
@@ -168,7 +168,7 @@ describe("VT-d, quirks: 'qemu'", () => {
     expect(reasons).to.deep.equal([vtd.FAULT.PASID_NOT_PRESENT, vtd.FAULT.PASID_INVALID]);
   });
 
-  it('a cached translation gets no D, and refuses without a record', () => {
+  it('sets no D for a cached translation, and refuses without a record', () => {
     const seen = both().map(({ ram, iommu, lastFault }) => {
       iommu.translate(DEVICE, IOVA, false);
       iommu.translate(DEVICE, IOVA, true);
@@ -186,7 +186,7 @@ describe("VT-d, quirks: 'qemu'", () => {
     ]);
   });
 
-  it('pass-through ends at a context-cache invalidation, and hides what P says till then', () => {
+  it('ends pass-through at a context-cache invalidation, and ignores P until then', () => {
     const seen = both().map(({ ram, iommu, submit }) => {
       put(ram, PASIDS, PASS_THROUGH);
       submit(pasidCache(DOMAIN));
@@ -206,7 +206,7 @@ describe("VT-d, quirks: 'qemu'", () => {
     ]);
   });
 
-  it('the queue is disabled only after a wait, and reads back where it is', () => {
+  it('disables the queue only after a wait, and keeps its position in the register', () => {
     const seen = both().map(({ iommu, submit }) => {
       submit(CONTEXT_GLOBAL);
       iommu.writeRegister(vtd.GCMD_REG, 4, 0n);
