@@ -1,5 +1,5 @@
 /**
- * One descriptor chain of a split virtqueue, as the device sees it: what it may read and where it may write.
+ * One descriptor chain of a split virtqueue, as the device sees it: a readable and a writable part.
  */
 import type { GuestRam } from '../memory/guest-ram.ts';
 
@@ -11,9 +11,9 @@ export interface Segment {
 
 const total = (segments: readonly Segment[]): number => segments.reduce((sum, { length }) => sum + length, 0);
 
-/** Memory that is not guest RAM reads as zeros there and takes no writes, as QEMU's bounce buffers do. */
+/** Buffers outside guest RAM read as zeros and ignore writes, as with QEMU's bounce buffers. */
 export class Chain {
-  /** Index of the first descriptor: what the used ring names. */
+  /** Index of the first descriptor, which identifies the chain in the used ring. */
   readonly head: number;
   readonly readableBytes: number;
   readonly writableBytes: number;
@@ -30,7 +30,7 @@ export class Chain {
     this.writableBytes = total(writable);
   }
 
-  /** Fills `target` with the first device-readable bytes; returns how many there were for it. */
+  /** Copies the first device-readable bytes to `target` and returns their count. */
   read(target: Uint8Array): number {
     const wanted = Math.min(target.length, this.readableBytes);
     let at = 0;
@@ -44,7 +44,7 @@ export class Chain {
     return wanted;
   }
 
-  /** Writes `bytes` at `offset` of the device-writable part; what does not fit is cut. Returns how many fitted. */
+  /** Writes `bytes` at `offset` of the device-writable part, cut to its length. Returns the count written. */
   write(offset: number, bytes: Uint8Array): number {
     let start = 0;
     let done = 0;

@@ -1,18 +1,18 @@
 /**
- * The device's end of a split virtqueue in guest RAM (virtio 1.3 section 2.7).
+ * Device side of a split virtqueue in guest RAM (virtio 1.3 section 2.7).
  *
- * Everything in the rings is the guest's: indices, addresses, lengths and links are checked, a chain visits at most
- * as many descriptors as its table holds, and garbage is an answer (`broken`), never an exception.
+ * The guest writes the rings, so indices, addresses, lengths and links are checked. A chain visits at most as many
+ * descriptors as its table holds. Garbage results in `broken`, never in an exception.
  */
 
 import * as virtio from '../abi/virtio.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
 import { Chain, type Segment } from './chain.ts';
 
-/** Descriptors of an indirect table that a device follows. */
+/** Maximum descriptors of an indirect table. */
 export const INDIRECT_ENTRIES_LIMIT = 1024;
 
-/** The queue cannot be used before the next reset: its rings or a chain make no sense. */
+/** Result for invalid rings or chains: the queue cannot be used before the next reset. */
 export const BROKEN = 'broken';
 
 export interface QueueAddresses {
@@ -24,12 +24,13 @@ export interface QueueAddresses {
   readonly used: number;
 }
 
-/** A queue that is ready, between two chains: for another host. */
+/** State of a ready queue between two chains, for migration. */
 export interface QueueState {
   readonly at: QueueAddresses;
   readonly eventIdx: boolean;
-  /** Index of the available ring up to which chains were taken, and of the used ring up to which they were given back. */
+  /** Index of the available ring: chains before it have been taken. */
   readonly seen: number;
+  /** Index of the used ring: the count of returned chains. */
   readonly given: number;
 }
 
@@ -58,12 +59,12 @@ export class DeviceQueue {
     return this.#at !== undefined;
   }
 
-  /** Undefined unless ready. Chains taken and not given back are not in it. */
+  /** Undefined unless the queue is ready. Does not include chains that are taken and not yet returned. */
   get state(): QueueState | undefined {
     return this.#at && { at: this.#at, eventIdx: this.#eventIdx, seen: this.#seen, given: this.#used };
   }
 
-  /** Goes on where another queue was; undefined: not ready. */
+  /** Restores another queue's state; undefined for a queue that is not ready. */
   restore(state: QueueState | undefined): void {
     this.#at = state?.at;
     if (!state) return;
@@ -72,7 +73,7 @@ export class DeviceQueue {
     this.#used = state.given;
   }
 
-  /** Starts at index 0 of both rings. Addresses that make no sense are found when the queue is used. */
+  /** Enables the queue at index 0 of both rings. Invalid addresses are detected when the queue is used. */
   enable(at: QueueAddresses, eventIdx: boolean): void {
     this.#at = at;
     this.#eventIdx = eventIdx;
@@ -85,8 +86,8 @@ export class DeviceQueue {
   }
 
   /**
-   * Takes the next chain; undefined if there is none. An index that jumped over more than the ring holds is followed
-   * for one ring's length, as QEMU 11.1.3 does.
+   * Takes the next chain; undefined if there is none. If the available index jumped by more than the ring holds, one
+   * ring's length of chains is taken, as in QEMU 11.1.3.
    */
   pop(): Chain | typeof BROKEN | undefined {
     const at = this.#at;
@@ -106,8 +107,8 @@ export class DeviceQueue {
   }
 
   /**
-   * Gives a chain back with `length` bytes written; who waits on the used ring's first word wakes. True if the driver
-   * wants an interrupt for it.
+   * Returns a chain to the driver with `length` bytes written, and wakes waiters on the used ring's first word. Returns
+   * true if the driver wants an interrupt for it.
    */
   push(head: number, length: number): boolean {
     const at = this.#at;
@@ -118,7 +119,7 @@ export class DeviceQueue {
     this.#used = (this.#used + 1) & 0xffff;
     this.#ram.publish32(at.used, (this.#used << 16) >>> 0);
     if (!this.#eventIdx) return (this.#read16(at.avail) & virtio.AVAIL_F_NO_INTERRUPT) === 0;
-    // 2.7.10: only the entry that the driver named.
+    // 2.7.10: only for the entry that the driver has named.
     return this.#read16(at.avail + virtio.availBytes(at.size) - 2) === ((this.#used - 1) & 0xffff);
   }
 
@@ -137,7 +138,7 @@ export class DeviceQueue {
     );
   }
 
-  /** Undefined: a chain that loops, leaves its table, is empty somewhere or is written before it is read. */
+  /** Returns undefined for a chain that loops, leaves its table, has an empty descriptor, or is written before read. */
   #gather(at: QueueAddresses, head: number): Gathered | undefined {
     const found: Gathered = { readable: [], writable: [] };
     const table = { gpa: at.desc, entries: at.size };
@@ -151,7 +152,7 @@ export class DeviceQueue {
       const { gpa, length, flags, next } = this.#descriptor(table, index);
       if (length === 0) return false;
       if ((flags & virtio.DESC_F_INDIRECT) !== 0) {
-        // 2.7.5.3.1: not inside an indirect table, and nothing may follow it.
+        // 2.7.5.3.1: not allowed inside an indirect table, and nothing may follow it.
         if (!indirectAllowed || (flags & virtio.DESC_F_NEXT) !== 0) return false;
         return this.#followIndirect({ gpa, length }, found);
       }

@@ -1,9 +1,8 @@
+/**
+ * Registers of the virtio MMIO transport (virtio 1.3 section 4.2.2).
+ */
 import * as virtio from '../abi/virtio.ts';
 import type { RegisterSpec } from '../registers/register-file.ts';
-
-/**
- * Registers of the virtio MMIO transport (virtio 1.3 §4.2.2).
- */
 
 export type MmioRegister =
   | 'MAGIC'

@@ -1,5 +1,5 @@
 /**
- * The virtio MMIO transport (virtio 1.3 section 4.2): registers, feature negotiation, status, queue set-up, interrupts.
+ * Virtio MMIO transport (virtio 1.3 section 4.2): registers, feature negotiation, status, queue set-up, interrupts.
  */
 
 import * as virtio from '../abi/virtio.ts';
@@ -13,18 +13,18 @@ import { restoreTransport, saveTransport } from './transport-state.ts';
 /** The device behind the transport. */
 export interface VirtioDevice {
   readonly deviceId: number;
-  /** The features it offers. */
+  /** Offered features. */
   readonly features: bigint;
-  /** Most entries of each of its queues; as many queues as numbers. */
+  /** Maximum entries of each queue. */
   readonly queueSizes: readonly number[];
-  /** Its configuration space, byte 0 at {@link virtio.CONFIG_REG}. */
+  /** Configuration space, byte 0 at {@link virtio.CONFIG_REG}. */
   readonly config: {
     read(offset: number, size: number): bigint;
     write(offset: number, size: number, value: bigint): Completion;
   };
-  /** The driver has put chains into a queue. Called only while the device is live. */
+  /** Called when the driver has put chains into a queue. Only while the device is live. */
   notified(queue: number): Completion;
-  /** The driver has written 0 to the status. Queues are disabled already. */
+  /** Called when the driver has written 0 to the status. Queues are already disabled. */
   reset(): Completion;
 }
 
@@ -35,12 +35,12 @@ export class MmioTransport {
   readonly #registers: RegisterFile<MmioRegister>;
   readonly #driverFeatures = [0n, 0n];
   #negotiated = 0n;
-  /** The end of the reset in progress. */
+  /** Completion of the reset in progress. */
   #resetting: Completion;
-  /** What the register write in progress has caused. */
+  /** Completion of the work that the register write in progress has caused. */
   #caused: Completion;
 
-  /** @param raiseInterrupt called when a bit of the interrupt status becomes set */
+  /** @param raiseInterrupt called when a bit of the interrupt status is set */
   constructor(ram: GuestRam, device: VirtioDevice, raiseInterrupt: () => void = () => {}) {
     this.#device = device;
     this.#raiseInterrupt = raiseInterrupt;
@@ -60,7 +60,7 @@ export class MmioTransport {
     this.#showFeatures();
   }
 
-  /** The features the driver accepted, of those offered; none before FEATURES_OK. */
+  /** Offered features that the driver has accepted; 0 before FEATURES_OK. */
   get features(): bigint {
     return this.#negotiated;
   }
@@ -69,19 +69,19 @@ export class MmioTransport {
     return this.#registers.get32('STATUS');
   }
 
-  /** True while the device may use its queues: after DRIVER_OK, until something is wrong. */
+  /** True while the device may use its queues: from DRIVER_OK until NEEDS_RESET or a reset. */
   get live(): boolean {
     const wanted = virtio.STATUS_DRIVER_OK | virtio.STATUS_NEEDS_RESET;
     return (this.status & wanted) === virtio.STATUS_DRIVER_OK && !this.#resetting;
   }
 
-  /** A software read of 1, 2, 4 or 8 bytes. */
+  /** Performs a software read of 1, 2, 4 or 8 bytes. */
   read(offset: number, size: number): bigint {
     if (offset < virtio.CONFIG_REG) return this.#registers.read(offset, size);
     return this.#device.config.read(offset - virtio.CONFIG_REG, size);
   }
 
-  /** A software write; everything it causes is complete when the returned work is. */
+  /** Performs a software write. All its effects are complete when the returned work is. */
   write(offset: number, size: number, value: bigint): Completion {
     if (offset >= virtio.CONFIG_REG)
       return this.#device.config.write(offset - virtio.CONFIG_REG, size, value);
@@ -99,7 +99,7 @@ export class MmioTransport {
     this.#raiseInterrupt();
   }
 
-  /** The device cannot go on before the driver resets it (2.1.2). */
+  /** Sets NEEDS_RESET: the device cannot continue until the driver resets it (2.1.2). */
   needsReset(): void {
     if ((this.status & virtio.STATUS_NEEDS_RESET) !== 0) return;
     const { live } = this;
@@ -108,8 +108,8 @@ export class MmioTransport {
   }
 
   /**
-   * Registers, features and queues for another host. The device has given back every chain that it took.
-   * @throws Error while it resets
+   * Returns registers, features and queues, for migration. The device has returned every chain that it took.
+   * @throws Error during a reset
    */
   save(): Uint8Array {
     if (this.#resetting) throw new Error('virtio: a reset is under way');
@@ -118,7 +118,7 @@ export class MmioTransport {
     return saveTransport(this.#registers, values, this.queues);
   }
 
-  /** Takes up what {@link save} gave, in a transport just made for the same device. @throws StateError */
+  /** Restores what {@link save} returned, in a new transport of the same device. @throws StateError */
   restore(state: Uint8Array): void {
     const { features, queueSizes } = this.#device;
     const values = restoreTransport(state, this.#registers, features, queueSizes, this.queues);
@@ -198,13 +198,13 @@ export class MmioTransport {
     this.#registers.reset();
     this.#selectQueue(0);
     this.#showFeatures();
-    // Nothing reaches the device while it resets: one reset serves whoever asks for more, however often.
+    // Nothing reaches the device while it resets, so further resets join the one in progress.
     this.#resetting ??= this.#device.reset()?.finally(() => {
       this.#resetting = undefined;
       this.#registers.set('STATUS', 0n);
     });
     if (!this.#resetting) return;
-    // 2.4.1: the status reads 0 only when the reset is complete.
+    // 2.4.1: the status reads 0 only after the reset is complete.
     this.#registers.set('STATUS', BigInt(virtio.STATUS_ACKNOWLEDGE));
     this.#caused = this.#resetting;
   }

@@ -1,6 +1,6 @@
 /**
- * A virtio MMIO transport's state on its way to another host: registers, features and, of each queue that is ready,
- * where it is and how far the device has come. Descriptors and rings are in guest RAM.
+ * Saved state of a virtio MMIO transport: registers, features and, for each ready queue, its addresses and the device's
+ * ring indices. Descriptors and rings are in guest RAM.
  */
 
 import * as virtio from '../abi/virtio.ts';
@@ -14,7 +14,7 @@ import type { MmioRegister } from './mmio-registers.ts';
 const KIND = 'virtio-mmio';
 const VERSION = 1;
 
-/** Registers that show something else: they are shown again. */
+/** Registers derived from other state. They are not saved. */
 const DERIVED: readonly MmioRegister[] = ['DEVICE_FEATURES', 'QUEUE_SIZE_MAX', 'QUEUE_READY'];
 const DEVICE_BITS: DeviceBits<MmioRegister> = {
   INTERRUPT_STATUS: BigInt(virtio.INTERRUPT_USED | virtio.INTERRUPT_CONFIG),
@@ -22,12 +22,12 @@ const DEVICE_BITS: DeviceBits<MmioRegister> = {
 };
 /** Ring indices have 16 bits. */
 const INDEX_MAX = 0xffff;
-/** A GPA of 64 bits as a float64: 2^64 - 1 is this. */
+/** Largest 64-bit GPA as a float64: 2^64 - 1 rounds to it. */
 const GPA_MAX = 2 ** 64;
 
-/** What of a transport has state, beside its registers. */
+/** State of a transport besides its registers and queues. */
 export interface TransportValues {
-  /** What the driver last wrote to DRIVER_FEATURES, by DRIVER_FEATURES_SEL. */
+  /** Last values written to DRIVER_FEATURES, by DRIVER_FEATURES_SEL. */
   readonly driverFeatures: readonly [bigint, bigint];
   readonly negotiated: bigint;
 }
@@ -62,9 +62,9 @@ function queueValues(queue: DeviceQueue, i: number): StateValues {
 }
 
 /**
- * Takes up the state of another transport: registers and queues are set, but for those registers that show something.
+ * Restores registers and queues of another transport. Derived registers are left to the caller.
  * @param offered the device's features
- * @param sizes most entries of each queue
+ * @param sizes maximum entries of each queue
  * @throws StateError
  */
 export function restoreTransport(
@@ -84,7 +84,7 @@ export function restoreTransport(
   return { negotiated, driverFeatures: [BigInt.asUintN(32, features), features >> 32n] };
 }
 
-/** Undefined: the queue is not ready. Addresses may be any that a driver can write; they are checked at each use. */
+/** Returns undefined if the queue is not ready. Addresses may be any that a driver can write: each use checks them. */
 function queueState(state: StateReader, i: number, most: number): QueueState | undefined {
   if (!state.boolean(`queue${i}.ready`)) return undefined;
   const address = (ring: string) => {

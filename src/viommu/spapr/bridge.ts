@@ -1,5 +1,5 @@
 /**
- * A PCI host bridge: its two window slots, what its devices see through them, and the devices themselves.
+ * A PCI host bridge (PHB): its two window slots, the translations through them, and its devices.
  */
 
 import {
@@ -25,27 +25,27 @@ import type { Translation, TranslationSource, TranslationVisitor } from '../noti
 import type { Quirks } from '../quirks.ts';
 import { type TceBudget, TceWindow, type WindowShape } from './tce-window.ts';
 
-/** Windows of one bridge at the same time. */
+/** Maximum windows of one bridge. */
 export const WINDOW_SLOTS = 2;
-/** Largest window, in TCEs, as ibm,query-pe-dma-window reports it. */
+/** TCEs of the largest window, as ibm,query-pe-dma-window reports it. */
 export const WINDOW_ENTRY_LIMIT = 2 ** 31;
-/** No bus address reaches this far. */
+/** Exclusive upper bound of bus addresses. */
 export const BUS_ADDRESS_LIMIT = 2 ** 64;
 
 export interface BridgeOptions {
-  /** False: the bridge has its default window only. Default true. */
+  /** False if the bridge has only its default window. Default true. */
   readonly dynamicWindows?: boolean;
   /** Page shifts of dynamic windows; see PAGE_SHIFT_MASKS. Default 12, 16, 21, 24. */
   readonly pageShifts?: readonly number[];
   /** Bytes, multiples of 4 KiB. Default: 1 GiB at 0. */
   readonly defaultWindow?: { readonly start: number; readonly size: number };
-  /** Where a dynamic window goes while the default place is taken. Default 2^59, as in QEMU. */
+  /** Start of a dynamic window while the default window exists. Default 2^59, as in QEMU. */
   readonly dynamicWindowStart?: number;
-  /** Windows end at or below it: for a container of fewer bits. Default 2^64. */
+  /** Exclusive upper bound of windows, for a container with fewer address bits. Default 2^64. */
   readonly busAddressLimit?: number;
 }
 
-/** What a window operation came to: an RTAS status, and the end of what it caused at the devices. */
+/** Result of a window operation: its RTAS status, and the completion of its effects on devices. */
 export interface WindowOutcome {
   readonly status: number;
   readonly window?: TceWindow;
@@ -67,7 +67,7 @@ export class SpaprBridge implements TranslationSource {
   readonly #devices = new Map<number, DeviceAddressSpace>();
   readonly #slots: (TceWindow | undefined)[];
 
-  /** @throws RangeError for a page shift that has no bit in the query's mask, or windows beyond the limit */
+  /** @throws RangeError for a page shift without a bit in the query's mask, or a default window that does not fit */
   constructor(
     index: number,
     options: BridgeOptions,
@@ -91,28 +91,28 @@ export class SpaprBridge implements TranslationSource {
     const { start, size } = this.#defaultWindow;
     if (start + size > this.#dynamicStart || this.#dynamicStart >= this.limit)
       throw new RangeError(
-        `default window ${hex(start)} +${hex(size)}; accepted: below the dynamic one's place ${hex(this.#dynamicStart)}, ` +
-          `and that below ${hex(this.limit)}`,
+        `default window ${hex(start)} +${hex(size)}; accepted: below the dynamic window's start ${hex(this.#dynamicStart)}, ` +
+          `which must be below ${hex(this.limit)}`,
       );
     this.#slots = [this.#makeDefault(), undefined];
   }
 
-  /** The windows that are there now, slot 0 first. */
+  /** The existing windows, slot 0 first. */
   get windows(): TceWindow[] {
     return this.#slots.filter((window) => window !== undefined);
   }
 
-  /** As {@link windows}, empty slots included. */
+  /** The windows by slot; undefined for an empty slot. */
   get slots(): readonly (TceWindow | undefined)[] {
     return this.#slots;
   }
 
-  /** Devices behind it. */
+  /** Count of attached devices. */
   get devices(): number {
     return this.#devices.size;
   }
 
-  /** The mask of ibm,query-pe-dma-window. */
+  /** Page size mask of ibm,query-pe-dma-window. */
   get pageSizeMask(): number {
     let mask = 0;
     for (const shift of this.#pageShifts) mask |= PAGE_SHIFT_MASKS.get(shift) as number;
@@ -133,21 +133,21 @@ export class SpaprBridge implements TranslationSource {
     this.#devices.delete(requesterId);
   }
 
-  /** Brings every device in line with the TCEs of [start, end). */
+  /** Updates every device from the TCEs of [start, end). */
   sync(start: number, end: number): Completion {
     return all([...this.#devices.values()].map((space) => space.sync(start, end)));
   }
 
   /**
-   * Makes an empty window of 2^windowShift bytes: LoPAR ibm,create-pe-dma-window.
-   * @param windowShift any 32-bit number: it is the guest's
+   * Creates an empty window of 2^windowShift bytes: LoPAR ibm,create-pe-dma-window.
+   * @param windowShift any 32-bit number, unchecked from the guest
    */
   create(pageShift: number, windowShift: number): WindowOutcome {
     if (!this.#pageShifts.has(pageShift) || windowShift < pageShift) return failed(RTAS_PARAMETER_ERROR);
     const refusal = failed(this.#quirks === 'qemu' ? RTAS_HARDWARE_ERROR : RTAS_PARAMETER_ERROR);
     const slot = this.#slots.indexOf(undefined);
     if (slot < 0) return refusal;
-    // QEMU shifts a 64-bit one, on a processor that takes the count modulo 64.
+    // QEMU shifts a 64-bit 1 on a processor that takes the shift count modulo 64.
     const bits = windowShift - pageShift;
     const entries = 2 ** (this.#quirks === 'qemu' ? bits % 64 : bits);
     if (entries > WINDOW_ENTRY_LIMIT) return refusal;
@@ -157,24 +157,24 @@ export class SpaprBridge implements TranslationSource {
     const window = new TceWindow(shape, this.#budget);
     this.#slots[slot] = window;
     this.#showWindows();
-    // Where QEMU lets windows overlap, the new one may hide the other.
+    // With QEMU's overlapping windows, the new one may hide the other.
     return { status: RTAS_SUCCESS, window, done: this.sync(window.start, window.end) };
   }
 
-  /** Removes a window, mapped or not: LoPAR ibm,remove-pe-dma-window. */
+  /** Removes a window with all its TCEs: LoPAR ibm,remove-pe-dma-window. */
   remove(window: TceWindow): WindowOutcome {
     const slot = this.#slots.indexOf(window);
     if (slot < 0) return failed(RTAS_PARAMETER_ERROR);
     this.#slots[slot] = undefined;
     window.clearAll();
-    // LoPAR: when no window is left, the default one comes back, unless that is the one removed. QEMU takes any
-    // window in slot 0 for the default one.
+    // LoPAR: when no window is left, the default window is created again, unless it is the one removed. QEMU treats
+    // any window in slot 0 as the default window.
     const wasDefault = this.#quirks === 'qemu' ? slot === 0 : window.isDefault;
     if (this.windows.length === 0 && !wasDefault) this.#slots[0] = this.#makeDefault();
     return { status: RTAS_SUCCESS, done: this.#emptied(this.sync(window.start, window.end)) };
   }
 
-  /** Back to the default window alone, empty: LoPAR ibm,reset-pe-dma-window. */
+  /** Restores the boot state, only an empty default window: LoPAR ibm,reset-pe-dma-window. */
   reset(): WindowOutcome {
     for (const window of this.windows) window.clearAll();
     this.#slots[0] = this.#makeDefault();
@@ -183,12 +183,12 @@ export class SpaprBridge implements TranslationSource {
   }
 
   /**
-   * Makes the windows of another bridge, empty, in the slots where they were.
-   * @returns the slot that has one that cannot be, and why
+   * Creates the windows of another bridge in the same slots, without TCEs.
+   * @returns the slot of an invalid window, and the reason; undefined if all are valid
    */
   restore(shapes: readonly (WindowShape | undefined)[]): { slot: number; what: string } | undefined {
     const slot = shapes.findIndex((shape, i) => shape && !this.#isPossible(shape, i));
-    if (slot >= 0) return { slot, what: 'is none that the guest could have made' };
+    if (slot >= 0) return { slot, what: 'is a window that the guest cannot have created' };
     if (this.#quirks === 'spec' && overlap(shapes)) return { slot: 1, what: 'overlaps window 0' };
     shapes.forEach((shape, i) => {
       this.#slots[i] = shape && new TceWindow(shape, this.#budget);
@@ -208,7 +208,7 @@ export class SpaprBridge implements TranslationSource {
     return this.#places.includes(start) && this.#fits(start, size);
   }
 
-  /** The window that translates a bus address: of two that overlap, the one in slot 1. */
+  /** Returns the window that translates a bus address. Where two overlap, it is the one in slot 1. */
   windowAt(iova: number): TceWindow | undefined {
     return this.#slots.findLast((window) => window?.covers(iova));
   }
@@ -233,8 +233,8 @@ export class SpaprBridge implements TranslationSource {
   }
 
   /**
-   * Windows in slot 0 and slot 1 overlap only if both start at the same place (QEMU): the one in slot 1 then hides the
-   * other's beginning.
+   * Returns the first address of a window that the other one does not hide. Two windows overlap only if both start at
+   * the same address (QEMU). The window in slot 1 then hides the beginning of the other.
    */
   #hiddenUntil(window: TceWindow): number {
     const above = this.#slots[1];
@@ -246,12 +246,9 @@ export class SpaprBridge implements TranslationSource {
     return !shown || tell(shown);
   }
 
-  /** Containers lose a window only when nothing is left in it. */
+  /** Removes windows from the containers when `work` has emptied them. */
   #emptied(work: Completion): Completion {
-    return whenDone(work, () => {
-      this.#showWindows();
-      return undefined;
-    });
+    return whenDone(work, () => this.#showWindows());
   }
 
   #showWindows(): void {
@@ -262,7 +259,7 @@ export class SpaprBridge implements TranslationSource {
     return this.windows.map(({ start, end, pageShift }) => ({ start, size: end - start, pageShift }));
   }
 
-  /** Where a window of `size` bytes goes; undefined if it has no room. */
+  /** Returns the start of a new window of `size` bytes, or undefined if there is no space. */
   #placeFor(size: number): number | undefined {
     const fits = (start: number) => this.#fits(start, size);
     if (this.#quirks === 'qemu') return this.#places.slice(Math.min(1, this.windows.length)).find(fits);
@@ -276,7 +273,7 @@ export class SpaprBridge implements TranslationSource {
     return [this.#defaultWindow.start, this.#dynamicStart];
   }
 
-  /** A window at the lower place ends before the upper one, so that two overlap only by starting together. */
+  /** True if a window ends before the next place. Two windows then overlap only if they start at the same address. */
   #fits(start: number, size: number): boolean {
     return start + size <= (start < this.#dynamicStart ? this.#dynamicStart : this.limit);
   }
@@ -301,7 +298,7 @@ function overlap(shapes: readonly (WindowShape | undefined)[]): boolean {
   return low !== undefined && high !== undefined && low.start + low.entries * 2 ** low.pageShift > high.start;
 }
 
-/** What of a translation lies at or above `start`. */
+/** Returns the part of a translation at or above `start`. */
 function cutBelow(whole: Translation, start: number): Translation | undefined {
   const cut = start - whole.iova;
   if (cut <= 0) return whole;

@@ -7,13 +7,13 @@ import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Completion } from '../../platform/completion.ts';
 import type { HypercallResult } from './hypercalls.ts';
 
-/** Makes a call: see SpaprIommu.hypercall. */
+/** Performs a call: see SpaprIommu.hypercall. */
 export type MakeCall = (
   opcode: number,
   args: readonly bigint[],
 ) => HypercallResult | Promise<HypercallResult>;
 
-/** Registers of a slot that a guest may write. */
+/** Offsets of a slot's registers that a guest may write. */
 const WRITABLE: ReadonlySet<number> = new Set([
   callPage.CALL_OPCODE,
   ...Array.from({ length: callPage.CALL_ARGS }, (_, i) => callPage.CALL_ARG0 + 8 * i),
@@ -21,7 +21,7 @@ const WRITABLE: ReadonlySet<number> = new Set([
 ]);
 
 export class CallPage {
-  /** Doorbells ignored because their slot's call had not returned. */
+  /** Doorbells ignored because the slot's previous call had not returned. */
   ignored = 0;
   readonly #ram: GuestRam;
   readonly #call: MakeCall;
@@ -40,14 +40,14 @@ export class CallPage {
     return this.#busy.size > 0;
   }
 
-  /** A copy of all registers, as bytes. */
+  /** Copy of all registers as bytes. */
   get registers(): Uint8Array {
     return new Uint8Array(this.#registers.buffer.slice(0));
   }
 
   /**
-   * Sets the registers to those of another page, as many bytes.
-   * @returns the offset of a byte that cannot be; undefined: all are taken up
+   * Restores the registers of another page of the same size.
+   * @returns the offset of an invalid byte; undefined if all are valid
    */
   restore(registers: Uint8Array): number | undefined {
     const here = new Uint8Array(this.#registers.buffer);
@@ -57,7 +57,7 @@ export class CallPage {
     return undefined;
   }
 
-  /** A register's value, or 0 where none is. `size` is 4 or 8. */
+  /** Returns a register's value, or 0 if there is none. `size` is 4 or 8. */
   read(offset: number, size: number): bigint {
     if (!isAccess(offset, size)) return 0n;
     return size === 8
@@ -65,7 +65,7 @@ export class CallPage {
       : BigInt(this.#registers.getUint32(offset, true));
   }
 
-  /** Writes a register; what is none, or not the guest's to write, ignores it. */
+  /** Writes a register. Writes to other offsets and to read-only registers are ignored. */
   write(offset: number, size: number, value: bigint): Completion {
     const slot = Math.floor((offset - callPage.CALL_SLOT_BASE) / callPage.CALL_SLOT_BYTES);
     if (!isAccess(offset, size) || slot < 0 || slot >= callPage.CALL_SLOTS) return undefined;
@@ -85,7 +85,7 @@ export class CallPage {
     const base = slotBase(slot);
     const register = (at: number) => this.#registers.getBigUint64(base + at, true);
     const args = Array.from({ length: callPage.CALL_ARGS }, (_, i) => register(callPage.CALL_ARG0 + 8 * i));
-    // Captured here: what the guest writes to the slot while the call runs is for the next one.
+    // Read now: a write to the slot while the call runs counts for the next call.
     const record = register(callPage.CALL_RECORD);
     const result = this.#call(Number(register(callPage.CALL_OPCODE)), args);
     if (!(result instanceof Promise)) {
@@ -112,7 +112,7 @@ export class CallPage {
   }
 }
 
-/** Registers of a slot that hold something: a byte elsewhere is what it was made. */
+/** Offsets of a slot's registers. All other bytes keep their initial value. */
 const HELD: readonly number[] = [...WRITABLE, callPage.CALL_RET, callPage.CALL_OUT, callPage.CALL_DONE];
 
 function isHeld(offset: number): boolean {

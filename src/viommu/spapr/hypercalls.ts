@@ -1,8 +1,8 @@
 /**
  * The four TCE hypercalls: LoPAR "Logical Partitioning Option", H_GET_TCE to H_PUT_TCE_INDIRECT.
  *
- * Each handler checks in the specification's order, changes the table, and gives the return code together with the
- * end of what the change causes at the devices.
+ * Each handler checks in the specification's order, changes the table, and returns the return code with the completion
+ * of the change's effects on devices.
  */
 
 import {
@@ -23,24 +23,24 @@ import type { Completion } from '../../platform/completion.ts';
 import type { Quirks } from '../quirks.ts';
 import { decodeTce, type TceWindow } from './tce-window.ts';
 
-/** What a hypercall leaves in the registers: r3, and r4 on. `out` is empty where the call leaves them as they were. */
+/** Registers after a hypercall: `ret` is r3, `out` is r4 on. `out` is empty if the call does not change them. */
 export interface HypercallResult {
   readonly ret: bigint;
   readonly out: readonly bigint[];
 }
 
-/** A result, and the completion it waits for. */
+/** A result, and the completion before which it must not be returned. */
 export interface HypercallOutcome extends HypercallResult {
   readonly done: Completion;
 }
 
-/** What the handlers need of the unit. */
+/** Services of the unit for the handlers. */
 export interface HypercallContext {
   readonly ram: GuestRam;
   readonly quirks: Quirks;
-  /** The window of a LIOBN as the guest gave it, all 64 bits. */
+  /** Returns the window of a guest's 64-bit LIOBN. */
   windowOf(liobn: bigint): TceWindow | undefined;
-  /** Tells the devices behind a window that `count` TCEs from `first` on have changed. */
+  /** Updates the devices behind a window: `count` TCEs from `first` on have changed. */
   changed(window: TceWindow, first: number, count: number): Completion;
 }
 
@@ -49,7 +49,7 @@ export type HypercallArgs = readonly [bigint, bigint, bigint, bigint, bigint, bi
 
 type Handler = (context: HypercallContext, args: HypercallArgs) => HypercallOutcome;
 
-/** The entry that a call names. */
+/** The TCE that a call names. */
 interface Target {
   readonly window: TceWindow;
   readonly index: number;
@@ -57,7 +57,7 @@ interface Target {
 
 const only = (ret: bigint): HypercallOutcome => ({ ret, out: [], done: undefined });
 
-/** Bit 63: the LIOBN parameter is negative, which means several tables at once (the MTT option, not implemented). */
+/** True if bit 63 is set. A negative LIOBN means several tables at once (the MTT option, not implemented). */
 const isNegative = (value: bigint): boolean => value >> 63n !== 0n;
 
 export const HYPERCALLS: ReadonlyMap<number, Handler> = new Map<number, Handler>([
@@ -73,7 +73,7 @@ function target(context: HypercallContext, liobn: bigint, ioba: bigint): Target 
   return window && index !== undefined ? { window, index } : undefined;
 }
 
-/** LoPAR: a TCE other than "Page Fault" must mean memory of the partition. QEMU finds out at the DMA. */
+/** LoPAR: a TCE other than "Page Fault" must refer to the partition's memory. QEMU checks it only at the DMA. */
 export function acceptable(
   { ram, quirks }: HypercallContext,
   raw: bigint,
@@ -100,7 +100,7 @@ function stuffTce(context: HypercallContext, [liobn, ioba, tce, count]: Hypercal
   const { window, index } = at;
   const room = window.entries - index;
   if (context.quirks === 'qemu') {
-    // No limit but the window's size; what reaches beyond its end is found there, after the rest is stored.
+    // The only limit is the window's size. The TCEs up to its end are stored before the call fails.
     if (count === 0n || count > BigInt(window.entries)) return only(H_PARAMETER);
     const fitting = Math.min(Number(count), room);
     return fill(context, at, fitting, tce, Number(count) > room ? H_PARAMETER : H_SUCCESS);
@@ -119,7 +119,7 @@ function putTceIndirect(context: HypercallContext, args: HypercallArgs): Hyperca
   if (list % BigInt(TCE_LIST_BYTES) !== 0n) return only(H_PARAMETER);
   const tces = readList(context.ram, list, Number(count));
   if (!tces && !qemu) return only(H_PARAMETER);
-  // QEMU does not see that the list is not memory: it reads zeros.
+  // QEMU does not notice that the list is not memory: it reads zeros.
   const values = tces ?? Array.from({ length: Number(count) }, () => 0n);
   const room = at.window.entries - at.index;
   if (qemu) return store(context, at, values.slice(0, room), values.length > room ? H_PARAMETER : H_SUCCESS);
@@ -128,7 +128,7 @@ function putTceIndirect(context: HypercallContext, args: HypercallArgs): Hyperca
   return store(context, at, values, H_SUCCESS);
 }
 
-/** A copy of a page of big-endian TCEs: what the guest does to it meanwhile does not matter. */
+/** Copies a page of big-endian TCEs, so that later writes of the guest to it have no effect. */
 function readList(ram: GuestRam, list: bigint, count: number): bigint[] | undefined {
   const gpa = Number(list);
   if (!ram.contains(gpa, TCE_LIST_BYTES)) return undefined;
@@ -137,7 +137,7 @@ function readList(ram: GuestRam, list: bigint, count: number): bigint[] | undefi
   return Array.from({ length: count }, (_, i) => view.getBigUint64(i * 8));
 }
 
-/** Stores TCEs one after the other and returns `ret`. */
+/** Stores consecutive TCEs and returns `ret`. */
 function store(
   context: HypercallContext,
   { window, index }: Target,

@@ -1,8 +1,8 @@
 /**
  * sPAPR (PowerPC): fixed DMA windows behind PCI host bridges, changed by hypercalls and RTAS calls.
  *
- * A device is never identity-mapped here: it is behind its bridge's windows from its first moment. There is no IOTLB:
- * a changed TCE counts for the next DMA, so a call returns only after every device's container has followed (R6).
+ * A device is never identity-mapped: it is behind its bridge's windows from the start. There is no IOTLB. A changed TCE
+ * applies to the next DMA, so a call returns only after every device's container is updated (R6).
  */
 
 import * as spapr from '../../abi/spapr.ts';
@@ -22,33 +22,33 @@ import { RTAS_CALLS, type RtasResult, runRtas } from './rtas.ts';
 import { restoreUnit, type SpaprParts, saveUnit } from './state.ts';
 import { decodeTce, TceBudget, TceWindow } from './tce-window.ts';
 
-/** Bridges of one machine. */
+/** Maximum bridges of one machine. */
 export const BRIDGES_LIMIT = 31;
-/** VIO devices of one machine, each with a window. */
+/** Maximum VIO devices of one machine, each with a window. */
 export const VIO_LIMIT = 32;
-/** A VIO device's window: 4 KiB pages from bus address 0. */
+/** TCEs of a VIO device's window: 4 KiB pages from bus address 0. */
 export const VIO_WINDOW_ENTRIES = 0x10000;
 
-/** Why a device's access is refused. LoPAR numbers no such reasons: these are the emulator's. */
+/** Reasons for a refused access. They are the emulator's: LoPAR defines none. */
 export const SPAPR_FAULT = { OUTSIDE_WINDOW: 1, PERMISSION: 2, TARGET_NOT_RAM: 3 } as const;
 
 const FAULT_TEXTS: Readonly<Record<number, string>> = {
   [SPAPR_FAULT.OUTSIDE_WINDOW]: 'outside the DMA windows',
   [SPAPR_FAULT.PERMISSION]: 'the TCE does not permit it',
-  [SPAPR_FAULT.TARGET_NOT_RAM]: 'the TCE means no memory',
+  [SPAPR_FAULT.TARGET_NOT_RAM]: 'the TCE refers to no memory',
 };
 
 export interface SpaprIommuOptions {
   readonly ram: GuestRam;
-  /** One for each PCI host bridge, in the order of their BUIDs. Default: one with QEMU's windows. */
+  /** Options of each PCI host bridge, in the order of their BUIDs. Default: one bridge with QEMU's windows. */
   readonly bridges?: readonly BridgeOptions[];
-  /** The bridge of a device, by its requester ID. Default: the first. */
+  /** Returns the index of a device's bridge by requester ID. Default: 0. */
   readonly bridgeOf?: (requesterId: number) => number;
-  /** LIOBNs of VIO devices' windows; their DMA is not modelled. */
+  /** LIOBNs of VIO devices' windows. DMA of VIO devices is not modelled. */
   readonly vioLiobns?: readonly number[];
   /** Default `spec`: LoPAR's answers. */
   readonly quirks?: Quirks;
-  /** TCEs other than 0 that the unit holds at most. Default LIVE_TCE_LIMIT. */
+  /** Maximum TCEs other than 0 in the unit. Default LIVE_TCE_LIMIT. */
   readonly liveTceLimit?: number;
   /** Called for every refused access. */
   readonly onFault?: (record: DmaFaultRecord) => void;
@@ -57,11 +57,11 @@ export interface SpaprIommuOptions {
 export interface SpaprCounters {
   faults: number;
   hypercalls: number;
-  /** Calls answered with H_BUSY because PENDING_COMMAND_LIMIT were waiting. */
+  /** Calls answered with H_BUSY because PENDING_COMMAND_LIMIT calls were waiting. */
   busy: number;
 }
 
-/** An RTAS call's way through H_RTAS: the hypercall's own return code, and the RTAS answer if there is one. */
+/** Result of an RTAS call made through H_RTAS: the hypercall's return code, and the RTAS answer if there is one. */
 export interface RtasReturn extends RtasResult {
   readonly ret: bigint;
 }
@@ -81,7 +81,7 @@ export class SpaprIommu implements VIommu {
   readonly #page: CallPage;
   readonly #serial = new CommandSerial();
 
-  /** @throws RangeError for more bridges or VIO windows than there may be, or a bridge's bad options */
+  /** @throws RangeError for too many bridges or VIO windows, or invalid options of a bridge */
   constructor(options: SpaprIommuOptions) {
     const { ram, quirks = 'spec', bridges = [{}], vioLiobns = [] } = options;
     if (bridges.length < 1 || bridges.length > BRIDGES_LIMIT)
@@ -104,7 +104,7 @@ export class SpaprIommu implements VIommu {
     this.#page = new CallPage(ram, (opcode, args) => this.hypercall(opcode, args));
   }
 
-  /** TCEs other than 0 in all windows. */
+  /** Count of TCEs other than 0 in all windows. */
   get liveTces(): number {
     return this.#budget.live;
   }
@@ -127,7 +127,7 @@ export class SpaprIommu implements VIommu {
     return this.#page.write(offset, size, value);
   }
 
-  /** @throws Error while a hypercall is under way */
+  /** @throws Error while a hypercall is in progress */
   save(): Uint8Array {
     if (this.#serial.busy || this.#page.busy) throw new Error('spapr: a hypercall is under way');
     return saveUnit(this.#parts);
@@ -146,8 +146,8 @@ export class SpaprIommu implements VIommu {
   }
 
   /**
-   * Makes a hypercall. It returns when no device can use what it has replaced (R6): at once if none did.
-   * @param args r4 on, unsigned 64-bit; those left out are 0
+   * Performs a hypercall. It returns when no device can use the replaced TCEs (R6): at once if no device uses them.
+   * @param args r4 on, unsigned 64-bit; missing ones are 0
    */
   hypercall(opcode: number, args: readonly bigint[]): HypercallResult | Promise<HypercallResult> {
     this.counters.hypercalls++;
@@ -165,9 +165,9 @@ export class SpaprIommu implements VIommu {
   }
 
   /**
-   * Makes an RTAS call by name, as H_RTAS would: one that the platform does not have is H_PARAMETER, its status and
-   * results are then not written. `results` counts them with the status.
+   * Performs an RTAS call by name, as H_RTAS does. An unknown name is H_PARAMETER, without a status or results.
    * @param args 32-bit numbers
+   * @param results count of results, including the status
    */
   rtas(name: string, args: readonly number[], results: number): RtasReturn | Promise<RtasReturn> {
     const call = RTAS_CALLS.get(name);
@@ -180,7 +180,7 @@ export class SpaprIommu implements VIommu {
     );
   }
 
-  /** The window with this LIOBN, a guest's 64-bit value. */
+  /** Returns the window of a guest's 64-bit LIOBN. */
   windowOf(liobn: bigint): TceWindow | undefined {
     if (liobn >= 2n ** 32n) return undefined;
     const number = Number(liobn);
@@ -211,7 +211,7 @@ export class SpaprIommu implements VIommu {
     return { ok: false, reason, text };
   }
 
-  /** Runs a call in its turn and returns its result when what it caused is complete. */
+  /** Runs a call in its turn and returns its result when its effects are complete. */
   #run<Outcome extends { readonly done: Completion }, Result>(
     busy: Outcome,
     call: () => Outcome,
@@ -235,7 +235,7 @@ export class SpaprIommu implements VIommu {
     return bridge?.sync(window.addressOf(first), window.addressOf(first + count));
   }
 
-  /** H_RTAS: an argument block in guest RAM, 32-bit big-endian words: token, nargs, nret, arguments, results. */
+  /** H_RTAS. The argument block in guest RAM has 32-bit big-endian words: token, nargs, nret, arguments, results. */
   #rtasBlock(block: bigint): HypercallResult | Promise<HypercallResult> {
     const gpa = Number(block);
     const head = this.#words(gpa, 3);

@@ -1,5 +1,5 @@
 /**
- * The RTAS calls of the DMA window option: LoPAR "Run-Time Abstraction Services", ibm,query-pe-dma-window,
+ * RTAS calls of the DMA window option: LoPAR "Run-Time Abstraction Services", ibm,query-pe-dma-window,
  * ibm,create-pe-dma-window, ibm,remove-pe-dma-window, ibm,reset-pe-dma-window.
  */
 
@@ -15,7 +15,7 @@ import { BUID_HI, BUID_LO } from '../../abi/spapr-host-bridges.ts';
 import type { Completion } from '../../platform/completion.ts';
 import { type SpaprBridge, WINDOW_ENTRY_LIMIT, WINDOW_SLOTS } from './bridge.ts';
 
-/** An RTAS call's answer: its status (signed) and the results that it wrote, from the second on. */
+/** Answer to an RTAS call: its signed status, and the results after the status. */
 export interface RtasResult {
   readonly status: number;
   readonly rets: readonly number[];
@@ -26,15 +26,16 @@ export interface RtasOutcome extends RtasResult {
 }
 
 export interface RtasCall {
-  /** Number of arguments, and the numbers of results it may be asked for. */
+  /** Count of arguments. */
   readonly args: number;
+  /** Accepted counts of results. */
   readonly rets: readonly number[];
   run(bridges: readonly SpaprBridge[], args: readonly number[], rets: number): RtasOutcome;
 }
 
-/** The six-result form of the query gives the largest window's TCEs as two words; these are QEMU's. */
+/** In the six-result form of the query, the largest window's TCEs are two words. The values are QEMU's. */
 const EXTENDED_LARGEST = [0x20, 0] as const;
-/** No migration of TCEs between windows. */
+/** TCEs cannot be migrated between windows. */
 const NO_MIGRATION = 0;
 
 const failed: RtasOutcome = { status: RTAS_PARAMETER_ERROR, rets: [], done: undefined };
@@ -46,7 +47,7 @@ export const RTAS_CALLS: ReadonlyMap<string, RtasCall> = new Map<string, RtasCal
   [RESET_PE_DMA_WINDOW, { args: 3, rets: [1], run: reset }],
 ]);
 
-/** Runs a call with any number of arguments and results: with the wrong ones it fails and writes none. */
+/** Runs a call. With a wrong count of arguments or results it fails and writes no results. */
 export function runRtas(
   call: RtasCall,
   bridges: readonly SpaprBridge[],
@@ -57,7 +58,7 @@ export function runRtas(
   return call.run(bridges, args, rets);
 }
 
-/** The bridge of a BUID, if it has dynamic windows. The configuration address before it is not looked at. */
+/** Returns the bridge of a BUID if it has dynamic windows. The configuration address before it is ignored. */
 function bridgeOf(bridges: readonly SpaprBridge[], args: readonly number[]): SpaprBridge | undefined {
   if (args[1] !== BUID_HI) return undefined;
   const bridge = bridges[(args[2] as number) - BUID_LO];

@@ -1,7 +1,7 @@
 /**
- * The unit's state on its way to another host: each bridge's windows with their TCEs, which no guest RAM holds, the VIO
- * windows, and the call page's registers. QEMU's `vmstate_spapr_tce_table` has a table's place, page size and entries.
- * RTAS calls leave nothing behind but windows; nothing is cached, so nothing is dropped.
+ * Saved state of an sPAPR unit: each bridge's windows with their TCEs, which are not in guest RAM, the VIO windows, and
+ * the call page's registers. QEMU's `vmstate_spapr_tce_table` has a table's start, page size and entries. RTAS calls
+ * have no state besides windows. Nothing is cached, so nothing is dropped.
  */
 import { hex } from '../../memory/address.ts';
 import { decodeState, encodeState, type StateReader, type StateValues } from '../../proto/state-codec.ts';
@@ -13,11 +13,11 @@ import type { TceBudget, TceWindow, WindowShape } from './tce-window.ts';
 const KIND = 'spapr-tce';
 const VERSION = 1;
 
-/** A run of TCEs other than 0: index of the first and how many, 32 bits each, then the TCEs; little endian. */
+/** Head of a run of TCEs other than 0: first index and count, 32 bits each; then the TCEs; little endian. */
 const RUN_HEAD_BYTES = 8;
 const TCE_BYTES = 8;
 
-/** What of a unit has state. */
+/** The parts of a unit that have state. */
 export interface SpaprParts {
   readonly bridges: readonly SpaprBridge[];
   readonly vio: ReadonlyMap<number, TceWindow>;
@@ -26,7 +26,7 @@ export interface SpaprParts {
   readonly context: HypercallContext;
 }
 
-/** The state of a unit at which no call is under way. */
+/** Returns the state of a unit. No call may be in progress. */
 export function saveUnit({ bridges, vio, page, context }: SpaprParts): Uint8Array {
   return encodeState(KIND, VERSION, {
     quirks: context.quirks,
@@ -76,7 +76,7 @@ function writeTces(window: TceWindow): Uint8Array {
 }
 
 /**
- * Takes up the state of another unit with the same bridges.
+ * Restores the state of another unit with the same bridges.
  * @throws StateError
  */
 export function restoreUnit(bytes: Uint8Array, parts: SpaprParts): void {
@@ -113,7 +113,7 @@ function shapeOf(state: StateReader, name: string): WindowShape | undefined {
   if (!state.boolean(`${name}.present`)) return undefined;
   return {
     liobn: state.number(`${name}.liobn`),
-    // A float64 of up to 64 bits; the bridge knows the few places that there are.
+    // Not an integer of 53 bits: the bridge checks it against the two possible starts.
     start: state.number(`${name}.start`),
     pageShift: state.number(`${name}.pageShift`),
     entries: state.number(`${name}.entries`),
@@ -121,7 +121,7 @@ function shapeOf(state: StateReader, name: string): WindowShape | undefined {
   };
 }
 
-/** Fills an empty window. Each TCE is one that H_PUT_TCE would have stored. */
+/** Fills an empty window. Each TCE must be one that H_PUT_TCE would store. */
 function readTces(state: StateReader, name: string, window: TceWindow, parts: SpaprParts): void {
   const { budget, context } = parts;
   const bytes = state.bytes(name);

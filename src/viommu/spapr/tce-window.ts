@@ -1,6 +1,6 @@
 /**
- * One DMA window: a range of bus addresses with one TCE per IOMMU page. The table belongs to the hypervisor, not to
- * guest RAM; it is sparse, so that a window of 2^31 entries costs what its entries other than 0 cost.
+ * One DMA window: a range of bus addresses with one TCE per IOMMU page. The table belongs to the hypervisor and is not
+ * in guest RAM. It is sparse: a window of 2^31 TCEs needs memory only for those other than 0.
  */
 
 import { TCE_PERM } from '../../abi/spapr.ts';
@@ -9,10 +9,10 @@ import { BTree } from '../../memory/btree.ts';
 import type { RamRegion } from '../../memory/guest-ram.ts';
 import type { Translation } from '../notifier.ts';
 
-/** TCEs other than 0 that all windows of a unit hold at most: four full default windows. */
+/** Maximum TCEs other than 0 in all windows of a unit: four full default windows. */
 export const LIVE_TCE_LIMIT = 2 ** 20;
 
-/** How many TCEs a unit holds and may hold. */
+/** Count and limit of a unit's TCEs other than 0. */
 export class TceBudget {
   readonly limit: number;
   live = 0;
@@ -24,16 +24,16 @@ export class TceBudget {
 
 export interface WindowShape {
   readonly liobn: number;
-  /** First bus address; a multiple of 4 KiB, float64 also beyond 2^53. */
+  /** First bus address: a multiple of 4 KiB, a float64 also above 2^53. */
   readonly start: number;
   readonly pageShift: number;
-  /** Number of TCEs. */
+  /** Count of TCEs. */
   readonly entries: number;
-  /** True for the window that is there at boot. */
+  /** True for the window that exists at boot. */
   readonly isDefault: boolean;
 }
 
-/** The TCE `raw` as the device sees it: the page it means and its permissions. */
+/** A TCE's page and permissions. */
 interface DecodedTce {
   readonly page: number;
   readonly perm: number;
@@ -61,17 +61,17 @@ export class TceWindow {
     this.#budget = budget;
   }
 
-  /** TCEs other than 0. */
+  /** Count of TCEs other than 0. */
   get live(): number {
     return this.#tces.size;
   }
 
-  /** The TCEs other than 0 with their index, ascending. */
+  /** Returns the TCEs other than 0 with their index, ascending. */
   tces(): Iterable<readonly [index: number, raw: bigint]> {
     return this.#tces.entries();
   }
 
-  /** Index of the TCE of a bus address, whose low bits are ignored; undefined if the window does not cover it. */
+  /** Returns the TCE index of a bus address, or undefined outside the window. Low address bits are ignored. */
   indexOf(ioba: bigint): number | undefined {
     const index = (ioba - BigInt(this.start)) >> BigInt(this.pageShift);
     return index >= 0n && index < BigInt(this.entries) ? Number(index) : undefined;
@@ -81,46 +81,46 @@ export class TceWindow {
     return iova >= this.start && iova < this.end;
   }
 
-  /** Bus address of an entry; of `entries`, the window's end. */
+  /** Returns the bus address of a TCE. For `entries` it is the window's end. */
   addressOf(index: number): number {
     return this.start + index * this.pageSize;
   }
 
-  /** The TCE as it was put, 0n if none was. */
+  /** Returns the TCE as it was stored, initially 0n. */
   get(index: number): bigint {
     return this.#tces.get(index) ?? 0n;
   }
 
-  /** Stores a TCE. The caller has made sure of {@link roomFor} it. */
+  /** Stores a TCE. The caller has checked {@link roomFor}. */
   set(index: number, raw: bigint): void {
     if (raw === 0n) this.#budget.live -= this.#tces.delete(index) ? 1 : 0;
     else this.#budget.live += this.#tces.set(index, raw) ? 1 : 0;
   }
 
-  /** True if `count` entries from `first` on could all become other than 0. */
+  /** True if the budget allows `count` TCEs from `first` on to become other than 0. */
   roomFor(first: number, count: number): boolean {
     const free = this.#budget.limit - this.#budget.live;
     return count <= free || count - this.#liveIn(first, count) <= free;
   }
 
-  /** Sets `count` entries from `first` on to 0: as much work as there are entries other than 0. */
+  /** Sets `count` TCEs from `first` on to 0. The cost grows only with those other than 0. */
   clear(first: number, count: number): void {
     this.#budget.live -= this.#tces.deleteRange(first, first + count, false);
   }
 
-  /** Drops every entry: the window is gone, or new. */
+  /** Sets all TCEs to 0. */
   clearAll(): void {
     this.#budget.live -= this.#tces.size;
     this.#tces.clear();
   }
 
-  /** The translation of one entry, cut to the RAM that is there; undefined without permission or RAM. */
+  /** Returns the translation of one TCE, cut to existing RAM; undefined without permission or RAM. */
   translationOf(index: number, ram: readonly RamRegion[]): Translation | undefined {
     const raw = this.#tces.get(index);
     return raw === undefined ? undefined : this.#translation(index, raw, ram);
   }
 
-  /** Visits the translations of all entries that intersect [start, end) in ascending order; false ends the walk. */
+  /** Visits the translations that intersect [start, end), ascending. Returns false if `visit` ended the walk. */
   walk(
     start: number,
     end: number,
@@ -148,13 +148,13 @@ export class TceWindow {
     return { iova, gpa: from as Gpa, size: to - from, perm };
   }
 
-  /** Entries other than 0 in a range. */
+  /** Returns the count of TCEs other than 0 in a range. */
   #liveIn(first: number, count: number): number {
     return this.#tces.forRange(first, first + count, false);
   }
 }
 
-/** LoPAR "TCE Definition": the page is what is left above the page's offset, the low two bits are permissions. */
+/** Decodes a TCE (LoPAR "TCE Definition"): page address above the page offset, permissions in the low two bits. */
 export function decodeTce(raw: bigint, pageShift: number): DecodedTce {
   const shift = BigInt(pageShift);
   return { page: Number((raw >> shift) << shift), perm: Number(raw & TCE_PERM) };
