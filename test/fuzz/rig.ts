@@ -218,6 +218,11 @@ export class World {
     if (settle) await this.settle();
     const allowed = (2 + walks() - before) * (1 + this.#devices.length) * WALK_WORK;
     hold(this.#meter.work <= allowed, `a step took ${this.#meter.work} reads; at most ${allowed}`);
+    this.throwFailure();
+  }
+
+  /** Throws the first error of tracked work. */
+  protected throwFailure(): void {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
@@ -265,7 +270,7 @@ export class World {
   /** Settles, checks that unmapAll leaves the pin tables empty, and returns the digest. */
   async close(): Promise<string> {
     await this.settle();
-    if (this.#failure !== undefined) throw this.#failure;
+    this.throwFailure();
     this.check();
     for (const { container, notifier, table } of this.#devices) {
       notifier.slow = false;

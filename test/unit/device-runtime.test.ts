@@ -4,8 +4,7 @@ import { VGPU_IDENTITY } from '../../src/abi/vgpu/vgpu.ts';
 import { DeviceLink, RING_CONTROL } from '../../src/channel/device-link.ts';
 import type { DeviceContext, DeviceModel } from '../../src/device/model.ts';
 import { DeviceRuntime } from '../../src/device/runtime.ts';
-import { type Hpa, type Iova, PAGE_SIZE } from '../../src/memory/address.ts';
-import { HostMemory, HPA_BASE } from '../../src/memory/host-memory.ts';
+import { type Iova, PAGE_SIZE } from '../../src/memory/address.ts';
 import {
   COMMAND_MEMORY_SPACE,
   ConfigSpace,
@@ -16,8 +15,7 @@ import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { bodyToJson, decodeFrame, encodeFrame, type Frame } from '../../src/proto/codec.ts';
 import { RegisterFile } from '../../src/registers/register-file.ts';
 import { interposed } from '../fixtures/interleave.ts';
-
-const HEADER = { timeUs: 0, process: 0, vm: 0, device: 0 };
+import { deviceTask, HEADER } from '../fixtures/migrating-runtime.ts';
 
 /** A model that only records the unpin requests. */
 class Idle implements DeviceModel {
@@ -43,21 +41,7 @@ function rig() {
   const writer = new PinTableWriter(4);
   const model = new Idle();
   let context: DeviceContext | undefined;
-  const task = {
-    ...HEADER,
-    name: 'vm0/gpu0',
-    model: 'idle',
-    modelSource: '',
-    options: { fault: '' },
-    link: link.sab,
-    pinTable: writer.sab,
-    readerSlot: writer.addReader(),
-    memory: HostMemory.allocate(HPA_BASE as Hpa, 2 ** 21).handle,
-    coordinatorDoorbell: new SharedArrayBuffer(8),
-    coordinatorSenders: 1,
-    coordinatorBit: 0,
-  };
-  const runtime = new DeviceRuntime(task, { ring: () => {} }, (given) => {
+  const runtime = new DeviceRuntime(deviceTask(link, writer, 'idle'), { ring: () => {} }, (given) => {
     context = given;
     return model;
   });
