@@ -1,15 +1,16 @@
 /*
  * Long pins: pinAcquire and pinRelease against invalidate, wait, clear, reuse (src/pin-table/protocol.ts, writer.ts).
  *
- * Labels are the site names of src/platform/schedule-points.ts with underscores for dots; test/unit/proofs.test.ts compares them.
- * Runs are without bound, as in short-dma.pml. A pin is taken and dropped inside a short-DMA section, which is here
- * what short-dma.pml proves it to be: a drain waits for every section that was open at the bump, and a section opened
- * later sees what the bump published. A reader that holds a pin drops it sooner or later, in its own time: that is
- * all that `dmaUnmap` asks of it.
+ * Labels are the site names of src/platform/schedule-points.ts with underscores for dots; test/unit/proofs.test.ts
+ * compares them. Runs are unbounded, as in short-dma.pml.
+ *
+ * A pin is taken and dropped inside a short-DMA section, which has the properties that short-dma.pml proves: a drain
+ * waits for every section that was open at the bump, and a later section sees what the bump published. A reader that
+ * holds a pin drops it after a finite time. `dmaUnmap` requires no more.
  *
  * Mutants, one -D each: STORE_FOR_AND CHECK_BEFORE_ADD NO_UNDO LOST_NOTIFY LOST_UNDO_NOTIFY STORE_FOR_OR EARLY_CLEAR.
- * LIVENESS adds the claim that every unmap ends: true with BACK_OFF, where a reader whose pin failed does not try again
- * before the unmap's end, and false without.
+ * LIVENESS adds the claim that every unmap ends. It is true with BACK_OFF, where a reader whose pin failed does not
+ * retry before the unmap ends, and false without it.
  */
 #define READERS 2
 #define PAGES 2
@@ -19,22 +20,22 @@
 #define PIN_VALID 1
 #define PIN_ONE 2
 
-/* page -> leaf entry -> frame, 0 for nothing; entries and frames are numbered from 1. One entry per node. */
+/* page -> leaf entry -> frame; 0 means none. Entries and frames are numbered from 1. A node has one entry. */
 byte link[PAGES];
 byte leaf[NODES + 1];
 short pins[NODES + 1];
 
-/* Whose bytes a frame holds: page + 1, or 0 for poison. */
+/* Owner of the bytes in a frame: page + 1, or 0 for poison. */
 byte owner[FRAMES + 1];
 
-/* Entries cleared and unlinked, but with plain stores: a section from before the bump may find them still. */
+/* Entries cleared and unlinked with plain stores: a section from before the bump may still load them. */
 byte old_link[PAGES];
 bit bumped;
 bit inside[READERS];
-/* The section was open at the bump: the drain waits for it. */
+/* Set if the section was open at the bump: the drain waits for it. */
 bit blocking[READERS];
 
-/* The one sleeper: the writer, on the pin word of `sleeping_on`. No time-outs: a lost wake-up is a deadlock. */
+/* Only the writer sleeps, on the pin word of `sleeping_on`. There are no time-outs: a lost wake-up is a deadlock. */
 bit asleep;
 byte sleeping_on;
 
@@ -57,7 +58,7 @@ inline wake(entry) {
 
 proctype Reader(byte me) {
   byte page, entry, frame;
-  /* The frame that this reader has pinned for each page, as PinTableReader.pin returned it. */
+  /* Frame that this reader has pinned for each page, as PinTableReader.pin returned it. */
   byte held[PAGES];
   short before;
   bit failed;
@@ -67,10 +68,10 @@ idle:
   :: atomic { held[0] == 0 && MAY_TRY -> page = 0; inside[me] = 1; failed = 0; goto walk_leaf }
   :: atomic { held[0] != 0 -> page = 0; inside[me] = 1; goto find_again }
 #ifndef LIVENESS
-     /* With one page and no uses: a pin is then dropped at once, as the claim takes for granted. */
+     /* The claim assumes that a held pin is dropped at once: it has one page and no uses. */
   :: atomic { held[1] == 0 -> page = 1; inside[me] = 1; goto walk_leaf }
   :: atomic { held[1] != 0 -> page = 1; inside[me] = 1; goto find_again }
-     /* A use, at any time while the pin is held and outside any section. */
+     /* A use: at any time while the pin is held, outside any section. */
   :: atomic { held[0] != 0 -> assert(owner[held[0]] == 1) }
   :: atomic { held[1] != 0 -> assert(owner[held[1]] == 2) }
 #endif
@@ -79,7 +80,7 @@ idle:
   goto stopped;
 
 walk_leaf:
-  /* Walk to the leaf: a stale link leads to an entry whose frame word may look stale, too. */
+  /* Walk to the leaf: a stale link leads to an entry whose frame word may also be stale. */
   atomic {
     if
     :: link[page] != 0 && leaf[link[page]] != 0 -> entry = link[page]
@@ -133,7 +134,7 @@ pin_undo_wake:
   }
 
 walk_frame:
-  /* Plain, but behind an atomic operation that saw the valid bit: not older than the map that set it. */
+  /* Plain, but after an atomic operation that read the valid bit: not older than the map that set it. */
   atomic {
     frame = leaf[entry];
     assert(frame != 0);
@@ -144,7 +145,7 @@ walk_frame:
   }
 
 find_again:
-  /* The unpin's own walk: the pin keeps the entry where it is. */
+  /* The unpin's own walk: the pin keeps the entry in place. */
   atomic {
     entry = link[page];
     assert(entry != 0 && leaf[entry] == held[page]);
@@ -176,10 +177,10 @@ stopped:
 
 proctype Writer() {
   byte page, entry, frame;
-  byte pages; /* the pages of this unmap, one bit each */
-  byte todo; /* those that a step has still to visit */
-  byte pinned; /* those with pins when they were invalidated */
-  byte retired, freed; /* the entries and frames it gives back, one bit each */
+  byte pages; /* pages of this unmap, one bit each */
+  byte todo; /* pages that the current step has not yet visited */
+  byte pinned; /* pages that had pins when they were invalidated */
+  byte retired, freed; /* entries and frames that this unmap frees, one bit each */
   bit used[NODES + 1];
   short word;
 
@@ -197,7 +198,7 @@ idle:
   goto stopped;
 
 map_link:
-  /* An order of use that a free list may have: any free entry, any free frame. The tag is put on the frame first. */
+  /* Any free entry and any free frame, as from a free list in any order. The owner is written to the frame first. */
   atomic {
     if
     :: !used[1] -> entry = 1
@@ -257,7 +258,7 @@ unmap_invalidate:
   atomic { todo = pages; goto unmap_clear };
 #endif
 
-  /* Mapping by mapping: while pins are held, sleep on the word as it was read. */
+  /* Mapping by mapping: while pins are held, sleep on the word with the value that was loaded. */
 unmap_pincount:
   atomic {
     if
@@ -271,7 +272,7 @@ unmap_pincount:
     fi
   }
 unmap_pinwait:
-  /* The comparison and the falling asleep are one operation, as a futex's are. */
+  /* The comparison and the sleep are one operation, as in a futex. */
   atomic {
     if
     :: pins[entry] == word -> asleep = 1; sleeping_on = entry
@@ -309,10 +310,10 @@ unmap_bump:
     blocking[0] = inside[0];
     blocking[1] = inside[1]
   }
-  /* The drain, and the end of the unmap: entries may be used again, frames are poisoned at once. */
+  /* The drain, then the end of the unmap: entries may be reused, and frames are poisoned at once. */
   atomic {
     !blocking[0] && !blocking[1];
-    /* What goes back to the free list must be all zeros. */
+    /* An entry that returns to the free list must be zero. */
     assert(!(retired & 2) || pins[1] == 0);
     assert(!(retired & 4) || pins[2] == 0);
 #ifdef LIVENESS

@@ -1,48 +1,48 @@
 /*
  * Short DMA: dmaEnter, lookups, dmaExit against clear, bump, drain, reuse (src/pin-table/protocol.ts, writer.ts).
  *
- * Labels are the site names of src/platform/schedule-points.ts with underscores for dots; test/unit/proofs.test.ts compares them.
- * Every run is without bound: readers open sections and the writer maps and unmaps as often as they like, and each
- * may stop for good whenever it is between two operations. What is modelled and what is not: README.md.
+ * Labels are the site names of src/platform/schedule-points.ts with underscores for dots; test/unit/proofs.test.ts
+ * compares them. Runs are unbounded: readers open sections, and the writer maps and unmaps, any number of times. Each
+ * may stop forever between two operations. README.md states what is modelled and what is not.
  *
  * Mutants, one -D each: NO_BUMP LATE_EPOCH SKIPPED_READER LOST_NOTIFY NO_CONFIRM LATE_WAITING EARLY_REUSE.
- * STRONG_MEMORY makes a plain load return the newest value always, ROUNDS=n lets the writer unmap n times only.
+ * With STRONG_MEMORY, a plain load always returns the newest value. ROUNDS=n limits the writer to n unmaps.
  * LIVENESS adds the claim that every unmap ends.
  */
 #define READERS 2
 #define PAGES 2
 #define NODES 2
 #define FRAMES 2
-/* Uses of one section. */
+/* Count of uses in one section. */
 #define LOOKUPS 2
 #define OUTSIDE 0
-/* Odd, as in the code, and wraps after four rounds instead of 2^31: a small wheel shows more collisions, not fewer. */
+/* Odd, as in the code. It wraps after four rounds instead of 2^31, which shows more collisions, not fewer. */
 #define NEXT(g) ((g + 2) % 8)
 
 byte generation = 1;
 byte epoch[READERS];
 bit writer_waiting;
 
-/* The radix: page -> node -> frame, 0 for nothing. Nodes and frames are numbered from 1. */
+/* The radix: page -> node -> frame; 0 means none. Nodes and frames are numbered from 1. */
 byte link[PAGES];
 byte leaf[NODES + 1];
 
-/* Whose bytes a frame holds: page + 1, or 0 for poison. A use must find its own page's. */
+/* Owner of the bytes in a frame: page + 1, or 0 for poison. A use must find its own page's bytes. */
 byte owner[FRAMES + 1];
 
 /*
  * Plain stores and loads. The clearing stores are plain: until the bump publishes them, a reader may miss them.
- * `..._pending` is a cleared value that no bump has published yet, `..._seen` one that a reader may still load
- * instead of the newest (0 for none). Reading the generation is what makes a reader see.
+ * `..._pending` is a cleared value that no bump has published yet. `..._seen` is a value that a reader may still load
+ * instead of the newest one (0 for none). A load of the generation makes the published stores visible to a reader.
  */
 byte link_pending[PAGES];
 byte leaf_pending[NODES + 1];
 byte link_seen[READERS * PAGES];
 byte leaf_seen[READERS * 3];
-/* The reader has opened its section and may load: only then does it matter what it could still see. */
+/* Set while the reader's section is open. Only then it loads, so only then stale values matter. */
 bit inside[READERS];
 
-/* The one sleeper: the writer, on the epoch of `sleeping_on`. No time-outs: a lost wake-up is a deadlock. */
+/* Only the writer sleeps, on the epoch of `sleeping_on`. There are no time-outs: a lost wake-up is a deadlock. */
 bit asleep;
 byte sleeping_on;
 
@@ -60,7 +60,7 @@ inline synchronise(me) {
   }
 }
 
-/* Outside a section nothing is loaded, so what could be seen there is forgotten to keep the states few. */
+/* Outside a section nothing is loaded, so the stale values are cleared to keep the states few. */
 inline forget(me) {
   d_step {
     link_seen[me * PAGES] = 0;
@@ -81,7 +81,7 @@ proctype Reader(byte me) {
 #endif
 
 #ifdef NO_CONFIRM
-     /* "Store the epoch, then plain loads": what is stored was read a moment before. */
+     /* "Store the epoch, then plain loads": the stored generation was loaded just before. */
      cached = generation;
 #endif
 dma_enter_publish:
@@ -102,7 +102,7 @@ dma_enter_confirm:
      goto use;
 #endif
 #ifdef LIVENESS
-     /* Whether unmaps end does not depend on what a section finds: without the walks the claim is checked soon. */
+     /* The end of an unmap does not depend on what a section loads. Without the walks, the check is fast. */
      goto dma_exit_publish;
 #endif
 
@@ -184,8 +184,8 @@ done:
 
 proctype Writer() {
   byte page, node, frame, slot, seen;
-  byte pages; /* the pages of this unmap, one bit each */
-  byte retired, freed; /* the nodes and frames it gives back, one bit each */
+  byte pages; /* pages of this unmap, one bit each */
+  byte retired, freed; /* nodes and frames that this unmap frees, one bit each */
   bit used_nodes[NODES + 1];
 #ifdef ROUNDS
   byte rounds;
@@ -208,7 +208,7 @@ idle:
   goto stopped;
 
 map_link:
-     /* An order of use that a free list may have: any free node, any free frame. The tag is put on the frame first. */
+     /* Any free node and any free frame, as from a free list in any order. The owner is written to the frame first. */
      atomic {
        if
        :: !used_nodes[1] -> node = 1
@@ -279,7 +279,7 @@ unmap_bump:
      goto reclaim;
 #endif
 
-     /* waitDrained: looks, raises the flag, looks again, sleeps on what it saw. */
+     /* waitDrained: loads the epoch, raises the flag, loads again, sleeps on the value it loaded. */
 unmap_epoch:
      atomic {
        seen = epoch[slot];
@@ -291,13 +291,13 @@ unmap_epoch:
        goto unmap_epochwait;
 #endif
        if
-       :: writer_waiting -> goto look_again
+       :: writer_waiting -> goto load_again
        :: else
        fi
      }
 unmap_waiting:
      writer_waiting = 1;
-look_again:
+load_again:
      atomic {
        seen = epoch[slot];
        if
@@ -306,7 +306,7 @@ look_again:
        fi
      }
 unmap_epochwait:
-     /* The comparison and the falling asleep are one operation, as a futex's are. */
+     /* The comparison and the sleep are one operation, as in a futex. */
      atomic {
        if
        :: epoch[slot] == seen -> asleep = 1; sleeping_on = slot
@@ -333,7 +333,7 @@ next_reader:
      writer_waiting = 0;
 
 reclaim:
-     /* The unmap is complete: nodes may be used again, frames are poisoned at once. */
+     /* The unmap is complete: nodes may be reused, and frames are poisoned at once. */
      atomic {
        slot = 0;
        used_nodes[1] = used_nodes[1] && !(retired & 2);

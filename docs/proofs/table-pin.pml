@@ -1,9 +1,9 @@
 /*
- * Long pins through a leaf table: one pin on the link, then one on the leaf, against a writer that drops a leaf, or
- * the whole table by looking at its link alone (src/pin-table/pin-counts.ts, writer.ts).
+ * Long pins through a leaf table: one pin on the link, then one on the leaf. The writer drops one leaf, or the whole
+ * table after it has read only its link (src/pin-table/pin-counts.ts, writer.ts).
  *
- * Two pages share the one link; a table has a leaf for each. Sections, stale links, labels and runs without bound are
- * as in long-pin.pml. The pin word 0 is the link's; leaf `page` of table n is entry 2n - 1 + page.
+ * Two pages share one link; a table has a leaf for each. Sections, stale links, labels and unbounded runs are as in
+ * long-pin.pml. Pin word 0 is the link's; leaf `page` of table n is entry 2n - 1 + page.
  *
  * Mutants, one -D each: NO_LINK_PIN NO_UNDO LOST_NOTIFY NO_ZERO_CHECK.
  */
@@ -21,15 +21,15 @@ byte link;
 byte leaf[ENTRIES];
 short pins[ENTRIES];
 
-/* Whose bytes a frame holds: page + 1, or 0 for poison. */
+/* Owner of the bytes in a frame: page + 1, or 0 for poison. */
 byte owner[FRAMES + 1];
 
-/* What the writer has cleared with plain stores: a section from before the bump may find it still. */
+/* Values that the writer cleared with plain stores: a section from before the bump may still load them. */
 byte old_link;
 byte old_leaf;
 bit bumped;
 bit inside[READERS];
-/* The section was open at the bump: the drain waits for it. */
+/* Set if the section was open at the bump: the drain waits for it. */
 bit blocking[READERS];
 
 bit asleep;
@@ -108,11 +108,11 @@ pin_undo_wake:
   }
 
 read_again:
-  /* Behind the link's pin: not older than the map that made the link valid. */
+  /* After the link's pin: not older than the map that made the link valid. */
   atomic {
     table = link;
 #ifndef NO_ZERO_CHECK
-    /* An emptied table is unlinked without a look at its link's count. */
+    /* An emptied table is unlinked without a check of its link's count. */
     if
     :: table == 0 -> goto unpin_dec
     :: else
@@ -122,7 +122,7 @@ read_again:
   }
 walk_leaf:
   atomic {
-    /* Table 0 is the header of the shared buffer: epochs, flags and the generation are no leaves. */
+    /* Table 0 is the header of the shared buffer: epochs, flags and the generation are not leaves. */
     assert(table != 0);
     entry = ENTRY(table, page);
     if
@@ -187,9 +187,9 @@ stopped:
 proctype Writer() {
   byte page, table, entry, frame;
   bit mapped[2];
-  bit whole; /* this unmap takes the whole table */
-  byte freed; /* the frames it gives back, one bit each */
-  byte retired; /* the table it gives back */
+  bit whole; /* this unmap drops the whole table */
+  byte freed; /* frames that this unmap frees, one bit each */
+  byte retired; /* table that this unmap frees */
   short word;
 
 idle:
@@ -265,7 +265,7 @@ unmap_clear:
   atomic {
     if
     :: whole ->
-      /* The leaves are not visited: they stay as they are in a table that nobody can reach. */
+      /* The leaves are not visited: they stay unchanged in a table that no reader can reach. */
       freed = (1 << leaf[ENTRY(link, 0)]) | (1 << leaf[ENTRY(link, 1)]);
       mapped[0] = 0;
       mapped[1] = 0;
@@ -288,7 +288,7 @@ unmap_clear:
     :: else
     fi
   }
-  /* The table is empty: its link is invalidated, but nobody waits for the pins that it may have. */
+  /* The table is empty: its link is invalidated, without a wait for the pins that it may have. */
   pins[LINK] = pins[LINK] & ~PIN_VALID;
 unmap_unlink:
   atomic { old_link = link; retired = link; link = 0 }
@@ -298,7 +298,7 @@ unmap_bump:
     blocking[0] = inside[0];
     blocking[1] = inside[1]
   }
-  /* The drain, and the end of the unmap: a table is wiped before it is used again, frames are poisoned at once. */
+  /* The drain, then the end of the unmap: a table is wiped before it is reused, and frames are poisoned at once. */
   atomic {
     !blocking[0] && !blocking[1];
     bumped = 0;

@@ -1,25 +1,27 @@
 /**
- * What `npm run prove` shows of the models in docs/proofs: the sound protocol holds, and every mutant is refuted.
+ * Runs of `npm run prove` on the models in docs/proofs: the protocol is proved, and every mutant is refuted.
  */
 
 export const MODELS = ['short-dma', 'long-pin', 'table-pin'] as const;
 
 /**
- * What spin must answer. `proved`: every state visited, no error. `violated`: an assertion fails (a page used
- * after its unmap, a pin count below zero, a node given back while not all zeros). `hangs`: an end in which somebody waits for ever.
- * `starves`: the claim does not hold: a run without end in which an unmap does not come to its own.
+ * Expected verdict of Spin:
+ * - `proved`: all states visited, no error;
+ * - `violated`: an assertion fails (a page used after its unmap, a pin count below zero, a freed node with counts);
+ * - `hangs`: an end state in which a process waits forever;
+ * - `starves`: the claim is false, by an infinite run in which an unmap never ends.
  */
-export type Verdict = 'proved' | 'violated' | 'hangs' | 'starves';
+type Verdict = 'proved' | 'violated' | 'hangs' | 'starves';
 
 export interface ModelRun {
   readonly model: (typeof MODELS)[number];
   readonly name: string;
-  /** Macros that the model is compiled with. */
+  /** Macros defined for the model. */
   readonly defines: readonly string[];
   readonly expected: Verdict;
   /** Checks the model's claim under weak fairness instead of its assertions and end states. */
   readonly claim?: true;
-  /** A mutant never reaches some statements; the sound models must reach them all, or they prove less than they say. */
+  /** The run must reach all statements. Set for the unmutated models: an unreached statement would prove nothing. */
   readonly wholeText?: true;
 }
 
@@ -35,7 +37,7 @@ export const RUNS: readonly ModelRun[] = [
     expected: 'proved',
     claim: true,
   },
-  // A known limit, see README.md: the writer wakes, and always finds the next pin that is about to fail.
+  // A known limit, see README.md: whenever the writer wakes, it finds the next pin that is about to fail.
   {
     model: 'long-pin',
     name: 'pins that fail for ever',
@@ -43,7 +45,7 @@ export const RUNS: readonly ModelRun[] = [
     expected: 'starves',
     claim: true,
   },
-  // The seven mutants; the lost notify is one of either protocol.
+  // The seven basic mutants. The lost notify has one in each protocol.
   { model: 'long-pin', name: 'store for and', defines: ['STORE_FOR_AND'], expected: 'violated' },
   { model: 'long-pin', name: 'check before add', defines: ['CHECK_BEFORE_ADD'], expected: 'violated' },
   { model: 'short-dma', name: 'no bump', defines: ['NO_BUMP'], expected: 'violated' },
@@ -52,17 +54,17 @@ export const RUNS: readonly ModelRun[] = [
   { model: 'long-pin', name: 'no undo', defines: ['NO_UNDO'], expected: 'violated' },
   { model: 'short-dma', name: 'lost notify', defines: ['LOST_NOTIFY'], expected: 'hangs' },
   { model: 'long-pin', name: 'lost notify', defines: ['LOST_NOTIFY'], expected: 'hangs' },
-  // More of the same kind.
+  // Further mutants.
   { model: 'long-pin', name: 'lost notify of an undo', defines: ['LOST_UNDO_NOTIFY'], expected: 'hangs' },
   { model: 'long-pin', name: 'store for or', defines: ['STORE_FOR_OR'], expected: 'violated' },
   { model: 'long-pin', name: 'clear before 0 pins', defines: ['EARLY_CLEAR'], expected: 'violated' },
   { model: 'short-dma', name: 'reuse before drain', defines: ['EARLY_REUSE'], expected: 'violated' },
-  { model: 'short-dma', name: 'look before flag', defines: ['LATE_WAITING'], expected: 'hangs' },
+  { model: 'short-dma', name: 'load before flag', defines: ['LATE_WAITING'], expected: 'hangs' },
   { model: 'table-pin', name: 'no pin on the link', defines: ['NO_LINK_PIN'], expected: 'violated' },
   { model: 'table-pin', name: 'no undo', defines: ['NO_UNDO'], expected: 'hangs' },
   { model: 'table-pin', name: 'lost notify', defines: ['LOST_NOTIFY'], expected: 'hangs' },
   { model: 'table-pin', name: 'follows a link that is 0', defines: ['NO_ZERO_CHECK'], expected: 'violated' },
-  // Only weak memory shows why the confirming load is there: the second run is the first without it.
+  // The confirming load: weak memory needs it. The second run is the first one without weak memory.
   { model: 'short-dma', name: 'no confirm', defines: ['NO_CONFIRM', 'ROUNDS=2'], expected: 'violated' },
   {
     model: 'short-dma',
@@ -70,7 +72,7 @@ export const RUNS: readonly ModelRun[] = [
     defines: ['NO_CONFIRM', 'ROUNDS=2', 'STRONG_MEMORY'],
     expected: 'proved',
   },
-  // With the wheel of generations turning once around, strong memory does not help either.
+  // Once the generation wraps, strong memory needs it too.
   {
     model: 'short-dma',
     name: 'no confirm, wrap',

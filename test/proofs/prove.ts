@@ -1,5 +1,6 @@
 /**
- * `npm run prove`: spin on every model and mutant of docs/proofs. Prints a line each; exits 1 if one is not as expected.
+ * `npm run prove`: runs Spin on every model and mutant of docs/proofs. Prints one line for each run, and exits with 1
+ * if a verdict is not the expected one.
  */
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
@@ -12,15 +13,15 @@ import { type ModelRun, RUNS } from './models.ts';
 
 const run = promisify(execFile);
 
-/** Runs at once: the largest takes about 1 GiB. */
+/** Count of concurrent runs; the largest takes about 1 GiB. */
 const PARALLEL = Math.min(2, availableParallelism());
-/** Longest path that a search follows. A proof that comes this far is none; a mutant fails long before. */
+/** Maximum depth of a search. A proof that reaches it is invalid; a mutant fails long before. */
 const PROOF_DEPTH = 2_000_000;
 const MUTANT_DEPTH = 100_000;
-/** log2 of the hash table's slots. */
+/** log2 of the count of hash table slots. */
 const PROOF_HASH_BITS = 24;
 const MUTANT_HASH_BITS = 20;
-/** Beyond this spin gives up, and the run fails. */
+/** Memory limit of a run. Beyond it, Spin aborts and the run fails. */
 const MEMORY_LIMIT_MIB = 1800;
 const TIME_LIMIT_MS = 300_000;
 const OUTPUT_LIMIT = 16 * 1024 * 1024;
@@ -35,7 +36,7 @@ interface Answer {
 const modelPath = (model: string): string =>
   fileURLToPath(new URL(`../../docs/proofs/${model}.pml`, import.meta.url));
 
-/** What the verifier's report says. */
+/** Returns the verdict of the verifier's report. */
 function verdictOf(report: string, wholeText: boolean): string {
   if (/assertion violated/.test(report)) return 'violated';
   if (/invalid end state \(/.test(report)) return 'hangs';
@@ -43,7 +44,7 @@ function verdictOf(report: string, wholeText: boolean): string {
   if (!/^Full statespace search/m.test(report) || !/errors: 0$/m.test(report)) return 'unreadable report';
   if (/max search depth too small/.test(report)) return 'too deep';
   if (/Search not completed|reached -DMEMLIM/.test(report)) return 'not completed';
-  // "unreached in proctype X" is followed by "(0 of N states)" if all of it was reached.
+  // "(0 of N states)" follows "unreached in proctype X" if all of X was reached.
   const texts = [...report.matchAll(/^unreached in proctype (\w+)\n\t(.*)$/gm)];
   const partly = texts.find(([, , first]) => !first?.startsWith('(0 of '));
   if (wholeText && (texts.length === 0 || partly))
@@ -58,7 +59,7 @@ async function prove(entry: ModelRun, folder: string): Promise<Answer> {
   const options = { cwd: folder, maxBuffer: OUTPUT_LIMIT, timeout: TIME_LIMIT_MS };
   await run('spin', [...defines.map((name) => `-D${name}`), '-a', modelPath(model)], options);
   const search = claim ? [] : ['-DSAFETY'];
-  // A mutant is refuted in no time: most of its time is the compiler's.
+  // A mutant is refuted at once, so compile fast.
   const effort = expected === 'proved' ? '-O2' : '-O0';
   await run('gcc', ['-w', effort, `-DMEMLIM=${MEMORY_LIMIT_MIB}`, ...search, '-o', 'pan', 'pan.c'], options);
   const [depth, bits] =
@@ -76,7 +77,7 @@ async function prove(entry: ModelRun, folder: string): Promise<Answer> {
   };
 }
 
-/** The command that a machine lacks, as a sentence. */
+/** Returns a message with the tools that are not installed, if any. */
 async function missingTool(): Promise<string | undefined> {
   const missing: string[] = [];
   for (const [tool, flag] of [
@@ -92,7 +93,8 @@ async function missingTool(): Promise<string | undefined> {
 const line = (...columns: readonly [string, string, string, string, string, string, string]): string => {
   const [model, name, expected, got, ...numbers] = columns;
   const [states, depth, seconds] = numbers;
-  return `${model.padEnd(10)} ${name.padEnd(26)} ${expected.padEnd(9)} ${got.padEnd(9)} ${states.padStart(9)} ${depth.padStart(9)} ${seconds.padStart(8)}`;
+  const run = `${model.padEnd(10)} ${name.padEnd(26)} ${expected.padEnd(9)} ${got.padEnd(9)}`;
+  return `${run} ${states.padStart(9)} ${depth.padStart(9)} ${seconds.padStart(8)}`;
 };
 
 async function main(): Promise<void> {
@@ -105,7 +107,7 @@ async function main(): Promise<void> {
   const scratch = await mkdtemp(join(tmpdir(), 'mdevsim-prove-'));
   try {
     console.log(line('model', 'run', 'expected', 'got', 'states', 'depth', 'seconds'));
-    // Each lane takes the next run that nobody has; the lines come in the table's order.
+    // Each lane takes the next run. The lines are printed in the order of RUNS.
     let next = 0;
     const waiting = RUNS.map(() => Promise.withResolvers<Answer>());
     const lane = async (): Promise<void> => {
