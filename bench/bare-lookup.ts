@@ -1,5 +1,5 @@
 /**
- * The lookup of src/pin-table/walk.ts without `#mem`: what it would be if no access named its step.
+ * The lookup of src/pin-table/walk.ts without `#mem`, so no access names its step.
  */
 import * as layout from '../src/pin-table/layout.ts';
 

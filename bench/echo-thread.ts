@@ -1,5 +1,5 @@
 /**
- * The baseline of a doorbell: a thread that answers each change of one shared word with a change of another.
+ * Baseline of a doorbell: a thread that changes one shared word after each change of another.
  */
 import { workerData } from 'node:worker_threads';
 import * as mem from '#mem';

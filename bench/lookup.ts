@@ -1,5 +1,5 @@
 /**
- * One random lookup among many mapped 4 KiB pages: this table, the same radix in C, and the trees others use.
+ * Random lookups among many mapped 4 KiB pages: this table, the same radix in C, and the trees of the kernel and QEMU.
  */
 import * as mem from '#mem';
 import * as address from '../src/memory/address.ts';
@@ -25,32 +25,32 @@ const LAYOUTS: readonly Layout[] = [
 const LOOKUPS = 2 ** 20;
 const TREE_LOOKUPS = LOOKUPS / 8;
 
-/** Accepted ratios to the radix in C, by layout. */
+/** Maximum ratio to the radix in C, by layout. */
 const RADIX_BOUND: Readonly<Record<string, number>> = { '1k dense': 2.5, '64k dense': 1.5, '1M dense': 1.5 };
-/** How many times faster than the trees. */
+/** Minimum ratio of the trees to this table, by layout. */
 const TREE_BOUND: Readonly<Record<string, number>> = { '1k dense': 10, '64k dense': 50 };
 const GROWTH_BOUND = 1.3;
 const DENSE_BYTES = 10;
 const CLUSTERED_BYTES = 100;
 const SITES_BOUND = 1.02;
-/** A bound of 2 % needs more rounds. */
+/** Count of rounds for the bound of 2 %, which needs more than the others. */
 const ROUNDS_OF_SITES = 101;
 
 /**
- * Lookups of one call, and of one turn of its loop. A loop of a million would be compiled while it runs, its counters
- * still tagged, and V8's loop check would be measured with it; gcc's loop has neither.
+ * Lookups in one call, and in one iteration of its loop. V8 would compile a loop of a million while it runs, with
+ * tagged counters, and the measurement would include V8's loop check. gcc's loop has neither.
  */
 const BATCH = 512;
 const UNROLL = 4;
 
 let sink = 0;
-/** Where the random numbers are: the same xorshift32 as on the C side. */
+/** State of the random numbers: xorshift32, as on the C side. */
 let random = SEED;
 
-/** Draws random pages of a layout by arithmetic: an array of queries would take the caches from the tables. */
+/** Draws random pages of a layout by arithmetic: an array of queries would evict the tables from the caches. */
 class Pages {
   readonly mask: number;
-  /** Bits of a page's number inside its run, and how far the others are moved. */
+  /** Mask of a page number's bits inside its run, and the shift of the other bits. */
   readonly run: number;
   readonly shift: number;
 
@@ -71,7 +71,7 @@ type Batch<W> = (words: W, pages: Pages) => number;
 
 const pageOf = (n: number, run: number, shift: number): number => (n & run) | ((n & ~run) << shift);
 
-/** From page numbers, as a device has them that keeps page tables of its own. */
+/** Looks up page numbers, as a device with its own page tables does. */
 const withSites: Batch<mem.SharedWords> = (words, { mask, run, shift }) => {
   let sum = 0;
   let d = random;
@@ -91,7 +91,7 @@ const withSites: Batch<mem.SharedWords> = (words, { mask, run, shift }) => {
   return sum;
 };
 
-/** The same over the kernel without sites. */
+/** {@link withSites} with the lookup that names no sites. */
 const withoutSites: Batch<Int32Array> = (words, { mask, run, shift }) => {
   let sum = 0;
   let d = random;
@@ -111,7 +111,7 @@ const withoutSites: Batch<Int32Array> = (words, { mask, run, shift }) => {
   return sum;
 };
 
-/** From IOVAs as the interface has them: doubles, split in each lookup. */
+/** Looks up IOVAs: doubles, which each lookup splits. */
 const fromIovas: Batch<mem.SharedWords> = (words, { mask, run, shift }) => {
   let sum = 0;
   let state = random;
@@ -123,7 +123,7 @@ const fromIovas: Batch<mem.SharedWords> = (words, { mask, run, shift }) => {
   return sum;
 };
 
-/** Nanoseconds per lookup; a first pass brings back what the other sides have put out of the caches. */
+/** Returns nanoseconds per lookup. A first pass loads what the other sides have evicted from the caches. */
 function timeOf<W>(batch: Batch<W>, words: W, pages: Pages): number {
   const pass = () => {
     for (let i = 0; i < LOOKUPS; i += BATCH) sink ^= batch(words, pages);
@@ -134,10 +134,12 @@ function timeOf<W>(batch: Batch<W>, words: W, pages: Pages): number {
 
 export async function benchLookup(report: Report, rival: Rival): Promise<void> {
   report.say(
-    `lookup: ns per random lookup, JS / C radix / C red-black tree / JS from an IOVA (a double)${rival.hasGlib ? ' / GTree' : ''}`,
+    'lookup: ns per random lookup, JS / C radix / C red-black tree / JS from an IOVA (a double)' +
+      (rival.hasGlib ? ' / GTree' : ''),
   );
-  if (!rival.hasGlib) report.say('GTree skipped: no headers of GLib here (pkg-config glib-2.0)');
-  // First, while both of its loops are new to V8: what one has seen before costs it 3 %.
+  if (!rival.hasGlib)
+    report.say('GTree skipped: the headers of GLib are not installed (pkg-config glib-2.0)');
+  // First, while V8 has run neither of its loops: a loop with earlier type feedback is 3 % slower.
   await sites(report);
   for (const shape of LAYOUTS) await compare(report, rival, shape);
   await growth(report, rival);
@@ -165,21 +167,21 @@ async function compare(report: Report, rival: Rival, shape: Layout): Promise<voi
     if (rival.hasGlib) report.bound(`lookup ${shape.name}: GTree to JS`, result.ratio(4, 0), '≥', tree);
   }
   const bytes = memoryOf(shape, writer.nodesInUse) / shape.pages;
-  const memory = `memory ${shape.name}: nodes and touched root, a page`;
-  // A thousand pages in a row do not fill the nodes they need: no bound there.
+  const memory = `memory ${shape.name}: nodes and touched root, per page`;
+  // No bound for 1k dense: a thousand consecutive pages do not fill their nodes.
   if (shape.name === '1k dense') report.say(`${memory} ${format(bytes)} B`);
   else report.bound(memory, bytes, '≤', shape.run ? CLUSTERED_BYTES : DENSE_BYTES, 'B');
 }
 
-/** Bytes of a table that are touched: its nodes, and the 4 KiB pages of the root with an entry in use. */
+/** Returns the touched bytes of a table: its nodes, and the 4 KiB pages of the root with an entry in use. */
 function memoryOf({ pages, run }: Layout, nodes: number): number {
   const gibs = Math.ceil(run ? pages / run / 512 : pages / 2 ** 18);
   return nodes * layout.NODE_WORDS * 4 + Math.ceil((gibs * 4) / 4096) * 4096;
 }
 
 /**
- * The same loops on 1k and 64k pages in turns. The bound is on what the interface costs, from an IOVA; the bare walk,
- * in this language or in C, grows more, because so little stands beside its cache misses.
+ * Measures the same loops on 1k and 64k pages in turns. The bound is on the lookup from an IOVA. The walk alone, in
+ * JavaScript and in C, grows more, because its cache misses are most of its time.
  */
 async function growth(report: Report, rival: Rival): Promise<void> {
   const sides = [LAYOUTS[0] as Layout, LAYOUTS[1] as Layout].flatMap((shape) => {
@@ -198,8 +200,8 @@ async function growth(report: Report, rival: Rival): Promise<void> {
 }
 
 /**
- * What naming each access costs: the production kernel beside one without `#mem`, on all three dense tables. The two
- * loops have the same instructions in another order, which alone makes a few percent either way on one table.
+ * Measures the cost of naming each access: the production lookup against one without `#mem`, on all three dense tables.
+ * The two loops have the same instructions in another order, which makes a few percent either way on a single table.
  */
 async function sites(report: Report): Promise<void> {
   const ratios: number[] = [];

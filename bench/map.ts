@@ -1,5 +1,5 @@
 /**
- * Mapping and dropping 1 GiB: as 4 KiB pages beside the same radix in C, and as one leaf.
+ * Map and unmap of 1 GiB: as 4 KiB pages, against the same radix in C, and as one leaf.
  */
 import { type Hpa, type Iova, PAGE_1G, PAGE_SIZE } from '../src/memory/address.ts';
 import { PinTableWriter } from '../src/pin-table/writer.ts';
@@ -14,7 +14,7 @@ const LEAF_BOUND = 1000;
 const REPEATS = 4;
 const LEAF_REPEATS = 2000;
 const ALIGNED = 2 ** 40;
-/** One page off, so that nothing merges into larger leaves. */
+/** One page off, so no larger leaves are used. */
 const MISALIGNED = ALIGNED + PAGE_SIZE;
 
 function drop(writer: PinTableWriter): void {

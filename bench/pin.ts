@@ -1,5 +1,5 @@
 /**
- * One pin and unpin of a random page: WebAssembly as devices use it, JavaScript, and the same steps in C.
+ * Pin and unpin of a random page: in WebAssembly, as devices use it, in JavaScript, and with the same steps in C.
  */
 import { PinTableReader } from '../src/pin-table/reader.ts';
 import { format, type Report, takeTurns } from './report.ts';
@@ -13,7 +13,7 @@ const LAYOUTS: readonly Layout[] = [
   { name: '64k dense', pages: 65536, run: 0 },
 ];
 
-// One function for each side: a shared one would see two kinds of reader, and be slower for both.
+// One function for each side: V8 would compile a shared one for two kinds of reader, which is slower for both.
 function pinsInWasm(reader: PinTableReader, queries: Float64Array): void {
   for (let i = 0; i < PINS; i++) {
     const iova = queries[i & (QUERIES - 1)] as number;

@@ -1,8 +1,8 @@
 /**
- * What all benches share: rounds that take turns, medians, and lines that say whether a bound holds.
+ * Shared parts of the benches: rounds in which the sides take turns, medians, and output lines with bounds.
  */
 
-/** Rounds of one comparison. The machine may drift by a factor of two in between; the two sides of a round do not. */
+/** Count of rounds in a comparison. The machine may drift by a factor of two between rounds, but not within one. */
 export const ROUNDS = 21;
 
 export const median = (values: readonly number[]): number => {
@@ -13,17 +13,17 @@ export const median = (values: readonly number[]): number => {
     : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 };
 
-/** One side of a comparison: measures once, in nanoseconds per operation. */
+/** One side of a comparison. Measures once and returns nanoseconds per operation. */
 export type Measure = () => number | Promise<number>;
 
 export interface Comparison {
-  /** Medians of each side, in the order given. */
+  /** Median of each side, in the order of the sides. */
   readonly ns: readonly number[];
-  /** Median over the rounds of side `a` divided by side `b`. */
+  /** Returns the median, over the rounds, of side `a` divided by side `b`. */
   ratio(a: number, b: number): number;
 }
 
-/** Lets the sides take turns, ROUNDS times after two rounds of warming up; every second round goes backwards. */
+/** Measures the sides in turns, after two warm-up rounds. Every second round has the reverse order. */
 export async function takeTurns(sides: readonly Measure[], rounds = ROUNDS): Promise<Comparison> {
   const seen: number[][] = sides.map(() => []);
   const order = sides.map((_, i) => i);
@@ -39,28 +39,28 @@ export async function takeTurns(sides: readonly Measure[], rounds = ROUNDS): Pro
   };
 }
 
-/** Prints lines and counts what holds. */
+/** Prints lines and counts the bounds that hold. */
 export class Report {
   holds = 0;
   fails = 0;
 
-  /** A line of information. */
+  /** Prints a line of information. */
   say(line: string): void {
     console.log(line);
   }
 
-  /** A line with a bound: `value` at most or at least `bound`. */
+  /** Prints and counts a bound: `value` is at most or at least `bound`. */
   bound(what: string, value: number, kind: '≤' | '≥', bound: number, unit = '×'): void {
     const holds = kind === '≤' ? value <= bound : value >= bound;
     if (holds) this.holds++;
     else this.fails++;
-    const figure = `${format(value)} ${unit}`.padStart(12);
+    const measured = `${format(value)} ${unit}`.padStart(12);
     console.log(
-      `${what.padEnd(58)} ${figure}   ${kind} ${`${bound} ${unit}`.padEnd(10)} ${holds ? 'holds' : 'DOES NOT HOLD'}`,
+      `${what.padEnd(58)} ${measured}   ${kind} ${`${bound} ${unit}`.padEnd(10)} ${holds ? 'holds' : 'DOES NOT HOLD'}`,
     );
   }
 
-  /** The last line; returns the exit code. */
+  /** Prints the last line and returns the exit code. */
   end(): number {
     console.log(`${this.holds} hold, ${this.fails} do not`);
     return this.fails > 0 ? 1 : 0;

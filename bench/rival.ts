@@ -1,5 +1,5 @@
 /**
- * The C side: built with gcc -O2 into a temporary folder, kept running, and asked one measurement at a time.
+ * The C side: builds bench/c with gcc -O2 in a temporary folder, starts it, and requests one measurement at a time.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -7,10 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 
-/** bench/c, from this file's place in dist/bench. */
+/** The folder bench/c, relative to this file in dist/bench. */
 const SOURCES = join(import.meta.dirname, '..', '..', 'bench', 'c');
 
-/** The compiler's flags for GLib, or undefined where its headers are not installed. */
+/** Returns the compiler's flags for GLib, or undefined if its headers are not installed. */
 function glibFlags(): string[] | undefined {
   try {
     const out = execFileSync('pkg-config', ['--cflags', '--libs', 'glib-2.0'], {
@@ -30,7 +30,7 @@ export class Rival {
   readonly #lines: Interface;
   readonly #answers: AsyncIterator<string>;
 
-  /** Builds and starts it. @throws Error if there is no gcc */
+  /** Builds and starts the program. @throws Error if gcc is not installed */
   constructor() {
     const glib = glibFlags();
     this.hasGlib = glib !== undefined;
@@ -43,7 +43,7 @@ export class Rival {
     this.#answers = this.#lines[Symbol.asyncIterator]();
   }
 
-  /** Sends one command; resolves to its nanoseconds per operation. */
+  /** Sends one command. Resolves to nanoseconds per operation. */
   async ask(command: string): Promise<number> {
     this.#process.stdin!.write(`${command}\n`);
     const { value, done } = await this.#answers.next();

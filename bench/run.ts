@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- lookup|pin|map|viommu|vgpu`: runs one bench beside its baselines, or all of them.
+ * `npm run bench -- lookup|pin|map|viommu|vgpu`: runs the named benches with their baselines; by default all of them.
  */
 import { benchLookup } from './lookup.ts';
 import { benchMap } from './map.ts';
@@ -16,7 +16,7 @@ async function main(names: readonly string[]): Promise<number> {
   const chosen = names.length > 0 ? names : Object.keys(BENCHES);
   const unknown = chosen.find((name) => !isName(name));
   if (unknown !== undefined) {
-    console.error(`no bench ${unknown}; there are ${Object.keys(BENCHES).join(', ')}`);
+    console.error(`no bench ${unknown}; accepted: ${Object.keys(BENCHES).join(', ')}`);
     return 2;
   }
   const report = new Report();

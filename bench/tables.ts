@@ -1,26 +1,26 @@
 /**
- * The tables and queries of the benches: the same on both sides.
+ * Tables and queries of the benches, the same on both sides.
  */
 import { type Hpa, type Iova, PAGE_2M, PAGE_SIZE } from '../src/memory/address.ts';
 import { PinTableWriter } from '../src/pin-table/writer.ts';
 
 export const QUERIES = 2 ** 20;
 export const SEED = 20161101;
-/** Pages in a row of the clustered layout; each run begins a new 2 MiB. */
+/** Count of consecutive pages in a run of the clustered layout. Each run begins a new 2 MiB. */
 export const CLUSTER = 64;
 const FIRST_HPA = 2 ** 40;
 
 export interface Layout {
   readonly name: string;
   readonly pages: number;
-  /** Pages in a row; 0: all of them. */
+  /** Count of consecutive pages in a run; 0 means one run of all pages. */
   readonly run: number;
 }
 
 const iovaOf = (page: number, run: number): number =>
   run === 0 ? page * PAGE_SIZE : Math.floor(page / run) * PAGE_2M + (page % run) * PAGE_SIZE;
 
-/** A table of 4 KiB leaves: frames are one page off, so that nothing merges into larger leaves. */
+/** Fills a table with 4 KiB leaves. Frames are one page off, so no larger leaves are used. */
 export function filledTable({ pages, run }: Layout): PinTableWriter {
   const length = run === 0 ? pages : run;
   const writer = new PinTableWriter(Math.ceil(pages / length) * 2 + Math.ceil(pages / 512) * 2 + 8);
@@ -29,7 +29,7 @@ export function filledTable({ pages, run }: Layout): PinTableWriter {
   return writer;
 }
 
-/** QUERIES random IOVAs of mapped pages: xorshift32, as on the C side. */
+/** Draws QUERIES random IOVAs of mapped pages, by xorshift32 as on the C side. */
 export function queriesOf({ pages, run }: Layout): Float64Array {
   let state = SEED;
   return Float64Array.from({ length: QUERIES }, () => {
@@ -40,7 +40,7 @@ export function queriesOf({ pages, run }: Layout): Float64Array {
   });
 }
 
-/** Nanoseconds of `work`, per one of `operations`. */
+/** Measures `work`. Returns nanoseconds per operation. */
 export function timed(operations: number, work: () => void): number {
   const start = performance.now();
   work();

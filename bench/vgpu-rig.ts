@@ -28,7 +28,7 @@ const COMPLETION_BYTES = RING_ENTRIES * vgpu.COMPLETION_BYTES;
 const AREA_BYTES = RING_BYTES + COMPLETION_BYTES + 3 * PAGE_SIZE;
 const STOP_MS = 10_000;
 
-/** A vGPU in a thread. Every slot of its ring holds the same command, so that the guest only rings the doorbell. */
+/** A vGPU in its own thread. Every slot of its ring holds the same command, so the guest only rings the doorbell. */
 export class ThreadedVgpu {
   readonly link = new DeviceLink();
   readonly #port: MmioPort = this.link.mmioPort();
@@ -42,7 +42,7 @@ export class ThreadedVgpu {
     this.#ram = ram;
     this.#area = area;
     const slot = this.#table.addReader();
-    if (slot !== 0) throw new Error('the first reader has a slot of its own');
+    if (slot !== 0) throw new Error('the slot of the first reader is not 0');
     new Container(this.#table, ram).map(0 as Iova, 0, ram.size, PERM_RW);
   }
 
@@ -70,12 +70,12 @@ export class ThreadedVgpu {
     await this.#setUp(command);
   }
 
-  /** The count of completed commands; each raises one interrupt. */
+  /** Count of completed commands; each raises one interrupt. */
   get completed(): number {
     return this.link.interrupts(0);
   }
 
-  /** Fills the ring if at least half of it is empty, and returns true if so. */
+  /** Fills the ring if at least half of it is empty. Returns whether it did. */
   refill(): boolean {
     const room = RING_ENTRIES - 1 - (this.posted - this.completed);
     if (room < RING_ENTRIES / 2) return false;
@@ -138,6 +138,6 @@ export async function startVgpus(count: number, command: CommandFields): Promise
 export const framesOf = (ram: GuestRam, gpa: number, size: number): Hpa[] =>
   Array.from({ length: size / PAGE_2M }, (_, i) => {
     const [extent] = ram.extents((gpa + i * PAGE_2M) as Gpa, PAGE_2M);
-    if (!extent || extent.size < PAGE_2M) throw new Error('a frame in pieces');
+    if (!extent || extent.size < PAGE_2M) throw new Error('a 2 MiB frame is not contiguous');
     return extent.hpa;
   });

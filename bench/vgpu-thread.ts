@@ -1,5 +1,5 @@
 /**
- * A vGPU's thread, as `workers/device.ts` runs it, without Piscina around it.
+ * Thread of a vGPU: runs `workers/device.ts` without Piscina.
  */
 import { workerData } from 'node:worker_threads';
 import type { DeviceTask } from '../src/device/runtime.ts';

@@ -1,6 +1,6 @@
 /**
- * The vgpu: its copy engine beside a plain copy, a doorbell beside a bare round trip between two threads, and commands
- * per second of 1, 16 and 128 vGPUs.
+ * The vgpu: its copy engine against a plain copy, its doorbell against a bare round trip between two threads, and the
+ * commands per second of 1, 16 and 128 vGPUs.
  */
 import { Worker } from 'node:worker_threads';
 import { nowUs, sleep, yieldTurn } from '#host';
@@ -16,16 +16,16 @@ import { framesOf, startVgpus, type ThreadedVgpu } from './vgpu-rig.ts';
 const { add, ld, st, wake, waitEqAsync, wordsOf } = mem;
 
 const COPY_BYTES = 16 * 2 ** 20;
-/** Copies of each kind before the measurement: V8 has compiled what they run by then. */
+/** Count of copies of each kind before the measurement, so V8 has compiled their code. */
 const WARM_COPIES = 30;
 const COPY_BOUND = 0.5;
 const ROUND_TRIPS = 2000;
 const ROUND_TRIP_BOUND = 3;
-/** Longer than either side takes to go to sleep. */
+/** Longer than either side needs to fall asleep. */
 const SLEEP_US = 50;
 const FLEETS: readonly number[] = [1, 16, 128];
 const FLEET_MS = 700;
-/** Commands that each vGPU does before the measurement: every thread compiles its own code. */
+/** Count of commands of each vGPU before the measurement: every thread compiles its own code. */
 const WARM_COMMANDS = 20_000;
 const WARM_MS = 60_000;
 const FLEET_ROUNDS = 9;
@@ -40,7 +40,7 @@ const SOURCE = PAGE_2M;
 const TARGET = SOURCE + COPY_BYTES;
 const RING_SLOTS = 2;
 
-/** A vGPU alone in this thread, whose GPU addresses are IOVAs, with a ring of copies. */
+/** Creates a vGPU in this thread, with a ring of copies. Its GPU addresses equal IOVAs. */
 function copyRig(): { readonly gpu: DeviceHarness; copy(): void } {
   const gpu = new DeviceHarness(MODELS.vgpu!, { ramMiB: 64 });
   gpu.enable();
@@ -93,22 +93,22 @@ async function benchCopy(report: Report): Promise<void> {
   const result = await takeTurns([perByte(copy), perByte(plain)]);
   if (gpu.ram.read32(TARGET) !== 0x5eed || gpu.faults.length > 0) throw new Error('nothing was copied');
   report.say(
-    `vgpu: GB/s of a copy of ${COPY_BYTES / 2 ** 20} MiB, by the engine / plain, frame by frame: ` +
+    `vgpu: GB/s of a copy of ${COPY_BYTES / 2 ** 20} MiB, by the engine / a plain copy of each frame: ` +
       result.ns.map((ns) => format(1 / ns)).join(' / '),
   );
   report.bound('vgpu copy engine to a plain copy', result.ratio(1, 0), '≥', COPY_BOUND);
 }
 
 /**
- * Lets the other thread go to sleep before it is rung again. Two threads on two cores that answer at once never sleep, and a
- * bare round trip then takes 2 µs instead of 12: no guest rings a device like that, and which of the two it was would be
- * a matter of luck.
+ * Lets the other thread fall asleep before the next doorbell. Two threads on two cores that respond at once never
+ * sleep, and a bare round trip then takes 2 µs instead of 12 µs. No guest uses a device like that, and either time
+ * would occur at random.
  */
 async function letSleep(): Promise<void> {
   for (const end = nowUs() + SLEEP_US; nowUs() < end; ) await yieldTurn();
 }
 
-/** Microseconds from a doorbell to the interrupt of a command that does nothing, each by itself. */
+/** Returns the microseconds from each doorbell to the interrupt of its command, which does nothing. */
 async function doorbells(gpu: ThreadedVgpu): Promise<number[]> {
   const times: number[] = [];
   for (let i = 0; i < ROUND_TRIPS; i++) {
@@ -154,7 +154,7 @@ async function benchDoorbell(report: Report): Promise<void> {
   report.bound('vgpu doorbell to a bare round trip', result.ratio(0, 1), '≤', ROUND_TRIP_BOUND);
 }
 
-/** Keeps the rings of a fleet full for `ms`, or until something is so. */
+/** Keeps the rings of a fleet full for `ms`, or until `until` returns true. */
 async function keepBusy(fleet: readonly ThreadedVgpu[], ms: number, until: () => boolean): Promise<void> {
   for (const end = nowUs() + ms * 1000; nowUs() < end && !until(); ) {
     let busy = false;
@@ -164,7 +164,7 @@ async function keepBusy(fleet: readonly ThreadedVgpu[], ms: number, until: () =>
   }
 }
 
-/** Commands per second of a fleet; the others sleep meanwhile. */
+/** Returns the commands per second of a fleet. The other fleets sleep. */
 async function commandRate(fleet: readonly ThreadedVgpu[]): Promise<number> {
   const done = () => fleet.reduce((sum, gpu) => sum + gpu.completed, 0);
   const [before, since] = [done(), nowUs()];

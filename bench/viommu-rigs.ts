@@ -1,6 +1,6 @@
 /**
- * Guests for `bench/viommu.ts`: they write tables, descriptors and requests, and drive the vIOMMU to the end of each
- * in this thread. Behind it are real containers and pin tables.
+ * Guests for `bench/viommu.ts`: they write tables, descriptors and requests, and run the vIOMMU in this thread until
+ * each is complete. The containers and pin tables are real.
  */
 import { Prng } from '#host';
 import * as virtio from '../src/abi/virtio.ts';
@@ -24,7 +24,7 @@ import { SecondLevelFormat, SecondLevelTables } from '../src/viommu/vtd/second-l
 
 const MIB = 2 ** 20;
 const RAM_BYTES = 64 * MIB;
-/** Where buffers lie that devices are shown; tables are below. */
+/** Start of the buffers that devices access; the tables are below it. */
 const DATA = 32 * MIB;
 const DATA_PAGES = (RAM_BYTES - DATA) / PAGE_SIZE;
 const QUEUE = 2 * MIB;
@@ -34,7 +34,7 @@ const CONTEXTS = ROOT + PAGE_SIZE;
 const TABLES = 4 * MIB;
 const TABLE_ENTRIES = 512;
 const DESCRIPTORS = vtd.QI_MIN_BYTES / vtd.QI_DESCRIPTOR_BYTES;
-/** The other devices hold nothing. */
+/** Nodes of the other devices' tables, which stay empty. */
 const IDLE_NODES = 4;
 const RING_ENTRIES = 64;
 const AVAIL = QUEUE + 16 * RING_ENTRIES;
@@ -43,12 +43,12 @@ const REQUEST = USED + PAGE_SIZE;
 const ANSWER = REQUEST + 64;
 const DOMAIN = 1;
 
-/** GPA behind page `page` of the IOVA space: one page off, so that nothing becomes a larger leaf. */
+/** Returns the GPA of page `page` of the IOVA space. Consecutive pages are apart, so no larger leaves are used. */
 const gpaOf = (page: number): number => DATA + ((page * 7 + 1) % DATA_PAGES) * PAGE_SIZE;
 
 const newRam = (): GuestRam => GuestRam.allocate(HPA_BASE as Hpa, RAM_BYTES, 0, new Prng(1));
 
-/** Everything here must be complete when the call returns. */
+/** Checks that the work is already complete. */
 function now(work: Completion): void {
   if (work) throw new Error('the vIOMMU did not finish in the same turn');
 }
@@ -67,7 +67,7 @@ export class VtdGuest {
   readonly #lowest: number;
   #tail = 0;
 
-  /** @param pages how many pages of IOVA the first device's tables can map, from 0 */
+  /** @param pages count of pages that the first device's tables can map, from IOVA 0 on */
   constructor(devices: number, pages: number) {
     const tables = Math.ceil(pages / TABLE_ENTRIES);
     const directories = Math.ceil(tables / TABLE_ENTRIES);
@@ -106,21 +106,22 @@ export class VtdGuest {
     this.#invalidate(page);
   }
 
-  /** Writes the leaf of a page and tells nobody. */
+  /** Writes the leaf of a page without an invalidation. */
   setEntry(page: number): void {
     this.ram.write32(this.#lowest + 8 * page, gpaOf(page) + PERM_RW);
   }
 
-  /** Turns translation off and on: everything is removed, then replayed. */
+  /** Turns translation off, which removes all mappings. */
   disable(): void {
     this.#write(vtd.GCMD_REG, 4, BigInt(vtd.GCMD_QIE));
   }
 
+  /** Turns translation on, which replays the tables. */
   enable(): void {
     this.#write(vtd.GCMD_REG, 4, BigInt((vtd.GCMD_QIE | vtd.GCMD_TE) >>> 0));
   }
 
-  /** The tables' translations, as a replay reads them. */
+  /** Visits the tables' translations as a replay does. */
   walk(visit: TranslationVisitor): void {
     const format = new SecondLevelFormat({ awBits: 48, cachingMode: true });
     new SecondLevelTables(this.ram, TABLES, 4, format).walk(0, IOVA_LIMIT, visit);

@@ -1,6 +1,6 @@
 /**
  * The vIOMMUs in one thread: strict map and unmap of single pages through the guest's tables and queues, replay of a
- * million pages, and the cost of an event among many devices. Beside each a baseline of the same run.
+ * million pages, and the cost of an event with many devices. Each has a baseline in the same run.
  */
 
 import { INTERRUPT_RANGE_END, INTERRUPT_RANGE_START } from '../src/abi/vtd.ts';
@@ -12,15 +12,15 @@ import { VirtioGuest, VtdGuest } from './viommu-rigs.ts';
 const PAIRS = 4096;
 const PAIR_RATE = 100_000;
 const REPLAY_PAGES = 2 ** 20;
-/** The interrupt range is never translated. */
+/** Count of pages in the interrupt range, which is never translated. */
 const INTERRUPT_PAGES = (INTERRUPT_RANGE_END - INTERRUPT_RANGE_START) / PAGE_SIZE;
 const REPLAY_RATE = 5e6;
 const WALK_ROUNDS = 5;
 const MANY_DEVICES = 1024;
 const FLAT = 1.3;
-/** A pair costs at most so many inserts and deletes of a Map … */
+/** Maximum ratio of a map and unmap to an insert and delete of a Map. */
 const PAIR_TO_MAP = 100;
-/** … and a replayed page so many steps over an array. */
+/** Maximum ratio of a replayed page to a step over an array. */
 const REPLAY_TO_WALK = 200;
 
 interface Guest {
@@ -36,7 +36,7 @@ const pairs = (guest: Guest) => () =>
     }
   });
 
-/** The same pages in and out of a Map. */
+/** Inserts and deletes the same pages in a Map. */
 function mapBaseline(): () => number {
   const held = new Map<number, number>();
   return () =>
@@ -94,7 +94,7 @@ async function benchReplay(report: Report): Promise<void> {
     WALK_ROUNDS,
   );
   if (guest.container.liveMappings !== REPLAY_PAGES - INTERRUPT_PAGES || seen === 0)
-    throw new Error('the replay is not whole');
+    throw new Error('the replay is not complete');
   report.say(result.ns.map((ns) => format(ns).padStart(9)).join(' '));
   const [replayNs, walkNs] = result.ns as [number, number];
   report.bound('VT-d replay into a container', 1e9 / replayNs / 1e6, '≥', REPLAY_RATE / 1e6, 'M pages/s');

@@ -1,4 +1,4 @@
-/* The pin table's radix in C: 18/9/9 bits of the page number, frame words and then pin words; see src/pin-table/layout.ts. */
+/* The pin table's radix in C: 18/9/9 bits of the page number, frame words, then pin words; src/pin-table/layout.ts. */
 #ifndef RADIX_H
 #define RADIX_H
 #include <stdint.h>
@@ -7,7 +7,8 @@
 
 enum {
   WORD_GENERATION = 1025, WORD_WAITING = 1026, WORD_EPOCH = 1088, WORD_ROOT = 2048,
-  WORD_NODES = WORD_ROOT + (1 << 19), NODE_WORDS = 1024, ROOT_PIN = 1 << 18, NODE_PIN = 512, PERM = 3, PIN_VALID = 1, PIN_ONE = 2, PIN_MAX = 1 << 25
+  WORD_NODES = WORD_ROOT + (1 << 19), NODE_WORDS = 1024, ROOT_PIN = 1 << 18, NODE_PIN = 512,
+  PERM = 3, PIN_VALID = 1, PIN_ONE = 2, PIN_MAX = 1 << 25
 };
 
 typedef struct { int32_t *words; int32_t fresh; } radix;
@@ -30,7 +31,7 @@ static inline int32_t radix_child(radix *r, int32_t entry, int32_t pin) {
   return node;
 }
 
-/* One page: a walk from the root, then the frame and the pin word. */
+/* Inserts one page: walks from the root, then writes the frame word and the pin word. */
 static inline void radix_insert(radix *r, uint64_t iova, uint64_t pfn, int32_t perm) {
   int32_t mid = radix_child(r, WORD_ROOT + (int32_t)(iova >> 30), ROOT_PIN);
   int32_t leaf = radix_child(r, mid + (int32_t)(iova >> 21 & 511), NODE_PIN);
@@ -48,7 +49,7 @@ static inline int32_t radix_lookup(const int32_t *w, uint64_t iova) {
   return w[word + (int32_t)(iova >> 12 & 511)];
 }
 
-/* The protocol of src/pin-table/protocol.ts and pins.ts, step by step; nobody ever waits here. */
+/* The protocol of src/pin-table/protocol.ts and pin-counts.ts, step by step. No thread ever waits here. */
 static inline void section_enter(int32_t *w) {
   int32_t seen = w[WORD_GENERATION], now;
   for (;; seen = now) {

@@ -1,5 +1,5 @@
 /*
- * The C side of the benches: reads one command a line, answers each with nanoseconds per operation and a checksum.
+ * The C side of the benches: reads one command a line, and prints nanoseconds per operation and a checksum for each.
  *   setup PAGES RUN SEED   maps PAGES pages of 4 KiB in runs of RUN pages (0: one run), and draws random queries
  *   lookup radix|rb|glib N | pin N | insert N
  */
@@ -18,7 +18,7 @@ static GTree *gtree;
 #endif
 static uint64_t *queries, *iovas;
 static volatile int32_t sink;
-/* Which pages there are: their number is a power of two, and of a run's only the last bits count. */
+/* Masks of a page number: the count of pages is a power of two; the low bits count within a run. */
 static uint32_t page_mask, run_mask;
 static int run_shift;
 
@@ -28,14 +28,14 @@ static double now_ns(void) {
   return t.tv_sec * 1e9 + t.tv_nsec;
 }
 static uint32_t state;
-static uint32_t next_random(void) { /* xorshift32, the same numbers as the JavaScript side */
+static uint32_t next_random(void) { /* xorshift32: the same numbers as on the JavaScript side */
   state ^= state << 13;
   state ^= state >> 17;
   state ^= state << 5;
   return state;
 }
 
-/* A random page's IOVA, as arithmetic: an array of a million queries would take the caches from the tables. */
+/* Returns a random page's IOVA by arithmetic: an array of a million queries would evict the tables from the caches. */
 static inline uint64_t random_iova(void) {
   uint32_t n = next_random() & page_mask;
   return (uint64_t)((n & run_mask) | (n & ~run_mask) << run_shift) << 12 | 8;
@@ -49,7 +49,7 @@ static void setup(int pages, int run, uint32_t seed) {
   run_mask = run ? (uint32_t)run - 1 : ~0u;
   run_shift = run ? __builtin_ctz(RUN_SPAN / 4096 / run) : 0;
   radix_init(&table, 1 << 17);
-  tree = 0; /* the old one is leaked on purpose: freeing it would warm nothing and take its time */
+  tree = 0; /* the old tree is leaked on purpose: freeing it takes time and has no use */
 #ifdef WITH_GLIB
   gtree = g_tree_new_full(interval_compare, 0, 0, 0);
 #endif
@@ -58,7 +58,7 @@ static void setup(int pages, int run, uint32_t seed) {
   state = seed;
   for (int i = 0; i < QUERIES; i++) queries[i] = iovas[next_random() % (uint32_t)pages] + 8;
   for (int i = 0; i < pages; i++) radix_insert(&table, iovas[i], (1u << 28) + i, 3);
-  for (int i = pages - 1; i > 0; i--) { /* mappings come to a tree in any order */
+  for (int i = pages - 1; i > 0; i--) { /* a tree receives mappings in any order */
     int j = next_random() % (uint32_t)(i + 1);
     uint64_t t = iovas[i];
     iovas[i] = iovas[j], iovas[j] = t;
@@ -86,7 +86,7 @@ static double lookups_once(const char *what, int n) {
   return (now_ns() - start) / n;
 }
 
-/* The first pass brings back what the other side has put out of the caches. */
+/* The first pass loads what the other side has evicted from the caches. */
 static double lookups(const char *what, int n) {
   lookups_once(what, n);
   return lookups_once(what, n);
@@ -103,7 +103,7 @@ static double pins(int n) {
   return (now_ns() - start) / n;
 }
 
-/* 1 GiB as 4 KiB pages, n times over into the same nodes: links are made anew each time, memory is warm. */
+/* Inserts 1 GiB as 4 KiB pages, n times into the same nodes: links are new each time, memory is warm. */
 static double inserts(int n) {
   if (!scratch.words) radix_init(&scratch, 1024);
   double total = 0;

@@ -1,6 +1,7 @@
 /*
- * What the radix is compared with: a red-black tree of mappings by IOVA, one allocated node per mapping, as the
- * kernel's type1 keeps them, and, where GLib's headers are, its balanced tree as QEMU's IOVA tree uses it.
+ * Trees that the radix is compared with. One is a red-black tree of mappings by IOVA, with one allocated node per
+ * mapping, as in the kernel's type1. The other, if GLib's headers are installed, is its balanced tree, as in QEMU's
+ * IOVA tree.
  */
 #ifndef TREE_H
 #define TREE_H
@@ -11,7 +12,7 @@ typedef struct mapping {
   struct mapping *child[2], *parent;
   uint64_t iova, size, vaddr, pfn;
   int32_t perm, red;
-  /* type1's mapping has a tree of pinned pages, a dirty bitmap and the owner's task and mm behind this. */
+  /* After these, type1's mapping has a tree of pinned pages, a dirty bitmap, and the owner's task and mm. */
   void *rest[5];
 } mapping;
 
