@@ -12,15 +12,6 @@ const SMALL = ['run', 'scenarios/first-light.ts', '--vms', '2', '--vgpus', '2', 
 
 describe('mdevsim run', function () {
   this.timeout(90_000);
-  let folder = '';
-
-  before(() => {
-    folder = mkdtempSync(join(tmpdir(), 'mdevsim-test-'));
-  });
-
-  after(() => {
-    rmSync(folder, { recursive: true });
-  });
 
   it('prints the verdict first and the seed of the run', async () => {
     const { code, stdout } = await mdevsim(...SMALL, '--seed', '42');
@@ -50,7 +41,28 @@ describe('mdevsim run', function () {
     expect(stdout).to.include('{"rounds":40,"kind":"default","name":"two words"}');
   });
 
-  it('traces every control message and prints them in order of time', async () => {
+  it('runs many vGPUs, each in its own worker, beside baseline workers', async () => {
+    const args = ['run', 'scenarios/many-vgpus.ts', '--vms', '4', '--vgpus', '2', '--processes', '2'];
+    const { code, stdout } = await mdevsim(...args);
+    expect(code, stdout).to.equal(0);
+    expect(stdout).to.match(/vGPU start +8 in .* MiB each/);
+    expect(stdout).to.match(/baseline +32 in .* × the memory, .* × the time/);
+  });
+});
+
+describe('mdevsim trace', function () {
+  this.timeout(90_000);
+  let folder = '';
+
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'mdevsim-test-'));
+  });
+
+  after(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  it('prints every control message of a run in order of time', async () => {
     const file = join(folder, 'run.trace');
     const run = await mdevsim(...SMALL, '--processes', '2', '--trace', file);
     expect(run.code, run.stdout).to.equal(0);
@@ -75,13 +87,5 @@ describe('mdevsim run', function () {
           `${vm} ${kind}`,
         ).to.equal(true);
     expect(stdout).to.match(/guestPhase +name="pass-through and back"/);
-  });
-
-  it('runs many vGPUs, each in its own worker, beside baseline workers', async () => {
-    const args = ['run', 'scenarios/many-vgpus.ts', '--vms', '4', '--vgpus', '2', '--processes', '2'];
-    const { code, stdout } = await mdevsim(...args);
-    expect(code, stdout).to.equal(0);
-    expect(stdout).to.match(/vGPU start +8 in .* MiB each/);
-    expect(stdout).to.match(/baseline +32 in .* × the memory, .* × the time/);
   });
 });

@@ -3,7 +3,7 @@ import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
 import { fixture, mdevsim } from './run-command.ts';
 
-describe('a user-defined device model', () => {
+describe('a misbehaving device model', () => {
   let summary: RunSummary;
 
   before(async () => {
@@ -72,7 +72,9 @@ describe('a user-defined device model', () => {
       /^vm0\/dev7: the guest spins on BAR0\+0x8 \(Status\): read [24]000 times in \d\.\d s, always 0x1; /,
     );
   });
+});
 
+describe('a user-defined device model', () => {
   it('that cannot be loaded ends the command before the run starts', async () => {
     const file = 'test/fixtures/models/throws.ts';
     const { code, stderr, stdout } = await mdevsim('run', 'scenarios/edu-device.ts', '--model', file);

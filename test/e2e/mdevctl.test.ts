@@ -14,22 +14,40 @@ import { findMdevctl, type Mdevctl } from './find-mdevctl.ts';
 const UUID = '11111111-aaaa-4bbb-8ccc-000000000001';
 const DEFINED = '22222222-aaaa-4bbb-8ccc-000000000002';
 
+/** Tree of the default host in a temporary directory, polled for writes. */
+class PolledTree {
+  readonly dir = mkdtempSync(join(tmpdir(), 'mdevsim-mdevctl-'));
+  readonly registry = defaultHost();
+  readonly tree = new SysfsTree(this.registry);
+  readonly #disk = new SysfsDisk(this.dir, this.tree);
+  #running = true;
+  #loop: Promise<void> | undefined;
+
+  start(): void {
+    this.#loop = this.#poll();
+  }
+
+  async remove(): Promise<void> {
+    this.#running = false;
+    await this.#loop;
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  async #poll(): Promise<void> {
+    while (this.#running) {
+      this.#disk.poll();
+      await sleep(10);
+    }
+  }
+}
+
 describe('mdevctl on a tree of mdevsim', () => {
-  const dir = mkdtempSync(join(tmpdir(), 'mdevsim-mdevctl-'));
-  const registry = defaultHost();
-  const tree = new SysfsTree(registry);
-  const disk = new SysfsDisk(dir, tree);
-  let running = true;
-  let loop: Promise<void>;
+  const polled = new PolledTree();
+  const { dir, registry, tree } = polled;
   let mdevctl: Mdevctl;
 
   before(async function () {
-    loop = (async () => {
-      while (running) {
-        disk.poll();
-        await sleep(10);
-      }
-    })();
+    polled.start();
     const found = await findMdevctl(dir);
     if (typeof found === 'string') {
       console.log(`    skipped: ${found}`);
@@ -40,11 +58,7 @@ describe('mdevctl on a tree of mdevsim', () => {
       console.log(`    with ${stdout.trim()}`);
     }
   });
-  after(async () => {
-    running = false;
-    await loop;
-    rmSync(dir, { recursive: true, force: true });
-  });
+  after(() => polled.remove());
 
   /** Runs mdevctl and waits until the tree has followed. */
   async function runMdevctl(...args: string[]): Promise<string> {
