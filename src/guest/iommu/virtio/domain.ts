@@ -1,7 +1,7 @@
 /**
- * One virtio-iommu domain of a guest, with what the guest has mapped in it.
+ * A virtio-iommu domain of a guest, with its mappings.
  *
- * The device forgets a domain's mappings when its last endpoint leaves: the guest keeps them and maps them again for
+ * The device drops the mappings of a domain when its last endpoint leaves. The guest keeps them and sends them again for
  * the next first endpoint, as Linux does.
  */
 
@@ -13,9 +13,9 @@ import { SharedMutex } from '../../mutex.ts';
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { mapRequest, unmapRequest } from './requests.ts';
 
-/** Thrown when the device, or the driver for it, refuses a request. */
+/** Thrown when the device or its driver refuses a request. */
 export class VirtioIommuError extends Error {
-  /** The device's status by name; undefined if the driver did not ask it. */
+  /** Name of the device's status; undefined if the driver refused the request. */
   readonly status: string | undefined;
   constructor(what: string, status?: number) {
     const name = status === undefined ? undefined : (STATUS_NAMES[status] ?? String(status));
@@ -25,16 +25,16 @@ export class VirtioIommuError extends Error {
   }
 }
 
-/** What a domain needs of its driver. */
+/** Calls of a domain to its driver. */
 export interface VirtioDomainHost {
-  /** Smallest page, bytes. */
+  /** Size of the smallest page in bytes. */
   readonly granule: number;
   readonly inFlight: InFlight;
-  /** The status of each request, in order. */
+  /** Submits requests; resolves to the status of each, in order. */
   submit(requests: readonly Uint8Array[], what: string): Promise<number[]>;
 }
 
-/** What a domain knows; the device has it too, as long as somebody is in it. */
+/** State of a domain. The device has the mappings too if the domain has endpoints. */
 export interface VirtioIommuDomainState {
   readonly id: number;
   readonly bypass: boolean;
@@ -46,6 +46,7 @@ const rangeText = ({ iova, size }: UnmapRange): string => `${hex(iova)} +${hex(s
 
 export class VirtioIommuDomain implements GuestDomain {
   readonly id: number;
+  /** True for a domain whose devices see system memory. */
   readonly bypass: boolean;
   readonly #host: VirtioDomainHost;
   readonly #mapped = new BTree<number, MapRange>();
@@ -59,7 +60,7 @@ export class VirtioIommuDomain implements GuestDomain {
     this.#host = host;
   }
 
-  /** One that goes on where another was: the device has its mappings, if anybody is in it. */
+  /** Restores a domain; the device has its mappings already if the domain has endpoints. */
   static restore(saved: VirtioIommuDomainState, host: VirtioDomainHost): VirtioIommuDomain {
     const domain = new VirtioIommuDomain(saved.id, saved.bypass, host);
     for (const [iova, gpa, size, perm] of saved.mapped) domain.#mapped.set(iova, { iova, gpa, size, perm });
@@ -76,13 +77,13 @@ export class VirtioIommuDomain implements GuestDomain {
     };
   }
 
-  /** Requester IDs of the devices in it. */
+  /** Requester IDs of the devices in this domain. */
   get endpoints(): ReadonlySet<number> {
     return this.#endpoints;
   }
 
   /**
-   * Resolves when devices see it.
+   * Maps a range; resolves when devices see the mapping.
    * @param size bytes, a multiple of the device's smallest page
    * @param perm PERM_READ | PERM_WRITE
    * @throws VirtioIommuError, RequestTimeout
@@ -92,8 +93,8 @@ export class VirtioIommuDomain implements GuestDomain {
   }
 
   /**
-   * As {@link map} for several ranges with few notifications. When the device refuses one, the others stay mapped;
-   * when one is no range that it could map, nothing is.
+   * Maps several ranges with few notifications; else as {@link map}. If the device refuses one, the others stay mapped.
+   * If one is invalid, none is mapped.
    */
   mapAll(ranges: readonly MapRange[]): Promise<void> {
     return this.#share('map', async () => {
@@ -108,15 +109,15 @@ export class VirtioIommuDomain implements GuestDomain {
   }
 
   /**
-   * Removes every mapping in the range. Resolves, with the number of bytes that were mapped, when no device can use
-   * them any more.
+   * Removes all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the mappings
+   * any more.
    * @throws VirtioIommuError if a mapping would be split, RequestTimeout
    */
   unmap(iova: number, size: number): Promise<number> {
     return this.unmapAll([{ iova, size }]);
   }
 
-  /** As {@link unmap} for several ranges. When one throws, those before it are unmapped. */
+  /** Unmaps several ranges; else as {@link unmap}. If one throws, earlier ones are unmapped. */
   unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
     return this.#share('unmap', async () => {
       let bytes = 0;
@@ -134,7 +135,7 @@ export class VirtioIommuDomain implements GuestDomain {
     });
   }
 
-  /** Lets `enter` put an endpoint in while nothing maps; the first one finds everything mapped afterwards. */
+  /** Adds an endpoint by `enter`, with no map or unmap in flight. After the first endpoint it sends all mappings. */
   admit(endpoint: number, enter: () => Promise<void>): Promise<void> {
     return this.#attachLock.runExclusive(async () => {
       await enter();
@@ -149,7 +150,7 @@ export class VirtioIommuDomain implements GuestDomain {
     });
   }
 
-  /** Lets `leave` take an endpoint out while nothing maps. */
+  /** Removes an endpoint by `leave`, with no map or unmap in flight. */
   dismiss(endpoint: number, leave: () => Promise<void>): Promise<void> {
     return this.#attachLock.runExclusive(async () => {
       await leave();
@@ -174,7 +175,7 @@ export class VirtioIommuDomain implements GuestDomain {
     throw new VirtioIommuError(`${what} of ${range} in domain ${this.id}`, statuses[refused] as number);
   }
 
-  /** All of them or, when one throws, none. */
+  /** Records the ranges; none if one is invalid. */
   #reserveAll(ranges: readonly MapRange[]): void {
     for (const [i, range] of ranges.entries())
       try {

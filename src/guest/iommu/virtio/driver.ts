@@ -1,6 +1,6 @@
 /**
- * A guest's driver for virtio-iommu (virtio 1.3 section 5.13) behind virtio's MMIO transport, as scenario scripts use
- * it. An endpoint's id is its requester ID.
+ * The guest's driver for virtio-iommu (virtio 1.3 section 5.13) behind the MMIO transport. The ID of an endpoint is its
+ * requester ID.
  */
 
 import { nowUs, sleep, yieldTurn } from '#host';
@@ -24,29 +24,32 @@ import { attachRequest, detachRequest, RequestQueue, type RequestQueueState } fr
 export { VirtioIommuDomain, VirtioIommuError } from './domain.ts';
 export { RequestTimeout } from './requests.ts';
 
-/** How long a request, a reset or a switch of bypass may take. */
+/** Default time limit for a request, a reset or a change of `bypass`. */
 export const DEFAULT_TIMEOUT_MS = 60_000;
-/** Fault reports that can wait to be read; the device drops further ones. */
+/** Count of buffers for fault reports; the device drops reports without a buffer. */
 export const EVENT_BUFFERS = 64;
 const EVENT_STEP = 32;
-/** Polls of a register that yield only; later ones sleep. */
+/** Count of polls of a register that only yield; later polls sleep. */
 const QUICK_POLLS = 64;
 
 interface VirtioIommuDriverOptions {
+  /** Time limit for a request, a reset or a change of `bypass`. Default: 60000. */
   readonly timeoutMs?: number;
 }
 
-/** A fault that the device reported. */
+/** A fault report of the device. */
 export interface VirtioIommuFault {
   /** FAULT_UNKNOWN, FAULT_DOMAIN or FAULT_MAPPING. */
   readonly reason: number;
   /** FAULT_F_*. */
   readonly flags: number;
+  /** Requester ID. */
   readonly endpoint: number;
+  /** IOVA. */
   readonly address: number;
 }
 
-/** What a driver knows beside guest RAM and the device. */
+/** State of a driver beside guest RAM and the device. */
 export interface VirtioIommuDriverState {
   readonly timeoutMs: number;
   readonly requests: RequestQueueState;
@@ -68,7 +71,7 @@ export class VirtioIommuDriver {
   readonly #requests: RequestQueue;
   readonly #events: VirtioQueue;
   readonly #eventBuffers: number;
-  /** By id. */
+  /** By ID. */
   readonly #domains = new Map<number, VirtioIommuDomain>();
   readonly #attachments = new Map<number, VirtioIommuDomain>();
   readonly #inFlight = new InFlight();
@@ -80,8 +83,8 @@ export class VirtioIommuDriver {
   #lastId = 0;
 
   /**
-   * Takes four pages; {@link start} makes it usable.
-   * @param saved of a driver whose device and RAM are there: nothing is taken, and it is started
+   * Allocates four pages. The driver must be started by {@link start}.
+   * @param saved state of a started driver; then no page is allocated
    * @throws PageAllocatorExhausted
    */
   constructor(
@@ -100,7 +103,7 @@ export class VirtioIommuDriver {
     if (saved) this.#load(saved);
   }
 
-  /** A driver that goes on where another was; device and RAM are as that one left them. */
+  /** Restores a driver from its {@link save}. Device and RAM are restored already. */
   static restore(
     port: RegisterPort,
     ram: GuestRam,
@@ -110,7 +113,7 @@ export class VirtioIommuDriver {
     return new VirtioIommuDriver(port, ram, pages, saved, saved);
   }
 
-  /** @throws InFlightError, VirtioIommuError before {@link start} */
+  /** Returns the state of the driver. @throws InFlightError, VirtioIommuError before {@link start} */
   save(): VirtioIommuDriverState {
     this.#needStart();
     this.#inFlight.expectNone('the virtio-iommu driver');
@@ -141,7 +144,7 @@ export class VirtioIommuDriver {
     }
   }
 
-  /** A started driver; no endpoint is in a domain. @throws as {@link start} */
+  /** Resolves to a started driver; no endpoint is in a domain. @throws PageAllocatorExhausted, else as {@link start} */
   static async create(
     port: RegisterPort,
     ram: GuestRam,
@@ -153,7 +156,7 @@ export class VirtioIommuDriver {
     return driver;
   }
 
-  /** Resets the device and initialises it (3.1.1). @throws VirtioIommuError if it is none, or does not follow */
+  /** Resets and initializes the device (3.1.1). @throws VirtioIommuError if it is no virtio-iommu or does not respond */
   async start(): Promise<void> {
     const [magic, id] = [await this.#read(virtio.MAGIC_REG), await this.#read(virtio.DEVICE_ID_REG)];
     if (BigInt(magic) !== virtio.MMIO_MAGIC || id !== format.VIRTIO_IOMMU_DEVICE_ID)
@@ -165,7 +168,7 @@ export class VirtioIommuDriver {
     await this.#negotiate();
     await this.#write(virtio.STATUS_REG, driver | virtio.STATUS_FEATURES_OK);
     if (((await this.#read(virtio.STATUS_REG)) & virtio.STATUS_FEATURES_OK) === 0)
-      throw new VirtioIommuError('the device does not take its own features');
+      throw new VirtioIommuError('the device does not accept its own features');
     await this.#readLimits();
     await this.#requests.install();
     await this.#events.install();
@@ -174,18 +177,18 @@ export class VirtioIommuDriver {
     await this.#events.kick();
   }
 
-  /** An empty domain. @throws VirtioIommuError when all domain ids are in use */
+  /** Creates an empty domain. @throws VirtioIommuError if all domain IDs are in use */
   createDomain(): VirtioIommuDomain {
     return this.#create(false);
   }
 
-  /** A domain whose devices see system memory. @throws VirtioIommuError without the feature, or without an id */
+  /** Creates a domain whose devices see system memory. @throws VirtioIommuError without the feature or a free ID */
   createBypassDomain(): VirtioIommuDomain {
     this.#needBypass();
     return this.#create(true);
   }
 
-  /** Frees a domain that no device is in. @throws VirtioIommuError */
+  /** Destroys a domain. @throws VirtioIommuError if a device is in it */
   destroyDomain(domain: VirtioIommuDomain): Promise<void> {
     return this.#change('destroyDomain', async () => {
       if (domain.endpoints.size > 0)
@@ -196,8 +199,8 @@ export class VirtioIommuDriver {
   }
 
   /**
-   * Puts a device into a domain, out of any other. Resolves when it sees the domain's mappings; until then it may see
-   * none, because a domain that nobody is in cannot be filled beforehand.
+   * Moves a device into a domain. Resolves when the device sees the domain's mappings. If the domain has no endpoint yet,
+   * the device may fault meanwhile, because such a domain cannot be filled beforehand.
    * @param endpoint bus << 8 | device << 3 | function
    * @throws VirtioIommuError, RequestTimeout
    */
@@ -214,7 +217,10 @@ export class VirtioIommuDriver {
     });
   }
 
-  /** Takes a device out of its domain. Resolves when it sees what `bypass` says. @throws VirtioIommuError, RequestTimeout */
+  /**
+   * Removes a device from its domain. Resolves when the device sees system memory or nothing, by `bypass`.
+   * @throws VirtioIommuError, RequestTimeout
+   */
   detach(endpoint: number): Promise<void> {
     return this.#change('detach', async () => {
       const domain = this.#attachments.get(endpoint);
@@ -227,8 +233,8 @@ export class VirtioIommuDriver {
   }
 
   /**
-   * Lets devices that are in no domain see system memory, or nothing. Resolves when they do.
-   * @throws VirtioIommuError if the device does not have the feature or does not follow in time
+   * Sets `bypass`: devices in no domain see system memory, or nothing. Resolves when this is in effect.
+   * @throws VirtioIommuError without the feature, or if the device does not respond in time
    */
   setBypass(on: boolean): Promise<void> {
     this.#needBypass();
@@ -239,11 +245,12 @@ export class VirtioIommuDriver {
     });
   }
 
-  /** The faults reported since the last call, oldest first; their buffers go back to the device. */
+  /** Resolves to the faults since the last call, oldest first; returns their buffers to the device. */
   readFaults(): Promise<VirtioIommuFault[]> {
     return this.#inFlight.run('readFaults', () => this.#readFaults());
   }
 
+  /** Returns the domain with this ID; undefined if there is none. */
   domain(id: number): VirtioIommuDomain | undefined {
     return this.#domains.get(id);
   }
@@ -269,7 +276,7 @@ export class VirtioIommuDriver {
   #create(bypass: boolean): VirtioIommuDomain {
     this.#needStart();
     const id = this.#freeIds.pop() ?? this.#nextId++;
-    if (id > this.#lastId) throw new VirtioIommuError('all domain ids are in use');
+    if (id > this.#lastId) throw new VirtioIommuError('all domain IDs are in use');
     const domain = new VirtioIommuDomain(id, bypass, this.#host());
     this.#domains.set(id, domain);
     return domain;
@@ -331,7 +338,7 @@ export class VirtioIommuDriver {
     this.#lastId = await field(format.CONFIG_DOMAIN_END);
   }
 
-  /** Polls until the device has followed. */
+  /** Polls until `followed` resolves to true. */
   async #until(what: string, followed: () => Promise<boolean>): Promise<void> {
     const deadline = nowUs() + this.#timeoutMs * 1000;
     for (let polls = 0; !(await followed()); polls++) {

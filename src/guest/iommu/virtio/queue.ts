@@ -1,5 +1,6 @@
 /**
- * The driver's end of a split virtqueue (virtio 1.3 section 2.7): one page of guest RAM holds table and both rings.
+ * Driver side of a split virtqueue (virtio 1.3 section 2.7). One page of guest RAM holds the descriptor table and both
+ * rings.
  */
 import { nowUs } from '#host';
 import * as virtio from '../../../abi/virtio.ts';
@@ -7,21 +8,24 @@ import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
 
-/** Entries of a queue whose rings fit one page. */
+/** Count of entries of a queue that fits one page. */
 export const RING_ENTRIES = 128;
 const AVAIL_OFFSET = virtio.DESCRIPTOR_BYTES * RING_ENTRIES;
 const USED_OFFSET = AVAIL_OFFSET + 512;
 
-/** A chain that the device has given back. */
+/** A chain that the device has used. */
 interface UsedEntry {
+  /** First descriptor of the chain. */
   readonly head: number;
+  /** Bytes that the device has written. */
   readonly length: number;
 }
 
-/** What a queue's driver knows beside its page. */
+/** State of a queue's driver beside the page. */
 export interface VirtioQueueState {
+  /** GPA. */
   readonly page: number;
-  /** Indices as in the rings, modulo 2^16: chains offered, and used entries taken. */
+  /** Ring indices, modulo 2^16: count of offered chains and of consumed used entries. */
   readonly offered: number;
   readonly taken: number;
 }
@@ -35,8 +39,8 @@ export class VirtioQueue {
   #taken: number;
 
   /**
-   * Takes one page.
-   * @param saved a queue that the device has already: no page is taken
+   * Allocates one page.
+   * @param saved state of an installed queue; then no page is allocated
    * @throws PageAllocatorExhausted
    */
   constructor(
@@ -58,7 +62,7 @@ export class VirtioQueue {
     return { page: this.#page, offered: this.#offered, taken: this.#taken };
   }
 
-  /** Tells the device where the queue is, empty (4.2.3.2). */
+  /** Empties the queue and configures it in the device (4.2.3.2). */
   async install(): Promise<void> {
     this.#ram.write(this.#page, new Uint8Array(USED_OFFSET + virtio.usedBytes(RING_ENTRIES)));
     this.#offered = 0;
@@ -77,7 +81,7 @@ export class VirtioQueue {
     await write(virtio.QUEUE_READY_REG, 1);
   }
 
-  /** Fills descriptor `index`; with `next` the chain goes on there. */
+  /** Writes descriptor `index`; with `next` the chain continues there. */
   describe(index: number, gpa: number, length: number, writable: boolean, next?: number): void {
     const at = this.#page + virtio.DESCRIPTOR_BYTES * index;
     const flags = (writable ? virtio.DESC_F_WRITE : 0) | (next === undefined ? 0 : virtio.DESC_F_NEXT);
@@ -87,7 +91,7 @@ export class VirtioQueue {
     this.#ram.write32(at + 12, (((next ?? 0) << 16) | flags) >>> 0);
   }
 
-  /** Makes the chain that begins at `head` available. The device looks at its next {@link kick}. */
+  /** Makes the chain that begins at `head` available. The device reads it after the next {@link kick}. */
   offer(head: number): void {
     const avail = this.#page + AVAIL_OFFSET;
     const slot = virtio.RING_HEADER_BYTES + virtio.AVAIL_ENTRY_BYTES * (this.#offered % RING_ENTRIES);
@@ -96,11 +100,12 @@ export class VirtioQueue {
     this.#ram.publish32(avail, (this.#offered << 16) >>> 0);
   }
 
+  /** Notifies the device. */
   kick(): void | Promise<void> {
     return this.#port.write(virtio.QUEUE_NOTIFY_REG, 4, BigInt(this.#index));
   }
 
-  /** The next chain that the device has given back. */
+  /** Consumes the next used chain; undefined if there is none. */
   take(): UsedEntry | undefined {
     const used = this.#page + USED_OFFSET;
     if (this.#ram.load32(used) >>> 16 === this.#taken) return undefined;
@@ -109,11 +114,11 @@ export class VirtioQueue {
     return { head: this.#ram.read32(entry), length: this.#ram.read32(entry + 4) };
   }
 
-  /** Waits until `done`, which takes what has come, says so. False if that is not before `deadlineUs`. */
+  /** Waits until `done`, which consumes used chains, returns true. Resolves to false at `deadlineUs`. */
   async until(done: () => boolean, deadlineUs: number): Promise<boolean> {
     const used = this.#page + USED_OFFSET;
     for (;;) {
-      // Read before it is looked at: a change in between ends the wait at once.
+      // Read before `done` consumes: a change in between ends the wait at once.
       const seen = this.#ram.load32(used);
       if (done()) return true;
       const leftMs = Math.ceil((deadlineUs - nowUs()) / 1000);

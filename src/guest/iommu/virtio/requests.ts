@@ -1,5 +1,6 @@
 /**
- * The request queue of a virtio-iommu as its driver uses it: requests in, statuses out, several flows at a time.
+ * Driver side of a virtio-iommu's request queue: takes requests and returns their statuses. Several flows may submit
+ * concurrently.
  */
 import { nowUs } from '#host';
 import * as format from '../../../abi/virtio-iommu.ts';
@@ -9,16 +10,17 @@ import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
 import { RING_ENTRIES, VirtioQueue, type VirtioQueueState } from './queue.ts';
 
-/** Each request has two descriptors and a place in the page of buffers. */
+/** Each request has two descriptors and a slot in the page of buffers. */
 const SLOTS = RING_ENTRIES / 2;
 const SLOT_BYTES = 64;
-const ANSWER_OFFSET = 60;
-/** Requests made available with one notification. */
+/** Offset of the tail, which the device writes, in a slot. */
+const TAIL_OFFSET = 60;
+/** Limit of requests with one notification. */
 export const BATCH_LIMIT = SLOTS / 2;
-/** What no device answers. */
-const UNANSWERED = 0xff;
+/** Initial status; no device returns it. */
+const NO_STATUS = 0xff;
 
-/** Thrown when the device does not answer in time; the request may still be carried out. */
+/** Thrown when the device does not respond in time; the request may still be executed. */
 export class RequestTimeout extends Error {
   constructor(what: string, timeoutMs: number) {
     super(`${what} not answered within ${timeoutMs} ms`);
@@ -26,11 +28,12 @@ export class RequestTimeout extends Error {
   }
 }
 
-/** What a request queue knows beside its pages; nothing is in it. */
+/** State of a request queue beside its pages, with no request in flight. */
 export interface RequestQueueState {
   readonly queue: VirtioQueueState;
+  /** GPA of the page of buffers. */
   readonly buffers: number;
-  /** Slots; the last is used next. */
+  /** Free slots; the last is used next. */
   readonly free: readonly number[];
 }
 
@@ -40,12 +43,12 @@ export class RequestQueue {
   readonly #timeoutMs: number;
   readonly #buffers: number;
   readonly #free: number[];
-  /** Slots that the device has and a flow waits for. */
+  /** Slots of requests in flight for which a flow waits. */
   readonly #pending = new Set<number>();
 
   /**
-   * Takes two pages.
-   * @param saved a queue that the device has already: no page is taken
+   * Allocates two pages.
+   * @param saved state of an installed queue; then no page is allocated
    * @throws PageAllocatorExhausted
    */
   constructor(
@@ -62,20 +65,21 @@ export class RequestQueue {
     this.#free = saved ? [...saved.free] : Array.from({ length: SLOTS }, (_, i) => SLOTS - 1 - i);
   }
 
-  /** @throws InFlightError while the device has a request that it has not answered */
+  /** Returns the state of the queue. @throws InFlightError while requests are in flight, or after a time-out */
   save(): RequestQueueState {
     const pending = SLOTS - this.#free.length;
     if (pending > 0) throw new InFlightError('the request queue', [`${pending} requests`]);
     return { queue: this.#queue.save(), buffers: this.#buffers, free: [...this.#free] };
   }
 
+  /** Configures the empty queue in the device. */
   install(): Promise<void> {
     return this.#queue.install();
   }
 
   /**
-   * The status of each request, in order. Requests of one call are carried out in order.
-   * @param what names them in errors
+   * Submits requests, which the device executes in order; resolves to the status of each.
+   * @param what names the requests in errors
    * @throws RequestTimeout
    */
   async submit(requests: readonly Uint8Array[], what: string): Promise<number[]> {
@@ -87,17 +91,17 @@ export class RequestQueue {
 
   async #submitBatch(requests: readonly Uint8Array[], what: string): Promise<number[]> {
     const deadline = nowUs() + this.#timeoutMs * 1000;
-    const room = () => this.#free.length >= requests.length;
-    // Another flow may take the room between the end of the wait and here.
-    while (!room()) {
-      if (nowUs() > deadline) throw new RequestTimeout(`room for ${what}`, this.#timeoutMs);
-      await this.#wait(room, deadline, `room for ${what}`);
+    const isRoom = () => this.#free.length >= requests.length;
+    // Another flow may take the slots between the end of the wait and this check.
+    while (!isRoom()) {
+      if (nowUs() > deadline) throw new RequestTimeout(`slots for ${what}`, this.#timeoutMs);
+      await this.#wait(isRoom, deadline, `slots for ${what}`);
     }
-    // Nothing awaits until all are available, so that batches of several flows do not interleave.
+    // No await before all requests are available, so that batches of several flows do not interleave.
     const slots = requests.map((request) => this.#place(request));
     await this.#queue.kick();
     await this.#wait(() => slots.every((slot) => !this.#pending.has(slot)), deadline, what);
-    const statuses = slots.map((slot) => this.#ram.read(this.#gpa(slot) + ANSWER_OFFSET, 1)[0] as number);
+    const statuses = slots.map((slot) => this.#ram.read(this.#gpa(slot) + TAIL_OFFSET, 1)[0] as number);
     this.#free.push(...slots);
     return statuses;
   }
@@ -106,9 +110,9 @@ export class RequestQueue {
     const slot = this.#free.pop() as number;
     const gpa = this.#gpa(slot);
     this.#ram.write(gpa, request);
-    this.#ram.write(gpa + ANSWER_OFFSET, new Uint8Array(format.TAIL_BYTES).fill(UNANSWERED));
+    this.#ram.write(gpa + TAIL_OFFSET, new Uint8Array(format.TAIL_BYTES).fill(NO_STATUS));
     this.#queue.describe(2 * slot, gpa, request.length, false, 2 * slot + 1);
-    this.#queue.describe(2 * slot + 1, gpa + ANSWER_OFFSET, format.TAIL_BYTES, true);
+    this.#queue.describe(2 * slot + 1, gpa + TAIL_OFFSET, format.TAIL_BYTES, true);
     this.#pending.add(slot);
     this.#queue.offer(2 * slot);
     return slot;
@@ -129,7 +133,7 @@ export class RequestQueue {
   }
 }
 
-/** A request's bytes: type, length, and fields as value, offset, bytes. */
+/** Encodes a request of `bytes` bytes; fields are value, offset and size. */
 function encode(
   type: number,
   bytes: number,
@@ -156,7 +160,7 @@ export const detachRequest = (domain: number, endpoint: number): Uint8Array =>
     [endpoint, 8, 4],
   ]);
 
-/** `perm` is PERM_READ | PERM_WRITE, which MAP_F_READ and MAP_F_WRITE equal. */
+/** @param perm PERM_READ | PERM_WRITE, which equal MAP_F_READ and MAP_F_WRITE */
 export const mapRequest = (
   domain: number,
   iova: number,

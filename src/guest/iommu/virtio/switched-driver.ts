@@ -1,6 +1,6 @@
 /**
- * virtio-iommu behind the interface of all vIOMMUs. Translation is disabled: endpoints are in no domain, and `bypass`
- * lets them see system memory. Enabled: they are in their domains, and `bypass` is off for the others.
+ * virtio-iommu driver with the interface of every vIOMMU driver. While translation is disabled, endpoints are in no domain
+ * and `bypass` lets them see system memory. While it is enabled, they are in their domains, and `bypass` is 0.
  */
 import { FAULT_F_WRITE } from '../../../abi/virtio-iommu.ts';
 import type { GuestDomain, GuestFault } from '../guest-iommu.ts';
@@ -8,13 +8,15 @@ import { type DeviceView, SoftwareSwitchedIommu, type SwitchedState } from '../s
 import { VirtioIommuDomain, type VirtioIommuDriver } from './driver.ts';
 
 /**
- * The device forgets the mappings of a domain that nobody is in, so a device at work that entered an empty domain would
- * fault until it is filled. An endpoint that makes no DMA goes in first and keeps it filled: the host bridge, 00:00.0.
+ * The host bridge, 00:00.0, an endpoint without DMA. The device drops the mappings of a domain without endpoints, so a
+ * working device that entered such a domain would fault until the domain is filled. The placeholder enters first, and the
+ * domain is filled before the device enters.
  */
 const PLACEHOLDER = 0;
 
-/** What it knows beside its driver. */
+/** State beside that of the virtio-iommu driver. */
 export interface SwitchedVirtioState extends SwitchedState {
+  /** ID of the bypass domain. */
   readonly bypass: number;
 }
 
@@ -24,8 +26,8 @@ export class SoftwareSwitchedVirtioIommu extends SoftwareSwitchedIommu<VirtioIom
   readonly #bypass: VirtioIommuDomain;
 
   /**
-   * @param driver started, with no endpoint in a domain
-   * @param bypass the domain of devices that see system memory; a new one by default
+   * @param driver must be started, with no endpoint in a domain
+   * @param bypass domain of the devices that see system memory; a new one by default
    * @throws VirtioIommuError without VIRTIO_IOMMU_F_BYPASS_CONFIG
    */
   constructor(driver: VirtioIommuDriver, bypass: VirtioIommuDomain = driver.createBypassDomain()) {
@@ -34,7 +36,7 @@ export class SoftwareSwitchedVirtioIommu extends SoftwareSwitchedIommu<VirtioIom
     this.#bypass = bypass;
   }
 
-  /** One that goes on where another was, over that one's restored driver. @throws RangeError if they do not belong together */
+  /** Restores a driver over its restored virtio-iommu driver. @throws RangeError if they do not fit together */
   static restore(driver: VirtioIommuDriver, saved: SwitchedVirtioState): SoftwareSwitchedVirtioIommu {
     const bypass = driver.domain(saved.bypass);
     if (!bypass) throw new RangeError(`the saved bypass domain ${saved.bypass} is not one of the driver's`);
@@ -51,14 +53,12 @@ export class SoftwareSwitchedVirtioIommu extends SoftwareSwitchedIommu<VirtioIom
     return this.#driver.domain(id);
   }
 
-  /** @throws VirtioIommuError when all domain ids are in use */
+  /** @throws VirtioIommuError if all domain IDs are in use */
   createDomain(): VirtioIommuDomain {
     return this.#driver.createDomain();
   }
 
-  /**
-   * The device's flags name a permission that a mapping lacks: `write` is false where there is no mapping at all.
-   */
+  /** The device's flags name the permission that a mapping lacks: without any mapping, `write` is false. */
   async readFaults(): Promise<GuestFault | undefined> {
     const [fault] = await this.#driver.readFaults();
     if (!fault) return undefined;

@@ -1,8 +1,8 @@
 /**
- * The guest's root and context tables, and in scalable mode its PASID tables: which domain each device is in.
+ * The guest's root and context tables and, in scalable mode, PASID tables: the domain of each device.
  *
- * Entries are written in place, also over live ones, the word with the present bit last: a device goes from its old
- * tables to its new ones without a moment in which it may reach nothing.
+ * Entries are written in place, also over present ones, the word with the present bit last. So a device changes from its
+ * old page tables to the new ones without a moment in which it is blocked.
  */
 
 import * as vtd from '../../../abi/vtd.ts';
@@ -11,43 +11,45 @@ import type { PageAllocator } from '../../page-allocator.ts';
 import { contextDevice, pasidCache } from './descriptors.ts';
 import type { Descriptor } from './invalidation-queue.ts';
 
-/** Where a device is put; `root` is the GPA of the top table, undefined for pass-through. */
+/** Target of an entry. `root` is the GPA of the top-level page table; undefined for pass-through. */
 interface DeviceTarget {
   readonly domainId: number;
   readonly levels: number;
   readonly root: number | undefined;
 }
 
-/** GPAs of the tables. */
+/** State of the tables: their GPAs. */
 export interface DeviceTablesState {
   readonly root: number;
-  /** By bus, or in scalable mode by half bus: the context table. */
+  /** Context tables by bus; in scalable mode by half bus. */
   readonly contexts: readonly (readonly [bus: number, table: number])[];
-  /** By requester ID: the PASID table. Empty in legacy mode. */
+  /** PASID tables by requester ID; empty in legacy mode. */
   readonly pasids: readonly (readonly [requesterId: number, table: number])[];
 }
 
-/** The tables of one mode. What it returns are the invalidations that make hardware read the entry again. */
+/** The tables of one mode. Changes return the invalidations after which hardware uses the new entry. */
 export interface DeviceTables {
-  /** For RTADDR: the root table and the mode. */
+  /** Value of RTADDR: root table and mode. */
   readonly rootPointer: bigint;
   /**
-   * @param cachedDomain the domain id under which hardware may have cached the old entry
+   * Writes the entry of a device.
+   * @param cachedDomain domain ID under which hardware may have cached the old entry
    * @throws PageAllocatorExhausted
    */
   set(requesterId: number, target: DeviceTarget, cachedDomain: number): readonly Descriptor[];
+  /** Clears the entry of a device. */
   clear(requesterId: number, cachedDomain: number): readonly Descriptor[];
   save(): DeviceTablesState;
 }
 
-/** Root and context tables of legacy mode, section 9.1 and 9.3. Takes a page, and one per bus. */
+/** Root and context tables of legacy mode, sections 9.1 and 9.3. Allocates one page, and one for each bus. */
 export class ContextTables implements DeviceTables {
   readonly #ram: GuestRam;
   readonly #pages: PageAllocator;
   readonly #root: number;
   readonly #tables: Map<number, number>;
 
-  /** @param saved tables that are there already */
+  /** @param saved tables that are in guest RAM already */
   constructor(ram: GuestRam, pages: PageAllocator, saved?: DeviceTablesState) {
     this.#ram = ram;
     this.#pages = pages;
@@ -77,7 +79,7 @@ export class ContextTables implements DeviceTables {
     return [contextDevice(cachedDomain, requesterId)];
   }
 
-  /** GPA of a device's context entry; makes the bus's context table if there is none. */
+  /** Returns the GPA of a device's context entry; creates the context table of its bus if necessary. */
   #entry(requesterId: number): number {
     const bus = requesterId >>> 8;
     let table = this.#tables.get(bus);
@@ -91,21 +93,21 @@ export class ContextTables implements DeviceTables {
 }
 
 /**
- * Root, context and PASID tables of scalable mode, section 9.2 and 9.4 to 9.6. Takes a page, one per half bus and two
- * per device, whose PASID directory and table hold RID_PASID alone.
+ * Root, context and PASID tables of scalable mode, sections 9.2 and 9.4 to 9.6. Allocates one page, one for each half bus,
+ * and two for each device: a PASID directory and a PASID table, which have an entry for RID_PASID alone.
  */
 export class PasidTables implements DeviceTables {
   readonly #ram: GuestRam;
   readonly #pages: PageAllocator;
   readonly #type: number;
   readonly #root: number;
-  /** By requester ID's half bus, and by requester ID. */
+  /** By half bus, and by requester ID. */
   readonly #contextTables: Map<number, number>;
   readonly #pasidTables: Map<number, number>;
 
   /**
    * @param type PGTT of a device with tables: PGTT_FIRST_STAGE or PGTT_SECOND_STAGE
-   * @param saved tables that are there already
+   * @param saved tables that are in guest RAM already
    */
   constructor(ram: GuestRam, pages: PageAllocator, type: number, saved?: DeviceTablesState) {
     this.#ram = ram;
@@ -146,7 +148,7 @@ export class PasidTables implements DeviceTables {
     writePointer(this.#ram, entry, firstStage ? 0 : (root ?? 0), low);
   }
 
-  /** GPA of the entry of RID_PASID; makes the device's directory, table and context entry if there are none. */
+  /** Returns the GPA of the entry for RID_PASID; creates the device's directory, table and context entry if necessary. */
   #entry(requesterId: number): number {
     let table = this.#pasidTables.get(requesterId);
     if (table === undefined) {
@@ -173,7 +175,7 @@ export class PasidTables implements DeviceTables {
   }
 }
 
-/** An address with `bits` below it, high word first. */
+/** Writes an address with `bits` below it, the high word first. */
 function writePointer(ram: GuestRam, entry: number, gpa: number, bits: number): void {
   ram.write32(entry + 4, Math.floor(gpa / 2 ** 32));
   ram.write32(entry, (gpa % 2 ** 32) + bits);

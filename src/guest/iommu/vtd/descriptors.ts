@@ -1,10 +1,10 @@
 /**
- * Invalidation descriptors as a driver writes them. Specification section 6.5.2.
+ * Invalidation descriptors of a driver (specification section 6.5.2).
  */
 import * as vtd from '../../../abi/vtd.ts';
 import type { Descriptor } from './invalidation-queue.ts';
 
-/** IOTLB invalidations drain reads and writes, and paging-structure caches. */
+/** Drains reads and writes. */
 const DRAIN = vtd.QI_IOTLB_DW | vtd.QI_IOTLB_DR;
 
 export const CONTEXT_GLOBAL: Descriptor = [vtd.QI_CONTEXT_CACHE | (vtd.CC_GLOBAL << 4), 0, 0, 0];
@@ -25,8 +25,9 @@ export const pasidCache = (domainId: number, pasid: number): Descriptor => [
   0,
 ];
 
-/** What an IOTLB invalidation names, by the stage whose translations it is for. */
+/** IOTLB invalidation descriptors for the translations of one stage. */
 export interface IotlbDescriptors {
+  /** All translations of a domain. */
   domain(domainId: number): Descriptor;
   /** 2^`mask` pages at `iova`. */
   pages(domainId: number, iova: number, mask: number): Descriptor;
@@ -42,7 +43,7 @@ export const SECOND_STAGE_IOTLB: IotlbDescriptors = {
   ],
 };
 
-/** PASID-based, for requests without a PASID. */
+/** PASID-based invalidation with RID_PASID, for requests without a PASID. */
 export const FIRST_STAGE_IOTLB: IotlbDescriptors = {
   domain: (domainId) => [vtd.QI_PIOTLB | (vtd.PIOTLB_PASID << 4) | (domainId << 16), vtd.RID_PASID, 0, 0],
   pages: (domainId, iova, mask) => [

@@ -1,5 +1,5 @@
 /**
- * One VT-d domain of a guest: an IOVA→GPA address space that devices can be attached to.
+ * A VT-d domain of a guest: an IOVA→GPA address space to which devices are attached.
  */
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { InFlight } from '../../in-flight.ts';
@@ -7,22 +7,25 @@ import type { PageAllocator } from '../../page-allocator.ts';
 import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
 import { type EntryEncoding, PageTableEditor, type PageTablesState } from './page-table-editor.ts';
 
-/** What a domain needs of its driver. */
+/** The parts of a driver that its domains use. */
 export interface DomainHost {
   readonly ram: GuestRam;
+  /** For page tables. */
   readonly pages: PageAllocator;
+  /** Count of levels of the page tables. */
   readonly levels: number;
+  /** Level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB. */
   readonly largestLeaf: number;
   /** First-stage or second-stage entries. */
   readonly encoding: EntryEncoding;
-  /** CAP.CM: an entry that becomes present must be invalidated too. */
+  /** CAP.CM: entries must also be invalidated when they become present. */
   readonly cachingMode: boolean;
   readonly inFlight: InFlight;
-  /** Complete when no device uses what was cached for these ranges. */
+  /** Invalidates the translations of these ranges; resolves when no device uses them any more. */
   invalidate(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void>;
 }
 
-/** A domain's id and what it knows of its tables. */
+/** State of a domain: its ID and its page tables. */
 export interface VtdDomainState {
   readonly id: number;
   readonly tables: PageTablesState;
@@ -33,7 +36,10 @@ export class VtdDomain implements GuestDomain {
   readonly #host: DomainHost;
   readonly #tables: PageTableEditor;
 
-  /** @param saved tables that are there already. @throws PageAllocatorExhausted */
+  /**
+   * @param saved tables that are in guest RAM already
+   * @throws PageAllocatorExhausted
+   */
   constructor(id: number, host: DomainHost, saved?: PageTablesState) {
     this.id = id;
     this.#host = host;
@@ -45,13 +51,13 @@ export class VtdDomain implements GuestDomain {
     return { id: this.id, tables: this.#tables.save() };
   }
 
-  /** GPA of the top table, for the context or PASID entry. */
+  /** GPA of the top-level table, for the context or PASID entry. */
   get root(): number {
     return this.#tables.root;
   }
 
   /**
-   * Maps with the largest leaves that alignment and the hardware allow. Resolves when devices see it.
+   * Maps a range with the largest leaves that alignment and hardware allow; resolves when devices see the mapping.
    * @param size bytes, a multiple of 4 KiB
    * @throws MappingRangeError, IovaInUse, PageAllocatorExhausted, InvalidationTimeout
    */
@@ -59,7 +65,7 @@ export class VtdDomain implements GuestDomain {
     return this.mapAll([{ iova, gpa, size, perm }]);
   }
 
-  /** As {@link map} for several ranges with one invalidation. When one throws, those before it stay mapped. */
+  /** Maps several ranges with one invalidation; else as {@link map}. If one throws, earlier ones stay mapped. */
   mapAll(ranges: readonly MapRange[]): Promise<void> {
     return this.#host.inFlight.run('map', () => this.#mapAll(ranges));
   }
@@ -77,15 +83,15 @@ export class VtdDomain implements GuestDomain {
   }
 
   /**
-   * Removes every mapping in the range. Resolves, with the number of bytes that were mapped, when no device can use
-   * them any more; only then table pages that became empty are freed.
+   * Removes all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the mappings
+   * any more; then it has also freed the empty tables.
    * @throws MappingRangeError, PartialUnmap, InvalidationTimeout
    */
   unmap(iova: number, size: number): Promise<number> {
     return this.unmapAll([{ iova, size }]);
   }
 
-  /** As {@link unmap} for several ranges with one invalidation. When one throws, those before it are unmapped. */
+  /** Unmaps several ranges with one invalidation; else as {@link unmap}. If one throws, earlier ones are unmapped. */
   unmapAll(ranges: readonly UnmapRange[]): Promise<number> {
     return this.#host.inFlight.run('unmap', () => this.#unmapAll(ranges));
   }
@@ -105,14 +111,14 @@ export class VtdDomain implements GuestDomain {
     return bytes;
   }
 
-  /** Frees the tables. The driver calls it when no device can use them any more. */
+  /** Frees the tables. The driver must call it only when no device can use them any more. */
   dismantle(): void {
     for (const table of this.#tables.dismantle()) this.#host.pages.free(table);
   }
 
   async #invalidate(ranges: readonly UnmapRange[]): Promise<void> {
     const retired = this.#tables.takeRetired();
-    // After a time-out the tables leak on purpose: the hardware may still walk them.
+    // After a time-out the tables leak: the hardware may still walk them.
     await this.#host.invalidate(this, ranges);
     for (const table of retired) this.#host.pages.free(table);
   }

@@ -1,6 +1,6 @@
 /**
- * A guest's driver for VT-d in legacy or scalable mode, as scenario scripts use it. It knows the hardware from the
- * specification alone: registers through a port, tables and queue in guest RAM.
+ * The guest's driver for VT-d in legacy or scalable mode. It is written from the specification alone: it accesses
+ * registers through a port, and has tables and queue in guest RAM.
  */
 
 import { nowUs, sleep, yieldTurn } from '#host';
@@ -29,18 +29,18 @@ import type { PageTablesState } from './page-table-editor.ts';
 
 export { type VtdCapabilities, VtdDriverError, type VtdMode } from './modes.ts';
 
-/** How long an invalidation or a command may take. */
+/** Default time limit for an invalidation or a global command. */
 export const DEFAULT_TIMEOUT_MS = 60_000;
-/** Above this many page-selective descriptors one domain-selective descriptor is cheaper. */
+/** Limit of page-selective descriptors; beyond it one domain-selective descriptor is cheaper. */
 const PAGE_SELECTIVE_LIMIT = 16;
-/** Domain id of every pass-through device; 0 is reserved under caching mode. */
+/** Domain ID of every pass-through device; 0 is reserved under caching mode. */
 const PASS_THROUGH_DOMAIN = 1;
 const FIRST_DOMAIN = 2;
 const DOMAIN_LIMIT = 2 ** 16;
-/** Polls of a status register that yield only; later ones sleep. */
+/** Count of polls of a status register that only yield; later polls sleep. */
 const QUICK_POLLS = 64;
 
-/** Thrown when a global command's status bit does not follow. */
+/** Thrown when the status bit of a global command does not change in time. */
 export class CommandTimeout extends Error {
   constructor(what: string, timeoutMs: number, status: number) {
     super(`${what} not completed within ${timeoutMs} ms (GSTS ${hex(status)})`);
@@ -48,22 +48,24 @@ export class CommandTimeout extends Error {
   }
 }
 
+/** Options of a driver. */
 export interface VtdDriverOptions {
+  /** Time limit for an invalidation or a global command. Default: 60000. */
   readonly timeoutMs?: number;
-  /** Default `legacy`. */
+  /** Default: `legacy`. */
   readonly mode?: VtdMode;
-  /** Levels of the domains' tables; default: the most the hardware has. */
+  /** Count of levels of the domains' page tables. Default: the maximum of the hardware. */
   readonly levels?: 3 | 4;
 }
 
-/** What a driver knows beside guest RAM and the registers. */
+/** State of a driver beside guest RAM and registers. */
 export interface VtdDriverState {
   readonly options: VtdDriverOptions;
   readonly capabilities: VtdCapabilities;
   readonly queue: VtdQueueState;
   readonly tables: DeviceTablesState;
   readonly domains: readonly VtdDomainState[];
-  /** Domain id by requester ID: PASS_THROUGH_DOMAIN, or one of `domains`. */
+  /** Domain IDs by requester ID: PASS_THROUGH_DOMAIN, or one of `domains`. */
   readonly attachments: readonly (readonly [requesterId: number, domainId: number])[];
   readonly freeIds: readonly number[];
   readonly nextId: number;
@@ -83,7 +85,7 @@ export class VtdDriver implements GuestIommu {
   readonly #queue: VtdQueue;
   readonly #mode: ModeParts;
   readonly #tables: DeviceTables;
-  /** By id. */
+  /** By ID. */
   readonly #domains = new Map<number, VtdDomain>();
   readonly #attachments = new Map<number, Attachment>();
   readonly #inFlight = new InFlight();
@@ -94,8 +96,8 @@ export class VtdDriver implements GuestIommu {
   #capabilities: VtdCapabilities | undefined;
 
   /**
-   * Takes three pages; {@link start} makes it usable.
-   * @param saved of a driver whose registers and RAM are there: nothing is taken, and it is started
+   * Allocates three pages. The driver must be started by {@link start}.
+   * @param saved state of a started driver; then no page is allocated
    * @throws PageAllocatorExhausted
    */
   constructor(
@@ -116,12 +118,12 @@ export class VtdDriver implements GuestIommu {
     if (saved) this.#load(saved);
   }
 
-  /** A driver that goes on where another was; registers and RAM are as that one left them. */
+  /** Restores a driver from its {@link save}. Registers and RAM are restored already. */
   static restore(port: RegisterPort, ram: GuestRam, pages: PageAllocator, saved: VtdDriverState): VtdDriver {
     return new VtdDriver(port, ram, pages, saved.options, saved);
   }
 
-  /** @throws InFlightError, VtdDriverError before {@link start} */
+  /** Returns the state of the driver. @throws InFlightError, VtdDriverError before {@link start} */
   save(): VtdDriverState {
     const { capabilities } = this;
     this.#inFlight.expectNone('the VT-d driver');
@@ -146,7 +148,7 @@ export class VtdDriver implements GuestIommu {
     this.#nextId = saved.nextId;
   }
 
-  /** A started driver; translation is still disabled. @throws as {@link start} */
+  /** Resolves to a started driver; translation is disabled. @throws PageAllocatorExhausted, else as {@link start} */
   static async create(
     port: RegisterPort,
     ram: GuestRam,
@@ -159,8 +161,8 @@ export class VtdDriver implements GuestIommu {
   }
 
   /**
-   * Reads the capabilities, takes over the unit (what an earlier driver left on is turned off), sets the root table,
-   * enables the invalidation queue and invalidates everything.
+   * Reads the capabilities, disables what an earlier driver has enabled, sets the root table, enables the invalidation
+   * queue and invalidates all caches.
    * @throws VtdDriverError, CommandTimeout, InvalidationTimeout
    */
   async start(): Promise<void> {
@@ -187,17 +189,18 @@ export class VtdDriver implements GuestIommu {
     return this.#capabilities;
   }
 
-  /** An empty domain. @throws VtdDriverError when all domain ids are in use, PageAllocatorExhausted */
+  /** Creates an empty domain. @throws VtdDriverError if all domain IDs are in use, PageAllocatorExhausted */
   createDomain(): VtdDomain {
     const reused = this.#freeIds.at(-1);
     const id = reused ?? this.#nextId;
-    if (id >= DOMAIN_LIMIT) throw new VtdDriverError(`all ${DOMAIN_LIMIT} domain ids are in use`);
+    if (id >= DOMAIN_LIMIT) throw new VtdDriverError(`all ${DOMAIN_LIMIT} domain IDs are in use`);
     const domain = this.#addDomain(id);
     if (reused === undefined) this.#nextId++;
     else this.#freeIds.pop();
     return domain;
   }
 
+  /** Returns the domain with this ID; undefined if there is none. */
   domain(id: number): VtdDomain | undefined {
     return this.#domains.get(id);
   }
@@ -219,7 +222,7 @@ export class VtdDriver implements GuestIommu {
     return domain;
   }
 
-  /** Frees a domain that no device is attached to. @throws VtdDriverError, InvalidationTimeout */
+  /** Destroys a domain. @throws VtdDriverError if a device is attached to it, InvalidationTimeout */
   destroyDomain(domain: VtdDomain): Promise<void> {
     return this.#changeTables('destroyDomain', async () => {
       for (const [requesterId, { domain: used }] of this.#attachments)
@@ -236,7 +239,7 @@ export class VtdDriver implements GuestIommu {
   }
 
   /**
-   * Puts a device into a domain, out of any other. Resolves when the device uses the new tables.
+   * Moves a device into a domain. Resolves when the device uses the new tables.
    * @param requesterId bus << 8 | device << 3 | function
    * @throws InvalidationTimeout, PageAllocatorExhausted
    */
@@ -244,29 +247,32 @@ export class VtdDriver implements GuestIommu {
     return this.#setTables(requesterId, { domainId: domain.id, domain });
   }
 
-  /** Lets a device see system memory while others are translated. @throws VtdDriverError, InvalidationTimeout */
+  /**
+   * Lets a device see system memory while others are translated.
+   * @throws VtdDriverError without ECAP.PT, InvalidationTimeout, PageAllocatorExhausted
+   */
   async setPassThrough(requesterId: number): Promise<void> {
     if (!this.capabilities.passThrough)
       throw new VtdDriverError('the hardware has no pass-through (ECAP.PT)');
     await this.#setTables(requesterId, { domainId: PASS_THROUGH_DOMAIN, domain: undefined });
   }
 
-  /** Blocks a device. Resolves when it can reach nothing any more. @throws InvalidationTimeout */
+  /** Blocks a device. Resolves when the device cannot reach any memory. @throws InvalidationTimeout */
   detach(requesterId: number): Promise<void> {
     return this.#changeTables('detach', () => this.#clearTables(requesterId));
   }
 
-  /** Resolves when every device is behind its domain's tables. @throws CommandTimeout */
+  /** Enables translation; resolves when every device uses the tables of its domain. @throws CommandTimeout */
   enableTranslation(): Promise<void> {
     return this.#command('enabling translation', vtd.GCMD_TE, true);
   }
 
-  /** Resolves when every device sees system memory. @throws CommandTimeout */
+  /** Disables translation; resolves when every device sees system memory. @throws CommandTimeout */
   disableTranslation(): Promise<void> {
     return this.#command('disabling translation', vtd.GCMD_TE, false);
   }
 
-  /** Reads and clears the recorded fault and the fault status; undefined if none is recorded. */
+  /** Reads and clears the recorded fault and the fault status; resolves to undefined if no fault is recorded. */
   readFaults(): Promise<GuestFault | undefined> {
     return this.#inFlight.run('readFaults', () => this.#readFaults());
   }
@@ -290,8 +296,8 @@ export class VtdDriver implements GuestIommu {
   }
 
   /**
-   * Every page invalidation, after map and after unmap, passes here and nowhere else: a driver that is to forget some
-   * overrides it. Resolves when the hardware has completed it.
+   * Submits the invalidation of pages after a map or an unmap; resolves when the hardware has completed it. All page
+   * invalidations go through this method, so that fault injection can override it.
    * @throws InvalidationTimeout
    */
   protected submitInvalidation(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void> {
@@ -299,7 +305,10 @@ export class VtdDriver implements GuestIommu {
     return this.#queue.submit(descriptors, `IOTLB invalidation of domain ${domain.id}`);
   }
 
-  /** Undefined if it takes too many of them. Each covers a naturally aligned power of two of pages. */
+  /**
+   * Returns page-selective descriptors for ranges; undefined if they would be too many. Each covers a naturally aligned
+   * power of two of pages.
+   */
   #pageDescriptors(domainId: number, ranges: readonly UnmapRange[]): Descriptor[] | undefined {
     const { maxAddressMask } = this.capabilities;
     if (maxAddressMask < 0) return undefined;
@@ -320,8 +329,8 @@ export class VtdDriver implements GuestIommu {
   }
 
   /**
-   * What was cached carries the old domain id (0 for "not present", section 6.1), so that is the one the
-   * invalidation names.
+   * Writes a device's entry. Cached entries are tagged with the old domain ID (0 for "not present", section 6.1), so the
+   * invalidation names the old ID.
    */
   #setTables(requesterId: number, attachment: Attachment): Promise<void> {
     const { levels } = this.capabilities;
@@ -343,7 +352,7 @@ export class VtdDriver implements GuestIommu {
     this.#attachments.delete(requesterId);
   }
 
-  /** After a device's own entries the IOTLB of each domain in `domains`. */
+  /** Invalidates a device's entries by `descriptors`, then the IOTLB of each domain in `domains`. */
   async #invalidateDevice(
     requesterId: number,
     descriptors: readonly Descriptor[],
@@ -354,12 +363,12 @@ export class VtdDriver implements GuestIommu {
     await this.#queue.submit(all, `context-cache invalidation of ${bdfText(requesterId)}`);
   }
 
-  /** Sets or clears one bit of GCMD and polls GSTS until it follows. */
+  /** Sets or clears one bit of GCMD and polls GSTS until it changes. */
   #command(what: string, bit: number, on: boolean): Promise<void> {
-    return this.#inFlight.run(what, () => this.#commands.run(() => this.#followed(what, bit, on)));
+    return this.#inFlight.run(what, () => this.#commands.run(() => this.#setCommandBit(what, bit, on)));
   }
 
-  async #followed(what: string, bit: number, on: boolean): Promise<void> {
+  async #setCommandBit(what: string, bit: number, on: boolean): Promise<void> {
     const status = (await this.#status()) & ~vtd.GSTS_ONE_SHOT;
     const command = (on ? status | bit : status & ~bit) >>> 0;
     await this.#port.write(vtd.GCMD_REG, 4, BigInt(command));
@@ -377,7 +386,7 @@ export class VtdDriver implements GuestIommu {
   }
 }
 
-/** True if 2^`mask` pages at `at` are naturally aligned and end by `end`. */
+/** Returns true if 2^`mask` pages at `at` are naturally aligned and do not extend beyond `end`. */
 const fits = (at: number, mask: number, end: number): boolean => {
   const size = 2 ** (12 + mask);
   return at % size === 0 && at + size <= end;

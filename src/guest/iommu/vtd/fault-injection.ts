@@ -1,5 +1,6 @@
 /**
- * A deliberately broken guest driver: it proves that the verifier can see (`--inject skip-invalidation`).
+ * Fault injection in the VT-d driver (`--inject skip-invalidation`): proves that the verifier detects a missing
+ * invalidation.
  */
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
@@ -8,19 +9,19 @@ import type { UnmapRange } from '../guest-iommu.ts';
 import type { VtdDomain } from './domain.ts';
 import { VtdDriver, type VtdDriverState } from './driver.ts';
 
-/** Invalidations made before the first is forgotten: the VM is then under load. */
+/** Count of invalidations before the first skipped one, so that the VM is under load by then. */
 const INVALIDATIONS_BEFORE = 40;
 
-/** With how far it is on its way to forgetting. */
+/** State of the driver, with the progress towards the first skipped invalidation. */
 export interface ForgetfulVtdState extends VtdDriverState {
   readonly made: number;
   readonly mapped: readonly string[];
 }
 
-/** Announces what it maps, but after a while no longer invalidates what it unmaps. */
+/** Invalidates after every map, but after a while no longer after an unmap. */
 export class ForgetfulVtdDriver extends VtdDriver {
   #made = 0;
-  /** Domain and first IOVA of what is mapped: the same range comes once for map and once for unmap. */
+  /** Domain and first IOVA of mapped ranges: a range is submitted once for map and once for unmap. */
   readonly #mapped = new Set<string>();
 
   static override restore(

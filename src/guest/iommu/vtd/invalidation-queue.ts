@@ -1,8 +1,8 @@
 /**
- * The guest's end of VT-d's invalidation queue (specification section 6.5.2): descriptors in, completion out.
+ * Driver side of VT-d's invalidation queue (specification section 6.5.2): submits descriptors and waits for completion.
  *
- * Several flows of one guest may submit at once: each submission owns a contiguous run of descriptor slots and a
- * status word that its own wait descriptor writes.
+ * Several flows of one guest may submit concurrently: each submission owns consecutive descriptor slots, and a status word
+ * that its own wait descriptor writes.
  */
 
 import { nowUs } from '#host';
@@ -13,17 +13,17 @@ import { InFlightError } from '../../in-flight.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
 
-/** 128-bit descriptors of a queue of one page (IQA.QS = 0); of 256-bit ones there are half as many. */
+/** Count of 128-bit descriptors of a queue of one page (IQA.QS = 0); half as many 256-bit descriptors. */
 export const QUEUE_ENTRIES = 256;
-/** This many slots stay empty: a full ring must not look empty, and a wait may be seen before IQH passes it. */
+/** Count of slots that stay empty: a full ring must not look empty, and a wait may complete before IQH passes it. */
 const SPARE_SLOTS = 2;
-/** Descriptors of one submission, its wait descriptor not counted. */
+/** Limit of descriptors in one submission, without its wait descriptor. */
 const SUBMISSION_LIMIT = 64;
 
-/** A descriptor as 32-bit words, lowest first; the upper half of a 256-bit one is 0. */
+/** A descriptor as 32-bit words, the lowest first; the upper half of a 256-bit descriptor is 0. */
 export type Descriptor = readonly [number, number, number, number];
 
-/** Thrown when the hardware does not complete a submission in time; its tables must not be reused. */
+/** Thrown when the hardware does not complete a submission in time; the tables must not be reused. */
 export class InvalidationTimeout extends Error {
   readonly what: string;
   readonly timeoutMs: number;
@@ -35,14 +35,15 @@ export class InvalidationTimeout extends Error {
   }
 }
 
-/** What a queue knows beside its pages; nothing is in it. */
+/** State of a queue beside its pages, with no submission in flight. */
 export interface VtdQueueState {
+  /** GPA of the ring. */
   readonly ring: number;
   /** Index of the next descriptor. */
   readonly tail: number;
-  /** The last wait descriptor's status data. */
+  /** Status data of the last wait descriptor. */
   readonly value: number;
-  /** GPAs of the status words; the last is used next. */
+  /** GPAs of free status words; the last is used next. */
   readonly freeStatus: readonly number[];
 }
 
@@ -62,16 +63,16 @@ export class VtdQueue {
   readonly #entries: number;
   readonly #descriptorBytes: number;
   readonly #freeStatus: number[];
-  /** In ring order, from the oldest that is not known to be complete. */
+  /** Submissions not known to be complete, in ring order. */
   readonly #inFlight: Submission[] = [];
   #tail: number;
   #used = 0;
   #value: number;
 
   /**
-   * Takes two pages: the ring and the status words.
+   * Allocates two pages: the ring and the status words.
    * @param wide 256-bit descriptors (IQA.DW), which scalable mode needs
-   * @param saved a queue that hardware has already: no page is taken
+   * @param saved state of an installed queue; then no page is allocated
    * @throws PageAllocatorExhausted
    */
   constructor(
@@ -94,7 +95,7 @@ export class VtdQueue {
     this.#freeStatus = saved ? [...saved.freeStatus] : statusWords(pages.allocate(), this.#entries);
   }
 
-  /** @throws InFlightError while hardware has a submission that it has not completed */
+  /** Returns the state of the queue. @throws InFlightError while submissions are in flight */
   save(): VtdQueueState {
     this.#reap();
     const { length } = this.#inFlight;
@@ -107,14 +108,14 @@ export class VtdQueue {
     };
   }
 
-  /** Tells the hardware where the queue is; enabling it (GCMD.QIE) is the caller's. */
+  /** Writes the queue's address to the hardware. The caller enables the queue (GCMD.QIE). */
   async install(): Promise<void> {
     await this.#port.write(vtd.IQT_REG, 8, 0n);
     await this.#port.write(vtd.IQA_REG, 8, BigInt(this.#ring) | (this.#wide ? vtd.IQA_DW : 0n));
   }
 
   /**
-   * Submits descriptors followed by a wait descriptor and waits until the hardware has completed them all.
+   * Submits descriptors and a wait descriptor; resolves when the hardware has completed them all.
    * @param what names the request in errors
    * @throws InvalidationTimeout, RangeError for more than SUBMISSION_LIMIT descriptors
    */
@@ -126,7 +127,7 @@ export class VtdQueue {
     const slots = descriptors.length + 1;
     const deadline = nowUs() + this.#timeoutMs * 1000;
     while (!this.#fits(slots)) await this.#waitForRoom(deadline, what);
-    // From the check above to the tail write nothing awaits, so that submissions neither interleave nor overrun.
+    // No await from the check above to the tail write, so that submissions neither interleave nor overrun.
     const submission = this.#begin(slots);
     for (const descriptor of descriptors) this.#push(descriptor);
     const flags = vtd.QI_WAIT | vtd.WAIT_SW | vtd.WAIT_FN;
@@ -142,16 +143,18 @@ export class VtdQueue {
     return this.#used + slots <= this.#entries - SPARE_SLOTS;
   }
 
-  /** Slots become free when the oldest submission is complete. */
+  /** Waits until the oldest submission is complete, which frees its slots. */
   async #waitForRoom(deadline: number, what: string): Promise<void> {
     const leftMs = Math.ceil((deadline - nowUs()) / 1000);
-    if (leftMs <= 0) throw await this.#timeout(`room in the queue for ${what}`);
+    if (leftMs <= 0) throw await this.#timeout(`free slots in the queue for ${what}`);
     await this.#settled(this.#inFlight[0] as Submission, leftMs);
   }
 
   /**
-   * Waits until the submission is complete or the time is up. Woken is not done: the status word may be a reused one,
-   * whose former user was seen complete before the hardware's wake-up for it came.
+   * Waits until the submission is complete or the time is up. A wake-up alone does not prove completion:
+   * 1. A reader sees the status word of an earlier submission complete, before the hardware's wake-up.
+   * 2. The status word is reused for this submission.
+   * 3. The late wake-up of the earlier submission arrives.
    */
   async #settled(submission: Submission, timeoutMs: number): Promise<void> {
     const deadline = nowUs() + timeoutMs * 1000;
@@ -163,7 +166,7 @@ export class VtdQueue {
   }
 
   #begin(slots: number): Submission {
-    // Every submission has at least one slot, so there are more status words than submissions can be in flight.
+    // Every submission has at least one slot, so there are more status words than submissions in flight.
     const statusGpa = this.#freeStatus.pop() as number;
     this.#value = (this.#value % 0xffffffff) + 1;
     const submission = { slots, statusGpa, value: this.#value, done: false };
@@ -179,7 +182,7 @@ export class VtdQueue {
     this.#tail = (this.#tail + 1) % this.#entries;
   }
 
-  /** Frees what the hardware has completed, in ring order. */
+  /** Frees the completed submissions, in ring order. */
   #reap(): void {
     for (;;) {
       const oldest = this.#inFlight[0];
@@ -203,6 +206,6 @@ export class VtdQueue {
   }
 }
 
-/** One word for each submission that fits the ring; the first is used first. */
+/** Returns the GPAs of `count` status words; the lowest is last, to be used first. */
 const statusWords = (page: number, count: number): number[] =>
   Array.from({ length: count }, (_, i) => page + 4 * (count - 1 - i));

@@ -1,5 +1,5 @@
 /**
- * What the modes of VT-d are made of for a guest's driver, and what it must find in the capability registers first.
+ * Translation modes of the VT-d driver, and the capabilities that they need.
  */
 
 import * as vtd from '../../../abi/vtd.ts';
@@ -10,33 +10,38 @@ import { ContextTables, type DeviceTables, type DeviceTablesState, PasidTables }
 import { FIRST_STAGE_IOTLB, type IotlbDescriptors, SECOND_STAGE_IOTLB } from './descriptors.ts';
 import { type EntryEncoding, FIRST_STAGE_ENTRIES, SECOND_STAGE_ENTRIES } from './page-table-editor.ts';
 
-/** Thrown by the driver for a request it or the hardware cannot serve. */
+/** Thrown for a request that the driver or the hardware does not support. */
 export class VtdDriverError extends Error {
   override name = 'VtdDriverError';
 }
 
-/** `legacy`: root and context tables; the others are scalable mode with tables of that stage. */
+/** Legacy mode, or scalable mode with page tables of the named stage. */
 export type VtdMode = 'legacy' | 'second-stage' | 'first-stage';
 
+/** Capabilities of the hardware for one mode. */
 export interface VtdCapabilities {
+  /** CAP.CM: entries must also be invalidated when they become present. */
   readonly cachingMode: boolean;
+  /** ECAP.PT. */
   readonly passThrough: boolean;
+  /** Count of levels of the page tables. */
   readonly levels: number;
   /** Level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB. */
   readonly largestLeaf: number;
   /** Largest address mask of a page-selective invalidation, or -1 if there is none. */
   readonly maxAddressMask: number;
+  /** Register offset of the first fault recording register. */
   readonly faultOffset: number;
-  /** Always: VT-d has at least one fault recording register. */
+  /** Always true: VT-d has at least one fault recording register. */
   readonly faultRecords: true;
 }
 
-/** What a mode is made of. */
+/** The parts of a mode. */
 export interface ModeParts {
   readonly scalable: boolean;
   readonly encoding: EntryEncoding;
   readonly iotlb: IotlbDescriptors;
-  /** ECAP bits that the hardware must have. */
+  /** Required bits of ECAP. */
   readonly needs: bigint;
   tables(ram: GuestRam, pages: PageAllocator, saved?: DeviceTablesState): DeviceTables;
   /** Level of the largest leaf. */
@@ -73,7 +78,7 @@ export const MODES: Readonly<Record<VtdMode, ModeParts>> = {
   },
 };
 
-/** What a mode may need of the hardware, in words. */
+/** Names of the capabilities that a mode may need. */
 const NEEDED: readonly { readonly bit: bigint; readonly what: string }[] = [
   { bit: vtd.ECAP.QI, what: 'queued invalidation (ECAP.QI)' },
   { bit: vtd.ECAP.SMTS, what: 'scalable mode (ECAP.SMTS)' },
@@ -82,9 +87,9 @@ const NEEDED: readonly { readonly bit: bigint; readonly what: string }[] = [
 ];
 
 /**
- * What the hardware can do, for a driver in `mode`.
- * @param wanted levels of tables, or undefined for the most there are
- * @throws VtdDriverError if it cannot do what the mode needs
+ * Reads the capabilities of the hardware for a mode.
+ * @param wanted count of levels of the page tables; undefined for the maximum
+ * @throws VtdDriverError if the hardware lacks a capability that the mode needs
  */
 export async function readCapabilities(
   port: RegisterPort,

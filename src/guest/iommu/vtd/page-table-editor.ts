@@ -1,6 +1,6 @@
 /**
- * The guest's side of VT-d page tables: edits them in guest RAM, entry by entry. Both stages' trees are the same
- * (specification section 9.7 and 9.8); what differs is an {@link EntryEncoding}.
+ * Editor of a guest's VT-d page tables in guest RAM. Both stages have the same tree (specification sections 9.7 and 9.8);
+ * an {@link EntryEncoding} has the differences.
  */
 
 import * as vtd from '../../../abi/vtd.ts';
@@ -8,12 +8,12 @@ import { hex, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../memory/address.t
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 
-/** Thrown for a range that is not page-aligned, empty, or beyond the domain's address width. */
+/** Thrown for a range that is empty, not page-aligned, or beyond the domain's address width. */
 export class MappingRangeError extends RangeError {
   override name = 'MappingRangeError';
 }
 
-/** Thrown when part of the range to map is mapped already. Nothing was changed. */
+/** Thrown if part of the range to map is mapped already; nothing was changed. */
 export class IovaInUse extends Error {
   constructor(iova: number) {
     super(`IOVA ${hex(iova)} is already mapped`);
@@ -21,7 +21,7 @@ export class IovaInUse extends Error {
   }
 }
 
-/** Thrown when a range to unmap covers only part of a large page. Nothing was changed. */
+/** Thrown if the range to unmap covers only part of a large page; nothing was changed. */
 export class PartialUnmap extends Error {
   constructor(iova: number, size: number) {
     super(`the range covers only part of the ${size}-byte page mapped at IOVA ${hex(iova)}`);
@@ -29,19 +29,19 @@ export class PartialUnmap extends Error {
   }
 }
 
-/** How one stage writes its entries: low-word bits. */
+/** Encoding of the entries of one stage: bits of the low word. */
 export interface EntryEncoding {
-  /** An entry with none of these leads nowhere. */
+  /** Bits of a present entry; an entry with none of them is not present. */
   readonly present: number;
-  /** Of an entry that points to a table. */
+  /** Bits of an entry that points to a table. */
   readonly table: number;
-  /** Bits of IOVA that `levels` levels of tables map. */
+  /** Returns the width in bits of the IOVAs that `levels` levels of tables map. */
   width(levels: number): number;
-  /** Of a 4 KiB leaf. @throws MappingRangeError for permissions it cannot express */
+  /** Returns the bits of a 4 KiB leaf. @throws MappingRangeError for permissions that the stage cannot express */
   leaf(perm: number): number;
 }
 
-/** Second stage, section 9.8: R and W as PERM_READ and PERM_WRITE. */
+/** Second stage, section 9.8: R and W equal PERM_READ and PERM_WRITE. */
 export const SECOND_STAGE_ENTRIES: EntryEncoding = {
   present: vtd.SL_R | vtd.SL_W,
   table: vtd.SL_R | vtd.SL_W,
@@ -49,7 +49,7 @@ export const SECOND_STAGE_ENTRIES: EntryEncoding = {
   leaf: (perm) => perm,
 };
 
-/** First stage, section 9.7: user entries, in the lower half of canonical addresses. What is present is readable. */
+/** First stage, section 9.7: user entries, in the lower half of canonical addresses. A present entry is readable. */
 export const FIRST_STAGE_ENTRIES: EntryEncoding = {
   present: vtd.FS_P,
   table: vtd.FS_P | vtd.FS_RW | vtd.FS_US,
@@ -61,12 +61,13 @@ export const FIRST_STAGE_ENTRIES: EntryEncoding = {
   },
 };
 
-/** What an editor knows beside the tables in RAM. */
+/** State of an editor beside the tables in RAM. */
 export interface PageTablesState {
+  /** GPA of the top-level table. */
   readonly root: number;
-  /** The tables below the root and their present entries, in the order in which they were made. */
+  /** GPA and count of present entries of each table below the root, in order of creation. */
   readonly live: readonly (readonly [table: number, entries: number])[];
-  /** Tables that are linked no longer and not free yet. */
+  /** GPAs of tables that are unlinked and not free yet. */
   readonly retired: readonly number[];
 }
 
@@ -76,21 +77,21 @@ interface Leaf {
 }
 
 export class PageTableEditor {
-  /** GPA of the top table. */
+  /** GPA of the top-level table. */
   readonly root: number;
   readonly #ram: GuestRam;
   readonly #pages: PageAllocator;
   readonly #levels: number;
   readonly #largestLeaf: number;
   readonly #encoding: EntryEncoding;
-  /** Present entries of each table below the root. */
+  /** Count of present entries of each table below the root, by GPA. */
   readonly #live = new Map<number, number>();
   #retired: number[] = [];
 
   /**
    * @param levels 3 or 4
    * @param largestLeaf level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB
-   * @param saved tables that are there already
+   * @param saved tables that are in guest RAM already
    */
   constructor(
     ram: GuestRam,
@@ -111,16 +112,17 @@ export class PageTableEditor {
   }
 
   /**
-   * The counts could be read from RAM again, but their order could not, and it decides in which order pages become free;
-   * a count for each table is less than a walk through all entries while a VM stands still.
+   * Returns the state of the editor. The counts could be read from RAM, but not their order, which decides the order in
+   * which pages become free. A walk of all entries would also lengthen the VM's pause.
    */
   save(): PageTablesState {
     return { root: this.root, live: [...this.#live], retired: [...this.#retired] };
   }
 
   /**
-   * Maps [iova, iova + size) to [gpa, gpa + size) with the largest leaves that alignment allows.
-   * @throws MappingRangeError, IovaInUse, PageAllocatorExhausted (nothing stays mapped)
+   * Maps [iova, iova + size) to [gpa, gpa + size) with the largest leaves that alignment allows. If it throws, nothing of
+   * the range stays mapped.
+   * @throws MappingRangeError, IovaInUse, PageAllocatorExhausted
    */
   map(iova: number, gpa: number, size: number, perm: number): void {
     this.#checkRange(iova, size);
@@ -142,8 +144,8 @@ export class PageTableEditor {
   }
 
   /**
-   * Removes every mapping in the range; holes are skipped. Tables that became empty are unlinked and retired.
-   * @returns bytes that were mapped
+   * Removes all mappings in the range and skips holes. Unlinks and retires tables that become empty.
+   * @returns count of bytes that were mapped
    * @throws MappingRangeError, PartialUnmap
    */
   unmap(iova: number, size: number): number {
@@ -163,14 +165,14 @@ export class PageTableEditor {
     return bytes;
   }
 
-  /** Tables no longer linked, to be freed once an invalidation that started after this call is complete. */
+  /** Returns the retired tables. They may be freed after an invalidation that started after this call. */
   takeRetired(): number[] {
     const retired = this.#retired;
     this.#retired = [];
     return retired;
   }
 
-  /** Every table, the root included: for a domain that no device uses any more. */
+  /** Returns all tables, the root included, of a domain that no device uses any more. */
   dismantle(): number[] {
     const tables = [this.root, ...this.#live.keys(), ...this.takeRetired()];
     this.#live.clear();
@@ -182,7 +184,7 @@ export class PageTableEditor {
     const aligned = iova % PAGE_SIZE === 0 && size % PAGE_SIZE === 0;
     if (!aligned || !(iova >= 0) || !(size > 0) || iova + size > limit)
       throw new MappingRangeError(
-        `IOVA ${hex(Math.max(0, iova))} +${size} is no page range below ${hex(limit)}`,
+        `IOVA ${hex(Math.max(0, iova))} +${size} is not a page range below ${hex(limit)}`,
       );
   }
 
@@ -266,13 +268,13 @@ export class PageTableEditor {
     return this.#ram.read32(entry + 4) * 2 ** 32 + (low - (low % PAGE_SIZE));
   }
 
-  /** The word with the present bits goes last, so that hardware never sees half an entry as present. */
+  /** Writes the word with the present bits last, so that hardware never sees half an entry as present. */
   #write(entry: number, gpa: number, bits: number): void {
     this.#ram.write32(entry + 4, Math.floor(gpa / 2 ** 32));
     this.#ram.write32(entry, (gpa % 2 ** 32) + bits);
   }
 
-  /** … and first when an entry goes. */
+  /** Clears the word with the present bits first, for the same reason. */
   #clear(entry: number): void {
     this.#ram.write32(entry, 0);
     this.#ram.write32(entry + 4, 0);
