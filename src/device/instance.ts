@@ -68,7 +68,7 @@ export class DeviceInstance {
   readonly dma: DeviceDma;
   readonly metrics = new MetricSet();
   readonly timers: TimerQueue;
-  readonly #host: ModelRunner;
+  readonly #runner: ModelRunner;
   readonly #spin: SpinDetector;
   readonly #build: () => DeviceModel;
   readonly #migration: DeviceMigration;
@@ -81,12 +81,12 @@ export class DeviceInstance {
   #logged = 0;
 
   /** Creates the model. @throws whatever its factory throws */
-  constructor(place: DeviceEnvironment, host: ModelRunner, factory: ModelFactory) {
-    const { name, table, memory, options, modelName = name, resuming = false } = place;
-    this.#host = host;
-    this.timers = new TimerQueue(() => host.nowUs());
-    this.#spin = new SpinDetector(() => host.nowUs());
-    this.dma = new DeviceDma(table, memory, host);
+  constructor(environment: DeviceEnvironment, runner: ModelRunner, factory: ModelFactory) {
+    const { name, table, memory, options, modelName = name, resuming = false } = environment;
+    this.#runner = runner;
+    this.timers = new TimerQueue(() => runner.nowUs());
+    this.#spin = new SpinDetector(() => runner.nowUs());
+    this.dma = new DeviceDma(table, memory, runner);
     const context: DeviceContext = {
       name,
       dma: this.dma,
@@ -136,7 +136,7 @@ export class DeviceInstance {
    */
   setMigrationState(state: number): void {
     this.#migration.enter(state);
-    this.#spin.moved();
+    this.#spin.changed();
   }
 
   /**
@@ -189,16 +189,16 @@ export class DeviceInstance {
     const value: unknown = target.read(offset, size);
     if (typeof value !== 'bigint' || value < 0n || value > allOnes(size)) {
       const text = `answers a ${size}-byte read of BAR${region}+${hex(offset)} with ${String(value)}`;
-      this.#host.violation('bad-answer', `${text}; accepted: a bigint of that size`);
+      this.#runner.violation('bad-answer', `${text}; accepted: a bigint of that size`);
       return allOnes(size);
     }
-    if (region !== REGION_CONFIG) this.#watch(target, region, offset, value);
+    if (region !== REGION_CONFIG) this.#detectSpin(target, region, offset, value);
     return value;
   }
 
   /** Performs a guest's write to configuration space or a BAR. Drops it if nothing claims the access. */
   write(region: number, offset: number, size: number, value: bigint): void {
-    this.#spin.moved();
+    this.#spin.changed();
     const target = isAccess(offset, size) ? this.#region(region) : undefined;
     if (!target) return;
     if (offset + size > target.size) this.#unclaimedAt(region, offset, 'writes');
@@ -219,7 +219,7 @@ export class DeviceInstance {
   /** Performs a guest's block write: a series of writes. */
   writeBlock(region: number, offset: number, bytes: Uint8Array): void {
     if (!this.#holds(region, offset, bytes.length)) return;
-    this.#spin.moved();
+    this.#spin.changed();
     const target = this.#region(region)!;
     if (target.writeBlock) target.writeBlock(offset, bytes);
     else writeSplit(offset, bytes, (at, size, value) => this.write(region, at, size, value));
@@ -228,12 +228,12 @@ export class DeviceInstance {
   /** Runs due timers, then one step of the model. Does nothing while the device does not run. */
   step(): StepResult {
     if (!this.running) return 'idle';
-    if (this.timers.runDue() > 0) this.#spin.moved();
+    if (this.timers.runDue() > 0) this.#spin.changed();
     const result: unknown = this.model.step();
     if (result === 'idle') return result;
-    this.#spin.moved();
+    this.#spin.changed();
     if (isStep(result)) return result;
-    this.#host.violation('bad-answer', `step() returns ${String(result)}; accepted: idle, more, stalled`);
+    this.#runner.violation('bad-answer', `step() returns ${String(result)}; accepted: idle, more, stalled`);
     return 'idle';
   }
 
@@ -248,7 +248,7 @@ export class DeviceInstance {
   close(): void {
     this.model.close();
     if (this.#logged > LOG_LINES_LIMIT)
-      this.#host.log(`and ${this.#logged - LOG_LINES_LIMIT} more lines`, false);
+      this.#runner.log(`and ${this.#logged - LOG_LINES_LIMIT} more lines`, false);
   }
 
   /** Returns the counts and metrics of this instance. */
@@ -264,7 +264,7 @@ export class DeviceInstance {
     return {
       ...this.dma.counters,
       metrics: this.metrics.collect(this.model.counters ?? {}, (text) =>
-        this.#host.violation('bad-answer', text),
+        this.#runner.violation('bad-answer', text),
       ),
       unimplemented: shown,
       unimplementedOthers: left + others + this.#unclaimedOthers,
@@ -280,7 +280,7 @@ export class DeviceInstance {
   }
 
   #scanoutRegion(): ScanoutRegion {
-    return new ScanoutRegion(this.model, (text) => this.#host.violation('bad-answer', text));
+    return new ScanoutRegion(this.model, (text) => this.#runner.violation('bad-answer', text));
   }
 
   /**
@@ -300,36 +300,36 @@ export class DeviceInstance {
     return target !== undefined && offset >= 0 && offset + length <= target.size;
   }
 
-  #watch(target: BarRegion, region: number, offset: number, value: bigint): void {
+  #detectSpin(target: BarRegion, region: number, offset: number, value: bigint): void {
     // A timer may still change the register.
-    if (this.timers.pending > 0) this.#spin.moved();
+    if (this.timers.pending > 0) this.#spin.changed();
     const found = this.#spin.read(region, offset, value, target.nameAt?.(offset));
-    if (found !== undefined) this.#host.log(found, true);
+    if (found !== undefined) this.#runner.log(found, true);
   }
 
   #interrupt(vector: number): void {
-    this.#spin.moved();
+    this.#spin.changed();
     if (!(Number.isInteger(vector) && vector >= 0 && vector < MAX_VECTORS)) {
       const text = `raises interrupt ${String(vector)}; accepted: 0 to ${MAX_VECTORS - 1}`;
-      this.#host.violation('bad-interrupt', text);
+      this.#runner.violation('bad-interrupt', text);
       return;
     }
     if (this.#model && !this.running) {
       const state = migrationStateName(this.migrationState);
-      this.#host.violation(
+      this.#runner.violation(
         'bad-interrupt',
         `raises interrupt ${vector} in ${state}; accepted: while it runs`,
       );
       return;
     }
     const delivered = this.#model?.config.delivered(vector);
-    if (delivered !== undefined) this.#host.interrupt(delivered);
+    if (delivered !== undefined) this.#runner.interrupt(delivered);
   }
 
   #log(text: string): void {
     this.#logged++;
     if (this.#logged > LOG_LINES_LIMIT) return;
-    this.#host.log(String(text).slice(0, LOG_LINE_LIMIT), false);
+    this.#runner.log(String(text).slice(0, LOG_LINE_LIMIT), false);
   }
 
   #unclaimedAt(bar: number, offset: number, kind: keyof UnimplementedCount): void {

@@ -26,7 +26,7 @@ export class SpinDetector {
   }
 
   /** Restarts the detection: the guest wrote, or the device worked, so a register may have changed. */
-  moved(): void {
+  changed(): void {
     this.#reads = 0;
   }
 

@@ -102,7 +102,7 @@ export class EngineSlot {
   #since: number | undefined;
   #wanting = false;
   /** Slots that wanted the engine when this slot last chose. */
-  #seen = new Set<number>();
+  #considered = new Set<number>();
 
   /** `clockUs` is the clock of leases and gaps, which tests replace. */
   constructor({ gpu, slot, links }: GpuSlotHandle, clockUs: () => number = nowUs) {
@@ -157,7 +157,7 @@ export class EngineSlot {
     if (owner === FREE || slotOf(owner) !== this.#slot) return;
     if (othersWant(this.#words, -1)) this.#dispatch();
     else {
-      this.#seen.clear();
+      this.#considered.clear();
       this.#free();
     }
   }
@@ -229,8 +229,8 @@ export class EngineSlot {
     const rules = this.#rules;
     let best = -1;
     let least = Number.POSITIVE_INFINITY;
-    this.#seen = new Set(wantingSlots(this.#words));
-    for (const slot of this.#seen) {
+    this.#considered = new Set(wantingSlots(this.#words));
+    for (const slot of this.#considered) {
       if (ld(this.#words, slotWord(slot, SlotWord.share), 'engine.slot') === 0) continue;
       const virtual = rules.effective(this.#virtual(slot), times);
       if (virtual < least) [best, least] = [slot, virtual];
@@ -280,7 +280,7 @@ export class EngineSlot {
     // A slot that asked meanwhile found the engine taken. Ringing one is enough, because it chooses among all.
     if (!othersWant(words, -1)) return;
     for (const slot of wantingSlots(words)) {
-      if (this.#seen.has(slot)) continue;
+      if (this.#considered.has(slot)) continue;
       this.#ring(slot);
       return;
     }

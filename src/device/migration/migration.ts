@@ -27,7 +27,7 @@ interface MigratingDevice {
 export class DeviceMigration {
   readonly #device: MigratingDevice;
   #state: MigrationState = MigrationState.RUNNING;
-  #why = '';
+  #reason = '';
   #writer: DeviceStreamWriter | undefined;
   #reader: DeviceStreamReader | undefined;
 
@@ -72,7 +72,7 @@ export class DeviceMigration {
   reset(): void {
     this.#endSaving();
     this.#reader = undefined;
-    this.#why = '';
+    this.#reason = '';
     this.#device.rebuild();
     this.#state = MigrationState.RUNNING;
   }
@@ -138,7 +138,7 @@ export class DeviceMigration {
     } catch (error) {
       this.#endSaving();
       this.#reader = undefined;
-      this.#why = error instanceof StateError ? error.message : String(error);
+      this.#reason = error instanceof StateError ? error.message : String(error);
       this.#state = MigrationState.ERROR;
       throw error;
     }
@@ -146,12 +146,13 @@ export class DeviceMigration {
 
   get #stateText(): string {
     const name = migrationStateName(this.#state);
-    return this.#why === '' ? name : `${name} (${this.#why})`;
+    return this.#reason === '' ? name : `${name} (${this.#reason})`;
   }
 
   #refusal(target: number): string {
     const to = migrationStateName(target);
-    const reason = this.#state === MigrationState.ERROR ? 'accepted: a reset' : 'there is no such transition';
-    return `cannot go from ${this.#stateText} to ${to}; ${reason}`;
+    const accepted =
+      this.#state === MigrationState.ERROR ? 'accepted: a reset' : 'there is no such transition';
+    return `cannot go from ${this.#stateText} to ${to}; ${accepted}`;
   }
 }

@@ -91,15 +91,15 @@ export class DeviceHarness {
       throw new RangeError(`${ramMiB} MiB of RAM; accepted: an even number from 2 to ${HARNESS_RAM_MIB_MAX}`);
     this.ram = GuestRam.allocate(HPA_BASE as Hpa, (ramMiB / 2) * PAGE_2M, 0, new Prng(1));
     const table = new PinTableReader(this.#table.handle, this.#table.addReader());
-    const host = {
+    const runner = {
       fault: (iova: Iova, write: boolean, denied: boolean) => void this.faults.push({ iova, write, denied }),
       violation: (kind: string, detail: string) => void this.violations.push(`${kind}: ${detail}`),
       interrupt: (vector: number) => void this.interrupts.push(vector),
       log: (text: string) => void this.logged.push(text),
       nowUs: () => this.nowUs,
     };
-    const place = { name, table, memory: this.ram.host, options: { fault: '' } };
-    this.#device = new DeviceInstance(place, host, factoryOf(model));
+    const environment = { name, table, memory: this.ram.host, options: { fault: '' } };
+    this.#device = new DeviceInstance(environment, runner, factoryOf(model));
     const ranges = map === 'identity' ? [{ iova: 0, gpa: 0, size: this.ram.size }] : map;
     for (const range of ranges) this.map(range);
   }

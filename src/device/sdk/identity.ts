@@ -41,7 +41,7 @@ export function checkIdentity(identity: DeviceIdentity): void {
   for (const name of MODELS_OWN)
     if (fields[name] !== undefined)
       throw new DeviceDefinitionError(
-        `identity.${name} is set; accepted: only in a model that brings a ConfigSpace of its own`,
+        `identity.${name} is set; accepted: only in a model with its own ConfigSpace`,
       );
   for (const name of ['ioBars', 'prefetchableBars'] as const)
     for (const bar of checkList(`identity.${name}`, fields[name], 'numbers of BARs'))

@@ -59,6 +59,6 @@ export const INJECTED_FAULTS: Readonly<Record<string, VgpuParts>> = {
   },
   'worker-crash': {
     ...DEFAULT_PARTS,
-    engine: (place, events) => new CrashingEngine(place, events),
+    engine: (context, events) => new CrashingEngine(context, events),
   },
 };

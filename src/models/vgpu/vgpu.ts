@@ -47,12 +47,12 @@ const ADDRESS_MASK = (1n << 48n) - 1n;
 /** The parts that a faulty variant replaces. */
 export interface VgpuParts {
   shadow(context: DeviceContext, source: PteSource, vram: DeviceMemory): ShadowPageTable;
-  engine(place: EngineContext, events: EngineEvents): Engine;
+  engine(context: EngineContext, events: EngineEvents): Engine;
 }
 
 export const DEFAULT_PARTS: VgpuParts = {
   shadow: (context, source, vram) => new ShadowPageTable(context.dma, source, vram.size),
-  engine: (place, events) => new Engine(place, events),
+  engine: (context, events) => new Engine(context, events),
 };
 
 /** Returns the registers of an instance with this size of VRAM. */
@@ -113,8 +113,8 @@ export class Vgpu implements DeviceModel {
       doorbellRung: () => this.#engines.recheckFences(),
     };
     const { dma } = this.#context;
-    const place = { name, dma, spaces: this.#spaces, vram: this.#vram, counters: this.counters };
-    return new CommandStreamer(name, this.#registers, owner, (events) => parts.engine(place, events));
+    const context = { name, dma, spaces: this.#spaces, vram: this.#vram, counters: this.counters };
+    return new CommandStreamer(name, this.#registers, owner, (events) => parts.engine(context, events));
   }
 
   #reactToWrites(): void {

@@ -194,7 +194,7 @@ export class Engine {
       if (command.done === command.length) command.status = CompletionStatus.ok;
     }
     if (command.status !== undefined) return this.#complete(command, command.status, ring);
-    this.#watch(command);
+    this.#checkHang(command);
     return 'progress';
   }
 
@@ -205,7 +205,7 @@ export class Engine {
   }
 
   /** Stops a command that has exceeded its limit of engine time, and reports the hang. */
-  #watch(command: Command): void {
+  #checkHang(command: Command): void {
     command.spentNs += this.#work.costNs;
     if (command.spentNs <= this.hangLimitNs) return;
     this.#hung = true;

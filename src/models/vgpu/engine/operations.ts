@@ -44,7 +44,7 @@ export class Workspace {
 }
 
 interface Operation {
-  /** Returns the bytes of which every piece is a multiple. */
+  /** Returns the size in bytes that every piece is a multiple of. */
   unit(value: number): number;
   /** Returns true if the operands are valid in a context whose addresses end at `limit`. */
   valid(command: Command, limit: number): boolean;
