@@ -1,5 +1,5 @@
 /**
- * Recorded vectors, trees and captures in test/data.
+ * Recorded vectors and sysfs trees in test/data.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';

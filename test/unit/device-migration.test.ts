@@ -23,10 +23,10 @@ describe('stopped device', () => {
   it('runs no steps and no timers until it runs again', () => {
     const rig = gadget();
     const rang: number[] = [];
-    rig.model.context.timers.after(10, () => rang.push(rig.told.nowUs));
+    rig.model.context.timers.after(10, () => rang.push(rig.environment.nowUs));
     for (const state of [STOP, STOP_COPY]) {
       rig.device.setMigrationState(state);
-      rig.told.nowUs += 100;
+      rig.environment.nowUs += 100;
       expect([rig.device.step(), rig.device.running, rig.device.waitUs]).to.deep.equal([
         'idle',
         false,
@@ -48,13 +48,13 @@ describe('stopped device', () => {
 
   it('is notified once at each stop', () => {
     const rig = gadget();
-    const told = [STOP, STOP_COPY, STOP, RUNNING, PRE_COPY, STOP_COPY, RUNNING, PRE_COPY, RUNNING].map(
+    const suspensions = [STOP, STOP_COPY, STOP, RUNNING, PRE_COPY, STOP_COPY, RUNNING, PRE_COPY, RUNNING].map(
       (state) => {
         rig.device.setMigrationState(state);
         return rig.model.suspended;
       },
     );
-    expect(told).to.deep.equal([1, 1, 1, 1, 1, 2, 2, 2, 2]);
+    expect(suspensions).to.deep.equal([1, 1, 1, 1, 1, 2, 2, 2, 2]);
   });
 
   it('reports an interrupt as a violation of its model', () => {
@@ -63,8 +63,8 @@ describe('stopped device', () => {
     rig.model.context.interrupt(0);
     rig.device.setMigrationState(STOP);
     rig.model.context.interrupt(0);
-    expect(rig.told.interrupts).to.deep.equal([0]);
-    expect(rig.told.violations).to.deep.equal([
+    expect(rig.environment.interrupts).to.deep.equal([0]);
+    expect(rig.environment.violations).to.deep.equal([
       'bad-interrupt: raises interrupt 0 in STOP; accepted: while it runs',
     ]);
   });
@@ -191,7 +191,7 @@ describe('migration states of an instance', () => {
     expect([old.closed, rig.model === old]).to.deep.equal([true, false]);
     rig.device.writeData(saved(gadget()));
     rig.device.setMigrationState(RUNNING);
-    rig.told.nowUs += 10;
+    rig.environment.nowUs += 10;
     rig.device.step();
     const { registers, window, level } = rig.model;
     expect([registers.get32('Mode'), window.read(0, 4), level]).to.deep.equal([7, 0n, 0]);
