@@ -1,6 +1,6 @@
 /**
- * Saved state of a guest's drivers: what they know beside RAM and hardware, as plain JSON. It comes from the same software
- * over a connection of the hosts, so only its fit to this VM is checked here, not its inner shapes.
+ * Saved state of a guest's drivers: what they know beside RAM and hardware, as plain JSON. It comes from the same
+ * software over a connection of the hosts, so only its fit to this VM is checked here, not its inner shapes.
  */
 import type { DmaBuffer } from './iommu/dma-api.ts';
 import type { DmaDomain, GuestDomain } from './iommu/guest-iommu.ts';
@@ -50,7 +50,10 @@ export class GuestStateError extends Error {
   override name = 'GuestStateError';
 }
 
-/** Returns the saved state in a task; undefined for a VM that boots. @throws GuestStateError for another VM's state */
+/**
+ * Returns the saved state in a task; undefined for a VM that boots.
+ * @throws GuestStateError for another VM's state
+ */
 export function savedStateOf({ snapshot, viommu, devices }: GuestTask): SavedGuest | undefined {
   if (!snapshot) return undefined;
   const state = (snapshot.drivers ?? {}) as Partial<SavedGuest>;

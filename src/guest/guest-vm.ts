@@ -101,8 +101,8 @@ export class GuestVm {
   }
 
   /**
-   * Resolves to the guest's driver for its vIOMMU, of any kind; starts it on first use. On `intel-scalable` the parameter
-   * `stage` selects the tables: `second` (the default) or `first`.
+   * Resolves to the guest's driver for its vIOMMU, of any kind; starts it on first use. On `intel-scalable` the
+   * parameter `stage` selects the tables: `second` (the default) or `first`.
    * @throws Error if this VM has no vIOMMU, or for another `stage`
    */
   iommu(): Promise<GuestIommu> {
@@ -114,7 +114,10 @@ export class GuestVm {
     return this.#parts.iommu.findDomain(id);
   }
 
-  /** Resolves to the guest's virtio-iommu driver; starts it on first use. @throws Error if this VM has no virtio-iommu */
+  /**
+   * Resolves to the guest's virtio-iommu driver; starts it on first use.
+   * @throws Error if this VM has no virtio-iommu
+   */
   virtioIommu(): Promise<VirtioIommuDriver> {
     return this.#parts.iommu.virtioIommu();
   }
@@ -164,7 +167,8 @@ export class GuestVm {
   }
 
   /**
-   * Runs `work` for every vGPU that is alive, concurrently. A device that is lost meanwhile is noted and does not reject.
+   * Runs `work` for every vGPU that is alive, concurrently. A device that is lost meanwhile is noted and does not
+   * reject.
    * @throws any other error of `work`
    */
   async eachGpu(work: (gpu: GuestGpu) => Promise<void>): Promise<void> {
@@ -209,8 +213,8 @@ export class GuestVm {
   }
 
   /**
-   * Moves this VM to another host process while it and its devices work. The script ends here with VmMovedError, which
-   * is not a failure; the scenario's `resume(vm, state)` starts at the other host.
+   * Moves this VM to another host process while it and its devices work. The script ends here with VmMovedError,
+   * which is not a failure; the scenario's `resume(vm, state)` starts at the other host.
    * @throws MigrationError, or the error of `work`, if the VM stays; the script may continue
    */
   migrate(options: MigrateOptions = {}): Promise<never> {
@@ -222,8 +226,8 @@ export class GuestVm {
   }
 
   /**
-   * Returns what the drivers know beside guest RAM and the hardware, for {@link GuestTask.snapshot}. The report of this
-   * host (operations, checks, latencies, notes) is not part of it.
+   * Returns what the drivers know beside guest RAM and the hardware, for {@link GuestTask.snapshot}. The report of
+   * this host (operations, checks, latencies, notes) is not part of it.
    * @throws InFlightError naming what is in flight, GuestStateError for a device in a domain of a script's own driver
    */
   save(): SavedGuest {

@@ -1,6 +1,6 @@
 /**
- * Calls of a driver that have begun and not ended. A saved driver is data, and a call that waits for hardware cannot be
- * saved: `save()` throws while there is one.
+ * Calls of a driver that have begun and not ended. A saved driver is data, and a call that waits for hardware cannot
+ * be saved: `save()` throws while there is one.
  */
 
 /** Thrown by `save()` while calls are in flight; the script must be paused first. */

@@ -1,6 +1,6 @@
 /**
- * The guest's part of its migration: it works while its memory is copied, pauses on request, and hands over the state of
- * its drivers and its script. The script's function ends here; its `resume` starts at the other host.
+ * The guest's part of its migration: it works while its memory is copied, pauses on request, and hands over the state
+ * of its drivers and its script. The script's function ends here; its `resume` starts at the other host.
  */
 import { after, nowUs } from '#host';
 import type { GuestRam } from '../memory/guest-ram.ts';
@@ -23,8 +23,9 @@ export interface Pause {
 
 export interface MigrateOptions extends Partial<MigrationSettings> {
   /**
-   * Runs in the guest while its memory is copied. It must end within 10 s of `pause.requested`; commands to devices may
-   * be in flight then. It returns plain JSON, the `state` of the scenario's `resume(vm, state)` at the other host.
+   * Runs in the guest while its memory is copied. It must end within 10 s of `pause.requested`; commands to devices
+   * may be in flight then. It returns plain JSON, the `state` of the scenario's `resume(vm, state)` at the other
+   * host.
    */
   work?(pause: Pause): unknown;
 }
@@ -73,7 +74,8 @@ export async function migrate(
   { work = () => undefined, ...options }: MigrateOptions,
 ): Promise<never> {
   const settings = { downtimeMs: DOWNTIME_LIMIT_MS, rounds: ROUNDS_LIMIT, compare: false, ...options };
-  // Every thread that writes RAM attaches the log before the first page is copied: the coordinator first, then this one.
+  // Every thread that writes RAM attaches the log before the first page is copied: the coordinator first, then this
+  // one.
   const log = await asMigration(control.beginMigration(settings));
   guest.ram.startLog(log);
   try {

@@ -14,7 +14,10 @@ export class Mutex {
   }
 }
 
-/** Runs shared work concurrently, exclusive work alone. Exclusive work waits for what runs; later shared work waits for it. */
+/**
+ * Runs shared work concurrently, exclusive work alone. Exclusive work waits for what runs; later shared work waits
+ * for it.
+ */
 export class SharedMutex {
   readonly #exclusive = new Mutex();
   readonly #shared = new Set<Promise<unknown>>();

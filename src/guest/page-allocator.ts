@@ -35,8 +35,8 @@ export interface PageAllocatorState {
 }
 
 /**
- * Allocates 4 KiB pages from the start of the range and 2 MiB blocks from its end. Freed memory is allocated again first
- * (LIFO), so that a device which still uses it is detected.
+ * Allocates 4 KiB pages from the start of the range and 2 MiB blocks from its end. Freed memory is allocated again
+ * first (LIFO), so that a device which still uses it is detected.
  */
 export class PageAllocator {
   readonly #ram: GuestRam;

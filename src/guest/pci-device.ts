@@ -90,8 +90,8 @@ export class GuestPciDevice {
   }
 
   /**
-   * Reads a block of a BAR as string instructions do (`rep movs`); far faster than single reads. Bytes beyond the BAR, of
-   * a disabled BAR and of a lost device are all ones.
+   * Reads a block of a BAR as string instructions do (`rep movs`); far faster than single reads. Bytes beyond the
+   * BAR, of a disabled BAR and of a lost device are all ones.
    */
   async readBlock(bar: number, offset: number, bytes: number): Promise<Uint8Array> {
     const block = new Uint8Array(bytes);

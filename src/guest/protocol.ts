@@ -82,8 +82,8 @@ export interface VmControl {
   /** Announces one fault of this device in the page of `iova`: it is counted as expected. */
   expectFault(device: number, iova: number): void | Promise<void>;
   /**
-   * Compares every device's container with a full walk of the guest's tables. Differences are violations; returns their
-   * count.
+   * Compares every device's container with a full walk of the guest's tables. Differences are violations; returns
+   * their count.
    */
   audit(): number | Promise<number>;
   /** Sets the scheduling of this host process's physical GPUs, for all its VMs. Rejects invalid values. */

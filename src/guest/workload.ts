@@ -32,8 +32,8 @@ export const allocatePages = (vm: GuestVm, count: number, low = false): Gpa[] =>
   Array.from({ length: count }, () => (low ? vm.lowPages : vm.pages).allocate() as Gpa);
 
 /**
- * Runs one round on two mapped buffers of equal size, `source` at GPU address `va` and `target` behind it: fills the first,
- * copies it to the second, and checks the checksum and all bytes. A difference fails the run.
+ * Runs one round on two mapped buffers of equal size, `source` at GPU address `va` and `target` behind it: fills the
+ * first, copies it to the second, and checks the checksum and all bytes. A difference fails the run.
  * @throws as GpuDriver.submit
  */
 export async function verifiedRound(
@@ -142,7 +142,10 @@ export async function churnRound(
   for (const page of pages) vm.pages.free(page);
 }
 
-/** Fills an unmapped buffer, which the GPU page table still maps at `va`: the device must fault and no byte may change. */
+/**
+ * Fills an unmapped buffer, which the GPU page table still maps at `va`: the device must fault and no byte may
+ * change.
+ */
 export async function probeUnmapped(
   vm: GuestVm,
   gpu: GuestGpu,

@@ -91,8 +91,8 @@ export class GpuContext {
   }
 
   /**
-   * Maps `bytes` at GPU address `va` to consecutive IOVAs, or offsets in VRAM; all three are multiples of the page size.
-   * The caller must then invalidate the device's shadow (GpuDriver.invalidate).
+   * Maps `bytes` at GPU address `va` to consecutive IOVAs, or offsets in VRAM; all three are multiples of the page
+   * size. The caller must then invalidate the device's shadow (GpuDriver.invalidate).
    * @throws RangeError
    */
   write(va: number, iova: Iova | number, bytes: number, mapping: GpuMapping = {}): void {

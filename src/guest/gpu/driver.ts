@@ -136,8 +136,8 @@ export class GpuDriver {
   }
 
   /**
-   * Returns the completions of the commands that were in flight when the VM left its last host, in order of submission;
-   * see {@link submit}.
+   * Returns the completions of the commands that were in flight when the VM left its last host, in order of
+   * submission; see {@link submit}.
    */
   outstanding(): readonly Promise<GpuCompletion>[] {
     for (const ring of this.#allRings) ring.startPump();
@@ -175,8 +175,8 @@ export class GpuDriver {
   }
 
   /**
-   * Resets the function and restores rings, page tables, contexts and global table. Commands in flight are rejected with
-   * DeviceResetError. VRAM is zeroed and the display is off.
+   * Resets the function and restores rings, page tables, contexts and global table. Commands in flight are rejected
+   * with DeviceResetError. VRAM is zeroed and the display is off.
    * @throws DeviceLostError
    */
   reset(): Promise<void> {
@@ -228,7 +228,8 @@ export class GpuDriver {
   }
 
   /**
-   * Maps `pages` 4 KiB pages from GPU address `va` on to VRAM from `offset` on, a multiple of 4096; else as {@link map}.
+   * Maps `pages` 4 KiB pages from GPU address `va` on to VRAM from `offset` on, a multiple of 4096; else as
+   * {@link map}.
    * @throws RangeError
    */
   mapVram(va: number, offset: number, pages: number, writable = true): void | Promise<void> {
@@ -254,8 +255,8 @@ export class GpuDriver {
   }
 
   /**
-   * Creates a context for GPU addresses from `base` on, a multiple of 1 GiB. Its table pages must be mapped for the device
-   * at IOVA = GPA before a command uses it.
+   * Creates a context for GPU addresses from `base` on, a multiple of 1 GiB. Its table pages must be mapped for the
+   * device at IOVA = GPA before a command uses it.
    * @throws RangeError for an invalid base, or beyond 64 contexts
    */
   async createContext(base: number): Promise<GpuContext> {
@@ -274,7 +275,10 @@ export class GpuDriver {
     await this.writeRegister('ContextCount', this.#contexts.length + 1);
   }
 
-  /** Resets an engine: its current command ends with the status `hung`. The driver itself does so when a command hangs. */
+  /**
+   * Resets an engine: its current command ends with the status `hung`. The driver itself does so when a command
+   * hangs.
+   */
   async resetEngine(engine: vgpu.GpuEngine = 'copy'): Promise<void> {
     this.hangs++;
     const control = vgpu.engineRegister(engine, 'Control');
@@ -300,7 +304,8 @@ export class GpuDriver {
   }
 
   /**
-   * Submits a command that maps `length` bytes at GPU address `va` to consecutive IOVAs; unmaps them if `iova` is undefined.
+   * Submits a command that maps `length` bytes at GPU address `va` to consecutive IOVAs; unmaps them if `iova` is
+   * undefined.
    * @throws as {@link submit}
    */
   updatePtes(
@@ -323,7 +328,8 @@ export class GpuDriver {
   }
 
   /**
-   * Puts a command into the ring of its engine and rings the doorbell. Resolves to its completion, whatever its status.
+   * Puts a command into the ring of its engine and rings the doorbell. Resolves to its completion, whatever its
+   * status.
    * @throws DeviceLostError, DeviceHaltedError, DeviceResetError, CommandTimeoutError
    */
   submit(command: GpuCommand): Promise<GpuCompletion> {

@@ -1,6 +1,6 @@
 /**
- * Command ring of one engine of a vgpu, in guest RAM: submission, completion, and detection of a device that hangs or is
- * lost.
+ * Command ring of one engine of a vgpu, in guest RAM: submission, completion, and detection of a device that hangs or
+ * is lost.
  */
 import { nowUs } from '#host';
 import * as vgpu from '../../abi/vgpu/vgpu.ts';
@@ -164,7 +164,9 @@ export class GpuRing {
     }
   }
 
-  /** Empties the ring after a reset of the function. Completions before the reset count; other commands are rejected. */
+  /**
+   * Empties the ring after a reset of the function. Completions before the reset count; other commands are rejected.
+   */
   reset(): void {
     this.#collect();
     this.#rejectAll(({ sequence }) => new DeviceResetError(this.#owner.name, sequence));

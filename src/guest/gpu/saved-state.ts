@@ -1,6 +1,7 @@
 /**
- * Saved state of a vgpu's guest driver: what the driver knows beside guest RAM, as plain JSON. The shape is checked when
- * the state arrives at another host. It is built on restore alone, so that the start of a guest worker does not pay for it.
+ * Saved state of a vgpu's guest driver: what the driver knows beside guest RAM, as plain JSON. The shape is checked
+ * when the state arrives at another host. It is built on restore alone, so that the start of a guest worker does not
+ * pay for it.
  */
 import { z } from 'zod';
 import * as vgpu from '../../abi/vgpu/vgpu.ts';

@@ -1,6 +1,6 @@
 /**
- * Screenshots of a device: its scanout, read through the MMIO channel and encoded as PNG. The registers that the guest
- * sees are not accessed.
+ * Screenshots of a device: its scanout, read through the MMIO channel and encoded as PNG. The registers that the
+ * guest sees are not accessed.
  */
 import { writeFile } from 'node:fs/promises';
 import { decodeScanoutHeader, SCANOUT_HEADER_BYTES, type Scanout } from '../../abi/scanout.ts';

@@ -66,7 +66,9 @@ interface DriverFactory {
   create(parts: GuestIommuParts): Promise<GuestIommu>;
   /** @param saved result of the driver's `save()` */
   restore(parts: RestoredGuestIommuParts, saved: unknown): GuestIommu;
-  /** True if devices see nothing before the driver has started: a guest kernel starts it before the device drivers. */
+  /**
+   * True if devices see nothing before the driver has started: a guest kernel starts it before the device drivers.
+   */
   readonly atBoot: boolean;
 }
 
@@ -103,13 +105,17 @@ function factoryOf(viommu: string): DriverFactory {
   return factory;
 }
 
-/** Resolves to a started driver; translation is disabled. @throws Error for an unknown kind; the driver's own errors */
+/**
+ * Resolves to a started driver; translation is disabled.
+ * @throws Error for an unknown kind; the driver's own errors
+ */
 export async function createGuestIommu(parts: GuestIommuParts): Promise<GuestIommu> {
   return factoryOf(parts.viommu).create(parts);
 }
 
 /**
- * Restores a driver that was saved on another host. Guest RAM and the vIOMMU are restored already and are not touched.
+ * Restores a driver that was saved on another host. Guest RAM and the vIOMMU are restored already and are not
+ * touched.
  * @param saved result of {@link GuestIommu.save} of a driver for the same vIOMMU; its shape is not checked
  * @throws Error for an unknown kind of vIOMMU
  */

@@ -50,7 +50,10 @@ export class DmaApi {
     return this.#inFlight.run('dma.map', () => this.#map(pages));
   }
 
-  /** Unmaps a buffer. Strict: resolves when no device can reach the pages any more. @throws the domain's own errors */
+  /**
+   * Unmaps a buffer. Strict: resolves when no device can reach the pages any more.
+   * @throws the domain's own errors
+   */
   unmap(buffer: DmaBuffer): Promise<void> {
     return this.#inFlight.run('dma.unmap', () => this.#unmap(buffer));
   }

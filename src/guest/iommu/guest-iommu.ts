@@ -42,9 +42,9 @@ export interface GuestIommuCapabilities {
 /**
  * A started driver for a vIOMMU. Requester IDs are bus << 8 | device << 3 | function.
  *
- * While translation is disabled, every device sees system memory at IOVA = GPA; attachments take effect later. While it is
- * enabled, a device that is not attached sees nothing. Each call resolves when devices see its effect. A device that works
- * meanwhile does not fault on an IOVA that is mapped to the same GPA before and after the call.
+ * While translation is disabled, every device sees system memory at IOVA = GPA; attachments take effect later. While
+ * it is enabled, a device that is not attached sees nothing. Each call resolves when devices see its effect. A device
+ * that works meanwhile does not fault on an IOVA that is mapped to the same GPA before and after the call.
  */
 export interface GuestIommu {
   readonly capabilities: GuestIommuCapabilities;
@@ -54,7 +54,10 @@ export interface GuestIommu {
   domain(id: number): GuestDomain | undefined;
   /** Moves a device into a domain of this driver. */
   attach(requesterId: number, domain: GuestDomain): Promise<void>;
-  /** Lets a device see system memory while others are translated, if the hardware has {@link GuestIommuCapabilities.passThrough}. */
+  /**
+   * Lets a device see system memory while others are translated, if the hardware has {@link
+   * GuestIommuCapabilities.passThrough}.
+   */
   setPassThrough(requesterId: number): Promise<void>;
   /** Removes a device from its domain or from pass-through; while translation is enabled, it then sees nothing. */
   detach(requesterId: number): Promise<void>;
@@ -63,8 +66,8 @@ export interface GuestIommu {
   /** Disables translation: every device sees system memory. */
   disableTranslation(): Promise<void>;
   /**
-   * Resolves to the first fault since the last call, or undefined. Further faults are dropped, as by hardware with one
-   * record. Always undefined without {@link GuestIommuCapabilities.faultRecords}.
+   * Resolves to the first fault since the last call, or undefined. Further faults are dropped, as by hardware with
+   * one record. Always undefined without {@link GuestIommuCapabilities.faultRecords}.
    */
   readFaults(): Promise<GuestFault | undefined>;
   /**

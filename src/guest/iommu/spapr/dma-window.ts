@@ -90,12 +90,17 @@ export class SpaprDmaWindow implements GuestDomain {
     return this.mapAll([{ iova, gpa, size, perm }]);
   }
 
-  /** Maps several ranges in as few hypercalls as possible; else as {@link map}. If one throws, earlier ones stay mapped. */
+  /**
+   * Maps several ranges in as few hypercalls as possible; else as {@link map}. If one throws, earlier ones stay
+   * mapped.
+   */
   mapAll(ranges: readonly MapRange[]): Promise<void> {
     return this.#putAll(ranges, (index) => this.#live.has(index));
   }
 
-  /** Does as {@link mapAll}, but replaces mappings: a device sees the old or the new mapping of a page, never none. */
+  /**
+   * Does as {@link mapAll}, but replaces mappings: a device sees the old or the new mapping of a page, never none.
+   */
   replaceAll(ranges: readonly MapRange[]): Promise<void> {
     return this.#putAll(ranges, () => false);
   }
@@ -124,8 +129,8 @@ export class SpaprDmaWindow implements GuestDomain {
   }
 
   /**
-   * Unmaps all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the mappings
-   * any more.
+   * Unmaps all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the
+   * mappings any more.
    * @throws WindowRangeError, HypercallError, HypercallTimeout
    */
   unmap(iova: number, size: number): Promise<number> {
@@ -157,8 +162,8 @@ export class SpaprDmaWindow implements GuestDomain {
   }
 
   /**
-   * Changes TCEs, run by run. They are marked busy meanwhile, so that a concurrent call on one of them is refused instead
-   * of interleaved. After a time-out the TCEs of the hypercall stay busy, because their contents are unknown.
+   * Changes TCEs, run by run. They are marked busy meanwhile, so that a concurrent call on one of them is refused
+   * instead of interleaved. After a time-out the TCEs of the hypercall stay busy, because their contents are unknown.
    */
   async #eachRun(tces: ReadonlyMap<number, bigint>, change: (run: TceRun) => Promise<void>): Promise<void> {
     const marked = new Set(tces.keys());

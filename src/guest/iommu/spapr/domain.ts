@@ -54,7 +54,9 @@ export class DeviceWindow {
     this.#shown = pages;
   }
 
-  /** Makes the device see exactly these pages. Equal pages are not rewritten. {@link follow} applies later changes. */
+  /**
+   * Makes the device see exactly these pages. Equal pages are not rewritten. {@link follow} applies later changes.
+   */
   show(pages: PageMap): Promise<void> {
     return this.#changes.run(async () => {
       this.#shown = pages;

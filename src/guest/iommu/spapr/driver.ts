@@ -1,5 +1,6 @@
 /**
- * The guest's driver for sPAPR DMA windows: the default window, dynamic windows (DDW), and a window that maps all of RAM.
+ * The guest's driver for sPAPR DMA windows: the default window, dynamic windows (DDW), and a window that maps all of
+ * RAM.
  */
 
 import * as spapr from '../../../abi/spapr.ts';
@@ -114,7 +115,10 @@ export class SpaprDriver {
     return driver as SpaprDriver;
   }
 
-  /** Creates drivers for several bridges; they share the call page, which allows only one user. @throws as {@link create} */
+  /**
+   * Creates drivers for several bridges; they share the call page, which allows only one user.
+   * @throws as {@link create}
+   */
   static async createAll(
     port: RegisterPort,
     ram: GuestRam,
@@ -151,7 +155,10 @@ export class SpaprDriver {
     return SpaprDriver.saveAll([this]);
   }
 
-  /** Returns the state of drivers that share a call page. @throws InFlightError, RangeError if they do not share it */
+  /**
+   * Returns the state of drivers that share a call page.
+   * @throws InFlightError, RangeError if they do not share it
+   */
   static saveAll(drivers: readonly SpaprDriver[]): SpaprState {
     const [first] = drivers;
     if (!first || drivers.some((driver) => driver.#calls !== first.#calls))
@@ -224,8 +231,8 @@ export class SpaprDriver {
   }
 
   /**
-   * Creates a window that maps all of RAM, as Linux does for "direct DMA": the bus address of a GPA is the window's start
-   * plus the GPA. The page size is the largest to which all of RAM is aligned.
+   * Creates a window that maps all of RAM, as Linux does for "direct DMA": the bus address of a GPA is the window's
+   * start plus the GPA. The page size is the largest to which all of RAM is aligned.
    * @throws SpaprDriverError, HypercallError, HypercallTimeout
    */
   async createDirectWindow(): Promise<SpaprDmaWindow> {

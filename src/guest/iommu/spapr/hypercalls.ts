@@ -44,7 +44,10 @@ export interface SpaprCallsState {
   readonly slots: readonly Slot[];
 }
 
-/** A slot for one call at a time. `record` is the GPA of its result, `list` the GPA of a page for TCEs or RTAS arguments. */
+/**
+ * A slot for one call at a time. `record` is the GPA of its result, `list` the GPA of a page for TCEs or RTAS
+ * arguments.
+ */
 interface Slot {
   readonly base: number;
   readonly record: number;
@@ -98,8 +101,8 @@ export class SpaprCalls {
   }
 
   /**
-   * Writes `bytes` to a page of guest RAM and makes a call with `args` of its GPA. Resolves to the result, with as many
-   * bytes of the page after the call.
+   * Writes `bytes` to a page of guest RAM and makes a call with `args` of its GPA. Resolves to the result, with as
+   * many bytes of the page after the call.
    * @throws HypercallTimeout, NoCallSlot, PageAllocatorExhausted
    */
   callWithPage(

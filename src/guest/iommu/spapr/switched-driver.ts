@@ -1,7 +1,7 @@
 /**
- * sPAPR driver with the interface of every vIOMMU driver. PowerPC has no untranslated mode: "system memory" is a default
- * window whose TCEs map all of RAM at bus address = GPA, and a switch rewrites the TCEs that differ. Each device has its
- * own bridge, and so its own window.
+ * sPAPR driver with the interface of every vIOMMU driver. PowerPC has no untranslated mode: "system memory" is a
+ * default window whose TCEs map all of RAM at bus address = GPA, and a switch rewrites the TCEs that differ. Each
+ * device has its own bridge, and so its own window.
  */
 
 import { bridgeOfDevice, SCENARIO_WINDOW_SIZE, scenarioWindow } from '../../../abi/spapr-host-bridges.ts';

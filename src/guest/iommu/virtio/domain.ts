@@ -1,8 +1,8 @@
 /**
  * A virtio-iommu domain of a guest, with its mappings.
  *
- * The device drops the mappings of a domain when its last endpoint leaves. The guest keeps them and sends them again for
- * the next first endpoint, as Linux does.
+ * The device drops the mappings of a domain when its last endpoint leaves. The guest keeps them and sends them again
+ * for the next first endpoint, as Linux does.
  */
 
 import { S_OK, STATUS_NAMES } from '../../../abi/virtio-iommu.ts';
@@ -93,8 +93,8 @@ export class VirtioIommuDomain implements GuestDomain {
   }
 
   /**
-   * Maps several ranges with few notifications; else as {@link map}. If the device refuses one, the others stay mapped.
-   * If one is invalid, none is mapped.
+   * Maps several ranges with few notifications; else as {@link map}. If the device refuses one, the others stay
+   * mapped. If one is invalid, none is mapped.
    */
   mapAll(ranges: readonly MapRange[]): Promise<void> {
     return this.#share('map', async () => {
@@ -109,8 +109,8 @@ export class VirtioIommuDomain implements GuestDomain {
   }
 
   /**
-   * Removes all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the mappings
-   * any more.
+   * Removes all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the
+   * mappings any more.
    * @throws VirtioIommuError if a mapping would be split, RequestTimeout
    */
   unmap(iova: number, size: number): Promise<number> {

@@ -1,6 +1,6 @@
 /**
- * The guest's driver for virtio-iommu (virtio 1.3 section 5.13) behind the MMIO transport. The ID of an endpoint is its
- * requester ID.
+ * The guest's driver for virtio-iommu (virtio 1.3 section 5.13) behind the MMIO transport. The ID of an endpoint is
+ * its requester ID.
  */
 
 import { nowUs, sleep, yieldTurn } from '#host';
@@ -144,7 +144,10 @@ export class VirtioIommuDriver {
     }
   }
 
-  /** Resolves to a started driver; no endpoint is in a domain. @throws PageAllocatorExhausted, else as {@link start} */
+  /**
+   * Resolves to a started driver; no endpoint is in a domain.
+   * @throws PageAllocatorExhausted, else as {@link start}
+   */
   static async create(
     port: RegisterPort,
     ram: GuestRam,
@@ -156,7 +159,10 @@ export class VirtioIommuDriver {
     return driver;
   }
 
-  /** Resets and initializes the device (3.1.1). @throws VirtioIommuError if it is no virtio-iommu or does not respond */
+  /**
+   * Resets and initializes the device (3.1.1).
+   * @throws VirtioIommuError if it is no virtio-iommu or does not respond
+   */
   async start(): Promise<void> {
     const [magic, id] = [await this.#read(virtio.MAGIC_REG), await this.#read(virtio.DEVICE_ID_REG)];
     if (BigInt(magic) !== virtio.MMIO_MAGIC || id !== format.VIRTIO_IOMMU_DEVICE_ID)
@@ -199,8 +205,8 @@ export class VirtioIommuDriver {
   }
 
   /**
-   * Moves a device into a domain. Resolves when the device sees the domain's mappings. If the domain has no endpoint yet,
-   * the device may fault meanwhile, because such a domain cannot be filled beforehand.
+   * Moves a device into a domain. Resolves when the device sees the domain's mappings. If the domain has no endpoint
+   * yet, the device may fault meanwhile, because such a domain cannot be filled beforehand.
    * @param endpoint bus << 8 | device << 3 | function
    * @throws VirtioIommuError, RequestTimeout
    */

@@ -1,6 +1,6 @@
 /**
- * Driver side of a split virtqueue (virtio 1.3 section 2.7). One page of guest RAM holds the descriptor table and both
- * rings.
+ * Driver side of a split virtqueue (virtio 1.3 section 2.7). One page of guest RAM holds the descriptor table and
+ * both rings.
  */
 import { nowUs } from '#host';
 import * as virtio from '../../../abi/virtio.ts';

@@ -1,6 +1,6 @@
 /**
- * virtio-iommu driver with the interface of every vIOMMU driver. While translation is disabled, endpoints are in no domain
- * and `bypass` lets them see system memory. While it is enabled, they are in their domains, and `bypass` is 0.
+ * virtio-iommu driver with the interface of every vIOMMU driver. While translation is disabled, endpoints are in no
+ * domain and `bypass` lets them see system memory. While it is enabled, they are in their domains, and `bypass` is 0.
  */
 import { FAULT_F_WRITE } from '../../../abi/virtio-iommu.ts';
 import type { GuestDomain, GuestFault } from '../guest-iommu.ts';
@@ -8,9 +8,9 @@ import { type DeviceView, SoftwareSwitchedIommu, type SwitchedState } from '../s
 import { VirtioIommuDomain, type VirtioIommuDriver } from './driver.ts';
 
 /**
- * The host bridge, 00:00.0, an endpoint without DMA. The device drops the mappings of a domain without endpoints, so a
- * working device that entered such a domain would fault until the domain is filled. The placeholder enters first, and the
- * domain is filled before the device enters.
+ * The host bridge, 00:00.0, an endpoint without DMA. The device drops the mappings of a domain without endpoints, so
+ * a working device that entered such a domain would fault until the domain is filled. The placeholder enters first,
+ * and the domain is filled before the device enters.
  */
 const PLACEHOLDER = 0;
 

@@ -1,8 +1,8 @@
 /**
  * The guest's root and context tables and, in scalable mode, PASID tables: the domain of each device.
  *
- * Entries are written in place, also over present ones, the word with the present bit last. So a device changes from its
- * old page tables to the new ones without a moment in which it is blocked.
+ * Entries are written in place, also over present ones, the word with the present bit last. So a device changes from
+ * its old page tables to the new ones without a moment in which it is blocked.
  */
 
 import * as vtd from '../../../abi/vtd.ts';
@@ -93,8 +93,8 @@ export class ContextTables implements DeviceTables {
 }
 
 /**
- * Root, context and PASID tables of scalable mode, sections 9.2 and 9.4 to 9.6. Allocates one page, one for each half bus,
- * and two for each device: a PASID directory and a PASID table, which have an entry for RID_PASID alone.
+ * Root, context and PASID tables of scalable mode, sections 9.2 and 9.4 to 9.6. Allocates one page, one for each half
+ * bus, and two for each device: a PASID directory and a PASID table, which have an entry for RID_PASID alone.
  */
 export class PasidTables implements DeviceTables {
   readonly #ram: GuestRam;
@@ -148,7 +148,9 @@ export class PasidTables implements DeviceTables {
     writePointer(this.#ram, entry, firstStage ? 0 : (root ?? 0), low);
   }
 
-  /** Returns the GPA of the entry for RID_PASID; creates the device's directory, table and context entry if necessary. */
+  /**
+   * Returns the GPA of the entry for RID_PASID; creates the device's directory, table and context entry if necessary.
+   */
   #entry(requesterId: number): number {
     let table = this.#pasidTables.get(requesterId);
     if (table === undefined) {

@@ -83,8 +83,8 @@ export class VtdDomain implements GuestDomain {
   }
 
   /**
-   * Removes all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the mappings
-   * any more; then it has also freed the empty tables.
+   * Removes all mappings in a range. Resolves to the count of bytes that were mapped when no device can use the
+   * mappings any more; then it has also freed the empty tables.
    * @throws MappingRangeError, PartialUnmap, InvalidationTimeout
    */
   unmap(iova: number, size: number): Promise<number> {

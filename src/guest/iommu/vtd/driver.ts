@@ -161,8 +161,8 @@ export class VtdDriver implements GuestIommu {
   }
 
   /**
-   * Reads the capabilities, disables what an earlier driver has enabled, sets the root table, enables the invalidation
-   * queue and invalidates all caches.
+   * Reads the capabilities, disables what an earlier driver has enabled, sets the root table, enables the
+   * invalidation queue and invalidates all caches.
    * @throws VtdDriverError, CommandTimeout, InvalidationTimeout
    */
   async start(): Promise<void> {
@@ -306,8 +306,8 @@ export class VtdDriver implements GuestIommu {
   }
 
   /**
-   * Returns page-selective descriptors for ranges; undefined if they would be too many. Each covers a naturally aligned
-   * power of two of pages.
+   * Returns page-selective descriptors for ranges; undefined if they would be too many. Each covers a naturally
+   * aligned power of two of pages.
    */
   #pageDescriptors(domainId: number, ranges: readonly UnmapRange[]): Descriptor[] | undefined {
     const { maxAddressMask } = this.capabilities;
@@ -329,8 +329,8 @@ export class VtdDriver implements GuestIommu {
   }
 
   /**
-   * Writes a device's entry. Cached entries are tagged with the old domain ID (0 for "not present", section 6.1), so the
-   * invalidation names the old ID.
+   * Writes a device's entry. Cached entries are tagged with the old domain ID (0 for "not present", section 6.1), so
+   * the invalidation names the old ID.
    */
   #setTables(requesterId: number, attachment: Attachment): Promise<void> {
     const { levels } = this.capabilities;

@@ -1,8 +1,9 @@
 /**
- * Driver side of VT-d's invalidation queue (specification section 6.5.2): submits descriptors and waits for completion.
+ * Driver side of VT-d's invalidation queue (specification section 6.5.2): submits descriptors and waits for
+ * completion.
  *
- * Several flows of one guest may submit concurrently: each submission owns consecutive descriptor slots, and a status word
- * that its own wait descriptor writes.
+ * Several flows of one guest may submit concurrently: each submission owns consecutive descriptor slots, and a status
+ * word that its own wait descriptor writes.
  */
 
 import { nowUs } from '#host';

@@ -1,6 +1,6 @@
 /**
- * Editor of a guest's VT-d page tables in guest RAM. Both stages have the same tree (specification sections 9.7 and 9.8);
- * an {@link EntryEncoding} has the differences.
+ * Editor of a guest's VT-d page tables in guest RAM. Both stages have the same tree (specification sections 9.7 and
+ * 9.8); an {@link EntryEncoding} has the differences.
  */
 
 import * as vtd from '../../../abi/vtd.ts';
@@ -112,16 +112,16 @@ export class PageTableEditor {
   }
 
   /**
-   * Returns the state of the editor. The counts could be read from RAM, but not their order, which decides the order in
-   * which pages become free. A walk of all entries would also lengthen the VM's pause.
+   * Returns the state of the editor. The counts could be read from RAM, but not their order, which decides the order
+   * in which pages become free. A walk of all entries would also lengthen the VM's pause.
    */
   save(): PageTablesState {
     return { root: this.root, live: [...this.#live], retired: [...this.#retired] };
   }
 
   /**
-   * Maps [iova, iova + size) to [gpa, gpa + size) with the largest leaves that alignment allows. If it throws, nothing of
-   * the range stays mapped.
+   * Maps [iova, iova + size) to [gpa, gpa + size) with the largest leaves that alignment allows. If it throws,
+   * nothing of the range stays mapped.
    * @throws MappingRangeError, IovaInUse, PageAllocatorExhausted
    */
   map(iova: number, gpa: number, size: number, perm: number): void {
