@@ -1,6 +1,6 @@
 /**
- * Runs recorded sPAPR TCE vectors against SpaprIommu: every step must give what LoPAR says (`spec`) or what the
- * recorded QEMU gave (`qemu`), and every device's container must hold what the TCEs say.
+ * Runs recorded sPAPR TCE vectors against SpaprIommu. Every step must give LoPAR's result (`spec`) or the recorded
+ * QEMU's (`qemu`), and every device's container must equal its windows' TCEs.
  */
 
 import * as spapr from '../../abi/spapr.ts';
@@ -20,11 +20,11 @@ export interface SpaprVectorOptions {
   readonly quirks: Quirks;
 }
 
-/** The recorded machine's RAM. */
+/** RAM of the recorded machine. */
 const RAM_BYTES = 2 ** 29;
-/** A vector names this many failures at most; later ones follow from the first. */
+/** Maximum failures reported for a vector. Later ones usually follow from the first. */
 const FAILURE_LIMIT = 16;
-/** An RTAS result word that was not written. */
+/** Recorded value of an RTAS result word that was not written. */
 const NOT_WRITTEN = 0xeeee_eeee;
 /** mem_fill: the 8-byte word at address A is A times this. */
 const FILL_FACTOR = 0x9e37_79b9_7f4a_7c15n;
@@ -37,8 +37,8 @@ const OPCODES: Readonly<Record<string, number>> = {
 };
 
 /**
- * Runs each vector on a fresh machine.
- * @param vectors what a vector file holds: an array, parsed
+ * Runs each vector on a new machine.
+ * @param vectors parsed content of a vector file: an array
  * @throws VectorFormatError
  */
 export function runSpaprVectors(vectors: unknown, { quirks }: SpaprVectorOptions): VectorOutcome[] {
@@ -91,7 +91,7 @@ class VectorRun {
     const status = this.#failures.length === 0 ? 'passed' : 'failed';
     const outcome = { name, status, failures: this.#failures } as const;
     if (end === steps.length) return outcome;
-    const reason = `steps from ${end} on let windows overlap: compared with quirks 'qemu' only`;
+    const reason = `windows overlap from step ${end} on: compared only with quirks 'qemu'`;
     return { ...outcome, status: end === 0 ? 'skipped' : status, reason };
   }
 
@@ -121,13 +121,13 @@ class VectorRun {
     this.#failures.push({ step: this.#at, op: this.#op, expected, got });
   }
 
-  /** The step with the specification's answers in place of the recorded ones. */
-  #bound<Step extends { readonly spec?: object | undefined }>(step: Step): Step {
+  /** Returns the step with the answers to compare: with `spec`, the specification's replace the recorded ones. */
+  #withAnswers<Step extends { readonly spec?: object | undefined }>(step: Step): Step {
     return this.#quirks === 'spec' && step.spec ? { ...step, ...step.spec } : step;
   }
 
   #hypercall(step: StepOf<'hcall'>): void {
-    const { name, args, ret, out } = this.#bound(step);
+    const { name, args, ret, out } = this.#withAnswers(step);
     const result = this.#iommu.hypercall(OPCODES[name] as number, args);
     if (result instanceof Promise) {
       this.#expect('a result at once', 'a promise');
@@ -139,7 +139,7 @@ class VectorRun {
   }
 
   #rtas(step: StepOf<'rtas'>): void {
-    const { name, args, nret, status, rets, h_rtas: ret } = this.#bound(step);
+    const { name, args, nret, status, rets, h_rtas: ret } = this.#withAnswers(step);
     const result = this.#iommu.rtas(name, args.map(wordOf), nret);
     if (result instanceof Promise) {
       this.#expect('a result at once', 'a promise');
@@ -155,13 +155,13 @@ class VectorRun {
   }
 
   #memRead(step: StepOf<'mem_read'>): void {
-    const { gpa, len, expect } = this.#bound(step);
+    const { gpa, len, expect } = this.#withAnswers(step);
     if (expect) this.#expect(expect, bytesHex(this.#ram.read(Number(gpa), len)));
   }
 
-  /** Pieces of 4 KiB of IOVA are independent: a fault in one does not stop the others. */
+  /** Performs one DMA. The pieces of each 4 KiB page are independent: a fault in one does not stop the others. */
   #dma(step: DmaStep, bytes: Buffer): void {
-    const { expect, parts, data } = this.#bound(step as StepOf<'dma_read'>);
+    const { expect, parts, data } = this.#withAnswers(step as StepOf<'dma_read'>);
     const write = step.op === 'dma_write';
     const got: string[] = [];
     for (let at = 0; at < bytes.length; ) {
@@ -221,7 +221,7 @@ class VectorRun {
   }
 }
 
-/** The unit that a recorded machine had. */
+/** Returns the options of the recorded machine's unit. */
 function machineOptions(machine: SpaprMachine | undefined) {
   const first = machine?.phb0;
   const bridge: BridgeOptions = {
@@ -239,11 +239,11 @@ function machineOptions(machine: SpaprMachine | undefined) {
   };
 }
 
-/** Page shifts of a mask of page sizes; those that a query cannot report are left out. */
+/** Returns the page shifts of a page size mask, without those that a query cannot report. */
 const shiftsOf = (sizes: bigint): number[] =>
   [...spapr.PAGE_SHIFT_MASKS.keys()].filter((shift) => ((sizes >> BigInt(shift)) & 1n) !== 0n);
 
-/** An RTAS argument: 32 bits. */
+/** Returns the low 32 bits: an RTAS argument. */
 const wordOf = (value: bigint): number => Number(BigInt.asUintN(32, value));
 
 const callText = (name: string, ret: string, out: readonly bigint[]): string =>

@@ -1,13 +1,13 @@
 /**
- * The form of recorded sPAPR TCE vectors, and the errors of a file that is not in it.
+ * Format of recorded sPAPR TCE vectors.
  */
 import { z } from 'zod';
 import { VectorFormatError } from '../outcome.ts';
 
-/** Problems that one error names at most. */
+/** Maximum problems named in one error. */
 const PROBLEM_LIMIT = 8;
 
-/** "0x…", decimal digits or an integer: any 64-bit value. */
+/** Any 64-bit value: "0x…", decimal digits or an integer. */
 const word = z
   .union([
     z
@@ -23,9 +23,9 @@ const length = z
 const bytes = z.string().regex(/^([0-9a-fA-F]{2})*$/, 'accepted: an even number of hexadecimal digits');
 const verdict = z.enum(['ok', 'fault']);
 
-// A step's answer may be missing: the recorded machine had died. Nothing is then compared.
+// A step's answer is missing if the recorded machine had crashed. Nothing is then compared.
 
-/** A part's verdict, alone or with its place. */
+/** Verdict of a part, alone or with its address. */
 const part = z.union([verdict, z.looseObject({ expect: verdict }).transform(({ expect }) => expect)]);
 
 const dmaExpectation = {

@@ -1,5 +1,5 @@
 /**
- * What each step of a virtio-iommu vector must give: accepted texts under the name of what is compared.
+ * Expected results of each step of a virtio-iommu vector: accepted texts by the name of the compared value.
  */
 
 import * as format from '../../abi/virtio-iommu.ts';
@@ -23,7 +23,7 @@ const transfer: Expectation = (step, spec) => ({
   ...dataText(step, spec),
 });
 
-/** Data of a DMA read: a `spec` that changes the outcome and names no data leaves it open. */
+/** Expected data of a DMA read. A `spec` that changes the outcome without data accepts any data. */
 function dataText(step: Step, spec: Expected | undefined): Record<string, readonly string[]> {
   if (step.op !== 'dma_read') return {};
   const data = spec?.data ?? (spec?.expect === undefined ? step.data : undefined);
@@ -33,8 +33,9 @@ function dataText(step: Step, spec: Expected | undefined): Record<string, readon
 const NOT_THERE: readonly string[] = ['INVAL', 'NOENT'];
 
 /**
- * Where a request breaks two rules the specification does not say which one is reported, and the record names one:
- * DETACH of an endpoint that is in no domain, MAP into a reserved region of a domain that does not exist.
+ * Returns the accepted status texts of a request. If a request breaks two rules, the specification does not define
+ * which one is reported, but the recording has one. Examples: DETACH of an endpoint in no domain, MAP into a reserved
+ * region of a domain that does not exist.
  */
 function statusTexts(step: Step, quirks: Quirks): readonly string[] {
   const text = step.status ?? 'null';
@@ -84,7 +85,7 @@ export const EXPECTATIONS: Readonly<Partial<Record<Step['op'], Expectation>>> = 
   init: ({ features_ok }) => (features_ok === undefined ? {} : { accepted: [String(features_ok)] }),
 };
 
-/** One accepted text, or several. */
+/** Returns one accepted text or several. */
 const texts = (given: unknown): readonly string[] => (Array.isArray(given) ? given : [given]).map(String);
 
 const EVENT_FLAGS: Readonly<Record<string, number>> = {
@@ -94,7 +95,7 @@ const EVENT_FLAGS: Readonly<Record<string, number>> = {
   address: format.FAULT_F_ADDRESS,
 };
 
-/** The specification leaves the flags to the device: they are compared with QEMU's alone. */
+/** The specification leaves the flags to the device, so they are compared only with quirks 'qemu' (`named`). */
 function eventsText(expect: unknown, named: boolean): string {
   return (expect as RecordedEvents)
     .map(({ reason, flags, endpoint, address }) => {

@@ -1,5 +1,5 @@
 /**
- * The machine that virtio-iommu vectors were recorded on, and its driver: RAM, the unit, both queues, DMA masters.
+ * Machine on which virtio-iommu vectors were recorded, with its driver: RAM, unit, both queues, DMA masters.
  */
 import * as virtio from '../../abi/virtio.ts';
 import * as format from '../../abi/virtio-iommu.ts';
@@ -10,7 +10,7 @@ import type { Quirks } from '../../viommu/quirks.ts';
 import { VirtioIommu } from '../../viommu/virtio/iommu.ts';
 import type { VectorRam } from '../vector-ram.ts';
 
-// What the driver keeps in the RAM that vectors leave to it.
+// Addresses of the driver's structures, in RAM that vectors do not use.
 const REQUEST_RINGS = 0x7e000000;
 const EVENT_RINGS = 0x7e010000;
 const INDIRECT_TABLE = 0x7e020000;
@@ -19,16 +19,16 @@ const EVENT_BUFFERS = 0x7e800000;
 const RING_ENTRIES = 256;
 const AVAIL_OFFSET = 0x2000;
 const USED_OFFSET = 0x4000;
-/** Bytes of buffers that one request may have. */
+/** Maximum buffer bytes of one request. */
 const BUFFERS_LIMIT = 0x100000;
-/** A device-writable buffer before the device writes it. */
+/** Initial byte of device-writable buffers. */
 const PREFILL = 0xcc;
 /** Platform functions of a q35 machine that are endpoints too: 00:00.0, 00:03.0, 00:1f.0, 00:1f.2, 00:1f.3. */
 const PLATFORM = [0x00, 0x18, 0xf8, 0xfa, 0xfb];
 const DEFAULT_FEATURES = 0x100000077n;
 export const DEFAULT_EVENT_BUFFERS = 64;
 
-/** Takes every map event: vectors are compared through translation alone. */
+/** Accepts every map event: vectors compare only translations. */
 const NO_CONTAINER: MapNotifier = {
   map: () => 'mapped',
   unmap: () => undefined,
@@ -51,7 +51,7 @@ export interface MachineSettings {
 
 export interface InitSettings {
   readonly features?: bigint;
-  /** Status after the last step; default all. */
+  /** Device status after the last step; default all bits. */
   readonly upto?: number;
   readonly eventBuffers?: number;
   readonly eventBytes?: number;
@@ -72,7 +72,7 @@ export interface RawOptions {
   readonly availSkip?: number;
 }
 
-/** What became of a chain. */
+/** Result of a chain. */
 export interface RawAnswer {
   readonly completed: boolean;
   readonly usedLength: number;
@@ -101,7 +101,7 @@ export class VirtioMachine {
   readonly #events: Ring = { at: EVENT_RINGS, avail: 0, used: 0 };
   #freeEventBuffers: number[] = [];
 
-  /** @throws RangeError for a granule or address width that does not exist */
+  /** @throws RangeError for an invalid granule or address width */
   constructor(ram: VectorRam, settings: MachineSettings) {
     this.ram = ram;
     this.#settings = settings;
@@ -118,7 +118,7 @@ export class VirtioMachine {
     this.iommu.writeRegister(register, size, BigInt(value));
   }
 
-  /** Reset and initialisation (3.1.1). Returns whether the device took the features. */
+  /** Resets and initialises the device (3.1.1). Returns true if it accepted the features. */
   init(settings: InitSettings = {}): boolean {
     const { features = DEFAULT_FEATURES, upto = 0xf } = settings;
     this.write(virtio.STATUS_REG, 0);
@@ -161,7 +161,7 @@ export class VirtioMachine {
     this.write(virtio.QUEUE_NOTIFY_REG, format.EVENT_QUEUE);
   }
 
-  /** Takes what the device reported; `recycle` posts the buffers again. */
+  /** Removes and returns the events that the device has reported. `recycle` posts their buffers again. */
   takeEvents(recycle: boolean): RecordedEvent[] {
     const events: RecordedEvent[] = [];
     for (let entry = this.#used(this.#events); entry; entry = this.#used(this.#events)) {
@@ -179,7 +179,7 @@ export class VirtioMachine {
     return events;
   }
 
-  /** Puts one chain into the request queue, kicks, and looks at what came back. */
+  /** Puts one chain into the request queue, notifies the device and returns the answer. */
   request(descriptors: readonly RawDescriptor[], options: RawOptions = {}): RawAnswer {
     const table = options.indirect ? INDIRECT_TABLE : REQUEST_RINGS;
     const places: { gpa: number; length: number; writable: boolean }[] = [];
@@ -221,7 +221,10 @@ export class VirtioMachine {
     this.init(settings);
   }
 
-  /** One DMA as the recorded machine splits it; which bytes were blocked. Read data goes into `bytes`. */
+  /**
+   * Performs one DMA, split as on the recorded machine. Read data goes into `bytes`.
+   * @returns 1 for each blocked byte
+   */
   dma(endpoint: number, iova: bigint, bytes: Uint8Array, write: boolean): Uint8Array {
     const blocked = new Uint8Array(bytes.length);
     const granule = BigInt(this.#settings.granule);
@@ -270,7 +273,7 @@ export class VirtioMachine {
   }
 }
 
-/** Bytes of one access to what no memory answers: a power of two, at most 4, naturally aligned. */
+/** Returns the bytes of one access to unassigned memory: a power of two, at most 4, naturally aligned. */
 function unassignedAccess(address: bigint, left: number): number {
   let size = 4;
   while (size > left || address % BigInt(size) !== 0n) size /= 2;

@@ -1,6 +1,6 @@
 /**
- * Runs recorded virtio-iommu vectors against the model: each step must give what the specification says (`spec`, or
- * `expect` where the recorded QEMU agrees with it), or with `quirks: 'qemu'` what QEMU gave.
+ * Runs recorded virtio-iommu vectors against the model. Each step must give the specification's result: `spec` of the
+ * step, or `expect` where QEMU agrees with the specification. With `quirks: 'qemu'` it must give QEMU's result.
  */
 
 import * as format from '../../abi/virtio-iommu.ts';
@@ -19,14 +19,14 @@ export interface VirtioIommuRunOptions {
   readonly quirks: Quirks;
 }
 
-/** Differences of one vector that are kept. */
-export const FAILURE_LIMIT = 32;
+/** Maximum failures kept for one vector. */
+const FAILURE_LIMIT = 32;
 
 const GRANULES = { '4k': 4096, '8k': 8192, '16k': 16384, '64k': 65536 } as const;
 
 /**
- * Runs every vector on a machine of its own.
- * @param vectors the parsed content of a vector file: one vector or an array of them
+ * Runs each vector on a new machine.
+ * @param vectors parsed content of a vector file: one vector or an array of vectors
  * @throws VectorFormatError
  */
 export function runVirtioIommuVectors(vectors: unknown, options: VirtioIommuRunOptions): VectorOutcome[] {
@@ -56,7 +56,7 @@ class VectorRun {
   readonly #machine: VirtioMachine;
   readonly #devices: readonly number[];
   readonly #granule: bigint;
-  /** False once the recorded run went where the specification's model did not follow. */
+  /** False once the recorded run has left what the recorder's model of the specification covers. */
   #followed = true;
   #broken = false;
   #attached = false;
@@ -95,18 +95,18 @@ class VectorRun {
     return { eventBuffers, ...(features !== undefined && { features }) };
   }
 
-  /** @throws VectorFormatError for a step that this machine cannot make: memory or a device that it does not have */
+  /** @throws VectorFormatError for a step that names memory or a device that the machine does not have */
   #perform(step: Step, index: number): Got {
-    const around = { machine: this.#machine, devices: this.#devices, initial: this.#initial() };
+    const context = { machine: this.#machine, devices: this.#devices, initial: this.#initial() };
     try {
-      return OPERATIONS[step.op](step, around);
+      return OPERATIONS[step.op](step, context);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       throw new VectorFormatError(`${this.#vector.name}, step ${index} (${step.op}): ${error.message}`);
     }
   }
 
-  /** Undefined if the step gave what it must, or does not bind. */
+  /** Returns the first difference; undefined if there is none or the step is not binding. */
   #compare(step: Step, got: Got): { expected: string; got: string } | undefined {
     const followed = this.#followed;
     this.#follow(step, got);
@@ -121,8 +121,9 @@ class VectorRun {
   }
 
   /**
-   * The specification's model stops at a device that is left in reset and at one that needs a reset. From there the
-   * record is QEMU's alone, and differs if the reset found endpoints in domains: QEMU keeps them there.
+   * Tracks whether the recorder's model of the specification covers the next steps. It stops at a device that is left
+   * in reset and at one that needs a reset. The record then has only QEMU's answers. They differ from the specification
+   * if endpoints were attached at the reset, because QEMU keeps them attached.
    */
   #follow(step: Step, got: Got): void {
     if (step.op === 'request' && step.type === 'attach' && got.status === 'OK') this.#attached = true;
@@ -138,7 +139,7 @@ class VectorRun {
     return EXPECTATIONS[step.op]?.(step, spec, this.#quirks) ?? {};
   }
 
-  /** Events in the words of the record: accesses of one DMA in one page are one event. */
+  /** Returns events in the form of the record, where the accesses of one DMA in one page are one event. */
   #fold(events: string, step: Step): string {
     const named = this.#quirks === 'qemu';
     const flagsTell = named || !step.spec;
@@ -161,10 +162,10 @@ class VectorRun {
   }
 }
 
-/** Steps that carry no `spec` because the specification's model did not follow them, not because it agrees. */
+/** True for a step whose `spec` is missing because the recorder's model did not cover it, not because it agrees. */
 function unfollowed(step: Step, followed: boolean): boolean {
   if (!followed && ['dma_read', 'dma_write', 'events', 'mem_read', 'request'].includes(step.op)) return true;
-  // Raw PROBEs with a buffer that is too small: as requests they have a `spec`.
+  // Raw PROBEs with too small a buffer. As `request` steps they have a `spec`.
   if (step.op !== 'raw_request') return false;
   const descriptors = rawDescriptors(step);
   const writable = descriptors.reduce((sum, { writable, length }) => sum + (writable ? (length ?? 0) : 0), 0);
@@ -175,6 +176,6 @@ function unfollowed(step: Step, followed: boolean): boolean {
 const eventText = ({ reason, flags, endpoint, address }: RecordedEvent, named: boolean): string =>
   `${format.FAULT_NAMES[reason] ?? reason}@${endpoint}:${hex(address)}${named ? `+flags${hex(flags)}` : ''}`;
 
-/** A wanted text that ends in an ellipsis was cut by the recorder. */
+/** The recorder cuts long texts and marks them with an ellipsis. */
 const matches = (found: string, wanted: string): boolean =>
   wanted.endsWith('...') ? found.startsWith(wanted.slice(0, -3)) : found === wanted;

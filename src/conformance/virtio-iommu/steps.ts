@@ -1,5 +1,5 @@
 /**
- * What each step of a virtio-iommu vector does, and what it gives as texts to compare.
+ * Operations of a virtio-iommu vector's steps, with their results as texts to compare.
  */
 
 import * as virtio from '../../abi/virtio.ts';
@@ -10,15 +10,15 @@ import { bytesHex } from '../vector-text.ts';
 import type { InitSettings, RawAnswer, RawDescriptor, RecordedEvent, VirtioMachine } from './machine.ts';
 import type { Step } from './vectors.ts';
 
-/** What a step gave: one text for each thing that is compared, under its name. */
+/** Result of a step: one text for each compared value, by name. */
 export type Got = Readonly<Record<string, string>>;
 
 const NOTHING: Got = {};
 const bytesOf = (text: string | undefined): Uint8Array => new Uint8Array(Buffer.from(text ?? '', 'hex'));
 const number = (value: bigint | undefined): number => Number(value ?? 0n);
 
-/** An event as one text without blanks, and back. */
-export const packEvent = ({ reason, flags, endpoint, address }: RecordedEvent): string =>
+/** Returns an event as text without blanks. {@link parseEvents} reads it. */
+const packEvent = ({ reason, flags, endpoint, address }: RecordedEvent): string =>
   `${reason},${flags},${endpoint},${address}`;
 
 export function parseEvents(text: string): RecordedEvent[] {
@@ -34,13 +34,14 @@ export function parseEvents(text: string): RecordedEvent[] {
   });
 }
 
-export interface Around {
+/** Machine and vector data that an operation may use. */
+interface StepContext {
   readonly machine: VirtioMachine;
   readonly devices: readonly number[];
   readonly initial: InitSettings;
 }
 
-export type Operation = (step: Step, around: Around) => Got;
+export type Operation = (step: Step, context: StepContext) => Got;
 
 const CONFIG_FIELDS: Readonly<Record<string, { readonly offset: number; readonly size: number }>> = {
   page_size_mask: { offset: format.CONFIG_PAGE_SIZE_MASK, size: 8 },
@@ -99,8 +100,8 @@ export const OPERATIONS: Readonly<Record<Step['op'], Operation>> = {
     });
     return rawGot(answer);
   },
-  dma_read: (step, around) => dma(step, around, new Uint8Array(number(step.len)), false),
-  dma_write: (step, around) => dma(step, around, bytesOf(step.data), true),
+  dma_read: (step, context) => dma(step, context, new Uint8Array(number(step.len)), false),
+  dma_write: (step, context) => dma(step, context, bytesOf(step.data), true),
   events: (step, { machine }) => ({
     events: machine
       .takeEvents(step.recycle !== false)
@@ -146,7 +147,7 @@ export const OPERATIONS: Readonly<Record<Step['op'], Operation>> = {
   },
 };
 
-/** MMIO has no register for the number of queues: it is that of the queues with a size. */
+/** MMIO has no register for the count of queues: queues with a size are counted. */
 function commonField(field: string | undefined, machine: VirtioMachine): bigint {
   if (field === 'config_generation') return machine.read(virtio.CONFIG_GENERATION_REG);
   if (field !== 'num_queues') return machine.read(virtio.STATUS_REG);
@@ -184,7 +185,7 @@ const MAP_FLAGS: Readonly<Record<string, number>> = {
   mmio: format.MAP_F_MMIO,
 };
 
-/** Each request's type, length and fields: name, offset, bytes. */
+/** Type, length and fields (name, offset, bytes) of each request. */
 const REQUESTS: Readonly<
   Record<
     string,
@@ -290,7 +291,7 @@ function propertiesText(bytes: Uint8Array): string {
   return found.join(', ');
 }
 
-function dma(step: Step, { machine, devices }: Around, bytes: Uint8Array, write: boolean): Got {
+function dma(step: Step, { machine, devices }: StepContext, bytes: Uint8Array, write: boolean): Got {
   const device = devices[number(step.dev)];
   if (device === undefined)
     throw new RangeError(`no device ${step.dev ?? 0n}: the vector has ${devices.length}`);

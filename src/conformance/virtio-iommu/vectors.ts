@@ -1,10 +1,11 @@
 /**
- * The format of recorded virtio-iommu vectors; numbers may be JSON numbers or "0x…" strings and are BigInt here.
+ * Format of recorded virtio-iommu vectors. Numbers are JSON numbers or "0x…" strings and are parsed to BigInt.
  */
 import { z } from 'zod';
 
-/** Steps of one vector, and descriptors of one chain, that a file may hold. */
-export const STEP_LIMIT = 100_000;
+/** Maximum steps of one vector. */
+const STEP_LIMIT = 100_000;
+/** Maximum descriptors of one chain. */
 const DESCRIPTOR_LIMIT = 1024;
 
 const MAX = 2n ** 64n - 1n;
@@ -17,7 +18,7 @@ const integer = z
     return wide;
   });
 const hexBytes = z.string().regex(/^([0-9a-f]{2})*$/i, 'not an even number of hexadecimal digits');
-/** Bytes that a device wrote; the recorder cuts long ones with an ellipsis. */
+/** Bytes written by a device. The recorder cuts long ones and adds an ellipsis. */
 const written = z.string().regex(/^([0-9a-f]{2})*(\.\.\.)?$/i);
 const bdf = z.strictObject({ bdf: z.string().regex(/^[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i) });
 const small = integer.refine((value) => value <= 2n ** 20n, 'more than 1 MiB');
@@ -53,7 +54,7 @@ const eventShape = z.array(
   }),
 );
 
-/** Fault events as a vector names them. */
+/** Fault events in a vector. */
 export type RecordedEvents = z.infer<typeof eventShape>;
 
 const specShape = z.object({
@@ -63,7 +64,7 @@ const specShape = z.object({
   used_len: integer.optional(),
 });
 
-/** What the specification's model answers where QEMU differs. */
+/** The specification's answers where QEMU differs. */
 export type Expected = z.infer<typeof specShape>;
 
 const stepShape = z.object({
@@ -130,7 +131,7 @@ const stepShape = z.object({
 
 export type Step = z.infer<typeof stepShape>;
 
-/** What a step of each kind must have. */
+/** Required fields of each kind of step. */
 const REQUIRED: Readonly<Partial<Record<Step['op'], readonly (keyof Step)[]>>> = {
   config_read: ['expect'],
   config_write: ['value'],
@@ -149,7 +150,7 @@ const REQUIRED: Readonly<Partial<Record<Step['op'], readonly (keyof Step)[]>>> =
   mem_fill: ['gpa', 'len'],
 };
 
-/** The form of `expect`, also inside `spec`, by the kind of step. */
+/** Format of `expect`, also inside `spec`, by kind of step. */
 const EXPECT: Readonly<Partial<Record<Step['op'], z.ZodType>>> = {
   config_read: integer,
   features_read: integer,
@@ -179,7 +180,7 @@ const checkedStep = stepShape.superRefine((step, context) => {
   }
 });
 
-/** A list is a choice, except where the answer itself is one. */
+/** Returns the accepted answers: the elements of a list, except for `events`, whose answer is itself a list. */
 const choices = (op: Step['op'], given: unknown): unknown[] =>
   Array.isArray(given) && op !== 'events' ? given : [given];
 

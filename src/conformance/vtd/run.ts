@@ -1,6 +1,6 @@
 /**
- * Runs recorded VT-d vectors against IntelIommu: every step that binds must give what the recorded machine gave. With
- * caching mode the devices' containers are compared too: after a driver's invalidations they hold what the tables say.
+ * Runs recorded VT-d vectors against IntelIommu. Every binding step must give the recorded result. With caching mode
+ * the containers are compared too: after the driver's invalidations they must equal the guest's tables.
  */
 import { hex, type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
@@ -15,15 +15,15 @@ import { bytesHex, requesterIdOf } from '../vector-text.ts';
 import { type DmaStep, devicesOf, parseVtdVectors, type VtdStep, type VtdVector } from './vectors.ts';
 
 export interface VtdVectorOptions {
-  /** `spec`: steps marked as QEMU's quirks are not compared. `qemu`: they are, and the model answers as QEMU. */
+  /** `spec`: steps marked as QEMU's quirks are not compared. `qemu`: all are, and the model answers as QEMU does. */
   readonly quirks: Quirks;
-  /** Named in errors. */
+  /** Named in error messages. */
   readonly file?: string;
 }
 
 /**
- * Runs each vector on a fresh unit.
- * @param vectors a parsed file: an array of vectors
+ * Runs each vector on a new unit.
+ * @param vectors parsed content of a vector file: an array
  * @throws VectorFormatError for malformed input, naming file, vector and step
  */
 export function runVtdVectors(vectors: unknown, options: VtdVectorOptions): VectorOutcome[] {
@@ -36,7 +36,7 @@ export function runVtdVectors(vectors: unknown, options: VtdVectorOptions): Vect
   });
 }
 
-/** A step's result beside the recorded one; undefined if there is nothing to compare. */
+/** Expected and actual result of a step; undefined if there is nothing to compare. */
 type Comparison = { readonly expected: string; readonly got: string } | undefined;
 
 interface Device {
@@ -111,7 +111,7 @@ class VectorRun {
     return undefined;
   }
 
-  /** The parts of one DMA, a page each, are independent and in address order. */
+  /** Performs one DMA. Its parts, one for each page, are independent and in address order. */
   #dma(step: DmaStep, index: number): Comparison {
     const bytes = step.op === 'dma_write' ? Buffer.from(step.data, 'hex') : Buffer.alloc(step.len);
     const iova = BigInt(step.iova);
@@ -149,7 +149,7 @@ class VectorRun {
     return 'ok';
   }
 
-  /** No container reaches the upper half of first-stage addresses, or maps the interrupt range. */
+  /** Compares the container with the translation. It holds neither upper-half addresses nor the interrupt range. */
   #checkContainer(
     { container }: Device,
     step: DmaStep,

@@ -1,14 +1,14 @@
 /**
- * The format of recorded VT-d vectors: a JSON array, each with a unit, its devices and steps run in order.
+ * Format of recorded VT-d vectors: a JSON array. Each vector has a unit, its devices, and steps that run in order.
  */
 import { z } from 'zod';
 import { VectorFormatError } from '../outcome.ts';
 
-/** Bytes of one DMA or of one access to memory. */
+/** Maximum bytes of one DMA or memory access. */
 const LENGTH_LIMIT = 2 ** 24;
 
 const hexNumber = z.string().regex(/^0x[0-9a-f]{1,16}$/i, 'expected a hex number such as 0x1000');
-/** An address in RAM: exact as a float64. */
+/** An address in RAM, exact as a float64. */
 const gpa = z.string().regex(/^0x[0-9a-f]{1,13}$/i, 'expected a guest physical address in hex, below 2^52');
 const hexBytes = z.string().regex(/^([0-9a-f]{2})*$/i, 'expected bytes in hex');
 const length = z.int().min(0).max(LENGTH_LIMIT);
@@ -61,7 +61,7 @@ export type VtdVector = z.infer<typeof vector>;
 export type VtdStep = z.infer<typeof step>;
 export type DmaStep = Extract<VtdStep, { readonly op: 'dma_read' | 'dma_write' }>;
 
-/** Checks a whole file. @param file named in errors @throws VectorFormatError for the first thing that is wrong */
+/** Checks a whole file. @param file named in errors @throws VectorFormatError for the first problem */
 export function parseVtdVectors(vectors: unknown, file = 'VT-d vectors'): VtdVector[] {
   if (!Array.isArray(vectors)) throw new VectorFormatError(`${file}: not an array of vectors`);
   return vectors.map((each: unknown, index) => {
@@ -73,7 +73,7 @@ export function parseVtdVectors(vectors: unknown, file = 'VT-d vectors'): VtdVec
   });
 }
 
-/** Every DMA names a device of its vector. */
+/** Checks that every DMA names a device of its vector. */
 function checkedDevices(parsed: VtdVector, file: string): VtdVector {
   const count = devicesOf(parsed).length;
   for (const [index, { op, ...rest }] of parsed.steps.entries())
@@ -92,7 +92,7 @@ const nameOf = (each: unknown, index: number): string => {
   return typeof name === 'string' ? name : `vector ${index}`;
 };
 
-/** `steps.3.off` as " step 3, off". */
+/** Returns the path `steps.3.off` as " step 3, off". */
 function place(path: readonly PropertyKey[]): string {
   const [first, second, ...rest] = path.map(String);
   if (first !== 'steps' || second === undefined)

@@ -30,7 +30,7 @@ export const WINDOW_SLOTS = 2;
 /** TCEs of the largest window, as ibm,query-pe-dma-window reports it. */
 export const WINDOW_ENTRY_LIMIT = 2 ** 31;
 /** Exclusive upper bound of bus addresses. */
-export const BUS_ADDRESS_LIMIT = 2 ** 64;
+const BUS_ADDRESS_LIMIT = 2 ** 64;
 
 export interface BridgeOptions {
   /** False if the bridge has only its default window. Default true. */
@@ -91,8 +91,8 @@ export class SpaprBridge implements TranslationSource {
     const { start, size } = this.#defaultWindow;
     if (start + size > this.#dynamicStart || this.#dynamicStart >= this.limit)
       throw new RangeError(
-        `default window ${hex(start)} +${hex(size)}; accepted: below the dynamic window's start ${hex(this.#dynamicStart)}, ` +
-          `which must be below ${hex(this.limit)}`,
+        `default window ${hex(start)} +${hex(size)}; accepted: below the dynamic window's start ` +
+          `${hex(this.#dynamicStart)}, which must be below ${hex(this.limit)}`,
       );
     this.#slots = [this.#makeDefault(), undefined];
   }

@@ -30,7 +30,7 @@ export interface HypercallResult {
 }
 
 /** A result, and the completion before which it must not be returned. */
-export interface HypercallOutcome extends HypercallResult {
+interface HypercallOutcome extends HypercallResult {
   readonly done: Completion;
 }
 

@@ -27,7 +27,7 @@ export const BRIDGES_LIMIT = 31;
 /** Maximum VIO devices of one machine, each with a window. */
 export const VIO_LIMIT = 32;
 /** TCEs of a VIO device's window: 4 KiB pages from bus address 0. */
-export const VIO_WINDOW_ENTRIES = 0x10000;
+const VIO_WINDOW_ENTRIES = 0x10000;
 
 /** Reasons for a refused access. They are the emulator's: LoPAR defines none. */
 export const SPAPR_FAULT = { OUTSIDE_WINDOW: 1, PERMISSION: 2, TARGET_NOT_RAM: 3 } as const;

@@ -5,6 +5,7 @@
  */
 import { hex } from '../../memory/address.ts';
 import { decodeState, encodeState, type StateReader, type StateValues } from '../../proto/state-codec.ts';
+import { checkQuirks } from '../quirks.ts';
 import type { SpaprBridge } from './bridge.ts';
 import type { CallPage } from './call-page.ts';
 import { acceptable, type HypercallContext } from './hypercalls.ts';
@@ -82,9 +83,7 @@ function writeTces(window: TceWindow): Uint8Array {
 export function restoreUnit(bytes: Uint8Array, parts: SpaprParts): void {
   const { bridges, vio, page, context } = parts;
   const state = decodeState(bytes, KIND, VERSION);
-  const quirks = state.text('quirks');
-  if (quirks !== context.quirks)
-    throw state.error('quirks', `is '${quirks.slice(0, 20)}'; accepted: ${context.quirks}`);
+  checkQuirks(state, context.quirks);
   const count = state.number('bridges');
   if (count !== bridges.length) throw state.error('bridges', `is ${count}; accepted: ${bridges.length}`);
   const liobns = [...vio.keys()];
@@ -138,7 +137,7 @@ function readTces(state: StateReader, name: string, window: TceWindow, parts: Sp
     if (first < end || first + count > window.entries)
       throw refuse(`have ${first} +${count}; accepted: from ${end}, below ${window.entries}`);
     if (count > budget.limit - budget.live)
-      throw refuse(`and those before are ${budget.live + count}; accepted: up to ${budget.limit} in a unit`);
+      throw refuse(`bring the unit to ${budget.live + count} TCEs; accepted: up to ${budget.limit}`);
     end = first + count;
     for (let index = first; index < end; index++, at += TCE_BYTES) {
       const tce = view.getBigUint64(at, true);

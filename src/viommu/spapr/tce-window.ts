@@ -10,7 +10,7 @@ import type { RamRegion } from '../../memory/guest-ram.ts';
 import type { Translation } from '../notifier.ts';
 
 /** Maximum TCEs other than 0 in all windows of a unit: four full default windows. */
-export const LIVE_TCE_LIMIT = 2 ** 20;
+const LIVE_TCE_LIMIT = 2 ** 20;
 
 /** Count and limit of a unit's TCEs other than 0. */
 export class TceBudget {

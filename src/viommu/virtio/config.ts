@@ -17,7 +17,7 @@ export interface VirtioIommuLimits {
   readonly probeSize: number;
 }
 
-export type ConfigField =
+type ConfigField =
   | 'PAGE_SIZE_MASK'
   | 'INPUT_START'
   | 'INPUT_END'
@@ -31,7 +31,7 @@ export type ConfigField =
 export type ConfigFile = RegisterFile<ConfigField>;
 
 /** Returns the 64-bit mask of all page sizes from `granule` up. */
-export const pageSizeMask = (granule: number): bigint => BigInt.asUintN(64, -BigInt(granule));
+const pageSizeMask = (granule: number): bigint => BigInt.asUintN(64, -BigInt(granule));
 
 /** @throws RangeError for invalid limits */
 export function createConfig(limits: VirtioIommuLimits): ConfigFile {

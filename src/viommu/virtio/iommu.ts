@@ -26,14 +26,14 @@ import { type Answer, execute, type RequestContext, type ReservedRegion } from '
 import { restoreUnit, saveUnit, type VirtioIommuParts } from './state.ts';
 
 /** Bytes of the register page: transport registers and configuration space. */
-export const VIRTIO_IOMMU_REGISTER_BYTES = 0x1000;
+const VIRTIO_IOMMU_REGISTER_BYTES = 0x1000;
 /** Maximum entries of the request queue and of the event queue. */
-export const QUEUE_ENTRIES = 256;
+const QUEUE_ENTRIES = 256;
 /**
  * Requests after which a guest's queue yields to other guests. The limit is above the queue's size, so that one kick of
  * an idle guest is served in one turn.
  */
-export const REQUESTS_PER_TURN = 512;
+const REQUESTS_PER_TURN = 512;
 /** Visited mappings after which a guest's queue yields to other guests. */
 export const TURN_WORK_LIMIT = 2 ** 16;
 /** Bytes of PROBE's properties, as in QEMU. */

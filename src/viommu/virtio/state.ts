@@ -9,7 +9,7 @@ import { hex } from '../../memory/address.ts';
 import { decodeState, encodeState, type StateReader } from '../../proto/state-codec.ts';
 import { registerValues, restoreRegisters } from '../../registers/register-state.ts';
 import type { MmioTransport } from '../../virtio/mmio-transport.ts';
-import type { Quirks } from '../quirks.ts';
+import { checkQuirks, type Quirks } from '../quirks.ts';
 import type { ConfigFile } from './config.ts';
 import { Domain, type DomainMapping } from './domain.ts';
 import { ENDPOINT_LIMIT } from './endpoints.ts';
@@ -78,9 +78,7 @@ function writeMappings(domains: readonly Domain[], count: number): Uint8Array {
 export function restoreUnit(bytes: Uint8Array, parts: VirtioIommuParts): boolean {
   const { transport, config, context } = parts;
   const state = decodeState(bytes, KIND, VERSION);
-  const quirks = state.text('quirks');
-  if (quirks !== parts.quirks)
-    throw state.error('quirks', `is '${quirks.slice(0, 20)}'; accepted: ${parts.quirks}`);
+  checkQuirks(state, parts.quirks);
   transport.restore(state.bytes('transport'));
   restoreRegisters(config, state, {});
   const bypass = config.get32('BYPASS');

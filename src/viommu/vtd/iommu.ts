@@ -27,7 +27,7 @@ import { REGISTER_BYTES, readVisible, type VtdRegisterFile } from './registers.t
 import { restoreUnit, saveUnit } from './state.ts';
 
 /** Work after which a guest's queue yields to other guests, counted in table entries read. */
-export const TURN_WORK_LIMIT = 2 ** 20;
+const TURN_WORK_LIMIT = 2 ** 20;
 /** Work of one descriptor, in table entries. */
 const DESCRIPTOR_WORK = 512;
 

@@ -9,7 +9,7 @@ import type { Translation } from '../notifier.ts';
 import type { Invalidation } from './invalidation.ts';
 
 /** When the IOTLB holds this many entries it is cleared, as in QEMU. */
-export const IOTLB_LIMIT = 1024;
+const IOTLB_LIMIT = 1024;
 
 export interface IotlbCounters {
   /** Accesses that a cached entry served. */

@@ -166,7 +166,7 @@ export function leafOf(iova: number, gpa: number, level: number, perm: number): 
   return { iova: (iova - (iova % size)) as Iova, gpa: gpa as Gpa, size, perm };
 }
 
-/** A leaf whose target touches the interrupt range is refused as a whole (section 3.15, LGN.4 and SGN.8), as in QEMU. */
+/** A leaf whose target touches the interrupt range is refused as a whole (3.15, LGN.4 and SGN.8), as in QEMU. */
 const touchesInterruptRange = (gpa: number, size: number): boolean =>
   gpa < vtd.INTERRUPT_RANGE_END && gpa + size > vtd.INTERRUPT_RANGE_START;
 

@@ -74,7 +74,7 @@ export type VtdRegister =
   | 'FRCD_HI';
 
 /** Section 11.4.2. Domain ids have 16 bits. There is one fault recording register (NFR 0). */
-export function capRegister(options: IntelCapabilities): bigint {
+function capRegister(options: IntelCapabilities): bigint {
   const { CAP } = vtd;
   let cap =
     CAP.ND_16BIT |
@@ -101,7 +101,7 @@ export const hasSecondStage = (options: IntelCapabilities): boolean =>
   options.secondStage ?? !(options.firstStage ?? false);
 
 /** Section 11.4.3. */
-export function ecapRegister(options: IntelCapabilities): bigint {
+function ecapRegister(options: IntelCapabilities): bigint {
   const { ECAP } = vtd;
   let ecap = ECAP.QI | ECAP.PT | (BigInt(vtd.IVA_REG / 16) << ECAP.IRO_SHIFT);
   if (options.intremap ?? true) ecap |= ECAP.IR | (0xfn << ECAP.MHMV_SHIFT);

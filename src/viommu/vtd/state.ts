@@ -16,6 +16,7 @@ import {
   restoreRegisters,
   softwareBits,
 } from '../../registers/register-state.ts';
+import { checkQuirks } from '../quirks.ts';
 import type { VtdParts } from './parts.ts';
 import type { IntelCapabilities, VtdRegister, VtdRegisterFile } from './registers.ts';
 
@@ -63,9 +64,7 @@ export function saveUnit({ registers, contexts, queue, quirks }: VtdParts): Uint
 export function restoreUnit(bytes: Uint8Array, parts: VtdParts): boolean {
   const { registers, contexts, queue, capabilities } = parts;
   const state = decodeState(bytes, KIND, VERSION);
-  const quirks = state.text('quirks');
-  if (quirks !== parts.quirks)
-    throw state.error('quirks', `is '${quirks.slice(0, 20)}'; accepted: ${parts.quirks}`);
+  checkQuirks(state, parts.quirks);
   restoreRegisters(registers, state, deviceBits(capabilities));
   checkFaults(registers, state);
   contexts.setRoot(within(state, 'rootInUse', softwareBits(registers, 'RTADDR')));
