@@ -278,10 +278,10 @@ describe('restored device', () => {
 
 describe('corrupt migration stream', () => {
   for (const [name, model] of CASES)
-    it(`is refused with a StateError, or restores a working device: $name`, () => {
+    it(`is refused with a StateError, or restores a working device: ${name}`, () => {
       const source = machine(model, true);
       if (name === 'edu') source.write(0, 0x08, 4, 5);
-      const sound = source.save();
+      const valid = source.save();
       const tampered = fc.array(
         fc.record({
           back: fc.oneof(fc.nat(100), fc.integer({ min: BUFFER_BYTES, max: 2 ** 20 })),
@@ -296,7 +296,7 @@ describe('corrupt migration stream', () => {
       const target = machine(model, false);
       fc.assert(
         fc.property(tampered, (changes) => {
-          const bytes = Uint8Array.from(sound);
+          const bytes = Uint8Array.from(valid);
           for (const { back, byte } of changes) bytes[bytes.length - 1 - (back % bytes.length)] = byte;
           try {
             target.restore(bytes);
@@ -304,7 +304,7 @@ describe('corrupt migration stream', () => {
             expect(error).to.be.instanceOf(StateError);
             refused++;
           }
-          target.restore(sound);
+          target.restore(valid);
           target.advance(20);
         }),
         { numRuns: 300 },

@@ -10,10 +10,7 @@ import type { CommandFields } from '../fixtures/vgpu-layout.ts';
 
 const RW = vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE;
 const VRAM = RW | vgpu.GPU_PTE_VRAM;
-/**
- * GPU pages 0–31 are RAM across both host frames, and 32–63 are VRAM. Page 64 is a hole, and page 65 lies beyond all
- * memory.
- */
+/** GPU pages 0–31 are RAM across both host frames, and 32–63 VRAM. Page 64 is a hole; 65 lies beyond all memory. */
 const RAM_DATA = 0x1f_0000;
 const PAGES = 64;
 const CONTEXTS = 0x40000;

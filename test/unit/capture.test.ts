@@ -50,10 +50,10 @@ describe('readCapture', () => {
     ['a header without a name', ['{"capture":1}', eof(0)], 1, /expected a capture header/],
     ['text', ['Hello, world', eof(0)], 1, /not JSON: "Hello, world"; expected a capture header on one line/],
     ['a JSON array', ['[1]'], 1, /\[1\]; expected a capture header/],
-    ['a broken line in the middle', [header, '{"cmd":', eof(0)], 2, /not JSON.*expected a JSON object/],
+    ['an invalid line in the middle', [header, '{"cmd":', eof(0)], 2, /not JSON.*expected a JSON object/],
     ['an empty line', [header, '', eof(0)], 2, /expected a JSON object/],
     ['no eof line', HEAD, 2, /ends here; expected an eof line with liveMaps/],
-    ['a header alone', [header], 1, /expected an eof line/],
+    ['only a header', [header], 1, /expected an eof line/],
     ['lines after eof', [...HEAD, eof(0), eof(0)], 4, /expected nothing after the eof line/],
     ['an eof line without its count', [...HEAD, '{"ev":"eof"}'], 3, /"liveMaps" is missing; expected an int/],
     ['an unknown event', [header, '{"ev":"pause"}', eof(0)], 2, /"ev" is "pause"; expected "accept", "mmap"/],
@@ -191,13 +191,13 @@ describe('replayCapture on constructed streams', () => {
   const breaking: readonly [what: string, lines: string[], broken: number][] = [
     ['a translation beside the RAM sections', [LOW, HIGH, ROM, PTE, eof(4)], 1],
     ['a translation beside the whole RAM as one section', [map(0, MEMFD, 0), PTE, eof(2)], 1],
-    ['a translation beside a ROM that was left', [ROM, PTE, eof(2)], 1],
+    ['a translation beside a remaining ROM', [ROM, PTE, eof(2)], 1],
     ['a RAM section beside a translation', [PTE, HIGH, eof(2)], 1],
     ['the whole RAM beside a translation', [PTE, map(0, MEMFD, 0), eof(2)], 1],
     ['a ROM beside translations', [PTE, EQUAL, ROM, eof(3)], 1],
-    ['a translation while one open section is left', [LOW, OPEN, unmap(0, 0xc3000), PTE, eof(2)], 1],
+    ['a translation while one open section remains', [LOW, OPEN, unmap(0, 0xc3000), PTE, eof(2)], 1],
     [
-      'a translation beside open sections known by a ROM',
+      'a translation beside open sections identified by a ROM',
       [OPEN, ROM, unmap(0xfffc0000, 0x40000), PTE, eof(2)],
       1,
     ],
@@ -206,8 +206,8 @@ describe('replayCapture on constructed streams', () => {
       [PTE, EQUAL, unmap(0x4000_0000, 4096), HIGH, eof(2)],
       1,
     ],
-    ['two of them', [LOW, PTE, map(0x5000_0000, 4096, 0x9000), eof(3)], 2],
-    ['one that overlaps, and is refused', [HIGH, map(0x200000, 4096, 0x9000), eof(1)], 1],
+    ['two translations beside a RAM section', [LOW, PTE, map(0x5000_0000, 4096, 0x9000), eof(3)], 2],
+    ['a refused translation that overlaps', [HIGH, map(0x200000, 4096, 0x9000), eof(1)], 1],
   ];
   for (const [what, lines, broken] of breaking)
     it(`detects a violation of R2: ${what}`, async () => {
@@ -224,8 +224,8 @@ describe('replayCapture on constructed streams', () => {
   const holding: readonly [what: string, lines: string[]][] = [
     ['an equal address among translations', [PTE, EQUAL, unmap(0x4000_0000, 4096), PTE, eof(2)]],
     ['an equal address before the first other translation', [EQUAL, PTE, eof(2)]],
-    ['a RAM section that comes first and looks like one', [OPEN, ROM, HIGH, LOW, eof(4)]],
-    ['equal addresses alone', [EQUAL, OPEN, eof(2)]],
+    ['a RAM section that first resembles a translation', [OPEN, ROM, HIGH, LOW, eof(4)]],
+    ['only equal addresses', [EQUAL, OPEN, eof(2)]],
     ['a switch through an empty container', [LOW, ROM, unmapAll(), PTE, unmapAll(), EQUAL, PTE, eof(2)]],
   ];
   for (const [what, lines] of holding)
@@ -236,9 +236,9 @@ describe('replayCapture on constructed streams', () => {
     });
 
   const differing: readonly [what: string, lines: string[], expected: RegExp][] = [
-    ['an unmap that finds nothing', [unmap(0, 4096), eof(0)], /:3: unmap removed 0 maps, recorded 1/],
+    ['an unmap without a mapping', [unmap(0, 4096), eof(0)], /:3: unmap removed 0 maps, recorded 1/],
     [
-      'a miss that is none',
+      'a recorded miss that removes a mapping',
       [PTE, unmap(0x4000_0000, 4096, { miss: true }), eof(0)],
       /:4: unmap removed 1 .* 0$/,
     ],
@@ -247,13 +247,13 @@ describe('replayCapture on constructed streams', () => {
       [PTE, EQUAL, unmap(0, 2 ** 40, { rangeDeleted: 1 }), eof(0)],
       /2 maps, recorded 1/,
     ],
-    ['a straddling map that stays', [OPEN, unmap(0xe8000, 4096), eof(1)], /removed 0 maps, recorded 1/],
+    ['a straddling mapping that stays', [OPEN, unmap(0xe8000, 4096), eof(1)], /removed 0 maps, recorded 1/],
     [
-      'an unmap of all of nothing',
+      'an unmap of all with a recorded count of 0',
       [PTE, unmapAll({ rangeDeleted: 0 }), eof(0)],
       /removed 1 maps, recorded 0/,
     ],
-    ['another number at the end', [PTE, eof(2)], /:4: 1 maps live at the end, recorded 2/],
+    ['a different count at the end', [PTE, eof(2)], /:4: 1 maps live at the end, recorded 2/],
   ];
   for (const [what, lines, expected] of differing)
     it(`counts ${what}`, async () => {
@@ -271,10 +271,10 @@ describe('replayCapture on constructed streams', () => {
 
   const refused: readonly [what: string, line: string, expected: RegExp][] = [
     ['an overlap', map(0xe9000, 4096, 0xe9000), /DMA_MAP refused: EEXIST/],
-    ['a place beyond the memfd', map(0x10_0000_0000, 4096, MEMFD), /DMA_MAP refused: EFAULT/],
-    ['a place that no memfd has', map(0x10_0000_0000, 4096, 2 ** 44), /DMA_MAP refused: EFAULT/],
+    ['an offset beyond the memfd', map(0x10_0000_0000, 4096, MEMFD), /DMA_MAP refused: EFAULT/],
+    ['an offset beyond any memfd', map(0x10_0000_0000, 4096, 2 ** 44), /DMA_MAP refused: EFAULT/],
     ['a huge ROM', map(0x10_0000_0000, 2 ** 30), /DMA_MAP refused: EFAULT/],
-    ['an odd address', map(0x10_0000_0001, 4096, 0x10_0000_0001), /DMA_MAP refused: EINVAL/],
+    ['a misaligned address', map(0x10_0000_0001, 4096, 0x10_0000_0001), /DMA_MAP refused: EINVAL/],
     ['no permission', map(0x10_0000_0000, 4096, 0x10_0000_0000, 0), /DMA_MAP refused: EINVAL/],
     ['a 49-bit IOVA', map(2 ** 48, 4096), /DMA_MAP refused: EINVAL/],
     ['an unmap of size 0', unmap(0, 0), /DMA_UNMAP refused: EINVAL/],

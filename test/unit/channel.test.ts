@@ -149,7 +149,7 @@ describe('MMIO channel', () => {
     expect(await serving(reads, server, echo, 1)).to.deep.equal([1n, 2n, 3n, 4n, 5n]);
   });
 
-  it(`accepts ${MMIO_RING_ENTRIES} writes at once; more wait for space and stay in order`, async () => {
+  it(`accepts ${MMIO_RING_ENTRIES} writes at once, and lets more wait for space in order`, async () => {
     const { port, server, target } = mmio();
     for (let i = 0; i < MMIO_RING_ENTRIES; i++) expect(port.write(0, i, 4, 0n)).to.equal(undefined);
     const late = [port.write(0, 1000, 4, 0n), port.write(0, 1001, 4, 0n)];

@@ -53,8 +53,10 @@ describe('identity of a defined device', () => {
     [{ capabilities: [{ offset: 0x40, id: 9 }] }, /capabilities\[0\]\.registers is null; accepted: a list/],
     [{ capabilities: [7] }, /capabilities\[0\]\.offset is undefined/],
   ];
+  const textOf = (change: object) =>
+    JSON.stringify(change, (_, value) => (typeof value === 'bigint' ? Number(value) : value));
   for (const [change, text] of wrong)
-    it(`is refused with ${JSON.stringify(change, (_, value) => (typeof value === 'bigint' ? Number(value) : value))}`, () => {
+    it(`is refused with ${textOf(change)}`, () => {
       const definition = define({ identity: { ...IDENTITY, ...change } });
       expect(() => new DeviceHarness(definition)).to.throw(DeviceDefinitionError, text);
     });
@@ -217,7 +219,7 @@ describe('migration of a defined device', () => {
     expect([target.read(1, 0, 4), target.metric('sum'), source.metric('sum')]).to.deep.equal([4n, 10, 10]);
   });
 
-  it('is refused for a model without state, with its name, and the device continues', () => {
+  it('is refused with the model’s name if it has no state, and the device continues', () => {
     const bus = new DeviceHarness(counter(false), { name: 'my-device' });
     expect(() => bus.save()).to.throw("cannot be migrated: the model 'my-device' has no `state`");
     bus.enable();
@@ -227,10 +229,10 @@ describe('migration of a defined device', () => {
 
   it('refuses the state of another model, and accepts a valid state afterwards', () => {
     const [source, target] = [new DeviceHarness(counter()), new DeviceHarness(counter())];
-    const sound = source.save();
-    expect(() => target.restore(sound.subarray(1))).to.throw(StateError);
-    expect(() => target.restore(sound.subarray(0, -1))).to.throw(StateError, 'accepted: header to end');
-    target.restore(sound);
+    const valid = source.save();
+    expect(() => target.restore(valid.subarray(1))).to.throw(StateError);
+    expect(() => target.restore(valid.subarray(0, -1))).to.throw(StateError, 'accepted: header to end');
+    target.restore(valid);
     expect(target.run()).to.equal('idle');
   });
 });

@@ -298,7 +298,7 @@ describe('spin detector for a guest', () => {
     }
   };
 
-  it('reports a spin on a bit that cannot change once', () => {
+  it('reports once a spin on a bit that cannot change', () => {
     const { bus } = build();
     poll(bus, 2 * SPIN_READS, 4 * SPIN_TIME_US, () => bus.step());
     expect(bus.logged).to.have.length(1);
@@ -336,10 +336,10 @@ describe('spin detector for a guest', () => {
 describe('model file', () => {
   const file = (name: string) => `test/fixtures/models/${name}.ts`;
   const refused: Record<string, [model: string, why: RegExp]> = {
-    'is not there': ['./no-such-model.ts', /no such file; accepted: a file that exports a device model/],
+    'is missing': ['./no-such-model.ts', /no such file; accepted: a file that exports a device model/],
     'is a folder': ['./test', /not a file; accepted: a file that exports a device model/],
-    'never ends loading': [file('never-loads'), /did not load within \d+ ms/],
-    'awaits what never comes': [file('never-settles'), /its top-level await never completes/],
+    'never finishes loading': [file('never-loads'), /did not load within \d+ ms/],
+    'awaits without end': [file('never-settles'), /its top-level await never completes/],
     'has no default export': [
       file('no-export'),
       /exports no device model by default; accepted: defineDevice/,

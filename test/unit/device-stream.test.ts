@@ -189,12 +189,12 @@ describe('migration stream of a device', () => {
 });
 
 describe('invalid migration stream', () => {
-  const sound = recordsOf(saved(busy()));
-  const kindAt = (kind: keyof DeviceStateRecord) => sound.findIndex((record) => record[kind] !== undefined);
-  const at = (kind: keyof DeviceStateRecord, record: DeviceStateRecord) => sound.with(kindAt(kind), record);
-  const without = (kind: keyof DeviceStateRecord) => sound.filter((record) => record[kind] === undefined);
-  const { header, memory } = { header: sound[0]!.header!, memory: sound[1]!.memory! };
-  const registers = sound[kindAt('registers')]!.registers!;
+  const valid = recordsOf(saved(busy()));
+  const kindAt = (kind: keyof DeviceStateRecord) => valid.findIndex((record) => record[kind] !== undefined);
+  const at = (kind: keyof DeviceStateRecord, record: DeviceStateRecord) => valid.with(kindAt(kind), record);
+  const without = (kind: keyof DeviceStateRecord) => valid.filter((record) => record[kind] === undefined);
+  const { header, memory } = { header: valid[0]!.header!, memory: valid[1]!.memory! };
+  const registers = valid[kindAt('registers')]!.registers!;
   const pages = (changed: Partial<typeof memory>) => at('memory', { memory: { ...memory, ...changed } });
   const register = (file: string, name: string, low: number, high = 0) =>
     at('registers', { registers: { file, values: [{ name, low, high }] } });
@@ -204,7 +204,7 @@ describe('invalid migration stream', () => {
 
   const REFUSED: readonly (readonly [string, readonly DeviceStateRecord[], RegExp])[] = [
     ['without a header', without('header'), /memory after nothing/],
-    ['with two headers', [sound[0]!, ...sound], /header after header/],
+    ['with two headers', [valid[0]!, ...valid], /header after header/],
     ['of another format', at('header', { header: { ...header, version: 9 } }), /version 9; accepted: 1/],
     [
       'of another device',
@@ -226,10 +226,14 @@ describe('invalid migration stream', () => {
     ],
     ['with half a page', pages({ data: new Uint8Array(100) }), /100 bytes and 0 zeros/],
     ['with misaligned pages', pages({ offset: 100 }), /at 100/],
-    ['with pages nowhere', pages({ offset: 2 ** 60 }), /memory 'vram'/],
+    ['with pages of an unknown memory', pages({ offset: 2 ** 60 }), /memory 'vram'/],
     ['with pages and zeros', pages({ zeroBytes: PAGE }), /4096 zeros/],
     ['with no pages', pages({ data: none }), /0 bytes and 0 zeros/],
-    ['with registers of no file', register('bar5', 'Mode', 1), /registers 'bar5'; accepted: config,bar0/],
+    [
+      'with registers of an unknown file',
+      register('bar5', 'Mode', 1),
+      /registers 'bar5'; accepted: config,bar0/,
+    ],
     ['with registers of a memory', register('bar1', 'Mode', 1), /registers 'bar1'/],
     ['with an unknown register', register('bar0', 'Moon', 1), /bar0.Moon is unknown/],
     ['with a register too wide', register('bar0', 'Byte', 0x100), /bar0.Byte is 0x100; accepted: 1 bytes/],
@@ -243,12 +247,12 @@ describe('invalid migration stream', () => {
     ],
     [
       'with pages after registers',
-      [...sound.slice(0, -2), sound[1]!, ...sound.slice(-2)],
+      [...valid.slice(0, -2), valid[1]!, ...valid.slice(-2)],
       /memory after registers/,
     ],
     [
       'with registers after the state',
-      [...sound.slice(0, -1), { registers }, sound.at(-1)!],
+      [...valid.slice(0, -1), { registers }, valid.at(-1)!],
       /registers after model/,
     ],
     ['without the state', without('model'), /end after registers/],
@@ -266,7 +270,7 @@ describe('invalid migration stream', () => {
     ['without an end', without('end'), /ends after model; accepted: header to end/],
     ['with nothing', [], /ends after nothing/],
     ['with an empty message', at('memory', { memory, end: {} }), /a record of memory and end/],
-    ['with more after its end', [...sound, sound[1]!], /bytes after its end/],
+    ['with bytes after its end', [...valid, valid[1]!], /bytes after its end/],
   ];
   for (const [what, records, message] of REFUSED)
     it(`is refused ${what}, and leaves the device in ERROR`, () => {
@@ -281,9 +285,9 @@ describe('invalid migration stream', () => {
     });
 
   it('is not the original of these records', () => {
-    expectSame(take(streamOf(sound)).model, busy().model);
-    expect(sound[0]!.header).to.include({ vendorId: IDENTITY.vendorId, modelVersion: 2 });
-    expect(recordsOf(streamOf(at('model', { model: { state: none } })))).to.have.length(sound.length);
+    expectSame(take(streamOf(valid)).model, busy().model);
+    expect(valid[0]!.header).to.include({ vendorId: IDENTITY.vendorId, modelVersion: 2 });
+    expect(recordsOf(streamOf(at('model', { model: { state: none } })))).to.have.length(valid.length);
   });
 
   it('is refused when it announces records of an invalid length', () => {
@@ -299,7 +303,7 @@ describe('invalid migration stream', () => {
 
   it('ends with a StateError or a running device, for any bytes', () => {
     const random = new Prng(99);
-    const stream = streamOf(sound);
+    const stream = streamOf(valid);
     let refused = 0;
     for (let i = 0; i < 2000; i++) {
       const bytes = Buffer.from(

@@ -83,15 +83,15 @@ describe('frame codec', () => {
   };
 
   it('throws only FrameError for garbage', () => {
-    const sound = encodeFrame({ timeUs: 1e15, process: 1, vm: 2, device: 3 }, 'violation', {
+    const valid = encodeFrame({ timeUs: 1e15, process: 1, vm: 2, device: 3 }, 'violation', {
       kind: 'use-after-unpin',
       detail: 'HPA 0x1',
       repeats: 1,
     });
     const damaged = fc
-      .tuple(fc.nat(sound.length - 1), fc.nat(255), fc.nat(sound.length))
+      .tuple(fc.nat(valid.length - 1), fc.nat(255), fc.nat(valid.length))
       .map(([at, byte, end]) => {
-        const bytes = sound.slice(0, end);
+        const bytes = valid.slice(0, end);
         if (at < end) bytes[at] = byte;
         return bytes;
       });

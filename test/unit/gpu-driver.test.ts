@@ -191,7 +191,7 @@ describe('guest driver of a vgpu', () => {
     expect((await gpu.driver.screenshot().catch((error) => error)).name).to.equal('NoScanoutError');
   });
 
-  it('migrates with its VM: pending commands end on the target host, and other state is unchanged', async () => {
+  it('migrates with its VM, completes pending commands on the target host, and keeps other state', async () => {
     const here = await start();
     const [page] = await here.buffer(0, 1);
     const context = await here.driver.createContext(2 ** 32);

@@ -229,7 +229,7 @@ describe('physical GPU', () => {
     const place = (mdevType?: string) => {
       const name = `gpu-${mdevType}`;
       const { gpu } = pool.place(name, 0, new SharedArrayBuffer(DEVICE_LINK_BYTES), mdevType);
-      return gpu.stats(0).find((figures) => figures.name === name)?.type;
+      return gpu.stats(0).find((stats) => stats.name === name)?.type;
     };
     expect([place('vgpu-4g'), place('1005'), place('vgpu-1'), place()]).to.deep.equal([
       'vgpu-4g',

@@ -71,7 +71,7 @@ describe('guest with drivers restored on another host', function () {
   this.timeout(60_000);
 
   for (const options of VIOMMUS) {
-    it(`${nameOf(options)}: continues exactly as the original`, async () => {
+    it(`continues exactly as the original: ${nameOf(options)}`, async () => {
       for (let seed = 0; seed < 6; seed++) {
         const program = await warmUp(options, seed);
         const before = program.machine;
@@ -91,7 +91,7 @@ describe('guest with drivers restored on another host', function () {
       }
     });
 
-    it(`${nameOf(options)}: moves from host to host`, async () => {
+    it(`moves from host to host: ${nameOf(options)}`, async () => {
       const program = await warmUp(options, 77);
       let twin = program;
       for (let hop = 0; hop < 3; hop++) {
@@ -181,7 +181,7 @@ describe('guest that cannot be saved', () => {
   ];
 
   for (const options of VIOMMUS.filter(({ viommu }) => viommu !== 'none'))
-    it(`${nameOf(options)}: names the operation under way, and can be saved afterwards`, async () => {
+    it(`names the operation under way, and can be saved afterwards: ${nameOf(options)}`, async () => {
       const { vm } = tracked(new GuestMachine(options, 1));
       const starting = vm.iommu();
       expect(() => vm.save()).to.throw(

@@ -91,13 +91,13 @@ describe('mdev registry limits', () => {
   for (const { what, change } of [
     { what: 'no types', change: { types: [] } },
     { what: `${TYPES_LIMIT + 1} types`, change: { types: types(TYPES_LIMIT + 1) } },
-    { what: 'two types of one id', change: { types: [...types(1), ...types(1)] } },
+    { what: 'two types with equal ids', change: { types: [...types(1), ...types(1)] } },
     { what: 'a name with a slash', change: { name: '../x' } },
     { what: 'a negative capacity', change: { capacity: { kind: 'units', total: -1 } } },
     { what: 'a device outside /sys/devices', change: { device: '/etc/passwd' } },
-    { what: 'a device that climbs out', change: { device: '/sys/devices/../../x' } },
+    { what: 'a device path with .. out of /sys/devices', change: { device: '/sys/devices/../../x' } },
     { what: 'a subsystem outside /sys', change: { subsystem: '/class/x' } },
-    { what: 'VFs with a type id that is no number', change: { virtualFunctions: ['v0'] } },
+    { what: 'VFs with a type id that is not a number', change: { virtualFunctions: ['v0'] } },
   ] as const satisfies readonly { what: string; change: Partial<ParentSpec> }[])
     it(`refuses a parent with ${what}`, () => {
       expect(errnoOf(() => new MdevRegistry().addParent({ ...parentOf(1), ...change }))).to.equal('EINVAL');

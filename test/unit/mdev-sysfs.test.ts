@@ -42,10 +42,10 @@ describe('mdev sysfs paths', () => {
   ])[] = [
     ['a directory', `${mtty1}/devices`, 'open:EISDIR', 'open:EISDIR'],
     ['a new name in a directory', `${mtty1}/nosuch`, 'open:ENOENT', 'open:EACCES'],
-    ['a name in no directory', '/sys/nosuch/x', 'open:ENOENT', 'open:ENOENT'],
-    ['a file taken for a directory', `${mtty1}/name/x`, 'open:ENOTDIR', 'open:ENOTDIR'],
+    ['a name in a missing directory', '/sys/nosuch/x', 'open:ENOENT', 'open:ENOENT'],
+    ['a file used as a directory', `${mtty1}/name/x`, 'open:ENOTDIR', 'open:ENOTDIR'],
     ['a relative path', 'sys/bus', 'open:ENOENT', 'open:ENOENT'],
-    ['a link to nowhere', '/sys/module/mdev/holders/nosuch', 'open:ENOENT', 'open:EACCES'],
+    ['a broken link', '/sys/module/mdev/holders/nosuch', 'open:ENOENT', 'open:EACCES'],
     ['a file that only root may read', `${mtty1}/name`, undefined, 'open:EACCES'],
     [
       'autosuspend',
@@ -105,7 +105,7 @@ describe('mdev sysfs writes', () => {
     expect(tree.read(color)[0]).to.equal('x');
   });
 
-  it('to files of the bus have the kernel’s results', () => {
+  it('return the kernel’s results for files of the bus', () => {
     const { registry, tree } = recordedHost();
     registry.create('tdev0', 'tdev-a', UUID);
     const outcomes: readonly (readonly [path: string, text: string, refused: string | undefined])[] = [

@@ -48,7 +48,8 @@ describe('pin during an unmap', () => {
         expect(writer.invalidate(IOVA, PAGE_SIZE)).to.equal(0);
         writer.clear(IOVA, PAGE_SIZE);
         writer.bump();
-        // The reader is inside its section, so the writer sets its flag. A walk into the header would read the flag as a leaf.
+        // The reader is inside its section, so the writer sets its flag.
+        // A walk into the header would read the flag as a leaf.
         void writer.waitDrained(1);
       },
       () => reader.pin(IOVA, PERM_READ),

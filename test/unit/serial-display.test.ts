@@ -230,6 +230,8 @@ describe('placement of BARs and models', () => {
 
   it('refuses a list that mixes the vgpu with other models', async () => {
     const refused = await resolveModel('mtty,vgpu').catch((error: unknown) => error);
-    expect(String(refused)).to.include('model mtty,vgpu: vgpu in a list; accepted: vgpu alone, or a list of others');
+    expect(String(refused)).to.include(
+      'model mtty,vgpu: vgpu in a list; accepted: vgpu alone, or a list of others',
+    );
   });
 });

@@ -19,7 +19,7 @@ class Bus extends VgpuBus {
     this.pte(40, DATA + 20 * PAGE_SIZE);
   }
 
-  scribble(): void {
+  fillWithPattern(): void {
     this.ram.write(
       DATA,
       Uint8Array.from({ length: BYTES }, (_, i) => (i * 13 + (i >> 5) + (i >> 12)) & 0xff),
@@ -51,7 +51,7 @@ describe('vgpu copies of adjacent host pages', () => {
         const [cold, warm] = [new Bus(), new Bus()];
         // This reads and writes every page, so that every page is shadowed.
         warm.do({ opcode: Opcode.fill, target: 0, length: BYTES, value: 1 });
-        for (const bus of [cold, warm]) bus.scribble();
+        for (const bus of [cold, warm]) bus.fillWithPattern();
         const steps = [cold, warm].map((bus) => bus.copy(source, target, length));
         expect(steps[0]).to.equal(steps[1]);
         expect(warm.bytes(DATA, BYTES).equals(cold.bytes(DATA, BYTES))).to.equal(true);
@@ -65,7 +65,7 @@ describe('vgpu copies of adjacent host pages', () => {
     for (const isWarm of [false, true]) {
       const bus = new Bus();
       if (isWarm) bus.do({ opcode: Opcode.fill, target: 0, length: BYTES, value: 1 });
-      bus.scribble();
+      bus.fillWithPattern();
       const before = bus.bytes(DATA, BYTES);
       bus.pte(37, 0, 0);
       bus.set('TlbInvalidate', 1);

@@ -78,10 +78,10 @@ describe('engines of a vgpu', () => {
           length: PAGE_SIZE,
           value: opcode === Opcode.updatePtes ? FLAGS : Kernel.sum,
         };
-        const sound = { ...command, source: opcode === Opcode.wait ? VRAM_VA : 0 };
+        const valid = { ...command, source: opcode === Opcode.wait ? VRAM_VA : 0 };
         if (opcode === Opcode.wait) bus.do({ opcode: Opcode.signal, target: VRAM_VA, value: Kernel.sum });
         const runs = vgpu.GPU_ENGINES[engine].opcodes.some((each) => each === opcode);
-        expect(bus.do(sound, engine).status, `opcode ${opcode}`).to.equal(runs ? ok : badCommand);
+        expect(bus.do(valid, engine).status, `opcode ${opcode}`).to.equal(runs ? ok : badCommand);
       }
       expect(bus.violations).to.deep.equal([]);
     });
@@ -102,7 +102,7 @@ describe('engines of a vgpu', () => {
   });
 
   for (const engine of vgpu.GPU_ENGINE_NAMES) {
-    const sound = LONG[other(engine)];
+    const valid = LONG[other(engine)];
     it(`do not wait for a hung ${engine} engine, and its reset affects no other engine`, () => {
       const bus = new Bus();
       bus.setOf(engine, 'HangLimitUs', 1);
@@ -111,8 +111,8 @@ describe('engines of a vgpu', () => {
       expect(bus.getOf(engine, 'Status')).to.equal(vgpu.STATUS_RUNNING | vgpu.STATUS_HUNG);
       expect(bus.get('InterruptStatus')).to.equal(vgpu.engineCauses(engine, vgpu.INTERRUPT_HUNG));
       expect(bus.getOf(other(engine), 'Status')).to.equal(vgpu.STATUS_RUNNING);
-      expect(bus.do(sound).status).to.equal(ok);
-      bus.submit(sound);
+      expect(bus.do(valid).status).to.equal(ok);
+      bus.submit(valid);
       for (let i = 0; i < 3; i++) bus.step();
       const half = bus.done(other(engine));
       expect(half).to.be.within(1, LENGTH - 1);
@@ -128,12 +128,12 @@ describe('engines of a vgpu', () => {
       const bus = new Bus();
       bus.setOf(engine, 'Control', 0);
       bus.submit(NOP, engine);
-      expect(bus.do(sound).status).to.equal(ok);
+      expect(bus.do(valid).status).to.equal(ok);
       expect(bus.getOf(engine, 'RingHead'), 'off').to.equal(0);
       bus.setOf(engine, 'RingBase', 2 ** 40);
       bus.setOf(engine, 'Control', CONTROL_ENABLE);
       bus.submit(NOP, engine);
-      expect(bus.do(sound).status).to.equal(ok);
+      expect(bus.do(valid).status).to.equal(ok);
       expect(bus.getOf(engine, 'Status')).to.equal(vgpu.STATUS_HALTED);
       expect(bus.get('InterruptStatus') & vgpu.engineCauses(engine, 0xf)).to.equal(
         vgpu.engineCauses(engine, vgpu.INTERRUPT_HALTED),
@@ -157,7 +157,7 @@ describe('engines of a vgpu', () => {
       bus.switching(true);
       bus.unmap(DATA, PAGE_SIZE);
       bus.submit(LONG[engine]);
-      const slot = bus.submit({ ...sound, source: VRAM_VA });
+      const slot = bus.submit({ ...valid, source: VRAM_VA });
       for (let i = 0; i < 100 && bus.step() === 'more'; i++);
       expect(bus.completion(slot, other(engine)).status).to.equal(ok);
       expect(bus.completion(slot, other(engine)).sequence).to.equal(2);

@@ -46,7 +46,7 @@ class Bus extends VgpuBus {
     return bytes;
   }
 
-  scribble(): void {
+  fillWithPattern(): void {
     const noise = Buffer.from(
       Uint8Array.from({ length: 8 * PAGE_SIZE }, (_, i) => (i * 7 + (i >> 7)) & 0xff),
     );
@@ -68,7 +68,7 @@ describe('VRAM in GPU page tables', () => {
       [RAM_VA + 4 * PAGE_SIZE, RAM_VA],
     ] as const) {
       const bus = new Bus();
-      bus.scribble();
+      bus.fillWithPattern();
       const [from, to, length] = [source + 77, target + 1234, 2 * PAGE_SIZE + 321];
       const [meant, kept] = [bus.gpuBytes(from, length), bus.gpuBytes(target, 1234)];
       expect(bus.do({ opcode: Opcode.copy, source: from, target: to, length }).status).to.equal(ok);

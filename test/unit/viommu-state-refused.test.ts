@@ -310,7 +310,7 @@ describe('invalid vIOMMU state', function () {
     });
   }
 
-  it('is a state of another configuration of the same kind', () => {
+  it('is refused by another configuration of the same kind', () => {
     const ram = smallRam(4 * MIB);
     const vtdState = vtdBench(ram).iommu.save();
     expect(() => makeVtd(ram, { awBits: 39 }).restore(vtdState)).to.throw(StateError, 'CAP');

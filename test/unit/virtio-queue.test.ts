@@ -112,10 +112,10 @@ describe('split virtqueue, device side', () => {
         .describe(0, 0x20000, 4, DESC_F_WRITE | DESC_F_NEXT, 1)
         .describe(1, 0x20000, 4)
         .offer(0),
-    'an indirect table of a broken length': (ring) =>
+    'an indirect table with an invalid length': (ring) =>
       ring.describe(0, INDIRECT, 24, DESC_F_INDIRECT).offer(0),
     'an indirect table outside RAM': (ring) => ring.describe(0, 0x9000_0000, 16, DESC_F_INDIRECT).offer(0),
-    'an indirect table that goes on': (ring) =>
+    'an indirect descriptor with a next one': (ring) =>
       ring.describe(0, INDIRECT, 16, DESC_F_INDIRECT | DESC_F_NEXT, 1).offer(0),
     'an indirect table in an indirect table': (ring) =>
       ring
