@@ -52,7 +52,7 @@ interface Operation {
   piece(work: Workspace, command: Command): DmaStatus;
 }
 
-/** Returns the bytes from `va` to the end of its page. */
+/** Returns the count of bytes from `va` to the end of its page. */
 const room = (va: number): number => PAGE_SIZE - (va % PAGE_SIZE);
 
 /** Stands for the piece of an operation that has none: a `nop` ends at once, and a `wait` polls its fence. */

@@ -27,7 +27,7 @@ import { type Iova, PAGE_2M, PAGE_SIZE, PERM_WRITE } from '../../../memory/addre
 export type Refusal = Exclude<DmaStatus, typeof DMA_OK>;
 
 /** Location of a 4 KiB page of a GPU address space. */
-export type PageLocation =
+type PageLocation =
   | { readonly memory: 'ram'; readonly iova: Iova }
   | { readonly memory: 'vram'; readonly offset: number };
 
