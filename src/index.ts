@@ -1,5 +1,5 @@
 /**
- * What scenario files, and the tests of device models, import from `mdevsim`.
+ * The module `mdevsim`: imports of scenario files and of tests of device models.
  */
 
 export { MDPY_HEIGHT, MDPY_WIDTH } from './abi/mdpy.ts';
@@ -24,13 +24,13 @@ export * from './device/sdk/index.ts';
 export { POLICIES, type Policy, type Scheduling } from './gpu/policy.ts';
 export { jainIndex, usageBetween, type VgpuStats, type VgpuUsage } from './gpu/stats.ts';
 export type { GpuContext, GpuMapping } from './guest/gpu/context.ts';
-export type { GpuCommand, GpuCompletion } from './guest/gpu/driver.ts';
 export {
   CommandTimeoutError,
   DeviceHaltedError,
   DeviceLostError,
   DeviceResetError,
-} from './guest/gpu/driver.ts';
+} from './guest/gpu/errors.ts';
+export type { GpuCommand, GpuCompletion } from './guest/gpu/ring.ts';
 export { NoScanoutError } from './guest/gpu/screenshot.ts';
 export type { GpuMode } from './guest/gpu/vram.ts';
 export type { SavedDmaBuffer } from './guest/guest-state.ts';

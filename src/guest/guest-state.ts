@@ -22,6 +22,7 @@ interface GuestDeviceState {
   readonly lost: boolean;
 }
 
+/** State of all drivers of a guest. */
 export interface SavedGuest {
   readonly version: number;
   readonly viommu: string;

@@ -32,6 +32,7 @@ import { createVmParts, type GuestDmaDevice, type GuestGpu, type VmParts } from 
 
 const NOTE_LIMIT = 32;
 
+/** A VM, as its script drives it: one instance in the guest worker of the VM. */
 export class GuestVm {
   /** Index of the VM in its run, from 0. */
   readonly id: number;

@@ -10,6 +10,7 @@ const ROUNDS_LIMIT_MAX = 1000;
 /** Time limit for the script's work after the pause request. */
 export const PAUSE_TIMEOUT_MS = 10_000;
 
+/** Settings of a migration. */
 export interface MigrationSettings {
   /** Index of the host process, from 0; undefined for the next one. */
   readonly to?: number | undefined;

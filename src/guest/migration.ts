@@ -21,6 +21,7 @@ export interface Pause {
   readonly whenRequested: Promise<void>;
 }
 
+/** Options of GuestVm.migrate. */
 export interface MigrateOptions extends Partial<MigrationSettings> {
   /**
    * Runs in the guest while its memory is copied. It must end within 10 s of `pause.requested`; commands to devices

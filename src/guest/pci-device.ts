@@ -32,6 +32,7 @@ export class InterruptTimeoutError extends Error {
   }
 }
 
+/** A device without a driver in the guest; the script accesses its registers. */
 export class GuestPciDevice {
   /** `vmN/devM`. */
   readonly name: string;

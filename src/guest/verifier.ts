@@ -7,6 +7,7 @@ import type { GuestRam } from '../memory/guest-ram.ts';
 /** Limit of kept messages; further failed checks are only counted. */
 const FAILURE_LIMIT = 16;
 
+/** Collects the checks of a script. A failed check fails the run, but not the script. */
 export class Verifier {
   /** Count of compared bytes. */
   bytesVerified = 0;

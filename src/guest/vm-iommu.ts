@@ -17,6 +17,7 @@ import type { RegisterPort } from './register-port.ts';
 /** Saved drivers; null for one that was not started. */
 type SavedVmIommu = Pick<SavedGuest, 'iommu' | 'virtioIommu'>;
 
+/** The drivers behind GuestVm.iommu and GuestVm.virtioIommu. */
 export class VmIommu {
   readonly #task: GuestTask;
   readonly #ram: GuestRam;

@@ -35,6 +35,7 @@ export interface GuestGpu {
 /** Any device of a VM. */
 export type GuestDmaDevice = GuestGpu | GuestPciDevice;
 
+/** The parts of a VM on the side of its guest. */
 export interface VmParts {
   readonly prng: Prng;
   readonly ram: GuestRam;

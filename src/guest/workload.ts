@@ -4,7 +4,7 @@
 import { crc32 } from 'node:zlib';
 import { CompletionStatus, Opcode } from '../abi/vgpu/vgpu.ts';
 import { type Gpa, hex, type Iova, PAGE_SIZE, toIova } from '../memory/address.ts';
-import type { GpuCommand, GpuCompletion } from './gpu/driver.ts';
+import type { GpuCommand, GpuCompletion } from './gpu/ring.ts';
 import type { GuestVm } from './guest-vm.ts';
 import type { DmaBuffer } from './iommu/dma-api.ts';
 import type { GuestGpu } from './vm-parts.ts';

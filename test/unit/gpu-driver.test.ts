@@ -2,7 +2,9 @@ import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
 import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
-import { DeviceResetError, type GpuCommand, GpuDriver } from '../../src/guest/gpu/driver.ts';
+import { GpuDriver } from '../../src/guest/gpu/driver.ts';
+import { DeviceResetError } from '../../src/guest/gpu/errors.ts';
+import type { GpuCommand } from '../../src/guest/gpu/ring.ts';
 import { type Iova, PAGE_SIZE } from '../../src/memory/address.ts';
 import { DrivenVgpu } from '../fixtures/driven-vgpu.ts';
 

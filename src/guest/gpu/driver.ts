@@ -19,9 +19,6 @@ import { readSavedGpu, type SavedGpu } from './saved-state.ts';
 import { screenshot } from './screenshot.ts';
 import { GpuDisplay, GpuVram } from './vram.ts';
 
-export * from './errors.ts';
-export type { GpuCommand, GpuCompletion } from './ring.ts';
-
 /** Count of lower-level GPU page tables; each covers 2 MiB of GPU virtual addresses. */
 const GPU_PAGE_TABLES = 4;
 /** First GPU virtual address behind those that the driver's tables cover. */
@@ -41,6 +38,7 @@ function newGpu(pages: PageAllocator): SavedGpu {
   return { rings, directory: page(), tables, contextTable: page(), ...none };
 }
 
+/** The driver of one vGPU. */
 export class GpuDriver {
   /** `vmN/gpuM`. */
   readonly name: string;

@@ -66,6 +66,7 @@ interface RestoredCommand {
   readonly completion: Promise<GpuCompletion>;
 }
 
+/** The ring of one engine, with its commands in flight. */
 export class GpuRing {
   /** The commands that were in flight when the VM left its last host, in order of submission. */
   readonly restored: readonly RestoredCommand[];

@@ -96,8 +96,11 @@ function stateShape(ram: GuestRam, { pageTables, ringEntries }: SavedGpuLimits) 
   );
 }
 
+/** State of the driver. */
 export type SavedGpu = z.infer<ReturnType<typeof stateShape>>;
+/** State of the ring of one engine. */
 export type SavedRing = SavedGpu['rings']['copy'];
+/** State of a context. */
 export type SavedContext = SavedGpu['contexts'][number];
 
 /**

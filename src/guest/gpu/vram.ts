@@ -20,6 +20,7 @@ export interface GpuRegisters {
   readRegister(register: vgpu.VgpuRegister): Promise<number>;
 }
 
+/** VRAM of a vgpu, through the aperture. */
 export class GpuVram {
   readonly #registers: GpuRegisters;
   readonly #mmio: MmioPort;
@@ -85,6 +86,7 @@ export interface GpuMode {
   readonly base: number;
 }
 
+/** The display of a vgpu. */
 export class GpuDisplay {
   readonly #registers: GpuRegisters;
   readonly #link: DeviceLink;

@@ -16,6 +16,7 @@ export interface DmaBuffer {
   readonly domain: DmaDomain | undefined;
 }
 
+/** The DMA API of one device. */
 export class DmaApi {
   readonly #latencies: Latencies;
   readonly #iovas: IovaAllocator;

@@ -55,8 +55,8 @@ export interface GuestIommu {
   /** Moves a device into a domain of this driver. */
   attach(requesterId: number, domain: GuestDomain): Promise<void>;
   /**
-   * Lets a device see system memory while others are translated, if the hardware has {@link
-   * GuestIommuCapabilities.passThrough}.
+   * Lets a device see system memory while others are translated.
+   * @throws the driver's own error without {@link GuestIommuCapabilities.passThrough}
    */
   setPassThrough(requesterId: number): Promise<void>;
   /** Removes a device from its domain or from pass-through; while translation is enabled, it then sees nothing. */

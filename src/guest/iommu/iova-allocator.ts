@@ -21,6 +21,7 @@ export interface IovaAllocatorState {
   readonly free: readonly (readonly [pages: number, iovas: readonly number[]])[];
 }
 
+/** Allocates ranges of pages in one range of IOVAs. */
 export class IovaAllocator {
   readonly #base: number;
   readonly #end: number;

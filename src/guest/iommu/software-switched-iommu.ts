@@ -24,6 +24,7 @@ export interface SwitchedState {
   readonly views: readonly (readonly [requesterId: number, view: SavedView])[];
 }
 
+/** Returns a view as it is saved. */
 export const savedView = (view: DeviceView<GuestDomain>): SavedView =>
   typeof view === 'object' ? view.id : view;
 

@@ -48,6 +48,7 @@ interface TceRun {
   readonly tces: bigint[];
 }
 
+/** A DMA window, as a domain of the devices behind its bridge. */
 export class SpaprDmaWindow implements GuestDomain {
   readonly window: DmaWindowProperties;
   readonly #calls: SpaprCalls;

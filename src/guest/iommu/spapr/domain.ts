@@ -108,6 +108,7 @@ export interface SpaprDomainState {
   readonly pages: SavedPages;
 }
 
+/** A domain that updates the windows of its devices. */
 export class SpaprDomain implements GuestDomain {
   readonly id: number;
   readonly #pages: Map<number, number>;

@@ -57,6 +57,7 @@ interface Slot {
   recordSet: boolean;
 }
 
+/** The slots of the call page, shared by all drivers of a guest. */
 export class SpaprCalls {
   readonly #port: RegisterPort;
   readonly #ram: GuestRam;

@@ -47,6 +47,7 @@ export interface SwitchedSpaprState extends SwitchedState {
   }[];
 }
 
+/** The driver of all devices of a guest on sPAPR. */
 export class SoftwareSwitchedSpapr extends SoftwareSwitchedIommu<SpaprDomain> {
   /** Real hardware freezes the bridge on a refused DMA (EEH). EEH is not modelled, so the guest gets no report. */
   readonly capabilities = { passThrough: true, faultRecords: false };

@@ -44,6 +44,7 @@ export interface VirtioIommuDomainState {
 
 const rangeText = ({ iova, size }: UnmapRange): string => `${hex(iova)} +${hex(size)}`;
 
+/** A domain of the virtio-iommu driver. */
 export class VirtioIommuDomain implements GuestDomain {
   readonly id: number;
   /** True for a domain whose devices see system memory. */

@@ -64,6 +64,7 @@ export interface VirtioIommuDriverState {
   readonly domains: readonly VirtioIommuDomainState[];
 }
 
+/** Driver for a virtio-iommu, without a translation switch. */
 export class VirtioIommuDriver {
   readonly #port: RegisterPort;
   readonly #ram: GuestRam;

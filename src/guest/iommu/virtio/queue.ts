@@ -30,6 +30,7 @@ export interface VirtioQueueState {
   readonly taken: number;
 }
 
+/** A split virtqueue of RING_ENTRIES entries. */
 export class VirtioQueue {
   readonly #port: RegisterPort;
   readonly #ram: GuestRam;

@@ -37,6 +37,7 @@ export interface RequestQueueState {
   readonly free: readonly number[];
 }
 
+/** The request queue, with a slot for each request in flight. */
 export class RequestQueue {
   readonly #ram: GuestRam;
   readonly #queue: VirtioQueue;
@@ -147,6 +148,7 @@ function encode(
   return new Uint8Array(view.buffer);
 }
 
+/** Encodes ATTACH; `flags` is ATTACH_F_*. */
 export const attachRequest = (domain: number, endpoint: number, flags: number): Uint8Array =>
   encode(format.T_ATTACH, format.ATTACH_BYTES, [
     [domain, 4, 4],
@@ -154,13 +156,14 @@ export const attachRequest = (domain: number, endpoint: number, flags: number): 
     [flags, 12, 4],
   ]);
 
+/** Encodes DETACH. */
 export const detachRequest = (domain: number, endpoint: number): Uint8Array =>
   encode(format.T_DETACH, format.DETACH_BYTES, [
     [domain, 4, 4],
     [endpoint, 8, 4],
   ]);
 
-/** @param perm PERM_READ | PERM_WRITE, which equal MAP_F_READ and MAP_F_WRITE */
+/** Encodes MAP of `size` bytes; `perm` is PERM_READ | PERM_WRITE, which equal MAP_F_READ and MAP_F_WRITE. */
 export const mapRequest = (
   domain: number,
   iova: number,
@@ -176,6 +179,7 @@ export const mapRequest = (
     [perm, 32, 4],
   ]);
 
+/** Encodes UNMAP of `size` bytes at `iova`. */
 export const unmapRequest = (domain: number, iova: number, size: number): Uint8Array =>
   encode(format.T_UNMAP, format.UNMAP_BYTES, [
     [domain, 4, 4],

@@ -20,6 +20,7 @@ export interface SwitchedVirtioState extends SwitchedState {
   readonly bypass: number;
 }
 
+/** The driver of all devices of a guest behind a virtio-iommu. */
 export class SoftwareSwitchedVirtioIommu extends SoftwareSwitchedIommu<VirtioIommuDomain> {
   readonly capabilities = { passThrough: true, faultRecords: true };
   readonly #driver: VirtioIommuDriver;

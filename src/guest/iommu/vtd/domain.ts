@@ -31,6 +31,7 @@ export interface VtdDomainState {
   readonly tables: PageTablesState;
 }
 
+/** A domain of the VT-d driver. */
 export class VtdDomain implements GuestDomain {
   readonly id: number;
   readonly #host: DomainHost;

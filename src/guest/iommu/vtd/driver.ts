@@ -76,6 +76,7 @@ interface Attachment {
   readonly domain: VtdDomain | undefined;
 }
 
+/** Driver for one VT-d unit. */
 export class VtdDriver implements GuestIommu {
   readonly #port: RegisterPort;
   readonly #ram: GuestRam;

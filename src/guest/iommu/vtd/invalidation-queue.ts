@@ -55,6 +55,7 @@ interface Submission {
   done: boolean;
 }
 
+/** An invalidation queue of one page. */
 export class VtdQueue {
   readonly #port: RegisterPort;
   readonly #ram: GuestRam;

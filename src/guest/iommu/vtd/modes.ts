@@ -51,6 +51,7 @@ export interface ModeParts {
 const secondStageLeaf = (cap: bigint): number =>
   (cap & vtd.CAP.SLLPS_1G) !== 0n ? 3 : (cap & vtd.CAP.SLLPS_2M) !== 0n ? 2 : 1;
 
+/** The parts of each mode. */
 export const MODES: Readonly<Record<VtdMode, ModeParts>> = {
   legacy: {
     scalable: false,

@@ -76,6 +76,7 @@ interface Leaf {
   readonly level: number;
 }
 
+/** Maps and unmaps ranges in the page tables of one domain. */
 export class PageTableEditor {
   /** GPA of the top-level table. */
   readonly root: number;
