@@ -1,11 +1,6 @@
-/**
- * The built command, as in the README.
- */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { expect } from 'chai';
-import { after, before, describe, it } from 'mocha';
+import { describe, it } from 'mocha';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { mdevsim } from './run-command.ts';
 
 const SMALL = ['run', 'scenarios/first-light.ts', '--vms', '2', '--vgpus', '2', '--ram', '32'];
@@ -52,18 +47,10 @@ describe('mdevsim run', function () {
 
 describe('mdevsim trace', function () {
   this.timeout(90_000);
-  let folder = '';
-
-  before(() => {
-    folder = mkdtempSync(join(tmpdir(), 'mdevsim-test-'));
-  });
-
-  after(() => {
-    rmSync(folder, { recursive: true });
-  });
+  const inFolder = temporaryFolder();
 
   it('prints every control message of a run in order of time', async () => {
-    const file = join(folder, 'run.trace');
+    const file = inFolder('run.trace');
     const run = await mdevsim(...SMALL, '--processes', '2', '--trace', file);
     expect(run.code, run.stdout).to.equal(0);
     const { code, stdout } = await mdevsim('trace', `${file}.0`, `${file}.1`);

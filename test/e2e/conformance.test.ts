@@ -1,11 +1,10 @@
 /**
  * The built command `mdevsim conformance`.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { writeFileSync } from 'node:fs';
 import { expect } from 'chai';
-import { after, before, describe, it } from 'mocha';
+import { describe, it } from 'mocha';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { mdevsim } from './run-command.ts';
 
 const GOOD = 'test/data/vfio/B_container_group.json.gz';
@@ -14,20 +13,12 @@ const vectors = (...steps: object[]) =>
 
 describe('mdevsim conformance vfio', function () {
   this.timeout(30_000);
-  let folder = '';
+  const inFolder = temporaryFolder();
   const file = (text: string): string => {
-    const path = join(folder, 'vectors.json');
+    const path = inFolder('vectors.json');
     writeFileSync(path, text);
     return path;
   };
-
-  before(() => {
-    folder = mkdtempSync(join(tmpdir(), 'mdevsim-test-'));
-  });
-
-  after(() => {
-    rmSync(folder, { recursive: true });
-  });
 
   it('prints the counts last', async () => {
     const { code, stdout } = await mdevsim('conformance', 'vfio', GOOD);

@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { after, before, describe, it } from 'mocha';
+import { describe, it } from 'mocha';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { until } from '../support/until.ts';
 import { COMMAND, mdevsim } from './run-command.ts';
 
@@ -11,11 +11,7 @@ const UUID = '12345678-1234-4234-8234-123456789abc';
 const TYPES = 'sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types';
 
 describe('mdevsim types, list and sysfs', () => {
-  let dir: string;
-  before(() => {
-    dir = mkdtempSync(join(tmpdir(), 'mdevsim-sysfs-'));
-  });
-  after(() => rmSync(dir, { recursive: true, force: true }));
+  const inFolder = temporaryFolder();
 
   it('print the default host as text and JSON', async () => {
     const [types, json, list] = await Promise.all([
@@ -30,22 +26,22 @@ describe('mdevsim types, list and sysfs', () => {
   });
 
   it('write the tree once, and refuse a directory that mdevsim has not written', async () => {
-    const once = join(dir, 'once');
+    const once = inFolder('once');
     const wrote = await mdevsim('sysfs', once, '--once');
     expect(wrote.code).to.equal(0);
     expect(wrote.stdout).to.match(/^\d+ paths below /);
     expect(readFileSync(join(once, TYPES, 'vgpu-1g/available_instances'), 'utf8')).to.equal('16\n');
-    const foreign = join(dir, 'foreign');
+    const foreign = inFolder('foreign');
     mkdirSync(join(foreign, 'sys'), { recursive: true });
     const refused = await mdevsim('sysfs', foreign, '--once');
     expect(refused.code).to.equal(104);
     expect(refused.stderr).to.contain('not written by mdevsim');
     expect((await mdevsim('sysfs', once, '--for', '0')).code).to.equal(104);
-    expect((await mdevsim('list', '--root', join(dir, 'nowhere'))).code).to.equal(104);
+    expect((await mdevsim('list', '--root', inFolder('nowhere'))).code).to.equal(104);
   });
 
   it('act on writes, report refused ones, and end on SIGTERM', async () => {
-    const live = join(dir, 'live');
+    const live = inFolder('live');
     const child = spawn(process.execPath, [COMMAND, 'sysfs', live], {
       env: { ...process.env, NODE_OPTIONS: '' },
     });

@@ -1,25 +1,21 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { mdevsim } from './run-command.ts';
 
 describe('a run with serial ports and displays', () => {
+  const inFolder = temporaryFolder();
+
   it('receives every byte by interrupt and writes a picture', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'mdevsim-display-'));
-    try {
-      const args = ['--vms', '1', '--seed', '5', '--json', '--param', `folder=${folder}`];
-      const { code, stdout } = await mdevsim('run', 'scenarios/serial-and-display.ts', ...args);
-      const summary = JSON.parse(stdout) as RunSummary;
-      expect([code, summary.problems]).to.deep.equal([0, []]);
-      expect(summary.operations).to.equal(401);
-      const picture = readFileSync(join(folder, 'mdevsim-vm0-dev1.png'));
-      expect(picture.toString('latin1', 1, 4)).to.equal('PNG');
-      expect([picture.readUInt32BE(16), picture.readUInt32BE(20)]).to.deep.equal([640, 480]);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
+    const args = ['--vms', '1', '--seed', '5', '--json', '--param', `folder=${inFolder()}`];
+    const { code, stdout } = await mdevsim('run', 'scenarios/serial-and-display.ts', ...args);
+    const summary = JSON.parse(stdout) as RunSummary;
+    expect([code, summary.problems]).to.deep.equal([0, []]);
+    expect(summary.operations).to.equal(401);
+    const picture = readFileSync(inFolder('mdevsim-vm0-dev1.png'));
+    expect(picture.toString('latin1', 1, 4)).to.equal('PNG');
+    expect([picture.readUInt32BE(16), picture.readUInt32BE(20)]).to.deep.equal([640, 480]);
   });
 });

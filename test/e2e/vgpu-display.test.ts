@@ -1,30 +1,26 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { mdevsim } from './run-command.ts';
 
 describe('runs with vGPU displays', () => {
+  const inFolder = temporaryFolder();
+
   it('show the output of engines and guests, also after a reset, and write pictures', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'mdevsim-vgpu-display-'));
-    try {
-      const args = ['--vms', '1', '--seed', '5', '--json', '--param', `folder=${folder}`];
-      const { code, stdout } = await mdevsim('run', 'scenarios/vgpu-display.ts', ...args);
-      const summary = JSON.parse(stdout) as RunSummary;
-      expect([code, summary.problems]).to.deep.equal([0, []]);
-      // For each of two vGPUs, twice: a fill, six sprites of 32 lines, a checksum.
-      expect(summary.operations).to.equal(2 * 2 * (1 + 6 * 32 + 1));
-      const pictures = [0, 1].map((gpu) => readFileSync(join(folder, `mdevsim-vm0-gpu${gpu}.png`)));
-      for (const picture of pictures) {
-        expect(picture.toString('latin1', 1, 4)).to.equal('PNG');
-        expect([picture.readUInt32BE(16), picture.readUInt32BE(20)]).to.deep.equal([320, 200]);
-      }
-      expect(pictures[0]?.equals(pictures[1] as Buffer), 'the pictures differ').to.equal(false);
-    } finally {
-      rmSync(folder, { recursive: true });
+    const args = ['--vms', '1', '--seed', '5', '--json', '--param', `folder=${inFolder()}`];
+    const { code, stdout } = await mdevsim('run', 'scenarios/vgpu-display.ts', ...args);
+    const summary = JSON.parse(stdout) as RunSummary;
+    expect([code, summary.problems]).to.deep.equal([0, []]);
+    // For each of two vGPUs, twice: a fill, six sprites of 32 lines, a checksum.
+    expect(summary.operations).to.equal(2 * 2 * (1 + 6 * 32 + 1));
+    const pictures = [0, 1].map((gpu) => readFileSync(inFolder(`mdevsim-vm0-gpu${gpu}.png`)));
+    for (const picture of pictures) {
+      expect(picture.toString('latin1', 1, 4)).to.equal('PNG');
+      expect([picture.readUInt32BE(16), picture.readUInt32BE(20)]).to.deep.equal([320, 200]);
     }
+    expect(pictures[0]?.equals(pictures[1] as Buffer), 'the pictures differ').to.equal(false);
   });
 
   it('provide all the VRAM of a vGPU and refuse more; the worker survives', async () => {

@@ -1,8 +1,7 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { afterEach, beforeEach, describe, it } from 'mocha';
+import { describe, it } from 'mocha';
 import {
   DEFINITION_BYTES,
   DefinitionError,
@@ -15,6 +14,7 @@ import { MdevError, MdevRegistry } from '../../src/mdev/registry.ts';
 import { SysfsTree } from '../../src/mdev/sysfs.ts';
 import { RunMdevs, SPARE_INSTANCES } from '../../src/scenario/run-mdevs.ts';
 import { ScenarioError } from '../../src/scenario/scenario.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const A = '11111111-aaaa-4bbb-8ccc-000000000001';
 const B = '11111111-aaaa-4bbb-8ccc-000000000002';
@@ -35,14 +35,10 @@ function thrown<E extends Error>(kind: new (...args: never[]) => E, action: () =
 }
 
 describe('mdevctl definitions', () => {
-  let dir: string;
-  beforeEach(() => {
-    dir = mkdtempSync(join(tmpdir(), 'mdevsim-definitions-'));
-  });
-  afterEach(() => rmSync(dir, { recursive: true, force: true }));
+  const inFolder = temporaryFolder();
 
   const write = (path: string, value: unknown): string => {
-    const at = join(dir, path);
+    const at = inFolder(path);
     mkdirSync(join(at, '..'), { recursive: true });
     writeFileSync(at, typeof value === 'string' ? value : JSON.stringify(value));
     return at;
@@ -71,8 +67,8 @@ describe('mdevctl definitions', () => {
     write(`mdevctl.d/scripts.d/callouts/${A}`, 'not a definition');
     write(`mdevctl.d/mtty/.${B}.swp`, 'nor this');
     expect(uuids(one)).to.deep.equal([`${GPU} ${B}`]);
-    expect(uuids(join(dir, 'mdevctl.d', GPU))).to.deep.equal([`${GPU} ${A}`, `${GPU} ${B}`]);
-    expect(uuids(join(dir, 'mdevctl.d'))).to.deep.equal([`${GPU} ${A}`, `${GPU} ${B}`, `mtty ${B}`]);
+    expect(uuids(inFolder(`mdevctl.d/${GPU}`))).to.deep.equal([`${GPU} ${A}`, `${GPU} ${B}`]);
+    expect(uuids(inFolder('mdevctl.d'))).to.deep.equal([`${GPU} ${A}`, `${GPU} ${B}`, `mtty ${B}`]);
   });
 
   it('are refused with path, error and accepted form when they cannot be read', () => {
@@ -85,10 +81,10 @@ describe('mdevctl definitions', () => {
     expect(refused({ [GPU]: { abc: file('x') } })).to.equal(`here: "abc" of ${GPU} is not a UUID`);
     expect(refused({ [GPU]: { [A]: file('x', { '../remove': '1' }) } })).to.contain('attribute ../remove');
     const unread = (path: string) => thrown(DefinitionError, () => readDefinitions(path)).message;
-    expect(unread(join(dir, 'none')))
+    expect(unread(inFolder('none')))
       .to.contain('ENOENT')
-      .and.to.contain(join(dir, 'none'));
-    expect(unread(write('broken', '{'))).to.contain(`${join(dir, 'broken')}: not JSON`);
+      .and.to.contain(inFolder('none'));
+    expect(unread(write('broken', '{'))).to.contain(`${inFolder('broken')}: not JSON`);
     expect(unread(write(`${GPU}/not-a-uuid`, file('x')))).to.contain('"not-a-uuid"');
     expect(unread(write('large', ' '.repeat(DEFINITION_BYTES + 1)))).to.contain(`up to ${DEFINITION_BYTES}`);
   });

@@ -1,7 +1,6 @@
 import {
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -9,37 +8,34 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { afterEach, beforeEach, describe, it } from 'mocha';
+import { beforeEach, describe, it } from 'mocha';
 import { defaultHost } from '../../src/coordinator/default-host.ts';
 import { diskReader, listText, typesJson } from '../../src/mdev/mdevctl-json.ts';
 import { TREE_PARENTS } from '../../src/mdev/recorded-parents.ts';
 import { MdevRegistry } from '../../src/mdev/registry.ts';
 import { SysfsTree } from '../../src/mdev/sysfs.ts';
 import { SysfsDisk, SysfsDiskError } from '../../src/mdev/sysfs-disk.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const UUID = '12345678-1234-4234-8234-123456789abc';
 const isRoot = process.geteuid?.() === 0;
 
 describe('sysfs tree on disk', () => {
-  let dir: string;
+  const at = temporaryFolder();
   let registry: MdevRegistry;
   let tree: SysfsTree;
   let disk: SysfsDisk;
 
   beforeEach(() => {
-    dir = mkdtempSync(join(tmpdir(), 'mdevsim-disk-'));
     registry = new MdevRegistry();
     for (const parent of TREE_PARENTS) registry.addParent(parent);
     tree = new SysfsTree(registry);
-    disk = new SysfsDisk(dir, tree);
+    disk = new SysfsDisk(at(), tree);
   });
-  afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-  const at = (path: string) => join(dir, path);
   const mtty1 = '/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1';
   const errors = () => disk.poll().map(({ error }) => error?.errno);
 
@@ -94,8 +90,8 @@ describe('sysfs tree on disk', () => {
     expect(registry.get(UUID)?.type).to.equal('mtty-1');
     expect(readFileSync(at(`${mtty1}/available_instances`), 'utf8')).to.equal('23\n');
     expect(onDisk()).to.deep.equal(inTree());
-    expect(listText(diskReader(dir))).to.equal(`${UUID} mtty mtty-1 manual\n`);
-    expect(typesJson(diskReader(dir))).to.deep.equal(typesJson(tree));
+    expect(listText(diskReader(at()))).to.equal(`${UUID} mtty mtty-1 manual\n`);
+    expect(typesJson(diskReader(at()))).to.deep.equal(typesJson(tree));
     expect(errors()).to.deep.equal([]);
     writeFileSync(at(`/sys/bus/mdev/devices/${UUID}/remove`), '1');
     expect(errors()).to.deep.equal([undefined]);
@@ -167,8 +163,8 @@ describe('sysfs tree on disk', () => {
   });
 
   it('replaces its own tree, and refuses another folder', () => {
-    expect(new SysfsDisk(dir, tree).entryCount).to.equal([...tree.entries()].length);
-    const other = join(dir, 'other');
+    expect(new SysfsDisk(at(), tree).entryCount).to.equal([...tree.entries()].length);
+    const other = at('other');
     mkdirSync(join(other, 'sys'), { recursive: true });
     writeFileSync(join(other, 'sys', 'precious'), '');
     expect(() => new SysfsDisk(other, tree)).to.throw(SysfsDiskError, 'not written by mdevsim');
@@ -177,7 +173,7 @@ describe('sysfs tree on disk', () => {
   });
 
   it('sets the type of a virtual function', () => {
-    const vfDir = join(dir, 'vf');
+    const vfDir = at('vf');
     const host = defaultHost();
     const vfDisk = new SysfsDisk(vfDir, new SysfsTree(host));
     const current = join(vfDir, '/sys/bus/pci/devices/0000:5e:00.4/nvidia/current_vgpu_type');

@@ -1,25 +1,16 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
-import { after, before, describe, it } from 'mocha';
+import { describe, it } from 'mocha';
 import { mergeByTime } from '../../src/cli/trace.ts';
 import { encodeFrame, FRAME_BYTES_LIMIT, FrameError } from '../../src/proto/codec.ts';
 import { readTrace, TraceWriter } from '../../src/proto/trace.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const phase = (timeUs: number, name: string): Uint8Array =>
   encodeFrame({ timeUs, process: 0, vm: 1, device: -1 }, 'guestPhase', { name });
 
 describe('trace file', () => {
-  let folder = '';
-  const file = (name: string) => join(folder, name);
-
-  before(() => {
-    folder = mkdtempSync(join(tmpdir(), 'mdevsim-trace-'));
-  });
-  after(() => {
-    rmSync(folder, { recursive: true });
-  });
+  const file = temporaryFolder();
 
   function write(name: string, frames: readonly Uint8Array[], limit?: number): TraceWriter {
     const writer = new TraceWriter(file(name), limit);
