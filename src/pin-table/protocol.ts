@@ -8,9 +8,10 @@
  * is outside or has published the new generation. Why no section uses a cleared entry after that wait:
  *
  * 1. Publish, confirm, bump and the writer's load of the epoch are sequentially consistent, so they have one order.
- * 2. If the writer's load finds an older generation, the writer waits until that section ends.
- * 3. If the writer's load misses the publication, the publication comes after that load, and so after the bump.
- * 4. The confirming load then reads the new generation, and with it every later load sees the cleared entries.
+ * 2. If the writer's load returns an older generation, the writer waits until that epoch changes.
+ * 3. If it returns the new generation, the reader has loaded that generation, so its section sees the cleared entries.
+ * 4. If it returns OUTSIDE while a section opens, the publication comes after this load, and so after the bump. The
+ *    confirming load then returns the new generation, so the section sees the cleared entries too.
  *
  * *Long pin.* `pinAcquire` adds a pin and reads the valid bit in one operation. The writer clears the valid bit and
  * reads the count in one operation. Why no page is unmapped while it is pinned:

@@ -59,8 +59,6 @@ const { rd, wr, st, waitEqAsync, wake } = mem;
 /** Nodes of a table by default: 2048 × 512 pages = 4 GiB mapped as 4 KiB pages. */
 const DEFAULT_NODES = 2048;
 
-export { PinTableFullError } from './node-pool.ts';
-
 const NO_PAGES: HostPages = { first: 0, count: 0 };
 
 interface PinTableOptions {

@@ -14,17 +14,16 @@
 import { nowUs, yieldTurn } from '#host';
 import { hex, type Iova, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import type { HostExtent } from '../memory/guest-ram.ts';
-import { PinTableFullError, type PinTableWriter } from '../pin-table/writer.ts';
+import { PinTableFullError } from '../pin-table/node-pool.ts';
+import type { PinTableWriter } from '../pin-table/writer.ts';
 import type { Completion } from '../platform/completion.ts';
 import { DirtyTracker } from './dirty-tracker.ts';
 import { VfioError } from './errors.ts';
 import type { Backing, DmaMapping } from './mapping.ts';
 import { checkRoom, DMA_ENTRY_LIMIT, type Straddling, spanText, takenBy } from './mapping-rules.ts';
-import { type ColumnVisitor, MappingColumns } from './mapping-store.ts';
+import { MappingStore, type MappingVisitor } from './mapping-store.ts';
 
-export { DMA_ENTRY_LIMIT } from './mapping-rules.ts';
-
-/** Count of requests to a device that keeps its pins, and the wait after each. */
+/** Maximum count of requests to a device that keeps its pins, and the wait after each. */
 export const DMA_UNMAP_ATTEMPTS = 10;
 const DMA_UNMAP_WAIT_MS = 1000;
 /**
@@ -76,7 +75,7 @@ export class Container {
   readonly dirty: DirtyTracker;
   readonly #table: PinTableWriter;
   readonly #backing: Backing;
-  readonly #mappings = new MappingColumns();
+  readonly #mappings = new MappingStore();
   readonly #entryLimit: number;
   /** Host PFNs of the current {@link mapPages} call. */
   readonly #frames = new Int32Array(PAGE_2M / PAGE_SIZE);
@@ -148,8 +147,7 @@ export class Container {
 
   /**
    * Maps `count` pages from `iova` on, page i to the memory at vaddrs[i]. Each page is a mapping of its own, and all
-   * are in the same 2 MiB. Returns false, with nothing mapped, if the pages need {@link map} one by one or would be
-   * refused by it.
+   * are in the same 2 MiB. Returns false, with nothing mapped, if {@link map} must map them one by one or refuse them.
    */
   mapPages(iova: Iova, vaddrs: Float64Array, count: number, perm: number): boolean {
     const backing = this.#backing;
@@ -224,7 +222,7 @@ export class Container {
   }
 
   /** Visits the mappings that intersect [start, end) in ascending order. The visitor must not change the container. */
-  forEach(start: number, end: number, visit: ColumnVisitor): void {
+  forEach(start: number, end: number, visit: MappingVisitor): void {
     this.#mappings.forEach(start, end, visit);
   }
 
@@ -234,7 +232,7 @@ export class Container {
     if (!on) for (const user of this.#users) user.wake();
   }
 
-  #forEachMapping(visit: ColumnVisitor): void {
+  #forEachMapping(visit: MappingVisitor): void {
     this.#mappings.forEach(0, Number.POSITIVE_INFINITY, visit);
   }
 

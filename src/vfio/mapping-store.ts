@@ -100,10 +100,10 @@ class Chunk {
 
 /** Visits one mapping. The visit ends if it returns false. */
 // biome-ignore lint/suspicious/noConfusingVoidType: most visitors visit all mappings and return nothing
-export type ColumnVisitor = (iova: number, size: number, vaddr: number, perm: number) => boolean | void;
+export type MappingVisitor = (iova: number, size: number, vaddr: number, perm: number) => boolean | void;
 
 /** Mappings in ascending order. They never overlap: the caller checks that before it adds one. */
-export class MappingColumns {
+export class MappingStore {
   /** In ascending order. Only a single chunk may be empty. */
   #chunks: Chunk[] = [new Chunk(FIRST_CAPACITY)];
   #size = 0;
@@ -215,7 +215,7 @@ export class MappingColumns {
   }
 
   /** Visits the mappings that intersect [start, end) in ascending order. The visitor must not change the set. */
-  forEach(start: number, end: number, visit: ColumnVisitor): void {
+  forEach(start: number, end: number, visit: MappingVisitor): void {
     let chunk = this.#find(start);
     let at = this.#at;
     if (at < 0 || chunk.endOf(at) <= start) at++;

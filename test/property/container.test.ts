@@ -5,9 +5,9 @@ import { type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../../src/memory/address
 import { TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
 import { framePerm, framePfn, PIN_UNMAPPED } from '../../src/pin-table/reader.ts';
 import type { Errno } from '../../src/platform/errno.ts';
-import { DMA_ENTRY_LIMIT } from '../../src/vfio/container.ts';
 import { VfioError } from '../../src/vfio/errors.ts';
 import type { DmaMapping } from '../../src/vfio/mapping.ts';
+import { DMA_ENTRY_LIMIT } from '../../src/vfio/mapping-rules.ts';
 import { type ContainerRig, containerRig } from '../fixtures/container-fakes.ts';
 
 const ENTRY_LIMIT = 6;

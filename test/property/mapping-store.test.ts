@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { PAGE_SIZE } from '../../src/memory/address.ts';
-import { MappingColumns } from '../../src/vfio/mapping-store.ts';
+import { MappingStore } from '../../src/vfio/mapping-store.ts';
 
 interface Row {
   readonly iova: number;
@@ -25,7 +25,7 @@ class Model {
   }
 }
 
-const rowsOf = (columns: MappingColumns, start = 0, end = Number.POSITIVE_INFINITY): Row[] => {
+const rowsOf = (columns: MappingStore, start = 0, end = Number.POSITIVE_INFINITY): Row[] => {
   const rows: Row[] = [];
   columns.forEach(start, end, (iova, size, vaddr, perm) => {
     rows.push({ iova, size, vaddr, perm });
@@ -34,7 +34,7 @@ const rowsOf = (columns: MappingColumns, start = 0, end = Number.POSITIVE_INFINI
 };
 
 /** Adds a mapping to both if none overlaps. */
-function add(columns: MappingColumns, model: Model, row: Row): void {
+function add(columns: MappingStore, model: Model, row: Row): void {
   const other = model.overlapping(row.iova, row.iova + row.size);
   const found = columns.overlapping(row.iova, row.iova + row.size);
   expect(found).to.equal(other?.iova ?? -1);
@@ -46,7 +46,7 @@ function add(columns: MappingColumns, model: Model, row: Row): void {
 }
 
 /** Adds a run of pages, in one call if the whole range is free. */
-function addRun(columns: MappingColumns, model: Model, iova: number, count: number): void {
+function addRun(columns: MappingStore, model: Model, iova: number, count: number): void {
   const rows = Array.from({ length: count }, (_, i) => ({
     iova: iova + i * PAGE_SIZE,
     size: PAGE_SIZE,
@@ -95,7 +95,7 @@ describe('mapping store', () => {
   it('has the content of an array of mappings, through splits and empty chunks', () => {
     fc.assert(
       fc.property(fc.array(operation, { maxLength: 24 }), page, (operations, probe) => {
-        const [columns, model] = [new MappingColumns(), new Model()];
+        const [columns, model] = [new MappingStore(), new Model()];
         for (const { kind, page: first, count } of operations) {
           const iova = first * PAGE_SIZE;
           if (kind === 'add')
@@ -138,7 +138,7 @@ describe('mapping store', () => {
   });
 
   it('stops a visit on request', () => {
-    const columns = new MappingColumns();
+    const columns = new MappingStore();
     for (let i = 0; i < 2000; i++) columns.add(i * PAGE_SIZE, PAGE_SIZE, 0, 3);
     let seen = 0;
     columns.forEach(0, Number.POSITIVE_INFINITY, () => ++seen < 700);

@@ -11,8 +11,9 @@ import {
   PERM_RW,
 } from '../../src/memory/address.ts';
 import { HIGH_IOVA_LIMIT, TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
+import { PinTableFullError } from '../../src/pin-table/node-pool.ts';
 import { framePerm, framePfn, PIN_DENIED, PIN_UNMAPPED } from '../../src/pin-table/reader.ts';
-import { PinTableFullError, PinTableWriter } from '../../src/pin-table/writer.ts';
+import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { HPA_LIMIT, PinTableRig } from '../fixtures/pin-table-rig.ts';
 
 interface Mapping {

@@ -26,6 +26,7 @@ import {
   WORD_GENERATION,
   WORD_ROOT,
 } from '../../src/pin-table/layout.ts';
+import { PinTableFullError } from '../../src/pin-table/node-pool.ts';
 import {
   framePerm,
   framePfn,
@@ -33,7 +34,7 @@ import {
   PinTableError,
   PinTableReader,
 } from '../../src/pin-table/reader.ts';
-import { PinTableFullError, PinTableWriter } from '../../src/pin-table/writer.ts';
+import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import { HPA_LIMIT, PinTableRig } from '../fixtures/pin-table-rig.ts';
 import { findEntry } from '../support/find-entry.ts';
 

@@ -6,7 +6,7 @@ import { BTree } from '../../memory/btree.ts';
 import { checkRoom, DMA_ENTRY_LIMIT, endOf, type Span, type Straddling, takenBy } from '../mapping-rules.ts';
 
 /** One container's mappings, in ascending order. They never overlap. */
-export class Mappings<M extends Span> {
+export class MappingTree<M extends Span> {
   readonly limit: number;
   readonly #tree = new BTree<number, M>();
 

@@ -10,7 +10,7 @@ import { hex, PERM_READ, PERM_WRITE } from '../../memory/address.ts';
 import { VfioError } from '../errors.ts';
 import { DMA_ENTRY_LIMIT } from '../mapping-rules.ts';
 import { checkBitmap, checkLoggable, DirtyLog, type UserBitmap } from './dirty-log.ts';
-import { Mappings } from './mapping-tree.ts';
+import { MappingTree } from './mapping-tree.ts';
 import { PinList } from './pin-list.ts';
 import type { UserMemory } from './user-memory.ts';
 import * as uapi from './vfio-uapi.ts';
@@ -97,7 +97,7 @@ export interface Type1Options {
 /** One container's IOMMU, from SET_IOMMU until the last group leaves. */
 export class Type1 {
   readonly v2: boolean;
-  readonly mappings: Mappings<Type1Mapping>;
+  readonly mappings: MappingTree<Type1Mapping>;
   /** Open devices whose drivers have dma_unmap. */
   readonly #devices = new Set<Type1Device>();
   readonly #report: (violation: Type1Violation) => void;
@@ -105,7 +105,7 @@ export class Type1 {
 
   constructor({ v2, entryLimit = DMA_ENTRY_LIMIT, onViolation = () => {} }: Type1Options) {
     this.v2 = v2;
-    this.mappings = new Mappings(entryLimit);
+    this.mappings = new MappingTree(entryLimit);
     this.#report = onViolation;
   }
 
