@@ -1,9 +1,11 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { temporaryFolder } from '../support/temporary-folder.ts';
-import { mdevsim } from './run-command.ts';
+import { mdevsim, runScenario } from './run-command.ts';
 
-const SMALL = ['run', 'scenarios/first-light.ts', '--vms', '2', '--vgpus', '2', '--ram', '32'];
+const FIRST_LIGHT = 'scenarios/first-light.ts';
+const SIZE = ['--vms', '2', '--vgpus', '2', '--ram', '32'];
+const SMALL = ['run', FIRST_LIGHT, ...SIZE];
 
 describe('mdevsim run', function () {
   this.timeout(90_000);
@@ -18,9 +20,12 @@ describe('mdevsim run', function () {
   });
 
   it('distributes VMs over processes; a killed process loses only its own VMs', async () => {
-    const { code, stdout } = await mdevsim(...SMALL, '--processes', '2', '--inject', 'host-kill', '--json');
+    const { code, summary } = await runScenario(
+      FIRST_LIGHT,
+      ...SIZE,
+      ...['--processes', '2', '--inject', 'host-kill'],
+    );
     expect(code).to.equal(1);
-    const summary = JSON.parse(stdout) as { vmsLost: number; problems: string[]; mismatches: number };
     expect(summary.vmsLost).to.equal(1);
     expect(summary.problems).to.deep.equal(['VM 1 lost: host process 1 died (SIGKILL)']);
     expect(summary.mismatches).to.equal(0);

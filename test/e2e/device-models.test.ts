@@ -1,14 +1,13 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
-import { fixture, mdevsim } from './run-command.ts';
+import { fixture, mdevsim, runScenario } from './run-command.ts';
 
 describe('a misbehaving device model', () => {
   let summary: RunSummary;
 
   before(async () => {
-    const { stdout } = await mdevsim('run', fixture('misbehaving-models'), '--json', '--seed', '5');
-    summary = JSON.parse(stdout) as RunSummary;
+    ({ summary } = await runScenario(fixture('misbehaving-models'), '--seed', '5'));
     expect(summary.vmsLost, summary.problems.join('\n')).to.equal(0);
   });
 

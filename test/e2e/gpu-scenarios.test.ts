@@ -4,11 +4,10 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
-import { mdevsim } from './run-command.ts';
+import { runScenario } from './run-command.ts';
 
 async function run(scenario: string, ...args: string[]): Promise<RunSummary> {
-  const { stdout } = await mdevsim('run', `scenarios/${scenario}.ts`, '--json', ...args);
-  return JSON.parse(stdout) as RunSummary;
+  return (await runScenario(`scenarios/${scenario}.ts`, ...args)).summary;
 }
 
 function expectPassed(summary: RunSummary): void {

@@ -3,6 +3,7 @@
  */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import type { RunSummary } from '../../src/report/summary.ts';
 
 export const COMMAND = fileURLToPath(new URL('../../dist/src/cli/bin.js', import.meta.url));
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -29,3 +30,13 @@ export function mdevsim(...args: string[]): Promise<CommandResult> {
 }
 
 export const fixture = (name: string): string => `test/fixtures/scenarios/${name}.ts`;
+
+/** Runs a scenario with `--json`. @throws Error with the command's message if the run does not start */
+export async function runScenario(
+  file: string,
+  ...args: string[]
+): Promise<{ readonly code: number; readonly summary: RunSummary }> {
+  const { code, stdout, stderr } = await mdevsim('run', file, '--json', ...args);
+  if (stdout === '') throw new Error(stderr);
+  return { code, summary: JSON.parse(stdout) as RunSummary };
+}

@@ -1,17 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { RunSummary } from '../../src/report/summary.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
-import { mdevsim } from './run-command.ts';
+import { runScenario } from './run-command.ts';
 
 describe('a run with serial ports and displays', () => {
   const inFolder = temporaryFolder();
 
   it('receives every byte by interrupt and writes a picture', async () => {
-    const args = ['--vms', '1', '--seed', '5', '--json', '--param', `folder=${inFolder()}`];
-    const { code, stdout } = await mdevsim('run', 'scenarios/serial-and-display.ts', ...args);
-    const summary = JSON.parse(stdout) as RunSummary;
+    const args = ['--vms', '1', '--seed', '5', '--param', `folder=${inFolder()}`];
+    const { code, summary } = await runScenario('scenarios/serial-and-display.ts', ...args);
     expect([code, summary.problems]).to.deep.equal([0, []]);
     expect(summary.operations).to.equal(401);
     const picture = readFileSync(inFolder('mdevsim-vm0-dev1.png'));

@@ -1,17 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { RunSummary } from '../../src/report/summary.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
-import { mdevsim } from './run-command.ts';
+import { fixture, runScenario } from './run-command.ts';
 
 describe('runs with vGPU displays', () => {
   const inFolder = temporaryFolder();
 
   it('show the output of engines and guests, also after a reset, and write pictures', async () => {
-    const args = ['--vms', '1', '--seed', '5', '--json', '--param', `folder=${inFolder()}`];
-    const { code, stdout } = await mdevsim('run', 'scenarios/vgpu-display.ts', ...args);
-    const summary = JSON.parse(stdout) as RunSummary;
+    const args = ['--vms', '1', '--seed', '5', '--param', `folder=${inFolder()}`];
+    const { code, summary } = await runScenario('scenarios/vgpu-display.ts', ...args);
     expect([code, summary.problems]).to.deep.equal([0, []]);
     // For each of two vGPUs, twice: a fill, six sprites of 32 lines, a checksum.
     expect(summary.operations).to.equal(2 * 2 * (1 + 6 * 32 + 1));
@@ -24,14 +22,12 @@ describe('runs with vGPU displays', () => {
   });
 
   it('provide all the VRAM of a vGPU and refuse more; the worker survives', async () => {
-    const { code, stdout } = await mdevsim('run', 'test/fixtures/scenarios/vram-full.ts', '--json');
-    const summary = JSON.parse(stdout) as RunSummary;
+    const { code, summary } = await runScenario(fixture('vram-full'));
     expect([code, summary.problems, summary.operations]).to.deep.equal([0, [], 1]);
   });
 
   it('migrate with VRAM, picture, frame count and commands in flight, and return', async () => {
-    const { code, stdout } = await mdevsim('run', 'test/fixtures/scenarios/vgpu-moves.ts', '--json');
-    const summary = JSON.parse(stdout) as RunSummary;
+    const { code, summary } = await runScenario(fixture('vgpu-moves'));
     expect([code, summary.problems]).to.deep.equal([0, []]);
     expect(summary.notes.filter((note) => note.startsWith('arrived'))).to.deep.equal([
       'arrived 1',
