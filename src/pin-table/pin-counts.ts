@@ -12,11 +12,11 @@
  * 4. A leaf's pin is taken after its link's pin and dropped before it, so a link with count 0 has no pinned leaf.
  * 5. So the writer need not visit the leaves. Their words stay in a node that no thread can reach any more.
  *
- * Why a reader pins a leaf of the same table whose link it has pinned:
+ * Why the leaf that a reader pins is in the table whose link it has pinned:
  *
- * 1. A reader may have loaded the old link, and then find the link valid because the range was mapped again before
- *    this reader drained.
- * 2. So it loads the link's frame word again after its pin, which keeps that word, and walks on from there.
+ * 1. A reader may have loaded an old link, and then find the link valid because the range was mapped again before this
+ *    reader drained.
+ * 2. So it loads the link's frame word again after it has pinned the link, and walks on from that word.
  * 3. That load cannot return a word older than the valid bit: the writer stores the frame word first, and the pin's
  *    addition synchronises with the store of the valid bit that it read.
  */

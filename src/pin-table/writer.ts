@@ -296,7 +296,7 @@ export class PinTableWriter {
   /** Maps pages in the leaf table below `link`. A new leaf table is filled before it is linked. */
   #mapPages(link: number, first: number, count: number, frame: number, iova: number): void {
     const word = rd(this.#table, link, 'map.link');
-    if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is mapped here already');
+    if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is already mapped here');
     if (word === 0) {
       const node = count === NODE_ENTRIES ? this.#pool.takeAny() : this.#pool.take();
       leavesFill(this.#table, node + first, count, frame);
@@ -324,7 +324,7 @@ export class PinTableWriter {
     return size;
   }
 
-  /** The 1 GiB entry for `iova`; beyond 48 bits its node is linked if absent. @throws PinTableFullError */
+  /** Returns the 1 GiB entry for `iova`. Beyond 48 bits, links its node if absent. @throws PinTableFullError */
   #gibEntry(iova: number): number {
     if (iova < TABLE_IOVA_LIMIT) return gibEntry(this.#table, iova);
     const node = this.#child(this.#highEntry(iova));
@@ -335,10 +335,10 @@ export class PinTableWriter {
     return highEntry(this.#highRoot, Math.floor(iova / HIGH_SPAN));
   }
 
-  /** The child node below `entry`, linked if absent. @throws PinTableFullError, PinTableError */
+  /** Returns the child node below `entry`. Links a new one if absent. @throws PinTableFullError, PinTableError */
   #child(entry: number): number {
     const word = rd(this.#table, entry, 'map.link');
-    if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is mapped here already');
+    if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is already mapped here');
     if (word !== 0) return word;
     const node = this.#pool.take();
     this.#pool.count(entry, 1);

@@ -121,7 +121,7 @@ export class StepInputs {
   #refuse(key: string, wanted: string): never {
     throw new VectorFileError(
       this.#where,
-      `"${key}" is ${JSON.stringify(this.#step[key])}, expected ${wanted}`,
+      `"${key}" is ${JSON.stringify(this.#step[key])}; expected ${wanted}`,
     );
   }
 }

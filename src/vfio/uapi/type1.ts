@@ -74,7 +74,7 @@ interface IommuInfo {
   readonly argsz: number;
   readonly flags: number;
   readonly pgsizes: bigint;
-  /** 0 and no capabilities if `argsz` leaves no room for them. */
+  /** Offset of the capabilities. It is 0, without capabilities, if `argsz` has no room for them. */
   readonly capOffset: number;
   readonly caps: {
     readonly migration: { pgsizes: bigint; maxBitmap: bigint };
