@@ -40,7 +40,7 @@ const CONTEXT_TABLE = 0x30000;
 /** The count of 2 MiB regions in each context. */
 const REGIONS = 2;
 
-class Probe extends ShadowPageTable {
+class ExposedShadow extends ShadowPageTable {
   get all(): ShadowEntry[] {
     return [...this.entries.values()];
   }
@@ -50,7 +50,7 @@ class Probe extends ShadowPageTable {
 const VRAM_BYTES = PAGE_2M + 3 * PAGE_SIZE;
 
 /** The expected translation of a page, independent of the tables. */
-interface Meaning {
+interface ExpectedPage {
   readonly iova: number;
   readonly writable: boolean;
   /** True for an address in VRAM. */
@@ -58,9 +58,9 @@ interface Meaning {
 }
 
 /** The page behind a GPU page: its host PFN, or its offset in VRAM. */
-type Place = { readonly pfn: number } | { readonly offset: number };
+type PageLocation = { readonly pfn: number } | { readonly offset: number };
 
-const placeOf = (entry: ShadowEntry): Place =>
+const locationOf = (entry: ShadowEntry): PageLocation =>
   entry.memory === 'ram' ? { pfn: entry.pfn } : { offset: entry.offset };
 
 class Rig {
@@ -69,13 +69,15 @@ class Rig {
   readonly container: Container;
   readonly dma: DeviceDma;
   readonly spaces: GpuAddressSpaces;
-  readonly probes: Probe[] = [];
+  readonly shadows: ExposedShadow[] = [];
   readonly violations: string[] = [];
   readonly reader: PinTableReader;
   /** Per context: the 4 KiB pages, and the regions, each a table, one page of 2 MiB, or nothing. */
-  readonly pages = [new Map<number, Meaning>(), new Map<number, Meaning>()];
-  readonly regions: (Meaning | 'table' | 'nothing')[][] = CONTEXTS.map(() => Array(REGIONS).fill('table'));
-  readonly global = new Map<number, Meaning>();
+  readonly pages = [new Map<number, ExpectedPage>(), new Map<number, ExpectedPage>()];
+  readonly regions: (ExpectedPage | 'table' | 'nothing')[][] = CONTEXTS.map(() =>
+    Array(REGIONS).fill('table'),
+  );
+  readonly global = new Map<number, ExpectedPage>();
 
   constructor() {
     this.container = new Container(this.writer, {
@@ -88,9 +90,9 @@ class Rig {
       violation: (kind) => void this.violations.push(kind),
     });
     this.spaces = new GpuAddressSpaces(this.dma, (source) => {
-      const probe = new Probe(this.dma, source, VRAM_BYTES);
-      this.probes.push(probe);
-      return probe;
+      const shadow = new ExposedShadow(this.dma, source, VRAM_BYTES);
+      this.shadows.push(shadow);
+      return shadow;
     });
     this.container.addUser({
       name: 'gpu',
@@ -121,7 +123,7 @@ class Rig {
     this.container.map((DATA_IOVA + piece * PIECE) as Iova, DATA_GPA + to * PIECE, PIECE, PERM_RW);
   }
 
-  meaning(context: number, va: number): Meaning | undefined {
+  expectedPage(context: number, va: number): ExpectedPage | undefined {
     if (context === gpu.GLOBAL_CONTEXT) return this.global.get(va / PAGE_SIZE);
     const region = this.regions[context]?.[Math.floor(va / PAGE_2M)];
     if (region === 'nothing' || region === undefined) return undefined;
@@ -130,11 +132,11 @@ class Rig {
   }
 
   /** Records the new translation of `bytes` at `va`. */
-  note(context: number, va: number, bytes: number, iova: number, flags: number): void {
+  record(context: number, va: number, bytes: number, iova: number, flags: number): void {
     const writable = (flags & gpu.GPU_PTE_WRITABLE) !== 0;
     const present = (flags & gpu.GPU_PTE_PRESENT) !== 0;
     const vram = (flags & gpu.GPU_PTE_VRAM) !== 0;
-    const regions = this.regions[context] as (Meaning | 'table' | 'nothing')[];
+    const regions = this.regions[context] as (ExpectedPage | 'table' | 'nothing')[];
     if (bytes === PAGE_2M) {
       regions[va / PAGE_2M] = present ? { iova, writable, vram } : 'nothing';
       return;
@@ -150,7 +152,7 @@ class Rig {
   edit(context: number, va: number, bytes: number, iova: number, flags: number): void {
     const { directory, tables } = CONTEXTS[context] as (typeof CONTEXTS)[number];
     const region = Math.floor(va / PAGE_2M);
-    const regions = this.regions[context] as (Meaning | 'table' | 'nothing')[];
+    const regions = this.regions[context] as (ExpectedPage | 'table' | 'nothing')[];
     if (bytes === PAGE_2M) this.write(directory + region * 8, iova, flags);
     else {
       this.write(directory + region * 8, tables + region * PAGE_SIZE, gpu.GPU_PTE_PRESENT);
@@ -159,7 +161,7 @@ class Rig {
       for (let i = 0; i < bytes / PAGE_SIZE; i++)
         this.write(first + i * 8, iova + (flags & gpu.GPU_PTE_64K ? 0 : i * PAGE_SIZE), flags);
     }
-    this.note(context, va, bytes, iova, flags);
+    this.record(context, va, bytes, iova, flags);
     this.spaces.invalidate();
   }
 
@@ -170,22 +172,22 @@ class Rig {
     const status = this.spaces.update(context, base + va, iova, flags, bytes);
     const possible = bytes === PAGE_2M || region === 'table';
     expect(status === 0, 'an update succeeds where a table exists').to.equal(possible);
-    if (possible) this.note(context, va, bytes, iova, flags);
+    if (possible) this.record(context, va, bytes, iova, flags);
   }
 
   /** Translates a page as the device does, and compares it with the expected page. */
-  touch(context: number, va: number, perm: number): void {
+  checkTranslation(context: number, va: number, perm: number): void {
     const base = CONTEXTS.find((c) => c.context === context)?.base ?? 0;
     const got = this.spaces.translate(context, base + va, perm);
-    const meant = this.meaning(context, va);
-    const allowed = meant !== undefined && (perm !== PERM_WRITE || meant.writable);
-    const found = typeof got === 'number' ? undefined : placeOf(got);
-    const place = allowed ? this.place(meant) : undefined;
-    expect(found, `context ${context} address ${va.toString(16)}`).to.deep.equal(place);
+    const expected = this.expectedPage(context, va);
+    const allowed = expected !== undefined && (perm !== PERM_WRITE || expected.writable);
+    const found = typeof got === 'number' ? undefined : locationOf(got);
+    const location = allowed ? this.locationFor(expected) : undefined;
+    expect(found, `context ${context} address ${va.toString(16)}`).to.deep.equal(location);
   }
 
   /** Returns the expected page: a host page, or an offset in VRAM. */
-  place({ iova, vram }: Meaning): Place | undefined {
+  locationFor({ iova, vram }: ExpectedPage): PageLocation | undefined {
     if (vram) return iova + PAGE_SIZE <= VRAM_BYTES ? { offset: iova } : undefined;
     const leaf = this.reader.lookup(iova);
     return leaf === 0 ? undefined : { pfn: framePfn(leaf) };
@@ -194,9 +196,9 @@ class Rig {
   /** Checks that no shadow entry is stale and that each RAM entry is pinned. */
   check(): void {
     let entries = 0;
-    for (const probe of this.probes)
-      for (const entry of probe.all) {
-        const found = probe.source.find(entry.va * PAGE_SIZE, PERM_READ);
+    for (const shadow of this.shadows)
+      for (const entry of shadow.all) {
+        const found = shadow.source.find(entry.va * PAGE_SIZE, PERM_READ);
         if (entry.memory === 'vram') {
           expect(found, 'a fresh walk').to.deep.equal({ memory: 'vram', offset: entry.offset });
           continue;
@@ -286,7 +288,7 @@ const touched = fc
     (uses): Step =>
       (rig) => {
         for (const [context, va, index, perm] of uses)
-          rig.touch(context, context === gpu.GLOBAL_CONTEXT ? index * PAGE_SIZE : va, perm);
+          rig.checkTranslation(context, context === gpu.GLOBAL_CONTEXT ? index * PAGE_SIZE : va, perm);
       },
   );
 

@@ -65,14 +65,14 @@ type Act = (bus: Bus) => void;
 const va = fc.nat(PAGES * PAGE_SIZE - 1);
 const lengths = fc.oneof(fc.nat(24 * PAGE_SIZE), fc.constantFrom(4, PAGE_SIZE, 20 * PAGE_SIZE));
 const words = fc.nat(0xffff_ffff);
-const down = (value: number) => value - (value % 4);
+const alignedDown = (value: number) => value - (value % 4);
 
 const commands = fc.oneof(
   fc.record({ target: va, length: lengths, value: words }).map(
     ({ target, length, value }): CommandFields => ({
       opcode: vgpu.Opcode.fill,
-      target: down(target),
-      length: down(length),
+      target: alignedDown(target),
+      length: alignedDown(length),
       value,
     }),
   ),
@@ -85,9 +85,9 @@ const commands = fc.oneof(
   fc.record({ target: va, source: va, length: lengths, value: fc.constantFrom(1, 2, 3) }).map(
     ({ target, source, length, value }): CommandFields => ({
       opcode: vgpu.Opcode.compute,
-      target: down(target),
-      source: down(source),
-      length: down(length),
+      target: alignedDown(target),
+      source: alignedDown(source),
+      length: alignedDown(length),
       value,
       scalar: 0x3f00_0000,
     }),
@@ -221,7 +221,7 @@ const trapped = fc.tuple(fc.nat(2), fc.nat(31), fc.constantFrom(RW, VRAM, 0)).ma
 const poked = fc.tuple(fc.nat(VRAM_BYTES - 0x4000), words).map(
   ([offset, value]): Act =>
     (bus) =>
-      bus.write(2, down(offset), 4, value),
+      bus.write(2, alignedDown(offset), 4, value),
 );
 const waited = fc.oneof(fc.nat(2 * vgpu.FENCE_POLL_US), fc.nat(40_000)).map(
   (us): Act =>
@@ -247,7 +247,7 @@ const acts = fc.oneof(
 );
 
 /** Returns all that a guest can see, except its RAM and VRAM. */
-const seen = (bus: Bus) => ({
+const visibleState = (bus: Bus) => ({
   bar0: Buffer.from(bus.readBlock(0, 0, 4096)).toString('hex'),
   globalTable: Buffer.from(bus.readBlock(4, 0, 64)).toString('hex'),
   config: Buffer.from(bus.model.config.bytes()).toString('hex'),
@@ -256,7 +256,7 @@ const seen = (bus: Bus) => ({
 });
 
 /** Returns true if the engine's command is a pending wait. */
-const waits = (bus: Bus, engine: vgpu.GpuEngine): boolean => {
+const isWaiting = (bus: Bus, engine: vgpu.GpuEngine): boolean => {
   const state = bus.model.state!.save();
   return (
     state[`${engine}.command.opcode`] === vgpu.Opcode.wait && state[`${engine}.command.status`] === RUNNING
@@ -286,10 +286,10 @@ describe('migrated vgpu', () => {
           if (busy.length > 1) both++;
           if (vgpu.GPU_ENGINE_NAMES.some((engine) => stays.getOf(engine, 'Status') & vgpu.STATUS_HUNG))
             hung++;
-          if (vgpu.GPU_ENGINE_NAMES.some((engine) => waits(stays, engine))) waiting++;
+          if (vgpu.GPU_ENGINE_NAMES.some((engine) => isWaiting(stays, engine))) waiting++;
           const there = moves.move();
           expect(there.heldPins, 'no pins after the move').to.equal(0);
-          expect(seen(there)).to.deep.equal(seen(stays));
+          expect(visibleState(there)).to.deep.equal(visibleState(stays));
           const [interrupts, faults] = [[...moves.interrupts], [...moves.faults]];
           moves = there;
           for (const act of after) for (const bus of [stays, moves]) act(bus);
@@ -306,7 +306,7 @@ describe('migrated vgpu', () => {
             bus.msix(MSIX_ENABLE);
             for (let vector = 0; vector < vgpu.VGPU_MSIX.vectors; vector++) bus.mask(vector, false);
           }
-          expect(seen(moves)).to.deep.equal(seen(stays));
+          expect(visibleState(moves)).to.deep.equal(visibleState(stays));
           expect([...interrupts, ...moves.interrupts]).to.deep.equal(stays.interrupts);
           expect([...faults, ...moves.faults]).to.deep.equal(stays.faults);
           expect(moves.vram.equals(stays.vram), 'VRAM').to.equal(true);

@@ -26,7 +26,7 @@ const CUT_MAX = 20;
  * Sets a new VT-d root, which drops all cached entries, also for devices with a container. Source and target then
  * know only the tables in RAM. Registers that a later command activates may be rewritten after it.
  */
-async function announce(iommu: VIommu, draw: Draw): Promise<void> {
+async function setNewRoot(iommu: VIommu, draw: Draw): Promise<void> {
   const status = Number(iommu.readRegister(vtd.GSTS_REG, 4)) & ~vtd.GSTS_ONE_SHOT;
   await iommu.writeRegister(vtd.GCMD_REG, 4, BigInt((status | vtd.GCMD_SRTP) >>> 0));
   if (draw.chance(50)) return;
@@ -35,8 +35,8 @@ async function announce(iommu: VIommu, draw: Draw): Promise<void> {
 }
 
 const FLUSHES: Partial<Readonly<Record<Kind, (iommu: VIommu, draw: Draw) => Promise<void>>>> = {
-  'vtd-legacy': announce,
-  'vtd-scalable': announce,
+  'vtd-legacy': setNewRoot,
+  'vtd-scalable': setNewRoot,
 };
 
 describe('vIOMMU on another host', function () {

@@ -67,7 +67,7 @@ interface Step {
 }
 
 /** Walks the tables for one 48-bit address as section 9.7 defines. Returns the entries on the way and the result. */
-function naive(
+function naiveWalk(
   ram: GuestRam,
   has1G: boolean,
   iova: bigint,
@@ -140,7 +140,7 @@ describe('random VT-d first-stage tables', () => {
         const unit = tables(ram, has1G);
         for (const iova of probes) {
           const before = ram.read(TABLES, POOL * 4096);
-          const { way, target } = naive(ram, has1G, iova, write);
+          const { way, target } = naiveWalk(ram, has1G, iova, write);
           const got = unit.translate(Number(canonical(iova)), write);
           if (typeof got === 'number') {
             expect(REASONS).to.include(got);
@@ -169,7 +169,7 @@ describe('random VT-d first-stage tables', () => {
         for (const [i, { iova, size }] of found.entries())
           expect(iova + size).to.be.at.most(found[i + 1]?.iova ?? 2 ** 47);
         for (const iova of probes) {
-          const { target, writable } = naive(ram, has1G, iova, false);
+          const { target, writable } = naiveWalk(ram, has1G, iova, false);
           const covering = found.find((t) => Number(iova) >= t.iova && Number(iova) < t.iova + t.size);
           expect(unit.leafAt(Number(iova))).to.deep.equal(covering);
           const mapped = target !== undefined && iova < 1n << 47n && !interrupts(iova);

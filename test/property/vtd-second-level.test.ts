@@ -61,7 +61,7 @@ function reserved(pte: bigint, level: number, leaf: boolean, awBits: number): bo
 }
 
 /** Adds every translation to `found`, by a visit of every entry. */
-function naive(
+function naiveWalk(
   ram: GuestRam,
   awBits: number,
   table: bigint,
@@ -78,7 +78,7 @@ function naive(
     if (granted === 0n || reserved(pte, level, leaf, awBits)) continue;
     const target = pte & ((1n << 52n) - 1n) & ~0xfffn;
     const iova = base + BigInt(index) * span;
-    if (!leaf) naive(ram, awBits, target, level - 1, iova, granted, found);
+    if (!leaf) naiveWalk(ram, awBits, target, level - 1, iova, granted, found);
     else if (target >= INTERRUPTS[1] || target + span <= INTERRUPTS[0])
       add(iova, target, span, granted, found);
   }
@@ -122,7 +122,7 @@ describe('random VT-d second-level tables', () => {
             new SecondLevelFormat({ awBits, cachingMode: true }),
           );
           const expected: Translation[] = [];
-          naive(ram, awBits, BigInt(TABLES), levels, 0n, 3n, expected);
+          naiveWalk(ram, awBits, BigInt(TABLES), levels, 0n, 3n, expected);
           expect(translationsOf(tables)).to.deep.equal(expected);
           for (const [pick, where] of probes) {
             const at = Math.floor(where * 2 ** awBits);
@@ -215,6 +215,6 @@ function startUnit(ram: GuestRam): WalkRig {
 
 function expectedIn(ram: GuestRam): Translation[] {
   const found: Translation[] = [];
-  naive(ram, 48, BigInt(TABLES), 4, 0n, 3n, found);
+  naiveWalk(ram, 48, BigInt(TABLES), 4, 0n, 3n, found);
   return found.filter(({ gpa, size }) => ram.contains(gpa, size));
 }

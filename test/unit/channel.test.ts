@@ -14,6 +14,7 @@ import {
 } from '../../src/channel/mmio-channel.ts';
 import type { AccessSize } from '../../src/memory/bus-access.ts';
 import { interposed } from '../fixtures/interleave.ts';
+import { serveUntil } from '../fixtures/mmio-serving.ts';
 
 describe('Doorbell', () => {
   it('returns each sender that rang exactly once, for any order and count of rings', () => {
@@ -98,7 +99,7 @@ describe('FrameRing', () => {
 });
 
 /** A register space that records its accesses and answers reads with `answer`. */
-class Recorder implements MmioTarget {
+class RecordingTarget implements MmioTarget {
   readonly log: string[] = [];
   answer = 0n;
   read(region: number, offset: number, size: AccessSize): bigint {
@@ -110,47 +111,36 @@ class Recorder implements MmioTarget {
   }
 }
 
-function mmio() {
+function mmioRig() {
   const sab = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
   let rings = 0;
   const port = new MmioPort(sab, 0, () => rings++);
-  return { port, server: new MmioServer(sab, 0), target: new Recorder(), rings: () => rings };
-}
-
-/** Serves until the promise resolves. */
-async function serving<T>(work: Promise<T>, server: MmioServer, target: MmioTarget, limit = 16): Promise<T> {
-  let done = false;
-  void work.finally(() => {
-    done = true;
-  });
-  while (!done) {
-    server.serve(target, limit);
-    await yieldTurn();
-  }
-  return work;
+  return { port, server: new MmioServer(sab, 0), target: new RecordingTarget(), rings: () => rings };
 }
 
 describe('MMIO channel', () => {
   it('keeps writes and reads in order, and rings for each', async () => {
-    const { port, server, target, rings } = mmio();
+    const { port, server, target, rings } = mmioRig();
     port.write(0, 0x10, 8, 0xfedc_ba98_7654_3210n);
     target.answer = 0x8000_0000_1234_5678n;
-    expect(await serving(port.read(7, 4, 8), server, target)).to.equal(0x8000_0000_1234_5678n);
+    expect(await serveUntil(port.read(7, 4, 8), server, target, 16)).to.equal(0x8000_0000_1234_5678n);
     port.write(0, 0x20, 4, 0xffff_ffffn);
-    expect(await serving(port.read(0, 0x24, 2), server, target), 'truncated to its size').to.equal(0x5678n);
+    expect(await serveUntil(port.read(0, 0x24, 2), server, target, 16), 'truncated to its size').to.equal(
+      0x5678n,
+    );
     expect(target.log).to.deep.equal(['w0:16/8=fedcba9876543210', 'r7:4/8', 'w0:32/4=ffffffff', 'r0:36/2']);
     expect(rings()).to.equal(4);
   });
 
   it('answers each of several pending reads with its own value', async () => {
-    const { port, server } = mmio();
+    const { port, server } = mmioRig();
     const echo: MmioTarget = { read: (_region, offset) => BigInt(offset), write: () => {} };
     const reads = Promise.all([1, 2, 3, 4, 5].map((offset) => port.read(0, offset, 4)));
-    expect(await serving(reads, server, echo, 1)).to.deep.equal([1n, 2n, 3n, 4n, 5n]);
+    expect(await serveUntil(reads, server, echo, 1)).to.deep.equal([1n, 2n, 3n, 4n, 5n]);
   });
 
   it(`accepts ${MMIO_RING_ENTRIES} writes at once, and lets more wait for space in order`, async () => {
-    const { port, server, target } = mmio();
+    const { port, server, target } = mmioRig();
     for (let i = 0; i < MMIO_RING_ENTRIES; i++) expect(port.write(0, i, 4, 0n)).to.equal(undefined);
     const late = [port.write(0, 1000, 4, 0n), port.write(0, 1001, 4, 0n)];
     for (const write of late) expect(write).to.be.instanceOf(Promise);
@@ -159,7 +149,7 @@ describe('MMIO channel', () => {
     server.serve(target, 1);
     // The ring has space now, but two earlier entries still wait.
     late.push(port.write(0, 1003, 4, 0n));
-    await serving(Promise.all([...late, read]), server, target, 1);
+    await serveUntil(Promise.all([...late, read]), server, target, 1);
     server.serve(target, 10);
     const tail = target.log.slice(MMIO_RING_ENTRIES).map((entry) => Number(/:(\d+)/.exec(entry)?.[1]));
     expect(tail.filter((offset) => offset !== 1002)).to.deep.equal([1000, 1001, 1003]);
@@ -167,7 +157,7 @@ describe('MMIO channel', () => {
   });
 
   it('serves at most the given count of entries, and returns whether more wait', () => {
-    const { port, server, target } = mmio();
+    const { port, server, target } = mmioRig();
     for (let i = 0; i < 3; i++) port.write(0, i, 1, 0n);
     expect(server.serve(target, 2)).to.equal(true);
     expect(target.log).to.have.length(2);
@@ -176,14 +166,14 @@ describe('MMIO channel', () => {
   });
 
   it('returns all ones of the access size after the owner has gone', async () => {
-    const { port, server } = mmio();
+    const { port, server } = mmioRig();
     server.close();
     expect(await port.read(0, 0, 1)).to.equal(0xffn);
     expect(await port.read(0, 0, 8)).to.equal(0xffff_ffff_ffff_ffffn);
   });
 
   it('ends a waiting read when the owner goes', async () => {
-    const { port, server } = mmio();
+    const { port, server } = mmioRig();
     const read = port.read(0, 0, 4);
     await yieldTurn();
     server.close();
@@ -191,7 +181,7 @@ describe('MMIO channel', () => {
   });
 
   it('does not let a reader sleep that checked just before the owner went', async () => {
-    const { port, server } = mmio();
+    const { port, server } = mmioRig();
     const { result, outcomes } = await interposed(
       'waitAsync',
       () => server.close(),
@@ -202,7 +192,7 @@ describe('MMIO channel', () => {
   });
 
   it('does not let a writer at a full ring sleep that checked just before the owner went', async () => {
-    const { port, server } = mmio();
+    const { port, server } = mmioRig();
     for (let i = 0; i < MMIO_RING_ENTRIES; i++) port.write(0, i, 4, 0n);
     const { outcomes } = await interposed(
       'waitAsync',
@@ -213,7 +203,7 @@ describe('MMIO channel', () => {
   });
 
   it('drops writes to a full ring after the owner has gone, without a wait', async () => {
-    const { port, server } = mmio();
+    const { port, server } = mmioRig();
     server.close();
     const { outcomes } = await interposed(
       'waitAsync',
@@ -265,7 +255,7 @@ describe('DeviceLink', () => {
       expect(bytes.every((byte) => byte === 0xee)).to.equal(true);
     for (let bytes = link.fromDevice.shift(); bytes; bytes = link.fromDevice.shift())
       expect(bytes.every((byte) => byte === 0xdd)).to.equal(true);
-    const target = new Recorder();
+    const target = new RecordingTarget();
     link.mmioServer().serve(target, MMIO_RING_ENTRIES);
     expect(new Set(target.log)).to.deep.equal(new Set(['w0:-1/8=ffffffffffffffff']));
   });

@@ -42,7 +42,7 @@ function expectSame(found: Gadget, expected: Gadget): void {
 }
 
 /** Writes a stream in pieces, whose sizes `next` returns, and lets the device run. */
-function take(stream: Uint8Array, variant: Variant = {}, next = () => stream.length): GadgetRig {
+function restoredFrom(stream: Uint8Array, variant: Variant = {}, next = () => stream.length): GadgetRig {
   const rig = gadget(variant, true);
   for (let at = 0; at < stream.length; ) {
     const length = next();
@@ -54,7 +54,7 @@ function take(stream: Uint8Array, variant: Variant = {}, next = () => stream.len
 }
 
 /** Returns a device with changes in every kind of state. */
-function busy(): GadgetRig {
+function busyGadget(): GadgetRig {
   const rig = gadget();
   const { model } = rig;
   model.registers.write(0, 4, 0x1234n);
@@ -71,22 +71,22 @@ function busy(): GadgetRig {
 
 describe('migration stream of a device', () => {
   it('restores an equal device from any split, without register actions', () => {
-    const source = busy();
+    const source = busyGadget();
     const stream = saved(source);
     const random = new Prng(5);
     const splits = [() => stream.length, () => 1, () => 1 + random.below(10), () => 1 + random.below(20_000)];
     for (const next of splits) {
-      const { model } = take(stream, {}, next);
+      const { model } = restoredFrom(stream, {}, next);
       expectSame(model, source.model);
       expect(model.modeWrites).to.equal(0);
     }
   });
 
   it('is read in pieces of any size, and reports its end', () => {
-    const whole = saved(busy());
+    const whole = saved(busyGadget());
     const random = new Prng(6);
     for (const limit of [1, 100, 3 * PAGE]) {
-      const source = busy();
+      const source = busyGadget();
       source.device.setMigrationState(STOP_COPY);
       const pieces: Uint8Array[] = [];
       for (let end = false; !end; ) {
@@ -100,13 +100,13 @@ describe('migration stream of a device', () => {
       const after = source.device.readData(1000);
       expect([after.data.length, after.end]).to.deep.equal([0, true]);
     }
-    const source = busy();
+    const source = busyGadget();
     source.device.setMigrationState(STOP_COPY);
     expect(source.device.readData(0)).to.deep.include({ end: false, initialBytes: 5 * 65536, dirtyBytes: 0 });
   });
 
   it('follows a running device, and reports the remaining bytes', () => {
-    const source = busy();
+    const source = busyGadget();
     const random = new Prng(8);
     const pieces: Uint8Array[] = [];
     const read = (bytes: number) => {
@@ -135,7 +135,7 @@ describe('migration stream of a device', () => {
     source.model.level = 7;
     source.device.setMigrationState(STOP_COPY);
     pieces.push(drain(source));
-    const { model } = take(Buffer.concat(pieces));
+    const { model } = restoredFrom(Buffer.concat(pieces));
     expectSame(model, source.model);
     expect([model.level, model.modeWrites]).to.deep.equal([7, 0]);
   });
@@ -147,27 +147,33 @@ describe('migration stream of a device', () => {
     source.model.window.store(0, Buffer.alloc(0x4_0000));
     const stream = saved(source);
     expect(stream.length).to.be.below(2000);
-    const { model } = take(stream);
+    const { model } = restoredFrom(stream);
     expectSame(model, source.model);
     expect(model.vram.allocatedBytes).to.equal(0);
   });
 
   it('accepts an older or newer register table, and an older state', () => {
     const newer = [...REGISTERS, { name: 'New', offset: 24, size: 4, reset: 5n }] as const;
-    const { model } = take(saved(busy()), { registers: newer });
+    const { model } = restoredFrom(saved(busyGadget()), { registers: newer });
     expect([model.registers.get('Wide'), model.registers.get('New')]).to.deep.equal([
       0xfedc_ba98_7654_3210n,
       5n,
     ]);
-    expect(() => take(saved(gadget({ registers: newer })))).to.throw(
+    expect(() => restoredFrom(saved(gadget({ registers: newer })))).to.throw(
       StateError,
       'register bar0.New is unknown',
     );
-    const old = () => gadget({ state: { version: 1 } });
-    expect(() => take(saved(old()))).to.throw(StateError, "its model's has version 1; accepted: 2 to 2");
-    expect(take(saved(old()), { state: { oldest: 1 } }).model.level).to.equal(0);
+    const oldGadget = () => gadget({ state: { version: 1 } });
+    expect(() => restoredFrom(saved(oldGadget()))).to.throw(
+      StateError,
+      "its model's has version 1; accepted: 2 to 2",
+    );
+    expect(restoredFrom(saved(oldGadget()), { state: { oldest: 1 } }).model.level).to.equal(0);
     const next = gadget({ state: { version: 3 } });
-    expect(() => take(saved(next))).to.throw(StateError, "its model's has version 3; accepted: 2 to 2");
+    expect(() => restoredFrom(saved(next))).to.throw(
+      StateError,
+      "its model's has version 3; accepted: 2 to 2",
+    );
   });
 
   it('limits the state of a model', () => {
@@ -181,7 +187,7 @@ describe('migration stream of a device', () => {
         throw new RangeError('too late');
       },
     };
-    expect(() => take(saved(gadget()), { state })).to.throw(
+    expect(() => restoredFrom(saved(gadget()), { state })).to.throw(
       StateError,
       'state of 1234:9999 cannot be restored: RangeError: too late',
     );
@@ -189,7 +195,7 @@ describe('migration stream of a device', () => {
 });
 
 describe('invalid migration stream', () => {
-  const valid = recordsOf(saved(busy()));
+  const valid = recordsOf(saved(busyGadget()));
   const kindAt = (kind: keyof DeviceStateRecord) => valid.findIndex((record) => record[kind] !== undefined);
   const at = (kind: keyof DeviceStateRecord, record: DeviceStateRecord) => valid.with(kindAt(kind), record);
   const without = (kind: keyof DeviceStateRecord) => valid.filter((record) => record[kind] === undefined);
@@ -285,7 +291,7 @@ describe('invalid migration stream', () => {
     });
 
   it('is not the original of these records', () => {
-    expectSame(take(streamOf(valid)).model, busy().model);
+    expectSame(restoredFrom(streamOf(valid)).model, busyGadget().model);
     expect(valid[0]!.header).to.include({ vendorId: IDENTITY.vendorId, modelVersion: 2 });
     expect(recordsOf(streamOf(at('model', { model: { state: none } })))).to.have.length(valid.length);
   });
@@ -319,7 +325,7 @@ describe('invalid migration stream', () => {
           bytes[place] = random.below(256);
         }
       try {
-        take(bytes, {}, () => 1 + random.below(5000));
+        restoredFrom(bytes, {}, () => 1 + random.below(5000));
       } catch (error) {
         expect(error, `seed 99, round ${i}`).to.be.instanceOf(StateError);
         refused++;

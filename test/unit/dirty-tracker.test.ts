@@ -37,20 +37,20 @@ describe('dirty pages of running devices', () => {
     container.map(0 as Iova, 0, SIZE, PERM_RW);
     dma.write(0x9000 as Iova, new Uint8Array(8));
     container.dirty.start();
-    const asked = () => pagesOf(container.dirty.pages(0 as Iova, SIZE));
-    expect(asked()).to.deep.equal([]);
+    const query = () => pagesOf(container.dirty.pages(0 as Iova, SIZE));
+    expect(query()).to.deep.equal([]);
     dma.write(0x3ffc as Iova, new Uint8Array(8));
     dma.write((PAGE_2M - 4096) as Iova, new Uint8Array(4097));
     dma.read(0x5000 as Iova, new Uint8Array(8));
     expect(pagesOf(container.dirty.pages(0 as Iova, SIZE, 0x10000))).to.deep.equal([0, 31, 32]);
-    expect(asked(), 'taken').to.deep.equal([]);
+    expect(query(), 'taken').to.deep.equal([]);
     dma.write(0x7000 as Iova, new Uint8Array(1));
     container.dirty.start();
-    expect(asked(), 'restarted').to.deep.equal([]);
+    expect(query(), 'restarted').to.deep.equal([]);
     container.dirty.stop();
     dma.write(0x7000 as Iova, new Uint8Array(1));
     container.dirty.start();
-    expect(asked()).to.deep.equal([]);
+    expect(query()).to.deep.equal([]);
   });
 
   it('include a page of a 2 MiB leaf while it is pinned, and once more after its unpin', () => {
@@ -59,13 +59,13 @@ describe('dirty pages of running devices', () => {
     dma.pin(0x5000 as Iova, PERM_WRITE);
     dma.pin(0x5000 as Iova, PERM_WRITE);
     container.dirty.start();
-    const asked = () => pagesOf(container.dirty.pages(0 as Iova, SIZE));
-    expect([asked(), asked()]).to.deep.equal([[5], [5]]);
+    const query = () => pagesOf(container.dirty.pages(0 as Iova, SIZE));
+    expect([query(), query()]).to.deep.equal([[5], [5]]);
     dma.pin(0x201000 as Iova, PERM_WRITE);
     dma.unpin(0x5000 as Iova);
-    expect(asked()).to.deep.equal([5, 513]);
+    expect(query()).to.deep.equal([5, 513]);
     dma.unpin(0x5000 as Iova);
-    expect([asked(), asked()]).to.deep.equal([[5, 513], [513]]);
+    expect([query(), query()]).to.deep.equal([[5, 513], [513]]);
   });
 
   it('are found at every address of their memory, and by memory after the unmap', async () => {
@@ -87,8 +87,8 @@ describe('dirty pages of running devices', () => {
     container.dirty.start();
     dma.pin(0x6000 as Iova, PERM_WRITE);
     container.releaseUser(user);
-    const asked = () => pagesOf(container.dirty.pages(0 as Iova, SIZE));
-    expect([asked(), asked()]).to.deep.equal([[6], []]);
+    const query = () => pagesOf(container.dirty.pages(0 as Iova, SIZE));
+    expect([query(), query()]).to.deep.equal([[6], []]);
   });
 
   it('are refused with an errno and the values', () => {

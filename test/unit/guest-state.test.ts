@@ -205,16 +205,16 @@ describe('guest that cannot be saved', () => {
     const dead: RegisterPort = { write: () => {}, read: async () => 0n };
     const ram = smallRam();
     const pages = new PageAllocator(ram, MIB, 4 * MIB);
-    const lost = async (work: Promise<unknown>) =>
+    const expectTimeout = async (work: Promise<unknown>) =>
       expect(await work.catch((error) => error)).to.be.an('error');
     const vtd = new VtdQueue(dead, ram, pages, 20, false);
-    await lost(vtd.submit([[0, 0, 0, 0]], 'a test'));
+    await expectTimeout(vtd.submit([[0, 0, 0, 0]], 'a test'));
     expect(() => vtd.save()).to.throw(InFlightError, '1 submissions');
     const requests = new RequestQueue(dead, ram, pages, 20);
-    await lost(requests.submit([new Uint8Array(16)], 'a test'));
+    await expectTimeout(requests.submit([new Uint8Array(16)], 'a test'));
     expect(() => requests.save()).to.throw(InFlightError, '1 requests');
     const calls = new SpaprCalls(dead, ram, pages, 20);
-    await lost(calls.call(4, []));
+    await expectTimeout(calls.call(4, []));
     expect(() => calls.save()).to.throw(InFlightError, '1 hypercalls');
   });
 
@@ -227,7 +227,7 @@ describe('guest that cannot be saved', () => {
 });
 
 describe('saved state of another VM', () => {
-  const moved = (change: (drivers: Record<string, unknown>) => void) => {
+  const savedWith = (change: (drivers: Record<string, unknown>) => void) => {
     const machine = tracked(new GuestMachine({ viommu: 'intel' }, 1));
     const drivers = JSON.parse(JSON.stringify(machine.vm.save()));
     change(drivers);
@@ -237,11 +237,11 @@ describe('saved state of another VM', () => {
       drivers: JSON.stringify(drivers),
     };
   };
-  const taking = (
+  const restoring = (
     change: (drivers: Record<string, unknown>) => void,
     options: MachineOptions = { viommu: 'intel' },
   ) => {
-    const state = moved(change);
+    const state = savedWith(change);
     return () => new GuestMachine(options, 2, state);
   };
 
@@ -261,20 +261,20 @@ describe('saved state of another VM', () => {
   });
 
   it('is refused with the reason', () => {
-    expect(taking((drivers) => Object.assign(drivers, { version: 9 }))).to.throw(
+    expect(restoring((drivers) => Object.assign(drivers, { version: 9 }))).to.throw(
       GuestStateError,
       "the saved state of the guest's drivers has version 9; accepted: 2",
     );
-    expect(taking((drivers) => Object.assign(drivers, { viommu: 'spapr' }))).to.throw(
+    expect(restoring((drivers) => Object.assign(drivers, { viommu: 'spapr' }))).to.throw(
       GuestStateError,
       "the saved guest has vIOMMU 'spapr', this VM has 'intel'",
     );
-    expect(taking(() => {}, { viommu: 'intel', devices: 3 })).to.throw(
+    expect(restoring(() => {}, { viommu: 'intel', devices: 3 })).to.throw(
       GuestStateError,
       'the saved guest has 2 devices, this VM has 3',
     );
     expect(
-      taking(({ devices }) => Object.assign((devices as object[])[0] as object, { domain: 7 })),
+      restoring(({ devices }) => Object.assign((devices as object[])[0] as object, { domain: 7 })),
     ).to.throw(GuestStateError, 'no domain 7');
   });
 });

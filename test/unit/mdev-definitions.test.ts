@@ -23,8 +23,8 @@ const GPU = '0000:3b:00.0';
 const file = (mdev_type: string, ...attrs: Record<string, string>[]) => ({ mdev_type, start: 'auto', attrs });
 const dump = [{ [GPU]: [{ [B]: file('vgpu-2g') }, { [A]: file('vgpu-4g') }] }];
 
-/** Returns the message of the error that `work` throws, which must be of class `kind`. */
-function thrown<E extends Error>(kind: new (...args: never[]) => E, action: () => unknown): E {
+/** Returns the error that `action` throws, which must be of class `kind`. */
+function errorOf<E extends Error>(kind: new (...args: never[]) => E, action: () => unknown): E {
   try {
     action();
   } catch (error) {
@@ -72,7 +72,7 @@ describe('mdevctl definitions', () => {
   });
 
   it('are refused with path, error and accepted form when they cannot be read', () => {
-    const refused = (value: unknown) => thrown(DefinitionError, () => definitionsOf(value, 'here')).message;
+    const refused = (value: unknown) => errorOf(DefinitionError, () => definitionsOf(value, 'here')).message;
     expect(refused([{ [GPU]: [{ [A]: { start: 'auto' } }] }])).to.match(
       /^here: 0\.0000:3b:00\.0\.0\..*mdev_type: /,
     );
@@ -80,20 +80,22 @@ describe('mdevctl definitions', () => {
     expect(refused('text')).to.contain('accepted: the output of `mdevctl list -d --dumpjson`');
     expect(refused({ [GPU]: { abc: file('x') } })).to.equal(`here: "abc" of ${GPU} is not a UUID`);
     expect(refused({ [GPU]: { [A]: file('x', { '../remove': '1' }) } })).to.contain('attribute ../remove');
-    const unread = (path: string) => thrown(DefinitionError, () => readDefinitions(path)).message;
-    expect(unread(inFolder('none')))
+    const readError = (path: string) => errorOf(DefinitionError, () => readDefinitions(path)).message;
+    expect(readError(inFolder('none')))
       .to.contain('ENOENT')
       .and.to.contain(inFolder('none'));
-    expect(unread(write('broken', '{'))).to.contain(`${inFolder('broken')}: not JSON`);
-    expect(unread(write(`${GPU}/not-a-uuid`, file('x')))).to.contain('"not-a-uuid"');
-    expect(unread(write('large', ' '.repeat(DEFINITION_BYTES + 1)))).to.contain(`up to ${DEFINITION_BYTES}`);
+    expect(readError(write('broken', '{'))).to.contain(`${inFolder('broken')}: not JSON`);
+    expect(readError(write(`${GPU}/not-a-uuid`, file('x')))).to.contain('"not-a-uuid"');
+    expect(readError(write('large', ' '.repeat(DEFINITION_BYTES + 1)))).to.contain(
+      `up to ${DEFINITION_BYTES}`,
+    );
   });
 
   it('start an instance with its attributes, or fail with the kernel’s errno', () => {
     const registry = new MdevRegistry();
     for (const parent of TREE_PARENTS) registry.addParent(parent);
     const attempt = (parent: string, uuid: string, type: string, ...attrs: [string, string][]) =>
-      thrown(MdevError, () => startDefinition(registry, { parent, uuid, type, attrs })).message;
+      errorOf(MdevError, () => startDefinition(registry, { parent, uuid, type, attrs })).message;
     startDefinition(registry, {
       parent: 'tdev0',
       uuid: A,
@@ -122,7 +124,7 @@ describe('mdevctl definitions', () => {
 describe('mediated devices of a run', () => {
   const settings = { vms: 2, vgpus: 2 };
   const refused = (mdevs: unknown, vms = 2) =>
-    thrown(ScenarioError, () => new RunMdevs({ vms, vgpus: 1, mdevs: mdevs as [] }, '/', 1)).message;
+    errorOf(ScenarioError, () => new RunMdevs({ vms, vgpus: 1, mdevs: mdevs as [] }, '/', 1)).message;
   const names = ({ vms }: RunMdevs) =>
     vms.map((devices) => devices.map(({ uuid, type }) => `${uuid} ${type}`));
 
@@ -141,7 +143,7 @@ describe('mediated devices of a run', () => {
     }
     for (let n = 0; n < SPARE_INSTANCES; n++)
       one.registry.create('vgpu', 'vgpu-1', `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`);
-    const beyond = thrown(MdevError, () => one.registry.create('vgpu', 'vgpu-1', A));
+    const beyond = errorOf(MdevError, () => one.registry.create('vgpu', 'vgpu-1', A));
     expect(beyond.message).to.equal('EUSERS: vgpu has its 20 instances');
   });
 
@@ -185,7 +187,7 @@ describe('mediated devices of a run', () => {
     expect(tree.read(`/sys/bus/mdev/devices/${second}/mdevsim/vm_name`)).to.equal('vm0/gpu1\n');
     expect(tree.write(`/sys/bus/mdev/devices/${second}/remove`, '1')).to.be.instanceOf(Promise);
     expect(asked).to.deep.equal([`0 1 ${second}`]);
-    expect(thrown(MdevError, () => run.registry.remove(second)).errno).to.equal('ENOENT');
+    expect(errorOf(MdevError, () => run.registry.remove(second)).errno).to.equal('ENOENT');
     expect(run.registry.get(second)?.openCount).to.equal(1);
     run.close({ vm: 0, device: 1 });
     run.close({ vm: 0, device: 1 });

@@ -19,7 +19,7 @@ const header = (device: number) => ({ timeUs: 0, process: 0, vm: 0, device });
 const owner = { header };
 
 /** Returns `resolved` or the message of the rejection. */
-const endOf = (work: Promise<unknown>): Promise<string> =>
+const outcomeOf = (work: Promise<unknown>): Promise<string> =>
   work.then(
     () => 'resolved',
     (error: Error) => error.message,
@@ -66,22 +66,22 @@ describe('frames over a socket', () => {
 
   it('fail on silence, on the end of the connection, and on an end inside a frame', async () => {
     await withPair(async (frames) => {
-      expect(await endOf(frames.next(20))).to.equal('the other host has sent nothing for 20 ms');
+      expect(await outcomeOf(frames.next(20))).to.equal('the other host has sent nothing for 20 ms');
     });
     await withPair(async (frames, raw) => {
       raw.end();
-      expect(await endOf(frames.next())).to.equal('the other host has gone');
+      expect(await outcomeOf(frames.next())).to.equal('the other host has gone');
     });
     await withPair(async (frames, raw) => {
       raw.end(lengthPrefix(100));
-      expect(await endOf(frames.next())).to.equal('the other host ended inside a frame, at offset 0');
+      expect(await outcomeOf(frames.next())).to.equal('the other host ended inside a frame, at offset 0');
     });
   });
 
   it('have a size limit', () =>
     withPair(async (frames, raw) => {
       raw.write(lengthPrefix(FRAME_BYTES_LIMIT + 1));
-      expect(await endOf(frames.next())).to.match(/frame of \d+ bytes at offset 0; accepted: up to \d+/);
+      expect(await outcomeOf(frames.next())).to.match(/frame of \d+ bytes at offset 0; accepted: up to \d+/);
     }));
 });
 
@@ -96,7 +96,7 @@ describe('requests to a device', () => {
   it('are answered in order', async () => {
     const sent: unknown[] = [];
     const control = new DeviceControl({ name: 'dev', send: (_, body) => sent.push(body) > 0 });
-    const [first, second] = [endOf(control.setState(1)), endOf(control.setState(2))];
+    const [first, second] = [outcomeOf(control.setState(1)), outcomeOf(control.setState(2))];
     await Promise.resolve();
     expect(sent).to.deep.equal([{ state: 1 }]);
     control.answered(changed(0));
@@ -107,11 +107,11 @@ describe('requests to a device', () => {
 
   it('time out, and ignore a late answer', async () => {
     const control = new DeviceControl({ name: 'dev', send: () => true }, LIMIT_MS);
-    expect(await endOf(control.setState(6))).to.equal(
+    expect(await outcomeOf(control.setState(6))).to.equal(
       `dev is lost: no answer to deviceStateSet within ${LIMIT_MS} ms`,
     );
     let ended = '';
-    const next = endOf(control.setState(2)).then((end) => {
+    const next = outcomeOf(control.setState(2)).then((end) => {
       ended = end;
     });
     await new Promise(setImmediate);
@@ -125,9 +125,9 @@ describe('requests to a device', () => {
 
   it('fail when the ring is full and when the device ends', async () => {
     const full = new DeviceControl({ name: 'dev', send: () => false });
-    expect(await endOf(full.read(1))).to.match(/its control ring has no room for deviceDataRead/);
+    expect(await outcomeOf(full.read(1))).to.match(/its control ring has no room for deviceDataRead/);
     const control = new DeviceControl({ name: 'dev', send: () => true });
-    const waiting = endOf(control.write(new Uint8Array(1)));
+    const waiting = outcomeOf(control.write(new Uint8Array(1)));
     await new Promise(setImmediate);
     control.lost('its thread has ended');
     expect(await waiting).to.equal('dev is lost: its thread has ended');
@@ -138,9 +138,9 @@ describe('host that receives VMs', () => {
   it('accepts a limited count of arrivals at once, and refuses the next with the reason', () =>
     withFolder(async (folder) => {
       const host = new HostSocket(0, [join(folder, '0.sock')]);
-      let letGo = () => {};
+      let release = () => {};
       const held = new Promise<void>((resolve) => {
-        letGo = resolve;
+        release = resolve;
       });
       let served = 0;
       await host.listen((stream) => {
@@ -152,7 +152,7 @@ describe('host that receives VMs', () => {
       const frame = await (sources.at(-1) as FrameSocket).next();
       expect(frame.kind === 'migrationFailed' && frame.body.reason).to.match(/64 VMs are arriving already/);
       expect(served).to.equal(ARRIVALS_LIMIT);
-      letGo();
+      release();
       for (const source of sources) source.close();
       host.close();
     }));

@@ -1,6 +1,5 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { yieldTurn } from '#host';
 import {
   MMIO_CHANNEL_BYTES,
   MMIO_RING_ENTRIES,
@@ -9,6 +8,7 @@ import {
   MmioServer,
   type MmioTarget,
 } from '../../src/channel/mmio-channel.ts';
+import { serveUntil } from '../fixtures/mmio-serving.ts';
 
 /** Memory behind a channel that records its accesses. */
 class Memory implements MmioTarget {
@@ -38,19 +38,6 @@ function channel() {
   return { sab, port, server: new MmioServer(sab, 0, MMIO_CHANNEL_BYTES), memory: new Memory() };
 }
 
-/** Serves one entry at a time until the promise resolves. */
-async function serving<T>(work: Promise<T>, server: MmioServer, target: MmioTarget): Promise<T> {
-  let done = false;
-  void work.finally(() => {
-    done = true;
-  });
-  while (!done) {
-    server.serve(target, 1);
-    await yieldTurn();
-  }
-  return work;
-}
-
 const ramp = (bytes: number) => Uint8Array.from({ length: bytes }, (_, i) => i % 251);
 
 describe('block accesses through an MMIO channel', () => {
@@ -58,8 +45,8 @@ describe('block accesses through an MMIO channel', () => {
     const { port, server, memory } = channel();
     const bytes = ramp(2 * MMIO_WINDOW_BYTES + 5);
     const back = new Uint8Array(bytes.length);
-    await serving(port.writeBlock(0, 3, bytes), server, memory);
-    await serving(port.readBlock(0, 3, back), server, memory);
+    await serveUntil(port.writeBlock(0, 3, bytes), server, memory, 1);
+    await serveUntil(port.readBlock(0, 3, back), server, memory, 1);
     expect(Buffer.from(back).equals(bytes)).to.equal(true);
     const last = 2 * MMIO_WINDOW_BYTES + 3;
     expect(memory.log.filter((entry) => entry.includes(`b${last}+`))).to.deep.equal([
@@ -78,7 +65,7 @@ describe('block accesses through an MMIO channel', () => {
       port.readBlock(0, 8, second),
       port.read(0, 1, 1),
     ];
-    const results = await serving(Promise.all(work as Promise<unknown>[]), server, memory);
+    const results = await serveUntil(Promise.all(work as Promise<unknown>[]), server, memory, 1);
     expect([...first, ...second, results.at(-1)]).to.deep.equal([0, 1, 2, 3, 3, 2, 1, 0, 1n]);
     expect(memory.log).to.deep.equal(['wb0+4', 'wb8+4', 'rb0+4', 'rb8+4', 'r1']);
   });
@@ -87,7 +74,7 @@ describe('block accesses through an MMIO channel', () => {
     const { port, server, memory } = channel();
     for (let i = 0; i < MMIO_RING_ENTRIES + 1; i++) void port.write(0, i, 1, 1n);
     const back = new Uint8Array(MMIO_RING_ENTRIES + 2);
-    await serving(port.readBlock(0, 0, back), server, memory);
+    await serveUntil(port.readBlock(0, 0, back), server, memory, 1);
     expect([back.at(-2), back.at(-1)]).to.deep.equal([1, 0]);
   });
 
@@ -106,7 +93,7 @@ describe('block accesses through an MMIO channel', () => {
     const { sab, port, server, memory } = channel();
     const back = new Uint8Array(2);
     const single: MmioTarget = { read: () => 0n, write: () => {} };
-    await serving(port.readBlock(0, 0, back), server, single);
+    await serveUntil(port.readBlock(0, 0, back), server, single, 1);
     expect([...back]).to.deep.equal([255, 255]);
     back.fill(0);
     server.close();

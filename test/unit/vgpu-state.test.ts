@@ -5,7 +5,7 @@ import { decodeState, encodeState, StateError, type StateValues } from '../../sr
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 /** The state of a vgpu in the middle of a checksum over 32 pages. */
-function halfDone(): { bus: VgpuBus; values: StateValues } {
+function unfinished(): { bus: VgpuBus; values: StateValues } {
   const bus = new VgpuBus();
   bus.program();
   for (let page = 0; page < 32; page++) bus.pte(page, 0x10_0000);
@@ -23,7 +23,7 @@ function restore(values: StateValues, version = 2): void {
 
 describe('saved state of a vgpu', () => {
   it('contains unfinished commands, and no host addresses', () => {
-    const { bus, values } = halfDone();
+    const { bus, values } = unfinished();
     expect(values['copy.commandRuns']).to.equal(true);
     expect(values['copy.command.done']).to.equal(16 * 4096);
     expect(bus.heldPins).to.equal(16);
@@ -33,7 +33,7 @@ describe('saved state of a vgpu', () => {
   });
 
   it('is refused if no such device can have this state', () => {
-    const { values } = halfDone();
+    const { values } = unfinished();
     const wrong: StateValues[] = [
       { 'copy.head': vgpu.RING_ENTRIES_MAX },
       { 'copy.head': 8 },
@@ -87,7 +87,7 @@ describe('saved state of a vgpu', () => {
   });
 
   it('is refused if it comes from a vgpu with one engine', () => {
-    const { values } = halfDone();
+    const { values } = unfinished();
     expect(() => restore(values, 1)).to.throw(StateError, 'version 1; accepted: 2 to 2');
   });
 });

@@ -50,31 +50,34 @@ const EDGES = [
   Infinity,
 ];
 
-const bagOf = (bytes: Uint8Array): EncodedState =>
+const decoded = (bytes: Uint8Array): EncodedState =>
   readEncodedState(protobuf.Reader.create(bytes), bytes.length);
-const bytesOf = (bag: EncodedState): Uint8Array => writeEncodedState(bag, protobuf.Writer.create()).finish();
+const encoded = (state: EncodedState): Uint8Array =>
+  writeEncodedState(state, protobuf.Writer.create()).finish();
 const withFields = (bytes: Uint8Array, change: (fields: StateField[]) => StateField[]): Uint8Array => {
-  const bag = bagOf(bytes);
-  return bytesOf({ ...bag, fields: change([...bag.fields]) });
+  const state = decoded(bytes);
+  return encoded({ ...state, fields: change([...state.fields]) });
 };
 
 /** Returns the state with other values; `transport.X` is X of the transport's own state. */
-function changed(bytes: Uint8Array, values: Readonly<Record<string, StateValue>>): Uint8Array {
+function withValues(bytes: Uint8Array, values: Readonly<Record<string, StateValue>>): Uint8Array {
   return Object.entries(values).reduce((state, [name, value]) => {
     const [outer, inner] = name.split('transport.') as [string, string | undefined];
-    const [field] = bagOf(encodeState('x', 1, { [inner ?? outer]: value })).fields as [StateField];
-    return inner === undefined ? replaced(state, field) : nested(state, (part) => replaced(part, field));
+    const [field] = decoded(encodeState('x', 1, { [inner ?? outer]: value })).fields as [StateField];
+    return inner === undefined
+      ? withField(state, field)
+      : withTransport(state, (part) => withField(part, field));
   }, bytes);
 }
 
-function replaced(bytes: Uint8Array, field: StateField): Uint8Array {
+function withField(bytes: Uint8Array, field: StateField): Uint8Array {
   return withFields(bytes, (fields) => {
     expect(fields.map(({ name }) => name)).to.include(field.name);
     return fields.map((old) => (old.name === field.name ? field : old));
   });
 }
 
-const nested = (bytes: Uint8Array, change: (part: Uint8Array) => Uint8Array): Uint8Array =>
+const withTransport = (bytes: Uint8Array, change: (part: Uint8Array) => Uint8Array): Uint8Array =>
   withFields(bytes, (fields) =>
     fields.map((field) => (field.name === 'transport' ? { ...field, data: change(field.data) } : field)),
   );
@@ -208,7 +211,7 @@ function exercise(ram: GuestRam, iommu: VIommu): void {
 }
 
 /** Returns bytes that were changed in one of a few ways. */
-function garbled(prng: Prng, bytes: Uint8Array): Uint8Array {
+function withGarbage(prng: Prng, bytes: Uint8Array): Uint8Array {
   const choice = prng.below(10);
   if (choice === 0) return bytes.slice(0, prng.below(bytes.length));
   if (choice === 1) return Uint8Array.from({ length: prng.below(200) }, () => prng.below(256));
@@ -220,14 +223,14 @@ function garbled(prng: Prng, bytes: Uint8Array): Uint8Array {
   }
   return withFields(bytes, (fields) => {
     const chosen = new Set([prng.below(fields.length), prng.below(fields.length)]);
-    return fields.map((field, at) => (chosen.has(at) ? garbledField(prng, field) : field));
+    return fields.map((field, at) => (chosen.has(at) ? fieldWithGarbage(prng, field) : field));
   });
 }
 
-function garbledField(prng: Prng, field: StateField): StateField {
+function fieldWithGarbage(prng: Prng, field: StateField): StateField {
   const { name, data, type } = field;
-  if (name === 'transport' && prng.below(4) > 0) return { ...field, data: garbled(prng, data) };
-  const drawn = (length: number) => Uint8Array.from({ length }, () => prng.below(256));
+  if (name === 'transport' && prng.below(4) > 0) return { ...field, data: withGarbage(prng, data) };
+  const randomBytes = (length: number) => Uint8Array.from({ length }, () => prng.below(256));
   const numbers = (count: number) =>
     new Uint8Array(
       Float64Array.from({ length: count }, () => EDGES[prng.below(EDGES.length)] as number).buffer,
@@ -243,7 +246,7 @@ function garbledField(prng: Prng, field: StateField): StateField {
     (flipped[prng.below(flipped.length)] as number) ^= 1 << prng.below(8);
     return { ...field, data: flipped };
   }
-  return { ...field, data: drawn(prng.below(2) === 0 ? data.length : prng.below(64)) };
+  return { ...field, data: randomBytes(prng.below(2) === 0 ? data.length : prng.below(64)) };
 }
 
 describe('invalid vIOMMU state', function () {
@@ -257,11 +260,11 @@ describe('invalid vIOMMU state', function () {
       const act = () => restore(bytes);
       expect(act).to.throw(StateError).with.property('message').that.includes(blamed.join(' '));
     };
-    const { fields, kind } = bagOf(state);
+    const { fields, kind } = decoded(state);
 
     it(`is refused with another kind or version: ${name}`, () => {
-      rejects(bytesOf({ ...bagOf(state), kind: 'other' }), `accepted: ${kind}`);
-      rejects(bytesOf({ ...bagOf(state), version: 2 }), 'version 2; accepted: 1 to 1');
+      rejects(encoded({ ...decoded(state), kind: 'other' }), `accepted: ${kind}`);
+      rejects(encoded({ ...decoded(state), version: 2 }), 'version 2; accepted: 1 to 1');
       rejects(new Uint8Array(0), `accepted: ${kind}`);
     });
 
@@ -273,13 +276,13 @@ describe('invalid vIOMMU state', function () {
           'is missing',
         );
         for (const other of TYPES.filter((word) => word !== type))
-          rejects(replaced(state, { name: field, type: other, data: new Uint8Array(8) }), field);
+          rejects(withField(state, { name: field, type: other, data: new Uint8Array(8) }), field);
       }
       if (!fields.some((field) => field.name === 'transport')) return;
-      const inner = bagOf(fields.find((field) => field.name === 'transport')?.data as Uint8Array);
+      const inner = decoded(fields.find((field) => field.name === 'transport')?.data as Uint8Array);
       for (const { name: field } of inner.fields)
         rejects(
-          nested(state, (part) => withFields(part, (all) => all.filter((one) => one.name !== field))),
+          withTransport(state, (part) => withFields(part, (all) => all.filter((one) => one.name !== field))),
           field,
           'is missing',
         );
@@ -287,7 +290,7 @@ describe('invalid vIOMMU state', function () {
 
     for (const [blamed, values] of REFUSED[name] as NonNullable<(typeof REFUSED)[string]>)
       it(`is refused with changed ${Object.keys(values).join(', ')}, for ${blamed}: ${name}`, () =>
-        rejects(changed(state, values), blamed));
+        rejects(withValues(state, values), blamed));
 
     it(`is refused or makes a working vIOMMU for ${GARBAGE_RUNS} rounds of garbage: ${name}`, () => {
       const prng = new Prng(7);
@@ -295,7 +298,7 @@ describe('invalid vIOMMU state', function () {
       for (let run = 0; run < GARBAGE_RUNS; run++) {
         const iommu = make(ram);
         try {
-          iommu.restore?.(garbled(prng, state));
+          iommu.restore?.(withGarbage(prng, state));
           taken++;
         } catch (error) {
           expect(error, `run ${run}`).to.be.instanceOf(StateError);
