@@ -1,0 +1,6 @@
+/**
+ * Every mutant, by area.
+ */
+import type { Mutant } from './mutant.ts';
+
+export const MUTANTS: readonly Mutant[] = [];
