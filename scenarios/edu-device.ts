@@ -1,10 +1,10 @@
 /**
- * A device of one's own: the script is its driver. The `edu` device (docs/writing-a-device.md) copies through its
- * buffer, through mappings that come and go, and computes; every byte is verified.
+ * A user-defined device with the script as its driver. The `edu` device (docs/writing-a-device.md) copies pages
+ * through its buffer, each time with new mappings, and computes factorials. Every byte is verified.
  */
 import { allocatePages, type GuestPciDevice, type GuestVm, type Iova, PAGE_SIZE, scenario } from 'mdevsim';
 
-/** BAR 0 of the device. */
+/** Registers in BAR 0 of the device. */
 const LIVENESS = 0x04;
 const FACTORIAL = 0x08;
 const STATUS = 0x20;
@@ -23,37 +23,42 @@ const BUFFER = 0x4_0000;
 const BYTES = 1024;
 const ROUNDS = 20;
 
-/** Clears the interrupt's causes and resolves to them. */
-async function interrupted(device: GuestPciDevice, seen: number): Promise<number> {
+/** Waits for an interrupt, clears its causes and resolves to them. */
+async function waitForCauses(device: GuestPciDevice, seen: number): Promise<number> {
   await device.waitInterrupt(0, seen);
   const causes = Number(await device.read(0, INTERRUPT_STATUS, 4));
   await device.write(0, ACKNOWLEDGE, 4, causes);
   return causes;
 }
 
+/** Makes a transfer; resolves to the causes of its interrupt. */
 async function transfer(device: GuestPciDevice, source: number, destination: number, command: number) {
   const seen = device.interrupts(0);
   await device.write(0, DMA_SOURCE, 8, source);
   await device.write(0, DMA_DESTINATION, 8, destination);
   await device.write(0, DMA_COUNT, 8, BYTES);
   await device.write(0, DMA_COMMAND, 4, command);
-  return interrupted(device, seen);
+  return waitForCauses(device, seen);
 }
 
+/** Checks the inverter register and a factorial. */
 async function checkArithmetic(vm: GuestVm, device: GuestPciDevice): Promise<void> {
   const value = vm.prng.next32();
   await device.write(0, LIVENESS, 4, value);
   const inverse = Number(await device.read(0, LIVENESS, 4));
-  vm.verify.check(inverse === ~value >>> 0, `${device.name} liveness answers ${inverse} to ${value}`);
+  vm.verify.check(
+    inverse === ~value >>> 0,
+    `${device.name} liveness register returned ${inverse} for ${value}`,
+  );
   const seen = device.interrupts(0);
   await device.write(0, STATUS, 4, STATUS_INTERRUPT);
   await device.write(0, FACTORIAL, 4, 12);
-  await interrupted(device, seen);
+  await waitForCauses(device, seen);
   const factorial = await device.read(0, FACTORIAL, 4);
-  vm.verify.check(factorial === 479_001_600n, `${device.name} says 12! is ${factorial}`);
+  vm.verify.check(factorial === 479_001_600n, `${device.name} computed 12! = ${factorial}`);
 }
 
-/** Copies one page's start to another page through the device. */
+/** Copies the start of one page to another through the device, and compares the whole page. */
 async function copyRound(vm: GuestVm, device: GuestPciDevice): Promise<void> {
   const [from, to] = allocatePages(vm, 2);
   if (from === undefined || to === undefined) throw new Error('no pages');
@@ -81,7 +86,7 @@ async function copyRound(vm: GuestVm, device: GuestPciDevice): Promise<void> {
 
 export default scenario({
   name: 'edu-device',
-  question: 'Does a device of one’s own keep its mappings straight, and every byte?',
+  question: 'Does a user-defined device use its mappings only, and copy every byte?',
   model: 'edu',
   vms: 2,
   vgpus: 2,

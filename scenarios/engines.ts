@@ -1,9 +1,10 @@
 /**
- * Two engines of one vGPU work on the same buffers, and fences alone keep them in order.
+ * Two engines of one vGPU work on the same buffers, ordered by fences alone.
  *
- * The copy engine fills two vectors and signals; the compute engine waits for that, runs saxpy and signals; the copy engine
- * waits in turn and sums the result up. Rounds of it are submitted at once, the last without its start, which the guest's
- * CPU gives. Then the compute engine hangs: the copy engine goes on meanwhile, and after the reset both do.
+ * In each round the copy engine fills two vectors and signals. The compute engine waits for the signal, runs saxpy
+ * and signals. The copy engine waits for it and computes the checksum of the result. Several rounds are submitted at
+ * once; the guest's CPU signals the start of the last one. Then the compute engine hangs: the copy engine must
+ * continue meanwhile, and both must work after the reset.
  */
 import { crc32 } from 'node:zlib';
 import {
@@ -27,18 +28,22 @@ import {
 const VECTOR_PAGES = 8;
 const VECTOR_BYTES = VECTOR_PAGES * PAGE_SIZE;
 const X_VA = 0;
-/** A result per round that is under way. */
+/** One result for each round in flight. */
 const Y_VA = VECTOR_BYTES;
 const ROUNDS_AT_ONCE = 4;
 const FENCE_VA = 0x20_0000;
 const COPY_VA = 0x40_0000;
-/** Words of fences: vectors are there; saxpy is done; sums are done, so that X may be filled again; the guest says go. */
+/**
+ * Fence words: vectors are filled; saxpy is done; the checksum is done, so that X may be filled again; the guest
+ * starts the round.
+ */
 const [FILLED, COMPUTED, SUMMED, GO] = [FENCE_VA, FENCE_VA + 64, FENCE_VA + 128, FENCE_VA + 192];
-/** Engine time that a command may use: as much as it likes, while the copy engine shows that it goes on; then as ever. */
+/** Time limits of a command, in µs of engine time: none while the copy engine must continue, then the default. */
 const NO_LIMIT_US = 2 ** 32 - 1;
 const HANG_LIMIT_US = 100_000;
 const ROUNDS_BESIDE = 50;
 
+/** Pages of the buffers, mapped at IOVA = GPA. */
 interface Buffers {
   readonly results: readonly (readonly Gpa[])[];
   readonly fences: Gpa;
@@ -65,15 +70,16 @@ const bitsOf = (value: number): number => new Uint32Array(new Float32Array([valu
 const fence = (opcode: typeof Opcode.signal | typeof Opcode.wait, at: number, value: number): GpuCommand =>
   opcode === Opcode.signal ? { opcode, target: at, value } : { opcode, source: at, value };
 
+/** A round of both engines. */
 interface Round {
   readonly commands: readonly GpuCommand[];
-  /** Every word of the result. */
+  /** Expected value of every word of the result. */
   readonly word: number;
 }
 
-/** One round: its commands, in an order in which the engines could not run them without fences. */
+/** Returns a round. The order of its commands is wrong without fences. */
 function round(vm: GuestVm, number: number, slot: number): Round {
-  // Small enough that a x + y is exact.
+  // Small, so that a x + y is exact.
   const small = () => (vm.prng.next32() % 1000) + 0.5;
   const [a, x, y] = [small(), small(), small()];
   const target = Y_VA + slot * VECTOR_BYTES;
@@ -94,7 +100,7 @@ function round(vm: GuestVm, number: number, slot: number): Round {
   return { commands, word: bitsOf(a * x + y) };
 }
 
-/** Several rounds at once, of which the guest's CPU lets all but the last go beforehand. */
+/** Runs several rounds at once. The guest's CPU starts the last one only after the others have ended. */
 async function pipeline(vm: GuestVm, gpu: GuestGpu, buffers: Buffers, first: number): Promise<void> {
   const last = first + ROUNDS_AT_ONCE - 1;
   vm.ram.write32(buffers.fences + (GO - FENCE_VA), last - 1);
@@ -105,12 +111,16 @@ async function pipeline(vm: GuestVm, gpu: GuestGpu, buffers: Buffers, first: num
   const ended = running.map((each, slot) => each.then((done) => check(vm, gpu, buffers, rounds, slot, done)));
   await Promise.all(ended.slice(0, -1));
   const summed = vm.ram.read32(buffers.fences + (SUMMED - FENCE_VA));
-  vm.verify.check(summed === last - 1, `${gpu.name}: round ${summed} has ended, ${last} was not let go`);
-  // Nothing tells the device: it has to look.
+  vm.verify.check(
+    summed === last - 1,
+    `${gpu.name}: round ${summed} has ended, round ${last} was not started`,
+  );
+  // No doorbell: the device must poll the fence.
   vm.ram.write32(buffers.fences + (GO - FENCE_VA), last);
   await Promise.all(ended);
 }
 
+/** Checks a completed round. */
 function check(
   vm: GuestVm,
   gpu: GuestGpu,
@@ -130,7 +140,7 @@ function check(
   vm.verify.pages(results[slot] as readonly Gpa[], expected, `${gpu.name} saxpy`);
 }
 
-/** Rounds of the copy engine while a kernel spins, which is stopped afterwards. */
+/** Runs rounds of the copy engine while a kernel spins on the compute engine; then lets the kernel time out. */
 async function copyBesideHang(vm: GuestVm, gpu: GuestGpu, { copies }: Buffers): Promise<void> {
   const [source, target] = [copies.slice(0, VECTOR_PAGES), copies.slice(VECTOR_PAGES)];
   await gpu.driver.writeRegister('ComputeHangLimitUs', NO_LIMIT_US);
@@ -148,7 +158,7 @@ async function copyBesideHang(vm: GuestVm, gpu: GuestGpu, { copies }: Buffers): 
 export default scenario({
   name: 'engines',
   question:
-    'Do two engines of a vGPU work together by fences alone, and does one go on while the other hangs?',
+    'Do two engines of a vGPU work in order by fences alone, and does one continue while the other hangs?',
   vms: 1,
   vgpus: 2,
   ramMiB: 64,
@@ -172,7 +182,7 @@ export default scenario({
         `${gpu.name}: ${gpu.driver.hangs} resets of an engine for 1 hang`,
       );
       vm.note(
-        `${gpu.name}: ${2 * pipelines * ROUNDS_AT_ONCE} rounds by fences, ` +
+        `${gpu.name}: ${2 * pipelines * ROUNDS_AT_ONCE} rounds ordered by fences, ` +
           `${ROUNDS_BESIDE} rounds of the copy engine while the compute engine hung`,
       );
       await vm.progress();

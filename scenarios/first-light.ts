@@ -1,8 +1,8 @@
 /**
  * First light: do vGPUs keep working, byte for byte, while their guest enables and disables translation under load?
  *
- * Phases of each VM: identity work → enable translation → strict map/unmap churn → one device to pass-through and back →
- * domain change → deliberate faults → disable translation → identity work. All changes happen under load.
+ * Phases of each VM: identity work → enable translation → strict map/unmap churn → one device to pass-through and
+ * back → domain change → deliberate faults → disable translation → identity work. All changes happen under load.
  */
 import {
   allocatePages,

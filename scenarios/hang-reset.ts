@@ -1,9 +1,9 @@
 /**
- * Hang and reset: does a vGPU work again after a command that never ends, and do its neighbours notice?
+ * Hang and reset: does a vGPU work again after a command that never ends, and are its neighbours affected?
  *
- * One vGPU of the GPU is given a kernel without an end, between kernels that are sound. Its compute engine must stop it, its
- * driver reset that engine, and the commands before and behind must have done their work; its copy engine goes on
- * meanwhile. The others run a verified load all the time; at the end every vGPU computes something that is checked.
+ * One vGPU runs a kernel that never ends, between valid kernels. Its compute engine must stop the kernel and its
+ * driver must reset the engine. The commands before and after must complete; the copy engine must continue meanwhile.
+ * The other vGPUs run a verified load all the time. At the end every vGPU computes a sum that is checked.
  */
 import {
   allocatePages,
@@ -29,22 +29,22 @@ const WORK_VA = 0x20_0000;
 const WORK_PAGES = 4;
 const HANGS = 5;
 
-/** A buffer of its own for each half of a verified round, at WORK_VA. */
+/** Allocates and maps the two buffers of a verified round at WORK_VA. */
 async function workBuffer(vm: GuestVm, gpu: GuestGpu): Promise<readonly Gpa[]> {
   const pages = allocatePages(vm, 2 * WORK_PAGES);
   await gpu.driver.map(WORK_VA, pages.map(toIova));
   return pages;
 }
 
-/** The words of the first page. */
+/** Sums the words of the first page. */
 const SUM = { opcode: Opcode.compute, value: Kernel.sum, source: WORK_VA, length: PAGE_SIZE } as const;
 
-/** The sum of a page full of `value`. */
+/** Returns the sum of a page filled with `value`. */
 const sumOfFilled = (value: number): number => Number((BigInt(value) * BigInt(PAGE_SIZE / 4)) & 0xffff_ffffn);
 
 /**
- * Sound, endless, sound: the endless one ends as hung, the others as if it had not been there. The copy engine does not
- * wait for any of it.
+ * Submits a sum, an endless kernel and a sum: the endless one must end with `hung`, the sums with valid results. A
+ * fill of the copy engine must complete meanwhile. Resolves to the latency of the endless kernel, in µs.
  */
 async function hang(vm: GuestVm, gpu: GuestGpu, pages: readonly Gpa[]): Promise<number> {
   const value = vm.prng.next32();
@@ -65,14 +65,14 @@ async function hang(vm: GuestVm, gpu: GuestGpu, pages: readonly Gpa[]): Promise<
   for (const { status, result } of [first, last])
     vm.verify.check(
       status === CompletionStatus.ok && result === sumOfFilled(value),
-      `${gpu.name} a sum beside the hang: status ${status}, ${result} instead of ${sumOfFilled(value)}`,
+      `${gpu.name} sum beside the hang: status ${status}, ${result} instead of ${sumOfFilled(value)}`,
     );
-  vm.verify.check(fill.status === CompletionStatus.ok, `${gpu.name} a fill ended with ${fill.status}`);
+  vm.verify.check(fill.status === CompletionStatus.ok, `${gpu.name} fill ended with ${fill.status}`);
   vm.verify.pages(pages.slice(WORK_PAGES), filling, `${gpu.name} filled beside the hang`);
   return spin.latencyUs;
 }
 
-/** A sum over a page whose words are known. */
+/** Checks a sum over a page of known words. */
 async function checkSum(vm: GuestVm, gpu: GuestGpu, page: Gpa): Promise<void> {
   const value = vm.prng.next32();
   vm.ram.write(page, filled(1, value));
@@ -85,7 +85,7 @@ async function checkSum(vm: GuestVm, gpu: GuestGpu, page: Gpa): Promise<void> {
 
 export default scenario({
   name: 'hang-reset',
-  question: 'Does a vGPU work again after a command that never ends, and do its neighbours notice?',
+  question: 'Does a vGPU work again after a command that never ends, and are its neighbours affected?',
   vms: 1,
   vgpus: 4,
   ramMiB: 64,
@@ -113,7 +113,7 @@ export default scenario({
     );
     for (const { name, commands, waitP99Us } of usage.slice(1)) {
       vm.note(`${name}: ${commands} commands meanwhile, waits p99 ${(waitP99Us / 1000).toFixed(1)} ms`);
-      vm.verify.check(commands > 0, `${name} stood still while ${victim.name} hung`);
+      vm.verify.check(commands > 0, `${name} ran no command while ${victim.name} hung`);
     }
 
     await vm.phase('work again');

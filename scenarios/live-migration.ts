@@ -1,10 +1,10 @@
 /**
- * Two VMs on two hosts change places while their vGPUs work behind a vIOMMU, and change back. Memory is copied in rounds
- * meanwhile and compared byte for byte at the end of each move; commands are in flight when a VM pauses, and their
- * results are checked where it goes on.
+ * Live migration: two VMs on two hosts change places, and change back, while their vGPUs work behind a vIOMMU. Memory
+ * is copied in rounds, and compared byte for byte at the end of each migration. Commands are in flight when a VM
+ * pauses; their results are checked at the other host.
  *
- * `--param hops=4` moves more often, `--param bufferPages=128` makes the buffers smaller, `--param downtimeMs=100` pauses
- * sooner, with more left to copy.
+ * `--param hops=4` makes four migrations of each VM, `--param bufferPages=128` makes the buffers smaller, and
+ * `--param downtimeMs=100` pauses earlier, with more left to copy.
  */
 import { crc32 } from 'node:zlib';
 import {
@@ -23,39 +23,43 @@ import {
   verifiedRound,
 } from 'mdevsim';
 
-/** Commands of each kind that a vGPU has before it when its VM pauses. */
+/** Count of commands of each kind in flight on a vGPU when its VM pauses. */
 const IN_FLIGHT = 8;
-/** GPU address of the buffers that are mapped and unmapped all the time. */
+/** GPU address of the buffers of churn, which are mapped and unmapped all the time. */
 const CHURN_VA = 6 * 2 ** 20;
 const CHURN_PAGES = 4;
 /** GPU address of the buffers of steady work. */
 const STEADY_VA = 4 * 2 ** 20;
 const STEADY_PAGES = 16;
 
-/** What a VM carries along for one of its vGPUs. */
+/** The script's state of one vGPU. */
 interface Buffers {
-  /** Source, then target; mapped once for all. */
+  /** Source, then target of the commands in flight. */
   readonly pages: readonly Gpa[];
+  /** Source, then target of steady work. */
   readonly steady: readonly Gpa[];
-  /** What the commands in flight fill the source with, and copy to the target. */
+  /** Value with which the commands in flight fill the source. */
   readonly value: number;
 }
 
-interface Carried {
+/** The script's state of a VM. */
+interface ScriptState {
+  /** Count of migrations so far. */
   readonly hops: number;
   readonly gpus: readonly Buffers[];
-  /** Pages that nobody touches, each of its own bytes. */
+  /** Pages without access, each with other bytes. */
   readonly ballast: readonly Gpa[];
 }
 
-/** What page `index` of the ballast holds. */
+/** Returns the bytes of page `index` of the ballast. */
 function ballastPage(vm: GuestVm, index: number): Uint8Array {
   const words = new Uint32Array(PAGE_SIZE / 4);
   for (let i = 0; i < words.length; i++) words[i] = Math.imul(vm.seed + index, 2654435761) + i;
   return new Uint8Array(words.buffer);
 }
 
-function load(vm: GuestVm): Gpa[] {
+/** Allocates and fills the ballast. */
+function loadBallast(vm: GuestVm): Gpa[] {
   const ballast = allocatePages(vm, (Number(vm.params.ballastMiB) * 2 ** 20) / PAGE_SIZE);
   for (const [index, page] of ballast.entries()) vm.ram.write(page, ballastPage(vm, index));
   return ballast;
@@ -80,7 +84,7 @@ async function setUp(vm: GuestVm): Promise<Buffers[]> {
   );
 }
 
-/** Works until the VM is to pause, then leaves commands behind that nobody has seen the end of. */
+/** Works until the pause request, then submits commands and does not wait for them. */
 async function workUntil(vm: GuestVm, gpu: GuestGpu, buffers: Buffers, pause: Pause): Promise<Buffers> {
   const [source, target] = [buffers.steady.slice(0, STEADY_PAGES), buffers.steady.slice(STEADY_PAGES)];
   do {
@@ -90,7 +94,7 @@ async function workUntil(vm: GuestVm, gpu: GuestGpu, buffers: Buffers, pause: Pa
   const value = vm.prng.next32();
   const length = (buffers.pages.length / 2) * PAGE_SIZE;
   for (let i = 0; i < IN_FLIGHT; i++) {
-    // The last fill decides; whether one of them was seen to end here is for the driver to know.
+    // The last fill determines the bytes. The driver saves the commands that have not completed here.
     const fill = { opcode: Opcode.fill, target: 0, length, value: i + 1 < IN_FLIGHT ? i : value };
     const copy = { opcode: Opcode.copy, target: length, source: 0, length };
     const checksum = { opcode: Opcode.checksum, source: length, length };
@@ -99,7 +103,7 @@ async function workUntil(vm: GuestVm, gpu: GuestGpu, buffers: Buffers, pause: Pa
   return { ...buffers, value };
 }
 
-/** What was in flight ends here as if the VM had never moved. */
+/** Awaits the commands in flight and checks their results; resolves to their count. */
 async function collect(vm: GuestVm, gpu: GuestGpu, { pages, value }: Buffers): Promise<number> {
   const waiting = gpu.driver.outstanding();
   const completions = await Promise.all(waiting);
@@ -117,23 +121,23 @@ async function collect(vm: GuestVm, gpu: GuestGpu, { pages, value }: Buffers): P
   return waiting.length;
 }
 
-/** Moves the VM. One that has to stay is a failure of the run, but its work goes on. */
-async function move(vm: GuestVm, state: Carried): Promise<void> {
+/** Migrates the VM. If it stays, the run fails, but the VM continues to work. */
+async function move(vm: GuestVm, state: ScriptState): Promise<void> {
   await vm.phase(`move ${state.hops + 1}`);
   try {
     await migrate(vm, state);
   } catch (error) {
     if (!(error instanceof MigrationError)) throw error;
-    vm.verify.fail(`did not move: ${error.message}`);
+    vm.verify.fail(`did not migrate: ${error.message}`);
     await vm.eachGpu((gpu) => churnRound(vm, gpu, CHURN_VA, CHURN_PAGES, vm.viommu !== 'none'));
   }
 }
 
-async function migrate(vm: GuestVm, { hops, gpus, ballast }: Carried): Promise<void> {
+async function migrate(vm: GuestVm, { hops, gpus, ballast }: ScriptState): Promise<void> {
   await vm.migrate({
     compare: true,
     downtimeMs: Number(vm.params.downtimeMs),
-    work: async (pause: Pause): Promise<Carried> => ({
+    work: async (pause: Pause): Promise<ScriptState> => ({
       hops: hops + 1,
       ballast,
       gpus: await Promise.all(vm.gpus.map((gpu, i) => workUntil(vm, gpu, gpus[i] as Buffers, pause))),
@@ -143,17 +147,17 @@ async function migrate(vm: GuestVm, { hops, gpus, ballast }: Carried): Promise<v
 
 export default scenario({
   name: 'live-migration',
-  question: 'Do VMs under load change hosts, and change back, with not a byte and not a command lost?',
+  question: 'Do VMs under load migrate to another host and back without the loss of a byte or a command?',
   vms: 2,
   vgpus: 2,
   hosts: 2,
   ramMiB: 64,
   params: { hops: 2, bufferPages: 256, ballastMiB: 24, downtimeMs: 5 },
   async guest(vm: GuestVm) {
-    await move(vm, { hops: 0, ballast: load(vm), gpus: await setUp(vm) });
+    await move(vm, { hops: 0, ballast: loadBallast(vm), gpus: await setUp(vm) });
   },
   async resume(vm: GuestVm, state: unknown) {
-    const { hops, gpus, ballast } = state as Carried;
+    const { hops, gpus, ballast } = state as ScriptState;
     const inFlight = await Promise.all(vm.gpus.map((gpu, i) => collect(vm, gpu, gpus[i] as Buffers)));
     vm.note(`VM ${vm.id}: arrived with ${inFlight.reduce((a, b) => a + b, 0)} commands in flight`);
     await vm.eachGpu((gpu) => churnRound(vm, gpu, CHURN_VA, CHURN_PAGES, vm.viommu !== 'none'));

@@ -1,8 +1,8 @@
 /**
- * Many vGPUs: what does each cost in memory and start-up time, and do they all work at once?
+ * Many vGPUs: how much memory and start-up time does each need, and do all work at the same time?
  *
- * Every vGPU runs in its own worker. Each VM: identity work → enable translation → strict churn → disable →
- * identity work. Baseline workers measured in the same run are the baseline.
+ * Every vGPU runs in its own worker. Phases of each VM: identity work → enable translation → strict churn → disable
+ * translation → identity work. Baseline workers, idle threads of the same run, are the baseline for both.
  */
 import { churnRound, type GuestGpu, type GuestVm, SteadyLoad, scenario } from 'mdevsim';
 
@@ -14,7 +14,7 @@ const CHURN_ROUNDS = 4;
 
 export default scenario({
   name: 'many-vgpus',
-  question: 'What does a vGPU cost, and do many of them work at once?',
+  question: 'How much does a vGPU cost, and do many of them work at the same time?',
   vms: 8,
   vgpus: 4,
   ramMiB: 32,

@@ -1,9 +1,9 @@
 /**
- * Noisy neighbour: what does one greedy vGPU take from fifteen others, under each scheduling policy?
+ * Noisy neighbour: how much engine time does one greedy vGPU take from fifteen others, under each scheduling policy?
  *
- * Sixteen vGPUs of one physical GPU always have work. Fifteen keep a short ring of small copies, one a long ring of large
- * ones. Each policy is measured without and with the greedy one, in engine time: equal share must come out at a fairness
- * of 0.98 or more, fixed share within 3 % of the shares.
+ * Sixteen vGPUs of one physical GPU always have work: fifteen have a short queue of small copies, one has a long
+ * queue of large ones. Each policy is measured without and with the greedy vGPU, in engine time. `equal-share` must
+ * reach a fairness of at least 0.98; `fixed-share` must stay within 3 % of the shares.
  */
 import {
   allocatePages,
@@ -27,7 +27,7 @@ import {
 const MIB = 1024 * 1024;
 const SOURCE_VA = 0;
 const TARGET_VA = 4 * MIB;
-/** Guest pages behind each end of a copy: a large GPU range maps the same few pages again and again. */
+/** Count of guest pages behind source and target: a large GPU range maps the same pages repeatedly. */
 const PAGES = 16;
 
 const SLICE_US = 1000;
@@ -38,36 +38,37 @@ const NOISY_MS = 2000;
 const FAIRNESS_MIN = 0.98;
 const SHARE_ERROR_MAX = 0.03;
 
-/** What a vGPU is kept busy with: `depth` copies of `length` bytes. */
-interface Appetite {
+/** The load of a vGPU: `depth` copies in flight, of `length` bytes each. */
+interface Load {
   readonly length: number;
   readonly depth: number;
 }
-const MODEST: Appetite = { length: MIB, depth: 8 };
-const GREEDY: Appetite = { length: 4 * MIB, depth: 16 };
+const MODEST: Load = { length: MIB, depth: 8 };
+const GREEDY: Load = { length: 4 * MIB, depth: 16 };
 
-/** Keeps one vGPU's ring full while it is on. */
+/** Keeps copies in flight on one vGPU while it is started. */
 class Worker {
   readonly #vm: GuestVm;
   readonly #gpu: GuestGpu;
-  readonly #appetite: Appetite;
+  readonly #load: Load;
   readonly #value: number;
   readonly #source: readonly Gpa[];
   readonly #target: readonly Gpa[];
   #on = false;
   #lanes: Promise<void>[] = [];
 
-  constructor(vm: GuestVm, gpu: GuestGpu, appetite: Appetite) {
+  constructor(vm: GuestVm, gpu: GuestGpu, load: Load) {
     this.#vm = vm;
     this.#gpu = gpu;
-    this.#appetite = appetite;
+    this.#load = load;
     this.#value = vm.prng.next32();
     this.#source = allocatePages(vm, PAGES);
     this.#target = allocatePages(vm, PAGES);
   }
 
+  /** Maps and fills the buffers. */
   async prepare(): Promise<void> {
-    const { length } = this.#appetite;
+    const { length } = this.#load;
     const over = (pages: readonly Gpa[]) =>
       Array.from({ length: length / PAGE_SIZE }, (_, i) => toIova(pages[i % PAGES] as Gpa));
     await this.#gpu.driver.map(SOURCE_VA, over(this.#source));
@@ -82,23 +83,23 @@ class Worker {
 
   start(): void {
     this.#on = true;
-    this.#lanes = Array.from({ length: this.#appetite.depth }, () => this.#lane());
+    this.#lanes = Array.from({ length: this.#load.depth }, () => this.#lane());
   }
 
-  /** Resolves when the ring is empty. */
+  /** Resolves when no copy is in flight. */
   async stop(): Promise<void> {
     this.#on = false;
     await Promise.all(this.#lanes);
     this.#lanes = [];
   }
 
-  /** Every byte that was copied is where it belongs. */
+  /** Checks every copied byte. */
   check(): void {
     this.#vm.verify.pages(this.#target, filled(PAGES, this.#value), `${this.#gpu.name} copy`);
   }
 
   async #lane(): Promise<void> {
-    const { length } = this.#appetite;
+    const { length } = this.#load;
     while (this.#on) {
       const { status } = await submit(this.#vm, this.#gpu, {
         opcode: Opcode.copy,
@@ -114,7 +115,7 @@ class Worker {
   }
 }
 
-/** What the engine was used for, once everything has settled and `ms` have passed. */
+/** Waits until the load has settled, then measures the use of the engine for `ms` milliseconds. */
 async function measure(vm: GuestVm, ms: number): Promise<VgpuUsage[]> {
   await vm.sleep(SETTLE_MS);
   const before = await vm.gpuStats();
@@ -127,7 +128,7 @@ const percent = (part: number): string => `${(100 * part).toFixed(1)} %`;
 const ms = (us: number): string => `${(us / 1000).toFixed(1)} ms`;
 const largest = (values: readonly number[]): number => Math.max(...values);
 
-/** The lines of one policy. */
+/** Returns the report lines of one policy. */
 function describe(policy: Policy, quiet: readonly VgpuUsage[], noisy: readonly VgpuUsage[]): string[] {
   const [greedy, ...others] = noisy as [VgpuUsage, ...VgpuUsage[]];
   const part = sum(others.map((usage) => usage.part));
@@ -142,20 +143,20 @@ function describe(policy: Policy, quiet: readonly VgpuUsage[], noisy: readonly V
   ];
 }
 
-/** How far the vGPU that is farthest from its share is from it, relative to the share. */
+/** Returns the largest deviation of a vGPU from its share, relative to the share. */
 const shareError = (usage: readonly VgpuUsage[]): number =>
   largest(usage.map(({ part, share }) => Math.abs(part / share - 1)));
 
 export default scenario({
   name: 'noisy-neighbour',
-  question: 'What does a greedy vGPU take from its neighbours, under each scheduling policy?',
+  question: 'How much does a greedy vGPU take from its neighbours, under each scheduling policy?',
   vms: 1,
   vgpus: 16,
   ramMiB: 64,
   viommu: 'none',
   gpu: {
     sliceUs: SLICE_US,
-    // 14 of 16 GiB: under fixed share an eighth of the engine belongs to nobody.
+    // 14 of 16 GiB: under fixed-share an eighth of the engine is unassigned.
     types: [
       'vgpu-1g',
       ...Array.from({ length: 8 }, () => 'vgpu-512m'),

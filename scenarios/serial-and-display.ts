@@ -1,6 +1,6 @@
 /**
- * Devices without DMA: a serial card whose ports answer what they are sent, by interrupt, and a display that is drawn
- * into and photographed. Behind them are the kernel's sample drivers `mtty` and `mdpy`, as models.
+ * Devices without DMA: a serial card whose ports loop back each byte with an interrupt, and a display that is drawn
+ * and captured. Both are models of the kernel's sample drivers `mtty` and `mdpy`.
  */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,7 +20,7 @@ const BYTES = 200;
 
 const MODELS: Readonly<Record<number, string>> = { 12883: 'mtty', 15: 'mdpy' };
 
-/** Sends a byte and, once the port has said that it has it, takes it back. */
+/** Sends a byte; resolves to the byte that comes back, or to -1 without the interrupt for received data. */
 async function echo(device: GuestPciDevice, port: number, value: number): Promise<number> {
   const seen = device.interrupts(0);
   await device.write(port, uart.TX, 1, value);
@@ -31,6 +31,7 @@ async function echo(device: GuestPciDevice, port: number, value: number): Promis
   return Number(await device.read(port, uart.RX, 1));
 }
 
+/** Checks the loopback of all ports. */
 async function loopback(vm: GuestVm, device: GuestPciDevice): Promise<void> {
   for (const port of PORTS) {
     await device.write(port, uart.FCR, 1, FIFO_ON_AND_CLEAR);
@@ -38,14 +39,14 @@ async function loopback(vm: GuestVm, device: GuestPciDevice): Promise<void> {
     for (let i = 0; i < BYTES; i++) {
       const sent = vm.prng.below(256);
       const got = await echo(device, port, sent);
-      vm.verify.check(got === sent, `${device.name} port ${port} answers ${got} to ${sent}`);
+      vm.verify.check(got === sent, `${device.name} port ${port} returned ${got} for ${sent}`);
       vm.operations++;
     }
     await device.write(port, uart.IER, 1, 0);
   }
 }
 
-/** Colour bars over a ramp, another one in each VM. */
+/** Returns a picture of colour bars over a ramp; `tint` varies the colours between VMs. */
 function picture(width: number, height: number, tint: number): Uint8Array {
   const pixels = new Uint8Array(width * height * PIXEL_BYTES);
   for (let y = 0; y < height; y++)
@@ -58,6 +59,7 @@ function picture(width: number, height: number, tint: number): Uint8Array {
   return pixels;
 }
 
+/** Draws into the framebuffer and checks the screenshot. */
 async function draw(vm: GuestVm, device: GuestPciDevice): Promise<void> {
   const width = Number(await device.readConfig(MDPY_WIDTH, 4));
   const height = Number(await device.readConfig(MDPY_HEIGHT, 4));
@@ -65,10 +67,10 @@ async function draw(vm: GuestVm, device: GuestPciDevice): Promise<void> {
   const pixels = picture(width, height, vm.id % 8);
   await device.writeBlock(0, 0, pixels);
   const drawn = Buffer.from(await device.readBlock(0, 0, pixels.length));
-  vm.verify.check(drawn.equals(pixels), `${device.name} does not hold what was drawn`);
+  vm.verify.check(drawn.equals(pixels), `${device.name} framebuffer differs from the drawn picture`);
   const file = join(String(vm.params.folder ?? tmpdir()), `mdevsim-${device.name.replace('/', '-')}.png`);
   const after = await device.screenshot(file);
-  vm.verify.check(!Buffer.from(before).equals(after), `${device.name} shows what it did before`);
+  vm.verify.check(!Buffer.from(before).equals(after), `${device.name} shows the same picture as before`);
   vm.note(`${device.name}: ${width} × ${height} pixels, ${after.length} bytes in ${file}`);
   vm.operations++;
 }
@@ -76,7 +78,7 @@ async function draw(vm: GuestVm, device: GuestPciDevice): Promise<void> {
 export default scenario({
   name: 'serial-and-display',
   question:
-    'Do bytes come back from a serial port, each with its interrupt, and does a display show what was drawn?',
+    'Does a serial port loop back each byte with an interrupt, and does a display show the drawn picture?',
   model: 'mtty,mdpy',
   vms: 2,
   vgpus: 2,

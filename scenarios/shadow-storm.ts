@@ -1,9 +1,10 @@
 /**
- * Shadow storm: does the shadow of the GPU page tables stay true while mappings come and go under a busy GPU?
+ * Shadow storm: does the shadow of the GPU page tables stay correct while mappings change on a busy GPU?
  *
- * Every vGPU works without pause in context 0. Meanwhile buffers are mapped, reached through context 1 (tables written by
- * the guest, or by a command) or through the global table (trapped writes), used, and unmapped: each unmap takes shadow
- * entries away, the next use builds them anew. Every byte is compared, and some buffers are used once too often on purpose.
+ * Every vGPU works without pause in context 0. Meanwhile buffers are mapped, used and unmapped. The device reaches
+ * them through context 1, whose tables the guest or a command writes, or through the global table by trapped writes.
+ * Each unmap removes shadow entries; the next use rebuilds them. Every byte is compared. Some buffers are used after
+ * the unmap, which must fault.
  */
 import {
   allocatePages,
@@ -26,59 +27,60 @@ import {
 
 const LOAD_VA = 0;
 const LOAD_PAGES = 8;
-/** Beyond 4 GiB: addresses of more than 32 bits. */
+/** Above 4 GiB, so that addresses have more than 32 bits. */
 const CONTEXT_BASE = 8 * 2 ** 30;
-/** Pages of a GPU page of 64 KiB, and of a buffer in which one is sure to be aligned. */
+/** Count of 4 KiB pages of a 64 KiB GPU page, and of a buffer that contains an aligned one. */
 const BIG_PAGES = GPU_PAGE_64K / PAGE_SIZE;
 const BUFFER_PAGES = 2 * BIG_PAGES - 1;
 const PROBE_EVERY = 8;
 
-/** A way to make a buffer's aligned 64 KiB reachable, and unreachable again. */
-interface Way {
+/** A method to map and unmap the aligned 64 KiB of a buffer in the GPU's address space. */
+interface Mapper {
   readonly context: number;
   readonly va: number;
-  point(iova: Iova): Promise<unknown>;
-  clear(): Promise<unknown>;
+  map(iova: Iova): Promise<unknown>;
+  unmap(): Promise<unknown>;
 }
 
-/** The guest writes the tables and has the device forget. */
-const byTables = (gpu: GuestGpu, context: GpuContext, va: number): Way => ({
+/** The guest writes the page tables and invalidates the shadow. */
+const byTables = (gpu: GuestGpu, context: GpuContext, va: number): Mapper => ({
   context: context.id,
   va,
-  point: async (iova) => {
+  map: async (iova) => {
     context.write(va, iova, GPU_PAGE_64K, { pageBytes: GPU_PAGE_64K });
     await gpu.driver.invalidate();
   },
-  clear: async () => {
+  unmap: async () => {
     context.clear(va, GPU_PAGE_64K);
     await gpu.driver.invalidate();
   },
 });
 
-/** A command writes them, without an invalidation of all the rest. */
-const byCommand = (gpu: GuestGpu, context: GpuContext, va: number): Way => ({
+/** A command writes the page tables, without an invalidation of other entries. */
+const byCommand = (gpu: GuestGpu, context: GpuContext, va: number): Mapper => ({
   context: context.id,
   va,
-  point: (iova) => gpu.driver.updatePtes(context.id, va, iova, GPU_PAGE_64K),
-  clear: () => gpu.driver.updatePtes(context.id, va, undefined, GPU_PAGE_64K),
+  map: (iova) => gpu.driver.updatePtes(context.id, va, iova, GPU_PAGE_64K),
+  unmap: () => gpu.driver.updatePtes(context.id, va, undefined, GPU_PAGE_64K),
 });
 
-/** Trapped writes to the global table. */
-const byTrap = ({ driver }: GuestGpu): Way => ({
+/** The guest writes the global table; each write traps. */
+const byTrap = ({ driver }: GuestGpu): Mapper => ({
   context: GLOBAL_CONTEXT,
   va: 0,
-  point: async (iova) => {
+  map: async (iova) => {
     for (let i = 0; i < BIG_PAGES; i++) await driver.writeGlobal(i, offsetBy(iova, i * PAGE_SIZE));
   },
-  clear: async () => {
+  unmap: async () => {
     for (let i = 0; i < BIG_PAGES; i++) await driver.writeGlobal(i, undefined);
   },
 });
 
-/** Index of the first page of a buffer whose IOVA is a multiple of 64 KiB. */
+/** Returns the index of the first page of a buffer with an IOVA that is a multiple of 64 KiB. */
 const alignedPage = ({ iovas }: DmaBuffer): number => iovas.findIndex((iova) => iova % GPU_PAGE_64K === 0);
 
-async function use(vm: GuestVm, gpu: GuestGpu, { context, va }: Way, buffer: DmaBuffer): Promise<void> {
+/** Fills half of the 64 KiB, copies it to the other half, and compares both. */
+async function use(vm: GuestVm, gpu: GuestGpu, { context, va }: Mapper, buffer: DmaBuffer): Promise<void> {
   const first = alignedPage(buffer);
   const value = vm.prng.next32();
   const half = GPU_PAGE_64K / 2;
@@ -92,33 +94,36 @@ async function use(vm: GuestVm, gpu: GuestGpu, { context, va }: Way, buffer: Dma
   vm.verify.pages(pages, filled(BIG_PAGES, value), `${gpu.name} context ${context}`);
 }
 
-/** After the unmap the device must fault, and say in which context. */
-async function useTooLate(vm: GuestVm, gpu: GuestGpu, { context, va }: Way, gone: Iova): Promise<void> {
+/** Uses an unmapped buffer: the device must fault and report the context. */
+async function useAfterUnmap(vm: GuestVm, gpu: GuestGpu, { context, va }: Mapper, gone: Iova): Promise<void> {
   await vm.expectFault(gpu, gone);
   const { status } = await submit(vm, gpu, { opcode: Opcode.fill, context, target: va, length: 4, value: 0 });
   vm.verify.check(status === CompletionStatus.fault, `${gpu.name} reached an unmapped buffer: ${status}`);
   const reported = await gpu.driver.readRegister('FaultContext');
-  vm.verify.check(reported === context, `${gpu.name} says context ${reported}, the fault was in ${context}`);
+  vm.verify.check(
+    reported === context,
+    `${gpu.name} reported context ${reported}, the fault was in ${context}`,
+  );
 }
 
-async function storm(vm: GuestVm, gpu: GuestGpu, ways: readonly Way[], rounds: number): Promise<void> {
+async function storm(vm: GuestVm, gpu: GuestGpu, mappers: readonly Mapper[], rounds: number): Promise<void> {
   for (let round = 0; round < rounds; round++) {
-    const way = ways[round % ways.length] as Way;
+    const mapper = mappers[round % mappers.length] as Mapper;
     const pages = allocatePages(vm, BUFFER_PAGES);
     const buffer = await gpu.dma.map(pages);
     const start = buffer.iovas[alignedPage(buffer)] as Iova;
-    await way.point(start);
-    await use(vm, gpu, way, buffer);
+    await mapper.map(start);
+    await use(vm, gpu, mapper, buffer);
     await gpu.dma.unmap(buffer);
-    if (round % PROBE_EVERY === 0) await useTooLate(vm, gpu, way, start);
-    await way.clear();
+    if (round % PROBE_EVERY === 0) await useAfterUnmap(vm, gpu, mapper, start);
+    await mapper.unmap();
     for (const page of pages) vm.pages.free(page);
   }
 }
 
 export default scenario({
   name: 'shadow-storm',
-  question: 'Does the shadow of the GPU page tables stay true while mappings come and go under a busy GPU?',
+  question: 'Does the shadow of the GPU page tables stay correct while mappings change on a busy GPU?',
   vms: 2,
   vgpus: 4,
   ramMiB: 64,
@@ -126,7 +131,7 @@ export default scenario({
 
   async guest(vm: GuestVm): Promise<void> {
     if (vm.viommu === 'none')
-      throw new Error('without a vIOMMU nothing is ever unmapped; accepted: any other');
+      throw new Error('viommu: none: nothing is ever unmapped; accepted: any other kind');
     const rounds = Number(vm.params.rounds);
     const loads = new Map<GuestGpu, SteadyLoad>();
     const contexts = new Map<GuestGpu, GpuContext>();
@@ -144,15 +149,17 @@ export default scenario({
     await vm.eachGpu(async (gpu) => {
       const load = loads.get(gpu) as SteadyLoad;
       const context = contexts.get(gpu) as GpuContext;
-      const ways = [
+      const mappers = [
         byTables(gpu, context, context.base),
         byCommand(gpu, context, context.base + 5 * GPU_PAGE_64K),
         byTrap(gpu),
       ];
       await load.start();
-      await storm(vm, gpu, ways, rounds);
+      await storm(vm, gpu, mappers, rounds);
       await load.stop();
-      vm.note(`${gpu.name}: ${rounds} buffers came and went, ${load.rounds} rounds of steady work meanwhile`);
+      vm.note(
+        `${gpu.name}: ${rounds} buffers mapped and unmapped, ${load.rounds} rounds of steady work meanwhile`,
+      );
     });
     await vm.audit();
     await vm.progress();

@@ -1,9 +1,10 @@
 /**
- * A vGPU's display: does it show what was drawn, whoever drew it, and does a reset leave nothing for the next owner?
+ * Display of a vGPU: does it show the drawn picture, and does a reset leave nothing of it for the next owner?
  *
- * Each vGPU has a picture drawn twice into its VRAM: by its engine, which fills the background and copies a sprite out of
- * guest RAM and then on within VRAM, and by the guest through the aperture. Both must be the same bytes and the same
- * screenshot; the display flips from one to the other. After a reset of the function VRAM is empty, and all of it works again.
+ * A picture is drawn twice into the VRAM of each vGPU: by its engine, and by the guest through the aperture. The
+ * engine fills the background, copies a sprite from guest RAM, and then copies it within VRAM. Both must have the
+ * same bytes and the same screenshot; the display flips from one to the other. After a reset of the function VRAM
+ * must be zero, and the whole must work again.
  */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,7 +28,7 @@ const HEIGHT = 200;
 const STRIDE = WIDTH * 4;
 const BYTES = STRIDE * HEIGHT;
 const PAGES = Math.ceil(BYTES / PAGE_SIZE);
-/** Two buffers in VRAM, the first also at a GPU address; the sprite is in guest RAM. */
+/** Two buffers in VRAM, the first one mapped at a GPU address; the sprite is in guest RAM. */
 const FRONT = 0;
 const BACK = PAGES * PAGE_SIZE;
 const PICTURE_VA = 0x20_0000;
@@ -36,7 +37,7 @@ const SPRITE = 32;
 const SPRITE_BYTES = SPRITE * SPRITE * 4;
 const COPIES = 6;
 
-/** What the device is to show, made without it. */
+/** The expected picture, made by the CPU. */
 interface Picture {
   readonly background: number;
   readonly sprite: Buffer;
@@ -67,7 +68,7 @@ async function expectOk(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): Promis
   return result;
 }
 
-/** Background, then the sprite from guest RAM, then that one again and again within VRAM. */
+/** Draws the background, the sprite from guest RAM, and then copies of the sprite within VRAM. */
 async function drawByEngine(
   vm: GuestVm,
   gpu: GuestGpu,
@@ -98,15 +99,21 @@ async function drawByEngine(
     );
 }
 
-/** Draws twice, shows both; what it shows, in words. */
+/** Draws the picture twice and shows both; resolves to a line for the report. */
 async function show(vm: GuestVm, gpu: GuestGpu, picture: Picture, sprite: readonly Gpa[]): Promise<string> {
   const { driver } = gpu;
   await drawByEngine(vm, gpu, picture, sprite);
   const sum = await expectOk(vm, gpu, { opcode: Opcode.checksum, source: PICTURE_VA, length: BYTES });
-  vm.verify.check(sum === crc32(picture.pixels), `${gpu.name} VRAM does not hold what its engine drew`);
+  vm.verify.check(
+    sum === crc32(picture.pixels),
+    `${gpu.name} VRAM differs from the picture that its engine drew`,
+  );
   await driver.vram.write(BACK, picture.pixels);
   const read = Buffer.from(await driver.vram.read(FRONT, BYTES));
-  vm.verify.check(read.equals(picture.pixels), `${gpu.name} aperture does not show what its engine drew`);
+  vm.verify.check(
+    read.equals(picture.pixels),
+    `${gpu.name} aperture differs from the picture that its engine drew`,
+  );
 
   await driver.display.show({ width: WIDTH, height: HEIGHT, base: FRONT });
   const file = join(String(vm.params.folder ?? tmpdir()), `mdevsim-${gpu.name.replace('/', '-')}.png`);
@@ -117,18 +124,18 @@ async function show(vm: GuestVm, gpu: GuestGpu, picture: Picture, sprite: readon
   return `${gpu.name}: ${WIDTH} × ${HEIGHT} pixels, ${drawn.length} bytes in ${file}`;
 }
 
-/** What a next owner would find. */
-async function resetAndLook(vm: GuestVm, gpu: GuestGpu): Promise<void> {
+/** Resets the function and checks that nothing is left of the picture. */
+async function checkReset(vm: GuestVm, gpu: GuestGpu): Promise<void> {
   await gpu.driver.reset();
   const shown = await gpu.driver.screenshot().catch(() => undefined);
-  vm.verify.check(shown === undefined, `${gpu.name} still shows something after its reset`);
+  vm.verify.check(shown === undefined, `${gpu.name} still displays a picture after its reset`);
   const left = Buffer.from(await gpu.driver.vram.read(FRONT, BACK + BYTES));
   vm.verify.check(left.equals(Buffer.alloc(left.length)), `${gpu.name} VRAM is not empty after its reset`);
 }
 
 export default scenario({
   name: 'vgpu-display',
-  question: 'Does a vGPU’s display show what was drawn, and does a reset leave nothing of it?',
+  question: 'Does the display of a vGPU show the drawn picture, and does a reset leave nothing of it?',
   vms: 2,
   vgpus: 2,
   ramMiB: 16,
@@ -140,7 +147,7 @@ export default scenario({
       await vm.phase(phase);
       await vm.eachGpu(async (gpu) => {
         const isFirst = phase === 'draw and flip';
-        if (!isFirst) await resetAndLook(vm, gpu);
+        if (!isFirst) await checkReset(vm, gpu);
         const shown = await show(vm, gpu, makePicture(vm, gpu), sprites.get(gpu) as readonly Gpa[]);
         if (isFirst) vm.note(shown);
       });

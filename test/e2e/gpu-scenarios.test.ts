@@ -32,7 +32,7 @@ describe('GPU scenarios', function () {
   it('shadow-storm: shadow page tables stay correct while mappings change', async () => {
     const summary = await run('shadow-storm', '--vms', '1');
     expectPassed(summary);
-    for (const [buffers, rounds] of numbers(summary, /(\d+) buffers came and went, (\d+) rounds/)) {
+    for (const [buffers, rounds] of numbers(summary, /(\d+) buffers mapped and unmapped, (\d+) rounds/)) {
       expect(buffers).to.be.above(0);
       expect(rounds).to.be.above(0);
     }
@@ -48,7 +48,7 @@ describe('GPU scenarios', function () {
   it('engines: fences keep two engines in order; one continues while the other hangs', async () => {
     const summary = await run('engines');
     expectPassed(summary);
-    const counts = numbers(summary, /(\d+) rounds by fences, (\d+) rounds of the copy engine/);
+    const counts = numbers(summary, /(\d+) rounds ordered by fences, (\d+) rounds of the copy engine/);
     expect(counts).to.have.length(2);
     for (const each of counts) expect(each).to.deep.equal([80, 50]);
   });
@@ -87,6 +87,6 @@ describe('GPU scenarios', function () {
     expect(exitCode).to.equal(1);
     expect(vmsLost).to.be.within(1, 2);
     for (const problem of problems)
-      expect(problem).to.match(/^VM \d lost: host process 1|did not move: |was lost during its migration/);
+      expect(problem).to.match(/^VM \d lost: host process 1|did not migrate: |was lost during its migration/);
   });
 });
