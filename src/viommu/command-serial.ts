@@ -3,7 +3,7 @@
  */
 import type { Completion } from '../platform/completion.ts';
 
-/** Register commands of one guest that may wait. A correct driver waits for each command, so it never has more. */
+/** Maximum waiting commands of one guest. A correct driver waits for each command, so it never reaches the limit. */
 export const PENDING_COMMAND_LIMIT = 64;
 
 /** Runs commands in order, each when its predecessor is complete. A command runs synchronously if none is pending. */

@@ -30,7 +30,7 @@ export interface QueueState {
   readonly eventIdx: boolean;
   /** Index of the available ring: chains before it have been taken. */
   readonly seen: number;
-  /** Index of the used ring: the count of returned chains. */
+  /** Index of the used ring: the count of returned chains, modulo 2^16. */
   readonly given: number;
 }
 

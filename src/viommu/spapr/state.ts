@@ -112,7 +112,7 @@ function shapeOf(state: StateReader, name: string): WindowShape | undefined {
   if (!state.boolean(`${name}.present`)) return undefined;
   return {
     liobn: state.number(`${name}.liobn`),
-    // Not an integer of 53 bits: the bridge checks it against the two possible starts.
+    // May exceed 53 bits: the bridge checks it against the two possible starts.
     start: state.number(`${name}.start`),
     pageShift: state.number(`${name}.pageShift`),
     entries: state.number(`${name}.entries`),

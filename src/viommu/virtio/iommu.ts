@@ -163,7 +163,7 @@ export class VirtioIommu implements VIommu {
     return this.#endpoints.domainOf(requesterId);
   }
 
-  /** Resets the device and sets `bypass`, endpoints and domains to their power-on state. Complete by R6. */
+  /** Resets device, `bypass`, endpoints and domains to power-on state. Complete when no device uses the old state. */
   systemReset(): Completion {
     const reset = this.#transport.write(virtio.STATUS_REG, 4, 0n);
     return whenDone(reset, () =>

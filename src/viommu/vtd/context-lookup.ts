@@ -13,7 +13,7 @@ import { hasSecondStage, type IntelCapabilities } from './registers.ts';
 import { lookUpScalableContext } from './scalable-context.ts';
 import { SecondLevelFormat, SecondLevelTables } from './second-level.ts';
 
-/** How a device's requests are translated: by `tables`, or not at all. `fpd`: qualified faults are not recorded. */
+/** Translation of a device's requests: by `tables`, or identity without. `fpd`: qualified faults are not recorded. */
 export interface DeviceTranslation {
   readonly ok: true;
   readonly domainId: number;
