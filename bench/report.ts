@@ -3,7 +3,7 @@
  */
 
 /** Count of rounds in a comparison. The machine may drift by a factor of two between rounds, but not within one. */
-export const ROUNDS = 21;
+const ROUNDS = 21;
 
 export const median = (values: readonly number[]): number => {
   const sorted = [...values].sort((a, b) => a - b);

@@ -22,7 +22,7 @@ import { Container } from '../src/vfio/container.ts';
 import { type CommandFields, REGISTER_BYTES, writeCommand } from '../test/fixtures/vgpu-layout.ts';
 
 /** Slots of a ring, as many as a driver under load would have. */
-export const RING_ENTRIES = 1024;
+const RING_ENTRIES = 1024;
 const RING_BYTES = RING_ENTRIES * vgpu.COMMAND_BYTES;
 const COMPLETION_BYTES = RING_ENTRIES * vgpu.COMPLETION_BYTES;
 const AREA_BYTES = RING_BYTES + COMPLETION_BYTES + 3 * PAGE_SIZE;

@@ -49,7 +49,6 @@ export const DETACH_BYTES = 20;
 export const MAP_BYTES = 36;
 export const UNMAP_BYTES = 28;
 export const PROBE_BYTES = 72;
-export const REQUEST_BYTES_MAX = PROBE_BYTES;
 
 export const S_OK = 0;
 export const S_IOERR = 1;

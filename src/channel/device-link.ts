@@ -5,6 +5,7 @@
 import * as mem from '#mem';
 import { Doorbell, doorbellWords } from './doorbell.ts';
 import { FrameRing, frameRingBytes } from './frame-ring.ts';
+import type { Gate } from './gate.ts';
 import { MMIO_CHANNEL_BYTES, MMIO_WINDOW_BYTES, MmioPort, MmioServer } from './mmio-channel.ts';
 
 const { rd, ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
@@ -18,7 +19,7 @@ const SENDERS = 3;
 /** Most interrupt vectors of a device (MSI's limit). */
 export const MAX_VECTORS = 32;
 /** Bytes of control frames in flight in each direction. */
-export const CONTROL_RING_BYTES = 16384;
+const CONTROL_RING_BYTES = 16384;
 /** Most bytes of a migration stream in one control frame: half of the ring. */
 export const DEVICE_DATA_BYTES_MAX: number = CONTROL_RING_BYTES / 2;
 
@@ -67,9 +68,10 @@ export class DeviceLink {
     this.#events = wordsOf(sab, OFFSET_EVENTS, 1 + MAX_VECTORS);
   }
 
-  /** Returns the guest's end of the MMIO channel. */
-  mmioPort(): MmioPort {
-    return new MmioPort(this.sab, OFFSET_MMIO, () => this.doorbell.ring(RING_MMIO), OFFSET_WINDOW);
+  /** Returns the guest's end of the MMIO channel; see {@link MmioPort} for `gate`. */
+  mmioPort(gate?: Gate): MmioPort {
+    const ring = () => this.doorbell.ring(RING_MMIO);
+    return new MmioPort(this.sab, OFFSET_MMIO, ring, OFFSET_WINDOW, gate);
   }
 
   /** Returns the device's end of the MMIO channel. The supervisor closes it when the device has ended. */

@@ -15,7 +15,7 @@ import { delimited, lengthPrefix } from '../proto/delimited.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 
 /** Default time that the peer has to answer. */
-export const ANSWER_TIMEOUT_MS = 60_000;
+const ANSWER_TIMEOUT_MS = 60_000;
 
 /** Thrown if the peer has gone, is silent, or ends inside a frame. */
 export class FrameSocketError extends Error {

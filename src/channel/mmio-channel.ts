@@ -5,13 +5,14 @@
 
 import * as mem from '#mem';
 import { type AccessSize, allOnes } from '../memory/bus-access.ts';
+import { Gate } from './gate.ts';
 
 const { ld, st, rd, wr, add, wake, waitEqAsync, wordsOf, bytesOf, copyIn, copyOut } = mem;
 
 /** Entries that a guest may post before the owner takes them. The guest waits while the ring is full. */
 export const MMIO_RING_ENTRIES = 256;
 /** Time that a guest waits for an answer or for space before it treats the owner as dead: reads return all ones. */
-export const MMIO_TIMEOUT_MS = 60_000;
+const MMIO_TIMEOUT_MS = 60_000;
 
 const WORD_TAIL = 0;
 const WORD_HEAD = 1;
@@ -45,19 +46,38 @@ export class MmioPort {
   readonly #words: mem.SharedWords;
   readonly #window: mem.SharedBytes | undefined;
   readonly #notify: () => void;
+  readonly #gate: Gate;
   #reads: Promise<unknown> = Promise.resolve();
   /** Last of the entries that found the ring full. Later entries queue behind it. */
   #queue: Promise<unknown> = Promise.resolve();
   #queued = 0;
+  /** Count of block accesses that have begun and not ended. */
+  #blocks = 0;
   #sequence = 0;
   /** Set when an answer or space did not come in time. A late answer must not be taken for the next one. */
   #dead = false;
 
-  /** `windowOffset` is the offset of the channel's window, for block accesses. */
-  constructor(sab: SharedArrayBuffer, byteOffset: number, notify: () => void, windowOffset?: number) {
+  /**
+   * `windowOffset` is the offset of the channel's window, for block accesses. While `gate` is closed, no entry enters the
+   * ring.
+   */
+  constructor(
+    sab: SharedArrayBuffer,
+    byteOffset: number,
+    notify: () => void,
+    windowOffset?: number,
+    gate = new Gate(),
+  ) {
     this.#words = wordsOf(sab, byteOffset, MMIO_CHANNEL_BYTES / 4);
     this.#window = windowAt(sab, windowOffset);
     this.#notify = notify;
+    this.#gate = gate;
+  }
+
+  /** Names of the accesses that have begun, of which the owner may not see all; for messages. */
+  get unfinished(): string[] {
+    const waiting = this.#queued === 0 ? [] : [`${this.#queued} register accesses that wait for room`];
+    return this.#blocks === 0 ? waiting : [...waiting, `${this.#blocks} block accesses`];
   }
 
   /** Posts a write. Resolves when it is in the ring: at once, unless the ring is full. */
@@ -100,8 +120,13 @@ export class MmioPort {
   ): Promise<void> {
     const window = this.#window;
     if (!window) throw new RangeError('this channel has no window for blocks');
-    for (let at = 0; at < bytes.length; at += MMIO_WINDOW_BYTES)
-      await this.#afterReads(() => move(bytes.subarray(at, at + MMIO_WINDOW_BYTES), at, window));
+    this.#blocks++;
+    try {
+      for (let at = 0; at < bytes.length; at += MMIO_WINDOW_BYTES)
+        await this.#afterReads(() => move(bytes.subarray(at, at + MMIO_WINDOW_BYTES), at, window));
+    } finally {
+      this.#blocks--;
+    }
   }
 
   #afterReads<T>(work: () => Promise<T>): Promise<T> {
@@ -132,7 +157,8 @@ export class MmioPort {
 
   /** Returns undefined if the entry is in the ring, otherwise a promise, which is false if it cannot enter the ring. */
   #push(op: number, region: number, offset: number, size: number, value: bigint) {
-    if (this.#queued === 0 && this.#tryPush(op, region, offset, size, value)) return undefined;
+    const isFree = this.#queued === 0 && !this.#gate.pending;
+    if (isFree && this.#tryPush(op, region, offset, size, value)) return undefined;
     this.#queued++;
     const pushed = this.#queue.then(() => this.#pushSoon(op, region, offset, size, value));
     this.#queue = pushed;
@@ -142,6 +168,7 @@ export class MmioPort {
   async #pushSoon(op: number, region: number, offset: number, size: number, value: bigint): Promise<boolean> {
     try {
       while (!this.#dead) {
+        await this.#gate.pending;
         const head = ld(this.#words, WORD_HEAD, 'ring.head');
         if (ld(this.#words, WORD_CLOSED, 'link.word') !== 0) return false;
         if (this.#tryPush(op, region, offset, size, value)) return true;

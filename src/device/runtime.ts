@@ -67,7 +67,7 @@ const MEMORY_CHECK_US = 10_000;
 export const BUFFER_BYTES_LIMIT: number = 192 * 2 ** 20;
 
 /** Thrown in a device's thread when its model holds more buffers than allowed. */
-export class DeviceMemoryError extends Error {
+class DeviceMemoryError extends Error {
   override name = 'DeviceMemoryError';
 }
 

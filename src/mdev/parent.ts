@@ -8,12 +8,6 @@ import type { ParentSpec, TypeSpec } from './spec.ts';
 /** Maximum count of types per parent. */
 export const TYPES_LIMIT = 256;
 
-/** A type and the count of instances that still fit. */
-export interface MdevType {
-  readonly spec: TypeSpec;
-  readonly availableInstances: number;
-}
-
 export class Parent implements InstanceOwner {
   readonly spec: ParentSpec;
   readonly #types: ReadonlyMap<string, TypeSpec>;

@@ -10,8 +10,8 @@ import type { ParentSpec } from './spec.ts';
 
 export { MdevError } from './errors.ts';
 export type { MdevInstance } from './instance.ts';
-export type { MdevType, Parent } from './parent.ts';
-export type { ParentSpec, TypeSpec } from './spec.ts';
+export type { Parent } from './parent.ts';
+export type { ParentSpec } from './spec.ts';
 
 /** Maximum count of parents. */
 export const PARENTS_LIMIT = 1024;

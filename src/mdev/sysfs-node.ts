@@ -6,7 +6,7 @@ import { MdevError } from './errors.ts';
 export const DIR_MODE = 0o755;
 export const LINK_MODE = 0o777;
 const READ_ONLY = 0o444;
-export const WRITE_ONLY = 0o200;
+const WRITE_ONLY = 0o200;
 const READ_WRITE = 0o644;
 
 /** Maximum count of links that one walk follows; beyond it, ELOOP (Linux's MAXSYMLINKS). */

@@ -5,7 +5,7 @@ import { nowUs, sleep } from '#host';
 import type { DiskWrite, SysfsDisk } from './sysfs-disk.ts';
 
 /** Shortest interval between two polls of the files. */
-export const POLL_MS = 20;
+const POLL_MS = 20;
 /** Ratio of the pause after a poll to the poll's duration, which grows with the tree. */
 const PAUSE_FACTOR = 10;
 /** Longest pause between two polls. */

@@ -27,24 +27,18 @@ export const PERM_WRITE = 2;
 export const PERM_RW = 3;
 
 /** Thrown for an address that is not an integer in [0, 2^53). */
-export class AddressError extends RangeError {
+class AddressError extends RangeError {
   constructor(what: string, value: number) {
     super(`${what} ${value} is not an integer in [0, 2^53)`);
     this.name = 'AddressError';
   }
 }
 
-function checked(what: string, value: number): number {
-  if (!Number.isSafeInteger(value) || value < 0) throw new AddressError(what, value);
-  return value;
+/** Returns the number as a GPA. @throws AddressError */
+export function gpa(value: number): Gpa {
+  if (!Number.isSafeInteger(value) || value < 0) throw new AddressError('GPA', value);
+  return value as Gpa;
 }
-
-/** @throws AddressError */
-export const gpa = (value: number): Gpa => checked('GPA', value) as Gpa;
-/** @throws AddressError */
-export const iova = (value: number): Iova => checked('IOVA', value) as Iova;
-/** @throws AddressError */
-export const hpa = (value: number): Hpa => checked('HPA', value) as Hpa;
 
 /** Returns the IOVA of a GPA where nothing translates. */
 export const toIova = (address: Gpa): Iova => address as number as Iova;

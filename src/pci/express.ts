@@ -4,7 +4,7 @@
 import type { PciCapability } from './capability.ts';
 
 /** Offset of the capability in the emulated devices. */
-export const EXPRESS_CAPABILITY = 0x70;
+const EXPRESS_CAPABILITY = 0x70;
 /** Offset of Device Control. */
 export const EXPRESS_CONTROL: number = EXPRESS_CAPABILITY + 8;
 

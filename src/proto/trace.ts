@@ -6,7 +6,7 @@ import { decodeFrame, type Frame, FrameError } from './codec.ts';
 import { delimited, lengthPrefix } from './delimited.ts';
 
 /** Largest size of a trace file. Frames that do not fit are counted. */
-export const TRACE_BYTES_LIMIT = 1024 * 1024 * 1024;
+const TRACE_BYTES_LIMIT = 1024 * 1024 * 1024;
 const BUFFER_BYTES = 256 * 1024;
 
 /** Appends frames to a file through a buffer. */

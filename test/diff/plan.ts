@@ -59,9 +59,9 @@ export type OpenStep = VtdStep & { readonly probes?: readonly DmaPart[] };
 
 /** Page of the queue: 256 descriptors of 128 bits. */
 export const QUEUE_PAGE = 0x100a000;
-export const QUEUE_BYTES = 0x1000;
+const QUEUE_BYTES = 0x1000;
 /** Page that wait descriptors write to. */
-export const STATUS_PAGE = 0x100b000;
+const STATUS_PAGE = 0x100b000;
 
 const GCMD = '0x18';
 const TE = 0x80000000;
@@ -69,10 +69,10 @@ const SRTP = 0x40000000;
 const QIE = 0x04000000;
 const DESCRIPTOR_BYTES = 16;
 
-export const hexOf = (value: number | bigint): string => `0x${value.toString(16)}`;
+const hexOf = (value: number | bigint): string => `0x${value.toString(16)}`;
 
 /** Returns the little-endian bytes as hex. */
-export function wordsHex(words: readonly bigint[]): string {
+function wordsHex(words: readonly bigint[]): string {
   const bytes = Buffer.alloc(words.length * 8);
   for (const [index, word] of words.entries()) bytes.writeBigUInt64LE(word, index * 8);
   return bytes.toString('hex');

@@ -3,7 +3,7 @@
  */
 
 /** Maximum count of test runs per shrinking. */
-export const SHRINK_LIMIT = 200;
+const SHRINK_LIMIT = 200;
 
 export interface ShrinkOptions<T> {
   /** Returns true for items that must stay. */

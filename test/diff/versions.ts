@@ -24,7 +24,7 @@ const FRCD_PV = 0xffffn << 40n;
 const FRCD_PP = 1n << 31n;
 const CAP_ESRTPS = 1n << 63n;
 
-export const VERSION_FACTS: readonly VersionFact[] = [
+const VERSION_FACTS: readonly VersionFact[] = [
   {
     upTo: [7, 2],
     what: 'the PASID field of a fault record without PASID: 0xffff there, 0 here; software must ignore it',

@@ -6,7 +6,7 @@ import { copyFileSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { MDEV_GPU } from '../../src/coordinator/default-host.ts';
 
-export interface MdevctlResult {
+interface MdevctlResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;

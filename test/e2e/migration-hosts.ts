@@ -29,7 +29,7 @@ export interface MovingOptions {
 export const VM_TIMEOUT_MS = 30_000;
 
 /** Messages from a host: results of its VMs in the order of their ends, and arrived VMs. */
-export interface Received {
+interface Received {
   readonly results: { readonly vm: number; readonly result: VmResult }[];
   readonly arrived: number[];
 }

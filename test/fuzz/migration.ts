@@ -104,7 +104,7 @@ const MUTATIONS: Readonly<Record<string, Mutation>> = {
 export const MUTATION_NAMES: readonly string[] = Object.keys(MUTATIONS);
 
 /** Outcome of a stream: the host's last answer, silence, or a closed connection. */
-export type Ending = 'migrationFailed' | 'migrationRunning' | 'silence' | 'closed';
+type Ending = 'migrationFailed' | 'migrationRunning' | 'silence' | 'closed';
 
 /** Sends frames and returns the host's reaction. */
 async function sendStream(

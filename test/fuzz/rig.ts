@@ -37,7 +37,7 @@ const ENDLESS_WORK = 2 ** 30;
 const ZEROS = new Uint8Array(Math.max(RAM_BELOW, RAM_ABOVE));
 
 /** Thrown when an invariant is violated. */
-export class FuzzFailure extends Error {
+class FuzzFailure extends Error {
   override name = 'FuzzFailure';
 }
 

@@ -139,7 +139,7 @@ class VirtioCase implements FuzzProgram {
   #bytes(): Uint8Array {
     const { draw } = this.#world;
     const type = draw.chance(95) ? draw.one(TYPES) : draw.below(256);
-    const bytes = new Uint8Array(REQUEST_BYTES[type] ?? 1 + draw.below(format.REQUEST_BYTES_MAX));
+    const bytes = new Uint8Array(REQUEST_BYTES[type] ?? 1 + draw.below(format.PROBE_BYTES));
     const view = new DataView(bytes.buffer);
     view.setUint8(0, type);
     if (bytes.length >= format.DETACH_BYTES && type !== format.T_MAP && type !== format.T_UNMAP) {

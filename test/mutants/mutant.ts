@@ -21,7 +21,7 @@ export interface Mutant {
 }
 
 /** Thrown for a mutant that does not fit the sources. */
-export class MutantError extends Error {
+class MutantError extends Error {
   override name = 'MutantError';
 }
 

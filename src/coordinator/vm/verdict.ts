@@ -77,5 +77,5 @@ export class VmVerdict {
 const keyOf = (device: number, iova: number): string => `${device}:${Math.floor(iova / PAGE_SIZE)}`;
 
 /** Returns a fault as one line, like a DMAR fault in a guest's log. */
-export const faultText = ({ requesterId, iova, write, reason, text }: DmaFaultRecord): string =>
+const faultText = ({ requesterId, iova, write, reason, text }: DmaFaultRecord): string =>
   `DMA ${write ? 'write' : 'read'} by ${bdfText(requesterId)} to ${hex(iova)} faulted: reason ${hex(reason)} ${text}`;

@@ -17,7 +17,7 @@ interface SavedGpuLimits {
 }
 
 /** Thrown for a saved driver that cannot be restored; the message names the field and what is accepted. */
-export class SavedGpuError extends Error {
+class SavedGpuError extends Error {
   override name = 'SavedGpuError';
 }
 

@@ -96,7 +96,7 @@ export class VirtioIommu implements VIommu {
   readonly #parts: VirtioIommuParts;
   readonly #serial = new CommandSerial();
   /** The current request. Allocating an array and a view for each request would cost more than the request. */
-  readonly #request = new DataView(new ArrayBuffer(format.REQUEST_BYTES_MAX));
+  readonly #request = new DataView(new ArrayBuffer(format.PROBE_BYTES));
   readonly #requestBytes = new Uint8Array(this.#request.buffer);
   #bypass: boolean;
   #runScheduled = false;

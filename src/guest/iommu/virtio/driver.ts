@@ -25,7 +25,7 @@ export { VirtioIommuDomain, VirtioIommuError } from './domain.ts';
 export { RequestTimeout } from './requests.ts';
 
 /** Default time limit for a request, a reset or a change of `bypass`. */
-export const DEFAULT_TIMEOUT_MS = 60_000;
+const DEFAULT_TIMEOUT_MS = 60_000;
 /** Count of buffers for fault reports; the device drops reports without a buffer. */
 export const EVENT_BUFFERS = 64;
 const EVENT_STEP = 32;

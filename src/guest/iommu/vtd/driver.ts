@@ -30,7 +30,7 @@ import type { PageTablesState } from './page-table-editor.ts';
 export { type VtdCapabilities, VtdDriverError, type VtdMode } from './modes.ts';
 
 /** Default time limit for an invalidation or a global command. */
-export const DEFAULT_TIMEOUT_MS = 60_000;
+const DEFAULT_TIMEOUT_MS = 60_000;
 /** Limit of page-selective descriptors; beyond it one domain-selective descriptor is cheaper. */
 const PAGE_SELECTIVE_LIMIT = 16;
 /** Domain ID of every pass-through device; 0 is reserved under caching mode. */
