@@ -86,7 +86,9 @@ export function idOf(domain: DmaDomain | undefined, find: DomainFinder): number 
   if (!domain) return null;
   const { id } = domain as Partial<GuestDomain>;
   if (id === undefined || find(id) !== domain)
-    throw new GuestStateError("a DMA mapping's domain was not made by the VM's own driver for its vIOMMU");
+    throw new GuestStateError(
+      "the domain of a DMA API or buffer belongs to a driver of the script, not to the VM's own driver",
+    );
   return id;
 }
 

@@ -7,11 +7,12 @@
 export class InFlightError extends Error {
   /** @param what names of the calls in flight */
   constructor(owner: string, what: readonly string[]) {
-    super(`${owner} cannot be saved now: ${what.join(', ')} under way`);
+    super(`${owner} cannot be saved now: ${what.join(', ')} in flight`);
     this.name = 'InFlightError';
   }
 }
 
+/** Counts the calls in flight of a driver, by name. */
 export class InFlight {
   readonly #counts = new Map<string, number>();
 
@@ -25,14 +26,15 @@ export class InFlight {
     }
   }
 
-  /** @throws InFlightError that names the calls in flight, if any */
-  expectNone(owner: string): void {
-    const running = [...this.#counts].filter(([, count]) => count > 0);
-    if (running.length === 0) return;
-    throw new InFlightError(
-      owner,
-      running.map(([what, count]) => (count === 1 ? what : `${count} × ${what}`)),
-    );
+  /**
+   * @param others names of what else is in flight
+   * @throws InFlightError that names the calls in flight and the others, if any
+   */
+  expectNone(owner: string, others: readonly string[] = []): void {
+    const running = [...this.#counts]
+      .filter(([, count]) => count > 0)
+      .map(([what, count]) => (count === 1 ? what : `${count} × ${what}`));
+    if (running.length + others.length > 0) throw new InFlightError(owner, [...running, ...others]);
   }
 
   #count(what: string, by: number): void {

@@ -222,7 +222,7 @@ describe('guest that cannot be saved', () => {
     const { vm } = tracked(new GuestMachine({ viommu: 'spapr' }, 1));
     const driver = await SpaprDriver.create(vm.iommuRegisters(), vm.ram, vm.lowPages);
     vm.devices[0]?.dma.setDomain(driver.defaultDomain);
-    expect(() => vm.save()).to.throw(GuestStateError, "not made by the VM's own driver");
+    expect(() => vm.save()).to.throw(GuestStateError, "belongs to a driver of the script");
   });
 });
 

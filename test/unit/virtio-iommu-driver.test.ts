@@ -167,10 +167,10 @@ describe('virtio-iommu driver', () => {
     expect(await message(domain.map(IOVA, 0, 100, PERM_RW))).to.match(/not a range of 4096-byte pages/);
     expect(await message(domain.unmap(IOVA, PAGE_SIZE))).to.match(/would split/);
     expect(await message(domain.map(0xfee0_0000, 0, PAGE_SIZE, PERM_RW))).to.match(
-      /the device answers INVAL/,
+      /the device returned INVAL/,
     );
-    expect(await message(domain.map(2 ** 48, 0, PAGE_SIZE, PERM_RW))).to.match(/the device answers RANGE/);
-    expect(await message(driver.attach(0x30, domain))).to.match(/ATTACH of 48: the device answers NOENT/);
+    expect(await message(domain.map(2 ** 48, 0, PAGE_SIZE, PERM_RW))).to.match(/the device returned RANGE/);
+    expect(await message(driver.attach(0x30, domain))).to.match(/ATTACH of 48: the device returned NOENT/);
     expect(await message(driver.createBypassDomain().map(0, 0, PAGE_SIZE, PERM_RW))).to.match(
       /bypass domain/,
     );

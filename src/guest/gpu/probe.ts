@@ -19,7 +19,7 @@ import { placeBars } from '../place-bars.ts';
 const MESSAGE_ADDRESS = 0xfee0_0000n;
 const MESSAGE_DATA = 0x30;
 
-/** Sizes and places the BARs, enables memory space and bus mastering, and has every vector delivered by MSI-X. */
+/** Sizes and places the BARs, enables memory space and bus mastering, and enables all MSI-X vectors. */
 export async function enableFunction(mmio: MmioPort, index: number): Promise<void> {
   await placeBars(mmio, index);
   await mmio.write(REGION_CONFIG, 0x04, 2, BigInt(COMMAND_BUS_MASTER | COMMAND_MEMORY_SPACE));

@@ -100,7 +100,7 @@ function factoryOf(viommu: string): DriverFactory {
   const factory = FACTORIES[viommu];
   if (!factory)
     throw new Error(
-      `vm.iommu(): vIOMMU '${viommu}' has no driver; accepted: ${Object.keys(FACTORIES).join(', ')}. Ask vm.viommu first`,
+      `vm.iommu(): vIOMMU '${viommu}' has no driver; accepted: ${Object.keys(FACTORIES).join(', ')}. Check vm.viommu first`,
     );
   return factory;
 }

@@ -44,7 +44,7 @@ export abstract class SoftwareSwitchedIommu<Domain extends GuestDomain> implemen
 
   /** @throws ForeignDomainError for a domain of another driver */
   async attach(requesterId: number, domain: GuestDomain): Promise<void> {
-    if (!this.isOwn(domain)) throw new ForeignDomainError('this domain was not made by this driver');
+    if (!this.isOwn(domain)) throw new ForeignDomainError('the domain belongs to another driver');
     await this.#change(requesterId, domain);
   }
 

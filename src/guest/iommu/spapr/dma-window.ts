@@ -199,7 +199,7 @@ export class SpaprDmaWindow implements GuestDomain {
       new Uint8Array(list.buffer),
       (gpa) => [BigInt(liobn), this.#ioba(index), BigInt(gpa), BigInt(tces.length)],
     );
-    if (ret !== spapr.H_SUCCESS) throw new HypercallError(`putting ${tces.length} TCEs`, ret);
+    if (ret !== spapr.H_SUCCESS) throw new HypercallError(`H_PUT_TCE_INDIRECT of ${tces.length} TCEs`, ret);
   }
 
   async #call(opcode: number, args: readonly bigint[]): Promise<void> {

@@ -19,7 +19,7 @@ export class VirtioIommuError extends Error {
   readonly status: string | undefined;
   constructor(what: string, status?: number) {
     const name = status === undefined ? undefined : (STATUS_NAMES[status] ?? String(status));
-    super(name === undefined ? what : `${what}: the device answers ${name}`);
+    super(name === undefined ? what : `${what}: the device returned ${name}`);
     this.name = 'VirtioIommuError';
     this.status = name;
   }

@@ -23,7 +23,7 @@ const NO_STATUS = 0xff;
 /** Thrown when the device does not respond in time; the request may still be executed. */
 export class RequestTimeout extends Error {
   constructor(what: string, timeoutMs: number) {
-    super(`${what} not answered within ${timeoutMs} ms`);
+    super(`${what} not completed within ${timeoutMs} ms`);
     this.name = 'RequestTimeout';
   }
 }
@@ -125,7 +125,7 @@ export class RequestQueue {
         this.#pending.delete(used.head / 2);
       return done();
     };
-    // After a time-out the slots leak on purpose: the device may still write to them.
+    // After a time-out the slots leak: the device may still write to them.
     if (!(await this.#queue.until(seen, deadlineUs))) throw new RequestTimeout(what, this.#timeoutMs);
   }
 
