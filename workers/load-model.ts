@@ -33,9 +33,10 @@ function boundConsole(): void {
 export async function loadModel(model: string, source = ''): Promise<ModelFactory> {
   if (model.startsWith('file:')) {
     boundConsole();
-    if (source !== '') provideSource(model, source);
     const { resolvePackageHere } = await import('../src/scenario/package-hook.ts');
     resolvePackageHere();
+    // The last hook runs first, so no file is read whose source is at hand.
+    if (source !== '') provideSource(model, source);
     return factoryOf(((await import(model)) as { readonly default?: unknown }).default);
   }
   const factory = MODELS[model];

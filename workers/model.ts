@@ -6,6 +6,7 @@ import { stripTypeScriptTypes } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DeviceHarness } from '../src/device/sdk/harness.ts';
+import { isModule } from '../src/scenario/package-hook.ts';
 import { errorText } from './error-text.ts';
 import { loadModel } from './load-model.ts';
 
@@ -14,11 +15,13 @@ const SOURCE_LIMIT = 128 * 1024;
 
 const model = workerData as string;
 
-/** Returns a TypeScript module's text without types, with unchanged line numbers; empty for other modules. */
+/** Returns a TypeScript module's text without types, with unchanged line numbers; empty for any other file. */
 function sourceOf(module: string): string {
   if (!/^file:.*\.m?ts$/.test(module)) return '';
   const text = readFileSync(fileURLToPath(module), 'utf8');
-  return text.length > SOURCE_LIMIT ? '' : stripTypeScriptTypes(text);
+  if (text.length > SOURCE_LIMIT) return '';
+  const plain = stripTypeScriptTypes(text);
+  return isModule(plain) ? plain : '';
 }
 
 try {

@@ -7,6 +7,7 @@ import { pathToFileURL } from 'node:url';
 import { type ResourceLimits, Worker } from 'node:worker_threads';
 import { after } from '#host';
 import { type EntryName, workerEntry } from '../coordinator/workers/entries.ts';
+import { builtInUrl, insteadOf } from './built-in.ts';
 import { resolvePackageHere } from './package-hook.ts';
 import { checkScenario, ScenarioError, type ScenarioSettings } from './scenario.ts';
 
@@ -22,10 +23,12 @@ export async function importScenario(url: string): Promise<ReturnType<typeof che
   return checkScenario(await import(url));
 }
 
-/** Returns the URL of a scenario file. @throws ScenarioError if it does not exist */
+/** Returns the URL of a built-in scenario's name or of a scenario file. @throws ScenarioError if there is none */
 export function scenarioUrl(path: string): string {
+  const builtIn = builtInUrl(path);
+  if (builtIn !== undefined) return builtIn;
   const file = resolve(path);
-  if (!existsSync(file)) throw new ScenarioError(`scenario ${path}: no such file`);
+  if (!existsSync(file)) throw new ScenarioError(`scenario ${path}: no such file; ${insteadOf(path)}`);
   if (!statSync(file).isFile()) throw new ScenarioError(`scenario ${path}: not a file`);
   return pathToFileURL(file).href;
 }
