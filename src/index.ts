@@ -42,7 +42,13 @@ export type {
   GuestIommu,
   GuestIommuCapabilities,
 } from './guest/iommu/guest-iommu.ts';
-export { type DmaWindowProperties, type SpaprDmaWindow, SpaprDriver } from './guest/iommu/spapr/driver.ts';
+export {
+  type DmaWindowProperties,
+  type SpaprDmaWindow,
+  SpaprDriver,
+  type SpaprDriverOptions,
+  type WindowCapabilities,
+} from './guest/iommu/spapr/driver.ts';
 export type { VirtioIommuDomain, VirtioIommuDriver, VirtioIommuFault } from './guest/iommu/virtio/driver.ts';
 export type { VtdDomain } from './guest/iommu/vtd/domain.ts';
 export type { VtdDriver } from './guest/iommu/vtd/driver.ts';

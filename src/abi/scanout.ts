@@ -16,6 +16,7 @@ export interface Scanout {
 export const SCANOUT_SIDE_MAX = 4096;
 /** DRM_FORMAT_XRGB8888. */
 export const XRGB8888 = 0x3432_5258;
+/** Bytes of a pixel. */
 export const PIXEL_BYTES = 4;
 /** Format, width, height and stride, 32 bits each. All are 0 while nothing is displayed. */
 export const SCANOUT_HEADER_BYTES = 16;

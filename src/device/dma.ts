@@ -23,6 +23,7 @@ export const DMA_OK = 0;
 export const DMA_FAULT = 1;
 /** The address space is being switched. Nothing was recorded; try again later. */
 export const DMA_RETRY = 2;
+/** Result of a DMA access. */
 export type DmaStatus = typeof DMA_OK | typeof DMA_FAULT | typeof DMA_RETRY;
 
 /** Most pages of one section. Unmap waits for sections, so they are short. */

@@ -32,6 +32,7 @@ interface DirtyCount {
   readonly dirtyBytes: number;
 }
 
+/** Memory of a device, also usable as the region of a BAR. It migrates with the device. */
 export class DeviceMemory implements BarRegion {
   /** For messages and the migration stream; unique within the device. */
   readonly name: string;

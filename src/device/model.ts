@@ -109,4 +109,5 @@ export interface DeviceOptions {
   readonly gpu?: unknown;
 }
 
+/** Default export of a model file: creates the model of one device. */
 export type ModelFactory = (context: DeviceContext, options: DeviceOptions) => DeviceModel;

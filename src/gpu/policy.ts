@@ -10,6 +10,7 @@
  *   is lost.
  */
 export const POLICIES = ['best-effort', 'equal-share', 'fixed-share'] as const;
+/** Name of a scheduling policy. */
 export type Policy = (typeof POLICIES)[number];
 
 /** Scheduling of an engine. */

@@ -16,6 +16,7 @@ export type Iova = Branded<'Iova'>;
 export type Hpa = Branded<'Hpa'>;
 
 export const PAGE_SHIFT = 12;
+/** Page sizes, in bytes. */
 export const PAGE_SIZE = 4096;
 export const PAGE_2M = 2 ** 21;
 export const PAGE_1G = 2 ** 30;

@@ -13,6 +13,7 @@ import {
   msixControlName,
 } from './msix-format.ts';
 
+/** MSI-X capability of a function: its table and pending bits. */
 export class Msix implements VectorGate {
   readonly #config: ConfigSpace;
   readonly #registers: RegisterFile<string>;

@@ -8,6 +8,7 @@ import { readEncodedState, type StateField, writeEncodedState } from './schema.t
 
 /** Types of the values of a state. Numbers are finite. */
 export type StateValue = number | bigint | boolean | string | Uint8Array | readonly number[];
+/** Values of a state by name. */
 export type StateValues = Readonly<Record<string, StateValue>>;
 
 /** Thrown for a state that cannot be restored. The message names the state, the error and what is accepted. */

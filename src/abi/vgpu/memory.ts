@@ -19,6 +19,7 @@ export const GPU_PTE_2M = 1 << 7;
 export const GPU_PTE_64K = 1 << 11;
 
 export const GPU_TABLE_ENTRIES = 512;
+/** Size of a 64 KiB GPU page, in bytes. */
 export const GPU_PAGE_64K: number = 16 * PAGE_SIZE;
 
 /** Flags of a root pointer, which also has the IOVA of the top table: three levels instead of two; present. */

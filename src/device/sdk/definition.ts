@@ -35,6 +35,7 @@ export interface MemoryBarDefinition {
   readonly memory: true;
 }
 
+/** A BAR of registers or of memory. */
 export type BarDefinition = RegisterBarDefinition | MemoryBarDefinition;
 
 /** The environment of a defined device: the context of every model, and the spaces that its definition declares. */
@@ -61,6 +62,7 @@ export interface DeviceBehaviour {
   close?(): void;
 }
 
+/** Definition of a device: identity, BARs and behaviour. */
 export interface DeviceDefinition {
   readonly identity: DeviceIdentity;
   readonly bars: Readonly<Partial<Record<BarIndex, BarDefinition>>>;

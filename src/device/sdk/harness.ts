@@ -55,6 +55,7 @@ export interface HarnessMapping {
   readonly perm?: number;
 }
 
+/** Options of a harness. */
 export interface HarnessOptions {
   /** By default `vm0/gpu0`. */
   readonly name?: string;
@@ -71,6 +72,7 @@ export interface HarnessFault {
   readonly denied: boolean;
 }
 
+/** A device model in the thread of its test, with guest RAM and mappings. */
 export class DeviceHarness {
   readonly ram: GuestRam;
   /** Vectors of the delivered interrupts, in order. */
