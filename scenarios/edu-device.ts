@@ -41,7 +41,7 @@ async function transfer(device: GuestPciDevice, source: number, destination: num
   return waitForCauses(device, seen);
 }
 
-/** Checks the inverter register and a factorial. */
+/** Checks the liveness register, which inverts its value, and a factorial. */
 async function checkArithmetic(vm: GuestVm, device: GuestPciDevice): Promise<void> {
   const value = vm.prng.next32();
   await device.write(0, LIVENESS, 4, value);

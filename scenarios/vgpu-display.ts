@@ -3,8 +3,8 @@
  *
  * A picture is drawn twice into the VRAM of each vGPU: by its engine, and by the guest through the aperture. The
  * engine fills the background, copies a sprite from guest RAM, and then copies it within VRAM. Both must have the
- * same bytes and the same screenshot; the display flips from one to the other. After a reset of the function VRAM
- * must be zero, and the whole must work again.
+ * same bytes and the same screenshot; the display flips from one to the other. After a reset of the function, VRAM
+ * must be zero and drawing must work again.
  */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
