@@ -1,14 +1,11 @@
 #!/usr/bin/env node
 /**
- * The `mdevsim` command. If Node is too old, it restarts itself with the Node that the package includes.
+ * The `mdevsim` command. If Node is too old, it restarts itself with an npm package `node`.
  */
 import { spawnSync } from 'node:child_process';
-import { createRequire } from 'node:module';
+import { pinnedNode, runsHere, tooOldText } from './pinned-node.ts';
 
-const OLDEST_NODE = 24;
-
-const major = Number(process.versions.node.split('.')[0]);
-if (major >= OLDEST_NODE) {
+if (runsHere()) {
   const { main } = await import('./main.ts');
   await main(process.argv);
 } else {
@@ -16,11 +13,9 @@ if (major >= OLDEST_NODE) {
 }
 
 function onPinnedNode(): number {
-  let pinned: string;
-  try {
-    pinned = createRequire(import.meta.url).resolve('node/bin/node');
-  } catch {
-    process.stderr.write(`mdevsim needs Node ${OLDEST_NODE} or newer; this is ${process.versions.node}\n`);
+  const pinned = pinnedNode();
+  if (pinned === undefined) {
+    process.stderr.write(tooOldText());
     return 104;
   }
   const { status, signal } = spawnSync(pinned, process.argv.slice(1), { stdio: 'inherit' });

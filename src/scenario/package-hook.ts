@@ -48,7 +48,15 @@ const loadUserFile: LoadHookSync = (url, context, next): LoadFnOutput => {
 /** Returns a file's text without types. @throws SyntaxError for TypeScript that has more than types to strip */
 function plainSource(url: string): string {
   const text = readFileSync(fileURLToPath(url), 'utf8');
-  return url.endsWith('ts') ? stripTypeScriptTypes(text) : text;
+  if (!url.endsWith('ts')) return text;
+  // Each guest would print that the function is experimental.
+  const { emitWarning } = process;
+  process.emitWarning = () => {};
+  try {
+    return stripTypeScriptTypes(text);
+  } finally {
+    process.emitWarning = emitWarning;
+  }
 }
 
 /** The compiler's errors for a module's syntax in a script, as Node's own detection of modules uses them. */
