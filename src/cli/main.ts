@@ -8,6 +8,7 @@ import { CapacityError } from '../coordinator/workers/capacity.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
 import { FrameError } from '../proto/codec.ts';
 import { ExitCode } from '../report/summary.ts';
+import { builtInScenarios } from '../scenario/built-in.ts';
 import { INJECTIONS } from '../scenario/run-plan.ts';
 import {
   HOSTS_LIMIT,
@@ -23,6 +24,7 @@ import { CONFORMANCE_KINDS, conformanceCommand } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
+import { filesOrShipped } from './shipped-data.ts';
 import { traceCommand } from './trace.ts';
 
 /** Returns an option parser for an integer in a range. */
@@ -60,8 +62,9 @@ function program(): Command {
 
 function addRun(command: Command): void {
   command
-    .command('run <scenario>')
-    .description("run a scenario file and verify every byte; options override the file's settings")
+    .command('run')
+    .argument('<scenario>', `path of a scenario file, or a built-in one: ${builtInScenarios().join(', ')}`)
+    .description("run a scenario and verify every byte; options override the scenario's settings")
     .option('--vms <n>', 'count of virtual machines', integer(1, VMS_LIMIT))
     .option('--vgpus <n>', 'count of vGPUs per VM, each in its own worker', integer(1, VGPUS_LIMIT))
     .option('--ram <MiB>', 'RAM of each VM', integer(RAM_MIB_MIN, RAM_MIB_MAX))
@@ -102,11 +105,13 @@ function addTrace(command: Command): void {
 
 function addReplay(command: Command): void {
   command
-    .command('replay <files...>')
-    .description('replay DMA maps captured from real guests (.jsonl, .jsonl.gz) and compare the outcome')
+    .command('replay [files...]')
+    .description(
+      "replay DMA maps captured from real guests (.jsonl, .jsonl.gz; default: the package's own) and compare the outcome",
+    )
     .option('--json', 'print the results as JSON')
     .action(async (files, options) => {
-      process.exitCode = await replayCommand(files, options);
+      process.exitCode = await replayCommand(filesOrShipped(files, 'captures'), options);
     });
 }
 
@@ -114,7 +119,7 @@ function addConformance(command: Command): void {
   command
     .command('conformance')
     .addArgument(new Argument('<kind>', 'kind of the test vectors').choices(CONFORMANCE_KINDS))
-    .argument('<files...>', 'vector files')
+    .argument('[files...]', "vector files (default: the package's own)")
     .description('compare the models with vectors recorded on real kernels and QEMU (.json, .json.gz)')
     .addOption(
       new Option('--quirks <reference>', 'reference where QEMU differs from the specification')
@@ -123,7 +128,7 @@ function addConformance(command: Command): void {
     )
     .option('--json', 'print all differences as JSON')
     .action((kind, files, options) => {
-      process.exitCode = conformanceCommand(kind, files, options);
+      process.exitCode = conformanceCommand(kind, filesOrShipped(files, kind), options);
     });
 }
 

@@ -1,0 +1,23 @@
+/**
+ * The device of inverter.ts in JavaScript.
+ */
+import { defineDevice } from 'mdevsim/device';
+
+export default defineDevice({
+  identity: {
+    vendorId: 0x1234,
+    deviceId: 0x5678,
+    subsystemVendorId: 0x1234,
+    subsystemId: 1,
+    revision: 1,
+    classCode: 0x00ff00,
+  },
+  bars: {
+    0: { bytes: 64, registers: [{ name: 'Liveness', offset: 4, size: 4, rw: 0xffff_ffffn }] },
+  },
+  create(context) {
+    const registers = context.bar(0);
+    registers.onWrite('Liveness', (value) => registers.set('Liveness', ~value));
+    return {};
+  },
+});

@@ -1,0 +1,2 @@
+/** Count of rounds of each vGPU in own.ts. */
+export const ROUNDS: number = 3;
