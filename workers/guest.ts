@@ -48,6 +48,7 @@ async function resumeScript(vm: GuestVm, control: VmControl, { script }: GuestSn
   if (!resume) throw new Error('the scenario has no resume(vm, state)');
   vm.migratable = true;
   await control.resumed();
+  for (const { driver } of vm.gpus) driver.resume();
   await resume(vm, script);
 }
 

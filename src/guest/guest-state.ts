@@ -10,7 +10,7 @@ import type { PageAllocatorState } from './page-allocator.ts';
 import type { GuestTask } from './protocol.ts';
 
 /** Version of the shapes below and of all that they contain. */
-export const GUEST_STATE_VERSION = 2;
+export const GUEST_STATE_VERSION = 3;
 
 /** Saved state of one device. */
 interface GuestDeviceState {

@@ -220,10 +220,13 @@ export class GuestVm {
    */
   migrate(options: MigrateOptions = {}): Promise<never> {
     if (!this.migratable) throw new MigrationError('the scenario has no resume(vm, state)');
-    return migrate(this, this.#control, options).catch((error) => {
-      if (error instanceof VmMovedError) this.latencies.recordUs('downtime', error.stats.downtimeUs);
-      throw error;
-    });
+    const { gate } = this.#parts;
+    return migrate({ ram: this.ram, gate, save: () => this.save() }, this.#control, options).catch(
+      (error) => {
+        if (error instanceof VmMovedError) this.latencies.recordUs('downtime', error.stats.downtimeUs);
+        throw error;
+      },
+    );
   }
 
   /**
@@ -233,7 +236,8 @@ export class GuestVm {
    */
   save(): SavedGuest {
     const { prng, lowPages, pages, iovas, iommu } = this.#parts;
-    iommu.expectNotStarting();
+    iommu.expectIdle();
+    for (const device of this.devices) device.expectIdle();
     for (const device of this.#allDevices) device.dma.expectIdle(device.name);
     return {
       version: GUEST_STATE_VERSION,
@@ -262,9 +266,10 @@ export class GuestVm {
     return restoreBuffer(saved, this.#parts.iommu.findDomain);
   }
 
-  /** Waits `ms` milliseconds. */
-  sleep(ms: number): Promise<void> {
-    return sleep(ms);
+  /** Waits `ms` milliseconds; longer while the VM is paused. */
+  async sleep(ms: number): Promise<void> {
+    await sleep(ms);
+    await this.#parts.gate.pending;
   }
 
   /** Returns the report of a script that has ended; `error` is empty if it succeeded. */

@@ -3,12 +3,14 @@
  * be saved: `save()` throws while there is one.
  */
 
+import { MigrationError } from './migration-settings.ts';
+
 /** Thrown by `save()` while calls are in flight; the script must be paused first. */
-export class InFlightError extends Error {
+export class InFlightError extends MigrationError {
+  override name = 'InFlightError';
   /** @param what names of the calls in flight */
   constructor(owner: string, what: readonly string[]) {
     super(`${owner} cannot be saved now: ${what.join(', ')} in flight`);
-    this.name = 'InFlightError';
   }
 }
 

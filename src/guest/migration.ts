@@ -3,6 +3,7 @@
  * of its drivers and its script. The script's function ends here; its `resume` starts at the other host.
  */
 import { after, nowUs } from '#host';
+import type { Gate } from '../channel/gate.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
 import {
   DOWNTIME_LIMIT_MS,
@@ -44,6 +45,8 @@ export class VmMovedError extends Error {
 /** The parts of a guest that its migration uses. */
 interface MigratingGuest {
   readonly ram: GuestRam;
+  /** Closed while the VM is paused: the drivers take nothing more, and complete nothing. */
+  readonly gate: Gate;
   /** Returns what the drivers know beside RAM. @throws InFlightError */
   save(): unknown;
 }
@@ -82,12 +85,17 @@ export async function migrate(
   try {
     const script = await copyWhileWorking(control, work);
     const since = nowUs();
+    guest.gate.close();
     const state = JSON.stringify({ drivers: guest.save(), script: script ?? null });
     throw new VmMovedError(await asMigration(control.handOver(state, nowUs() - since)));
   } catch (error) {
     if (error instanceof VmMovedError) throw error;
     guest.ram.stopLog();
-    await control.abortMigration(error instanceof Error ? error.message : String(error));
+    try {
+      await control.abortMigration(error instanceof Error ? error.message : String(error));
+    } finally {
+      guest.gate.open();
+    }
     throw error;
   }
 }

@@ -4,6 +4,7 @@
 
 import { nowUs } from '#host';
 import { DeviceLink, DeviceState, MAX_VECTORS } from '../channel/device-link.ts';
+import type { Gate } from '../channel/gate.ts';
 import { type MmioPort, REGION_CONFIG } from '../channel/mmio-channel.ts';
 import type { AccessSize } from '../memory/bus-access.ts';
 import {
@@ -15,6 +16,7 @@ import {
 } from '../pci/config-space.ts';
 import { DeviceLostError } from './gpu/errors.ts';
 import { screenshot } from './gpu/screenshot.ts';
+import { InFlightError } from './in-flight.ts';
 import type { DmaApi } from './iommu/dma-api.ts';
 import { placeBars } from './place-bars.ts';
 import type { GuestDevice } from './protocol.ts';
@@ -44,13 +46,14 @@ export class GuestPciDevice {
   readonly #link: DeviceLink;
   readonly #mmio: MmioPort;
 
-  constructor(device: GuestDevice, index: number, dma: DmaApi) {
+  /** While `gate` is closed, because the VM is paused, accesses wait. */
+  constructor(device: GuestDevice, index: number, dma: DmaApi, gate?: Gate) {
     this.name = device.name;
     this.index = index;
     this.requesterId = device.requesterId;
     this.dma = dma;
     this.#link = new DeviceLink(device.link);
-    this.#mmio = this.#link.mmioPort();
+    this.#mmio = this.#link.mmioPort(gate);
   }
 
   /** False once the device is lost. */
@@ -68,6 +71,12 @@ export class GuestPciDevice {
     const every = ((control >>> 1) & 7) << 4;
     await this.writeConfig(MSI_CAPABILITY + 2, 2, control | every | MSI_CONTROL_ENABLE);
     this.#throwIfLost();
+  }
+
+  /** @throws InFlightError while accesses have begun that a migration would cut off */
+  expectIdle(): void {
+    const { unfinished } = this.#mmio;
+    if (unfinished.length > 0) throw new InFlightError(this.name, unfinished);
   }
 
   /** Reads configuration space. Resolves to all ones if the device is lost, as every read does. */

@@ -2,6 +2,7 @@
  * The guest's drivers for the vIOMMU of its VM: started on first use, or restored with the VM.
  */
 import { Doorbell } from '../channel/doorbell.ts';
+import type { Gate } from '../channel/gate.ts';
 import { MmioPort, REGION_BAR0 } from '../channel/mmio-channel.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
 import type { SavedGuest } from './guest-state.ts';
@@ -24,13 +25,25 @@ export class VmIommu {
   readonly #pages: PageAllocator;
   readonly #iommu: Lazy<GuestIommu>;
   readonly #virtioIommu: Lazy<VirtioIommuDriver>;
+  /** One port for all drivers: two ports would confuse each other's answers. */
+  readonly #port: MmioPort;
 
   /**
    * @param pages below 4 GiB, for tables and queues
    * @param saved drivers of the VM on its last host; undefined for a VM that boots
+   * @param gate while it is closed, because the VM is paused, register accesses wait
    */
-  constructor(task: GuestTask, ram: GuestRam, pages: PageAllocator, saved: SavedVmIommu | undefined) {
+  constructor(
+    task: GuestTask,
+    ram: GuestRam,
+    pages: PageAllocator,
+    saved: SavedVmIommu | undefined,
+    gate: Gate,
+  ) {
     this.#task = task;
+    const { coordinatorDoorbell, coordinatorSenders, coordinatorBit, iommuMmio } = task;
+    const doorbell = new Doorbell(coordinatorDoorbell, 0, coordinatorSenders);
+    this.#port = new MmioPort(iommuMmio, 0, () => doorbell.ring(coordinatorBit), undefined, gate);
     this.#ram = ram;
     this.#pages = pages;
     const virtioIommu = saved?.virtioIommu
@@ -54,14 +67,11 @@ export class VmIommu {
     return this.#virtioIommu.get(() => VirtioIommuDriver.create(this.registers(), this.#ram, this.#pages));
   }
 
-  /** A new port to the vIOMMU's registers. */
+  /** Returns the vIOMMU's registers. */
   registers(): RegisterPort {
-    const { coordinatorDoorbell, coordinatorSenders, coordinatorBit, iommuMmio } = this.#task;
-    const doorbell = new Doorbell(coordinatorDoorbell, 0, coordinatorSenders);
-    const port = new MmioPort(iommuMmio, 0, () => doorbell.ring(coordinatorBit));
     return {
-      write: (offset, size, value) => port.write(REGION_BAR0, offset, size, value),
-      read: (offset, size) => port.read(REGION_BAR0, offset, size),
+      write: (offset, size, value) => this.#port.write(REGION_BAR0, offset, size, value),
+      read: (offset, size) => this.#port.read(REGION_BAR0, offset, size),
     };
   }
 
@@ -69,10 +79,12 @@ export class VmIommu {
   readonly findDomain = (id: number): GuestDomain | undefined =>
     this.#iommu.value?.domain(id) ?? this.#virtioIommu.value?.domain(id);
 
-  /** @throws InFlightError while a driver is starting */
-  expectNotStarting(): void {
-    if (this.#iommu.starting || this.#virtioIommu.starting)
-      throw new InFlightError(`VM ${this.#task.vm}`, ["the start of the vIOMMU's driver"]);
+  /** @throws InFlightError while a driver is starting, or register accesses wait for room */
+  expectIdle(): void {
+    const starting = this.#iommu.starting || this.#virtioIommu.starting;
+    const what = [...this.#port.unfinished];
+    if (starting) what.push("the start of the vIOMMU's driver");
+    if (what.length > 0) throw new InFlightError(`VM ${this.#task.vm}`, what);
   }
 
   /** @throws InFlightError */

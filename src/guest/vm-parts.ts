@@ -2,6 +2,7 @@
  * The parts of a guest: new ones for a VM that boots, restored ones for a VM that arrives from another host.
  */
 import { Prng } from '#host';
+import { Gate } from '../channel/gate.ts';
 import { FOUR_GIB } from '../memory/address.ts';
 import { GuestRam } from '../memory/guest-ram.ts';
 import type { Latencies } from '../report/histograms.ts';
@@ -37,6 +38,8 @@ export type GuestDmaDevice = GuestGpu | GuestPciDevice;
 
 /** The parts of a VM on the side of its guest. */
 export interface VmParts {
+  /** Closed while the VM is paused; its drivers then do nothing. */
+  readonly gate: Gate;
   readonly prng: Prng;
   readonly ram: GuestRam;
   /** Pages below and above 4 GiB. */
@@ -61,14 +64,16 @@ export function createVmParts(task: GuestTask, latencies: Latencies, saved: Save
   const iovas = saved
     ? IovaAllocator.restore(IOVA_BASE, IOVA_BYTES, saved.iovas)
     : new IovaAllocator(IOVA_BASE, IOVA_BYTES);
-  const iommu = new VmIommu(task, ram, lowPages, saved);
+  const gate = new Gate();
+  const iommu = new VmIommu(task, ram, lowPages, saved, gate);
   const dma = (index: number): DmaApi => {
-    const api = new DmaApi(latencies, iovas);
+    const api = new DmaApi(latencies, iovas, gate);
     api.setDomain(domainOf(saved?.devices[index]?.domain ?? null, iommu.findDomain));
     return api;
   };
   const isGpu = task.model === 'vgpu';
   return {
+    gate,
     prng: saved ? Prng.from(saved.prng) : new Prng(task.seed ^ 0x5eed),
     ram,
     lowPages,
@@ -80,12 +85,12 @@ export function createVmParts(task: GuestTask, latencies: Latencies, saved: Save
       index,
       requesterId: device.requesterId,
       driver: saved
-        ? GpuDriver.restore(device, index, ram, lowPages, saved.devices[index]?.driver)
-        : new GpuDriver(device, index, ram, lowPages),
+        ? GpuDriver.restore(device, index, ram, lowPages, saved.devices[index]?.driver, gate)
+        : new GpuDriver(device, index, ram, lowPages, undefined, gate),
       dma: dma(index),
     })),
     devices: (isGpu ? [] : task.devices).map(
-      (device, index) => new GuestPciDevice(device, index, dma(index)),
+      (device, index) => new GuestPciDevice(device, index, dma(index), gate),
     ),
   };
 }

@@ -82,6 +82,30 @@ describe('a VM that migrates to another host', function () {
   });
 });
 
+describe('a VM that migrates with calls of its drivers in flight', function () {
+  this.timeout(60_000);
+  const scenario = 'test/fixtures/scenarios/full-rings.ts';
+  const options = { scenario, vgpus: 1, model: 'vgpu' };
+
+  it('takes along the commands that wait for room in a ring', async () => {
+    for (const late of [false, true]) {
+      const received = await runBothHosts({ ...options, params: { late } });
+      for (const { results } of received) for (const { result } of results) expectSound(result);
+      expect(notesOf(received)).to.match(
+        /16\.0 MiB compared, 0 bytes differ[\s\S]*0 commands before, 120 here/,
+      );
+    }
+  });
+
+  it('stays, and names them, if register writes wait for room', async () => {
+    const received = await runBothHosts({ ...options, params: { posts: 1000 } });
+    expectSound(resultOf(received));
+    expect(notesOf(received)).to.match(
+      /stayed: InFlightError: vm0\/gpu0 cannot be saved now: \d+ register accesses that wait for room/,
+    );
+  });
+});
+
 describe('a VM that cannot migrate', function () {
   this.timeout(60_000);
 

@@ -1,12 +1,15 @@
 import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
+import { sleep } from '#host';
 import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
 import { GpuDriver } from '../../src/guest/gpu/driver.ts';
 import { DeviceResetError } from '../../src/guest/gpu/errors.ts';
-import type { GpuCommand } from '../../src/guest/gpu/ring.ts';
+import { type GpuCommand, RING_ENTRIES, WAITING_LIMIT } from '../../src/guest/gpu/ring.ts';
+import { InFlightError } from '../../src/guest/in-flight.ts';
 import { type Iova, PAGE_SIZE } from '../../src/memory/address.ts';
 import { DrivenVgpu } from '../fixtures/driven-vgpu.ts';
+import { until } from '../support/until.ts';
 
 const { Kernel, Opcode } = vgpu;
 const { ok, fault, hung } = vgpu.CompletionStatus;
@@ -26,8 +29,8 @@ describe('guest driver of a vgpu', () => {
     await gpu.driver.start();
     return gpu;
   };
-  const move = async (gpu: DrivenVgpu): Promise<DrivenVgpu> => {
-    const there = await gpu.move();
+  const move = async (gpu: DrivenVgpu, saved?: unknown): Promise<DrivenVgpu> => {
+    const there = await gpu.move(saved);
     running.push(there);
     return there;
   };
@@ -246,6 +249,75 @@ describe('guest driver of a vgpu', () => {
     expect(there.driver.hangs).to.equal(1);
   });
 
+  it('migrates commands that wait for room in a ring, in order, and keeps a limited count of them', async () => {
+    const here = await start();
+    const [page] = await here.buffer(0, 1);
+    here.working = false;
+    const commands = WAITING_LIMIT + RING_ENTRIES - 1;
+    for (let value = 1; value <= commands; value++) here.driver.submit({ ...FILL, value }).catch(() => {});
+    const refused = await here.driver.submit(FILL).catch((error) => error);
+    expect(refused.message).to.equal(
+      '65536 commands wait for room in the copy ring of vm0/gpu0; accepted: 65536',
+    );
+    here.driver.submit({ opcode: Opcode.nop, engine: 'compute' }).catch(() => {});
+    await here.driver.readRegister('RingTail');
+    const saved = here.driver.save() as { rings: { copy: { waiting: unknown[] } } };
+    saved.rings.copy.waiting.length = 100;
+    const there = await move(here, saved);
+    const rest = await Promise.all(there.driver.outstanding());
+    expect(rest.map(({ status }) => status)).to.deep.equal(Array(RING_ENTRIES + 100).fill(ok));
+    expect(there.ram.read32(page as number)).to.equal(RING_ENTRIES - 1 + 100);
+    expect((await there.driver.submit({ ...FILL, value: 7 })).status).to.equal(ok);
+    expect(there.ram.read32(page as number)).to.equal(7);
+  });
+
+  it('writes nothing to RAM or registers while its VM is paused, and continues afterwards', async () => {
+    const gpu = await start();
+    const [page] = await gpu.buffer(0, 1);
+    gpu.working = false;
+    let completed = 0;
+    const submit = (value: number) => gpu.driver.submit({ ...FILL, value }).then(() => completed++);
+    const before = submit(1);
+    await gpu.driver.readRegister('RingTail');
+    gpu.gate.close();
+    const ram = gpu.ram.read(0, gpu.ram.regions[0]?.size as number);
+    const during = submit(2);
+    const read = gpu.driver.readRegister('RingTail');
+    gpu.link.interrupt(0);
+    await sleep(20);
+    expect(Buffer.compare(ram, gpu.ram.read(0, ram.length))).to.equal(0);
+    gpu.working = true;
+    await until(() => gpu.ram.read32(page as number) === 1, 'the command that was in the ring');
+    await sleep(20);
+    expect(completed, 'completions seen while paused').to.equal(0);
+    gpu.gate.open();
+    await Promise.all([before, during]);
+    expect(await read, 'the tail as of the pause').to.equal(1);
+    expect(gpu.ram.read32(page as number)).to.equal(2);
+  });
+
+  it('cannot be saved, and names what is in flight, during calls with several steps', async () => {
+    const gpu = await start();
+    await gpu.driver.display.show({ width: 16, height: 16, base: 0 });
+    const calls: Readonly<Record<string, () => Promise<unknown>>> = {
+      'vram.write': () => gpu.driver.vram.write(0, new Uint8Array(8)),
+      'vram.read': () => gpu.driver.vram.read(0, 8),
+      'display.flip': () => gpu.driver.display.flip(PAGE_SIZE),
+      createContext: () => gpu.driver.createContext(2 ** 31),
+      reset: () => gpu.driver.reset(),
+      'register accesses that wait for room': async () => {
+        for (let i = 0; i < 300; i++) void gpu.driver.writeRegister('InterruptMask', 0);
+        await gpu.driver.readRegister('Status');
+      },
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      const running = call();
+      expect(() => gpu.driver.save(), name).to.throw(InFlightError, name);
+      await running;
+      expect(() => gpu.driver.save(), name).to.not.throw();
+    }
+  });
+
   it('refuses a state that it cannot have saved', async () => {
     const gpu = await start();
     await gpu.driver.createContext(2 ** 31);
@@ -268,6 +340,7 @@ describe('guest driver of a vgpu', () => {
       [{ ...saved, contexts: 7 }, 'contexts is 7; accepted: a list of up to 63 entries'],
       [{ ...saved, contexts: [{ base: 0, tablePages: [] }] }, 'context 1 of 0 pages; accepted: 6'],
       [ring({ outstanding: [{ sequence: 1, slot: 64 }] }), 'rings.compute.outstanding.0.slot is 64'],
+      [ring({ waiting: [[1, 2]] }), 'waiting.0 is a list of 2; accepted: a list of 12 words'],
       [{ ...saved, global: [[2048, 0, 0]] }, 'global.0.0 is 2048'],
     ] as const)
       expect(restore(changed)).to.throw(text);

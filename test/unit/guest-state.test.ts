@@ -222,7 +222,7 @@ describe('guest that cannot be saved', () => {
     const { vm } = tracked(new GuestMachine({ viommu: 'spapr' }, 1));
     const driver = await SpaprDriver.create(vm.iommuRegisters(), vm.ram, vm.lowPages);
     vm.devices[0]?.dma.setDomain(driver.defaultDomain);
-    expect(() => vm.save()).to.throw(GuestStateError, "belongs to a driver of the script");
+    expect(() => vm.save()).to.throw(GuestStateError, 'belongs to a driver of the script');
   });
 });
 
@@ -256,14 +256,14 @@ describe('saved state of another VM', () => {
     });
     const { error } = await host.run({ drivers: { version: 9 }, script: null });
     expect(error).to.equal(
-      "GuestStateError: the saved state of the guest's drivers has version 9; accepted: 2",
+      "GuestStateError: the saved state of the guest's drivers has version 9; accepted: 3",
     );
   });
 
   it('is refused with the reason', () => {
     expect(restoring((drivers) => Object.assign(drivers, { version: 9 }))).to.throw(
       GuestStateError,
-      "the saved state of the guest's drivers has version 9; accepted: 2",
+      "the saved state of the guest's drivers has version 9; accepted: 3",
     );
     expect(restoring((drivers) => Object.assign(drivers, { viommu: 'spapr' }))).to.throw(
       GuestStateError,

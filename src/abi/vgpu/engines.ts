@@ -36,6 +36,7 @@ export const FENCE_POLL_US = 1000;
 /** Returns true if a fence whose word is `word` has reached `value`, or passed it by less than 2^31. */
 export const fencePassed = (word: number, value: number): boolean => ((word - value) | 0) >= 0;
 
+/** An engine of a vgpu; each has its own ring. */
 export type GpuEngine = 'copy' | 'compute';
 
 /** Description of an engine. */
@@ -182,6 +183,9 @@ export const CommandWord = {
   scalar: 11,
 } as const;
 
+/** Count of words of a ring entry that have a meaning. */
+export const COMMAND_WORDS = 12;
+
 /** Most bytes that one command may move. */
 export const COMMAND_LENGTH_LIMIT = 16 * 1024 * 1024;
 
@@ -191,4 +195,5 @@ export const COMMAND_LENGTH_LIMIT = 16 * 1024 * 1024;
  */
 export const COMPLETION_BYTES = 16;
 export const CompletionWord = { status: 0, result: 1, sequence: 3 } as const;
+/** Status of a completed command. */
 export const CompletionStatus = { ok: 0, fault: 1, badCommand: 2, hung: 3 } as const;

@@ -6,15 +6,17 @@
 
 import * as vgpu from '../../abi/vgpu/vgpu.ts';
 import { DeviceLink } from '../../channel/device-link.ts';
+import { Gate } from '../../channel/gate.ts';
 import { type MmioPort, REGION_BAR0, REGION_CONFIG } from '../../channel/mmio-channel.ts';
 import { type Gpa, hex, type Iova, PAGE_2M, PAGE_SIZE } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
+import { InFlight } from '../in-flight.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import type { GuestDevice } from '../protocol.ts';
 import { entryFlags, GpuContext, type GpuMapping, writeEntry } from './context.ts';
 import { DeviceLostError } from './errors.ts';
 import { enableFunction, resetFunction } from './probe.ts';
-import { type GpuCommand, type GpuCompletion, GpuRing, RING_ENTRIES } from './ring.ts';
+import { type GpuCommand, type GpuCompletion, GpuRing, RING_ENTRIES, WAITING_LIMIT } from './ring.ts';
 import { readSavedGpu, type SavedGpu } from './saved-state.ts';
 import { screenshot } from './screenshot.ts';
 import { GpuDisplay, GpuVram } from './vram.ts';
@@ -31,7 +33,8 @@ const WIDE: ReadonlySet<vgpu.VgpuRegister> = new Set(
 /** Allocates the state of a driver that is not started yet. */
 function newGpu(pages: PageAllocator): SavedGpu {
   const page = () => pages.allocate() as Gpa;
-  const ring = () => ({ ring: page(), completions: page(), tail: 0, faultInterrupts: 0, outstanding: [] });
+  const empty = { tail: 0, faultInterrupts: 0, outstanding: [], waiting: [] };
+  const ring = () => ({ ring: page(), completions: page(), ...empty });
   const rings = { copy: ring(), compute: ring() };
   const tables = Array.from({ length: GPU_PAGE_TABLES }, page);
   const none = { contexts: [], global: [], hangs: 0, sequence: 0 };
@@ -53,6 +56,7 @@ export class GpuDriver {
   readonly #ram: GuestRam;
   readonly #link: DeviceLink;
   readonly #mmio: MmioPort;
+  readonly #inFlight = new InFlight();
   readonly #rings: Readonly<Record<vgpu.GpuEngine, GpuRing>>;
   #sequence: number;
   readonly #directory: Gpa;
@@ -66,24 +70,28 @@ export class GpuDriver {
   readonly #tables: readonly Gpa[];
   #resetting: Promise<void> | undefined;
 
-  /** @param saved checked state of {@link restore}; by default that of a driver which is not started */
+  /**
+   * @param saved checked state of {@link restore}; by default that of a driver which is not started
+   * @param gate closed while the VM is paused; the driver then does nothing
+   */
   constructor(
     device: GuestDevice,
     index: number,
     ram: GuestRam,
     pages: PageAllocator,
     saved: SavedGpu = newGpu(pages),
+    gate: Gate = new Gate(),
   ) {
     this.name = device.name;
     this.index = index;
     this.requesterId = device.requesterId;
     this.#ram = ram;
     this.#link = new DeviceLink(device.link);
-    this.#mmio = this.#link.mmioPort();
-    this.vram = new GpuVram(this, this.#mmio);
-    this.display = new GpuDisplay(this, this.#link);
-    const ringOf = (engine: vgpu.GpuEngine) =>
-      new GpuRing(this, engine, this.#link, ram, saved.rings[engine]);
+    this.#mmio = this.#link.mmioPort(gate);
+    this.vram = new GpuVram(this, this.#mmio, this.#inFlight);
+    this.display = new GpuDisplay(this, this.#link, this.#inFlight);
+    const parts = { link: this.#link, ram, gate };
+    const ringOf = (engine: vgpu.GpuEngine) => new GpuRing(this, engine, parts, saved.rings[engine]);
     this.#rings = { copy: ringOf('copy'), compute: ringOf('compute') };
     this.#sequence = saved.sequence;
     this.#directory = saved.directory;
@@ -109,13 +117,18 @@ export class GpuDriver {
     ram: GuestRam,
     pages: PageAllocator,
     saved: unknown,
+    gate?: Gate,
   ): GpuDriver {
-    const limits = { pageTables: GPU_PAGE_TABLES, ringEntries: RING_ENTRIES };
-    return new GpuDriver(device, index, ram, pages, readSavedGpu(device.name, saved, ram, limits));
+    const limits = { pageTables: GPU_PAGE_TABLES, ringEntries: RING_ENTRIES, waiting: WAITING_LIMIT };
+    return new GpuDriver(device, index, ram, pages, readSavedGpu(device.name, saved, ram, limits), gate);
   }
 
-  /** Returns what the driver knows beside guest RAM, as plain JSON for {@link restore}. */
+  /**
+   * Returns what the driver knows beside guest RAM, as plain JSON for {@link restore}. Commands may be in flight.
+   * @throws InFlightError while other calls are in flight
+   */
   save(): unknown {
+    this.#inFlight.expectNone(this.name, this.#mmio.unfinished);
     const saved: SavedGpu = {
       rings: { copy: this.#rings.copy.save(), compute: this.#rings.compute.save() },
       sequence: this.#sequence,
@@ -133,12 +146,17 @@ export class GpuDriver {
     return saved;
   }
 
+  /** Resumes the rings after a migration, so that commands in flight complete and those that wait enter their ring. */
+  resume(): void {
+    for (const ring of this.#allRings) ring.startPump();
+  }
+
   /**
    * Returns the completions of the commands that were in flight when the VM left its last host, in order of
    * submission; see {@link submit}.
    */
   outstanding(): readonly Promise<GpuCompletion>[] {
-    for (const ring of this.#allRings) ring.startPump();
+    this.resume();
     const commands = this.#allRings.flatMap(({ restored }) => restored);
     return commands.sort((a, b) => a.sequence - b.sequence).map(({ completion }) => completion);
   }
@@ -162,7 +180,11 @@ export class GpuDriver {
    * {@link staticPages} must be mapped at IOVA = GPA.
    * @throws DeviceLostError, Error if it is not a vgpu
    */
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    return this.#inFlight.run('start', () => this.#start());
+  }
+
+  async #start(): Promise<void> {
     const id = Number(await this.#mmio.read(REGION_CONFIG, 0, 4));
     if (id === 0xffff_ffff) throw new DeviceLostError(this.name);
     const expected = vgpu.VGPU_IDENTITY.vendorId | (vgpu.VGPU_IDENTITY.deviceId << 16);
@@ -178,9 +200,11 @@ export class GpuDriver {
    * @throws DeviceLostError
    */
   reset(): Promise<void> {
-    this.#resetting ??= this.#pausedReset().finally(() => {
-      this.#resetting = undefined;
-    });
+    this.#resetting ??= this.#inFlight
+      .run('reset', () => this.#pausedReset())
+      .finally(() => {
+        this.#resetting = undefined;
+      });
     return this.#resetting;
   }
 
@@ -192,7 +216,7 @@ export class GpuDriver {
   async #reset(): Promise<void> {
     await resetFunction(this.#mmio);
     for (const ring of this.#allRings) ring.reset();
-    await this.start();
+    await this.#start();
     await this.#announceContexts();
     for (const [index, entry] of this.#global)
       await this.#mmio.write(vgpu.GLOBAL_TABLE_BAR, index * 8, 8, entry);
@@ -264,7 +288,7 @@ export class GpuDriver {
     const slot = this.#contextTable + id * vgpu.CONTEXT_ROOT_BYTES;
     const context = GpuContext.create(id, base, slot, this.#ram, this.#pages);
     this.#contexts.push(context);
-    await this.#announceContexts();
+    await this.#inFlight.run('createContext', () => this.#announceContexts());
     return context;
   }
 
@@ -326,9 +350,10 @@ export class GpuDriver {
   }
 
   /**
-   * Puts a command into the ring of its engine and rings the doorbell. Resolves to its completion, whatever its
-   * status.
+   * Puts a command into the ring of its engine, as soon as it has room, and rings the doorbell. Resolves to its
+   * completion, whatever its status.
    * @throws DeviceLostError, DeviceHaltedError, DeviceResetError, CommandTimeoutError
+   * @throws RangeError beyond 65,536 commands that wait for room
    */
   submit(command: GpuCommand): Promise<GpuCompletion> {
     return this.#rings[command.engine ?? vgpu.engineOf(command.opcode)].submit(command);

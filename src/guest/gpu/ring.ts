@@ -5,6 +5,7 @@
 import { nowUs } from '#host';
 import * as vgpu from '../../abi/vgpu/vgpu.ts';
 import { type DeviceLink, DeviceState } from '../../channel/device-link.ts';
+import type { Gate } from '../../channel/gate.ts';
 import { type Gpa, hex } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import { CommandTimeoutError, DeviceHaltedError, DeviceLostError, DeviceResetError } from './errors.ts';
@@ -13,6 +14,8 @@ import type { GpuRegisters } from './vram.ts';
 
 /** Count of ring slots: ring and completion records then fit one page each. */
 export const RING_ENTRIES = 64;
+/** Maximum count of commands that wait for room in the ring. */
+export const WAITING_LIMIT = 65_536;
 /** Time limit for a command. */
 const COMMAND_TIMEOUT_MS = 60_000;
 /** Interval at which the pump polls completions without an interrupt. */
@@ -44,12 +47,21 @@ export interface GpuCompletion {
   readonly latencyUs: number;
 }
 
-interface Outstanding {
+interface Pending {
   readonly sequence: number;
-  readonly slot: number;
-  readonly since: number;
   resolve(completion: GpuCompletion): void;
   reject(error: Error): void;
+}
+
+/** A command that waits for room in the ring. */
+interface Waiting extends Pending {
+  readonly words: readonly number[];
+}
+
+/** A command in the ring. */
+interface Outstanding extends Pending {
+  readonly slot: number;
+  readonly since: number;
 }
 
 /** Calls of a ring to its driver. */
@@ -58,6 +70,14 @@ interface RingOwner extends GpuRegisters {
   nextSequence(): number;
   /** Ends the command that hangs, by a reset of the engine. */
   resetEngine(engine: vgpu.GpuEngine): Promise<void>;
+}
+
+/** The parts of a ring's environment. */
+interface RingParts {
+  readonly link: DeviceLink;
+  readonly ram: GuestRam;
+  /** While it is closed, no command enters the ring and no completion is taken out. */
+  readonly gate: Gate;
 }
 
 /** A command that was in flight when the VM left its last host. */
@@ -76,9 +96,10 @@ export class GpuRing {
   readonly #ram: GuestRam;
   readonly #ring: Gpa;
   readonly #completions: Gpa;
-  readonly #scalar = new DataView(new ArrayBuffer(4));
+  readonly #gate: Gate;
   readonly #outstanding: Outstanding[] = [];
-  #spaceWaiters: (() => void)[] = [];
+  /** In order of submission; empty while the ring has room, except during a pause. */
+  readonly #waiting: Waiting[] = [];
   #tail: number;
   /** Count of handled interrupts of VECTOR_ERROR: faults, halts and hangs. */
   #faultInterrupts: number;
@@ -89,19 +110,23 @@ export class GpuRing {
   #pause: Promise<unknown> | undefined;
   #error: Error | undefined;
 
-  constructor(owner: RingOwner, engine: vgpu.GpuEngine, link: DeviceLink, ram: GuestRam, saved: SavedRing) {
+  constructor(owner: RingOwner, engine: vgpu.GpuEngine, { link, ram, gate }: RingParts, saved: SavedRing) {
     this.#owner = owner;
     this.#engine = engine;
     this.#link = link;
     this.#ram = ram;
+    this.#gate = gate;
     this.#ring = saved.ring;
     this.#completions = saved.completions;
     this.#tail = saved.tail;
     this.#faultInterrupts = saved.faultInterrupts;
-    this.restored = saved.outstanding.map(({ sequence, slot }) => ({
-      sequence,
-      completion: this.#expect(sequence, slot),
-    }));
+    this.restored = [
+      ...saved.outstanding.map(({ sequence, slot }) => ({
+        sequence,
+        completion: this.#expect(sequence, (pending) => this.#addOutstanding(pending, slot)),
+      })),
+      ...saved.waiting.map((words) => this.#restoreWaiting(words)),
+    ];
     // Unclaimed completions must not surface as unhandled rejections.
     for (const { completion } of this.restored) completion.catch(() => {});
   }
@@ -113,6 +138,7 @@ export class GpuRing {
       tail: this.#tail,
       faultInterrupts: this.#faultInterrupts,
       outstanding: this.#outstanding.map(({ sequence, slot }) => ({ sequence, slot })),
+      waiting: this.#waiting.map(({ words }) => words),
     };
   }
 
@@ -140,28 +166,31 @@ export class GpuRing {
 
   /** See GpuDriver.submit. */
   async submit(command: GpuCommand): Promise<GpuCompletion> {
-    while (this.#pause || this.#outstanding.length >= RING_ENTRIES - 1) {
-      this.startPump();
-      await (this.#pause ?? new Promise<void>((resolve) => this.#spaceWaiters.push(resolve)));
-    }
-    this.#throwIfDead();
-    const slot = this.#tail;
+    if (!this.#held) this.#throwIfDead();
+    if (this.#waiting.length >= WAITING_LIMIT)
+      throw new RangeError(
+        `${this.#waiting.length} commands wait for room in the ${this.#engine} ring of ${this.#owner.name}; ` +
+          `accepted: ${WAITING_LIMIT}`,
+      );
     const sequence = this.#owner.nextSequence();
-    this.#write(slot, sequence, command);
-    this.#tail = (slot + 1) % RING_ENTRIES;
-    const done = this.#expect(sequence, slot);
-    await this.#set('RingTail', this.#tail);
+    const words = commandWords(sequence, command);
+    const done = this.#expect(sequence, (pending) => this.#waiting.push({ ...pending, words }));
+    this.#fill();
     this.startPump();
     return done;
   }
 
-  /** Holds back new commands until `work` has ended. */
+  /** Holds back new commands until `work` has ended; rejects them if it fails. */
   async pauseFor(work: Promise<unknown>): Promise<void> {
-    this.#pause = work;
+    this.#pause = work.catch(() => {});
     try {
       await work;
+    } catch (error) {
+      for (const { reject } of this.#waiting.splice(0)) reject(error as Error);
+      throw error;
     } finally {
       this.#pause = undefined;
+      this.#fill();
     }
   }
 
@@ -170,14 +199,24 @@ export class GpuRing {
    */
   reset(): void {
     this.#collect();
-    this.#rejectAll(({ sequence }) => new DeviceResetError(this.#owner.name, sequence));
+    for (const { sequence, reject } of this.#outstanding.splice(0))
+      reject(new DeviceResetError(this.#owner.name, sequence));
     this.#error = undefined;
     this.#tail = 0;
   }
 
   /** Starts the pump if commands are outstanding. */
   startPump(): void {
-    if (!this.#pumping && this.#outstanding.length > 0) void this.#pump();
+    if (!this.#pumping && this.#isBusy) void this.#pump();
+  }
+
+  get #isBusy(): boolean {
+    return this.#outstanding.length > 0 || this.#waiting.length > 0;
+  }
+
+  /** Promise of the end of what holds the ring back: a pause of the VM, or a reset of the function. */
+  get #held(): Promise<unknown> | undefined {
+    return this.#gate.pending ?? this.#pause;
   }
 
   #set(name: vgpu.EngineRegister, value: number): void | Promise<void> {
@@ -188,45 +227,57 @@ export class GpuRing {
     return this.#owner.readRegister(vgpu.engineRegister(this.#engine, 'Status'));
   }
 
-  /** Returns the completion of a command in the ring. */
-  #expect(sequence: number, slot: number): Promise<GpuCompletion> {
-    return new Promise((resolve, reject) => {
-      this.#outstanding.push({ sequence, slot, since: nowUs(), resolve, reject });
-    });
+  /** Returns the completion of a command that `add` puts in its place. */
+  #expect(sequence: number, add: (pending: Pending) => void): Promise<GpuCompletion> {
+    return new Promise((resolve, reject) => add({ sequence, resolve, reject }));
   }
 
-  #write(slot: number, sequence: number, command: GpuCommand): void {
-    const at = this.#ring + slot * vgpu.COMMAND_BYTES;
-    const word = (index: number, value: number) => this.#ram.write32(at + index * 4, value);
-    word(vgpu.CommandWord.opcode, command.opcode);
-    word(vgpu.CommandWord.sequence, sequence);
-    const { target = 0, source = 0 } = command;
-    word(vgpu.CommandWord.target, target % 2 ** 32);
-    word(vgpu.CommandWord.targetHigh, Math.floor(target / 2 ** 32));
-    word(vgpu.CommandWord.source, source % 2 ** 32);
-    word(vgpu.CommandWord.sourceHigh, Math.floor(source / 2 ** 32));
-    word(vgpu.CommandWord.context, command.context ?? 0);
-    this.#scalar.setFloat32(0, command.scalar ?? 0);
-    word(vgpu.CommandWord.scalar, this.#scalar.getUint32(0));
-    word(vgpu.CommandWord.length, command.length ?? 0);
-    word(vgpu.CommandWord.value, command.value ?? 0);
+  #addOutstanding(pending: Pending, slot: number): void {
+    this.#outstanding.push({ ...pending, slot, since: nowUs() });
+  }
+
+  #restoreWaiting(words: readonly number[]): RestoredCommand {
+    const sequence = words[vgpu.CommandWord.sequence] as number;
+    const completion = this.#expect(sequence, (pending) => this.#waiting.push({ ...pending, words }));
+    return { sequence, completion };
+  }
+
+  /** Moves waiting commands into the ring while it has room, and rings the doorbell. */
+  #fill(): void {
+    if (this.#held || this.#waiting.length === 0) return;
+    if (this.#link.state !== DeviceState.ready) this.#error ??= new DeviceLostError(this.#owner.name);
+    if (this.#error) {
+      this.#rejectAll(this.#error);
+      return;
+    }
+    const tail = this.#tail;
+    while (this.#outstanding.length < RING_ENTRIES - 1) {
+      const next = this.#waiting.shift();
+      if (!next) break;
+      const at = this.#ring + this.#tail * vgpu.COMMAND_BYTES;
+      for (const [index, word] of next.words.entries()) this.#ram.write32(at + index * 4, word);
+      this.#addOutstanding(next, this.#tail);
+      this.#tail = (this.#tail + 1) % RING_ENTRIES;
+    }
+    if (this.#tail !== tail) void this.#set('RingTail', this.#tail);
   }
 
   /** Runs while commands are outstanding: waits for interrupts and resolves completions. */
   async #pump(): Promise<void> {
     this.#pumping = true;
     this.#healthyUs = nowUs();
-    while (this.#outstanding.length > 0) {
+    while (this.#isBusy) {
+      if (this.#held) await this.#held;
       const events = this.#link.events;
       if (this.#collect()) this.#healthyUs = nowUs();
-      if (this.#outstanding.length === 0) break;
+      this.#fill();
+      if (!this.#isBusy) break;
       if (this.#mayHaveFailed()) await this.#checkHealth();
       if (this.#error) break;
       await this.#link.waitEvents(events, PUMP_WAIT_MS);
     }
     this.#pumping = false;
-    const error = this.#error;
-    if (error) this.#rejectAll(() => error);
+    if (this.#error) this.#rejectAll(this.#error);
   }
 
   /** Returns true on an error interrupt, if the link is down, or if nothing has completed for PUMP_WAIT_MS. */
@@ -253,10 +304,6 @@ export class GpuRing {
       });
       any = true;
     }
-    if (any) {
-      for (const wake of this.#spaceWaiters) wake();
-      this.#spaceWaiters = [];
-    }
     return any;
   }
 
@@ -274,14 +321,31 @@ export class GpuRing {
     }
   }
 
-  #rejectAll(errorOf: (command: Outstanding) => Error): void {
-    for (const command of this.#outstanding.splice(0)) command.reject(errorOf(command));
-    for (const wake of this.#spaceWaiters) wake();
-    this.#spaceWaiters = [];
+  #rejectAll(error: Error): void {
+    for (const { reject } of [...this.#outstanding.splice(0), ...this.#waiting.splice(0)]) reject(error);
   }
 
   #throwIfDead(): void {
     if (this.#link.state !== DeviceState.ready) this.#error ??= new DeviceLostError(this.#owner.name);
     if (this.#error) throw this.#error;
   }
+}
+
+/** Returns the words of a ring entry. */
+function commandWords(sequence: number, command: GpuCommand): readonly number[] {
+  const { target = 0, source = 0 } = command;
+  const scalar = new DataView(new ArrayBuffer(4));
+  scalar.setFloat32(0, command.scalar ?? 0);
+  const words = new Uint32Array(vgpu.COMMAND_WORDS);
+  words[vgpu.CommandWord.opcode] = command.opcode;
+  words[vgpu.CommandWord.sequence] = sequence;
+  words[vgpu.CommandWord.target] = target % 2 ** 32;
+  words[vgpu.CommandWord.targetHigh] = Math.floor(target / 2 ** 32);
+  words[vgpu.CommandWord.source] = source % 2 ** 32;
+  words[vgpu.CommandWord.sourceHigh] = Math.floor(source / 2 ** 32);
+  words[vgpu.CommandWord.context] = command.context ?? 0;
+  words[vgpu.CommandWord.scalar] = scalar.getUint32(0);
+  words[vgpu.CommandWord.length] = command.length ?? 0;
+  words[vgpu.CommandWord.value] = command.value ?? 0;
+  return [...words];
 }

@@ -14,6 +14,8 @@ interface SavedGpuLimits {
   readonly pageTables: number;
   /** Slots of each ring. */
   readonly ringEntries: number;
+  /** Commands that wait for room in a ring. */
+  readonly waiting: number;
 }
 
 /** Thrown for a saved driver that cannot be restored; the message names the field and what is accepted. */
@@ -41,7 +43,7 @@ const list = <Item extends z.ZodType>(item: Item, limit: number) => {
   return z.array(item, accepted).max(limit, accepted).readonly();
 };
 
-function stateShape(ram: GuestRam, { pageTables, ringEntries }: SavedGpuLimits) {
+function stateShape(ram: GuestRam, { pageTables, ringEntries, waiting }: SavedGpuLimits) {
   const word = integer(WORD_MAX);
   const slot = integer(ringEntries - 1);
   const page = z.custom<Gpa>(
@@ -52,6 +54,7 @@ function stateShape(ram: GuestRam, { pageTables, ringEntries }: SavedGpuLimits) 
     accepting('pages of guest RAM'),
   );
   const object = accepting('an object');
+  const commandWords = accepting(`a list of ${vgpu.COMMAND_WORDS} words`);
   const ring = z.object(
     {
       ring: page,
@@ -61,6 +64,8 @@ function stateShape(ram: GuestRam, { pageTables, ringEntries }: SavedGpuLimits) 
       faultInterrupts: word,
       /** Commands without a completion yet, in order of submission. */
       outstanding: list(z.object({ sequence: word, slot }, object), ringEntries - 1),
+      /** Words of the commands that wait for room in the ring, in order of submission. */
+      waiting: list(z.array(word).length(vgpu.COMMAND_WORDS, commandWords).readonly(), waiting),
     },
     object,
   );

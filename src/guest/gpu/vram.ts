@@ -7,6 +7,7 @@ import * as vgpu from '../../abi/vgpu/vgpu.ts';
 import type { DeviceLink } from '../../channel/device-link.ts';
 import type { MmioPort } from '../../channel/mmio-channel.ts';
 import { hex } from '../../memory/address.ts';
+import type { InFlight } from '../in-flight.ts';
 import { Mutex } from '../mutex.ts';
 
 /** Interval and count of polls for the end of a flip. */
@@ -24,12 +25,14 @@ export interface GpuRegisters {
 export class GpuVram {
   readonly #registers: GpuRegisters;
   readonly #mmio: MmioPort;
+  readonly #inFlight: InFlight;
   /** Held while the aperture is moved and used: there is only one. */
   readonly #aperture = new Mutex();
 
-  constructor(registers: GpuRegisters, mmio: MmioPort) {
+  constructor(registers: GpuRegisters, mmio: MmioPort, inFlight: InFlight) {
     this.#registers = registers;
     this.#mmio = mmio;
+    this.#inFlight = inFlight;
   }
 
   /** Resolves to the size of VRAM in bytes. */
@@ -39,16 +42,20 @@ export class GpuVram {
 
   /** Writes bytes to VRAM through the aperture. @throws RangeError beyond the size of VRAM */
   write(offset: number, bytes: Uint8Array): Promise<void> {
-    return this.#through(offset, bytes.length, (at, done, length) =>
-      this.#mmio.writeBlock(vgpu.APERTURE_BAR, at, bytes.subarray(done, done + length)),
+    return this.#inFlight.run('vram.write', () =>
+      this.#through(offset, bytes.length, (at, done, length) =>
+        this.#mmio.writeBlock(vgpu.APERTURE_BAR, at, bytes.subarray(done, done + length)),
+      ),
     );
   }
 
   /** Reads bytes of VRAM through the aperture. @throws RangeError beyond the size of VRAM */
   async read(offset: number, length: number): Promise<Uint8Array> {
     const bytes = new Uint8Array(length);
-    await this.#through(offset, length, (at, done, piece) =>
-      this.#mmio.readBlock(vgpu.APERTURE_BAR, at, bytes.subarray(done, done + piece)),
+    await this.#inFlight.run('vram.read', () =>
+      this.#through(offset, length, (at, done, piece) =>
+        this.#mmio.readBlock(vgpu.APERTURE_BAR, at, bytes.subarray(done, done + piece)),
+      ),
     );
     return bytes;
   }
@@ -90,14 +97,20 @@ export interface GpuMode {
 export class GpuDisplay {
   readonly #registers: GpuRegisters;
   readonly #link: DeviceLink;
+  readonly #inFlight: InFlight;
 
-  constructor(registers: GpuRegisters, link: DeviceLink) {
+  constructor(registers: GpuRegisters, link: DeviceLink, inFlight: InFlight) {
     this.#registers = registers;
     this.#link = link;
+    this.#inFlight = inFlight;
   }
 
   /** Sets a mode and enables the display. @throws RangeError for a mode that the device refuses */
-  async show({ width, height, stride = width * PIXEL_BYTES, base }: GpuMode): Promise<void> {
+  show(mode: GpuMode): Promise<void> {
+    return this.#inFlight.run('display.show', () => this.#show(mode));
+  }
+
+  async #show({ width, height, stride = width * PIXEL_BYTES, base }: GpuMode): Promise<void> {
     const set = (register: vgpu.VgpuRegister, value: number) =>
       this.#registers.writeRegister(register, value);
     await set('DisplayControl', 0);
@@ -119,7 +132,11 @@ export class GpuDisplay {
    * Flips to the picture at VRAM offset `base`; resolves when the next frame shows it.
    * @throws RangeError for an invalid base or a disabled display, Error after 2 s
    */
-  async flip(base: number): Promise<void> {
+  flip(base: number): Promise<void> {
+    return this.#inFlight.run('display.flip', () => this.#flip(base));
+  }
+
+  async #flip(base: number): Promise<void> {
     await this.#registers.writeRegister('DisplayBase', base);
     for (let polls = 0; polls < FLIP_POLLS; polls++) {
       const { events } = this.#link;
