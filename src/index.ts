@@ -19,6 +19,7 @@ export {
   type HarnessFault,
   type HarnessMapping,
   type HarnessOptions,
+  HarnessViolationError,
 } from './device/sdk/harness.ts';
 export * from './device/sdk/index.ts';
 export { POLICIES, type Policy, type Scheduling } from './gpu/policy.ts';

@@ -50,14 +50,22 @@ export class DeviceDma {
   readonly #table: PinTableReader;
   readonly #memory: HostMemory;
   readonly #observer: DmaObserver;
+  readonly #mastersBus: () => boolean;
   readonly #held: HeldPages;
   /** IOVA page number → count of pins, and host PFN. */
   readonly #pinned = new Map<number, { count: number; readonly pfn: number }>();
   readonly #scratch = new Uint8Array(8);
   readonly #scratchView = new DataView(this.#scratch.buffer);
 
-  constructor(table: PinTableReader, memory: HostMemory, observer: DmaObserver) {
+  /** `mastersBus` returns true while the guest lets the device send requests (Bus Master Enable). */
+  constructor(
+    table: PinTableReader,
+    memory: HostMemory,
+    observer: DmaObserver,
+    mastersBus: () => boolean = () => true,
+  ) {
     this.#table = table;
+    this.#mastersBus = mastersBus;
     this.#memory = memory;
     this.#held = new HeldPages(memory);
     this.#observer = observer;
@@ -87,7 +95,7 @@ export class DeviceDma {
    * Records nothing. The HPA is valid only during the call: only {@link pin} keeps a page.
    */
   translate(iova: Iova, perm: number): number {
-    if (this.#refuses(iova, perm, 'translates')) return -DMA_FAULT;
+    if (this.#refuses(iova, perm, 'translates') || !this.#mastersBus()) return -DMA_FAULT;
     const before = this.#table.switchSequence;
     this.#table.enter();
     const leaf = this.#table.lookup(iova);
@@ -166,19 +174,19 @@ export class DeviceDma {
   copyPinned(target: Hpa, source: Hpa, length: number): void {
     this.#checkHeld(target, 'writes to', length);
     this.#checkHeld(source, 'reads from', length);
-    this.#memory.copy(target, source, length);
+    if (this.#mastersBus()) this.#memory.copy(target, source, length);
   }
 
   /** Fills a range inside a pinned page with a 32-bit value. Address and length are multiples of 4. */
   fillPinned(target: Hpa, length: number, value: number): void {
     this.#checkHeld(target, 'writes to');
-    this.#memory.fill32(target, length, value);
+    if (this.#mastersBus()) this.#memory.fill32(target, length, value);
   }
 
   /** Returns the CRC-32 of a range inside a pinned page, continued from `seed`. */
   crc32Pinned(source: Hpa, length: number, seed: number): number {
     this.#checkHeld(source, 'reads from');
-    return this.#memory.crc32(source, length, seed);
+    return this.#mastersBus() ? this.#memory.crc32(source, length, seed) : seed;
   }
 
   /** Records a pin in the ledgers. */
@@ -197,7 +205,8 @@ export class DeviceDma {
     perm: number,
     move: (hpa: Hpa, at: number, length: number) => void,
   ): DmaStatus {
-    if (this.#refuses(iova, perm, perm === PERM_WRITE ? 'writes' : 'reads')) return DMA_FAULT;
+    if (this.#refuses(iova, perm, perm === PERM_WRITE ? 'writes' : 'reads') || !this.#mastersBus())
+      return DMA_FAULT;
     for (let at = 0; at < length; ) {
       const moved = this.#section(iova, at, length, perm, move);
       if (moved > 0) {

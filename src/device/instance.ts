@@ -79,6 +79,8 @@ export class DeviceInstance {
   #unclaimedRows = 0;
   #unclaimedOthers = 0;
   #logged = 0;
+  /** Set when DMA without bus mastering has been logged. */
+  #refusedDma = false;
 
   /** Creates the model. @throws whatever its factory throws */
   constructor(environment: DeviceEnvironment, runner: ModelRunner, factory: ModelFactory) {
@@ -86,7 +88,7 @@ export class DeviceInstance {
     this.#runner = runner;
     this.timers = new TimerQueue(() => runner.nowUs());
     this.#spin = new SpinDetector(() => runner.nowUs());
-    this.dma = new DeviceDma(table, memory, runner);
+    this.dma = new DeviceDma(table, memory, runner, () => this.#mastersBus());
     const context: DeviceContext = {
       name,
       dma: this.dma,
@@ -309,8 +311,10 @@ export class DeviceInstance {
 
   #interrupt(vector: number): void {
     this.#spin.changed();
-    if (!(Number.isInteger(vector) && vector >= 0 && vector < MAX_VECTORS)) {
-      const text = `raises interrupt ${String(vector)}; accepted: 0 to ${MAX_VECTORS - 1}`;
+    const vectors = this.#model?.config.vectors ?? MAX_VECTORS;
+    if (!(Number.isInteger(vector) && vector >= 0 && vector < vectors)) {
+      const accepted = vectors === 1 ? 'only 0' : `0 to ${vectors - 1}`;
+      const text = `raises interrupt ${String(vector)}; accepted: ${accepted}`;
       this.#runner.violation('bad-interrupt', text);
       return;
     }
@@ -324,6 +328,14 @@ export class DeviceInstance {
     }
     const delivered = this.#model?.config.delivered(vector);
     if (delivered !== undefined) this.#runner.interrupt(delivered);
+  }
+
+  /** Returns true if the guest lets the device send requests. A model under construction has just been reset. */
+  #mastersBus(): boolean {
+    if (this.#model?.config.busMaster) return true;
+    if (!this.#refusedDma) this.#runner.log('DMA is refused: the guest keeps Bus Master Enable at 0', true);
+    this.#refusedDma = true;
+    return false;
   }
 
   #log(text: string): void {

@@ -188,6 +188,8 @@ export interface VectorGate {
 /** Configuration space of one function. Undeclared offsets read as 0 and ignore writes, as reserved fields do. */
 export class ConfigSpace {
   readonly registers: RegisterFile<ConfigRegister>;
+  /** Count of interrupt vectors that the device may raise. A device without MSI and MSI-X has its interrupt pin. */
+  readonly vectors: number;
   readonly #hasMsi: boolean;
   readonly #ioBars: readonly number[];
   #vectors: VectorGate | undefined;
@@ -195,6 +197,7 @@ export class ConfigSpace {
   /** @throws RegisterTableError if registers or capabilities overlap */
   constructor(identity: PciIdentity) {
     this.#hasMsi = identity.msiVectors !== 0;
+    this.vectors = Math.max(1, identity.msiVectors ?? 1, identity.msix?.vectors ?? 0);
     this.#ioBars = identity.ioBars ?? [];
     this.registers = new RegisterFile(CONFIG_SPACE_BYTES, table(identity));
   }
@@ -220,7 +223,7 @@ export class ConfigSpace {
     });
   }
 
-  /** True if the device may send requests. */
+  /** True if the device may send requests: memory reads and writes, and so MSI and MSI-X messages. */
   get busMaster(): boolean {
     return (this.registers.get32('Command') & COMMAND_BUS_MASTER) !== 0;
   }
@@ -256,8 +259,17 @@ export class ConfigSpace {
    * Returns the vector that the guest receives when the device raises `vector`, or undefined while MSI is disabled or
    * MSI-X masks the vector. If software has enabled fewer MSI vectors than the device has (Multiple Message Enable),
    * the device's vectors share them.
+   *
+   * A message is a memory write, so without Bus Master Enable it is lost (PCI Express Base Specification 4.0
+   * §7.5.1.1.3). A masked vector becomes pending all the same.
    */
   delivered(vector: number): number | undefined {
+    const message = this.#message(vector);
+    return this.busMaster ? message : undefined;
+  }
+
+  /** Returns the vector of the message that the function sends. */
+  #message(vector: number): number | undefined {
     if (this.msixEnabled) return this.#vectors?.raise(vector);
     if (!this.msiEnabled) return undefined;
     const enabled = 1 << Math.min(5, (this.registers.get32('MsiControl') >>> 4) & 7);

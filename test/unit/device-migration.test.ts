@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { MigrationStateError } from '../../src/device/migration/migration.ts';
 import { MigrationState, migrationStateName } from '../../src/device/migration/states.ts';
-import { MSI_CAPABILITY } from '../../src/pci/config-space.ts';
+import { COMMAND_BUS_MASTER, MSI_CAPABILITY } from '../../src/pci/config-space.ts';
 import { StateError } from '../../src/proto/state-codec.ts';
 import { drain, type GadgetRig, gadget, saved } from '../fixtures/migrating-device.ts';
 
@@ -59,6 +59,7 @@ describe('stopped device', () => {
 
   it('reports an interrupt as a violation of its model', () => {
     const rig = gadget();
+    rig.model.config.registers.write(4, 2, BigInt(COMMAND_BUS_MASTER));
     rig.model.config.registers.write(MSI_CAPABILITY + 2, 2, 1n);
     rig.model.context.interrupt(0);
     rig.device.setMigrationState(STOP);

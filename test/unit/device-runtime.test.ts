@@ -6,6 +6,7 @@ import type { DeviceContext, DeviceModel } from '../../src/device/model.ts';
 import { DeviceRuntime } from '../../src/device/runtime.ts';
 import { type Iova, PAGE_SIZE } from '../../src/memory/address.ts';
 import {
+  COMMAND_BUS_MASTER,
   COMMAND_MEMORY_SPACE,
   ConfigSpace,
   MSI_CAPABILITY,
@@ -102,17 +103,25 @@ describe('DeviceRuntime', () => {
     expect(model.bars[0].get32('Scratch')).to.equal(0);
   });
 
-  it('delivers interrupts only while MSI is enabled', () => {
+  it('delivers interrupts only while MSI and bus mastering are enabled', () => {
     const { link, model, context } = rig();
-    context().interrupt(0);
-    expect(link.interrupts(0)).to.equal(0);
-    model.config.registers.write(MSI_CAPABILITY + 2, 2, BigInt(MSI_CONTROL_ENABLE));
-    context().interrupt(0);
-    expect(link.interrupts(0)).to.equal(1);
+    const { registers } = model.config;
+    const raise = () => {
+      context().interrupt(0);
+      return link.interrupts(0);
+    };
+    expect(raise()).to.equal(0);
+    registers.write(MSI_CAPABILITY + 2, 2, BigInt(MSI_CONTROL_ENABLE));
+    expect(raise()).to.equal(0);
+    registers.write(4, 2, BigInt(COMMAND_BUS_MASTER));
+    expect(raise()).to.equal(1);
+    registers.write(MSI_CAPABILITY + 2, 2, 0n);
+    expect(raise()).to.equal(1);
   });
 
   it('reports faults at once, and sends a report when it is stopped', () => {
     const { link, runtime, model, frames, context } = rig();
+    model.config.registers.write(4, 2, BigInt(COMMAND_BUS_MASTER));
     expect(context().dma.read(0x5000 as Iova, new Uint8Array(4))).to.not.equal(0);
     link.toDevice.push(encodeFrame(HEADER, 'deviceStop', {}));
     runtime.run(3);

@@ -7,48 +7,18 @@ import { SPIN_READS, SPIN_TIME_US, SPINS_LIMIT, SpinDetector } from '../../src/d
 import { TIMER_DELAY_LIMIT_US, TIMERS_LIMIT, TimerQueue } from '../../src/device/timers.ts';
 import {
   ConfigSpace,
-  type DefinedContext,
-  type DeviceBehaviour,
   type DeviceDefinition,
   DeviceDefinitionError,
   DeviceHarness,
   type DeviceModel,
-  DMA_FAULT,
-  DMA_RETRY,
-  defineDevice,
-  type Iova,
-  PAGE_SIZE,
-  PERM_READ,
-  PERM_RW,
-  PERM_WRITE,
 } from '../../src/index.ts';
 import { burndownLines, sumReports } from '../../src/report/device-report.ts';
 import { runScenario } from '../../src/scenario/run.ts';
 import { parseSettings, ScenarioError } from '../../src/scenario/scenario.ts';
 import { resolveModel } from '../../src/scenario/try-model.ts';
+import { buildDevice as build } from '../fixtures/built-device.ts';
 
 const GOLDEN = new URL('../data/register-burndown.txt', import.meta.url);
-
-/** Builds a device with two BARs, and returns its bus and its context. */
-function build(behaviour: (context: DefinedContext) => DeviceBehaviour = () => ({}), vectors = 1) {
-  let given: DefinedContext | undefined;
-  const bus = new DeviceHarness(
-    defineDevice({
-      identity: { vendorId: 1, deviceId: 2, subsystemVendorId: 3, subsystemId: 4, revision: 5, classCode: 6 },
-      bars: {
-        0: { bytes: 64, registers: [{ name: 'Status', offset: 0, size: 4, reset: 1n }] },
-        2: { bytes: 0x1000, registers: [{ name: 'Word', offset: 8, size: 4, rw: 0xffff_ffffn }] },
-      },
-      vectors,
-      create: (context) => {
-        given = context;
-        return behaviour(context);
-      },
-    }),
-  );
-  bus.enable();
-  return { bus, context: given as DefinedContext };
-}
 
 describe('defined device', () => {
   it('has the BARs and vectors of its definition, with sizes that software can read', () => {
@@ -191,44 +161,6 @@ describe('model without a definition', () => {
     it(`is refused for ${what}`, () => {
       expect(() => new DeviceHarness(() => model as DeviceModel)).to.throw(DeviceDefinitionError, text);
     });
-});
-
-describe('DMA of a model', () => {
-  it('translates, pins and faults according to the map', () => {
-    const { bus, context } = build((given) => ({ dmaUnmap: (iova) => given.dma.unpin(iova) }));
-    const { dma } = context;
-    const page = (2 * PAGE_SIZE) as Iova;
-    bus.unmap(page, PAGE_SIZE);
-    bus.map({ iova: page, gpa: 0, size: PAGE_SIZE, perm: PERM_READ });
-    const hpa = bus.ram.hpaOf(5) as number;
-    expect(dma.translate((page + 5) as Iova, PERM_READ)).to.equal(hpa);
-    expect(dma.translate(page, PERM_WRITE)).to.equal(-DMA_FAULT);
-    bus.switching(true);
-    expect(dma.translate(0x5000_0000 as Iova, PERM_READ)).to.equal(-DMA_RETRY);
-    bus.switching(false);
-    expect(bus.faults, 'no fault by translation requests').to.deep.equal([]);
-    expect(dma.pin(page, PERM_READ) * PAGE_SIZE).to.equal(hpa - 5);
-    expect([bus.unmap(page, PAGE_SIZE), bus.heldPins]).to.deep.equal([1, 0]);
-    expect(bus.violations).to.deep.equal([]);
-  });
-
-  it('faults beyond the address space, and reports an invalid address as a violation', () => {
-    const { bus, context } = build();
-    expect(context.dma.read((2 ** 64) as Iova, new Uint8Array(4))).to.equal(DMA_FAULT);
-    expect(bus.faults).to.deep.equal([{ iova: Number.MAX_SAFE_INTEGER, write: false, denied: false }]);
-    expect(context.dma.pin(Number.NaN as Iova, PERM_RW)).to.equal(-DMA_FAULT);
-    expect(context.dma.pin(0 as Iova, 0)).to.equal(-DMA_FAULT);
-    expect(bus.violations).to.have.length(2);
-  });
-
-  it('reports pins kept during an unmap or at the end as violations', () => {
-    const { bus, context } = build();
-    context.dma.pin(0 as Iova, PERM_RW);
-    context.dma.pin(PAGE_SIZE as Iova, PERM_RW);
-    bus.unmap(0, PAGE_SIZE);
-    bus.close();
-    expect(bus.violations.map((text) => text.split(':')[0])).to.deep.equal(['never-unpinned', 'leaked-pins']);
-  });
 });
 
 describe('timers, metrics and log lines', () => {

@@ -72,13 +72,27 @@ export interface HarnessFault {
   readonly denied: boolean;
 }
 
+/** Most violations that the error of {@link DeviceHarness.assertClean} lists. */
+const VIOLATIONS_SHOWN = 8;
+
+/** Thrown at the end of a test whose model has broken a contract. */
+export class HarnessViolationError extends Error {
+  constructor(violations: readonly string[]) {
+    const shown = violations.slice(0, VIOLATIONS_SHOWN).map((text) => `\n  ${text}`);
+    const hidden = violations.length - shown.length;
+    const others = hidden > 0 ? `\n  and ${hidden} more` : '';
+    super(`the model has ${violations.length} violations:${shown.join('')}${others}`);
+    this.name = 'HarnessViolationError';
+  }
+}
+
 /** A device model in the thread of its test, with guest RAM and mappings. */
 export class DeviceHarness {
   readonly ram: GuestRam;
   /** Vectors of the delivered interrupts, in order. */
   readonly interrupts: number[] = [];
   readonly faults: HarnessFault[] = [];
-  /** Broken contracts, as `kind: detail`. */
+  /** Broken contracts, as `kind: detail`, with the kinds of a run's report. */
   readonly violations: string[] = [];
   readonly logged: string[] = [];
   /** The clock, in microseconds. {@link advance} moves it and runs the timers that become due. */
@@ -208,7 +222,7 @@ export class DeviceHarness {
     const dropped = held > 0 ? this.#device.dmaUnmap(iova as Iova, size) : 0;
     const kept = this.#table.pins(iova as Iova, size);
     if (kept > 0) {
-      this.violations.push(`never-unpinned: keeps ${kept} pins in IOVA ${hex(iova)} +${hex(size)}`);
+      this.violations.push(`never-unpins: keeps ${kept} pins on IOVA ${hex(iova)} +${hex(size)}`);
       this.#table.forceUnpin(iova as Iova, size);
     }
     this.#table.clear(iova as Iova, size);
@@ -267,10 +281,20 @@ export class DeviceHarness {
     return this.report().metrics.find((metric) => metric.name === name)?.value ?? 0;
   }
 
-  /** Closes the model. A pin that it keeps is a violation. */
+  /**
+   * Fails the test of a model that has broken a contract. A test that expects violations takes them out of
+   * {@link violations} first.
+   * @throws HarnessViolationError
+   */
+  assertClean(): void {
+    if (this.violations.length > 0) throw new HarnessViolationError(this.violations);
+  }
+
+  /** Closes the model. A pin that it keeps is a violation. @throws HarnessViolationError, like {@link assertClean} */
   close(): void {
     this.#device.close();
-    if (this.heldPins > 0) this.violations.push(`leaked-pins: stops and leaves ${this.heldPins} pins`);
+    if (this.heldPins > 0) this.violations.push(`leaked-pins: stopped and left ${this.heldPins} pins`);
+    this.assertClean();
   }
 
   #checkRange(iova: number, size: number): void {
