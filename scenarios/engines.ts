@@ -185,7 +185,6 @@ export default scenario({
         `${gpu.name}: ${2 * pipelines * ROUNDS_AT_ONCE} rounds ordered by fences, ` +
           `${ROUNDS_BESIDE} rounds of the copy engine while the compute engine hung`,
       );
-      await vm.progress();
     });
   },
 });

@@ -123,6 +123,5 @@ export default scenario({
       await verifiedRound(vm, gpu, WORK_VA, own.slice(0, WORK_PAGES), own.slice(WORK_PAGES));
       await checkSum(vm, gpu, own[0] as Gpa);
     });
-    await vm.progress();
   },
 });

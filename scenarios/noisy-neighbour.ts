@@ -196,7 +196,6 @@ export default scenario({
             noisy.map(({ name, part, share }) => `${name} ${percent(part)} of ${percent(share)}`).join(', '),
         );
       }
-      await vm.progress();
     }
     for (const worker of workers) worker.check();
   },

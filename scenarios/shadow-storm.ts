@@ -162,6 +162,5 @@ export default scenario({
       );
     });
     await vm.audit();
-    await vm.progress();
   },
 });

@@ -152,6 +152,5 @@ export default scenario({
         if (isFirst) vm.note(shown);
       });
     }
-    await vm.progress();
   },
 });

@@ -3,18 +3,19 @@
  */
 import { type MessagePort, workerData } from 'node:worker_threads';
 import * as Comlink from 'comlink';
-import { every, yieldToOthers } from '#host';
+import { yieldToOthers } from '#host';
 import { GuestVm } from '../src/guest/guest-vm.ts';
 import { VmMovedError } from '../src/guest/migration.ts';
 import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../src/guest/protocol.ts';
 import { importScenario } from '../src/scenario/load.ts';
 import { errorText } from './error-text.ts';
 
-const PROGRESS_INTERVAL_MS = 250;
-
 const { task, port } = workerData as { task: GuestTask; port: MessagePort };
 
 yieldToOthers();
+
+/** The VM of the running script. */
+let vm: GuestVm | undefined;
 
 const api: GuestApi = {
   async load(): Promise<void> {
@@ -22,17 +23,17 @@ const api: GuestApi = {
   },
 
   async run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport> {
-    const vm = new GuestVm({ ...task, snapshot }, control);
-    const stop = every(PROGRESS_INTERVAL_MS, () => void vm.progress());
+    const guest = new GuestVm({ ...task, snapshot }, control);
+    vm = guest;
     try {
-      await (snapshot ? resumeScript(vm, control, snapshot) : startScript(vm));
-      return vm.report('');
+      await (snapshot ? resumeScript(guest, control, snapshot) : startScript(guest));
+      return guest.report('');
     } catch (error) {
-      return vm.report(error instanceof VmMovedError ? '' : errorText(error, task.scenario));
-    } finally {
-      stop();
+      return guest.report(error instanceof VmMovedError ? '' : errorText(error, task.scenario));
     }
   },
+
+  report: () => vm?.report('') ?? { histograms: [], deviceHistograms: [], error: '' },
 };
 
 async function startScript(vm: GuestVm): Promise<void> {

@@ -2,13 +2,18 @@
  * `mdevsim run`: takes settings from the file and the command line, prints progress on stderr and the summary on stdout.
  */
 import { resolve } from 'node:path';
+import { after } from '#host';
 import { writeText } from '../mdev/sysfs-server.ts';
 import { progressColours } from '../report/colours.ts';
-import { ExitCode, summaryText } from '../report/summary.ts';
+import { ExitCode, type RunSummary, summarize, summaryText } from '../report/summary.ts';
 import type { RunProgress } from '../scenario/host-processes.ts';
 import { loadSettings } from '../scenario/load.ts';
-import { runScenario } from '../scenario/run.ts';
+import { type RunningRun, runScenario } from '../scenario/run.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
+import { onInterrupt } from './interrupts.ts';
+
+/** How long a run may take to end after a second signal; after that the command exits. */
+const KILLED_EXIT_MS = 1_000;
 
 /** The command's options, as parsed. */
 interface RunFlags {
@@ -30,16 +35,20 @@ interface RunFlags {
 
 /** Runs a scenario; resolves to the exit code. @throws ScenarioError, CapacityError, SysfsDiskError */
 export async function runCommand(path: string, flags: RunFlags): Promise<ExitCode> {
+  let running: RunningRun | undefined;
+  const restore = onInterrupt({
+    onFirst: (signal) => {
+      if (!running) endBeforeStart(path, signal, flags);
+      process.stderr.write(`\ninterrupted by ${signal}: stopping the guests; a second signal ends at once\n`);
+      running?.interrupt(signal);
+    },
+    onFurther: () => {
+      running?.kill();
+      after(KILLED_EXIT_MS, () => process.exit(ExitCode.interrupted));
+    },
+  });
   const settings = override(await loadSettings(path), flags);
   const progress = new ProgressLine(settings.vms);
-  let interrupted = false;
-  let kill = () => {};
-  const onSignal = () => {
-    interrupted = true;
-    kill();
-  };
-  process.once('SIGINT', onSignal);
-  process.once('SIGTERM', onSignal);
   const summary = await runScenario({
     path,
     settings,
@@ -56,15 +65,27 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     onSysfsLost: (error) =>
       progress.print(`the tree below ${flags.sysfs} is no longer updated: ${error.message}\n`),
     onProgress: (now) => progress.show(now),
-    onStart: (killRun) => {
-      kill = killRun;
+    onStart: (run) => {
+      running = run;
     },
   });
   progress.end();
-  process.off('SIGINT', onSignal);
-  process.off('SIGTERM', onSignal);
-  process.stdout.write(flags.json ? `${JSON.stringify(summary, null, 2)}\n` : summaryText(summary));
-  return interrupted ? ExitCode.interrupted : summary.exitCode;
+  restore();
+  print(summary, flags);
+  return summary.exitCode;
+}
+
+const print = (summary: RunSummary, { json }: RunFlags): void => {
+  process.stdout.write(json ? `${JSON.stringify(summary, null, 2)}\n` : summaryText(summary));
+};
+
+/** Ends the command for a signal before anything was started. A scenario that loads may keep a thread busy. */
+function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
+  const facts = { scenario: path, vms: 0, vgpus: 0, processes: 0, seed: 0, inject: '', wallSeconds: 0 };
+  const summary = summarize({ ...facts, interrupted: true }, new Map(), [], []);
+  if (flags.json) print(summary, flags);
+  process.stderr.write(`mdevsim: INTERRUPTED by ${signal} before the run has started\n`);
+  process.exit(summary.exitCode);
 }
 
 /** Returns the settings with the command line's values. @throws ScenarioError */

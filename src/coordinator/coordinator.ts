@@ -101,8 +101,9 @@ export class Coordinator {
     this.#serve.fill(undefined, vm.context.firstBit, vm.context.firstBit + doorbellNumbers(vm.config));
   }
 
-  get traceFrames(): { written: number; dropped: number } {
-    return { written: this.#trace?.frames ?? 0, dropped: this.#trace?.dropped ?? 0 };
+  /** Frames of the trace, and the error that has ended it, or empty. */
+  get traceResult(): { readonly frames: number; readonly dropped: number; readonly error: string } {
+    return this.#trace ?? { frames: 0, dropped: 0, error: '' };
   }
 
   /** Adds a frame to the trace, if there is one. */

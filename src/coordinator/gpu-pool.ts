@@ -65,6 +65,11 @@ export class GpuPool {
     for (const gpu of this.#gpus) gpu.schedule(scheduling);
   }
 
+  /** Returns one vGPU's use of its engine so far, also after it has left its GPU. */
+  statsOf({ gpu, slot }: Placement): VgpuStats | undefined {
+    return gpu.stats(this.#gpus.indexOf(gpu))[slot];
+  }
+
   /** Returns every vGPU's use of its engines so far. */
   stats(): VgpuStats[] {
     return this.#gpus.flatMap((gpu, number) => gpu.stats(number));

@@ -2,11 +2,13 @@
  * A VM as its script sees it: RAM, devices and vIOMMU, with the means to check results and to report.
  */
 import { nowUs, type Prng, sleep } from '#host';
+import { GuestJournal, JournalLine } from '../channel/guest-journal.ts';
 import type { Scheduling } from '../gpu/policy.ts';
 import type { VgpuStats } from '../gpu/stats.ts';
 import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
 import { Latencies } from '../report/histograms.ts';
+import { boundedText, PHASE_LIMIT } from '../report/text.ts';
 import { DeviceLostError } from './gpu/errors.ts';
 import {
   GUEST_STATE_VERSION,
@@ -30,8 +32,6 @@ import type { RegisterPort } from './register-port.ts';
 import { Verifier } from './verifier.ts';
 import { createVmParts, type GuestDmaDevice, type GuestGpu, type VmParts } from './vm-parts.ts';
 
-const NOTE_LIMIT = 32;
-
 /** A VM, as its script drives it: one instance in the guest worker of the VM. */
 export class GuestVm {
   /** Index of the VM in its run, from 0. */
@@ -53,14 +53,12 @@ export class GuestVm {
   readonly devices: readonly GuestPciDevice[];
   readonly verify: Verifier;
   readonly latencies: Latencies = new Latencies();
-  /** Count of completed commands, for progress and report. */
-  operations = 0;
   /** True if the scenario has a `resume`. */
   migratable = false;
   readonly #task: GuestTask;
   readonly #control: VmControl;
   readonly #parts: VmParts;
-  readonly #notes: string[] = [];
+  readonly #journal: GuestJournal;
   readonly #lost = new Set<GuestDmaDevice>();
 
   /**
@@ -82,8 +80,18 @@ export class GuestVm {
     this.lowPages = parts.lowPages;
     this.gpus = parts.gpus;
     this.devices = parts.devices;
-    this.verify = new Verifier(parts.ram);
+    this.#journal = new GuestJournal(task.journal);
+    this.verify = new Verifier(parts.ram, this.#journal);
     for (const [i, device] of this.#allDevices.entries()) if (saved?.devices[i]?.lost) this.#lost.add(device);
+  }
+
+  /** Count of completed commands, for progress and report. A value that is no count is ignored. */
+  get operations(): number {
+    return this.#journal.get('operations');
+  }
+
+  set operations(count: number) {
+    this.#journal.set('operations', count);
   }
 
   /** Kind of the vIOMMU, as in the scenario's setting `viommu`; `none` without one. */
@@ -130,17 +138,15 @@ export class GuestVm {
 
   /** Names the current phase of the script, for progress and trace. */
   async phase(name: string): Promise<void> {
-    await this.#control.phase(name);
+    await this.#control.phase(boundedText(name, PHASE_LIMIT));
   }
 
-  /** Reports {@link operations} and the verified bytes to the run. */
-  async progress(): Promise<void> {
-    await this.#control.progress(this.operations, this.verify.bytesVerified);
-  }
+  /** Has no effect, because the run sees the counters at once. Kept for scripts of version 0.1. */
+  async progress(): Promise<void> {}
 
-  /** Adds a line to the report; at most 32 lines are kept. */
+  /** Adds a line to the report. Of each VM 32 lines are kept, with 1000 characters each; the rest is counted. */
   note(text: string): void {
-    if (this.#notes.length < NOTE_LIMIT) this.#notes.push(text);
+    if (!this.#journal.append(JournalLine.note, boundedText(text))) this.#journal.add('notesCut', 1);
   }
 
   /** Announces one DMA fault of this device in the page of `iova`. A fault that was not announced fails the run. */
@@ -272,15 +278,11 @@ export class GuestVm {
     await this.#parts.gate.pending;
   }
 
-  /** Returns the report of a script that has ended; `error` is empty if it succeeded. */
+  /** Returns what is not in the journal of a script that has ended; `error` is empty if it succeeded. */
   report(error: string): GuestReport {
     return {
-      operations: this.operations,
-      bytesVerified: this.verify.bytesVerified,
-      mismatches: this.verify.mismatches,
-      failures: this.verify.failures.map((text) => `VM ${this.id}: ${text}`),
-      notes: this.#notes,
       histograms: this.latencies.encode(),
+      deviceHistograms: this.#parts.deviceLatencies.map((latencies) => latencies.encode()),
       error,
     };
   }

@@ -36,6 +36,8 @@ export interface GuestTask {
   readonly model: string;
   /** Kind of the vIOMMU, as in the scenario's setting `viommu`. */
   readonly viommu: string;
+  /** Memory of the GuestJournal. */
+  readonly journal: SharedArrayBuffer;
   /** The vIOMMU's MMIO channel. */
   readonly iommuMmio: SharedArrayBuffer;
   readonly coordinatorDoorbell: SharedArrayBuffer;
@@ -53,15 +55,11 @@ interface EncodedHistogram {
   readonly data: Uint8Array;
 }
 
-/** Result of a guest's script. */
+/** Result of a guest's script, beside its journal. */
 export interface GuestReport {
-  readonly operations: number;
-  readonly bytesVerified: number;
-  readonly mismatches: number;
-  /** Messages of the first failed checks. */
-  readonly failures: readonly string[];
-  readonly notes: readonly string[];
   readonly histograms: readonly EncodedHistogram[];
+  /** Those of each device, by index. */
+  readonly deviceHistograms: readonly (readonly EncodedHistogram[])[];
   /** Message and place of the script's error; empty if it succeeded. */
   readonly error: string;
 }
@@ -72,13 +70,14 @@ export interface GuestApi {
   load(): Promise<void>;
   /** Runs the script to its end; with `snapshot` runs its `resume`. Never rejects for the script's errors. */
   run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport>;
+  /** Returns the report of a script that has not ended. */
+  report(): GuestReport | Promise<GuestReport>;
 }
 
 /** Calls of the guest worker to the coordinator (Comlink): control plane only. */
 export interface VmControl {
   /** Names the current phase of the script, for progress and trace. */
   phase(name: string): void | Promise<void>;
-  progress(operations: number, bytesVerified: number): void | Promise<void>;
   /** Announces one fault of this device in the page of `iova`: it is counted as expected. */
   expectFault(device: number, iova: number): void | Promise<void>;
   /**

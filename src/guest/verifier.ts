@@ -1,32 +1,44 @@
 /**
- * Checks of a guest's script: bytes against expected bytes, and conditions.
+ * Checks of a guest's script: bytes against expected bytes, and conditions. Results go to the guest's journal at once.
  */
+import { type GuestJournal, JournalLine } from '../channel/guest-journal.ts';
 import { type Gpa, hex, PAGE_SIZE } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
-
-/** Limit of kept messages; further failed checks are only counted. */
-const FAILURE_LIMIT = 16;
+import { boundedText } from '../report/text.ts';
 
 /** Collects the checks of a script. A failed check fails the run, but not the script. */
 export class Verifier {
-  /** Count of compared bytes. */
-  bytesVerified = 0;
-  /** Count of failed checks. */
-  mismatches = 0;
-  /** Messages of the first failed checks. */
-  readonly failures: string[] = [];
   readonly #ram: GuestRam;
+  readonly #journal: GuestJournal;
 
-  constructor(ram: GuestRam) {
+  constructor(ram: GuestRam, journal: GuestJournal) {
     this.#ram = ram;
+    this.#journal = journal;
   }
 
-  /** Compares pages of guest RAM with `expected`, which has the same size. A page that differs is a failed check. */
+  /** Count of compared bytes. */
+  get bytesVerified(): number {
+    return this.#journal.get('bytesVerified');
+  }
+
+  /** Count of compared pages with a wrong byte. */
+  get mismatches(): number {
+    return this.#journal.get('mismatches');
+  }
+
+  /** Count of failed checks of conditions. */
+  get checksFailed(): number {
+    return this.#journal.get('checksFailed');
+  }
+
+  /** Compares pages of guest RAM with `expected`, which has the same size. A page that differs fails the run. */
   pages(pages: readonly Gpa[], expected: Uint8Array, what: string): void {
     pages.forEach((page, i) => {
       const want = expected.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE);
-      this.bytesVerified += want.length;
-      if (!this.#ram.equals(page, want)) this.fail(this.#describe(page, want, what));
+      this.#journal.add('bytesVerified', want.length);
+      if (this.#ram.equals(page, want)) return;
+      this.#journal.add('mismatches', 1);
+      this.#journal.append(JournalLine.failure, boundedText(this.#describe(page, want, boundedText(what))));
     });
   }
 
@@ -37,8 +49,8 @@ export class Verifier {
 
   /** Records a failed check, which fails the run. */
   fail(text: string): void {
-    this.mismatches++;
-    if (this.failures.length < FAILURE_LIMIT) this.failures.push(text);
+    this.#journal.add('checksFailed', 1);
+    this.#journal.append(JournalLine.failure, boundedText(text));
   }
 
   #describe(page: Gpa, want: Uint8Array, what: string): string {

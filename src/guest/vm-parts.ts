@@ -5,7 +5,7 @@ import { Prng } from '#host';
 import { Gate } from '../channel/gate.ts';
 import { FOUR_GIB } from '../memory/address.ts';
 import { GuestRam } from '../memory/guest-ram.ts';
-import type { Latencies } from '../report/histograms.ts';
+import { Latencies } from '../report/histograms.ts';
 import { GpuDriver } from './gpu/driver.ts';
 import { domainOf, type SavedGuest } from './guest-state.ts';
 import { DmaApi } from './iommu/dma-api.ts';
@@ -31,6 +31,8 @@ export interface GuestGpu {
   readonly requesterId: number;
   readonly driver: GpuDriver;
   readonly dma: DmaApi;
+  /** Its part of the VM's latencies. */
+  readonly latencies: Latencies;
 }
 
 /** Any device of a VM. */
@@ -50,6 +52,8 @@ export interface VmParts {
   readonly iommu: VmIommu;
   readonly gpus: readonly GuestGpu[];
   readonly devices: readonly GuestPciDevice[];
+  /** Each device's part of the VM's latencies, by index. */
+  readonly deviceLatencies: readonly Latencies[];
 }
 
 /**
@@ -66,8 +70,9 @@ export function createVmParts(task: GuestTask, latencies: Latencies, saved: Save
     : new IovaAllocator(IOVA_BASE, IOVA_BYTES);
   const gate = new Gate();
   const iommu = new VmIommu(task, ram, lowPages, saved, gate);
+  const deviceLatencies = task.devices.map(() => new Latencies(latencies));
   const dma = (index: number): DmaApi => {
-    const api = new DmaApi(latencies, iovas, gate);
+    const api = new DmaApi(deviceLatencies[index] as Latencies, iovas, gate);
     api.setDomain(domainOf(saved?.devices[index]?.domain ?? null, iommu.findDomain));
     return api;
   };
@@ -88,7 +93,9 @@ export function createVmParts(task: GuestTask, latencies: Latencies, saved: Save
         ? GpuDriver.restore(device, index, ram, lowPages, saved.devices[index]?.driver, gate)
         : new GpuDriver(device, index, ram, lowPages, undefined, gate),
       dma: dma(index),
+      latencies: deviceLatencies[index] as Latencies,
     })),
+    deviceLatencies,
     devices: (isGpu ? [] : task.devices).map(
       (device, index) => new GuestPciDevice(device, index, dma(index), gate),
     ),

@@ -15,7 +15,7 @@ import type { GuestGpu } from './vm-parts.ts';
  */
 export async function submit(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): Promise<GpuCompletion> {
   const completion = await gpu.driver.submit(command);
-  vm.latencies.recordUs('interrupt', completion.latencyUs);
+  gpu.latencies.recordUs('interrupt', completion.latencyUs);
   vm.operations++;
   return completion;
 }

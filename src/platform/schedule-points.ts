@@ -62,6 +62,10 @@ export type Site =
   | 'link.word'
   | 'link.wait'
   | 'registers.mirror'
+  // the journal of a guest's script
+  | 'journal.counter'
+  | 'journal.line'
+  | 'journal.end'
   // the engine of a physical GPU, and the statistics of the vGPUs that share it
   | 'engine.want'
   | 'engine.owner'

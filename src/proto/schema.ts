@@ -182,6 +182,26 @@ export interface VmResult {
   readonly devices?: DeviceReport;
   readonly notes: readonly string[];
   readonly moved: boolean;
+  readonly checksFailed: number;
+  readonly notesCut: number;
+  readonly interrupted: boolean;
+  readonly vgpus: readonly VgpuResult[];
+}
+
+export interface VgpuResult {
+  readonly name: string;
+  readonly model: string;
+  readonly type: string;
+  readonly gpu: number;
+  readonly sharePpm: number;
+  readonly operations: number;
+  readonly busyUs: number;
+  readonly waitedUs: number;
+  readonly preemptions: number;
+  readonly clockUs: number;
+  readonly histograms: readonly Histogram[];
+  readonly report?: DeviceReport;
+  readonly failure: string;
 }
 
 export interface HostResult {
@@ -196,6 +216,7 @@ export interface HostResult {
   readonly baselineRss: number;
   readonly traceFrames: number;
   readonly traceDropped: number;
+  readonly traceError: string;
 }
 
 export interface RunAbort {
@@ -1117,6 +1138,10 @@ export function writeVmResult(m: VmResult, w: Writer): Writer {
   if (m.devices !== undefined) writeDeviceReport(m.devices, w.uint32(122).fork()).ldelim();
   for (const value of m.notes) w.uint32(130).string(value);
   if (m.moved !== false) w.uint32(136).bool(m.moved);
+  if (m.checksFailed !== 0) w.uint32(144).uint64(m.checksFailed);
+  if (m.notesCut !== 0) w.uint32(152).uint64(m.notesCut);
+  if (m.interrupted !== false) w.uint32(160).bool(m.interrupted);
+  for (const value of m.vgpus) writeVgpuResult(value, w.uint32(170).fork()).ldelim();
   return w;
 }
 
@@ -1126,6 +1151,7 @@ export function readVmResult(r: Reader, end: number): VmResult {
   const histograms: Histogram[] = [];
   const failedDevices: string[] = [];
   const notes: string[] = [];
+  const vgpus: VgpuResult[] = [];
   const m: Draft<VmResult> = {
     operations: 0,
     bytesVerified: 0,
@@ -1143,6 +1169,10 @@ export function readVmResult(r: Reader, end: number): VmResult {
     audits: 0,
     notes,
     moved: false,
+    checksFailed: 0,
+    notesCut: 0,
+    interrupted: false,
+    vgpus,
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -1198,6 +1228,100 @@ export function readVmResult(r: Reader, end: number): VmResult {
       case 136:
         m.moved = r.bool();
         break;
+      case 144:
+        m.checksFailed = Number(r.uint64());
+        break;
+      case 152:
+        m.notesCut = Number(r.uint64());
+        break;
+      case 160:
+        m.interrupted = r.bool();
+        break;
+      case 170:
+        vgpus.push(readVgpuResult(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeVgpuResult(m: VgpuResult, w: Writer): Writer {
+  if (m.name !== '') w.uint32(10).string(m.name);
+  if (m.model !== '') w.uint32(18).string(m.model);
+  if (m.type !== '') w.uint32(26).string(m.type);
+  if (m.gpu !== 0) w.uint32(32).uint32(m.gpu);
+  if (m.sharePpm !== 0) w.uint32(40).uint32(m.sharePpm);
+  if (m.operations !== 0) w.uint32(48).uint64(m.operations);
+  if (m.busyUs !== 0) w.uint32(56).uint64(m.busyUs);
+  if (m.waitedUs !== 0) w.uint32(64).uint64(m.waitedUs);
+  if (m.preemptions !== 0) w.uint32(72).uint32(m.preemptions);
+  if (m.clockUs !== 0) w.uint32(80).uint64(m.clockUs);
+  for (const value of m.histograms) writeHistogram(value, w.uint32(90).fork()).ldelim();
+  if (m.report !== undefined) writeDeviceReport(m.report, w.uint32(98).fork()).ldelim();
+  if (m.failure !== '') w.uint32(106).string(m.failure);
+  return w;
+}
+
+export function readVgpuResult(r: Reader, end: number): VgpuResult {
+  const histograms: Histogram[] = [];
+  const m: Draft<VgpuResult> = {
+    name: '',
+    model: '',
+    type: '',
+    gpu: 0,
+    sharePpm: 0,
+    operations: 0,
+    busyUs: 0,
+    waitedUs: 0,
+    preemptions: 0,
+    clockUs: 0,
+    histograms,
+    failure: '',
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.name = r.string();
+        break;
+      case 18:
+        m.model = r.string();
+        break;
+      case 26:
+        m.type = r.string();
+        break;
+      case 32:
+        m.gpu = r.uint32();
+        break;
+      case 40:
+        m.sharePpm = r.uint32();
+        break;
+      case 48:
+        m.operations = Number(r.uint64());
+        break;
+      case 56:
+        m.busyUs = Number(r.uint64());
+        break;
+      case 64:
+        m.waitedUs = Number(r.uint64());
+        break;
+      case 72:
+        m.preemptions = r.uint32();
+        break;
+      case 80:
+        m.clockUs = Number(r.uint64());
+        break;
+      case 90:
+        histograms.push(readHistogram(r, r.uint32() + r.pos));
+        break;
+      case 98:
+        m.report = readDeviceReport(r, r.uint32() + r.pos);
+        break;
+      case 106:
+        m.failure = r.string();
+        break;
       default:
         r.skipType(tag & 7);
     }
@@ -1217,6 +1341,7 @@ export function writeHostResult(m: HostResult, w: Writer): Writer {
   if (m.baselineRss !== 0) w.uint32(72).uint64(m.baselineRss);
   if (m.traceFrames !== 0) w.uint32(80).uint64(m.traceFrames);
   if (m.traceDropped !== 0) w.uint32(88).uint64(m.traceDropped);
+  if (m.traceError !== '') w.uint32(98).string(m.traceError);
   return w;
 }
 
@@ -1233,6 +1358,7 @@ export function readHostResult(r: Reader, end: number): HostResult {
     baselineRss: 0,
     traceFrames: 0,
     traceDropped: 0,
+    traceError: '',
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -1269,6 +1395,9 @@ export function readHostResult(r: Reader, end: number): HostResult {
         break;
       case 88:
         m.traceDropped = Number(r.uint64());
+        break;
+      case 98:
+        m.traceError = r.string();
         break;
       default:
         r.skipType(tag & 7);

@@ -9,6 +9,11 @@ import hdr from 'hdr-histogram-js';
 const LATENCY_NAMES = ['map', 'unmap', 'switch', 'interrupt', 'downtime'] as const;
 export type LatencyName = (typeof LATENCY_NAMES)[number];
 
+/** Maximum count of latencies with a name; values of further names are dropped. */
+export const LATENCIES_LIMIT = 32;
+/** Maximum length of a latency's name. */
+export const LATENCY_NAME_LIMIT = 64;
+
 /** Maximum recorded latency: one hour. Longer ones are recorded as this. */
 const HIGHEST_NS = 3600e9;
 
@@ -23,14 +28,24 @@ const make = (): Histogram =>
 /** Histograms by name; values in nanoseconds. */
 export class Latencies {
   readonly #histograms = new Map<string, Histogram>();
+  readonly #whole: Latencies | undefined;
 
+  /** @param whole receives the same values, those of a VM for one of its devices */
+  constructor(whole?: Latencies) {
+    this.#whole = whole;
+  }
+
+  /** Records a latency. Ignores a value that is no number, and a name beyond LATENCIES_LIMIT. */
   recordUs(name: LatencyName, microseconds: number): void {
-    this.#of(name).recordValue(Math.max(1, Math.min(HIGHEST_NS, Math.round(microseconds * 1000))));
+    const nanoseconds = Math.round(Number(microseconds) * 1000);
+    if (Number.isNaN(nanoseconds)) return;
+    this.#whole?.recordUs(name, microseconds);
+    this.#of(name)?.recordValue(Math.max(1, Math.min(HIGHEST_NS, nanoseconds)));
   }
 
   /** Adds an encoded histogram. @throws Error if `data` is not one */
   merge(name: string, data: Uint8Array): void {
-    this.#of(name).add(hdr.decodeFromCompressedBase64(Buffer.from(data).toString('base64'), 32, false));
+    this.#of(name)?.add(hdr.decodeFromCompressedBase64(Buffer.from(data).toString('base64'), 32, false));
   }
 
   encode(): { name: string; data: Uint8Array }[] {
@@ -52,9 +67,10 @@ export class Latencies {
     }));
   }
 
-  #of(name: string): Histogram {
+  #of(name: string): Histogram | undefined {
     let histogram = this.#histograms.get(name);
     if (!histogram) {
+      if (this.#histograms.size >= LATENCIES_LIMIT || name.length > LATENCY_NAME_LIMIT) return undefined;
       histogram = make();
       this.#histograms.set(name, histogram);
     }

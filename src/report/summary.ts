@@ -6,6 +6,8 @@ import type { FrameBodies } from '../proto/schema.ts';
 import { colours } from './colours.ts';
 import { burndownLines, metricLines, sumReports } from './device-report.ts';
 import { Latencies, type LatencySummary } from './histograms.ts';
+import { counted, oneLine, timeText } from './text.ts';
+import { mergeAll, type VmSummary, violationCount, vmLines, vmSummary } from './vm-summary.ts';
 
 type VmResult = FrameBodies['vmResult'];
 type HostResult = FrameBodies['hostResult'];
@@ -32,7 +34,11 @@ interface RunFacts {
   readonly seed: number;
   readonly inject: string;
   readonly wallSeconds: number;
+  /** True if a signal has ended the run. */
+  readonly interrupted?: boolean;
 }
+
+type Verdict = 'passed' | 'failed' | 'script error' | 'interrupted';
 
 /** A VM without a result, because its host process died. */
 export interface LostVm {
@@ -40,15 +46,24 @@ export interface LostVm {
   readonly reason: string;
 }
 
-export interface RunSummary extends RunFacts {
-  readonly verdict: 'passed' | 'failed' | 'script error';
+/** Version of the JSON summary. It changes when a field is removed or changes its meaning. */
+export const SUMMARY_VERSION = 1;
+
+export interface RunSummary extends Omit<RunFacts, 'interrupted'> {
+  readonly version: number;
+  readonly verdict: Verdict;
   readonly exitCode: ExitCode;
   /** One line each, the most important first. */
   readonly problems: readonly string[];
   readonly notes: readonly string[];
+  /** Count of notes beyond the limits. */
+  readonly notesCut: number;
   readonly operations: number;
   readonly bytesVerified: number;
+  /** Count of compared pages with a wrong byte. */
   readonly mismatches: number;
+  /** Count of failed checks of conditions. */
+  readonly checksFailed: number;
   readonly faultsExpected: number;
   readonly faultsUnexpected: number;
   readonly violations: number;
@@ -61,6 +76,8 @@ export interface RunSummary extends RunFacts {
   readonly devices: FrameBodies['deviceReport'];
   readonly latencies: readonly LatencySummary[];
   readonly hosts: readonly HostResult[];
+  /** The VMs one by one, with their vGPUs. */
+  readonly results: readonly VmSummary[];
 }
 
 /** Maximum count of violations shown per kind and VM. */
@@ -70,31 +87,32 @@ export const PROBLEM_LIMIT = 20;
 
 /** Merges results into a summary with a verdict. */
 export function summarize(
-  facts: RunFacts,
+  { interrupted, ...facts }: RunFacts,
   results: ReadonlyMap<number, VmResult>,
   lost: readonly LostVm[],
   hosts: readonly HostResult[],
 ): RunSummary {
-  const all = [...results].sort(([a], [b]) => a - b).map(([, result]) => result);
+  const sorted = [...results].sort(([a], [b]) => a - b);
+  const all = sorted.map(([, result]) => result);
   const total = (pick: (result: VmResult) => number) => all.reduce((sum, result) => sum + pick(result), 0);
-  const latencies = new Latencies();
-  for (const result of all) for (const { name, data } of result.histograms) latencies.merge(name, data);
-  const problems = problemsOf(results, lost);
+  const problems = problemsOf(new Map(sorted), lost);
   const scriptErrors = all.filter((result) => result.scriptError !== '').length;
   const failures = problems.length - scriptErrors;
-  const exitCode = failures > 0 ? ExitCode.failed : scriptErrors > 0 ? ExitCode.scriptError : ExitCode.ok;
+  const isInterrupted = interrupted === true || all.some((result) => result.interrupted);
   return {
+    version: SUMMARY_VERSION,
     ...facts,
-    verdict: failures > 0 ? 'failed' : scriptErrors > 0 ? 'script error' : 'passed',
-    exitCode,
+    ...verdictOf(isInterrupted, failures, scriptErrors),
     problems,
     notes: all.flatMap((result) => result.notes),
+    notesCut: total((r) => r.notesCut),
     operations: total((r) => r.operations),
     bytesVerified: total((r) => r.bytesVerified),
     mismatches: total((r) => r.mismatches),
+    checksFailed: total((r) => r.checksFailed),
     faultsExpected: total((r) => r.faultsExpected),
     faultsUnexpected: total((r) => r.faultsUnexpected),
-    violations: total((r) => r.violations.reduce((sum, v) => sum + 1 + v.repeats, 0)),
+    violations: total(violationCount),
     devicesFailed: total((r) => r.failedDevices.length),
     vmsLost: lost.length,
     maps: total((r) => r.maps),
@@ -102,9 +120,22 @@ export function summarize(
     switches: total((r) => r.switches),
     audits: total((r) => r.audits),
     devices: sumReports(all.flatMap((r) => r.devices ?? [])),
-    latencies: latencies.summary(),
+    latencies: all.reduce((sum, { histograms }) => mergeAll(sum, histograms), new Latencies()).summary(),
     hosts,
+    results: sorted.map(([vm, result]) => vmSummary(vm, result)),
   };
+}
+
+/** Returns verdict and exit code. A failure counts more than a script's error, and an interruption most. */
+function verdictOf(
+  interrupted: boolean,
+  failures: number,
+  scriptErrors: number,
+): { readonly verdict: Verdict; readonly exitCode: ExitCode } {
+  if (interrupted) return { verdict: 'interrupted', exitCode: ExitCode.interrupted };
+  if (failures > 0) return { verdict: 'failed', exitCode: ExitCode.failed };
+  if (scriptErrors > 0) return { verdict: 'script error', exitCode: ExitCode.scriptError };
+  return { verdict: 'passed', exitCode: ExitCode.ok };
 }
 
 function problemsOf(results: ReadonlyMap<number, VmResult>, lost: readonly LostVm[]): string[] {
@@ -114,8 +145,9 @@ function problemsOf(results: ReadonlyMap<number, VmResult>, lost: readonly LostV
     for (const device of result.failedDevices) problems.push(`device failed: ${device}`);
     for (const failure of result.failures)
       problems.push(failure.startsWith('VM ') ? failure : `VM ${vm}: ${failure}`);
-    const unlisted = result.mismatches + result.faultsUnexpected - result.failures.length;
-    if (unlisted > 0) problems.push(`VM ${vm}: ${unlisted} more failed checks and faults`);
+    const found = result.mismatches + result.checksFailed + result.faultsUnexpected;
+    const unlisted = found - result.failures.length;
+    if (unlisted > 0) problems.push(`VM ${vm}: ${unlisted} more wrong pages, failed checks and faults`);
   }
   for (const [vm, { scriptError }] of results)
     if (scriptError !== '') problems.push(`VM ${vm} script: ${scriptError}`);
@@ -138,14 +170,6 @@ const MIB = 1024 * 1024;
 const bytesText = (bytes: number): string =>
   bytes >= 1024 * MIB ? `${(bytes / 1024 / MIB).toFixed(2)} GiB` : `${(bytes / MIB).toFixed(1)} MiB`;
 
-/** Returns a duration in a suitable unit. */
-const timeText = (us: number): string => {
-  if (us < 1000) return `${us.toFixed(us < 10 ? 1 : 0)} µs`;
-  return us < 1_000_000
-    ? `${(us / 1000).toFixed(us < 10_000 ? 2 : 1)} ms`
-    : `${(us / 1_000_000).toFixed(2)} s`;
-};
-
 const LATENCY_TITLES: Readonly<Record<string, string>> = {
   map: 'map',
   unmap: 'unmap',
@@ -158,26 +182,34 @@ const LATENCY_TITLES: Readonly<Record<string, string>> = {
 export function summaryText(summary: RunSummary): string {
   const passed = summary.verdict === 'passed';
   const verdict = passed ? colours.green('PASSED') : colours.red(summary.verdict.toUpperCase());
-  const run = `${summary.vms} VMs × ${summary.uneven ? 'up to ' : ''}${summary.vgpus} vGPUs in ${summary.processes} host process${summary.processes === 1 ? '' : 'es'}`;
+  const size = `${counted(summary.vms, 'VM')} × ${summary.uneven ? 'up to ' : ''}${counted(summary.vgpus, 'vGPU')}`;
+  const run = `${size} in ${counted(summary.processes, 'host process', 'host processes')}`;
   const lines = [
-    `${verdict}  ${summary.scenario}: ${run}, ${summary.wallSeconds.toFixed(1)} s, seed ${summary.seed}`,
+    `${verdict}  ${oneLine(summary.scenario)}: ${run}, ${summary.wallSeconds.toFixed(1)} s, seed ${summary.seed}`,
   ];
   if (summary.inject !== '') lines.push(`  injected       ${summary.inject}`);
   for (const problem of summary.problems.slice(0, PROBLEM_LIMIT))
-    lines.push(`  ${colours.red('✗')} ${problem}`);
+    lines.push(`  ${colours.red('✗')} ${oneLine(problem)}`);
   if (summary.problems.length > PROBLEM_LIMIT)
     lines.push(`  ${colours.red('✗')} and ${summary.problems.length - PROBLEM_LIMIT} more`);
-  for (const note of summary.notes.slice(0, PROBLEM_LIMIT)) lines.push(`  ${colours.dim('·')} ${note}`);
+  lines.push(...noteLines(summary));
   lines.push(...countLines(summary), ...metricLines(summary.devices), ...burndownLines(summary.devices));
-  lines.push(...latencyLines(summary.latencies), ...hostLines(summary));
+  lines.push(...latencyLines(summary.latencies), ...vmLines(summary.results));
+  lines.push(...hostLines(summary), ...traceLines(summary));
   return `${lines.join('\n')}\n`;
+}
+
+function noteLines({ notes, notesCut }: RunSummary): string[] {
+  const lines = notes.slice(0, PROBLEM_LIMIT).map((note) => `  ${colours.dim('·')} ${oneLine(note)}`);
+  const more = notes.length - lines.length + notesCut;
+  return more > 0 ? [...lines, `  ${colours.dim('·')} and ${counted(more, 'more note')}`] : lines;
 }
 
 function countLines(s: RunSummary): string[] {
   const perSecond = Math.round(s.operations / Math.max(0.001, s.wallSeconds));
   return [
     `  operations     ${s.operations} (${perSecond}/s)   maps ${s.maps}   unmaps ${s.unmaps}   switches ${s.switches}   audits ${s.audits}`,
-    `  verified       ${bytesText(s.bytesVerified)}, ${s.mismatches} mismatches`,
+    `  verified       ${bytesText(s.bytesVerified)}, ${counted(s.mismatches, 'mismatch', 'mismatches')}   checks failed ${s.checksFailed}`,
     `  faults         ${s.faultsExpected} expected, ${s.faultsUnexpected} unexpected`,
     `  violations     ${s.violations}   devices failed ${s.devicesFailed}   VMs lost ${s.vmsLost}`,
     `  pins           ${s.devices.pins} taken, ${s.devices.unpins} dropped   stalls on a switch ${s.devices.stalls}`,
@@ -196,6 +228,15 @@ function latencyLines(latencies: readonly LatencySummary[]): string[] {
   return [head, ...rows];
 }
 
+/** Returns a warning if the trace is incomplete. */
+function traceLines({ hosts }: RunSummary): string[] {
+  const dropped = hosts.reduce((sum, host) => sum + host.traceDropped, 0);
+  const errors = new Set(hosts.map(({ traceError }) => traceError).filter((error) => error !== ''));
+  if (dropped === 0 && errors.size === 0) return [];
+  const why = errors.size === 0 ? 'the file reached its limit' : oneLine([...errors].join('; '));
+  return [`  ${colours.red('trace')}          incomplete, ${counted(dropped, 'frame')} dropped: ${why}`];
+}
+
 function hostLines({ hosts }: RunSummary): string[] {
   const devices = hosts.reduce((sum, host) => sum + host.devices, 0);
   if (devices === 0) return [];
@@ -212,7 +253,5 @@ function hostLines({ hosts }: RunSummary): string[] {
         `${(rss / (baseline.baselineRss / baseline.baselineWorkers)).toFixed(2)} × the memory, ` +
         `${((startMs * 1000) / devices / (baseline.baselineStartUs / baseline.baselineWorkers)).toFixed(2)} × the time`,
     );
-  const dropped = hosts.reduce((sum, host) => sum + host.traceDropped, 0);
-  if (dropped > 0) lines.push(`  trace          ${dropped} frames dropped: the file reached its limit`);
   return lines;
 }

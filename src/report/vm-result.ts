@@ -5,6 +5,7 @@ import type { FrameBodies } from '../proto/schema.ts';
 import { sumReports } from './device-report.ts';
 
 type VmResult = FrameBodies['vmResult'];
+type VgpuResult = VmResult['vgpus'][number];
 
 /** Adds a VM's result at one host to the sum of those at the following hosts. */
 export function addResults(first: VmResult, rest: VmResult): VmResult {
@@ -13,6 +14,7 @@ export function addResults(first: VmResult, rest: VmResult): VmResult {
     operations: first.operations + rest.operations,
     bytesVerified: first.bytesVerified + rest.bytesVerified,
     mismatches: first.mismatches + rest.mismatches,
+    checksFailed: first.checksFailed + rest.checksFailed,
     failures: [...first.failures, ...rest.failures],
     faultsExpected: first.faultsExpected + rest.faultsExpected,
     faultsUnexpected: first.faultsUnexpected + rest.faultsUnexpected,
@@ -27,6 +29,26 @@ export function addResults(first: VmResult, rest: VmResult): VmResult {
     audits: first.audits + rest.audits,
     devices: sumReports(devices),
     notes: [...first.notes, ...rest.notes],
+    notesCut: first.notesCut + rest.notesCut,
     moved: rest.moved,
+    interrupted: first.interrupted || rest.interrupted,
+    vgpus: rest.vgpus.map((last, index) => addVgpus(first.vgpus[index], last)),
+  };
+}
+
+/** Adds a device's result at one host to its sum at the following hosts. Its GPU is that of the last. */
+function addVgpus(first: VgpuResult | undefined, rest: VgpuResult): VgpuResult {
+  if (!first) return rest;
+  const reports = [first.report, rest.report].filter((report) => report !== undefined);
+  return {
+    ...rest,
+    operations: first.operations + rest.operations,
+    busyUs: first.busyUs + rest.busyUs,
+    waitedUs: first.waitedUs + rest.waitedUs,
+    preemptions: first.preemptions + rest.preemptions,
+    clockUs: first.clockUs + rest.clockUs,
+    histograms: [...first.histograms, ...rest.histograms],
+    ...(reports.length > 0 && { report: sumReports(reports) }),
+    failure: first.failure || rest.failure,
   };
 }

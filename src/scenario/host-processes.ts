@@ -11,8 +11,13 @@ import { addResults } from '../report/vm-result.ts';
 
 type RunRequest = FrameBodies['runRequest'];
 
+const STDERR = 2;
+
 /** Time that a process may take beyond the scripts' time limit, for its start, stop and report. */
 const GRACE_MS = 90_000;
+
+/** How long the host processes of an interrupted run may take to stop their guests and to report. */
+const ABORT_TIMEOUT_MS = 15_000;
 
 /** How long a host process may take to exit after its last message. */
 const EXIT_TIMEOUT_MS = 3_000;
@@ -59,7 +64,8 @@ export class HostProcesses {
   readonly #lost: LostVm[] = [];
   /** Process that has not started yet → frames to send to it after its request. */
   readonly #queued = new Map<number, Uint8Array[]>();
-  #killed = false;
+  #isInterrupted = false;
+  #cancelKill = () => {};
   #runEnded = false;
 
   constructor(options: HostProcessesOptions) {
@@ -70,6 +76,7 @@ export class HostProcesses {
   /** Runs every request in its own process. Never rejects; the VMs of a process that dies are lost. */
   async run(): Promise<RunOutcome> {
     await Promise.all(this.#options.requests.map((request) => this.#runOne(request)));
+    this.#cancelKill();
     for (const { vm, result } of this.#partialResults.toReversed()) {
       const rest = this.#results.get(vm);
       this.#results.set(vm, rest ? addResults(result, rest) : result);
@@ -88,20 +95,37 @@ export class HostProcesses {
     else if (child.connected) child.send(frame, () => {});
   }
 
+  /**
+   * Interrupts the run: starts no more host processes, and requests the running ones to stop their guests and devices
+   * and to report. Those that have not ended within ABORT_TIMEOUT_MS are killed.
+   */
+  abort(reason: string): void {
+    if (this.#isInterrupted) return;
+    this.#isInterrupted = true;
+    for (const [process, child] of this.#children) {
+      const frame = encodeFrame({ timeUs: wallMs() * 1000, process, vm: 0, device: -1 }, 'runAbort', {
+        reason,
+      });
+      if (child.connected) child.send(frame, () => {});
+    }
+    this.#cancelKill = after(ABORT_TIMEOUT_MS, () => this.kill());
+  }
+
   /** Kills all host processes and starts no more. */
   kill(): void {
-    this.#killed = true;
+    this.#isInterrupted = true;
     for (const child of this.#children.values()) child.kill('SIGKILL');
   }
 
   async #runOne(request: RunRequest): Promise<void> {
-    if (this.#killed) {
+    if (this.#isInterrupted) {
       this.#processEnded(request, 'was interrupted before its start');
       return;
     }
     const child = fork(workerEntry('host'), [], {
       serialization: 'advanced',
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      // Lines that scripts and models print must not be mixed with the summary on stdout.
+      stdio: ['ignore', STDERR, STDERR, 'ipc'],
     });
     this.#children.set(request.process, child);
     let overdue = false;
@@ -125,7 +149,11 @@ export class HostProcesses {
     const exit = await ended;
     cancel();
     this.#children.delete(request.process);
-    const reason = this.#killed ? 'was interrupted' : overdue ? 'did not finish in time' : `died (${exit})`;
+    const reason = this.#isInterrupted
+      ? 'was interrupted'
+      : overdue
+        ? 'did not finish in time'
+        : `died (${exit})`;
     this.#processEnded(request, reason);
   }
 

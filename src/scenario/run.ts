@@ -15,8 +15,16 @@ const KILL_AFTER_OPERATIONS = 50;
 
 interface RunOptions extends PlanOptions, RunSysfsOptions {
   onProgress(progress: RunProgress): void;
-  /** Called before the first process starts, with a function that ends the run at once. */
-  onStart(kill: () => void): void;
+  /** Called before the first process starts. */
+  onStart(run: RunningRun): void;
+}
+
+/** A run that can be interrupted. */
+export interface RunningRun {
+  /** Stops the guests and their devices in order. The summary has what was done. */
+  interrupt(reason: string): void;
+  /** Kills all host processes. */
+  kill(): void;
 }
 
 /** A run that is ready to start. */
@@ -38,9 +46,17 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const plan = await planRun(options);
   const startUs = nowUs();
   const { baseline, hosts, cleanUp } = prepare(options, plan);
-  options.onStart(() => {
-    baseline.kill();
-    hosts.kill();
+  let interrupted = false;
+  options.onStart({
+    interrupt: (reason) => {
+      interrupted = true;
+      baseline.kill();
+      hosts.abort(reason);
+    },
+    kill: () => {
+      baseline.kill();
+      hosts.kill();
+    },
   });
   // First, in its own process: the baseline needs a quiet machine and a process that has started no other worker.
   const baselineOutcome = await baseline.run();
@@ -56,6 +72,7 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
     seed: plan.seed,
     inject,
     wallSeconds: (nowUs() - startUs) / 1e6,
+    interrupted,
   };
   return summarize(facts, outcome.results, outcome.lost, [...outcome.hosts, ...baselineOutcome.hosts]);
 }

@@ -13,6 +13,10 @@ const result = (changes: Partial<VmResult> = {}): VmResult => ({
   operations: 10,
   bytesVerified: 4096,
   mismatches: 0,
+  checksFailed: 0,
+  notesCut: 0,
+  interrupted: false,
+  vgpus: [],
   failures: [],
   faultsExpected: 0,
   faultsUnexpected: 0,
@@ -36,9 +40,7 @@ describe('run verdict', () => {
     const summary = judge({});
     expect(summary.exitCode).to.equal(ExitCode.ok);
     expect(summary.problems).to.deep.equal([]);
-    expect(summaryText(summary)).to.match(
-      /^PASSED {2}x: 1 VMs × 1 vGPUs in 1 host process, 2\.0 s, seed 7\n/,
-    );
+    expect(summaryText(summary)).to.match(/^PASSED {2}x: 1 VM × 1 vGPU in 1 host process, 2\.0 s, seed 7\n/);
   });
 
   const bad: Record<string, Partial<VmResult>> = {

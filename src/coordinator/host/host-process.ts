@@ -32,6 +32,7 @@ export async function runRequest(request: RunRequest, channel: HostChannel): Pro
 async function runVms(request: RunRequest, frame: Encode, channel: HostChannel): Promise<void> {
   const run = new HostRun(request, frame, channel);
   channel.listen?.((bytes, frame) => run.onFrame(bytes, frame));
+  channel.onAbort?.(() => run.abort());
   const rssBefore = process.memoryUsage.rss();
   const since = nowUs();
   await run.start();
@@ -41,7 +42,7 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
   const devices = coordinator.vms.reduce((sum, vm) => sum + vm.devices.length, 0);
   await run.runAll();
   await coordinator.close();
-  const { written, dropped } = coordinator.traceFrames;
+  const { frames, dropped, error } = coordinator.traceResult;
   const stats = {
     ...NO_STATS,
     rssBefore,
@@ -50,8 +51,9 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
     guests: request.vms.length,
     devicesStartUs,
     devicesRss: Math.max(0, rssReady - rssBefore),
-    traceFrames: written,
+    traceFrames: frames,
     traceDropped: dropped,
+    traceError: error,
   };
   channel.send(frame('hostResult', 0, stats));
 }
@@ -68,11 +70,24 @@ const NO_STATS: FrameBodies['hostResult'] = {
   baselineRss: 0,
   traceFrames: 0,
   traceDropped: 0,
+  traceError: '',
 };
+
+/** Signals that a terminal or a supervisor sends to all processes of a run. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Serves the parent process's IPC channel until its one request is done; then exits. */
 export function serveParent(): void {
   let lastSent: Promise<void> = Promise.resolve();
+  let isAborted = false;
+  let onAbort = () => {};
+  const abort = () => {
+    isAborted = true;
+    onAbort();
+  };
+  for (const signal of SIGNALS) process.on(signal, abort);
+  // Scripts and models print to these streams. A reader that has gone must not end the process.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   let onFrame: (bytes: Uint8Array, frame: Frame) => void = () => {};
   const channel: HostChannel = {
     send: (frame) => {
@@ -81,12 +96,16 @@ export function serveParent(): void {
     listen: (listener) => {
       onFrame = listener;
     },
+    onAbort: (listener) => {
+      onAbort = listener;
+      if (isAborted) listener();
+    },
   };
   // Without its parent, a host process would continue unnoticed.
   process.on('disconnect', () => process.exit(1));
   process.on('message', (bytes: Uint8Array) => {
     const frame = decodeFrame(bytes);
-    if (frame.kind === 'runAbort') process.exit(1);
+    if (frame.kind === 'runAbort') abort();
     if (frame.kind !== 'runRequest') {
       onFrame(bytes, frame);
       return;

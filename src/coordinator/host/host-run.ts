@@ -29,6 +29,8 @@ export interface HostChannel {
   send(frame: Uint8Array): void;
   /** Registers `onFrame` for every frame after the request. */
   listen?(onFrame: (bytes: Uint8Array, frame: Frame) => void): void;
+  /** Registers a function that is called, perhaps at once, when the run is interrupted. */
+  onAbort?(listener: () => void): void;
 }
 
 export type Encode = <K extends FrameKind>(
@@ -49,6 +51,9 @@ export class HostRun {
   #done = 0;
   #runEnd: () => void = () => {};
   readonly #runEnded: Promise<void>;
+  #isAborted = false;
+  #onAborted: () => void = () => {};
+  readonly #aborted: Promise<void>;
   #stopProgress = () => {};
 
   constructor(request: RunRequest, frame: Encode, channel: HostChannel) {
@@ -71,6 +76,9 @@ export class HostRun {
     this.#runEnded = new Promise((resolve) => {
       this.#runEnd = resolve;
     });
+    this.#aborted = new Promise((resolve) => {
+      this.#onAborted = resolve;
+    });
     this.coordinator.trace(frame('runRequest', 0, withoutSource(request)));
   }
 
@@ -89,7 +97,14 @@ export class HostRun {
       header: (device) => ({ timeUs: wallMs() * 1000, process: this.#request.process, vm: 0, device }),
       sent: (frame) => this.coordinator.trace(frame),
     });
-    await this.coordinator.startDevices();
+    await Promise.race([this.coordinator.startDevices(), this.#aborted]);
+  }
+
+  /** Interrupts the run: ends the guests, also those that arrive later; their VMs' results have what was done. */
+  abort(): void {
+    this.#isAborted = true;
+    for (const vm of this.coordinator.vms) vm.abort();
+    this.#onAborted();
   }
 
   /** Runs the guests until they end; with migrations, also until the CLI reports that no more VMs will arrive. */
@@ -111,6 +126,7 @@ export class HostRun {
       arrived: (vm, result) => {
         this.#send('vmArrived', vm.config.vm, {});
         this.#track(vm, result);
+        if (this.#isAborted) vm.abort();
       },
     };
   }

@@ -35,6 +35,8 @@ export interface VmConfig {
 /** A VM that has arrived from another host. */
 export interface ArrivedVm {
   readonly config: VmConfig;
+  /** Ends the guest's script, because the run is interrupted. */
+  abort(): void;
 }
 
 /** The coordinator's services for one VM. */

@@ -11,6 +11,7 @@ import type { GuestRam } from '../../memory/guest-ram.ts';
 import { PinTableWriter } from '../../pin-table/writer.ts';
 import { encodeFrame, type FrameHeader, type FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
+import { boundedText } from '../../report/text.ts';
 import { Container, type DmaUser } from '../../vfio/container.ts';
 import { SpaprContainer } from '../../vfio/spapr-container.ts';
 import { DeviceAddressSpace } from '../../viommu/address-space.ts';
@@ -52,6 +53,8 @@ export class VmDevice implements DmaUser {
   report: FrameBodies['deviceReport'] | undefined;
   /** Lines logged by the model, and findings of the guest watchdog. */
   readonly logged: FrameBodies['deviceLog'][] = [];
+  /** Count of such lines beyond the limit. */
+  linesCut = 0;
   /** Why the device failed, or empty. */
   failure = '';
   readonly #owner: DeviceOwner;
@@ -115,8 +118,8 @@ export class VmDevice implements DmaUser {
 
   /** Keeps a line for the report, up to the count of lines that a correct device sends. */
   addLog(line: FrameBodies['deviceLog']): void {
-    if (this.logged.length > LOG_LINES_LIMIT + SPINS_LIMIT) return;
-    this.logged.push({ ...line, text: line.text.slice(0, LOGGED_TEXT_LIMIT) });
+    if (this.logged.length > LOG_LINES_LIMIT + SPINS_LIMIT) this.linesCut++;
+    else this.logged.push({ ...line, text: boundedText(line.text, LOGGED_TEXT_LIMIT) });
   }
 
   /** Marks the device as failed and releases its pins; returns their count. The thread must have ended. */

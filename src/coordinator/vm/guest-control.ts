@@ -7,6 +7,7 @@ import type { MigrationSettings, MigrationStats } from '../../guest/migration-se
 import type { VmControl } from '../../guest/protocol.ts';
 import { hex } from '../../memory/address.ts';
 import type { RamLogHandle } from '../../memory/ram-log.ts';
+import { boundedText, PHASE_LIMIT } from '../../report/text.ts';
 import type { GpuPool } from '../gpu-pool.ts';
 import type { VmDevice } from './device.ts';
 import type { VmMigration } from './migration/migration.ts';
@@ -25,8 +26,8 @@ interface ControlledVm {
 }
 
 export class GuestControl implements VmControl {
-  /** The last progress that the guest has reported. */
-  readonly reported = { phase: 'start', operations: 0, bytesVerified: 0 };
+  /** The phase that the guest has named last. */
+  currentPhase = 'start';
   /** Count of audits so far. */
   audits = 0;
   readonly #vm: ControlledVm;
@@ -36,13 +37,8 @@ export class GuestControl implements VmControl {
   }
 
   phase(name: string): void {
-    this.reported.phase = name;
-    this.#vm.trace.record('guestPhase', NO_DEVICE, { name });
-  }
-
-  progress(operations: number, bytesVerified: number): void {
-    this.reported.operations = operations;
-    this.reported.bytesVerified = bytesVerified;
+    this.currentPhase = boundedText(name, PHASE_LIMIT);
+    this.#vm.trace.record('guestPhase', NO_DEVICE, { name: this.currentPhase });
   }
 
   expectFault(device: number, iova: number): void {

@@ -5,6 +5,8 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import { after, sleep } from '#host';
 import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../../guest/protocol.ts';
+import { LATENCIES_LIMIT, LATENCY_NAME_LIMIT } from '../../report/histograms.ts';
+import { boundedText } from '../../report/text.ts';
 
 interface GuestRun {
   readonly entry: URL;
@@ -16,8 +18,21 @@ interface GuestRun {
 /** V8 limits of a guest worker. Scripts may keep copies of expected data in memory. */
 const GUEST_LIMITS = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 8, stackSizeMb: 2 };
 
+/** How long a guest that has not ended may take to report its latencies. */
+const REPORT_TIMEOUT_MS = 500;
+/** Maximum count of devices in a report: those of one bus. */
+const DEVICES_LIMIT = 32;
+/** Maximum size of an encoded histogram. */
+const HISTOGRAM_BYTES_LIMIT = 64 * 1024;
+
 /** How long a terminated guest worker may take to exit. */
 const TERMINATE_TIMEOUT_MS = 2_000;
+
+/** How a guest's script has ended. */
+export interface GuestOutcome extends GuestReport {
+  /** True if the run was interrupted before the script ended. */
+  readonly interrupted: boolean;
+}
 
 export class GuestWorker {
   readonly #run: GuestRun;
@@ -27,6 +42,8 @@ export class GuestWorker {
   readonly #guest: Comlink.Remote<GuestApi>;
   readonly #control: VmControl;
   readonly #died: Promise<GuestReport>;
+  readonly #aborted: Promise<'aborted'>;
+  #abort = () => {};
 
   /** Starts the worker. */
   constructor(run: GuestRun) {
@@ -40,8 +57,11 @@ export class GuestWorker {
     this.#port = channel.port1;
     this.#guest = Comlink.wrap<GuestApi>(channel.port1 as unknown as Comlink.Endpoint);
     this.#control = Comlink.proxy(run.control);
+    this.#aborted = new Promise((resolve) => {
+      this.#abort = () => resolve('aborted');
+    });
     this.#died = new Promise((resolve) => {
-      this.#worker.once('error', (error: Error) => resolve(failedReport(oneLine(error))));
+      this.#worker.once('error', (error: Error) => resolve(failedReport(errorLine(error))));
       this.#worker.once('exit', (code) => resolve(failedReport(`guest worker exited with code ${code}`)));
     });
   }
@@ -51,20 +71,42 @@ export class GuestWorker {
     await Promise.race([this.#guest.load(), this.#died]);
   }
 
-  /** Runs the script until it ends, times out or its worker dies. Resolves to a report; never rejects. */
-  async run(snapshot?: GuestSnapshot): Promise<GuestReport> {
+  /**
+   * Runs the script until it ends, times out, is aborted or its worker dies. Resolves to its outcome; never rejects.
+   */
+  async run(snapshot?: GuestSnapshot): Promise<GuestOutcome> {
     const { timeoutMs } = this.#run;
     let cancel = () => {};
-    const late = new Promise<GuestReport>((resolve) => {
-      cancel = after(timeoutMs, () => resolve(failedReport(`script did not end within ${timeoutMs} ms`)));
+    const late = new Promise<'late'>((resolve) => {
+      cancel = after(timeoutMs, () => resolve('late'));
     });
     const asked = this.#guest.run(this.#control, snapshot) as Promise<GuestReport>;
     // A snapshot from another host may be refused before the script starts.
-    const ran = asked.catch((error: Error) => failedReport(oneLine(error)));
-    const report = await Promise.race([ran, this.#died, late]);
+    const ran = asked.then(checkedReport).catch((error: Error) => failedReport(errorLine(error)));
+    const first = await Promise.race([ran, this.#died, late, this.#aborted]);
     cancel();
+    const outcome = await this.#outcomeOf(first);
     await this.end();
-    return report;
+    return outcome;
+  }
+
+  /** Makes {@link run} resolve now: the run is interrupted. */
+  abort(): void {
+    this.#abort();
+  }
+
+  async #outcomeOf(first: GuestReport | 'late' | 'aborted'): Promise<GuestOutcome> {
+    if (typeof first !== 'string') return { ...first, interrupted: false };
+    const report = await this.#reportNow();
+    const late = `script did not end within ${this.#run.timeoutMs} ms`;
+    return { ...report, error: first === 'late' ? late : '', interrupted: first === 'aborted' };
+  }
+
+  /** Asks for the report of a script that has not ended; resolves to an empty one if its thread does not answer. */
+  async #reportNow(): Promise<GuestReport> {
+    const asked = Promise.resolve(this.#guest.report()).then(checkedReport);
+    const late = sleep(REPORT_TIMEOUT_MS).then(() => failedReport(''));
+    return Promise.race([asked.catch(() => failedReport('')), late, this.#died]);
   }
 
   /** Ends the worker. */
@@ -77,8 +119,27 @@ export class GuestWorker {
 }
 
 /** Returns a report for a guest that could not send one. */
-function failedReport(error: string): GuestReport {
-  return { operations: 0, bytesVerified: 0, mismatches: 0, failures: [], notes: [], histograms: [], error };
+const failedReport = (error: string): GuestReport => ({ histograms: [], deviceHistograms: [], error });
+
+/** Returns a report with the expected types and sizes, whatever the worker has sent. */
+function checkedReport({ histograms, deviceHistograms, error }: GuestReport): GuestReport {
+  return {
+    histograms: checkedHistograms(histograms),
+    deviceHistograms: Array.from(deviceHistograms, checkedHistograms).slice(0, DEVICES_LIMIT),
+    error: boundedText(error),
+  };
 }
 
-const oneLine = (error: Error): string => `${error.name}: ${error.message}`.split('\n')[0] as string;
+const checkedHistograms = (histograms: GuestReport['histograms']): GuestReport['histograms'] =>
+  Array.from(histograms)
+    .slice(0, LATENCIES_LIMIT)
+    .filter(
+      ({ name, data }) =>
+        typeof name === 'string' &&
+        name.length <= LATENCY_NAME_LIMIT &&
+        data instanceof Uint8Array &&
+        data.length <= HISTOGRAM_BYTES_LIMIT,
+    );
+
+const errorLine = (error: Error): string =>
+  boundedText(`${error.name}: ${error.message}`.split('\n', 1)[0] as string);

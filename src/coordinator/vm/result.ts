@@ -2,10 +2,11 @@
  * The result of a VM's run: the guest's report, the verdict's faults and violations, and the devices' counters.
  */
 
-import type { GuestReport } from '../../guest/protocol.ts';
+import type { JournalContent } from '../../channel/guest-journal.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { sumReports } from '../../report/device-report.ts';
 import type { VmDevice } from './device.ts';
+import type { GuestOutcome } from './guest-worker.ts';
 import type { VmVerdict } from './verdict.ts';
 
 /** Maximum count of lines of each kind that the devices add to a VM's result. */
@@ -13,50 +14,64 @@ const DEVICE_NOTES_LIMIT = 64;
 
 /** The coordinator's own record of a VM that has ended. */
 interface VmEnd {
+  readonly vm: number;
   readonly devices: readonly VmDevice[];
+  readonly journal: JournalContent;
   readonly verdict: VmVerdict;
   readonly audits: number;
-  /** The last progress that the guest has reported. */
-  readonly progress: { readonly operations: number; readonly bytesVerified: number };
   /** Lines about its migration to another host; undefined if it has not migrated. */
   readonly migration?: readonly string[] | undefined;
+  readonly vgpus: FrameBodies['vmResult']['vgpus'];
 }
 
-export function vmResult(report: GuestReport, end: VmEnd): FrameBodies['vmResult'] {
-  const { devices, verdict, progress } = end;
-  if (verdict.missingFaults > 0)
+export function vmResult(outcome: GuestOutcome, end: VmEnd): FrameBodies['vmResult'] {
+  const { devices, journal, verdict, migration } = end;
+  const interrupted = outcome.interrupted && migration === undefined;
+  // In an interrupted run, announced faults may still have been to come.
+  if (!interrupted && verdict.missingFaults > 0)
     verdict.violation('missing-fault', `${verdict.missingFaults} announced DMA faults did not occur`);
   const counters = devices.map((device) => device.container.counters);
   const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
+  const { operations, bytesVerified, mismatches, checksFailed } = journal;
+  const { lines, cut } = notesOf(journal, devices);
   return {
-    // A guest that died reports nothing; its last progress still counts.
-    operations: Math.max(report.operations, progress.operations),
-    bytesVerified: Math.max(report.bytesVerified, progress.bytesVerified),
-    mismatches: report.mismatches,
-    failures: [...report.failures, ...verdict.unexpectedFaults],
+    operations,
+    bytesVerified,
+    mismatches,
+    checksFailed,
+    failures: [
+      ...journal.failures.map((text) => `VM ${end.vm}: ${text}`),
+      ...verdict.unexpectedFaults.map((text) => `VM ${end.vm}: ${text}`),
+    ],
     faultsExpected: verdict.faultsExpected,
     faultsUnexpected: verdict.faultsUnexpected,
     violations: verdict.violations(),
-    histograms: report.histograms,
+    histograms: outcome.histograms,
     failedDevices: devices.filter((d) => d.failure !== '').map((d) => `${d.name} ${d.failure}`),
-    scriptError: report.error,
+    scriptError: outcome.error,
     maps: sum(counters.map((c) => c.maps)),
     unmaps: sum(counters.map((c) => c.unmaps)),
     switches: sum(devices.map((device) => device.space.counters.switches)),
     audits: end.audits,
     devices: sumReports(devices.flatMap((device) => device.report ?? [])),
-    notes: [...notesOf(report, devices), ...(end.migration ?? [])],
-    moved: end.migration !== undefined,
+    notes: [...lines, ...(migration ?? [])],
+    notesCut: cut,
+    moved: migration !== undefined,
+    interrupted,
+    vgpus: end.vgpus,
   };
 }
 
-/** Returns the watchdogs' findings, then the guest's notes, then the devices' log lines. */
-function notesOf(report: GuestReport, devices: readonly VmDevice[]): string[] {
+/** Returns the watchdogs' findings, then the guest's notes, then the devices' log lines, with the count of the rest. */
+function notesOf(journal: JournalContent, devices: readonly VmDevice[]): { lines: string[]; cut: number } {
   const logged = (watchdog: boolean) =>
-    devices
-      .flatMap(({ name, logged }) =>
-        logged.filter((line) => line.watchdog === watchdog).map(({ text }) => `${name}: ${text}`),
-      )
-      .slice(0, DEVICE_NOTES_LIMIT);
-  return [...logged(true), ...report.notes, ...logged(false)];
+    devices.flatMap(({ name, logged }) =>
+      logged.filter((line) => line.watchdog === watchdog).map(({ text }) => `${name}: ${text}`),
+    );
+  const [found, log] = [logged(true), logged(false)];
+  const beyond = (lines: readonly string[]) => Math.max(0, lines.length - DEVICE_NOTES_LIMIT);
+  return {
+    lines: [...found.slice(0, DEVICE_NOTES_LIMIT), ...journal.notes, ...log.slice(0, DEVICE_NOTES_LIMIT)],
+    cut: journal.notesCut + beyond(found) + beyond(log) + devices.reduce((sum, d) => sum + d.linesCut, 0),
+  };
 }

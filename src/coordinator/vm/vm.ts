@@ -2,9 +2,10 @@
  * One VM: guest RAM, vIOMMU, devices and guest, and the order in which they start, fail and end.
  */
 import { nowUs, Prng } from '#host';
+import { GuestJournal } from '../../channel/guest-journal.ts';
 import { MigrationState } from '../../device/migration/states.ts';
 import { MigrationError, migrationLines } from '../../guest/migration-settings.ts';
-import type { GuestReport, GuestSnapshot } from '../../guest/protocol.ts';
+import type { GuestSnapshot } from '../../guest/protocol.ts';
 import { GuestRam } from '../../memory/guest-ram.ts';
 import { requesterId } from '../../pci/config-space.ts';
 import { decodeFrame, type Frame, type FrameHeader } from '../../proto/codec.ts';
@@ -18,12 +19,13 @@ import type { VmConfig, VmContext } from './config.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './device.ts';
 import { faultRecord } from './dma-fault.ts';
 import { GuestControl } from './guest-control.ts';
-import { GuestWorker } from './guest-worker.ts';
+import { type GuestOutcome, GuestWorker } from './guest-worker.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import type { ArrivingVm } from './migration/incoming.ts';
 import { type MigratableVm, VmMigration } from './migration/migration.ts';
 import { vmResult } from './result.ts';
 import { VmVerdict } from './verdict.ts';
+import { vgpuResults } from './vgpu-result.ts';
 import { NO_DEVICE, VmTrace } from './vm-trace.ts';
 import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
 
@@ -33,11 +35,15 @@ const BURST = 64;
 /** Changes a VM's seed with each migration, so that other host frames back its RAM on each host. */
 const MIGRATION_STRIDE = 104_729;
 
+/** Outcome of a guest that was aborted before its start. */
+const NOT_STARTED: GuestOutcome = { histograms: [], deviceHistograms: [], error: '', interrupted: true };
+
 export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly config: VmConfig;
   readonly ram: GuestRam;
   readonly devices: VmDevice[];
   readonly verdict = new VmVerdict();
+  readonly journal = new GuestJournal();
   readonly context: VmContext;
   readonly iommu: VIommu;
   /** The devices' slots on physical GPUs, by index; undefined for devices that use no GPU. */
@@ -54,6 +60,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly #whenReady = new Map<number, () => void>();
   readonly #releases: Promise<void>[] = [];
   #ending = false;
+  #isAborted = false;
 
   constructor(config: VmConfig, context: VmContext) {
     this.config = config;
@@ -84,8 +91,14 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     );
   }
 
-  get progress(): Readonly<GuestControl['reported']> {
-    return this.#control.reported;
+  /** The guest's phase and counters as they are now. */
+  get progress(): { readonly phase: string; readonly operations: number; readonly bytesVerified: number } {
+    const { journal } = this;
+    return {
+      phase: this.#control.currentPhase,
+      operations: journal.get('operations'),
+      bytesVerified: journal.get('bytesVerified'),
+    };
   }
 
   /** Attaches every device to the vIOMMU and starts its worker; resolves when all are ready or have failed. */
@@ -108,24 +121,39 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
    * also if the script fails.
    */
   async runGuest(snapshot?: GuestSnapshot): Promise<FrameBodies['vmResult']> {
-    if (!this.#guest) await this.loadGuest();
-    const report = await (this.#guest as GuestWorker).run(snapshot);
+    if (!this.#guest && !this.#isAborted) await this.loadGuest();
+    const outcome = this.#guest ? await this.#guest.run(snapshot) : NOT_STARTED;
     this.#onResumed();
-    return this.#end(report);
+    return this.#end(outcome);
   }
 
-  async #end(report: GuestReport): Promise<FrameBodies['vmResult']> {
+  /** Ends the guest's script wherever it is, because the run is interrupted. The VM's result has what was done. */
+  abort(): void {
+    this.#isAborted = true;
+    this.#guest?.abort();
+  }
+
+  async #end(outcome: GuestOutcome): Promise<FrameBodies['vmResult']> {
     const { moved, lost } = this.#migration;
-    this.#trace.record('guestDone', NO_DEVICE, { error: report.error });
+    this.#trace.record('guestDone', NO_DEVICE, { error: outcome.error });
     await this.#registers.settle();
-    if (report.error === '' && !moved && lost === '') this.#control.audit();
-    await this.#stopDevices();
-    const result = vmResult(report, {
+    if (outcome.error === '' && !outcome.interrupted && !moved && lost === '') this.#control.audit();
+    // Devices of a guest that was not started may themselves still be starting; they end with the process.
+    if (outcome !== NOT_STARTED) await this.#stopDevices();
+    const result = vmResult(outcome, {
+      vm: this.config.vm,
       devices: this.devices,
+      journal: this.journal.read(),
       verdict: this.verdict,
       audits: this.#control.audits,
-      progress: this.progress,
       migration: moved && migrationLines(this.config.vm, moved),
+      vgpus: vgpuResults({
+        models: this.config.model,
+        devices: this.devices,
+        slots: this.#slots,
+        outcome,
+        statsOf: (placement) => this.context.gpus.statsOf(placement),
+      }),
     });
     return lost === ''
       ? result

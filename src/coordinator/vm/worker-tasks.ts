@@ -1,6 +1,7 @@
 /**
  * The tasks of a VM's workers: shared memory and numbers.
  */
+import type { GuestJournal } from '../../channel/guest-journal.ts';
 import type { DeviceOptions } from '../../device/model.ts';
 import type { DeviceTask } from '../../device/runtime.ts';
 import type { GuestTask } from '../../guest/protocol.ts';
@@ -22,6 +23,7 @@ export interface VmParts {
   readonly config: VmConfig;
   readonly context: VmContext;
   readonly ram: GuestRam;
+  readonly journal: GuestJournal;
 }
 
 export function deviceTask(
@@ -56,7 +58,7 @@ export function deviceTask(
 }
 
 export function guestTask(
-  { config, context, ram }: VmParts,
+  { config, context, ram, journal }: VmParts,
   devices: readonly VmDevice[],
   iommuMmio: SharedArrayBuffer,
 ): GuestTask {
@@ -70,6 +72,7 @@ export function guestTask(
     devices: devices.map(({ name, requesterId, link }) => ({ name, requesterId, link: link.sab })),
     model,
     viommu,
+    journal: journal.sab,
     iommuMmio,
     coordinatorDoorbell: context.doorbell,
     coordinatorSenders: context.doorbellSenders,
