@@ -57,8 +57,15 @@ describe('sPAPR vector files', () => {
 
   it('are refused with position and reason if malformed', () => {
     const run = (vectors: unknown) => () => runSpaprVectors(vectors, { quirks: 'spec' });
-    expect(run({})).to.throw(VectorFormatError, /not sPAPR vectors: the file: .*expected array/);
-    expect(run([{ window, steps: [] }])).to.throw(VectorFormatError, /0\.name: /);
+    const write = { op: 'mem_write', gpa: '0x0', data: '00' };
+    expect(run({})).to.throw(VectorFormatError, /^sPAPR vectors: not an array of vectors$/);
+    expect(run([])).to.throw(VectorFormatError, /^sPAPR vectors: no vectors$/);
+    expect(run([{ name: 'x', window, steps: [] }])).to.throw(VectorFormatError, /x has no steps$/);
+    expect(run([{ window, steps: [write] }])).to.throw(VectorFormatError, /0\.name: /);
+    expect(run([{ name: 'x', window, steps: [{ ...write, expct: 'ok' }] }])).to.throw(
+      VectorFormatError,
+      /0\.steps\.0: .*expct/,
+    );
     expect(run([{ name: 'x', window, steps: [{ op: 'jump' }] }])).to.throw(
       VectorFormatError,
       /0\.steps\.0\.op/,
@@ -66,7 +73,7 @@ describe('sPAPR vector files', () => {
     const read = { op: 'mem_read', gpa: 'here', len: 4 };
     expect(run([{ name: 'x', window, steps: [read] }])).to.throw(VectorFormatError, /0\.steps\.0\.gpa/);
     const machine = { phbs: 1, phb0: { numa: 3 } };
-    expect(run([{ name: 'x', window, machine, steps: [] }])).to.throw(
+    expect(run([{ name: 'x', window, machine, steps: [write] }])).to.throw(
       VectorFormatError,
       /0\.machine\.phb0: .*numa/,
     );

@@ -53,7 +53,14 @@ describe('virtio-iommu vector files', () => {
       expect(() => runVirtioIommuVectors(vectors, { quirks: 'spec' })).to.throw(VectorFormatError, message);
     const steps = (...list: unknown[]) => [{ name: 'x', iommu, device, steps: list }];
     refused(null, /vector 0: vector: /);
-    refused([{ name: 'x', iommu: { ...iommu, granule: '5k' }, steps: [] }], /\(x\): iommu\.granule: /);
+    refused([], /no vectors/);
+    refused(steps(), /x has no steps/);
+    refused(steps({ op: 'isr_read', expect: 0, expct: 1 }), /steps\.0: .*expct/);
+    refused([{ name: 'x', iommu: { ...iommu, bypass: true }, steps: [{ op: 'reset' }] }], /iommu: .*bypass/);
+    refused(
+      [{ name: 'x', iommu: { ...iommu, granule: '5k' }, steps: [{ op: 'isr_read' }] }],
+      /\(x\): iommu\.granule: /,
+    );
     refused(steps({ op: 'jump' }), /\(x\): steps\.0\.op: /);
     refused(steps({ op: 'request', status: 'OK' }), /steps\.0\.type: request has no type/);
     refused(steps({ op: 'mem_write', gpa: 0, data: '0' }), /steps\.0\.data: not an even number/);

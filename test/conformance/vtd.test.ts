@@ -33,6 +33,24 @@ describe('malformed VT-d vectors', () => {
   const wrong: [string, unknown, RegExp][] = [
     ['no array', {}, /^f\.json: not an array of vectors$/],
     ['no vector', [7], /^f\.json: vector 0: /],
+    ['an empty file', [], /^f\.json: no vectors$/],
+    ['a vector without steps', [{ ...good, steps: [] }], /^f\.json: x\/y has no steps$/],
+    [
+      'an unknown field of a step',
+      [{ ...good, steps: [{ ...good.steps[0], expct: '0x10' }] }],
+      /x\/y step 0: .*expct/,
+    ],
+    ['an unknown field of a vector', [{ ...good, cache: true }], /x\/y: .*cache/],
+    [
+      'steps that move too many bytes',
+      [
+        {
+          ...good,
+          steps: Array.from({ length: 20 }, () => ({ op: 'mem_read', gpa: '0x0', len: 2 ** 24, expect: '' })),
+        },
+      ],
+      /x\/y: the steps move too many bytes/,
+    ],
     [
       'a width',
       [{ ...good, iommu: { caching_mode: true, aw_bits: 57 } }],

@@ -102,13 +102,13 @@ class VectorRun {
     dma_write: (step) => this.#dma(step, Buffer.from(step.data, 'hex')),
     mem_write: ({ gpa, data }) => this.#ram.write(Number(gpa), Buffer.from(data, 'hex')),
     mem_read: (step) => this.#memRead(step),
-    mem_fill: ({ gpa, len }) =>
-      this.#ram.write(Number(gpa), Buffer.concat(fillWords(gpa, len)).subarray(0, len)),
-    mem_fill_tces: ({ gpa, first, stride, count }) =>
-      this.#ram.write(
-        Number(gpa),
-        Buffer.concat(Array.from({ length: count }, (_, i) => bigEndian(first + BigInt(i) * stride))),
-      ),
+    mem_fill: ({ gpa, len }) => this.#ram.write(Number(gpa), fillWords(gpa, len)),
+    mem_fill_tces: ({ gpa, first, stride, count }) => {
+      const tces = Buffer.alloc(8 * count);
+      for (let i = 0; i < count; i++)
+        tces.writeBigUInt64BE(BigInt.asUintN(64, first + BigInt(i) * stride), 8 * i);
+      this.#ram.write(Number(gpa), tces);
+    },
   };
 
   #step<Op extends SpaprStep['op']>(step: StepOf<Op>): void {
@@ -249,16 +249,9 @@ const wordOf = (value: bigint): number => Number(BigInt.asUintN(32, value));
 const callText = (name: string, ret: string, out: readonly bigint[]): string =>
   `${name} ${ret} [${out.map(hex).join(' ')}]`;
 
-function fillWords(gpa: bigint, length: number): Buffer[] {
-  return Array.from({ length: Math.ceil(length / 8) }, (_, i) => {
-    const word = Buffer.alloc(8);
-    word.writeBigUInt64LE(BigInt.asUintN(64, (gpa + BigInt(8 * i)) * FILL_FACTOR));
-    return word;
-  });
-}
-
-function bigEndian(value: bigint): Buffer {
-  const word = Buffer.alloc(8);
-  word.writeBigUInt64BE(BigInt.asUintN(64, value));
-  return word;
+function fillWords(gpa: bigint, length: number): Buffer {
+  const words = Buffer.alloc(Math.ceil(length / 8) * 8);
+  for (let at = 0; at < words.length; at += 8)
+    words.writeBigUInt64LE(BigInt.asUintN(64, (gpa + BigInt(at)) * FILL_FACTOR), at);
+  return words.subarray(0, length);
 }

@@ -3,6 +3,7 @@
  */
 import { z } from 'zod';
 import { VectorFormatError } from '../outcome.ts';
+import { vectorList } from '../vector-list.ts';
 
 /** Maximum problems named in one error. */
 const PROBLEM_LIMIT = 8;
@@ -20,13 +21,16 @@ const length = z
   .int()
   .min(0)
   .max(2 ** 24);
-const bytes = z.string().regex(/^([0-9a-fA-F]{2})*$/, 'accepted: an even number of hexadecimal digits');
+const bytes = z.string().regex(/^(?:[0-9a-fA-F]{2})*$/, 'accepted: an even number of hexadecimal digits');
 const verdict = z.enum(['ok', 'fault']);
 
 // A step's answer is missing if the recorded machine had crashed. Nothing is then compared.
 
 /** Verdict of a part, alone or with its address. */
-const part = z.union([verdict, z.looseObject({ expect: verdict }).transform(({ expect }) => expect)]);
+const part = z.union([
+  verdict,
+  z.strictObject({ iova: word, len: length, expect: verdict }).transform(({ expect }) => expect),
+]);
 
 const dmaExpectation = {
   expect: verdict.nullable(),
@@ -34,19 +38,19 @@ const dmaExpectation = {
   parts: z.array(part).nullable(),
 };
 
-const hcall = z.looseObject({
+const hcall = z.strictObject({
   op: z.literal('hcall'),
   name: z.enum(['H_GET_TCE', 'H_PUT_TCE', 'H_STUFF_TCE', 'H_PUT_TCE_INDIRECT']),
   args: z.array(word).max(6),
   ret: z.string().nullish(),
   out: z.array(word).nullish(),
   spec: z
-    .looseObject({ ret: z.string(), out: z.array(word) })
+    .strictObject({ ret: z.string(), out: z.array(word) })
     .partial()
     .optional(),
 });
 
-const rtas = z.looseObject({
+const rtas = z.strictObject({
   op: z.literal('rtas'),
   name: z.string(),
   args: z.array(word).max(16),
@@ -55,21 +59,21 @@ const rtas = z.looseObject({
   rets: z.array(word).nullish(),
   h_rtas: word.nullish(),
   spec: z
-    .looseObject({ status: z.int(), rets: z.array(word) })
+    .strictObject({ status: z.int(), rets: z.array(word) })
     .partial()
     .optional(),
 });
 
-const dmaRead = z.looseObject({
+const dmaRead = z.strictObject({
   op: z.literal('dma_read'),
   dev: z.int().min(0).default(0),
   iova: word,
   len: length,
-  ...z.looseObject(dmaExpectation).partial().shape,
-  spec: z.looseObject(dmaExpectation).partial().optional(),
+  ...z.strictObject(dmaExpectation).partial().shape,
+  spec: z.strictObject(dmaExpectation).partial().optional(),
 });
 
-const dmaWrite = z.looseObject({
+const dmaWrite = z.strictObject({
   op: z.literal('dma_write'),
   dev: z.int().min(0).default(0),
   iova: word,
@@ -77,7 +81,7 @@ const dmaWrite = z.looseObject({
   data: bytes,
   expect: verdict.nullish(),
   parts: dmaExpectation.parts.optional(),
-  spec: z.looseObject(dmaExpectation).partial().optional(),
+  spec: z.strictObject(dmaExpectation).partial().optional(),
 });
 
 const step = z.discriminatedUnion('op', [
@@ -85,16 +89,16 @@ const step = z.discriminatedUnion('op', [
   rtas,
   dmaRead,
   dmaWrite,
-  z.looseObject({ op: z.literal('mem_write'), gpa: word, data: bytes }),
-  z.looseObject({
+  z.strictObject({ op: z.literal('mem_write'), gpa: word, data: bytes }),
+  z.strictObject({
     op: z.literal('mem_read'),
     gpa: word,
     len: length,
     expect: bytes.nullish(),
-    spec: z.looseObject({ expect: bytes }).partial().optional(),
+    spec: z.strictObject({ expect: bytes }).partial().optional(),
   }),
-  z.looseObject({ op: z.literal('mem_fill'), gpa: word, len: length }),
-  z.looseObject({
+  z.strictObject({ op: z.literal('mem_fill'), gpa: word, len: length }),
+  z.strictObject({
     op: z.literal('mem_fill_tces'),
     gpa: word,
     first: word,
@@ -113,11 +117,11 @@ const bridge = z.strictObject({
   dma_win_size: word.optional(),
 });
 
-const vector = z.looseObject({
+const vector = z.strictObject({
   name: z.string().min(1),
-  window: z.looseObject({ liobn: word, start: word, size: word, page_shift: z.int() }),
+  window: z.strictObject({ liobn: word, start: word, size: word, page_shift: z.int() }),
   devices: z
-    .array(z.looseObject({ phb: z.int().min(0).max(30), slot: z.int().min(0).max(31) }))
+    .array(z.strictObject({ phb: z.int().min(0).max(30), slot: z.int().min(0).max(31) }))
     .min(1)
     .max(32)
     .default([{ phb: 0, slot: 2 }]),
@@ -136,15 +140,16 @@ export type SpaprVector = z.infer<typeof vector>;
 export type SpaprStep = SpaprVector['steps'][number];
 export type SpaprMachine = NonNullable<SpaprVector['machine']>;
 
-/** @throws VectorFormatError */
+/** @throws VectorFormatError for the first invalid vector */
 export function parseSpaprVectors(vectors: unknown): SpaprVector[] {
-  const parsed = z.array(vector).safeParse(vectors);
-  if (parsed.success) return parsed.data;
-  const { issues } = parsed.error;
-  const problems = issues.slice(0, PROBLEM_LIMIT).map(({ path, message }) => `${placeOf(path)}: ${message}`);
-  if (issues.length > PROBLEM_LIMIT) problems.push(`and ${issues.length - PROBLEM_LIMIT} more`);
-  throw new VectorFormatError(`not sPAPR vectors: ${problems.join('; ')}`);
+  return vectorList(vectors, 'sPAPR vectors').map((each, index) => {
+    const parsed = vector.safeParse(each);
+    if (parsed.success) return parsed.data;
+    const { issues } = parsed.error;
+    const problems = issues
+      .slice(0, PROBLEM_LIMIT)
+      .map(({ path, message }) => `${[index, ...path].map(String).join('.')}: ${message}`);
+    if (issues.length > PROBLEM_LIMIT) problems.push(`and ${issues.length - PROBLEM_LIMIT} more`);
+    throw new VectorFormatError(`not sPAPR vectors: ${problems.join('; ')}`);
+  });
 }
-
-const placeOf = (path: readonly PropertyKey[]): string =>
-  path.length === 0 ? 'the file' : path.map(String).join('.');

@@ -1,12 +1,14 @@
 /**
  * Files of recorded VFIO vectors: `{kernel, section, vectors: [{name, desc, steps: [{op, …}]}]}`, plain or gzipped.
  */
-import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { z } from 'zod';
+import { FileRefusedError, readBounded } from '../../platform/bounded-file.ts';
+import { parseBoundedJson } from '../../platform/bounded-json.ts';
+import { checkVectors } from '../vector-list.ts';
 
-/** Maximum size of an unpacked file in bytes. */
-const VECTOR_FILE_LIMIT = 256 * 2 ** 20;
+/** Maximum size of a file in bytes, packed and unpacked. The largest recorded one has 1.2 MiB. */
+const VECTOR_FILE_LIMIT = 16 * 2 ** 20;
 
 /** Thrown for a file that cannot be run. The message names the file and, if known, the vector and the step. */
 export class VectorFileError extends Error {
@@ -24,33 +26,90 @@ export class NotModelledError extends Error {
   }
 }
 
-const STEP = z.looseObject({ op: z.string() });
-const VECTOR = z.looseObject({ name: z.string(), desc: z.string().default(''), steps: z.array(STEP) });
-const FILE = z.looseObject({ section: z.string(), vectors: z.array(VECTOR) });
+/** All fields of a step: inputs, and recorded outputs. */
+const STEP_FIELDS: ReadonlySet<string> = new Set(
+  `_incomplete arg argsz argsz_out attempts bitmap bitmap_pgsize bitmap_prefill bitmap_sane bitmap_size cap_offset caps
+  cmd cmd_nr container count data device dma_unmap_cb entries errno eventfd ext ext_name flags from_kthread group index
+  iova iova_pgsizes iova_start klog len limit mdev mode name note npage num_irqs num_regions obj offset op pages
+  pages_nonnull path pattern_start prot region ret shared size size_out stage start state state_after_1500ms stride
+  succeeded text type type_name unpin_on_close vaddr vmlck_kb write`.split(/\s+/),
+);
+const STEP = z.looseObject({ op: z.string() }).superRefine((step, context) => {
+  const unknown = Object.keys(step).find((key) => !STEP_FIELDS.has(key));
+  if (unknown !== undefined) context.addIssue({ code: 'custom', path: [unknown], message: 'unknown field' });
+});
+const VECTOR = z.strictObject({
+  name: z.string(),
+  desc: z.string().default(''),
+  section: z.string().optional(),
+  backing: z.unknown().optional(),
+  end: z.unknown().optional(),
+  steps: z.array(STEP),
+});
+const FILE = z.strictObject({
+  kernel: z.unknown().optional(),
+  section: z.string(),
+  vectors: z.array(z.unknown()),
+});
 
 /** One recorded call: `op`, its inputs and its outputs. */
 export type Step = z.infer<typeof STEP>;
 export type Vector = z.infer<typeof VECTOR>;
-export type VectorFile = z.infer<typeof FILE> & { readonly path: string };
+export interface VectorFile {
+  readonly path: string;
+  readonly section: string;
+  readonly vectors: readonly Vector[];
+}
 
 /** Reads and checks a file. @throws VectorFileError, and the file system's errors */
 export function readVectorFile(path: string): VectorFile {
-  const parsed = FILE.safeParse(readJsonFile(path));
-  if (parsed.success) return { ...parsed.data, path };
+  const { section, vectors } = checked(FILE, readJsonFile(path), path, []);
+  checkVectors(vectors, path);
+  return {
+    path,
+    section,
+    vectors: vectors.map((vector, index) => checked(VECTOR, vector, path, ['vectors', index])),
+  };
+}
+
+/** @throws VectorFileError for the first problem */
+function checked<T>(shape: z.ZodType<T>, value: unknown, path: string, at: readonly PropertyKey[]): T {
+  const parsed = shape.safeParse(value);
+  if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
-  throw new VectorFileError(path, `${placeOf(issue?.path ?? [])}${issue?.message ?? 'not a vector file'}`);
+  const place = placeOf([...at, ...(issue?.path ?? [])]);
+  throw new VectorFileError(path, `${place}${issue?.message ?? 'not a vector file'}`);
 }
 
 /** Reads a JSON file, plain or gzipped. @throws VectorFileError, and the file system's errors */
 export function readJsonFile(path: string): unknown {
-  const bytes = readFileSync(path);
   try {
-    const text = path.endsWith('.gz') ? gunzipSync(bytes, { maxOutputLength: VECTOR_FILE_LIMIT }) : bytes;
-    return JSON.parse(text.toString('utf8'));
+    const bytes = readBounded(path, VECTOR_FILE_LIMIT);
+    return parseBoundedJson(path.endsWith('.gz') ? unpacked(bytes) : bytes);
   } catch (error) {
-    throw new VectorFileError(path, `not JSON (${error instanceof Error ? error.message : String(error)})`);
+    if (error instanceof FileRefusedError || error instanceof RangeError)
+      throw new VectorFileError(path, error.message);
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new VectorFileError(path, `not JSON (${oneLine(error.message)})`);
   }
 }
+
+/** @throws SyntaxError for data that are not gzip's; RangeError beyond VECTOR_FILE_LIMIT */
+function unpacked(bytes: Buffer): Buffer {
+  try {
+    return gunzipSync(bytes, { maxOutputLength: VECTOR_FILE_LIMIT });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ERR_BUFFER_TOO_LARGE')
+      throw new RangeError(
+        `more than ${VECTOR_FILE_LIMIT} bytes unpacked; accepted: up to ${VECTOR_FILE_LIMIT}`,
+      );
+    throw new SyntaxError(`gzip: ${message}`);
+  }
+}
+
+/** Makes a message that quotes the file safe for a terminal, on one line. */
+const oneLine = (text: string): string => text.replaceAll(/[\p{C}\s]+/gu, ' ').slice(0, 200);
 
 /** Converts the path of a problem to text, such as `vector 3 step 7: `. */
 function placeOf(path: readonly PropertyKey[]): string {
@@ -109,7 +168,7 @@ export class StepInputs {
 
   bytes(key: string): Uint8Array {
     const value = this.#step[key];
-    if (typeof value !== 'string' || !/^([0-9a-f]{2})*$/i.test(value))
+    if (typeof value !== 'string' || !/^(?:[0-9a-f]{2})*$/i.test(value))
       return this.#refuse(key, 'bytes in hex');
     return Uint8Array.from(Buffer.from(value, 'hex'));
   }

@@ -8,6 +8,7 @@ import { hex } from '../../memory/address.ts';
 import type { Quirks } from '../../viommu/quirks.ts';
 import { DEFAULT_PROBE_SIZE } from '../../viommu/virtio/iommu.ts';
 import { type StepFailure, VectorFormatError, type VectorOutcome } from '../outcome.ts';
+import { vectorList } from '../vector-list.ts';
 import { q35Ram, type VectorRam } from '../vector-ram.ts';
 import { requesterIdOf } from '../vector-text.ts';
 import { EXPECTATIONS } from './expect.ts';
@@ -30,7 +31,7 @@ const GRANULES = { '4k': 4096, '8k': 8192, '16k': 16384, '64k': 65536 } as const
  * @throws VectorFormatError
  */
 export function runVirtioIommuVectors(vectors: unknown, options: VirtioIommuRunOptions): VectorOutcome[] {
-  const list = Array.isArray(vectors) ? vectors : [vectors];
+  const list = vectorList(Array.isArray(vectors) ? vectors : [vectors], 'virtio-iommu vectors');
   const parsed = list.map((vector, i) => parseVector(vector, i));
   const ram = q35Ram();
   return parsed.map((vector) => {

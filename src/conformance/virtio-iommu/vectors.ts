@@ -17,9 +17,9 @@ const integer = z
     if (wide > MAX) context.addIssue({ code: 'custom', message: 'more than 64 bits' });
     return wide;
   });
-const hexBytes = z.string().regex(/^([0-9a-f]{2})*$/i, 'not an even number of hexadecimal digits');
+const hexBytes = z.string().regex(/^(?:[0-9a-f]{2})*$/i, 'not an even number of hexadecimal digits');
 /** Bytes written by a device. The recorder cuts long ones and adds an ellipsis. */
-const written = z.string().regex(/^([0-9a-f]{2})*(\.\.\.)?$/i);
+const written = z.string().regex(/^(?:[0-9a-f]{2})*(\.\.\.)?$/i);
 const bdf = z.strictObject({ bdf: z.string().regex(/^[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i) });
 const small = integer.refine((value) => value <= 2n ** 20n, 'more than 1 MiB');
 
@@ -46,18 +46,20 @@ const OPS = [
 ] as const;
 
 const eventShape = z.array(
-  z.object({
+  z.strictObject({
     reason: z.enum(['UNKNOWN', 'DOMAIN', 'MAPPING']),
     flags: z.array(z.enum(['read', 'write', 'exec', 'address'])).optional(),
     endpoint: integer,
     address: integer,
+    /** Count of equal events in a row of the recorded program. It depends on the program's access size: not compared. */
+    count: integer.optional(),
   }),
 );
 
 /** Fault events in a vector. */
 export type RecordedEvents = z.infer<typeof eventShape>;
 
-const specShape = z.object({
+const specShape = z.strictObject({
   status: z.union([z.string(), z.null(), z.array(z.string())]).optional(),
   expect: z.unknown().optional(),
   data: z.union([z.string(), z.array(z.string())]).optional(),
@@ -67,7 +69,7 @@ const specShape = z.object({
 /** The specification's answers where QEMU differs. */
 export type Expected = z.infer<typeof specShape>;
 
-const stepShape = z.object({
+const stepShape = z.strictObject({
   op: z.enum(OPS),
   field: z.string().optional(),
   off: integer.optional(),
@@ -88,13 +90,13 @@ const stepShape = z.object({
   probe_size: small.optional(),
   status: z.string().nullable().optional(),
   properties: z
-    .array(z.object({ type: z.string(), subtype: z.string(), start: z.string(), end: z.string() }))
+    .array(z.strictObject({ type: z.string(), subtype: z.string(), start: z.string(), end: z.string() }))
     .optional(),
   bytes: hexBytes.optional(),
   writable_len: small.optional(),
   descs: z
     .array(
-      z.object({
+      z.strictObject({
         data: hexBytes.optional(),
         len: integer.optional(),
         w: integer.optional(),
@@ -115,7 +117,7 @@ const stepShape = z.object({
   gpa: integer.optional(),
   len: small.optional(),
   data: hexBytes.optional(),
-  parts: z.array(z.object({ iova: integer, len: small, expect: z.enum(['ok', 'fault']) })).optional(),
+  parts: z.array(z.strictObject({ iova: integer, len: small, expect: z.enum(['ok', 'fault']) })).optional(),
   recycle: z.boolean().optional(),
   count: integer.optional(),
   reinit: z.boolean().optional(),
@@ -156,7 +158,7 @@ const EXPECT: Readonly<Partial<Record<Step['op'], z.ZodType>>> = {
   features_read: integer,
   common_read: integer,
   isr_read: integer,
-  queue_info: z.object({ size: integer, enabled: z.union([z.boolean(), integer]) }),
+  queue_info: z.strictObject({ size: integer, enabled: z.union([z.boolean(), integer]) }),
   dma_read: z.enum(['ok', 'fault', 'partial']),
   dma_write: z.enum(['ok', 'fault', 'partial']),
   events: eventShape,
@@ -184,9 +186,9 @@ const checkedStep = stepShape.superRefine((step, context) => {
 const choices = (op: Step['op'], given: unknown): unknown[] =>
   Array.isArray(given) && op !== 'events' ? given : [given];
 
-export const vectorShape = z.object({
+export const vectorShape = z.strictObject({
   name: z.string(),
-  iommu: z.object({
+  iommu: z.strictObject({
     granule: z.enum(['4k', '8k', '16k', '64k']),
     aw_bits: z.number().int().min(32).max(64),
     boot_bypass: z.boolean(),

@@ -3,6 +3,7 @@
  */
 import { z } from 'zod';
 import { VectorFormatError } from '../outcome.ts';
+import { vectorList } from '../vector-list.ts';
 
 /** Maximum bytes of one DMA or memory access. */
 const LENGTH_LIMIT = 2 ** 24;
@@ -10,7 +11,7 @@ const LENGTH_LIMIT = 2 ** 24;
 const hexNumber = z.string().regex(/^0x[0-9a-f]{1,16}$/i, 'expected a hex number such as 0x1000');
 /** An address in RAM, exact as a float64. */
 const gpa = z.string().regex(/^0x[0-9a-f]{1,13}$/i, 'expected a guest physical address in hex, below 2^52');
-const hexBytes = z.string().regex(/^([0-9a-f]{2})*$/i, 'expected bytes in hex');
+const hexBytes = z.string().regex(/^(?:[0-9a-f]{2})*$/i, 'expected bytes in hex');
 const length = z.int().min(0).max(LENGTH_LIMIT);
 const registerSize = z.union([z.literal(4), z.literal(8)], 'expected 4 or 8');
 const outcome = z.enum(['ok', 'fault']);
@@ -21,25 +22,37 @@ const dma = {
   len: length,
   dev: z.int().min(0).optional(),
   expect: outcome,
-  parts: z.array(z.object({ expect: outcome })).optional(),
+  parts: z.array(z.strictObject({ iova: hexNumber, len: length, expect: outcome })).optional(),
 };
 
 const step = z.discriminatedUnion('op', [
-  z.object({ op: z.literal('mem_write'), ...marks, gpa, data: hexBytes }),
-  z.object({ op: z.literal('mem_read'), ...marks, gpa, len: length, expect: hexBytes }),
-  z.object({ op: z.literal('reg_write'), ...marks, off: hexNumber, size: registerSize, value: hexNumber }),
-  z.object({ op: z.literal('reg_read'), ...marks, off: hexNumber, size: registerSize, expect: hexNumber }),
-  z.object({ op: z.literal('dma_write'), ...dma, data: hexBytes }),
-  z.object({ op: z.literal('dma_read'), ...dma, data: hexBytes.optional() }),
+  z.strictObject({ op: z.literal('mem_write'), ...marks, gpa, data: hexBytes }),
+  z.strictObject({ op: z.literal('mem_read'), ...marks, gpa, len: length, expect: hexBytes }),
+  z.strictObject({
+    op: z.literal('reg_write'),
+    ...marks,
+    off: hexNumber,
+    size: registerSize,
+    value: hexNumber,
+  }),
+  z.strictObject({
+    op: z.literal('reg_read'),
+    ...marks,
+    off: hexNumber,
+    size: registerSize,
+    expect: hexNumber,
+  }),
+  z.strictObject({ op: z.literal('dma_write'), ...dma, data: hexBytes }),
+  z.strictObject({ op: z.literal('dma_read'), ...dma, data: hexBytes.optional() }),
 ]);
 
-const device = z.object({
+const device = z.strictObject({
   bdf: z.string().regex(/^[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/i, 'expected bus:device.function such as 00:04.0'),
 });
 
-const vector = z.object({
+const vector = z.strictObject({
   name: z.string(),
-  iommu: z.object({
+  iommu: z.strictObject({
     caching_mode: z.boolean(),
     aw_bits: z.union([z.literal(39), z.literal(48)], 'expected 39 or 48'),
     scalable: z.boolean().optional(),
@@ -63,8 +76,7 @@ export type DmaStep = Extract<VtdStep, { readonly op: 'dma_read' | 'dma_write' }
 
 /** Checks a whole file. @param file named in errors @throws VectorFormatError for the first problem */
 export function parseVtdVectors(vectors: unknown, file = 'VT-d vectors'): VtdVector[] {
-  if (!Array.isArray(vectors)) throw new VectorFormatError(`${file}: not an array of vectors`);
-  return vectors.map((each: unknown, index) => {
+  return vectorList(vectors, file).map((each, index) => {
     const parsed = vector.safeParse(each);
     if (parsed.success) return checkedDevices(parsed.data, file);
     const [problem] = parsed.error.issues;
