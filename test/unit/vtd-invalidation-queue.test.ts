@@ -87,6 +87,15 @@ describe('VT-d invalidation queue', () => {
     expect(rig.read(vtd.FSTS_REG)).to.equal(0n);
   });
 
+  it('passes a wait descriptor with the fence flag alone; one without any flag is invalid', () => {
+    const rig = new VtdRig();
+    rig.enableQueue();
+    rig.submit([vtd.QI_WAIT | vtd.WAIT_FN, 0, 0, 0], waitDescriptor(1));
+    expect([rig.read(vtd.FSTS_REG), rig.ram.read32(STATUS)]).to.deep.equal([0n, 1]);
+    rig.submit([vtd.QI_WAIT, 0, 0, 0], waitDescriptor(2));
+    expect([rig.read(vtd.FSTS_REG), rig.ram.read32(STATUS)]).to.deep.equal([BigInt(vtd.FSTS_IQE), 1]);
+  });
+
   it('reports register invalidations as ignored while the queue is enabled', () => {
     const rig = new VtdRig();
     rig.enableQueue();

@@ -7,6 +7,7 @@ import * as vtd from '../../src/abi/vtd.ts';
 import type { Iova } from '../../src/memory/address.ts';
 import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
+import type { Translation } from '../../src/viommu/notifier.ts';
 import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
 import { RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
 
@@ -99,6 +100,22 @@ describe('VT-d scalable mode', () => {
     ]);
     iommu.translate(DEVICE, IOVA, true);
     expect([L4, LEAF].map((entry) => ram.read32(entry) & 0x60)).to.deep.equal([0x20, 0x60]);
+  });
+
+  it('does not take PAT (bit 12) of a large first-stage leaf for an address bit', () => {
+    // P, R/W, U/S, A, PS and PAT. The leaf of 1 GiB maps GPA 0, where the RAM begins.
+    for (const [entry, leaf, iova, gpa] of [
+      [L2, 0x2010a7, 0x3000, 0x203000],
+      [L3, 0x10a7, 0x203000, 0x203000],
+    ] as const) {
+      const { ram, iommu, notifier, submit } = unit();
+      put(ram, entry, BigInt(leaf));
+      submit(piotlb(DOMAIN));
+      expect(iommu.translate(DEVICE, iova as Iova, true)).to.include({ ok: true, gpa });
+      expect(notifier.mappings).to.have.length(1);
+      const [{ iova: start, gpa: target }] = notifier.mappings as [Translation];
+      expect(target + (iova - start)).to.equal(gpa);
+    }
   });
 
   it('applies PASID-based invalidations to the devices of their domain and PASID', () => {

@@ -14,7 +14,7 @@ import { aboveWidth, tablePointer } from './legacy-context.ts';
 import { type EntryFormat, entryOf, HIGH_ADDRESS, leafOf, type OnWalked, PageTables } from './page-tables.ts';
 import type { IntelCapabilities } from './registers.ts';
 
-/** Low address bits of a large leaf, which must be 0. Bit 12 is PAT. */
+/** Reserved bits of a large leaf below its address. Bit 12 is PAT: neither reserved nor part of the address. */
 const LARGE_2M = 0x1fe000;
 const LARGE_1G = 0x3fffe000;
 /** Bits that an entry needs for a user request. */

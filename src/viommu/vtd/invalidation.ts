@@ -175,8 +175,9 @@ function decodeType(
   }
 }
 
+/** A wait with FN alone has nothing to do: the queue processes descriptors one after the other. */
 function decodeWait(flags: number, data: number, gpa: number): WaitRequest | undefined {
-  if ((flags & (vtd.WAIT_IF | vtd.WAIT_SW)) === 0) return undefined;
+  if ((flags & (vtd.WAIT_IF | vtd.WAIT_SW | vtd.WAIT_FN)) === 0) return undefined;
   const status = (flags & vtd.WAIT_SW) !== 0 ? { gpa, data } : undefined;
   return { kind: 'wait', status, interrupt: (flags & vtd.WAIT_IF) !== 0 };
 }

@@ -136,8 +136,12 @@ export abstract class PageTables implements DomainTables {
       const leaf = this.#format.isLeaf(level, low);
       if (this.#format.reservedSet(level, leaf, low, high)) continue;
       const target = tablePointer(low, high & HIGH_ADDRESS);
-      if (!leaf) this.#walkTable(walk, target, level - 1, base + i * span, granted);
-      else if (!touchesInterruptRange(target, span)) this.#emit(walk, base + i * span, target, span, granted);
+      if (!leaf) {
+        this.#walkTable(walk, target, level - 1, base + i * span, granted);
+        continue;
+      }
+      const page = pageOf(target, span);
+      if (!touchesInterruptRange(page, span)) this.#emit(walk, base + i * span, page, span, granted);
     }
   }
 
@@ -159,12 +163,22 @@ export abstract class PageTables implements DomainTables {
 export const entryOf = (table: number, iova: number, level: number): number =>
   table + (Math.floor(iova / vtd.spanOfLevel(level)) % vtd.SL_ENTRIES) * vtd.SL_ENTRY_BYTES;
 
-/** Returns the leaf at `level` that covers `iova`, or undefined if its target touches the interrupt range. */
-export function leafOf(iova: number, gpa: number, level: number, perm: number): Translation | undefined {
+/**
+ * Returns the leaf at `level` that covers `iova`, or undefined if its page touches the interrupt range.
+ * @param target bits 51:12 of the entry
+ */
+export function leafOf(iova: number, target: number, level: number, perm: number): Translation | undefined {
   const size = vtd.spanOfLevel(level);
+  const gpa = pageOf(target, size);
   if (touchesInterruptRange(gpa, size)) return undefined;
   return { iova: (iova - (iova % size)) as Iova, gpa: gpa as Gpa, size, perm };
 }
+
+/**
+ * Returns the page of a leaf from bits 51:12 of its entry. Those below the page's size are not address bits: in a large
+ * first-stage leaf, bit 12 is PAT.
+ */
+const pageOf = (target: number, size: number): number => target - (target % size);
 
 /** A leaf whose target touches the interrupt range is refused as a whole (3.15, LGN.4 and SGN.8), as in QEMU. */
 const touchesInterruptRange = (gpa: number, size: number): boolean =>
