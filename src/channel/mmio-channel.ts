@@ -232,6 +232,16 @@ export class MmioServer {
     return rd(this.#words, WORD_HEAD, 'ring.head') !== ld(this.#words, WORD_TAIL, 'ring.tail');
   }
 
+  /** Mark of the last posted entry, for {@link hasServed}. */
+  get posted(): number {
+    return ld(this.#words, WORD_TAIL, 'ring.tail');
+  }
+
+  /** Returns whether every entry up to a mark has been served. */
+  hasServed(mark: number): boolean {
+    return ((rd(this.#words, WORD_HEAD, 'ring.head') - mark) | 0) >= 0;
+  }
+
   /** Marks the owner as gone: reads return all ones, writes are dropped. */
   close(): void {
     st(this.#words, WORD_CLOSED, 1, 'link.word');

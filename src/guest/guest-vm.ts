@@ -19,12 +19,14 @@ import {
   saveBuffer,
   savedStateOf,
 } from './guest-state.ts';
+import { endOfCalls } from './in-flight.ts';
 import { startsAtBoot } from './iommu/create-guest-iommu.ts';
 import type { DmaBuffer } from './iommu/dma-api.ts';
 import type { DmaDomain, GuestDomain, GuestIommu } from './iommu/guest-iommu.ts';
 import type { VirtioIommuDriver } from './iommu/virtio/driver.ts';
 import { type MigrateOptions, migrate, VmMovedError } from './migration.ts';
 import { MigrationError } from './migration-settings.ts';
+import { Mutex } from './mutex.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { GuestPciDevice } from './pci-device.ts';
 import type { GuestReport, GuestTask, VmControl } from './protocol.ts';
@@ -60,6 +62,9 @@ export class GuestVm {
   readonly #parts: VmParts;
   readonly #journal: GuestJournal;
   readonly #lost = new Set<GuestDmaDevice>();
+  readonly #audits = new Mutex();
+  /** True if the script may change tables without a driver's call. */
+  #hasOwnDriver = false;
 
   /**
    * With `task.snapshot` the drivers continue where those of the last host stopped; RAM and devices are not touched.
@@ -133,6 +138,7 @@ export class GuestVm {
 
   /** Returns the vIOMMU's bare registers, for a script that is its own driver or breaks the rules on purpose. */
   iommuRegisters(): RegisterPort {
+    this.#hasOwnDriver = true;
     return this.#parts.iommu.registers();
   }
 
@@ -154,9 +160,15 @@ export class GuestVm {
     await this.#control.expectFault(device.index, iova);
   }
 
-  /** Compares every container with the guest's tables. Differences are violations; resolves to their count. */
+  /**
+   * Compares every container with the guest's tables. Resolves to the count of differences; those that the guest has
+   * not announced are violations. Changes by calls in flight are not: the audit waits for these calls.
+   */
   audit(): Promise<number> {
-    return Promise.resolve(this.#control.audit());
+    return this.#audits.run(async () => {
+      if ((await this.#control.beginAudit()) > 0) await endOfCalls();
+      return this.#control.endAudit(this.#hasOwnDriver);
+    });
   }
 
   /**

@@ -14,6 +14,14 @@ export class InFlightError extends MigrationError {
   }
 }
 
+/** Every call in flight of this thread's drivers. */
+const calls = new Set<Promise<unknown>>();
+
+/** Resolves when every call that is in flight now has resolved or rejected. Each has a time limit of its own. */
+export async function endOfCalls(): Promise<void> {
+  await Promise.allSettled(calls);
+}
+
 /** Counts the calls in flight of a driver, by name. */
 export class InFlight {
   readonly #counts = new Map<string, number>();
@@ -21,9 +29,13 @@ export class InFlight {
   /** Runs `work` and counts it as `what` until it resolves or rejects. */
   async run<Result>(what: string, work: () => Promise<Result>): Promise<Result> {
     this.#count(what, 1);
+    let call: Promise<Result> | undefined;
     try {
-      return await work();
+      call = work();
+      calls.add(call);
+      return await call;
     } finally {
+      if (call) calls.delete(call);
       this.#count(what, -1);
     }
   }

@@ -81,10 +81,16 @@ export interface VmControl {
   /** Announces one fault of this device in the page of `iova`: it is counted as expected. */
   expectFault(device: number, iova: number): void | Promise<void>;
   /**
-   * Compares every device's container with a full walk of the guest's tables. Differences are violations; returns
-   * their count.
+   * Begins an audit: compares every device's container with a full walk of the guest's tables. Returns the count of
+   * differences. They may be changes that the guest is about to announce.
    */
-  audit(): number | Promise<number>;
+  beginAudit(): Promise<number>;
+  /**
+   * Ends the audit, when the calls that were in flight at its begin have ended. Differences that the guest has not
+   * announced are violations; returns their count, with that of the translations that a container cannot hold.
+   * @param patient also waits for changes that the script may announce without a driver
+   */
+  endAudit(patient: boolean): Promise<number>;
   /** Sets the scheduling of this host process's physical GPUs, for all its VMs. Rejects invalid values. */
   schedule(scheduling: Scheduling): void | Promise<void>;
   /** Returns the engine statistics of every vGPU of this host process. */

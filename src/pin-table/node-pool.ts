@@ -18,12 +18,15 @@ export class PinTableFullError extends Error {
   }
 }
 
+/** Nodes for which a new table has a count. */
+const COUNTED_AT_FIRST = 1024;
+
 /** The nodes of one table. A node's name is its word index. */
 export class NodePool {
   readonly nodes: number;
   readonly #table: mem.SharedWords;
-  /** Count of used entries, by node. */
-  readonly #used: Uint16Array;
+  /** Count of used entries, by node. It grows with the nodes in use: most tables use few of theirs. */
+  #used: Uint16Array;
   /** Free nodes: those whose words are all zero, and those with old words. */
   readonly #clean: number[] = [];
   readonly #dirty: number[] = [];
@@ -35,7 +38,7 @@ export class NodePool {
   constructor(table: mem.SharedWords, nodes: number) {
     this.nodes = nodes;
     this.#table = table;
-    this.#used = new Uint16Array(nodes);
+    this.#used = new Uint16Array(Math.min(nodes, COUNTED_AT_FIRST));
   }
 
   /** Count of nodes that cannot be taken now, including the retired ones. */
@@ -61,7 +64,7 @@ export class NodePool {
   /** Adds `by` to the used entries of the node that contains `entry`. Entries of the roots are not counted. */
   count(entry: number, by: number): void {
     const node = numberOf(entry);
-    if (node >= 0 && node < this.nodes) this.#used[node] = (this.#used[node] as number) + by;
+    if (node >= 0 && node < this.#used.length) this.#used[node] = (this.#used[node] as number) + by;
   }
 
   isEmpty(node: number): boolean {
@@ -90,8 +93,16 @@ export class NodePool {
 
   #takeFresh(): number {
     if (this.#fresh >= this.nodes) throw new PinTableFullError(this.nodes);
+    if (this.#fresh >= this.#used.length) this.#used = grown(this.#used, this.nodes);
     return WORD_NODES + this.#fresh++ * NODE_WORDS;
   }
+}
+
+/** Returns a copy with twice the length, at most `limit`. */
+function grown(counts: Uint16Array, limit: number): Uint16Array {
+  const longer = new Uint16Array(Math.min(limit, counts.length * 2));
+  longer.set(counts);
+  return longer;
 }
 
 /** Returns the index of the node that contains `word`; negative for words of the header and the root. */

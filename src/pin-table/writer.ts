@@ -142,8 +142,7 @@ export class PinTableWriter {
    * @throws PinTableFullError, PinTableError
    */
   mapExtents(iova: Iova, extents: readonly HostExtent[], perm: number): number {
-    if (this.nodes - this.nodesInUse < nodesNeeded(this.#table, this.iovaLimit, iova, extents))
-      throw new PinTableFullError(this.nodes);
+    this.checkRoom(iova, extents);
     this.#leaves = 0;
     let base: number = iova;
     for (const { hpa, size } of extents) {
@@ -151,6 +150,12 @@ export class PinTableWriter {
       base += size;
     }
     return this.#leaves;
+  }
+
+  /** Checks that {@link mapExtents} finds enough free nodes. @throws PinTableFullError, PinTableError */
+  checkRoom(iova: Iova, extents: readonly HostExtent[]): void {
+    if (this.nodes - this.nodesInUse < nodesNeeded(this.#table, this.iovaLimit, iova, extents))
+      throw new PinTableFullError(this.nodes);
   }
 
   /**

@@ -14,11 +14,10 @@
 import { nowUs, yieldTurn } from '#host';
 import { hex, type Iova, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import type { HostExtent } from '../memory/guest-ram.ts';
-import { PinTableFullError } from '../pin-table/node-pool.ts';
 import type { PinTableWriter } from '../pin-table/writer.ts';
 import type { Completion } from '../platform/completion.ts';
 import { DirtyTracker } from './dirty-tracker.ts';
-import { VfioError } from './errors.ts';
+import { asVfioError, VfioError } from './errors.ts';
 import type { Backing, DmaMapping } from './mapping.ts';
 import { checkRoom, DMA_ENTRY_LIMIT, type Straddling, spanText, takenBy } from './mapping-rules.ts';
 import { MappingStore, type MappingVisitor } from './mapping-store.ts';
@@ -126,6 +125,23 @@ export class Container {
    *   2^64), EEXIST (any overlap), ENOSPC (entry limit, pin table full), EFAULT (no memory at vaddr)
    */
   map(iova: Iova, vaddr: number, size: number, perm: number): void {
+    this.#mapExtents(iova, this.#admitted(iova, vaddr, size, perm), perm);
+    this.#mappings.add(iova, size, vaddr, perm);
+    this.counters.maps++;
+  }
+
+  /** Returns the error with which {@link map} would refuse a mapping now; undefined if it would not. */
+  refusal(iova: Iova, vaddr: number, size: number, perm: number): VfioError | undefined {
+    try {
+      this.#table.checkRoom(iova, this.#admitted(iova, vaddr, size, perm));
+      return undefined;
+    } catch (error) {
+      return asVfioError(error);
+    }
+  }
+
+  /** Checks everything but the room in the pin table. Returns the host memory behind the range. @throws VfioError */
+  #admitted(iova: Iova, vaddr: number, size: number, perm: number): readonly HostExtent[] {
     this.#checkRange('map', iova, size);
     if (iova + size > this.#table.iovaLimit) {
       const bits = Math.log2(this.#table.iovaLimit);
@@ -140,9 +156,7 @@ export class Container {
       this.liveMappings,
       this.#entryLimit,
     );
-    this.#mapExtents(iova, this.#extents(vaddr, size), perm);
-    this.#mappings.add(iova, size, vaddr, perm);
-    this.counters.maps++;
+    return this.#extents(vaddr, size);
   }
 
   /**
@@ -270,8 +284,7 @@ export class Container {
     try {
       this.counters.leaves += this.#table.mapExtents(iova, extents, perm);
     } catch (error) {
-      if (error instanceof PinTableFullError) throw new VfioError('ENOSPC', error.message);
-      throw error;
+      throw asVfioError(error);
     }
   }
 

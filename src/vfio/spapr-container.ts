@@ -78,19 +78,29 @@ export class SpaprContainer extends Container {
    * @throws VfioError also ENXIO (outside the windows), EINVAL (not a multiple of the window's page size)
    */
   override map(iova: Iova, vaddr: number, size: number, perm: number): void {
+    const refused = this.#outsideWindows(iova, vaddr, size);
+    if (refused) throw refused;
+    super.map(iova, vaddr, size, perm);
+  }
+
+  override refusal(iova: Iova, vaddr: number, size: number, perm: number): VfioError | undefined {
+    return this.#outsideWindows(iova, vaddr, size) ?? super.refusal(iova, vaddr, size, perm);
+  }
+
+  #outsideWindows(iova: Iova, vaddr: number, size: number): VfioError | undefined {
     const window = this.#windowOf(iova, size);
     if (!window)
-      throw new VfioError(
+      return new VfioError(
         'ENXIO',
         `map of ${spanText({ iova, size })}: outside the windows (${this.#windows.map(textOf).join(', ') || 'none'})`,
       );
     const page = 2 ** window.pageShift;
     if ([iova, vaddr, size].some((value) => value % page !== 0))
-      throw new VfioError(
+      return new VfioError(
         'EINVAL',
         `map of ${spanText({ iova, size })} to ${hex(vaddr)}; accepted: multiples of ${page}`,
       );
-    super.map(iova, vaddr, size, perm);
+    return undefined;
   }
 
   override mapPages(iova: Iova, vaddrs: Float64Array, count: number, perm: number): boolean {

@@ -3,53 +3,64 @@
  * translations, never both.
  */
 import { nowUs } from '#host';
-import { type Gpa, type Iova, offsetBy, PAGE_SIZE, PERM_RW, toIova } from '../memory/address.ts';
+import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../memory/address.ts';
 import type { DmaWindow } from '../memory/dma-window.ts';
 import type { RamRegion } from '../memory/guest-ram.ts';
 import { type Completion, whenDone } from '../platform/completion.ts';
+import {
+  DIVERGENCE_LIMIT,
+  type Divergence,
+  type Lacking,
+  lackingIn,
+  readDivergences,
+  Suspects,
+} from './audit.ts';
 import { MapBatcher } from './map-batcher.ts';
-import type { IovaRange, MapNotifier, Translation, TranslationSource } from './notifier.ts';
+import {
+  type IovaRange,
+  limitOf,
+  type MapNotifier,
+  type Translation,
+  type TranslationSource,
+  type TranslationVisitor,
+} from './notifier.ts';
+import { RamParts } from './ram-parts.ts';
+import { UnmappedLog } from './unmapped-log.ts';
 
 /** `system`: guest RAM, identity-mapped. `iommu`: the translations of tables. `blocked`: nothing. */
 export type AddressSpaceKind = 'system' | 'iommu' | 'blocked';
-
-/** Exclusive upper bound of IOVAs, unless a source has its own limit: page tables translate at most 48 bits. */
-export const IOVA_LIMIT = 2 ** 48;
-
-/** A difference between a container and the guest's tables, found by {@link DeviceAddressSpace.audit}. */
-export interface Divergence {
-  readonly iova: Iova;
-  readonly size: number;
-  /** GPA in the container; undefined if nothing is mapped. */
-  readonly held: Gpa | undefined;
-  /** GPA in the tables; undefined if nothing is mapped. */
-  readonly expected: Gpa | undefined;
-}
-
-/** An audit reports at most this many differences. */
-export const DIVERGENCE_LIMIT = 16;
 
 export interface SwitchCounters {
   switches: number;
   syncs: number;
   mapEvents: number;
   unmapEvents: number;
-  /** Translations that could not be mapped: not RAM, or no space. */
+  /** Translations that could not be mapped whole: not RAM, or no space. */
   refused: number;
 }
 
 /** Called when a switch is complete: a change of kind, or of the tables within `iommu`. */
 export type SwitchObserver = (from: AddressSpaceKind, to: AddressSpaceKind, tookUs: number) => void;
 
-/** One device's address space. It keeps its kind and the mappings behind its notifier in step. */
+/**
+ * One device's address space. It keeps its kind and the mappings behind its notifier in step.
+ *
+ * Of the guest's translations it maps the parts that lie in RAM. Those for which the container has no room are mapped as
+ * soon as an unmap makes room: a guest cannot see that they are missing, and will not announce them again.
+ */
 export class DeviceAddressSpace {
   readonly requesterId: number;
   readonly counters: SwitchCounters = { switches: 0, syncs: 0, mapEvents: 0, unmapEvents: 0, refused: 0 };
+  /** Translations that could not be mapped, or only in part. */
+  readonly unmapped = new UnmappedLog();
   readonly #notifier: MapNotifier;
+  readonly #suspects = new Suspects();
   readonly #ram: readonly RamRegion[];
   readonly #switched: SwitchObserver;
   #kind: AddressSpaceKind = 'blocked';
-  #source: TranslationSource | undefined;
+  #source: RamParts | undefined;
+  /** Lowest IOVA of a translation for which the container had no room. */
+  #hungryFrom = Number.POSITIVE_INFINITY;
 
   constructor(
     requesterId: number,
@@ -87,10 +98,11 @@ export class DeviceAddressSpace {
   }
 
   /**
-   * Switches the device to the translations of `source`. Coming from another kind, everything is removed and replayed.
+   * Switches the device to the translations of `tables`. Coming from another kind, everything is removed and replayed.
    * Coming from other tables (a domain change), only the differences change.
    */
-  enterIommu(source: TranslationSource): Completion {
+  enterIommu(tables: TranslationSource): Completion {
+    const source = new RamParts(tables, this.#ram);
     if (this.#kind !== 'iommu') return this.#replaceAll('iommu', source, () => this.#replay(source));
     this.#source = source;
     const since = this.#begin();
@@ -108,39 +120,59 @@ export class DeviceAddressSpace {
 
   /** Compares the container with a full walk of the tables, or with RAM in system memory. */
   audit(): Divergence[] {
-    const found: Divergence[] = [];
-    const source = this.#expectation();
-    const report = (divergence: Divergence) => {
-      if (found.length < DIVERGENCE_LIMIT) found.push(divergence);
-    };
-    this.#notifier.forEachMapping(0, limitOf(source), (iova, gpa, size, perm) => {
-      const leaf = source.leafAt(iova);
-      if (leaf?.iova === iova && leaf.gpa === gpa && leaf.size === size && leaf.perm === perm) return;
-      report({ iova, size, held: gpa, expected: leaf && offsetBy(leaf.gpa, iova - leaf.iova) });
-    });
-    source.walk(0, limitOf(source), (iova, gpa, size) => {
-      if (!this.#notifier.mappingAt(iova) && this.#inRam(gpa, size))
-        report({ iova, size, held: undefined, expected: gpa });
-    });
-    return found;
+    return this.#read(DIVERGENCE_LIMIT);
+  }
+
+  /**
+   * Begins an audit while the guest works: notes every difference as a suspect. An innocent guest has begun to announce
+   * its change. Returns the count of suspects.
+   */
+  beginAudit(): number {
+    return this.#suspects.begin(this.#read(Suspects.limit));
+  }
+
+  /**
+   * Ends an audit, when all that the guest had begun is complete. Returns the suspects that no invalidation has covered
+   * and that are still the same.
+   */
+  endAudit(): Divergence[] {
+    return this.#suspects.end(() => this.#read(Suspects.limit)).slice(0, DIVERGENCE_LIMIT);
+  }
+
+  /** Returns the translations that the container lacks because it cannot hold them; undefined if it lacks none. */
+  lacking(): Lacking | undefined {
+    return lackingIn(this.#expectation(), this.#notifier);
+  }
+
+  /** Returns why the container cannot hold the translation that covers `iova`; undefined if it can or does. */
+  refusalAt(iova: number): string | undefined {
+    const leaf = this.#notifier.mappingAt(iova) ? undefined : this.#expectation().leafAt(iova);
+    return leaf && this.#notifier.refusal?.(leaf.iova, leaf.gpa, leaf.size, leaf.perm);
+  }
+
+  #read(limit: number): Divergence[] {
+    return readDivergences(this.#expectation(), this.#notifier, limit);
   }
 
   /** Maps everything. Adjacent pages go to the notifier in batches. */
-  #replay(source: TranslationSource): void {
+  #replay(source: RamParts): void {
     const pages = new MapBatcher(this.#notifier, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm));
-    source.walk(0, limitOf(source), (iova, gpa, size, perm) => {
+    const add: TranslationVisitor = (iova, gpa, size, perm) => {
       if (size === PAGE_SIZE) return pages.add(iova, gpa, perm);
       return pages.flush() && this.#map(iova, gpa, size, perm);
-    });
+    };
+    source.walk(0, limitOf(source), add, this.#outside);
     pages.flush();
     this.counters.mapEvents += pages.mapped;
   }
 
-  #replaceAll(kind: AddressSpaceKind, source: TranslationSource | undefined, replay: () => void): Completion {
+  #replaceAll(kind: AddressSpaceKind, source: RamParts | undefined, replay: () => void): Completion {
     const from = this.#kind;
     const since = this.#begin();
+    this.#suspects.explain(0, Number.POSITIVE_INFINITY);
     // R2: the mappings of the new kind appear only after no device can use those of the old kind.
     return whenDone(this.#notifier.unmapAll(), () => {
+      this.#hungryFrom = Number.POSITIVE_INFINITY;
       this.#kind = kind;
       this.#source = source;
       replay();
@@ -160,14 +192,16 @@ export class DeviceAddressSpace {
   }
 
   /** `switching`: a switch has already begun. */
-  #sync(source: TranslationSource, start: number, end: number, switching = false): Completion {
+  #sync(source: RamParts, start: number, end: number, switching = false): Completion {
     this.counters.syncs++;
     if (end - start === PAGE_SIZE) {
+      this.#suspects.explain(start, end);
       const [leaf, held] = [source.leafAt(start), this.#notifier.mappingAt(start)];
       if (isPageAt(start, leaf) && isPageAt(start, held))
         return this.#syncPage(source, start as Iova, held, leaf, switching);
     }
     const [from, to] = this.#hull(source, start, end);
+    this.#suspects.explain(from, to);
     const stale: IovaRange[] = [];
     let gap = false;
     this.#notifier.forEachMapping(from, to, (iova, gpa, size, perm) => {
@@ -176,10 +210,11 @@ export class DeviceAddressSpace {
       stale.push({ iova, size });
       gap ||= leaf !== undefined && !switching;
     });
-    const mapNew = () =>
-      source.walk(from, to, (iova, gpa, size, perm) => {
-        if (!this.#notifier.has(iova, gpa, size, perm)) this.#map(iova, gpa, size, perm);
-      });
+    const mapNew = () => {
+      const add: TranslationVisitor = (iova, gpa, size, perm) =>
+        this.#notifier.has(iova, gpa, size, perm) || this.#map(iova, gpa, size, perm);
+      source.walk(from, to, add, this.#outside);
+    };
     if (stale.length === 0) {
       mapNew();
       return undefined;
@@ -189,13 +224,14 @@ export class DeviceAddressSpace {
     if (gap) this.#notifier.switchBegin();
     return whenDone(this.#notifier.unmap(stale), () => {
       mapNew();
+      this.#useRoom(source);
       if (gap) this.#notifier.switchEnd();
     });
   }
 
   /** {@link sync} of a single page, the usual case of strict guests. No larger leaf or mapping covers it. */
   #syncPage(
-    source: TranslationSource,
+    source: RamParts,
     iova: Iova,
     held: Translation | undefined,
     leaf: Translation | undefined,
@@ -203,6 +239,7 @@ export class DeviceAddressSpace {
   ): Completion {
     if (!held) {
       if (leaf) this.#map(iova, leaf.gpa, PAGE_SIZE, leaf.perm);
+      else source.walk(iova, iova + PAGE_SIZE, () => true, this.#outside);
       return undefined;
     }
     if (leaf && leaf.gpa === held.gpa && leaf.perm === held.perm) return undefined;
@@ -212,6 +249,7 @@ export class DeviceAddressSpace {
     const unmapped = this.#notifier.unmap([{ iova, size: PAGE_SIZE }]);
     const finish = (now: Translation | undefined) => {
       if (now) this.#map(now.iova, now.gpa, now.size, now.perm);
+      this.#useRoom(source);
       if (gap) this.#notifier.switchEnd();
     };
     // The guest may have changed the entry while we waited for devices.
@@ -221,7 +259,7 @@ export class DeviceAddressSpace {
   }
 
   /** Widens [start, end) until no mapping or translation straddles its ends: superpages change as a whole. */
-  #hull(source: TranslationSource, start: number, end: number): [number, number] {
+  #hull(source: RamParts, start: number, end: number): [number, number] {
     let [from, to] = [start, Math.min(end, limitOf(source))];
     for (let grown = true; grown; ) {
       grown = false;
@@ -239,12 +277,36 @@ export class DeviceAddressSpace {
   #map(iova: Iova, gpa: Gpa, size: number, perm: number): boolean {
     this.counters.mapEvents++;
     const outcome = this.#notifier.map(iova, gpa, size, perm);
-    if (outcome !== 'mapped') this.counters.refused++;
-    return outcome !== 'full';
+    if (outcome === 'mapped') return true;
+    this.counters.refused++;
+    const isFull = outcome === 'full';
+    if (isFull) this.#hungryFrom = Math.min(this.#hungryFrom, iova);
+    const reason = this.#notifier.refusal?.(iova, gpa, size, perm) ?? outcome;
+    this.unmapped.refused({ iova, size }, isFull ? `${reason}; mapped when there is room` : reason);
+    return !isFull;
   }
 
-  #inRam(gpa: number, size: number): boolean {
-    return this.#ram.some((region) => gpa >= region.gpa && gpa + size <= region.gpa + region.size);
+  /** Notes a translation of which a part lies outside RAM. */
+  readonly #outside: TranslationVisitor = (iova, gpa, size, perm) => {
+    this.counters.refused++;
+    const partly = this.#ram.some((region) => gpa < region.gpa + region.size && gpa + size > region.gpa);
+    this.unmapped.outsideRam({ iova, gpa, size, perm }, partly);
+  };
+
+  /** Maps the translations for which there was no room, from the lowest on, until there is none again. */
+  #useRoom(source: RamParts): void {
+    const from = this.#hungryFrom;
+    if (from === Number.POSITIVE_INFINITY) return;
+    this.#hungryFrom = Number.POSITIVE_INFINITY;
+    source.walk(from, limitOf(source), (iova, gpa, size, perm) => {
+      let isFree = true;
+      this.#notifier.forEachMapping(iova, iova + size, () => {
+        isFree = false;
+        return false;
+      });
+      // The guest may have changed other entries, which it has not announced yet.
+      return !isFree || this.#map(iova, gpa, size, perm);
+    });
   }
 
   /** Returns the translations that the container should hold. */
@@ -257,8 +319,6 @@ export class DeviceAddressSpace {
 /** True for undefined, and for a translation of exactly the page at `iova`. */
 const isPageAt = (iova: number, translation: Translation | undefined): boolean =>
   translation === undefined || (translation.iova === iova && translation.size === PAGE_SIZE);
-
-const limitOf = (source: TranslationSource): number => source.limit ?? IOVA_LIMIT;
 
 /** Returns an address in the last page below `end`. From 2^53 on, `end - 1` is not representable as a float64. */
 const lastOf = (end: number): number => (end % PAGE_SIZE === 0 ? end - PAGE_SIZE : end - 1);

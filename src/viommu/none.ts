@@ -33,6 +33,11 @@ export class NoIommu implements VIommu {
     return undefined;
   }
 
+  quiesce(work: () => void): Completion {
+    work();
+    return undefined;
+  }
+
   /** Returns only the kind: there is no state, but the other host must have the same vIOMMU. */
   save(): Uint8Array {
     return encodeState('none', 1, {});

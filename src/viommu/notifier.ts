@@ -34,12 +34,18 @@ export type MapOutcome = 'mapped' | 'refused' | 'full';
  */
 export interface TranslationSource {
   /** Exclusive upper bound of all translations; default IOVA_LIMIT, 2^48. */
-  readonly limit?: number;
+  readonly limit?: number | undefined;
   /** Visits every translation that intersects [start, end), with its whole extent. */
   walk(start: number, end: number, visit: TranslationVisitor): void;
   /** Returns the translation that covers `iova`. Records no fault. */
   leafAt(iova: number): Translation | undefined;
 }
+
+/** Exclusive upper bound of IOVAs, unless a source has its own limit: page tables translate at most 48 bits. */
+export const IOVA_LIMIT = 2 ** 48;
+
+/** Returns the exclusive upper bound of a source's translations. */
+export const limitOf = (source: TranslationSource): number => source.limit ?? IOVA_LIMIT;
 
 /** Receiver of a device's map events: the container in a run, a recorder in a test. */
 export interface MapNotifier {
@@ -53,11 +59,13 @@ export interface MapNotifier {
   /** Removes whole mappings. Complete (R6) only when no device can use them any more. */
   unmap(ranges: readonly IovaRange[]): Completion;
   unmapAll(): Completion;
+  /** Returns why {@link map} would not map this now; undefined if it would. If absent, nothing is known. */
+  refusal?(iova: Iova, gpa: Gpa, size: number, perm: number): string | undefined;
   /** True if exactly this mapping is live. */
   has(iova: Iova, gpa: Gpa, size: number, perm: number): boolean;
   /** The live mapping that covers `iova`. */
   mappingAt(iova: number): Translation | undefined;
-  /** Visits the live mappings that intersect [start, end) in ascending order. */
+  /** Visits the live mappings that intersect [start, end) in ascending order, until `visit` returns false. */
   forEachMapping(start: number, end: number, visit: TranslationVisitor): void;
   /**
    * Sets the windows in which all further mappings lie. Only vIOMMUs with fixed windows call it, when nothing is mapped

@@ -34,6 +34,8 @@ export interface VIommu {
   readRegister(offset: number, size: number): bigint;
   /** Performs a guest's MMIO write. All its effects are complete (R6) when the returned work is. */
   writeRegister(offset: number, size: number, value: bigint): Completion;
+  /** Runs `work` when every command that the guest has given is complete, and before any later one begins. */
+  quiesce(work: () => void): Completion;
   /**
    * Returns the registers and all other state outside guest RAM, for migration. Everything the guest has requested must
    * be complete. A VM whose vIOMMU has no `save` cannot be migrated.

@@ -9,7 +9,8 @@ import * as virtio from '../../src/abi/virtio.ts';
 import * as format from '../../src/abi/virtio-iommu.ts';
 import { VirtioQueue } from '../../src/guest/iommu/virtio/queue.ts';
 import { PageAllocator } from '../../src/guest/page-allocator.ts';
-import { DeviceAddressSpace, IOVA_LIMIT } from '../../src/viommu/address-space.ts';
+import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
+import { IOVA_LIMIT } from '../../src/viommu/notifier.ts';
 import type { Quirks } from '../../src/viommu/quirks.ts';
 import { VirtioIommu } from '../../src/viommu/virtio/iommu.ts';
 import { MIB, RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
@@ -90,8 +91,10 @@ class Rig {
     const found: number[][] = [];
     for (const { start, end, phys, flags } of mappings) {
       const last = end < IOVA_LIMIT ? end : BigInt(IOVA_LIMIT) - 1n;
-      const size = last + 1n - start;
-      if ((flags & 3) !== 0 && start < IOVA_LIMIT && phys + size <= RAM_BYTES)
+      // Of a mapping that extends beyond RAM, the part in RAM is mapped.
+      const [whole, ram] = [last + 1n - start, BigInt(RAM_BYTES) - phys];
+      const size = whole < ram ? whole : ram;
+      if ((flags & 3) !== 0 && start < IOVA_LIMIT && phys < RAM_BYTES)
         found.push([Number(start), Number(phys), Number(size), flags & 3]);
     }
     return found;

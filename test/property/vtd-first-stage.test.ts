@@ -20,6 +20,7 @@ import {
   editOf,
   INTERRUPT_INDEX,
   INTERRUPTS,
+  inRam,
   POOL,
   put,
   ROOT,
@@ -234,8 +235,7 @@ function marked(before: Uint8Array, way: readonly Step[], write: boolean): Buffe
   return after;
 }
 
-const expectedIn = (ram: GuestRam): Translation[] =>
-  translationsOf(tables(ram, true)).filter(({ gpa, size }) => ram.contains(gpa, size));
+const expectedIn = (ram: GuestRam): Translation[] => inRam(ram, translationsOf(tables(ram, true)));
 
 /** Starts a unit with one device in domain 7, which uses first-stage tables, and PASID-based queued invalidations. */
 function startUnit(ram: GuestRam): WalkRig {

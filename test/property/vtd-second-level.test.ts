@@ -19,6 +19,7 @@ import {
   editOf,
   INTERRUPT_INDEX,
   INTERRUPTS,
+  inRam,
   put,
   ROOT,
   TABLES,
@@ -216,5 +217,5 @@ function startUnit(ram: GuestRam): WalkRig {
 function expectedIn(ram: GuestRam): Translation[] {
   const found: Translation[] = [];
   naiveWalk(ram, 48, BigInt(TABLES), 4, 0n, 3n, found);
-  return found.filter(({ gpa, size }) => ram.contains(gpa, size));
+  return inRam(ram, found);
 }

@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
-import { DIVERGENCE_LIMIT } from '../../src/viommu/address-space.ts';
+import { DIVERGENCE_LIMIT } from '../../src/viommu/audit.ts';
 import { addressSpaceRig, Tables, translation } from '../fixtures/address-space-rig.ts';
 
 describe('address space sync after an invalidation', () => {

@@ -94,9 +94,9 @@ describe('address space switch between system memory and the IOMMU', () => {
 
   it('counts and skips translations that cannot be mapped', () => {
     const { container, space } = addressSpaceRig();
-    space.enterIommu(new Tables(translation(0, 2 ** 40), translation(0x1000, 0x1000)));
+    space.enterIommu(new Tables(translation(0x1000, 0x1000), translation(0x2000, 2 ** 40)));
     expect(container.sorted()).to.deep.equal([translation(0x1000, 0x1000)]);
-    expect(space.counters).to.include({ mapEvents: 2, refused: 1 });
+    expect(space.counters).to.include({ mapEvents: 1, refused: 1 });
     expect(space.audit(), 'no divergence: it is not RAM').to.deep.equal([]);
   });
 });

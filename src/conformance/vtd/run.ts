@@ -4,7 +4,8 @@
  */
 import { hex, type Iova, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
-import { DeviceAddressSpace, IOVA_LIMIT } from '../../viommu/address-space.ts';
+import { DeviceAddressSpace } from '../../viommu/address-space.ts';
+import { IOVA_LIMIT } from '../../viommu/notifier.ts';
 import type { Quirks } from '../../viommu/quirks.ts';
 import type { TranslateResult } from '../../viommu/viommu.ts';
 import { IntelIommu } from '../../viommu/vtd/iommu.ts';

@@ -37,6 +37,10 @@ export class ContainerNotifier implements MapNotifier {
     }
   }
 
+  refusal(iova: Iova, gpa: Gpa, size: number, perm: number): string | undefined {
+    return this.#container.refusal(iova, gpa, size, perm)?.message;
+  }
+
   mapPages(iova: Iova, gpas: Float64Array, count: number, perm: number): boolean {
     return this.#container.mapPages(iova, gpas, count, perm);
   }

@@ -8,11 +8,13 @@ import { LOG_LINES_LIMIT } from '../../device/instance.ts';
 import { SPINS_LIMIT } from '../../device/spin-detector.ts';
 import { type Iova, PAGE_SIZE } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { HostPages } from '../../pin-table/page-log.ts';
 import { PinTableWriter } from '../../pin-table/writer.ts';
 import { encodeFrame, type FrameHeader, type FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { boundedText } from '../../report/text.ts';
 import { Container, type DmaUser } from '../../vfio/container.ts';
+import { DMA_ENTRY_LIMIT } from '../../vfio/mapping-rules.ts';
 import { SpaprContainer } from '../../vfio/spapr-container.ts';
 import { DeviceAddressSpace } from '../../viommu/address-space.ts';
 import type { DeviceRun } from '../workers/supervisor.ts';
@@ -33,8 +35,13 @@ export interface DeviceOwner {
   quarantine(device: VmDevice, kind: string, detail: string): Promise<void>;
 }
 
-/** Pin table nodes per device: 1024 × 512 pages, 2 GiB mapped as 4 KiB pages. Unused nodes take no memory. */
-const PIN_TABLE_NODES = 1024;
+/**
+ * Pin table nodes per device. A full container fits, wherever its mappings lie: the ends of a mapping take up to two leaf
+ * tables and two nodes above them, and 64 GiB more may be mapped as 4 KiB pages. Unused nodes take no memory.
+ */
+const PIN_TABLE_NODES = 4 * DMA_ENTRY_LIMIT + 2 ** 15;
+/** Nodes of the smallest table that a device gets where address space is limited: 2 GiB mapped as 4 KiB pages. */
+const LEAST_NODES = 1024;
 
 export class VmDevice implements DmaUser {
   readonly index: number;
@@ -72,7 +79,7 @@ export class VmDevice implements DmaUser {
     this.requesterId = requesterId;
     this.#owner = owner;
     const hostPages = { first: ram.host.base / PAGE_SIZE, count: ram.host.size / PAGE_SIZE };
-    this.table = new PinTableWriter(PIN_TABLE_NODES, { hostPages });
+    this.table = allocateTable(hostPages);
     this.slot = this.table.addReader();
     this.container = windowed ? new SpaprContainer(this.table, ram) : new Container(this.table, ram);
     this.container.addUser(this);
@@ -132,6 +139,16 @@ export class VmDevice implements DmaUser {
     this.link.setState(DeviceState.failed);
     return this.container.counters.forcedPins - before;
   }
+}
+
+/** Allocates a table, a smaller one if the address space does not allow more. @throws RangeError */
+function allocateTable(hostPages: HostPages): PinTableWriter {
+  for (let nodes = PIN_TABLE_NODES; ; nodes = Math.max(LEAST_NODES, nodes >>> 1))
+    try {
+      return new PinTableWriter(nodes, { hostPages });
+    } catch (error) {
+      if (!(error instanceof RangeError) || nodes === LEAST_NODES) throw error;
+    }
 }
 
 /** How long devices may take to stop. */

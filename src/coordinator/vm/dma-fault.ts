@@ -4,21 +4,25 @@
 import { hex, type Iova } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
+import type { DeviceAddressSpace } from '../../viommu/address-space.ts';
 import type { DmaFaultRecord, VIommu } from '../../viommu/viommu.ts';
 
 /** Returns the record of a device's DMA that found no mapping in its container. The vIOMMU records the fault, too. */
 export function faultRecord(
   { iommu, ram }: { readonly iommu: VIommu; readonly ram: GuestRam },
-  requesterId: number,
+  space: DeviceAddressSpace,
   { iova: address, write }: FrameBodies['dmaFault'],
 ): DmaFaultRecord {
   const iova = address as Iova;
+  const { requesterId } = space;
   const answer = iommu.translate(requesterId, iova, write);
-  const { reason, text } = answer.ok ? { reason: 0, text: whyUnmapped(ram, answer.gpa) } : answer;
+  const { reason, text } = answer.ok ? { reason: 0, text: whyUnmapped(ram, space, iova, answer.gpa) } : answer;
   return { requesterId, iova, write, reason, text };
 }
 
-function whyUnmapped(ram: GuestRam, gpa: number): string {
+function whyUnmapped(ram: GuestRam, space: DeviceAddressSpace, iova: Iova, gpa: number): string {
   if (!ram.contains(gpa, 1)) return `(${hex(gpa)} is not guest RAM)`;
+  const refusal = space.refusalAt(iova);
+  if (refusal !== undefined) return `(the container refuses the mapping: ${refusal})`;
   return '(the tables translate it, but no invalidation has announced that)';
 }

@@ -1,6 +1,7 @@
 /**
  * The calls that a guest makes to its VM's coordinator: progress, audits, GPU scheduling and its own migration.
  */
+import { sleep } from '#host';
 import type { Scheduling } from '../../gpu/policy.ts';
 import type { VgpuStats } from '../../gpu/stats.ts';
 import type { MigrationSettings, MigrationStats } from '../../guest/migration-settings.ts';
@@ -8,11 +9,18 @@ import type { VmControl } from '../../guest/protocol.ts';
 import { hex } from '../../memory/address.ts';
 import type { RamLogHandle } from '../../memory/ram-log.ts';
 import { boundedText, PHASE_LIMIT } from '../../report/text.ts';
+import type { Lacking } from '../../viommu/audit.ts';
 import type { GpuPool } from '../gpu-pool.ts';
 import type { VmDevice } from './device.ts';
 import type { VmMigration } from './migration/migration.ts';
 import type { VmVerdict } from './verdict.ts';
 import { NO_DEVICE, type VmTrace } from './vm-trace.ts';
+
+/**
+ * Time in which a script without a driver announces a change of its tables: longer than the deferred invalidations of
+ * Linux, which come within 10 ms.
+ */
+const ANNOUNCE_MS = 100;
 
 /** The parts of a VM that its guest's calls use. */
 interface ControlledVm {
@@ -21,6 +29,8 @@ interface ControlledVm {
   readonly migration: VmMigration;
   readonly trace: VmTrace;
   readonly gpus: GpuPool;
+  /** Runs `work` when all that the guest has posted to its vIOMMU is complete, and before anything later. */
+  quiesce(work: () => void): Promise<void>;
   /** Called when the guest has resumed after a migration. */
   onResumed(): void;
 }
@@ -31,6 +41,8 @@ export class GuestControl implements VmControl {
   /** Count of audits so far. */
   audits = 0;
   readonly #vm: ControlledVm;
+  /** Differences that the current audit has found at its begin. */
+  #suspects = 0;
 
   constructor(vm: ControlledVm) {
     this.#vm = vm;
@@ -45,23 +57,52 @@ export class GuestControl implements VmControl {
     this.#vm.verdict.expectFault(device, iova);
   }
 
-  audit(): number {
+  async beginAudit(): Promise<number> {
     this.audits++;
+    this.#suspects = 0;
+    await this.#vm.quiesce(() => {
+      for (const { space } of this.#alive()) this.#suspects += space.beginAudit();
+    });
+    return this.#suspects;
+  }
+
+  async endAudit(patient: boolean): Promise<number> {
+    if (patient && this.#suspects > 0) await sleep(ANNOUNCE_MS);
     let differences = 0;
-    for (const device of this.#vm.devices) {
-      if (!device.alive) continue;
-      for (const { iova, size, held, expected } of device.space.audit()) {
-        differences++;
-        const text = (gpa: number | undefined) => (gpa === undefined ? 'nothing' : hex(gpa));
-        this.#vm.trace.violation(
-          device.index,
-          'missed-invalidation',
-          `${device.name} IOVA ${hex(iova)} +${hex(size)}: container maps ${text(held)}, ` +
-            `the guest's tables say ${text(expected)}`,
-        );
-      }
-    }
+    await this.#vm.quiesce(() => {
+      for (const device of this.#alive())
+        differences += this.#accuse(device) + (device.space.lacking()?.count ?? 0);
+    });
     return differences;
+  }
+
+  /** Audits a VM whose script has ended. Translations that no device can use any more are violations, too. */
+  async lastAudit(): Promise<void> {
+    await this.beginAudit();
+    await this.endAudit(true);
+    for (const device of this.#alive()) {
+      const lacking = device.space.lacking();
+      if (lacking) this.#vm.trace.violation(device.index, 'not-mapped', notMappedText(device.name, lacking));
+    }
+  }
+
+  *#alive(): Iterable<VmDevice> {
+    for (const device of this.#vm.devices) if (device.alive) yield device;
+  }
+
+  /** Records the invalidations that the guest has missed for one device; returns their count. */
+  #accuse({ index, name, space }: VmDevice): number {
+    const missed = space.endAudit();
+    for (const { iova, size, held, expected } of missed) {
+      const text = (gpa: number | undefined) => (gpa === undefined ? 'nothing' : hex(gpa));
+      this.#vm.trace.violation(
+        index,
+        'missed-invalidation',
+        `${name} IOVA ${hex(iova)} +${hex(size)}: container maps ${text(held)}, ` +
+          `the guest's tables say ${text(expected)}`,
+      );
+    }
+    return missed.length;
   }
 
   schedule(scheduling: Scheduling): void {
@@ -92,3 +133,6 @@ export class GuestControl implements VmControl {
     return this.#vm.migration.abort(reason);
   }
 }
+
+const notMappedText = (name: string, { count, iova, size, reason }: Lacking): string =>
+  `${name} lacks ${count} translations of the guest's tables, the first at IOVA ${hex(iova)} +${hex(size)}: ${reason}`;

@@ -47,8 +47,20 @@ export class IommuRegisters {
     if (more && this.#pending < PENDING_WRITES_LIMIT) this.#owner.reschedule();
   }
 
-  /** Waits for the writes in progress, at most SETTLE_TIMEOUT_MS. */
+  /**
+   * Serves every access that the guest has posted by now. Resolves when none of them is left in the ring, at the latest
+   * after SETTLE_TIMEOUT_MS; commands of the writes may still be in progress.
+   */
+  async serveAll(): Promise<void> {
+    const mark = this.#server.posted;
+    const deadline = nowUs() + SETTLE_TIMEOUT_MS * 1000;
+    for (this.serve(); !this.#server.hasServed(mark) && nowUs() < deadline; this.serve())
+      await sleep(SETTLE_POLL_MS);
+  }
+
+  /** Waits for the writes that the guest has posted, at most SETTLE_TIMEOUT_MS for each step. */
   async settle(): Promise<void> {
+    await this.serveAll();
     const deadline = nowUs() + SETTLE_TIMEOUT_MS * 1000;
     while (this.#pending > 0 && nowUs() < deadline) await sleep(SETTLE_POLL_MS);
     if (this.#pending > 0)

@@ -62,13 +62,19 @@ export function vmResult(outcome: GuestOutcome, end: VmEnd): FrameBodies['vmResu
   };
 }
 
-/** Returns the watchdogs' findings, then the guest's notes, then the devices' log lines, with the count of the rest. */
+/**
+ * Returns the watchdogs' findings and what was not mapped, then the guest's notes, then the devices' log lines, with the
+ * count of the rest.
+ */
 function notesOf(journal: JournalContent, devices: readonly VmDevice[]): { lines: string[]; cut: number } {
   const logged = (watchdog: boolean) =>
     devices.flatMap(({ name, logged }) =>
       logged.filter((line) => line.watchdog === watchdog).map(({ text }) => `${name}: ${text}`),
     );
-  const [found, log] = [logged(true), logged(false)];
+  const unmapped = devices.flatMap(({ name, space }) =>
+    space.unmapped.lines().map((line) => `${name} ${line}`),
+  );
+  const [found, log] = [[...logged(true), ...unmapped], logged(false)];
   const beyond = (lines: readonly string[]) => Math.max(0, lines.length - DEVICE_NOTES_LIMIT);
   return {
     lines: [...found.slice(0, DEVICE_NOTES_LIMIT), ...journal.notes, ...log.slice(0, DEVICE_NOTES_LIMIT)],

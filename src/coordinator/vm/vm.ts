@@ -82,6 +82,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       migration: this.#migration,
       trace: this.#trace,
       gpus: context.gpus,
+      quiesce: (work) => this.#quiesce(work),
       onResumed: () => this.#onResumed(),
     });
     this.#slots = this.devices.map(({ name, link }, index) =>
@@ -137,7 +138,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     const { moved, lost } = this.#migration;
     this.#trace.record('guestDone', NO_DEVICE, { error: outcome.error });
     await this.#registers.settle();
-    if (outcome.error === '' && !outcome.interrupted && !moved && lost === '') this.#control.audit();
+    if (outcome.error === '' && !outcome.interrupted && !moved && lost === '')
+      await this.#control.lastAudit();
     // Devices of a guest that was not started may themselves still be starting; they end with the process.
     if (outcome !== NOT_STARTED) await this.#stopDevices();
     const result = vmResult(outcome, {
@@ -169,6 +171,11 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   settle(): Promise<void> {
     return this.#registers.settle();
+  }
+
+  async #quiesce(work: () => void): Promise<void> {
+    await this.#registers.serveAll();
+    await this.iommu.quiesce(work);
   }
 
   async load(iommuState: Uint8Array): Promise<void> {
@@ -306,7 +313,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   #fault(device: VmDevice, body: FrameBodies['dmaFault']): void {
-    const record = faultRecord(this, device.requesterId, body);
+    const record = faultRecord(this, device.space, body);
     device.link.acknowledgeFault();
     const expected = this.verdict.fault(device.index, record);
     this.#trace.record('faultRecorded', device.index, { ...record, expected });

@@ -127,6 +127,13 @@ export class SpaprIommu implements VIommu {
     return this.#page.write(offset, size, value);
   }
 
+  quiesce(work: () => void): Completion {
+    return this.#serial.run(() => {
+      work();
+      return undefined;
+    });
+  }
+
   /** @throws Error while a hypercall is in progress */
   save(): Uint8Array {
     if (this.#serial.busy || this.#page.busy) throw new Error('spapr: a hypercall is under way');

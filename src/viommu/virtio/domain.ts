@@ -7,8 +7,12 @@
 
 import { type Gpa, type Iova, PERM_RW } from '../../memory/address.ts';
 import { BTree } from '../../memory/btree.ts';
-import { IOVA_LIMIT } from '../address-space.ts';
-import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
+import {
+  IOVA_LIMIT,
+  type Translation,
+  type TranslationSource,
+  type TranslationVisitor,
+} from '../notifier.ts';
 
 /** Mappings of all domains of one virtio-iommu. A MAP above it is NOMEM. */
 export const MAPPING_LIMIT = 2 ** 18;

@@ -145,6 +145,13 @@ export class VirtioIommu implements VIommu {
     return this.#transport.write(offset, size, value);
   }
 
+  quiesce(work: () => void): Completion {
+    return this.#serial.run(() => {
+      work();
+      return undefined;
+    });
+  }
+
   /** @throws Error while a request, a write of `bypass` or a reset is in progress */
   save(): Uint8Array {
     if (this.#serial.busy) throw new Error('virtio-iommu: a request, bypass or a reset is under way');

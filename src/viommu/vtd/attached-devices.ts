@@ -3,7 +3,8 @@
  */
 import { FUNCTION_MASKS, RID_PASID } from '../../abi/vtd.ts';
 import { all, type Completion } from '../../platform/completion.ts';
-import { type DeviceAddressSpace, IOVA_LIMIT } from '../address-space.ts';
+import type { DeviceAddressSpace } from '../address-space.ts';
+import { IOVA_LIMIT } from '../notifier.ts';
 import type { Invalidation } from './invalidation.ts';
 import type { DomainTables } from './page-tables.ts';
 

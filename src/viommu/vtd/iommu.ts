@@ -130,6 +130,13 @@ export class IntelIommu implements VIommu {
     return caused;
   }
 
+  quiesce(work: () => void): Completion {
+    return this.#serial.run(() => {
+      work();
+      return undefined;
+    });
+  }
+
   /** @throws Error while a register command or the queue is in progress */
   save(): Uint8Array {
     if (this.#serial.busy) throw new Error('VT-d: a register command or the invalidation queue is under way');
