@@ -8,11 +8,13 @@ import { GuestVm } from '../src/guest/guest-vm.ts';
 import { VmMovedError } from '../src/guest/migration.ts';
 import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../src/guest/protocol.ts';
 import { importScenario } from '../src/scenario/load.ts';
+import { boundOutput } from './bound-output.ts';
 import { errorText } from './error-text.ts';
 
 const { task, port } = workerData as { task: GuestTask; port: MessagePort };
 
 yieldToOthers();
+boundOutput();
 
 /** The VM of the running script. */
 let vm: GuestVm | undefined;

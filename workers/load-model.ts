@@ -6,6 +6,7 @@ import { DeviceDefinitionError } from '../src/device/errors.ts';
 import type { ModelFactory } from '../src/device/model.ts';
 import { factoryOf } from '../src/device/sdk/definition.ts';
 import { MODELS } from '../src/models/index.ts';
+import { boundOutput } from './bound-output.ts';
 
 /** Makes this thread load a module from the given text. */
 function provideSource(module: string, source: string): void {
@@ -15,24 +16,10 @@ function provideSource(module: string, source: string): void {
   });
 }
 
-/** Maximum count of lines that a model may print with `console`; the rest are dropped. */
-const CONSOLE_LINES_LIMIT = 100;
-
-/** Limits printing, because printed lines go to the main thread through an unbounded queue. */
-function boundConsole(): void {
-  let printed = 0;
-  for (const name of ['debug', 'error', 'info', 'log', 'warn'] as const) {
-    const print = console[name];
-    console[name] = (...parts: unknown[]) => {
-      if (++printed <= CONSOLE_LINES_LIMIT) print(...parts);
-    };
-  }
-}
-
 /** Loads a model. @throws DeviceDefinitionError for an invalid model; any error that the file throws */
 export async function loadModel(model: string, source = ''): Promise<ModelFactory> {
   if (model.startsWith('file:')) {
-    boundConsole();
+    boundOutput();
     const { resolvePackageHere } = await import('../src/scenario/package-hook.ts');
     resolvePackageHere();
     // The last hook runs first, so no file is read whose source is at hand.

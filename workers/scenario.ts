@@ -3,12 +3,21 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { importScenario, type LoadAnswer } from '../src/scenario/load.ts';
+import { ScenarioError } from '../src/scenario/scenario.ts';
+import { boundOutput } from './bound-output.ts';
+import { loadErrorText } from './error-text.ts';
+
+const url = workerData as string;
+
+boundOutput();
 
 async function read(): Promise<LoadAnswer> {
   try {
-    return { settings: (await importScenario(workerData as string)).settings };
+    const { settings, parameters } = await importScenario(url);
+    return { settings, parameters };
   } catch (error) {
-    return { error: error instanceof Error ? error.message.split('\n')[0]! : String(error) };
+    const message = error instanceof ScenarioError ? error.message : loadErrorText(error, url);
+    return { error: message };
   }
 }
 

@@ -7,6 +7,9 @@ import { createRequire } from 'node:module';
 
 const OLDEST_NODE = 24;
 
+// A reader that has gone, or a full disk, changes neither the run nor its exit code.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
+
 const major = Number(process.versions.node.split('.')[0]);
 if (major >= OLDEST_NODE) {
   const { main } = await import('./main.ts');

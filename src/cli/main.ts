@@ -6,7 +6,6 @@ import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { CaptureError } from '../conformance/vfio-user/capture.ts';
 import { CapacityError } from '../coordinator/workers/capacity.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
-import { FrameError } from '../proto/codec.ts';
 import { ExitCode } from '../report/summary.ts';
 import { builtInScenarios } from '../scenario/built-in.ts';
 import { INJECTIONS } from '../scenario/run-plan.ts';
@@ -25,7 +24,7 @@ import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
 import { filesOrShipped } from './shipped-data.ts';
-import { traceCommand } from './trace.ts';
+import { TraceError, traceCommand } from './trace.ts';
 
 /** Returns an option parser for an integer in a range. */
 const integer = (min: number, max: number) => (text: string) => {
@@ -170,7 +169,7 @@ function addSysfs(command: Command): void {
 const isUserError = (error: unknown): error is Error =>
   error instanceof ScenarioError ||
   error instanceof CapacityError ||
-  error instanceof FrameError ||
+  error instanceof TraceError ||
   error instanceof CaptureError ||
   error instanceof VectorFileError ||
   error instanceof SysfsDiskError ||

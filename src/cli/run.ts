@@ -7,7 +7,8 @@ import { writeText } from '../mdev/sysfs-server.ts';
 import { progressColours } from '../report/colours.ts';
 import { ExitCode, type RunSummary, summarize, summaryText } from '../report/summary.ts';
 import type { RunProgress } from '../scenario/host-processes.ts';
-import { loadSettings } from '../scenario/load.ts';
+import { type LoadedScenario, loadSettings } from '../scenario/load.ts';
+import { unknownParam } from '../scenario/params.ts';
 import { type RunningRun, runScenario } from '../scenario/run.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
 import { onInterrupt } from './interrupts.ts';
@@ -47,7 +48,8 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
       after(KILLED_EXIT_MS, () => process.exit(ExitCode.interrupted));
     },
   });
-  const settings = override(await loadSettings(path), flags);
+  const loaded = await loadSettings(path);
+  const settings = override(loaded, flags);
   const progress = new ProgressLine(settings.vms);
   const summary = await runScenario({
     path,
@@ -89,7 +91,9 @@ function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
 }
 
 /** Returns the settings with the command line's values. @throws ScenarioError */
-function override(settings: ScenarioSettings, flags: RunFlags): ScenarioSettings {
+function override({ settings, parameters }: LoadedScenario, flags: RunFlags): ScenarioSettings {
+  const unknown = unknownParam(flags.param, parameters);
+  if (unknown !== '') throw new ScenarioError(unknown);
   if (flags.vgpus !== undefined && settings.mdevs !== undefined)
     throw new ScenarioError(`--vgpus ${flags.vgpus}: the scenario's mdevs determine the count`);
   return parseSettings({

@@ -1,17 +1,51 @@
 /**
  * `mdevsim trace`: prints trace files, merged by time.
  */
+import { existsSync } from 'node:fs';
 import { hex } from '../memory/address.ts';
-import { bodyToJson, type Frame } from '../proto/codec.ts';
-import { readTrace } from '../proto/trace.ts';
+import { bodyToJson, type Frame, FrameError } from '../proto/codec.ts';
+import { readTrace, tracePath } from '../proto/trace.ts';
+import { HOSTS_LIMIT } from '../scenario/scenario.ts';
 
 /** Message fields that are printed in hex. */
 const HEX_FIELDS: ReadonlySet<string> = new Set(['iova', 'size', 'reason']);
 
-/** Prints the files' frames in order of time. @throws FrameError, the error of `open` */
+/**
+ * Prints the files' frames in order of time. A file that is broken or cut is printed up to there.
+ * @throws TraceError naming the broken files, the errors of `open`
+ */
 export function traceCommand(files: readonly string[], { json }: { readonly json?: boolean }): void {
-  for (const frame of mergeByTime(files.map((file) => readTrace(file))))
+  const problems: string[] = [];
+  const traces = files.flatMap(filesOf).map((file) => readable(file, problems));
+  for (const frame of mergeByTime(traces)) {
+    if (process.stdout.errored) break; // the reader has gone
     process.stdout.write(`${json ? frameJson(frame) : frameText(frame)}\n`);
+  }
+  if (problems.length > 0) throw new TraceError(problems.join('\n'));
+}
+
+/** Thrown for broken files, when everything before the broken places has been printed. */
+export class TraceError extends Error {
+  override name = 'TraceError';
+}
+
+/** Returns the files of one trace: those of a run with several host processes end in `.0`, `.1`, …. */
+function filesOf(file: string): string[] {
+  if (existsSync(file)) return [file];
+  const parts = Array.from({ length: HOSTS_LIMIT }, (_, process) => tracePath(file, process)).filter(
+    existsSync,
+  );
+  return parts.length > 0 ? parts : [file];
+}
+
+/** Yields a file's frames; adds an error after the last sound one to `problems`. @throws the error of `open` */
+function* readable(file: string, problems: string[]): Generator<Frame> {
+  try {
+    yield* readTrace(file);
+  } catch (error) {
+    if (!(error instanceof FrameError)) throw error;
+    problems.push(`${file}: ${error.message}`);
+  }
 }
 
 /**

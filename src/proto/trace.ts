@@ -9,6 +9,9 @@ import { delimited, lengthPrefix } from './delimited.ts';
 const TRACE_BYTES_LIMIT = 1024 * 1024 * 1024;
 const BUFFER_BYTES = 256 * 1024;
 
+/** Returns the path of one host process's trace, in a run with several. */
+export const tracePath = (path: string, process: number): string => `${path}.${process}`;
+
 /**
  * Appends frames to a file through a buffer. An error of the file, such as a full disk, ends the trace and nothing else:
  * the file keeps the whole frames before it, and the frames that are missing are counted.

@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { type LoadFnOutput, type LoadHookSync, registerHooks, stripTypeScriptTypes } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { compileFunction } from 'node:vm';
+import { rememberFile } from './loaded-files.ts';
 
 /** Modules of the package, by import specifier. */
 const MODULES: Readonly<Record<string, string>> = {
@@ -34,6 +35,7 @@ export function resolvePackageHere(): void {
 
 const loadUserFile: LoadHookSync = (url, context, next): LoadFnOutput => {
   if (!url.startsWith('file:')) return next(url, context);
+  rememberFile(url);
   const typed = /\.m?ts$/.test(url);
   const installed = url.includes('/node_modules/');
   if (installed && typed) {

@@ -11,6 +11,7 @@ import type { FrameBodies } from '../proto/schema.ts';
 import { scenarioUrl } from './load.ts';
 import { RunMdevs } from './run-mdevs.ts';
 import { ScenarioError, type ScenarioSettings } from './scenario.ts';
+import { traceFiles } from './trace-files.ts';
 import { type ResolvedModel, resolveModel } from './try-model.ts';
 
 export type RunRequest = FrameBodies['runRequest'];
@@ -98,6 +99,7 @@ function requestsOf(
 ): RunRequest[] {
   const { settings } = options;
   const scenario = scenarioUrl(options.path);
+  const traces = traceFiles(options.trace, processes);
   return Array.from({ length: processes }, (_, process) => {
     const first = Math.ceil((process * settings.vms) / processes);
     const end = Math.ceil(((process + 1) * settings.vms) / processes);
@@ -112,7 +114,7 @@ function requestsOf(
       ramMib: settings.ramMiB,
       timeoutMs: settings.timeoutMs,
       inject: options.inject,
-      trace: options.trace === '' || processes === 1 ? options.trace : `${options.trace}.${process}`,
+      trace: traces[process] as string,
       viommu: settings.viommu,
       device: { ...model, timeoutMs: settings.deviceTimeoutMs },
       baselineWorkers: 0,

@@ -1,7 +1,6 @@
 /**
  * One run of a scenario, from its settings to its summary: plan, start, collect.
  */
-import { closeSync, openSync } from 'node:fs';
 import { nowUs } from '#host';
 import { type RunSummary, summarize } from '../report/summary.ts';
 import { HostProcesses, type RunProgress } from './host-processes.ts';
@@ -9,6 +8,7 @@ import { type PlanOptions, planRun, type RunPlan, type RunRequest } from './run-
 import { type RunSysfsOptions, serveSysfs } from './run-sysfs.ts';
 import type { ScenarioSettings } from './scenario.ts';
 import { SocketDirectory } from './socket-directory.ts';
+import { createTraceFiles } from './trace-files.ts';
 
 /** Operations after which `host-kill` kills its host process, which is then under load. */
 const KILL_AFTER_OPERATIONS = 50;
@@ -80,8 +80,10 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
 /** Creates the trace files, the sockets, the sysfs tree and the processes' objects; opens the VMs' mdevs. */
 function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun {
   const { settings, inject } = options;
-  // An unwritable trace file must fail the run now, not later.
-  for (const { trace } of requests) if (trace !== '') closeSync(openSync(trace, 'w'));
+  createTraceFiles(
+    options.trace,
+    requests.map(({ trace }) => trace),
+  );
   const directory = settings.hosts > 1 ? new SocketDirectory(requests.length) : undefined;
   const hosts = new HostProcesses({
     requests: directory ? withMigrations(requests, directory, settings) : requests,

@@ -6,6 +6,8 @@ import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../coordinator/workers/supervi
 import { DEFAULT_SCHEDULING, POLICIES, SLICE_US_MAX, SLICE_US_MIN } from '../gpu/policy.ts';
 import { DEFAULT_VGPU_TYPE, VGPU_TYPES } from '../gpu/types.ts';
 import type { GuestVm } from '../guest/guest-vm.ts';
+import { boundedText } from '../report/text.ts';
+import { paramsProblem } from './params.ts';
 
 /** Limits of a run, beyond what any machine can start. */
 export const VMS_LIMIT = 1024;
@@ -64,8 +66,16 @@ const scenarioShape = z.strictObject({
   deviceTimeoutMs: z.int().min(100).max(3_600_000).default(DEVICE_TIMEOUT_MS),
   /** Count of baseline workers to measure before the run; 0 for none. */
   baselineWorkers: z.int().min(0).max(256).default(0),
-  /** The guests' `vm.params`. */
-  params: z.record(z.string(), z.unknown()).default({}),
+  /** The guests' `vm.params`. If they are set, the command line can change them, but not add others. */
+  params: z
+    .record(z.string(), z.unknown())
+    .superRefine((params, context) => {
+      const message = paramsProblem(params);
+      if (message !== '') context.addIssue({ code: 'custom', message });
+    })
+    // As every guest gets it: without getters and proxies.
+    .transform((params) => JSON.parse(JSON.stringify(params)) as Record<string, unknown>)
+    .default({}),
 });
 
 export type ScenarioSettings = z.infer<typeof scenarioShape>;
@@ -92,6 +102,8 @@ export class ScenarioError extends Error {
 /** Checks a loaded module's default export. @throws ScenarioError */
 export function checkScenario(module: { readonly default?: unknown }): {
   settings: ScenarioSettings;
+  /** Names of the declared parameters; undefined if the scenario declares none and takes any. */
+  parameters: readonly string[] | undefined;
   guest: Scenario['guest'];
   resume: Scenario['resume'];
 } {
@@ -102,19 +114,27 @@ export function checkScenario(module: { readonly default?: unknown }): {
   if (typeof guest !== 'function') throw new ScenarioError('guest is not a function');
   if (resume !== undefined && typeof resume !== 'function')
     throw new ScenarioError('resume is not a function');
+  const parsed = parseSettings(settings);
   return {
-    settings: parseSettings(settings),
+    settings: parsed,
+    parameters: settings.params === undefined ? undefined : Object.keys(parsed.params),
     guest: guest as Scenario['guest'],
     resume: resume as Scenario['resume'],
   };
 }
 
+/** Limits of the message about invalid settings. */
+const PROBLEMS_SHOWN = 10;
+const PROBLEM_LENGTH_LIMIT = 300;
+
 /** Parses settings. @throws ScenarioError naming each invalid setting and its accepted range */
 export function parseSettings(settings: unknown): ScenarioSettings {
   const parsed = scenarioShape.safeParse(settings);
   if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map(
-    ({ path, message }) => `${path.join('.') || 'scenario'}: ${message}`,
+  const problems = parsed.error.issues.map(({ path, message }) =>
+    boundedText(`${path.join('.') || 'scenario'}: ${message}`, PROBLEM_LENGTH_LIMIT),
   );
-  throw new ScenarioError(problems.join('; '));
+  const more = problems.length - PROBLEMS_SHOWN;
+  const shown = problems.slice(0, PROBLEMS_SHOWN).join('; ');
+  throw new ScenarioError(more > 0 ? `${shown}; and ${more} more` : shown);
 }

@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { modelNames } from '../coordinator/model-names.ts';
 import { DEFAULT_MODEL, WORKER_LIMITS } from '../coordinator/workers/supervisor.ts';
-import { askWorker, LOAD_TIMEOUT_MS } from './load.ts';
+import { askWorker, LOAD_TIMEOUT_MS } from './loader.ts';
 import { ScenarioError } from './scenario.ts';
 
 const ACCEPTED = 'a file that exports a device model by default (docs/writing-a-device.md)';

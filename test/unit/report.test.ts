@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import type { FrameBodies } from '../../src/proto/schema.ts';
-import { Latencies } from '../../src/report/histograms.ts';
+import { LATENCIES_LIMIT, Latencies } from '../../src/report/histograms.ts';
 import { ExitCode, PROBLEM_LIMIT, summarize, summaryText } from '../../src/report/summary.ts';
 
 type VmResult = FrameBodies['vmResult'];
@@ -83,7 +83,104 @@ describe('run verdict', () => {
   });
 });
 
+describe('report', () => {
+  it('names an interrupted run, whatever it has found so far', () => {
+    const failed = { mismatches: 1, failures: ['VM 0: page 1 differs'], scriptError: 'Error: x' };
+    for (const summary of [
+      judge({ ...failed, interrupted: true }),
+      summarize({ ...FACTS, interrupted: true }, new Map([[0, result(failed)]]), [], []),
+    ]) {
+      expect([summary.verdict, summary.exitCode]).to.deep.equal(['interrupted', ExitCode.interrupted]);
+      expect(summary.problems).to.have.length(2);
+      expect(summaryText(summary)).to.match(/^INTERRUPTED {2}x: /);
+    }
+  });
+
+  it('counts failed checks apart from pages with wrong bytes', () => {
+    const summary = judge({ checksFailed: 3, mismatches: 1, failures: ['VM 0: a', 'VM 0: b'] });
+    expect([summary.mismatches, summary.checksFailed]).to.deep.equal([1, 3]);
+    expect(summaryText(summary)).to.match(/ 1 mismatch {3}checks failed 3\n/);
+    expect(summary.problems.at(-1)).to.equal('VM 0: 2 more wrong pages, failed checks and faults');
+  });
+
+  it('counts the notes that it leaves out', () => {
+    const notes = Array.from({ length: 32 }, (_, i) => `note ${i}`);
+    const text = summaryText(judge({ notes, notesCut: 76 }));
+    expect(text).to.include(`and ${32 - PROBLEM_LIMIT + 76} more notes\n`);
+    const one = summaryText(judge({ notes: notes.slice(0, PROBLEM_LIMIT), notesCut: 1 }));
+    expect(one).to.include('and 1 more note\n');
+  });
+
+  it('keeps every text on its line and shows control characters', () => {
+    const text = summaryText(judge({ notes: ['a\nPASSED  b\u001b[2J\u009b1A'], scriptError: 'x\r\ny' }));
+    expect(text).to.include('· a\\nPASSED  b\\u001b[2J\\u009b1A\n');
+    expect(text).to.include('script: x\\u000d\\ny\n');
+  });
+
+  it('lists VMs and vGPUs with type, GPU, share, operations and latencies', () => {
+    const latencies = new Latencies();
+    latencies.recordUs('interrupt', 250);
+    const vgpu = (index: number): VmResult['vgpus'][number] => ({
+      name: `vm0/gpu${index}`,
+      model: 'vgpu',
+      type: 'vgpu-4g',
+      gpu: 1,
+      sharePpm: 250_000,
+      operations: 5 + index,
+      busyUs: 100,
+      waitedUs: 10,
+      preemptions: 1,
+      clockUs: 400,
+      histograms: latencies.encode(),
+      failure: '',
+    });
+    const summary = judge({ vgpus: [vgpu(0), vgpu(1)] });
+    const [vm] = summary.results;
+    const rows = vm?.vgpus.map(({ name, operations, share, used, gpu }) => [
+      name,
+      operations,
+      share,
+      used,
+      gpu,
+    ]);
+    expect(rows).to.deep.equal([
+      ['vm0/gpu0', 5, 0.25, 0.25, 0],
+      ['vm0/gpu1', 6, 0.25, 0.25, 0],
+    ]);
+    expect(vm?.vgpus[0]?.latencies[0]?.count).to.equal(1);
+    expect(summaryText(summary)).to.match(/vm0\/gpu1 +6 +vgpu-4g +0 +25\.0 % +25\.0 % +2[45]\d µs/);
+  });
+
+  it('leaves out bytes that are no histogram', () => {
+    const summary = judge({ histograms: [{ name: 'map', data: Uint8Array.of(1, 2, 3) }] });
+    expect(summary.exitCode).to.equal(ExitCode.ok);
+  });
+
+  it('warns of an incomplete trace', () => {
+    const error = 'ENOSPC: no space left on device, write';
+    const host = { traceDropped: 3, traceError: error } as FrameBodies['hostResult'];
+    const text = summaryText(summarize(FACTS, new Map([[0, result()]]), [], [host]));
+    expect(text).to.include(`incomplete, 3 frames dropped: ${error}\n`);
+  });
+});
+
 describe('latency histograms', () => {
+  it('take no value that is no number, and a limited count of names', () => {
+    const latencies = new Latencies();
+    for (const value of [Number.NaN, undefined, 'x']) latencies.recordUs('map', value as number);
+    expect(latencies.summary()).to.deep.equal([]);
+    for (let i = 0; i < 2 * LATENCIES_LIMIT; i++) latencies.recordUs(`name ${i}` as 'map', 1);
+    expect(latencies.summary()).to.have.length(LATENCIES_LIMIT);
+  });
+
+  it('of a device are part of those of its VM', () => {
+    const vm = new Latencies();
+    const device = new Latencies(vm);
+    device.recordUs('map', 3);
+    vm.recordUs('map', 4);
+    expect([vm, device].map((latencies) => latencies.summary()[0]?.count)).to.deep.equal([2, 1]);
+  });
+
   it('merge without loss across VMs', () => {
     const [a, b] = [new Latencies(), new Latencies()];
     for (let us = 1; us <= 100; us++) (us % 2 === 0 ? a : b).recordUs('map', us);

@@ -1,4 +1,6 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { mergeByTime } from '../../src/cli/trace.ts';
@@ -54,6 +56,39 @@ describe('trace file', () => {
     );
     writeFileSync(file('broken'), Buffer.from([3, 0xff, 0xff, 0xff]));
     expect(() => [...readTrace(file('broken'))]).to.throw(FrameError, /^at offset 0: /);
+  });
+
+  it('ends at a full disk with whole frames, and counts those that are missing', () => {
+    const writer = new TraceWriter('/dev/full');
+    for (let i = 0; i < 10; i++) writer.append(phase(i, 'p'));
+    writer.close();
+    writer.append(phase(11, 'after the end'));
+    expect(writer.error).to.match(/^ENOSPC/);
+    expect([writer.frames, writer.dropped]).to.deep.equal([0, 11]);
+  });
+
+  it('keeps the frames that a file has taken before its disk was full', () => {
+    // The kernel takes a part of the last write, and refuses the next one.
+    const shell = 'trap \'\' XFSZ; ulimit -f 150; exec "$@"';
+    const writer = fileURLToPath(new URL('../fixtures/fill-trace.ts', import.meta.url));
+    const node = [process.execPath, '--conditions=source', '--no-warnings', writer, file('full'), '9000'];
+    const printed = execFileSync('sh', ['-c', shell, 'sh', ...node], { encoding: 'utf8' });
+    const { frames, dropped, error } = JSON.parse(printed) as Pick<
+      TraceWriter,
+      'frames' | 'dropped' | 'error'
+    >;
+    expect(error).to.match(/^EFBIG/);
+    expect(frames).to.be.above(1000);
+    expect(frames + dropped).to.equal(9000);
+    expect([...readTrace(file('full'))], 'and no part of a frame').to.have.length(frames);
+  });
+
+  it('that cannot be created drops its frames', () => {
+    const writer = new TraceWriter(file('nowhere/trace'));
+    writer.append(phase(1, 'p'));
+    writer.close();
+    expect(writer.error).to.match(/^ENOENT/);
+    expect([writer.frames, writer.dropped]).to.deep.equal([0, 1]);
   });
 
   it('is printed in time order, with several files merged', () => {
