@@ -2,27 +2,20 @@
  * `mdevsim conformance`: compares recorded vectors with the models. Prints the differences, then the counts.
  */
 
-import { VectorFormatError, type VectorOutcome } from '../conformance/outcome.ts';
-import { runSpaprVectors } from '../conformance/spapr/run.ts';
-import { runVectorFile } from '../conformance/vfio/run.ts';
-import { readJsonFile, readVectorFile, VectorFileError } from '../conformance/vfio/vector-file.ts';
-import { runVirtioIommuVectors } from '../conformance/virtio-iommu/run.ts';
-import { runVtdVectors } from '../conformance/vtd/run.ts';
+import { Worker } from 'node:worker_threads';
+import { after } from '#host';
+import type { VectorOutcome } from '../conformance/outcome.ts';
+import type { VectorAnswer, VectorTask } from '../conformance/vector-task.ts';
+import { VectorFileError } from '../conformance/vfio/vector-file.ts';
+import { workerEntry } from '../coordinator/workers/entries.ts';
 import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
 import type { Quirks } from '../viommu/quirks.ts';
 
-type Runner = (path: string, quirks: Quirks) => readonly VectorOutcome[];
-
-/** Runners, by kind of vectors. */
-const KINDS: ReadonlyMap<string, Runner> = new Map<string, Runner>([
-  ['vfio', (path) => vfioOutcomes(path)],
-  ['vtd', (path, quirks) => runVtdVectors(readJsonFile(path), { quirks, file: path })],
-  ['virtio-iommu', (path, quirks) => runVirtioIommuVectors(readJsonFile(path), { quirks })],
-  ['spapr', (path, quirks) => runSpaprVectors(readJsonFile(path), { quirks })],
-]);
-
-export const CONFORMANCE_KINDS: readonly string[] = [...KINDS.keys()];
+/** Time limit of one file. The largest recorded one takes half a second. */
+const FILE_TIMEOUT_MS = 60_000;
+/** V8's heap for one file, MiB. */
+const FILE_HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32 };
 
 /** Maximum count of differences printed per vector; `--json` prints all. */
 const DIFFERENCES_SHOWN = 10;
@@ -34,14 +27,13 @@ interface ConformanceFlags {
   readonly quirks: Quirks;
 }
 
-/** Runs the files in order and prints the outcome; returns the exit code. @throws VectorFileError */
-export function conformanceCommand(
+/** Runs the files in order and prints the outcome; resolves to the exit code. @throws VectorFileError */
+export async function conformanceCommand(
   kind: string,
   paths: readonly string[],
   { json, quirks }: ConformanceFlags,
-): ExitCode {
-  const run = KINDS.get(kind) as Runner;
-  const files = paths.map((path) => ({ path, vectors: named(path, () => run(path, quirks)) }));
+): Promise<ExitCode> {
+  const files = await runFiles({ kind, quirks }, paths);
   const count = (status: VectorOutcome['status']) =>
     files.flatMap(({ vectors }) => vectors).filter((vector) => vector.status === status).length;
   const [passed, failed, skipped] = [count('passed'), count('failed'), count('skipped')];
@@ -53,28 +45,44 @@ export function conformanceCommand(
   return failed === 0 ? ExitCode.ok : ExitCode.failed;
 }
 
-/** Converts the errors of all runners to one type that names the file. @throws VectorFileError */
-function named<T>(path: string, read: () => T): T {
+interface FileOutcome {
+  readonly path: string;
+  readonly vectors: readonly VectorOutcome[];
+}
+
+/** Runs the files in a worker, which bounds the time and the memory of each. @throws VectorFileError */
+async function runFiles(task: VectorTask, paths: readonly string[]): Promise<FileOutcome[]> {
+  const worker = new Worker(workerEntry('vectors'), {
+    workerData: task,
+    resourceLimits: FILE_HEAP,
+    execArgv: [...process.execArgv, '--no-warnings'],
+  });
+  const files: FileOutcome[] = [];
   try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof VectorFormatError)) throw error;
-    throw new VectorFileError(path, error.message.replace(`${path}: `, ''));
+    for (const path of paths) {
+      const answer = await ask(worker, path);
+      if ('error' in answer) throw new VectorFileError(path, answer.error.replace(`${path}: `, ''));
+      files.push({ path, vectors: answer.vectors });
+    }
+    return files;
+  } finally {
+    await worker.terminate();
   }
 }
 
-function vfioOutcomes(path: string): VectorOutcome[] {
-  return runVectorFile(readVectorFile(path)).vectors.map(({ name, verdict, reason, differences }) => ({
-    name,
-    status: verdict,
-    reason,
-    failures: differences.map(({ step, op, field, expected, got }) => ({
-      step,
-      op: `${op} ${field}`,
-      expected: valueText(expected),
-      got: valueText(got),
-    })),
-  }));
+/** Sends a path; resolves to the answer, or to the reason why there is none. */
+async function ask(worker: Worker, path: string): Promise<VectorAnswer> {
+  const { promise, resolve } = Promise.withResolvers<VectorAnswer>();
+  const fail = ({ message }: Error) => resolve({ error: message });
+  const cancel = after(FILE_TIMEOUT_MS, () => fail(new Error(`takes more than ${FILE_TIMEOUT_MS / 1000} s`)));
+  worker.once('message', resolve).once('error', fail);
+  worker.postMessage(path);
+  try {
+    return await promise;
+  } finally {
+    cancel();
+    worker.off('message', resolve).off('error', fail);
+  }
 }
 
 function outcomeLines(path: string, { name, status, reason, failures }: VectorOutcome): string[] {
@@ -89,7 +97,5 @@ function outcomeLines(path: string, { name, status, reason, failures }: VectorOu
   const more = failures.length - lines.length;
   return more > 0 ? [...lines, `${colours.red('✗')} ${path}: ${name}: and ${more} more`] : lines;
 }
-
-const valueText = (value: unknown): string => JSON.stringify(value) ?? 'absent';
 
 const cut = (text: string): string => (text.length > VALUE_LIMIT ? `${text.slice(0, VALUE_LIMIT)}…` : text);

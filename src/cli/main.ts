@@ -2,6 +2,7 @@
  * The command line: commands, options and exit codes.
  */
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { CONFORMANCE_KINDS } from '../conformance/kinds.ts';
 import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { CaptureError } from '../conformance/vfio-user/capture.ts';
 import { CapacityError } from '../coordinator/workers/capacity.ts';
@@ -19,7 +20,7 @@ import {
   VMS_LIMIT,
 } from '../scenario/scenario.ts';
 import { QUIRKS } from '../viommu/quirks.ts';
-import { CONFORMANCE_KINDS, conformanceCommand } from './conformance.ts';
+import { conformanceCommand } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
@@ -126,8 +127,8 @@ function addConformance(command: Command): void {
         .default('spec'),
     )
     .option('--json', 'print all differences as JSON')
-    .action((kind, files, options) => {
-      process.exitCode = conformanceCommand(kind, filesOrShipped(files, kind), options);
+    .action(async (kind, files, options) => {
+      process.exitCode = await conformanceCommand(kind, filesOrShipped(files, kind), options);
     });
 }
 

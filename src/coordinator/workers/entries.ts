@@ -3,7 +3,7 @@
  */
 import { existsSync } from 'node:fs';
 
-export type EntryName = 'device' | 'guest' | 'host' | 'loader' | 'scenario' | 'model' | 'baseline';
+export type EntryName = 'device' | 'guest' | 'host' | 'loader' | 'scenario' | 'model' | 'baseline' | 'vectors';
 
 const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
 
