@@ -23,7 +23,8 @@ export interface SetIrqs {
   readonly index: number;
   readonly start: number;
   readonly count: number;
-  readonly eventfd: Eventfd | 'bad' | undefined;
+  /** `none` is the descriptor -1: the interrupt gets no eventfd. */
+  readonly eventfd: Eventfd | 'bad' | 'none' | undefined;
   readonly bool: number | undefined;
 }
 
@@ -63,9 +64,14 @@ export const refuse = (what: string): never => {
   throw new VfioError('EINVAL', what);
 };
 
+const missing = (call: string): never => {
+  throw new VfioError('ENOTTY', `the driver has no ${call}`);
+};
+
 /**
- * Device calls of one driver. This class has no regions and no interrupts, like the recorder's own driver. All methods
- * throw VfioError.
+ * Device calls of one driver. This class has no regions and no interrupts, like the recorder's own driver, and refuses
+ * every ioctl that such a driver does not have. VFIO's core answers for the region calls of a driver without them. All
+ * methods throw VfioError.
  */
 export class SampleDevice {
   info(): DeviceInfo {
@@ -76,8 +82,8 @@ export class SampleDevice {
     return refuse(`no region ${index}`);
   }
 
-  irq(index: number): IrqInfo {
-    return refuse(`no interrupt ${index}`);
+  irq(_index: number): IrqInfo {
+    return missing('GET_IRQ_INFO');
   }
 
   /** Reads into `target`. */
@@ -93,11 +99,13 @@ export class SampleDevice {
     refuse(`region ${region} cannot be mapped`);
   }
 
-  setIrqs({ index }: SetIrqs): void {
-    refuse(`no interrupt ${index}`);
+  setIrqs(_set: SetIrqs): void {
+    missing('SET_IRQS');
   }
 
-  reset(): void {}
+  reset(): void {
+    missing('RESET');
+  }
 
   /** Called when the last file is closed. */
   close(): void {}

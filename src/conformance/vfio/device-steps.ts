@@ -67,7 +67,13 @@ function regionMmap(input: StepInputs, machine: VfioMachine): void {
   modelOf(input, machine).mmap(input.number('region'), Number(input.u64('len')), shared);
 }
 
-/** Converts the step's `data`: the name of an eventfd, `badfd`, `missing`, a bool as a number, or absent. */
+/** Returns whether the step's data is the descriptor -1, as a number or in text: `-1`, `fd:-1`. */
+const isNoEventfd = (data: unknown): boolean => /^(fd:)?-1$/.test(String(data));
+
+/**
+ * Converts the step's `data`: the name of an eventfd, the descriptor -1, `badfd`, `missing`, a bool as a number, or
+ * absent.
+ */
 function irqData(
   input: StepInputs,
   { eventfds }: VfioMachine,
@@ -75,6 +81,7 @@ function irqData(
 ): Pick<SetIrqs, 'eventfd' | 'bool'> {
   const data = input.raw('data');
   if (data === undefined || data === 'missing') return { eventfd: undefined, bool: undefined };
+  if (isNoEventfd(data)) return { eventfd: 'none', bool: undefined };
   if (typeof data === 'number') return { eventfd: undefined, bool: data };
   if (data === 'badfd') return { eventfd: 'bad', bool: undefined };
   const eventfd = eventfds.get(String(data));

@@ -5,7 +5,7 @@ import { drawGradient, type MdpyMode, mdpyBarBytes, mdpyIdentity } from '../../a
 import { ConfigSpace } from '../../pci/config-space.ts';
 import { VfioError } from '../../vfio/errors.ts';
 import * as api from './device-model.ts';
-import { refuse, SampleDevice } from './device-model.ts';
+import { refuse, SampleDevice, type SetIrqs } from './device-model.ts';
 
 /** The driver reports one byte less than the configuration space has. */
 const CONFIG_SIZE = 0xff;
@@ -46,6 +46,10 @@ export class Mdpy extends SampleDevice {
   override irq(index: number) {
     if (index >= api.IRQ_COUNT) refuse(`no interrupt ${index}`);
     return { flags: 0, count: 0 };
+  }
+
+  override setIrqs({ index }: SetIrqs): void {
+    refuse(`no interrupt ${index}`);
   }
 
   override read(region: number, offset: number, target: Uint8Array): void {

@@ -100,6 +100,9 @@ export class Mtty extends SampleDevice {
     }
   }
 
+  /** The driver's reset does nothing. */
+  override reset(): void {}
+
   override close(): void {
     this.#disable();
   }
@@ -132,6 +135,7 @@ export class Mtty extends SampleDevice {
       refuse(`interrupt ${this.#irqIndex} is in use, or not exactly one from 0`);
     if (data === api.DATA_EVENTFD) {
       this.#disable();
+      if (eventfd === 'none') return;
       if (eventfd === 'bad') throw new VfioError('EBADF', 'not an eventfd');
       this.#eventfd = eventfd;
       this.#irqIndex = index;

@@ -53,10 +53,20 @@ function pinPage(iommu: Type1, device: Type1Device, page: number, offset: number
   if (!memory.alive) throw new VfioError('ENODEV', 'the process that made the mapping has ended');
   // The page is pinned with the mapping's permission, not with the requested one.
   const frame = memory.pin(mapping.vaddr + page - mapping.iova, mayWrite(mapping));
-  memory.lock(1, locksFreely);
+  lockPage(iommu, memory, locksFreely);
   mapping.pins.add(page, offset, frame, device);
   mapping.dirty?.add([page]);
   return frame;
+}
+
+/** Counts a pinned page as locked. The kernel warns in its log if the process may not lock more. @throws VfioError ENOMEM */
+function lockPage(iommu: Type1, memory: UserMemory, freely: boolean): void {
+  try {
+    memory.lock(1, freely);
+  } catch (error) {
+    if (error instanceof VfioError) iommu.violation('memlock-exceeded', `pin refused: ${error.message}`);
+    throw error;
+  }
 }
 
 /**
@@ -97,7 +107,7 @@ function mappingOf(iommu: Type1, page: number, offset: number): Type1Mapping | u
  * Copies between `data` and the memory at `iova`, mapping by mapping. Bytes copied before an error stay copied.
  * @param caller process on whose behalf the driver runs; undefined for a kernel thread
  * @throws VfioError EINVAL (0 bytes, unmapped), EOVERFLOW (wraps), EPERM (the mapping is not readable, or not writable
- *   for a write; another process's memory), EFAULT (no such memory)
+ *   for a write; the memory's process has ended), EFAULT (no such memory, or another process's)
  */
 export function dmaRw(
   iommu: Type1,
@@ -133,8 +143,8 @@ function copyPiece(
   const { memory } = mapping;
   if ((write && !mayWrite(mapping)) || !mayRead(mapping))
     throw new VfioError('EPERM', `dma_rw in a mapping with permission ${mapping.perm}`);
-  if (!memory.alive || (caller && caller !== memory))
-    throw new VfioError('EPERM', "dma_rw in another process's memory");
+  if (!memory.alive) throw new VfioError('EPERM', 'dma_rw in the memory of a process that has ended');
+  if (caller && caller !== memory) throw new VfioError('EFAULT', "dma_rw in another process's memory");
   const vpage = mapping.vaddr + page - mapping.iova;
   const copied = write ? memory.copyIn(vpage, offset, piece) : memory.copyOut(vpage, offset, piece);
   if (copied < piece.length)

@@ -82,9 +82,9 @@ interface IommuInfo {
   } | null;
 }
 
-/** Breach of the contract by a device driver. The kernel warns in its log, or stops at a BUG. */
+/** Breach of the contract by a device driver, or of a limit by its pins. The kernel warns in its log, or stops at a BUG. */
 export interface Type1Violation {
-  readonly kind: 'unpin-refused' | 'unpin-unmapped' | 'pins-left' | 'never-unpins';
+  readonly kind: 'unpin-refused' | 'unpin-unmapped' | 'pins-left' | 'never-unpins' | 'memlock-exceeded';
   readonly detail: string;
 }
 
