@@ -91,6 +91,7 @@ export default scenario({
   vms: 2,
   vgpus: 2,
   ramMiB: 16,
+  params: {},
 
   async guest(vm: GuestVm): Promise<void> {
     await vm.phase('identity');

@@ -237,6 +237,7 @@ export default scenario({
   vms: 4,
   vgpus: 4,
   ramMiB: 64,
+  params: {},
 
   async guest(vm: GuestVm): Promise<void> {
     const run = new FirstLight(vm);

@@ -89,6 +89,7 @@ export default scenario({
   vms: 1,
   vgpus: 4,
   ramMiB: 64,
+  params: {},
   viommu: 'none',
   gpu: { policy: 'equal-share', sliceUs: 500 },
 

@@ -18,6 +18,7 @@ export default scenario({
   vms: 8,
   vgpus: 4,
   ramMiB: 32,
+  params: {},
   timeoutMs: 300_000,
   baselineWorkers: 32,
 

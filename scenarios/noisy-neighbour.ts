@@ -153,6 +153,7 @@ export default scenario({
   vms: 1,
   vgpus: 16,
   ramMiB: 64,
+  params: {},
   viommu: 'none',
   gpu: {
     sliceUs: SLICE_US,

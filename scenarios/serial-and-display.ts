@@ -2,8 +2,7 @@
  * Devices without DMA: a serial card whose ports loop back each byte with an interrupt, and a display that is drawn
  * and captured. Both are models of the kernel's sample drivers `mtty` and `mdpy`.
  */
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import {
   type GuestPciDevice,
   type GuestVm,
@@ -68,10 +67,12 @@ async function draw(vm: GuestVm, device: GuestPciDevice): Promise<void> {
   await device.writeBlock(0, 0, pixels);
   const drawn = Buffer.from(await device.readBlock(0, 0, pixels.length));
   vm.verify.check(drawn.equals(pixels), `${device.name} framebuffer differs from the drawn picture`);
-  const file = join(String(vm.params.folder ?? tmpdir()), `mdevsim-${device.name.replace('/', '-')}.png`);
+  const file = join(String(vm.params.folder), `mdevsim-${device.name.replace('/', '-')}.png`);
   const after = await device.screenshot(file);
   vm.verify.check(!Buffer.from(before).equals(after), `${device.name} shows the same picture as before`);
-  vm.note(`${device.name}: ${width} × ${height} pixels, ${after.length} bytes in ${file}`);
+  vm.note(
+    `${device.name}: ${width} × ${height} pixels, ${after.length} bytes in ${resolve(vm.folder, file)}`,
+  );
   vm.operations++;
 }
 
@@ -83,6 +84,7 @@ export default scenario({
   vms: 2,
   vgpus: 2,
   ramMiB: 16,
+  params: { folder: '' },
   viommu: 'none',
 
   async guest(vm: GuestVm): Promise<void> {

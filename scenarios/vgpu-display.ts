@@ -6,8 +6,7 @@
  * same bytes and the same screenshot; the display flips from one to the other. After a reset of the function, VRAM
  * must be zero and drawing must work again.
  */
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
 import {
   allocatePages,
@@ -116,12 +115,12 @@ async function show(vm: GuestVm, gpu: GuestGpu, picture: Picture, sprite: readon
   );
 
   await driver.display.show({ width: WIDTH, height: HEIGHT, base: FRONT });
-  const file = join(String(vm.params.folder ?? tmpdir()), `mdevsim-${gpu.name.replace('/', '-')}.png`);
+  const file = join(String(vm.params.folder), `mdevsim-${gpu.name.replace('/', '-')}.png`);
   const drawn = Buffer.from(await driver.screenshot(file));
   await driver.display.flip(BACK);
   const written = await driver.screenshot();
   vm.verify.check(drawn.equals(written), `${gpu.name} shows another picture after the flip`);
-  return `${gpu.name}: ${WIDTH} × ${HEIGHT} pixels, ${drawn.length} bytes in ${file}`;
+  return `${gpu.name}: ${WIDTH} × ${HEIGHT} pixels, ${drawn.length} bytes in ${resolve(vm.folder, file)}`;
 }
 
 /** Resets the function and checks that nothing is left of the picture. */
@@ -139,6 +138,7 @@ export default scenario({
   vms: 2,
   vgpus: 2,
   ramMiB: 16,
+  params: { folder: '' },
   viommu: 'none',
 
   async guest(vm: GuestVm): Promise<void> {

@@ -22,6 +22,7 @@ import {
 import { QUIRKS } from '../viommu/quirks.ts';
 import { conformanceCommand } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
+import { packageVersion } from './package-version.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
 import { filesOrShipped } from './shipped-data.ts';
@@ -53,6 +54,7 @@ const optional = (flags: string, description: string): Option =>
 function program(): Command {
   const command = new Command('mdevsim')
     .description('Load and concurrency testing of many vGPUs: VFIO mediated devices behind virtual IOMMUs')
+    .version(packageVersion())
     .exitOverride()
     .showHelpAfterError('(mdevsim --help lists the commands)');
   const add = [addRun, addTrace, addReplay, addConformance, addTypes, addList, addSysfs];
@@ -86,6 +88,9 @@ function addRun(command: Command): void {
     .addOption(optional('--trace <file>', 'write all control messages to a file'))
     .addOption(
       optional('--sysfs <dir>', "write the run's sysfs tree below a directory and execute writes to it"),
+    )
+    .addOption(
+      optional('--out <dir>', 'folder of the files that scripts write (default: mdevsim-runs/NAME-SEED)'),
     )
     .option('--json', 'print the summary as JSON')
     .action(async (path, options) => {

@@ -72,4 +72,4 @@ async function serve(disk: SysfsDisk, limitMs: number | undefined): Promise<void
   for (const signal of SIGNALS) process.off(signal, stop);
 }
 
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

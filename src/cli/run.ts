@@ -2,10 +2,11 @@
  * `mdevsim run`: takes settings from the file and the command line, prints progress on stderr and the summary on stdout.
  */
 import { resolve } from 'node:path';
-import { after } from '#host';
+import { after, nowUs } from '#host';
 import { writeText } from '../mdev/sysfs-server.ts';
 import { progressColours } from '../report/colours.ts';
 import { ExitCode, type RunSummary, summarize, summaryText } from '../report/summary.ts';
+import { counted, oneLine } from '../report/text.ts';
 import type { RunProgress } from '../scenario/host-processes.ts';
 import { type LoadedScenario, loadSettings } from '../scenario/load.ts';
 import { unknownParam } from '../scenario/params.ts';
@@ -30,6 +31,7 @@ interface RunFlags {
   readonly param: Readonly<Record<string, unknown>>;
   readonly inject: string;
   readonly trace: string;
+  readonly out: string;
   readonly sysfs: string;
   readonly json?: boolean;
 }
@@ -58,6 +60,7 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     seed: flags.seed,
     inject: flags.inject,
     trace: flags.trace,
+    out: flags.out,
     sysfs: flags.sysfs,
     onSysfs: (paths) =>
       process.stderr.write(
@@ -83,7 +86,16 @@ const print = (summary: RunSummary, { json }: RunFlags): void => {
 
 /** Ends the command for a signal before anything was started. A scenario that loads may keep a thread busy. */
 function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
-  const facts = { scenario: path, vms: 0, vgpus: 0, processes: 0, seed: 0, inject: '', wallSeconds: 0 };
+  const facts = {
+    scenario: path,
+    vms: 0,
+    vgpus: 0,
+    processes: 0,
+    seed: 0,
+    inject: '',
+    wallSeconds: 0,
+    folder: '',
+  };
   const summary = summarize({ ...facts, interrupted: true }, new Map(), [], []);
   if (flags.json) print(summary, flags);
   process.stderr.write(`mdevsim: INTERRUPTED by ${signal} before the run has started\n`);
@@ -109,24 +121,41 @@ function override({ settings, parameters }: LoadedScenario, flags: RunFlags): Sc
   });
 }
 
-/** Progress: one line that is rewritten on a terminal; elsewhere, one line per phase. */
+/** Least and longest time between two lines of progress where there is no terminal. */
+const LINE_LEAST_MS = 1_000;
+const LINE_LONGEST_MS = 10_000;
+
+/**
+ * Progress: one line that is rewritten on a terminal. Elsewhere a line for a new phase, and one for new counts from time
+ * to time.
+ */
 class ProgressLine {
   readonly #vms: number;
   readonly #live = process.stderr.isTTY === true;
   #phase = '';
+  #last = '';
+  #lastUs = Number.NEGATIVE_INFINITY;
 
   constructor(vms: number) {
     this.#vms = vms;
   }
 
   show({ devices, devicesReady, vmsDone, operations, bytesVerified, phase }: RunProgress): void {
-    const state =
-      operations === 0 && devicesReady < devices
-        ? `starting: ${devicesReady}/${devices} vGPUs ready`
-        : `${phase}: ${vmsDone}/${this.#vms} VMs done, ${operations} operations, ${(bytesVerified / 2 ** 20).toFixed(0)} MiB verified`;
+    const isStarting = operations === 0 && devicesReady < devices;
+    const work = `${counted(operations, 'operation')}, ${(bytesVerified / 2 ** 20).toFixed(0)} MiB verified`;
+    const state = isStarting
+      ? `starting: ${devicesReady} of ${counted(devices, 'vGPU')} ready`
+      : `${oneLine(phase)}: ${vmsDone} of ${counted(this.#vms, 'VM')} done, ${work}`;
     if (this.#live) process.stderr.write(`\r\u001b[K${progressColours.dim(state)}`);
-    else if (phase !== this.#phase) process.stderr.write(`${state}\n`);
-    this.#phase = phase;
+    else this.#line(state, isStarting ? '' : phase);
+  }
+
+  #line(state: string, phase: string): void {
+    const ms = (nowUs() - this.#lastUs) / 1000;
+    const isDue = phase !== this.#phase ? ms >= LINE_LEAST_MS : ms >= LINE_LONGEST_MS;
+    if (!isDue || state === this.#last) return;
+    process.stderr.write(`${state}\n`);
+    [this.#phase, this.#last, this.#lastUs] = [phase, state, nowUs()];
   }
 
   /** Prints a line that stays. */

@@ -42,6 +42,8 @@ export class GuestVm {
   readonly seed: number;
   /** The scenario's `params`, with those of the command line. */
   readonly params: Readonly<Record<string, unknown>>;
+  /** Folder of the run's own files, such as screenshots; it need not exist yet. */
+  readonly folder: string;
   readonly prng: Prng;
   /** Guest RAM by GPA. */
   readonly ram: GuestRam;
@@ -79,6 +81,7 @@ export class GuestVm {
     this.id = task.vm;
     this.seed = task.seed;
     this.params = task.params;
+    this.folder = task.folder;
     this.prng = parts.prng;
     this.ram = parts.ram;
     this.pages = parts.pages;

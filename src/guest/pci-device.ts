@@ -44,6 +44,7 @@ export class GuestPciDevice {
   readonly requesterId: number;
   readonly dma: DmaApi;
   readonly #link: DeviceLink;
+  readonly #device: GuestDevice;
   readonly #mmio: MmioPort;
 
   /** While `gate` is closed, because the VM is paused, accesses wait. */
@@ -51,6 +52,7 @@ export class GuestPciDevice {
     this.name = device.name;
     this.index = index;
     this.requesterId = device.requesterId;
+    this.#device = device;
     this.dma = dma;
     this.#link = new DeviceLink(device.link);
     this.#mmio = this.#link.mmioPort(gate);
@@ -115,11 +117,11 @@ export class GuestPciDevice {
   }
 
   /**
-   * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the working directory.
+   * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the run's folder.
    * @throws NoScanoutError, or the file's error
    */
   screenshot(file?: string): Promise<Uint8Array> {
-    return screenshot(this.name, this.#mmio, file);
+    return screenshot(this.#device, this.#mmio, file);
   }
 
   /** Returns the count of interrupts on `vector` so far, modulo 2^32. @throws RangeError */

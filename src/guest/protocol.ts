@@ -13,6 +13,8 @@ export interface GuestDevice {
   readonly name: string;
   readonly requesterId: number;
   readonly link: SharedArrayBuffer;
+  /** Folder of screenshots with a relative path; by default the working directory. */
+  readonly folder?: string;
 }
 
 /** State of a guest's drivers and its script for another host, as plain JSON. */
@@ -30,6 +32,8 @@ export interface GuestTask {
   /** URL of the scenario's file. */
   readonly scenario: string;
   readonly params: Readonly<Record<string, unknown>>;
+  /** Folder of the files that the script writes, made when it writes one. */
+  readonly folder: string;
   readonly ram: GuestRamHandle;
   readonly devices: readonly GuestDevice[];
   /** Model of the devices. The guest has a driver for `vgpu`; for other models the script is the driver. */

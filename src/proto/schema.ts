@@ -116,6 +116,7 @@ export interface RunRequest {
   readonly device?: DeviceChoice;
   readonly gpu?: GpuSettings;
   readonly migrations?: Migrations;
+  readonly folder: string;
 }
 
 export interface Migrations {
@@ -824,6 +825,7 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.device !== undefined) writeDeviceChoice(m.device, w.uint32(114).fork()).ldelim();
   if (m.gpu !== undefined) writeGpuSettings(m.gpu, w.uint32(122).fork()).ldelim();
   if (m.migrations !== undefined) writeMigrations(m.migrations, w.uint32(130).fork()).ldelim();
+  if (m.folder !== '') w.uint32(138).string(m.folder);
   return w;
 }
 
@@ -842,6 +844,7 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
     viommu: '',
     baselineWorkers: 0,
     params: '',
+    folder: '',
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -893,6 +896,9 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         break;
       case 130:
         m.migrations = readMigrations(r, r.uint32() + r.pos);
+        break;
+      case 138:
+        m.folder = r.string();
         break;
       default:
         r.skipType(tag & 7);

@@ -34,6 +34,8 @@ interface RunFacts {
   readonly seed: number;
   readonly inject: string;
   readonly wallSeconds: number;
+  /** Folder of the files that scripts have written; empty if they have written none there. */
+  readonly folder: string;
   /** True if a signal has ended the run. */
   readonly interrupted?: boolean;
 }
@@ -196,6 +198,7 @@ export function summaryText(summary: RunSummary): string {
   lines.push(...countLines(summary), ...metricLines(summary.devices), ...burndownLines(summary.devices));
   lines.push(...latencyLines(summary.latencies), ...vmLines(summary.results));
   lines.push(...hostLines(summary), ...traceLines(summary));
+  if (summary.folder !== '') lines.push(`  files          ${oneLine(summary.folder)}`);
   return `${lines.join('\n')}\n`;
 }
 

@@ -2,7 +2,7 @@
  * The plan of a run: checks the settings against each other and against this machine, and divides the VMs over host
  * processes.
  */
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { drawSeed } from '#host';
 import { MODEL_FAULTS } from '../coordinator/vm/worker-tasks.ts';
 import { checkCapacity } from '../coordinator/workers/capacity.ts';
@@ -13,6 +13,9 @@ import { RunMdevs } from './run-mdevs.ts';
 import { ScenarioError, type ScenarioSettings } from './scenario.ts';
 import { traceFiles } from './trace-files.ts';
 import { type ResolvedModel, resolveModel } from './try-model.ts';
+
+/** Folder below the working directory with a folder for each run. */
+const RUNS_FOLDER = 'mdevsim-runs';
 
 export type RunRequest = FrameBodies['runRequest'];
 
@@ -39,12 +42,22 @@ export interface PlanOptions {
   readonly seed: number | undefined;
   /** Fault to inject; empty for none. */
   readonly inject: string;
+  /** Folder of the files that scripts write; by default one below the working directory, with the run's name and seed. */
+  readonly out: string;
   /** Trace file, empty for none. With several processes, `.0`, `.1`, … is appended. */
   readonly trace: string;
 }
 
+/** The parts of a plan that are the same for all its requests. */
+interface PlannedParts extends Omit<RunPlan, 'requests'> {
+  readonly processes: number;
+  readonly model: ResolvedModel;
+}
+
 export interface RunPlan {
   readonly seed: number;
+  /** Folder of the files that scripts write, as an absolute path. */
+  readonly folder: string;
   readonly mdevs: RunMdevs;
   /** One request per host process. */
   readonly requests: readonly RunRequest[];
@@ -72,7 +85,10 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
     processes: fewest,
     ramBytes: settings.ramMiB * 2 ** 20,
   });
-  return { seed, mdevs, requests: requestsOf(options, processes, seed, mdevs, model) };
+  const folder = resolve(
+    options.out || join(RUNS_FOLDER, `${settings.name.replace(/[^\w.-]+/g, '-')}-${seed}`),
+  );
+  return { seed, folder, mdevs, requests: requestsOf(options, { processes, seed, folder, mdevs, model }) };
 }
 
 /** @throws ScenarioError for an unknown fault, or one that this run cannot have */
@@ -92,10 +108,7 @@ function checkInjection(inject: string, { viommu, model }: ScenarioSettings): vo
  */
 function requestsOf(
   options: PlanOptions,
-  processes: number,
-  seed: number,
-  mdevs: RunMdevs,
-  model: ResolvedModel,
+  { processes, seed, folder, mdevs, model }: PlannedParts,
 ): RunRequest[] {
   const { settings } = options;
   const scenario = scenarioUrl(options.path);
@@ -120,6 +133,7 @@ function requestsOf(
       baselineWorkers: 0,
       params: JSON.stringify(settings.params),
       gpu: settings.gpu,
+      folder,
     };
   });
 }

@@ -1,6 +1,7 @@
 /**
  * One run of a scenario, from its settings to its summary: plan, start, collect.
  */
+import { existsSync } from 'node:fs';
 import { nowUs } from '#host';
 import { type RunSummary, summarize } from '../report/summary.ts';
 import { HostProcesses, type RunProgress } from './host-processes.ts';
@@ -65,6 +66,7 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const { settings, inject } = options;
   const facts = {
     scenario: settings.name,
+    folder: existsSync(plan.folder) ? plan.folder : '',
     vms: settings.vms,
     vgpus: plan.mdevs.vgpusMax,
     uneven: plan.mdevs.isUneven,

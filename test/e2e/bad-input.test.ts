@@ -58,6 +58,24 @@ const CONFIGURATION: readonly Case[] = [
     output: /accepted: name=value/,
   },
   {
+    title: 'a parameter that the scenario does not have',
+    args: ['run', 'scenarios/live-migration.ts', '-p', 'hopps=2'],
+    code: 104,
+    output: /unknown parameter 'hopps'; nearest: hops; accepted: hops, bufferPages/,
+  },
+  {
+    title: 'a parameter of a scenario without any',
+    args: ['run', 'scenarios/first-light.ts', '-p', 'rounds=2'],
+    code: 104,
+    output: /unknown parameter 'rounds'; accepted: none/,
+  },
+  {
+    title: 'a parameter of great depth',
+    args: ['run', fixture('parameters'), '-p', `name=${'['.repeat(30_000)}${']'.repeat(30_000)}`],
+    code: 104,
+    output: /params: name\.0\.0.*: deeper than 32 levels; accepted: up to that/,
+  },
+  {
     title: 'an unknown injection',
     args: ['run', 'scenarios/first-light.ts', '--inject', 'gremlins'],
     code: 104,
@@ -99,6 +117,13 @@ const CONFIGURATION: readonly Case[] = [
 ];
 
 const GUESTS: readonly Case[] = [
+  ...['loops', 'waits', 'exits', 'throws', 'allocates'].map((how) => ({
+    title: `a script that fails checks and then ${how}: the checks count`,
+    args: ['run', fixture('fails-then'), '-p', `how=${how}`],
+    code: 1,
+    output:
+      /✗ VM 0: the first check\n.*✗ VM 0: a page of ones: guest page .*\n.*✗ VM 0 script: [\s\S]*operations +7 /,
+  })),
   {
     title: 'a script that throws: the output names the line',
     args: ['run', fixture('guest-throws')],

@@ -27,6 +27,7 @@ async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<
         viommu: 'intel',
         scenario: '',
         params: {},
+        folder: '',
         model,
         modelSource: '',
         deviceTimeoutMs: 20_000,

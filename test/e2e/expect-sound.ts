@@ -4,13 +4,14 @@
 import { expect } from 'chai';
 import type { VmResult } from './run-in-process.ts';
 
-/** Expects no failure, violation, mismatch or unannounced fault. */
+/** Expects no failure, violation, wrong page, failed check or unannounced fault. */
 export function expectSound(result: VmResult): void {
   expect(result.scriptError).to.equal('');
   expect(result.failures).to.deep.equal([]);
   expect(result.violations).to.deep.equal([]);
   expect(result.failedDevices).to.deep.equal([]);
   expect(result.mismatches).to.equal(0);
+  expect(result.checksFailed).to.equal(0);
   expect(result.faultsUnexpected).to.equal(0);
 }
 

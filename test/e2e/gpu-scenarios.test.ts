@@ -63,7 +63,7 @@ describe('GPU scenarios', function () {
     // On a busy machine a vGPU may not get its turns in time. The run then reports this problem itself.
     expect(equalShare).to.be.above(0.9);
     for (const problem of summary.problems) expect(problem).to.match(/equal share: Jain's|fixed share: /);
-    expect(summary.mismatches).to.equal(summary.problems.length);
+    expect([summary.mismatches, summary.checksFailed]).to.deep.equal([0, summary.problems.length]);
   });
 
   it('live-migration: VMs under load migrate and return without loss', async () => {

@@ -68,6 +68,7 @@ export async function withHosts(
       viommu,
       baselineWorkers: 0,
       params: JSON.stringify(params),
+      folder: '',
       device: { model, timeoutMs: 20_000, source: '' },
       migrations: { sockets, vmsMax: all, devicesMax: all * vgpus },
     };

@@ -35,6 +35,7 @@ export async function runInProcess(run: InProcessRun): Promise<VmResult[]> {
     viommu,
     baselineWorkers: 0,
     params: JSON.stringify(params),
+    folder: '',
   };
   await runRequest(request, {
     send: (bytes) => {

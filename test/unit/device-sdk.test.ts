@@ -288,6 +288,7 @@ describe('model file', () => {
       seed: 1,
       inject: 'never-unpin',
       trace: '',
+      out: '',
       sysfs: '',
       onSysfs: () => {},
       onSysfsWrite: () => {},

@@ -2,6 +2,8 @@
  * A host process: receives a run request, runs its share of the VMs under one coordinator and sends the results.
  * Both directions use protobuf frames over the process's IPC channel.
  */
+import { rmSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { nowUs, wallMs } from '#host';
 import { decodeFrame, encodeFrame, type Frame } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
@@ -102,7 +104,12 @@ export function serveParent(): void {
     },
   };
   // Without its parent, a host process would continue unnoticed.
-  process.on('disconnect', () => process.exit(1));
+  let sockets: readonly string[] = [];
+  process.on('disconnect', () => {
+    // A parent that was killed could not remove the folder.
+    for (const socket of sockets.slice(0, 1)) rmSync(dirname(socket), { recursive: true, force: true });
+    process.exit(1);
+  });
   process.on('message', (bytes: Uint8Array) => {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'runAbort') abort();
@@ -110,6 +117,7 @@ export function serveParent(): void {
       onFrame(bytes, frame);
       return;
     }
+    sockets = frame.body.migrations?.sockets ?? [];
     runRequest(frame.body, channel).then(
       () => lastSent.then(() => process.exit(0)),
       (error: Error) => {

@@ -219,6 +219,7 @@ function vmConfig(request: RunRequest, vm: number): VmConfig {
     model: request.device?.model ?? DEFAULT_MODEL,
     modelSource: request.device?.source ?? '',
     deviceTimeoutMs: request.device?.timeoutMs ?? DEVICE_TIMEOUT_MS,
+    folder: request.folder,
     inject: vm === 0 ? request.inject : '',
     migrations: 0,
   };

@@ -26,6 +26,8 @@ export interface VmConfig {
   readonly modelSource: string;
   /** How long one call of a model may take. */
   readonly deviceTimeoutMs: number;
+  /** Folder of the files that the script writes, made when it writes one. */
+  readonly folder: string;
   /** Fault to inject into this VM, or empty. */
   readonly inject: string;
   /** Count of the VM's migrations so far. */

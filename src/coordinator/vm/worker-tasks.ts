@@ -62,14 +62,15 @@ export function guestTask(
   devices: readonly VmDevice[],
   iommuMmio: SharedArrayBuffer,
 ): GuestTask {
-  const { vm, seed, scenario, params, viommu, inject, model } = config;
+  const { vm, seed, scenario, params, viommu, inject, model, folder } = config;
   return {
     vm,
     seed,
     scenario,
     params,
+    folder,
     ram: ram.handle,
-    devices: devices.map(({ name, requesterId, link }) => ({ name, requesterId, link: link.sab })),
+    devices: devices.map(({ name, requesterId, link }) => ({ name, requesterId, link: link.sab, folder })),
     model,
     viommu,
     journal: journal.sab,

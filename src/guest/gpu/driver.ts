@@ -55,6 +55,7 @@ export class GpuDriver {
   readonly display: GpuDisplay;
   readonly #ram: GuestRam;
   readonly #link: DeviceLink;
+  readonly #device: GuestDevice;
   readonly #mmio: MmioPort;
   readonly #inFlight = new InFlight();
   readonly #rings: Readonly<Record<vgpu.GpuEngine, GpuRing>>;
@@ -85,6 +86,7 @@ export class GpuDriver {
     this.name = device.name;
     this.index = index;
     this.requesterId = device.requesterId;
+    this.#device = device;
     this.#ram = ram;
     this.#link = new DeviceLink(device.link);
     this.#mmio = this.#link.mmioPort(gate);
@@ -223,11 +225,11 @@ export class GpuDriver {
   }
 
   /**
-   * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the working directory.
+   * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the run's folder.
    * @throws NoScanoutError, or the file's error
    */
   screenshot(file?: string): Promise<Uint8Array> {
-    return screenshot(this.name, this.#mmio, file);
+    return screenshot(this.#device, this.#mmio, file);
   }
 
   /** Writes a BAR 0 register. */

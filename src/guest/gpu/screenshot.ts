@@ -2,10 +2,12 @@
  * Screenshots of a device: its scanout, read through the MMIO channel and encoded as PNG. The registers that the
  * guest sees are not accessed.
  */
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname, isAbsolute, resolve } from 'node:path';
 import { decodeScanoutHeader, SCANOUT_HEADER_BYTES, type Scanout } from '../../abi/scanout.ts';
 import { type MmioPort, REGION_SCANOUT } from '../../channel/mmio-channel.ts';
 import { encodePng } from '../../report/png.ts';
+import type { GuestDevice } from '../protocol.ts';
 
 /** Thrown for a screenshot of a device without a scanout. */
 export class NoScanoutError extends Error {
@@ -25,13 +27,19 @@ async function readScanout(mmio: MmioPort): Promise<Scanout | undefined> {
 }
 
 /**
- * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the working directory.
+ * Resolves to a PNG of the current scanout; also writes it to `file`, if given, relative to the folder of the run.
  * @throws NoScanoutError, or the file's error
  */
-export async function screenshot(device: string, mmio: MmioPort, file?: string): Promise<Uint8Array> {
+export async function screenshot(
+  { name, folder = '' }: Pick<GuestDevice, 'name' | 'folder'>,
+  mmio: MmioPort,
+  file?: string,
+): Promise<Uint8Array> {
   const scanout = await readScanout(mmio);
-  if (!scanout) throw new NoScanoutError(device);
+  if (!scanout) throw new NoScanoutError(name);
   const png = encodePng(scanout);
-  if (file !== undefined) await writeFile(file, png);
+  if (file === undefined) return png;
+  if (!isAbsolute(file)) await mkdir(dirname(resolve(folder, file)), { recursive: true });
+  await writeFile(resolve(folder, file), png);
   return png;
 }

@@ -1,0 +1,136 @@
+/**
+ * Runs that a signal ends.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import type { RunSummary } from '../../src/report/summary.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+import { until } from '../support/until.ts';
+import { COMMAND, fixture, ROOT } from './run-command.ts';
+
+/** How long a run may take to start or to end on a busy machine. */
+const LIMIT_MS = 60_000;
+
+/** A command that runs, with its output so far. */
+class Running {
+  readonly child: ChildProcess;
+  stdout = '';
+  stderr = '';
+  readonly #ended: Promise<unknown[]>;
+
+  constructor(scenario: string, options: readonly string[], temporary: string) {
+    this.child = spawn(process.execPath, [COMMAND, 'run', scenario, ...options], {
+      cwd: ROOT,
+      env: { ...process.env, NODE_OPTIONS: '', NO_COLOR: '1', TMPDIR: temporary },
+      detached: true,
+    });
+    this.child.stdout?.on('data', (text) => {
+      this.stdout += text;
+    });
+    this.child.stderr?.on('data', (text) => {
+      this.stderr += text;
+    });
+    this.#ended = once(this.child, 'close');
+  }
+
+  get pid(): number {
+    return this.child.pid as number;
+  }
+
+  says(text: string): Promise<void> {
+    return until(() => this.stderr.includes(text), `'${text}' in: ${this.stderr}`, LIMIT_MS);
+  }
+
+  /** Resolves to the exit code. Expects that no process of the group is left. */
+  async end(): Promise<number | string> {
+    const [code, signal] = await this.#ended;
+    await until(() => membersOf(this.pid).length === 0, 'the end of all processes of the run', LIMIT_MS);
+    return (code ?? signal) as number | string;
+  }
+}
+
+/** Returns the IDs of the processes of a group that still run. */
+function membersOf(group: number): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        const [state, , pgrp] = readFileSync(`/proc/${name}/stat`, 'utf8')
+          .replace(/^.*\) /s, '')
+          .split(' ');
+        return Number(pgrp) === group && state !== 'Z';
+      } catch {
+        return false; // it has ended meanwhile
+      }
+    })
+    .map(Number);
+}
+
+describe('an interrupted run', function () {
+  this.timeout(3 * LIMIT_MS);
+  const temporary = temporaryFolder();
+
+  const start = (scenario: string, ...options: string[]) =>
+    new Running(fixture(scenario), options, temporary());
+  const leftovers = () => readdirSync(temporary());
+
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    it(`reports what was done, after ${signal} to the command`, async () => {
+      const run = start('works-until-stopped', '--json');
+      await run.says('the guest works\nthe guest works');
+      process.kill(run.pid, signal);
+      expect(await run.end(), run.stderr).to.equal(105);
+      const summary = JSON.parse(run.stdout) as RunSummary;
+      expect([summary.verdict, summary.exitCode, summary.problems]).to.deep.equal(['interrupted', 105, []]);
+      expect(summary.notes).to.deep.equal(['VM 0 works', 'VM 1 works']);
+      expect(summary.operations).to.be.above(0);
+      expect(summary.latencies.map(({ name }) => name)).to.include.members(['map', 'unmap', 'interrupt']);
+      expect(summary.devices.pins, 'the devices have stopped in order').to.equal(summary.devices.unpins);
+      expect(leftovers()).to.deep.equal([]);
+    });
+
+  it('does so after a signal to all of its processes, as a terminal sends it', async () => {
+    const run = start('works-until-stopped');
+    await run.says('the guest works\nthe guest works');
+    process.kill(-run.pid, 'SIGINT');
+    expect(await run.end(), run.stderr).to.equal(105);
+    expect(run.stdout).to.match(/^INTERRUPTED {2}works-until-stopped: 2 VMs × 2 vGPUs in 2 host processes/);
+    expect(run.stdout).to.include('· VM 1 works');
+    expect(leftovers()).to.deep.equal([]);
+  });
+
+  it('ends at once with a second signal', async () => {
+    const run = start('fails-then', '--timeout', '600000');
+    await run.says('start: 0 of 1 VM done');
+    process.kill(run.pid, 'SIGTERM');
+    await run.says('interrupted by SIGTERM');
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    if (run.child.exitCode === null) process.kill(run.pid, 'SIGTERM');
+    expect(await run.end(), run.stderr).to.equal(105);
+    expect(run.stdout).to.match(/^INTERRUPTED {2}/);
+    expect(leftovers()).to.deep.equal([]);
+  });
+
+  it('has not started, if the signal comes while the scenario loads', async () => {
+    const run = start('loads-slowly', '--json');
+    await run.says('the file loads');
+    process.kill(run.pid, 'SIGINT');
+    expect(await run.end(), run.stderr).to.equal(105);
+    expect(run.stderr).to.include('INTERRUPTED by SIGINT before the run has started');
+    expect((JSON.parse(run.stdout) as RunSummary).verdict).to.equal('interrupted');
+    expect(leftovers()).to.deep.equal([]);
+  });
+
+  it('leaves no process and no folder behind, if its command is killed', async () => {
+    const run = start('works-until-stopped');
+    await run.says('the guest works\nthe guest works');
+    process.kill(run.pid, 'SIGKILL');
+    expect(await run.end()).to.equal('SIGKILL');
+    expect(tmpdir()).not.to.equal(temporary());
+    expect(leftovers()).to.deep.equal([]);
+  });
+});
