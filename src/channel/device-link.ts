@@ -7,6 +7,7 @@ import { Doorbell, doorbellWords } from './doorbell.ts';
 import { FrameRing, frameRingBytes } from './frame-ring.ts';
 import type { Gate } from './gate.ts';
 import { MMIO_CHANNEL_BYTES, MMIO_WINDOW_BYTES, MmioPort, MmioServer } from './mmio-channel.ts';
+import { PEER_BLOCK_BYTES, PeerBlock } from './peer-block.ts';
 
 const { rd, ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
 
@@ -14,7 +15,8 @@ const { rd, ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
 export const RING_MMIO = 0;
 export const RING_CONTROL = 1;
 export const RING_ENGINE = 2;
-const SENDERS = 3;
+export const RING_PEER = 3;
+const SENDERS = 4;
 
 /** Most interrupt vectors of a device (MSI's limit). */
 export const MAX_VECTORS = 32;
@@ -35,7 +37,8 @@ const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
 const OFFSET_TO_DEVICE = OFFSET_MMIO + MMIO_CHANNEL_BYTES;
 const OFFSET_FROM_DEVICE = OFFSET_TO_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
 const OFFSET_WINDOW = OFFSET_FROM_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
-export const DEVICE_LINK_BYTES = OFFSET_WINDOW + MMIO_WINDOW_BYTES;
+const OFFSET_PEER = OFFSET_WINDOW + MMIO_WINDOW_BYTES;
+export const DEVICE_LINK_BYTES: number = OFFSET_PEER + PEER_BLOCK_BYTES;
 
 const STATE = 0;
 const FAULTS_RECORDED = 1;
@@ -77,6 +80,11 @@ export class DeviceLink {
   /** Returns the device's end of the MMIO channel. The supervisor closes it when the device has ended. */
   mmioServer(): MmioServer {
     return new MmioServer(this.sab, OFFSET_MMIO, OFFSET_WINDOW);
+  }
+
+  /** Returns the device's part in DMA between devices. */
+  peerBlock(): PeerBlock {
+    return new PeerBlock(this.sab, OFFSET_PEER);
   }
 
   get state(): DeviceState {

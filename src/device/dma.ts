@@ -1,6 +1,11 @@
 /**
  * A device model's access to memory: short DMA in sections, and long pins. Neither sends a message (R9).
+ *
+ * A mapping may also lead to a BAR of another device. Short DMA reaches it; like vfio_pin_pages, a pin does not, because
+ * there is no page of memory to hold. The other device serves the access within the section, so that no unmap completes
+ * before (R6).
  */
+import type { PeerOutcome } from '../channel/peer-block.ts';
 import {
   type Hpa,
   hex,
@@ -12,6 +17,7 @@ import {
   PERM_RW,
   PERM_WRITE,
 } from '../memory/address.ts';
+import { RAM_PFN_FIRST } from '../memory/bus-memory.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { ROOT_ENTRIES } from '../pin-table/layout.ts';
 import { framePerm, framePfn, PIN_DENIED, type PinTableReader } from '../pin-table/reader.ts';
@@ -21,13 +27,25 @@ import { HeldPages } from './held-pages.ts';
 export const DMA_OK = 0;
 /** There is no mapping or no permission. The fault was reported to the vIOMMU. */
 export const DMA_FAULT = 1;
-/** The address space is being switched. Nothing was recorded; try again later. */
+/**
+ * The address space is being switched, or the other device whose BAR is accessed is not ready. Nothing was recorded; try
+ * again later.
+ */
 export const DMA_RETRY = 2;
 /** Result of a DMA access. */
 export type DmaStatus = typeof DMA_OK | typeof DMA_FAULT | typeof DMA_RETRY;
 
 /** Most pages of one section. Unmap waits for sections, so they are short. */
 const SECTION_PAGES = 16;
+
+/** Result of a section that met a device which is not ready. */
+const BUSY = -2;
+
+/** The BARs of other devices. */
+export interface DmaPeers {
+  /** Writes or reads at most a page of a BAR at a bus address. */
+  access(isWrite: boolean, address: number, bytes: Uint8Array): PeerOutcome;
+}
 
 /** Receiver of faults and of broken contracts. */
 interface DmaObserver {
@@ -51,21 +69,27 @@ export class DeviceDma {
   readonly #memory: HostMemory;
   readonly #observer: DmaObserver;
   readonly #mastersBus: () => boolean;
+  readonly #peers: DmaPeers | undefined;
   readonly #held: HeldPages;
   /** IOVA page number → count of pins, and host PFN. */
   readonly #pinned = new Map<number, { count: number; readonly pfn: number }>();
   readonly #scratch = new Uint8Array(8);
   readonly #scratchView = new DataView(this.#scratch.buffer);
 
-  /** `mastersBus` returns true while the guest lets the device send requests (Bus Master Enable). */
+  /**
+   * `mastersBus` returns true while the guest lets the device send requests (Bus Master Enable). `peers` are the other
+   * devices of the VM.
+   */
   constructor(
     table: PinTableReader,
     memory: HostMemory,
     observer: DmaObserver,
     mastersBus: () => boolean = () => true,
+    peers?: DmaPeers,
   ) {
     this.#table = table;
     this.#mastersBus = mastersBus;
+    this.#peers = peers;
     this.#memory = memory;
     this.#held = new HeldPages(memory);
     this.#observer = observer;
@@ -78,16 +102,12 @@ export class DeviceDma {
 
   /** Reads guest memory at `iova` into `target`. On DMA_FAULT the pages before the fault have been read. */
   read(iova: Iova, target: Uint8Array): DmaStatus {
-    return this.#transfer(iova, target.length, PERM_READ, (hpa, at, length) =>
-      this.#memory.read(hpa, target, at, length),
-    );
+    return this.#transfer(iova, target, PERM_READ);
   }
 
   /** Writes `source` to guest memory. On DMA_FAULT the pages before the fault have been written. */
   write(iova: Iova, source: Uint8Array): DmaStatus {
-    return this.#transfer(iova, source.length, PERM_WRITE, (hpa, at, length) =>
-      this.#memory.write(hpa, source, at, length),
-    );
+    return this.#transfer(iova, source, PERM_WRITE);
   }
 
   /**
@@ -104,6 +124,15 @@ export class DeviceDma {
     return this.#switched(before) ? -DMA_RETRY : -DMA_FAULT;
   }
 
+  /** Returns true if the page at `iova` lies in a BAR of another device, which only short DMA reaches. */
+  isPeer(iova: Iova): boolean {
+    if (this.#peers === undefined) return false;
+    this.#table.enter();
+    const leaf = this.#table.lookup(iova);
+    this.#table.exit();
+    return leaf !== 0 && framePfn(leaf) < RAM_PFN_FIRST;
+  }
+
   /** Writes 64 bits, little-endian and naturally aligned, such as half of a completion record. */
   write64(iova: Iova, low: number, high: number): DmaStatus {
     this.#scratchView.setUint32(0, low, true);
@@ -117,10 +146,10 @@ export class DeviceDma {
    */
   pin(iova: Iova, perm: number): number {
     if (this.#refuses(iova, perm, 'pins')) return -DMA_FAULT;
-    let pfn = this.#table.pin(iova, perm);
+    let pfn = this.#pinRam(iova, perm);
     if (pfn < 0) {
       const before = this.#table.switchSequence;
-      pfn = this.#table.pin(iova, perm);
+      pfn = this.#pinRam(iova, perm);
       if (pfn < 0) {
         if (this.#switched(before)) return -DMA_RETRY;
         return -this.#fault(iova, (perm & PERM_WRITE) !== 0, pfn === PIN_DENIED);
@@ -141,6 +170,10 @@ export class DeviceDma {
       const at = (iova + done * PAGE_SIZE) as Iova;
       for (const end = done + this.#table.pinRun(at, frames.length - done, perm); done < end; done++) {
         const pfn = framePfn(this.#table.lookup((first + done) * PAGE_SIZE));
+        if (pfn < RAM_PFN_FIRST) {
+          this.#table.unpinRun((iova + done * PAGE_SIZE) as Iova, end - done);
+          break;
+        }
         this.#hold(first + done, pfn);
         frames[done] = pfn;
       }
@@ -189,6 +222,14 @@ export class DeviceDma {
     return this.#mastersBus() ? this.#memory.crc32(source, length, seed) : seed;
   }
 
+  /** Pins a page of RAM. Returns its host PFN, PIN_UNMAPPED or PIN_DENIED. */
+  #pinRam(iova: Iova, perm: number): number {
+    const pfn = this.#table.pin(iova, perm);
+    if (pfn < 0 || pfn >= RAM_PFN_FIRST) return pfn;
+    this.#table.unpin(iova);
+    return PIN_DENIED;
+  }
+
   /** Records a pin in the ledgers. */
   #hold(page: number, pfn: number): void {
     this.counters.pins++;
@@ -199,40 +240,31 @@ export class DeviceDma {
     else this.#pinned.set(page, { count: 1, pfn });
   }
 
-  #transfer(
-    iova: Iova,
-    length: number,
-    perm: number,
-    move: (hpa: Hpa, at: number, length: number) => void,
-  ): DmaStatus {
+  #transfer(iova: Iova, bytes: Uint8Array, perm: typeof PERM_READ | typeof PERM_WRITE): DmaStatus {
     if (this.#refuses(iova, perm, perm === PERM_WRITE ? 'writes' : 'reads') || !this.#mastersBus())
       return DMA_FAULT;
-    for (let at = 0; at < length; ) {
-      const moved = this.#section(iova, at, length, perm, move);
+    for (let at = 0; at < bytes.length; ) {
+      const moved = this.#section(iova, at, bytes, perm);
       if (moved > 0) {
         at += moved;
         continue;
       }
+      if (moved === BUSY) return DMA_RETRY;
       const before = this.#table.switchSequence;
-      const again = this.#section(iova, at, length, perm, move);
+      const again = this.#section(iova, at, bytes, perm);
       if (again > 0) at += again;
-      else if (this.#switched(before)) return DMA_RETRY;
+      else if (again === BUSY || this.#switched(before)) return DMA_RETRY;
       else return this.#fault((iova + at) as Iova, perm === PERM_WRITE, again < 0);
     }
     return DMA_OK;
   }
 
   /**
-   * Moves at most SECTION_PAGES pages in one section. Returns the bytes moved; 0 if the first page is unmapped, -1 if
-   * it is denied.
+   * Moves at most SECTION_PAGES pages in one section, or one piece of a BAR. Returns the bytes moved; 0 if nothing is
+   * mapped first or no device answers, -1 if it is denied, BUSY if a device is not ready.
    */
-  #section(
-    iova: Iova,
-    from: number,
-    length: number,
-    perm: number,
-    move: (hpa: Hpa, at: number, length: number) => void,
-  ): number {
+  #section(iova: Iova, from: number, bytes: Uint8Array, perm: number): number {
+    const { length } = bytes;
     let at = from;
     let refusal = 0;
     // The address is split once and then advanced page by page: see lookupAt.
@@ -249,7 +281,14 @@ export class DeviceDma {
           break;
         }
         const piece = Math.min(PAGE_SIZE - inPage, length - at);
-        move((framePfn(leaf) * PAGE_SIZE + inPage) as Hpa, at, piece);
+        const hpa = (framePfn(leaf) * PAGE_SIZE + inPage) as Hpa;
+        if (framePfn(leaf) < RAM_PFN_FIRST) {
+          // A section of its own, so that all bytes before it count as moved.
+          if (at === from) refusal = this.#movePeer(hpa, bytes.subarray(at, at + piece), perm);
+          break;
+        }
+        if (perm === PERM_WRITE) this.#memory.write(hpa, bytes, at, piece);
+        else this.#memory.read(hpa, bytes, at, piece);
         if (logged) this.#table.markWritten(framePfn(leaf));
         at += piece;
         low += piece;
@@ -259,6 +298,13 @@ export class DeviceDma {
       this.#table.exit();
     }
     return at > from ? at - from : refusal;
+  }
+
+  /** Moves a piece of another device's BAR. Returns as {@link #section} does. */
+  #movePeer(address: number, bytes: Uint8Array, perm: number): number {
+    const outcome = this.#peers?.access(perm === PERM_WRITE, address, bytes) ?? 'refused';
+    if (outcome === 'busy') return BUSY;
+    return outcome === 'done' ? bytes.length : 0;
   }
 
   /**

@@ -6,6 +6,7 @@
 import type { Scanout } from '../abi/scanout.ts';
 import { MAX_VECTORS } from '../channel/device-link.ts';
 import { REGION_CONFIG, REGION_SCANOUT } from '../channel/mmio-channel.ts';
+import type { BarPlace } from '../channel/peer-block.ts';
 import { hex, type Iova } from '../memory/address.ts';
 import { allOnes } from '../memory/bus-access.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
@@ -14,7 +15,7 @@ import type { FrameBodies } from '../proto/schema.ts';
 import { UNIMPLEMENTED_OFFSETS_LIMIT, type UnimplementedCount } from '../registers/register-file.ts';
 import { BAR_INDICES, type BarIndex, type BarRegion } from './bar-region.ts';
 import { checkModel } from './check-model.ts';
-import { DeviceDma } from './dma.ts';
+import { DeviceDma, type DmaPeers } from './dma.ts';
 import { MetricSet } from './metrics.ts';
 import { DeviceMigration } from './migration/migration.ts';
 import { type MigrationState, migrationStateName } from './migration/states.ts';
@@ -55,6 +56,8 @@ interface DeviceEnvironment {
   readonly modelName?: string;
   /** The device starts in RESUMING and gets its state from a migration stream. */
   readonly resuming?: boolean;
+  /** The BARs of the VM's other devices. */
+  readonly peers?: DmaPeers | undefined;
 }
 
 const isStep = (result: unknown): result is StepResult =>
@@ -84,11 +87,11 @@ export class DeviceInstance {
 
   /** Creates the model. @throws whatever its factory throws */
   constructor(environment: DeviceEnvironment, runner: ModelRunner, factory: ModelFactory) {
-    const { name, table, memory, options, modelName = name, resuming = false } = environment;
+    const { name, table, memory, options, modelName = name, resuming = false, peers } = environment;
     this.#runner = runner;
     this.timers = new TimerQueue(() => runner.nowUs());
     this.#spin = new SpinDetector(() => runner.nowUs());
-    this.dma = new DeviceDma(table, memory, runner, () => this.#mastersBus());
+    this.dma = new DeviceDma(table, memory, runner, () => this.#mastersBus(), peers);
     const context: DeviceContext = {
       name,
       dma: this.dma,
@@ -225,6 +228,23 @@ export class DeviceInstance {
     const target = this.#region(region)!;
     if (target.writeBlock) target.writeBlock(offset, bytes);
     else writeSplit(offset, bytes, (at, size, value) => this.write(region, at, size, value));
+  }
+
+  /** Performs an access of another device's DMA to a BAR. It is no access of the guest, which may be waiting. */
+  peerAccess({ bar, offset }: BarPlace, isWrite: boolean, bytes: Uint8Array): void {
+    this.#spin.changed();
+    if (isWrite) this.writeBlock(bar, offset, bytes);
+    else this.readBlock(bar, offset, bytes);
+    this.#spin.changed();
+  }
+
+  /** Addresses at which the memory BARs answer, by BAR; undefined for a BAR that does not. */
+  get decodedBars(): readonly { readonly address: number | undefined; readonly size: number }[] {
+    const { config, bars } = this.model;
+    return BAR_INDICES.map((bar) => ({
+      address: config.memoryBarAddress(bar),
+      size: bars[bar]?.size ?? 0,
+    }));
   }
 
   /** Runs due timers, then one step of the model. Does nothing while the device does not run. */

@@ -5,7 +5,14 @@
 import { getHeapStatistics } from 'node:v8';
 import { nowUs, wallMs } from '#host';
 import { DEVICE_DATA_BYTES_MAX, DeviceLink, DeviceState } from '../channel/device-link.ts';
-import { MMIO_RING_ENTRIES, type MmioServer } from '../channel/mmio-channel.ts';
+import {
+  MMIO_RING_ENTRIES,
+  type MmioServer,
+  type MmioTarget,
+  REGION_CONFIG,
+} from '../channel/mmio-channel.ts';
+import type { PeerOutcome } from '../channel/peer-block.ts';
+import { PeerPort } from '../channel/peer-port.ts';
 import type { Iova } from '../memory/address.ts';
 import { HostMemory, type HostMemoryHandle } from '../memory/host-memory.ts';
 import { PinTableReader } from '../pin-table/reader.ts';
@@ -39,6 +46,8 @@ export interface DeviceTask {
   readonly coordinatorDoorbell: SharedArrayBuffer;
   readonly coordinatorSenders: number;
   readonly coordinatorBit: number;
+  /** Links of the VM's devices by number, this one's too; absent if it cannot reach others. */
+  readonly peers?: readonly SharedArrayBuffer[] | undefined;
 }
 
 /** The coordinator's doorbell, as far as a device uses it. */
@@ -77,6 +86,10 @@ export class DeviceRuntime {
   readonly #mmio: MmioServer;
   readonly #coordinator: DoorbellRinger;
   readonly #device: DeviceInstance;
+  /** Absent if the device cannot reach others. */
+  readonly #peers: PeerPort | undefined;
+  /** What the guest's accesses reach. */
+  readonly #target: MmioTarget;
   readonly #counts = { stalls: 0, interrupts: 0, faultsDropped: 0 };
   readonly #violations = new Map<string, number>();
   /** Encoded answers that found the ring full, in order. */
@@ -90,6 +103,7 @@ export class DeviceRuntime {
     this.#link = new DeviceLink(task.link);
     this.#mmio = this.#link.mmioServer();
     this.#coordinator = coordinator;
+    this.#peers = task.peers && new PeerPort(task.device, task.peers);
     this.#device = new DeviceInstance(
       {
         name: task.name,
@@ -98,6 +112,7 @@ export class DeviceRuntime {
         options: task.options,
         modelName: task.model,
         resuming: task.resuming === true,
+        peers: this.#peers && { access: (...request) => this.#accessPeer(...request) },
       },
       {
         fault: (iova, write, denied) => this.#sendFault(iova, write, denied),
@@ -108,6 +123,8 @@ export class DeviceRuntime {
       },
       factory,
     );
+    this.#target = this.#targetOf(this.#device);
+    this.#publishBars();
   }
 
   /** Runs until the coordinator stops the device. `threadId` lets the supervisor find this thread. */
@@ -131,14 +148,45 @@ export class DeviceRuntime {
     this.#sendAnswers();
     // While the device does not run, accesses wait in the ring.
     const ran = this.#device.running;
-    const moreMmio = ran && this.#mmio.serve(this.#device, BURST);
+    const servedPeers = ran && this.#peers?.serve(this.#device);
+    const moreMmio = ran && this.#mmio.serve(this.#target, BURST);
     const moreControl = this.#serveControl();
     const result = this.#stopping ? 'more' : this.#device.step();
     this.#checkMemory();
-    if (result === 'more' || moreMmio || moreControl || ran !== this.#device.running) return;
+    if (result === 'more' || servedPeers || moreMmio || moreControl || ran !== this.#device.running) return;
     if (result === 'stalled') this.#counts.stalls++;
     this.#link.endTurn();
     this.#link.doorbell.wait(sequence, Math.min(this.#waitMs(result), idleMs, this.#device.waitUs / 1000));
+  }
+
+  /** Returns the device as a target of the guest's accesses, after which its BARs may have moved. */
+  #targetOf(device: DeviceInstance): MmioTarget {
+    return {
+      read: (region, offset, size) => device.read(region, offset, size),
+      write: (region, offset, size, value) => {
+        device.write(region, offset, size, value);
+        if (region === REGION_CONFIG) this.#publishBars();
+      },
+      readBlock: (region, offset, bytes) => device.readBlock(region, offset, bytes),
+      writeBlock: (region, offset, bytes) => {
+        device.writeBlock(region, offset, bytes);
+        if (region === REGION_CONFIG) this.#publishBars();
+      },
+    };
+  }
+
+  /** Publishes where the BARs answer now, before a later access of the guest is answered. */
+  #publishBars(): void {
+    if (!this.#peers) return;
+    for (const [bar, { address = 0, size }] of this.#device.decodedBars.entries())
+      this.#peers.own.setBar(bar, address < 2 ** 32 ? address : 0, size);
+  }
+
+  #accessPeer(isWrite: boolean, address: number, bytes: Uint8Array): PeerOutcome {
+    const outcome = this.#peers?.access(isWrite, address, bytes) ?? 'refused';
+    // The wait for the other device does not count as the model's time.
+    this.#link.beginTurn();
+    return outcome;
   }
 
   #waitMs(result: StepResult): number {
@@ -186,8 +234,9 @@ export class DeviceRuntime {
   /** Enters a migration state. Writes are posted, so those that the guest made before it stopped are served first. */
   #enterState(state: number): void {
     const runs = state === MigrationState.RUNNING || state === MigrationState.PRE_COPY;
-    if (this.#device.running && !runs) this.#mmio.serve(this.#device, MMIO_RING_ENTRIES);
+    if (this.#device.running && !runs) this.#mmio.serve(this.#target, MMIO_RING_ENTRIES);
     const error = errorOf(() => this.#device.setMigrationState(state));
+    this.#publishBars();
     this.#answer('deviceStateChanged', { state: this.#device.migrationState, error });
   }
 

@@ -94,6 +94,7 @@ export interface PciIdentity {
 const BAR_IO = 1;
 const BAR_64_BITS = 4;
 const BAR_PREFETCHABLE = 8;
+const BAR_FLAGS = 15;
 const ALL32 = 0xffff_ffffn;
 
 /** Returns the register of a BAR. Its address bits below its size are hard-wired to 0, so that software can size it. */
@@ -192,6 +193,7 @@ export class ConfigSpace {
   readonly vectors: number;
   readonly #hasMsi: boolean;
   readonly #ioBars: readonly number[];
+  readonly #wideBars: readonly number[];
   #vectors: VectorGate | undefined;
 
   /** @throws RegisterTableError if registers or capabilities overlap */
@@ -199,6 +201,7 @@ export class ConfigSpace {
     this.#hasMsi = identity.msiVectors !== 0;
     this.vectors = Math.max(1, identity.msiVectors ?? 1, identity.msix?.vectors ?? 0);
     this.#ioBars = identity.ioBars ?? [];
+    this.#wideBars = identity.wideBars ?? [];
     this.registers = new RegisterFile(CONFIG_SPACE_BYTES, table(identity));
   }
 
@@ -236,6 +239,15 @@ export class ConfigSpace {
   decodes(bar: number): boolean {
     const space = this.#ioBars.includes(bar) ? COMMAND_IO_SPACE : COMMAND_MEMORY_SPACE;
     return (this.registers.get32('Command') & space) !== 0;
+  }
+
+  /** Returns the address at which a memory BAR decodes accesses; undefined while it decodes none. */
+  memoryBarAddress(bar: BarNumber): number | undefined {
+    const isUpperHalf = this.#wideBars.includes(bar - 1);
+    if (!this.memorySpace || this.#ioBars.includes(bar) || isUpperHalf) return undefined;
+    const low = (this.registers.get32(`Bar${bar}`) & ~BAR_FLAGS) >>> 0;
+    const upper = this.#wideBars.includes(bar) ? this.registers.get32(`Bar${bar + 1}` as ConfigRegister) : 0;
+    return upper * 2 ** 32 + low || undefined;
   }
 
   get msiEnabled(): boolean {

@@ -62,6 +62,13 @@ export type Site =
   | 'link.word'
   | 'link.wait'
   | 'registers.mirror'
+  // requests between devices
+  | 'peer.bar'
+  | 'peer.request'
+  | 'peer.state'
+  | 'peer.asked'
+  | 'peer.events'
+  | 'peer.wait'
   // the journal of a guest's script
   | 'journal.counter'
   | 'journal.line'

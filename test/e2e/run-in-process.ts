@@ -15,12 +15,14 @@ export interface InProcessRun {
   readonly vgpus?: number;
   readonly ramMib?: number;
   readonly inject?: string;
+  /** Name of a built-in device model; by default `vgpu`. */
+  readonly model?: string;
   readonly params?: Readonly<Record<string, unknown>>;
 }
 
 /** Runs one VM with two vGPUs by default; returns the VMs' results. */
 export async function runInProcess(run: InProcessRun): Promise<VmResult[]> {
-  const { scenario, viommu, vms = 1, vgpus = 2, ramMib = 32, inject = '', params = {} } = run;
+  const { scenario, viommu, vms = 1, vgpus = 2, ramMib = 32, inject = '', model, params = {} } = run;
   const results: VmResult[] = [];
   const request = {
     scenario: scenarioUrl(scenario),
@@ -36,6 +38,7 @@ export async function runInProcess(run: InProcessRun): Promise<VmResult[]> {
     baselineWorkers: 0,
     params: JSON.stringify(params),
     folder: '',
+    ...(model !== undefined && { device: { model, timeoutMs: 20_000, source: '' } }),
   };
   await runRequest(request, {
     send: (bytes) => {

@@ -60,8 +60,10 @@ interface ExpectedPage {
 /** The page behind a GPU page: its host PFN, or its offset in VRAM. */
 type PageLocation = { readonly pfn: number } | { readonly offset: number };
 
-const locationOf = (entry: ShadowEntry): PageLocation =>
-  entry.memory === 'ram' ? { pfn: entry.pfn } : { offset: entry.offset };
+function locationOf(entry: ShadowEntry): PageLocation {
+  if (entry.memory === 'peer') throw new Error('this device has no peers');
+  return entry.memory === 'ram' ? { pfn: entry.pfn } : { offset: entry.offset };
+}
 
 class Rig {
   readonly ram = GuestRam.allocate(HPA_BASE as Hpa, RAM_BYTES, 0, new Prng(3));
@@ -203,11 +205,14 @@ class Rig {
           expect(found, 'a fresh walk').to.deep.equal({ memory: 'vram', offset: entry.offset });
           continue;
         }
-        const { iova, pfn } = entry;
+        const { iova } = entry;
+        const location = locationOf(entry);
         expect(found, 'a fresh walk').to.deep.equal({ memory: 'ram', iova });
         entries++;
         const leaf = this.reader.lookup(iova);
-        expect(leaf !== 0 && framePfn(leaf), `IOVA ${iova.toString(16)} is pinned elsewhere`).to.equal(pfn);
+        expect(leaf !== 0 && framePfn(leaf), `IOVA ${iova.toString(16)} is pinned elsewhere`).to.equal(
+          'pfn' in location && location.pfn,
+        );
       }
     expect(this.dma.heldPins).to.equal(entries);
     expect(this.container.pins()).to.be.at.most(entries);

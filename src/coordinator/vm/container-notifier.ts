@@ -2,8 +2,8 @@
  * Forwards a vIOMMU's map events to a VFIO container. The notifier's GPAs are the container's vaddrs.
  */
 import type { Gpa, Iova } from '../../memory/address.ts';
+import type { BusMemory } from '../../memory/bus-memory.ts';
 import type { DmaWindow } from '../../memory/dma-window.ts';
-import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { Completion } from '../../platform/completion.ts';
 import type { Container } from '../../vfio/container.ts';
 import { VfioError } from '../../vfio/errors.ts';
@@ -18,16 +18,16 @@ import type {
 
 export class ContainerNotifier implements MapNotifier {
   readonly #container: Container;
-  readonly #ram: GuestRam;
+  readonly #memory: Pick<BusMemory, 'contains'>;
 
-  constructor(container: Container, ram: GuestRam) {
+  constructor(container: Container, memory: Pick<BusMemory, 'contains'>) {
     this.#container = container;
-    this.#ram = ram;
+    this.#memory = memory;
   }
 
   map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
     // Checked first: garbage tables cause millions of these, and a thrown error costs microseconds.
-    if (!this.#ram.contains(gpa, size)) return 'refused';
+    if (!this.#memory.contains(gpa, size)) return 'refused';
     try {
       this.#container.map(iova, gpa, size, perm);
       return 'mapped';

@@ -7,7 +7,7 @@ import { DeviceLink, DeviceState, RING_CONTROL } from '../../channel/device-link
 import { LOG_LINES_LIMIT } from '../../device/instance.ts';
 import { SPINS_LIMIT } from '../../device/spin-detector.ts';
 import { type Iova, PAGE_SIZE } from '../../memory/address.ts';
-import type { GuestRam } from '../../memory/guest-ram.ts';
+import type { BusMemory } from '../../memory/bus-memory.ts';
 import type { HostPages } from '../../pin-table/page-log.ts';
 import { PinTableWriter } from '../../pin-table/writer.ts';
 import { encodeFrame, type FrameHeader, type FrameKind } from '../../proto/codec.ts';
@@ -70,7 +70,7 @@ export class VmDevice implements DmaUser {
     index: number,
     name: string,
     requesterId: number,
-    ram: GuestRam,
+    memory: BusMemory,
     owner: DeviceOwner,
     windowed = false,
   ) {
@@ -78,13 +78,14 @@ export class VmDevice implements DmaUser {
     this.name = name;
     this.requesterId = requesterId;
     this.#owner = owner;
-    const hostPages = { first: ram.host.base / PAGE_SIZE, count: ram.host.size / PAGE_SIZE };
+    const { host } = memory.ram;
+    const hostPages = { first: host.base / PAGE_SIZE, count: host.size / PAGE_SIZE };
     this.table = allocateTable(hostPages);
     this.slot = this.table.addReader();
-    this.container = windowed ? new SpaprContainer(this.table, ram) : new Container(this.table, ram);
+    this.container = windowed ? new SpaprContainer(this.table, memory) : new Container(this.table, memory);
     this.container.addUser(this);
-    this.notifier = new ContainerNotifier(this.container, ram);
-    this.space = new DeviceAddressSpace(requesterId, this.notifier, ram.regions, (from, to, tookUs) =>
+    this.notifier = new ContainerNotifier(this.container, memory);
+    this.space = new DeviceAddressSpace(requesterId, this.notifier, memory.regions, (from, to, tookUs) =>
       owner.switched(this, {
         from,
         to,

@@ -6,6 +6,7 @@ import { GuestJournal } from '../../channel/guest-journal.ts';
 import { MigrationState } from '../../device/migration/states.ts';
 import { MigrationError, migrationLines } from '../../guest/migration-settings.ts';
 import type { GuestSnapshot } from '../../guest/protocol.ts';
+import { BusMemory } from '../../memory/bus-memory.ts';
 import { GuestRam } from '../../memory/guest-ram.ts';
 import { requesterId } from '../../pci/config-space.ts';
 import { decodeFrame, type Frame, type FrameHeader } from '../../proto/codec.ts';
@@ -75,7 +76,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       reschedule: () => context.reschedule(context.firstBit),
       violation: (kind, detail) => this.#trace.violation(NO_DEVICE, kind, detail),
     });
-    this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index));
+    const memory = new BusMemory(this.ram, config.vgpus > 1);
+    this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index, memory));
     this.#control = new GuestControl({
       devices: this.devices,
       verdict: this.verdict,
@@ -269,14 +271,14 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       this.#failed(device, `surprise removal: mdev ${uuid} was removed while the VM used it`);
   }
 
-  #makeDevice(index: number): VmDevice {
+  #makeDevice(index: number, memory: BusMemory): VmDevice {
     const { vm, model } = this.config;
     const kind = model === DEFAULT_MODEL ? 'gpu' : 'dev';
     return new VmDevice(
       index,
       `vm${vm}/${kind}${index}`,
       requesterId(0, index + 1, 0),
-      this.ram,
+      memory,
       this,
       this.iommu.windowed,
     );

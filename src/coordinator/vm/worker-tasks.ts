@@ -2,6 +2,7 @@
  * The tasks of a VM's workers: shared memory and numbers.
  */
 import type { GuestJournal } from '../../channel/guest-journal.ts';
+import { PEERS_LIMIT } from '../../channel/peer-block.ts';
 import type { DeviceOptions } from '../../device/model.ts';
 import type { DeviceTask } from '../../device/runtime.ts';
 import type { GuestTask } from '../../guest/protocol.ts';
@@ -24,10 +25,11 @@ export interface VmParts {
   readonly context: VmContext;
   readonly ram: GuestRam;
   readonly journal: GuestJournal;
+  readonly devices: readonly VmDevice[];
 }
 
 export function deviceTask(
-  { config, context, ram }: VmParts,
+  { config, context, ram, devices }: VmParts,
   device: VmDevice,
   placement: Placement | undefined,
 ): DeviceTask {
@@ -54,7 +56,14 @@ export function deviceTask(
     coordinatorSenders: doorbellSenders,
     coordinatorBit: firstBit + 1 + device.index,
     resuming: config.migrations > 0,
+    peers: peersOf(devices, device),
   };
+}
+
+/** Returns the links of the devices that reach each other, if `device` is one of them. */
+function peersOf(devices: readonly VmDevice[], { index }: VmDevice): SharedArrayBuffer[] | undefined {
+  if (devices.length < 2 || index >= PEERS_LIMIT) return undefined;
+  return devices.slice(0, PEERS_LIMIT).map(({ link }) => link.sab);
 }
 
 export function guestTask(

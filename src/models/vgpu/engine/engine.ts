@@ -57,7 +57,10 @@ export class Engine {
     this.#opcodes = new Set(GPU_ENGINES[name].opcodes);
     this.#dma = dma;
     this.#spaces = spaces;
-    this.#work = new Workspace(spaces, new PageAccess(dma, vram), counters);
+    const pages = new PageAccess(dma, vram, (va, iova) => {
+      spaces.lastFault = { va, iova };
+    });
+    this.#work = new Workspace(spaces, pages, counters);
     this.#events = events;
   }
 

@@ -70,7 +70,8 @@ const fill: Operation = {
     const page = work.spaces.translate(command.context, target, PERM_WRITE);
     if (typeof page === 'number') return page;
     const length = Math.min(command.length - command.done, room(target));
-    work.pages.fill(page, target, length, command.value);
+    const status = work.pages.fill(page, target, length, command.value);
+    if (status !== DMA_OK) return status;
     work.counters.bytesFilled += length;
     work.costNs += length * FILL_NS_PER_BYTE;
     command.done += length;
@@ -111,7 +112,7 @@ const copy: Operation = {
 function runLength(work: Workspace, context: number, ends: CopyEnds, left: number): number {
   const { target, to, source, from } = ends;
   let length = Math.min(left, room(target), room(source));
-  if (to.memory === 'vram' || from.memory === 'vram' || length === left) return length;
+  if (to.memory !== 'ram' || from.memory !== 'ram' || length === left) return length;
   const apart = Math.abs(to.pfn - from.pfn) * PAGE_SIZE - PAGE_SIZE;
   const shadow = work.spaces.shadowOf(context);
   while (shadow && work.piecesLeft > 1 && length < left) {
@@ -142,7 +143,9 @@ const checksum: Operation = {
     const page = work.spaces.translate(command.context, source, PERM_READ);
     if (typeof page === 'number') return page;
     const length = Math.min(command.length - command.done, room(source));
-    command.crc = work.pages.crc32(page, source, length, command.crc);
+    const crc = work.pages.crc32(page, source, length, command.crc);
+    if (crc < 0) return -crc as DmaStatus;
+    command.crc = crc;
     work.counters.bytesSummed += length;
     work.costNs += length * CHECKSUM_NS_PER_BYTE;
     command.done += length;

@@ -26,7 +26,16 @@ export interface VramEntry {
   readonly offset: number;
 }
 
-export type ShadowEntry = RamEntry | VramEntry;
+/** A GPU page in a BAR of another device. Nothing is pinned: every access is a short DMA. */
+export interface PeerEntry {
+  readonly memory: 'peer';
+  /** GPU virtual page number. */
+  readonly va: number;
+  readonly perm: number;
+  readonly iova: Iova;
+}
+
+export type ShadowEntry = RamEntry | VramEntry | PeerEntry;
 
 interface Region {
   readonly entries: (ShadowEntry | undefined)[];

@@ -5,13 +5,14 @@
  * `dmaUnmap`. A page of guest memory is pinned while its entry exists.
  *
  * An entry covers 4 KiB, also inside a larger GPU page: the host pages behind that may be scattered, and a pin covers one
- * page. A page of VRAM needs no pin, because VRAM belongs to the device and is never unmapped.
+ * page. A page of VRAM needs no pin, because VRAM belongs to the device and is never unmapped. A page in a BAR of another
+ * device cannot be pinned; its entry holds only the IOVA, which every access translates anew.
  */
 
 import { type DeviceDma, DMA_FAULT, DMA_OK, DMA_RETRY, type DmaStatus } from '../../../device/dma.ts';
 import { type Iova, PAGE_SIZE, PERM_READ } from '../../../memory/address.ts';
 import type { PteSource, Refusal } from './page-walk.ts';
-import { ShadowEntries, type ShadowEntry } from './shadow-entries.ts';
+import { type PeerEntry, type RamEntry, ShadowEntries, type ShadowEntry } from './shadow-entries.ts';
 
 /** Most shadow entries, and so pins, of one vGPU: 256 MiB of memory. */
 export const SHADOW_LIMIT = 65536;
@@ -133,9 +134,14 @@ export class ShadowPageTable {
   }
 
   #pin(page: number, iova: Iova, perm: number): ShadowEntry | Refusal {
+    if (this.dma.isPeer(iova)) return this.#enter({ memory: 'peer', va: page, perm: perm | PERM_READ, iova });
     const pfn = this.dma.pin(iova, perm | PERM_READ);
     if (pfn < 0) return this.#refuse(pfn === -DMA_RETRY ? DMA_RETRY : DMA_FAULT, page * PAGE_SIZE, iova);
-    const entry: ShadowEntry = { memory: 'ram', va: page, perm: perm | PERM_READ, iova, pfn };
+    return this.#enter({ memory: 'ram', va: page, perm: perm | PERM_READ, iova, pfn });
+  }
+
+  #enter(entry: RamEntry | PeerEntry): ShadowEntry {
+    const { va: page, iova } = entry;
     this.entries.set(page, entry);
     const iovaPage = iova / PAGE_SIZE;
     const shadows = this.byIova.get(iovaPage);
