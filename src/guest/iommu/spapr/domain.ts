@@ -90,7 +90,7 @@ export function pagesOf(ranges: readonly MapRange[]): Map<number, number> {
   const pages = new Map<number, number>();
   for (const { iova, gpa, size, perm } of ranges) {
     const aligned = [iova, gpa, size].every(
-      (value) => Number.isSafeInteger(value) && isAligned(value, PAGE_SIZE),
+      (value) => Number.isSafeInteger(value) && value >= 0 && isAligned(value, PAGE_SIZE),
     );
     if (!aligned || size <= 0)
       throw new WindowRangeError(`${hex(iova)} +${hex(size)} to ${hex(gpa)} is not a range of 4 KiB pages`);

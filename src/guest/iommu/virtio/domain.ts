@@ -194,7 +194,9 @@ export class VirtioIommuDomain implements GuestDomain {
     if (
       !(
         size > 0 &&
-        [iova, gpa, size].every((value) => Number.isSafeInteger(value) && isAligned(value, granule))
+        [iova, gpa, size].every(
+          (value) => Number.isSafeInteger(value) && value >= 0 && isAligned(value, granule),
+        )
       )
     )
       throw new VirtioIommuError(

@@ -127,7 +127,8 @@ export class PageTableEditor {
    */
   map(iova: number, gpa: number, size: number, perm: number): void {
     this.#checkRange(iova, size);
-    if (gpa % PAGE_SIZE !== 0) throw new MappingRangeError(`GPA ${hex(gpa)} is not page-aligned`);
+    if (!(gpa >= 0) || gpa % PAGE_SIZE !== 0)
+      throw new MappingRangeError(`GPA ${hex(gpa)} is not the address of a page`);
     const bits = this.#encoding.leaf(perm);
     const taken = this.#firstLeaf(iova, iova + size);
     if (taken) throw new IovaInUse(taken.iova);
