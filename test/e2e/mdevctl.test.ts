@@ -9,9 +9,12 @@ import { definitionsOf, readDefinitions } from '../../src/mdev/definitions.ts';
 import { listJson, typesJson, typesText } from '../../src/mdev/mdevctl-json.ts';
 import { SysfsTree } from '../../src/mdev/sysfs.ts';
 import { SysfsDisk } from '../../src/mdev/sysfs-disk.ts';
+import { until } from '../support/until.ts';
 import { findMdevctl, type Mdevctl } from './find-mdevctl.ts';
 
 const UUID = '11111111-aaaa-4bbb-8ccc-000000000001';
+/** Time limit for a poll of the tree. */
+const FOLLOW_MS = 60_000;
 const DEFINED = '22222222-aaaa-4bbb-8ccc-000000000002';
 
 /** Tree of the default host in a temporary directory, polled for writes. */
@@ -60,13 +63,15 @@ describe('mdevctl on a tree of mdevsim', () => {
   });
   after(() => polled.remove());
 
-  /** Runs mdevctl and waits until the tree has followed. */
   async function runMdevctl(...args: string[]): Promise<string> {
     const { code, stdout, stderr } = await mdevctl(...args);
     expect(code, stderr).to.equal(0);
-    await sleep(100);
     return stdout;
   }
+
+  /** Waits until the registry has followed a write of mdevctl. A poll updates the tree on disk at once. */
+  const untilType = (uuid: string, type: string | undefined): Promise<void> =>
+    until(() => registry.get(uuid)?.type === type, `${uuid} as ${type ?? 'absent'}`, FOLLOW_MS);
 
   it('lists the types as mdevsim does, in text and JSON', async () => {
     // mdevctl 1.2.0 adds an empty line.
@@ -76,10 +81,11 @@ describe('mdevctl on a tree of mdevsim', () => {
 
   it('starts, lists and stops an instance', async () => {
     await runMdevctl('start', '-u', UUID, '-p', MDEV_GPU.name, '-t', 'vgpu-4g');
-    expect(registry.get(UUID)?.type).to.equal('vgpu-4g');
+    await untilType(UUID, 'vgpu-4g');
     expect(JSON.parse(await runMdevctl('list', '--dumpjson'))).to.deep.equal(listJson(tree));
     expect(JSON.parse(await runMdevctl('types', '--dumpjson'))).to.deep.equal(typesJson(tree));
     await runMdevctl('stop', '-u', UUID);
+    await untilType(UUID, undefined);
     expect([...registry.instances()]).to.deep.equal([]);
     expect((await runMdevctl('list')).trim()).to.equal('');
   });
@@ -87,7 +93,7 @@ describe('mdevctl on a tree of mdevsim', () => {
   it('defines an instance and starts it by its definition; starting one too many is refused', async () => {
     await runMdevctl('define', '-u', DEFINED, '-p', MDEV_GPU.name, '-t', 'vgpu-2g');
     await runMdevctl('start', '-u', DEFINED);
-    expect(registry.get(DEFINED)?.type).to.equal('vgpu-2g');
+    await untilType(DEFINED, 'vgpu-2g');
     const { code, stderr } = await mdevctl('start', '-u', UUID, '-p', MDEV_GPU.name, '-t', 'vgpu-16g');
     expect(code).to.not.equal(0);
     expect(stderr).to.contain('No available instances of vgpu-16g');

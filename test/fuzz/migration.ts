@@ -21,8 +21,9 @@ import { until } from '../support/until.ts';
 /** Time without an answer after which a broken stream, or a valid one, counts as unanswered. */
 const SILENCE_MS = 1_000;
 const VALID_SILENCE_MS = 20_000;
-/** Time limit of scripts. The script of a VM that arrives broken may wait forever. */
-const SCRIPT_MS = 3_000;
+/** Time limit of the recorded script, and of the VMs that arrive. The script of a broken VM may wait forever. */
+const RECORDED_SCRIPT_MS = 60_000;
+const SCRIPT_MS = 10_000;
 /** Time limit for a host to release earlier VMs and have capacity again, and the interval of the attempts. */
 const CAPACITY_MS = 60_000;
 const CAPACITY_POLL_MS = 100;
@@ -34,7 +35,7 @@ const header = (device: number): FrameHeader => ({ timeUs: 0, process: 1, vm: 0,
 /** Records the frames that a source sends to a host that accepts everything. */
 export async function recordStream(viommu: string): Promise<Uint8Array[]> {
   const frames: Uint8Array[] = [];
-  await withHosts({ viommu, timeoutMs: SCRIPT_MS }, async (hosts) => {
+  await withHosts({ viommu, timeoutMs: RECORDED_SCRIPT_MS }, async (hosts) => {
     const { sockets, start } = hosts;
     const server = createServer((socket) => void agree(socket, frames));
     await new Promise<void>((resolve) => {
@@ -44,7 +45,15 @@ export async function recordStream(viommu: string): Promise<Uint8Array[]> {
     await vmEnd(hosts, 0);
     server.close();
   });
-  return frames;
+  return frames.map(withScriptLimit);
+}
+
+/** Sets the time limit of the arriving script. The recorded limit is what the source had left. */
+function withScriptLimit(bytes: Uint8Array): Uint8Array {
+  const frame = decodeFrame(bytes);
+  if (frame.kind !== 'migrationStart') return bytes;
+  const config = { ...JSON.parse(frame.body.config), timeoutMs: SCRIPT_MS };
+  return encodeFrame(frame.header, frame.kind, { ...frame.body, config: JSON.stringify(config) });
 }
 
 type Answers = { readonly [K in FrameKind]?: () => [FrameKind, FrameBodies[FrameKind]] };
