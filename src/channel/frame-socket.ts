@@ -111,7 +111,10 @@ export class FrameSocket {
       });
       socket.end();
       // Not awaited: it waits for a pending read, whose frame may never come.
-      void this.#frames.return(undefined).then(() => socket.resume());
+      this.#frames.return(undefined).then(
+        () => socket.resume(),
+        () => socket.destroy(),
+      );
       await Promise.race([ended, sleep(ms)]);
     }
     socket.destroy();

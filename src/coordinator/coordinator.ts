@@ -40,8 +40,18 @@ export interface Migrations {
 /** Count of a VM's numbers on the doorbell: one for its vIOMMU, then one per device. */
 const doorbellNumbers = ({ vgpus }: VmConfig): number => 1 + vgpus;
 
+/** A VM of the run that could not be built. */
+interface UnbuiltVm {
+  readonly config: VmConfig;
+  readonly reason: string;
+}
+
 export class Coordinator {
+  /** All VMs that are here now. */
   readonly vms: Vm[] = [];
+  /** The VMs that start here, without those that arrive from other hosts. */
+  readonly own: readonly Vm[];
+  readonly unbuilt: readonly UnbuiltVm[];
   readonly #doorbell: Doorbell;
   readonly #doorbellSab: SharedArrayBuffer;
   readonly #senders: number;
@@ -50,8 +60,8 @@ export class Coordinator {
   readonly #gpus: GpuPool;
   readonly #options: CoordinatorOptions;
   readonly #trace: TraceWriter | undefined;
-  /** Doorbell number → the function that serves it; undefined for a free number. */
-  readonly #serve: ((() => void) | undefined)[] = [];
+  /** Doorbell number → its VM, with the function that serves it; undefined for a free number. */
+  readonly #serve: ({ readonly vm: Vm; serve(): void } | undefined)[] = [];
   #running = true;
   #loop: Promise<void> | undefined;
 
@@ -66,7 +76,15 @@ export class Coordinator {
     this.#trace = trace === '' ? undefined : new TraceWriter(trace);
     this.#supervisor = new DeviceSupervisor(workers.device, own + devices);
     this.#gpus = new GpuPool(gpus);
-    for (const config of vms) this.addVm(config);
+    const unbuilt: UnbuiltVm[] = [];
+    for (const config of vms)
+      try {
+        this.addVm(config);
+      } catch (error) {
+        unbuilt.push({ config, reason: error instanceof Error ? error.message : String(error) });
+      }
+    this.own = [...this.vms];
+    this.unbuilt = unbuilt;
   }
 
   /** Builds a VM; the caller starts its devices. @throws RangeError if there is no room, or for a bad configuration */
@@ -86,8 +104,9 @@ export class Coordinator {
       reschedule: (bit) => this.#doorbell.ring(bit),
     });
     this.vms.push(vm);
-    this.#serve[firstBit] = () => vm.serveIommu();
-    for (const { index } of vm.devices) this.#serve[firstBit + 1 + index] = () => vm.serveDevice(index);
+    this.#serve[firstBit] = { vm, serve: () => vm.serveIommu() };
+    for (const { index } of vm.devices)
+      this.#serve[firstBit + 1 + index] = { vm, serve: () => vm.serveDevice(index) };
     this.#watchdog.add(vm.devices.map((device) => ({ device, timeoutMs: config.deviceTimeoutMs })));
     return vm;
   }
@@ -113,13 +132,15 @@ export class Coordinator {
 
   /** Starts serving. */
   start(): void {
-    this.#loop = this.#run();
+    this.#loop = this.#run().catch((error: unknown) => {
+      for (const vm of this.vms) vm.lose(error);
+    });
     this.#watchdog.start();
   }
 
-  /** Starts the devices of all VMs; resolves when each is ready or has failed. */
+  /** Starts the devices of the VMs that start here; resolves when each is ready or has failed. Never rejects. */
   async startDevices(): Promise<void> {
-    await Promise.all(this.vms.map((vm) => vm.startDevices()));
+    await Promise.all(this.own.map((vm) => vm.startDevices().catch((error: unknown) => vm.lose(error))));
   }
 
   /** Returns the first of `count` free doorbell numbers in a row. @throws RangeError if there are none */
@@ -145,9 +166,19 @@ export class Coordinator {
   async #run(): Promise<void> {
     while (this.#running) {
       const sequence = this.#doorbell.sequence;
-      this.#doorbell.take((sender) => this.#serve[sender]?.());
+      this.#doorbell.take((sender) => this.#serveSender(sender));
       // A busy loop yields after each turn: promise callbacks alone would starve timers and messages.
       await (this.#doorbell.waitAsync(sequence, IDLE_WAIT_MS) ?? yieldTurn());
+    }
+  }
+
+  /** An error of one VM ends that VM and must not stop the others. */
+  #serveSender(sender: number): void {
+    const served = this.#serve[sender];
+    try {
+      served?.serve();
+    } catch (error) {
+      served?.vm.lose(error);
     }
   }
 }

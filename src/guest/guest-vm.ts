@@ -164,6 +164,14 @@ export class GuestVm {
   }
 
   /**
+   * Announces that the host removes this device while the VM uses it. The device is then lost without a failure of the
+   * run; an announced removal that does not occur fails the run. The announcement moves with the VM.
+   */
+  async expectRemoval(device: GuestDmaDevice): Promise<void> {
+    await this.#control.expectRemoval(device.index);
+  }
+
+  /**
    * Compares every container with the guest's tables. Resolves to the count of differences; those that the guest has
    * not announced are violations. Changes by calls in flight are not: the audit waits for these calls.
    */

@@ -83,7 +83,7 @@ export async function migrate(
   const log = await asMigration(control.beginMigration(settings));
   guest.ram.startLog(log);
   try {
-    const script = await copyWhileWorking(control, work);
+    const script = await copyWhileWorking(guest, control, work);
     const since = nowUs();
     guest.gate.close();
     const state = JSON.stringify({ drivers: guest.save(), script: script ?? null });
@@ -101,9 +101,17 @@ export async function migrate(
 }
 
 /** Resolves to the result of `work` when the work has ended and little is left to copy. */
-async function copyWhileWorking(control: VmControl, work: (pause: Pause) => unknown): Promise<unknown> {
+async function copyWhileWorking(
+  { gate }: MigratingGuest,
+  control: VmControl,
+  work: (pause: Pause) => unknown,
+): Promise<unknown> {
   const pause = new PauseRequest();
-  const working = Promise.resolve().then(() => work(pause));
+  // The VM pauses as soon as the work has ended, so that its result is the last that the script knows.
+  const working = begin(work, pause).then((result) => {
+    if (pause.requested) gate.close();
+    return result;
+  });
   const copied = asMigration(control.copyMemory());
   try {
     // Failed work aborts the migration at once; work that ends early leaves the VM idle.
@@ -115,6 +123,15 @@ async function copyWhileWorking(control: VmControl, work: (pause: Pause) => unkn
   }
   pause.request();
   return withinPause(working);
+}
+
+/** Calls `work`. Resolves and rejects no later than its own promise. */
+function begin(work: (pause: Pause) => unknown, pause: Pause): Promise<unknown> {
+  try {
+    return Promise.resolve(work(pause));
+  } catch (error) {
+    return Promise.reject(error);
+  }
 }
 
 async function withinPause(working: Promise<unknown>): Promise<unknown> {

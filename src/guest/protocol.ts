@@ -84,6 +84,8 @@ export interface VmControl {
   phase(name: string): void | Promise<void>;
   /** Announces one fault of this device in the page of `iova`: it is counted as expected. */
   expectFault(device: number, iova: number): void | Promise<void>;
+  /** Announces that the host removes this device: its loss does not fail the run. */
+  expectRemoval(device: number): void | Promise<void>;
   /**
    * Begins an audit: compares every device's container with a full walk of the guest's tables. Returns the count of
    * differences. They may be changes that the guest is about to announce.

@@ -187,6 +187,7 @@ export interface VmResult {
   readonly notesCut: number;
   readonly interrupted: boolean;
   readonly vgpus: readonly VgpuResult[];
+  readonly lost: string;
 }
 
 export interface VgpuResult {
@@ -349,7 +350,9 @@ export interface GuestState {
   readonly state: Uint8Array;
 }
 
-export type MigrationLoad = Record<string, never>;
+export interface MigrationLoad {
+  readonly expectations: string;
+}
 
 export type MigrationLoaded = Record<string, never>;
 
@@ -1148,6 +1151,7 @@ export function writeVmResult(m: VmResult, w: Writer): Writer {
   if (m.notesCut !== 0) w.uint32(152).uint64(m.notesCut);
   if (m.interrupted !== false) w.uint32(160).bool(m.interrupted);
   for (const value of m.vgpus) writeVgpuResult(value, w.uint32(170).fork()).ldelim();
+  if (m.lost !== '') w.uint32(178).string(m.lost);
   return w;
 }
 
@@ -1179,6 +1183,7 @@ export function readVmResult(r: Reader, end: number): VmResult {
     notesCut: 0,
     interrupted: false,
     vgpus,
+    lost: '',
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -1245,6 +1250,9 @@ export function readVmResult(r: Reader, end: number): VmResult {
         break;
       case 170:
         vgpus.push(readVgpuResult(r, r.uint32() + r.pos));
+        break;
+      case 178:
+        m.lost = r.string();
         break;
       default:
         r.skipType(tag & 7);
@@ -2070,15 +2078,19 @@ export function readGuestState(r: Reader, end: number): GuestState {
   return m;
 }
 
-export function writeMigrationLoad(_m: MigrationLoad, w: Writer): Writer {
+export function writeMigrationLoad(m: MigrationLoad, w: Writer): Writer {
+  if (m.expectations !== '') w.uint32(10).string(m.expectations);
   return w;
 }
 
 export function readMigrationLoad(r: Reader, end: number): MigrationLoad {
-  const m: Draft<MigrationLoad> = {};
+  const m: Draft<MigrationLoad> = { expectations: '' };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
+      case 10:
+        m.expectations = r.string();
+        break;
       default:
         r.skipType(tag & 7);
     }

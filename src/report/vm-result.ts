@@ -32,6 +32,7 @@ export function addResults(first: VmResult, rest: VmResult): VmResult {
     notesCut: first.notesCut + rest.notesCut,
     moved: rest.moved,
     interrupted: first.interrupted || rest.interrupted,
+    lost: first.lost || rest.lost,
     vgpus: rest.vgpus.map((last, index) => addVgpus(first.vgpus[index], last)),
   };
 }

@@ -4,7 +4,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { after, wallMs } from '#host';
 import { workerEntry } from '../coordinator/workers/entries.ts';
-import { decodeFrame, encodeFrame, type FrameKind } from '../proto/codec.ts';
+import { decodeFrame, encodeFrame } from '../proto/codec.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LostVm } from '../report/summary.ts';
 import { addResults } from '../report/vm-result.ts';
@@ -64,6 +64,8 @@ export class HostProcesses {
   readonly #lost: LostVm[] = [];
   /** Process that has not started yet → frames to send to it after its request. */
   readonly #queued = new Map<number, Uint8Array[]>();
+  /** VM → devices that it has been requested to close, with their UUIDs. */
+  readonly #requested = new Map<number, Map<number, string>>();
   #isInterrupted = false;
   #cancelKill = () => {};
   #runEnded = false;
@@ -84,13 +86,21 @@ export class HostProcesses {
     return { results: this.#results, lost: this.#lost, hosts: this.#hosts };
   }
 
-  /** Sends a frame about a VM's device to the VM's process. Does nothing if the process has ended. */
-  send<K extends FrameKind>(vm: number, device: number, kind: K, body: FrameBodies[K]): void {
-    const request = this.#options.requests.find(({ process }) => process === this.#processOf.get(vm));
-    if (!request) return;
-    const frame = encodeFrame({ timeUs: wallMs() * 1000, process: request.process, vm, device }, kind, body);
-    const child = this.#children.get(request.process);
-    if (!child) this.#queued.set(request.process, [...(this.#queued.get(request.process) ?? []), frame]);
+  /**
+   * Requests a VM to close a device that its host removes; `onReleased` or `onVmEnded` answers. A VM that moves meanwhile
+   * gets the request again on its next host.
+   */
+  requestDevice(vm: number, device: number, uuid: string): void {
+    this.#requested.set(vm, (this.#requested.get(vm) ?? new Map()).set(device, uuid));
+    this.#sendRequest(vm, device, uuid);
+  }
+
+  #sendRequest(vm: number, device: number, uuid: string): void {
+    const process = this.#processOf.get(vm);
+    if (process === undefined) return;
+    const frame = encodeFrame({ timeUs: wallMs() * 1000, process, vm, device }, 'deviceRequest', { uuid });
+    const child = this.#children.get(process);
+    if (!child) this.#queued.set(process, [...(this.#queued.get(process) ?? []), frame]);
     // Without a callback, sending to a process that has just died would cause an 'error' event.
     else if (child.connected) child.send(frame, () => {});
   }
@@ -185,14 +195,16 @@ export class HostProcesses {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'vmResult' && frame.body.moved)
       this.#partialResults.push({ vm: frame.header.vm, result: frame.body });
-    else if (frame.kind === 'vmArrived') this.#processOf.set(frame.header.vm, request.process);
+    else if (frame.kind === 'vmArrived') this.#arrived(frame.header.vm, request.process);
     else if (frame.kind === 'vmResult') {
       this.#results.set(frame.header.vm, frame.body);
+      if (frame.body.lost !== '') this.#lost.push({ vm: frame.header.vm, reason: frame.body.lost });
       this.#options.onVmEnded?.(frame.header.vm);
       this.#endRunIfDone();
-    } else if (frame.kind === 'deviceReleased')
+    } else if (frame.kind === 'deviceReleased') {
+      this.#requested.get(frame.header.vm)?.delete(frame.header.device);
       this.#options.onReleased?.(frame.header.vm, frame.header.device);
-    else if (frame.kind === 'hostResult') {
+    } else if (frame.kind === 'hostResult') {
       this.#hosts.push(frame.body);
       // That was the last message. A worker that cannot be terminated must not keep the process alive.
       after(EXIT_TIMEOUT_MS, () => this.#children.get(request.process)?.kill('SIGKILL'));
@@ -201,6 +213,11 @@ export class HostProcesses {
       this.#options.onProgress(this.#sum());
       this.#injectKill(request, frame.body);
     }
+  }
+
+  #arrived(vm: number, process: number): void {
+    this.#processOf.set(vm, process);
+    for (const [device, uuid] of this.#requested.get(vm) ?? []) this.#sendRequest(vm, device, uuid);
   }
 
   #injectKill(request: RunRequest, { operations }: FrameBodies['progress']): void {

@@ -94,7 +94,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     onReleased: (vm, device) => mdevs.close({ vm, device }),
     onVmEnded: (vm) => mdevs.closeVm(vm),
   });
-  mdevs.openAll(({ vm, device }, uuid) => hosts.send(vm, device, 'deviceRequest', { uuid }));
+  mdevs.openAll(({ vm, device }, uuid) => hosts.requestDevice(vm, device, uuid));
   const stopSysfs = serveSysfs(options, mdevs.registry);
   const baseline = new HostProcesses({
     requests: settings.baselineWorkers > 0 ? [baselineRequest(requests, settings.baselineWorkers)] : [],

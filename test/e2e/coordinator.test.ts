@@ -34,6 +34,7 @@ async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<
         timeoutMs: 1000,
         inject: '',
         migrations: 0,
+        lostDevices: [],
       },
     ],
     workers: { device: workerEntry('device'), guest: workerEntry('guest') },

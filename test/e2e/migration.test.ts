@@ -97,11 +97,11 @@ describe('a VM that migrates with calls of its drivers in flight', function () {
     }
   });
 
-  it('stays, and names them, if register writes wait for room', async () => {
-    const received = await runBothHosts({ ...options, params: { posts: 1000 } });
+  it('stays, and names the call, if a call with several steps is under way', async () => {
+    const received = await runBothHosts({ ...options, params: { vram: true } });
     expectSound(resultOf(received));
     expect(notesOf(received)).to.match(
-      /stayed: InFlightError: vm0\/gpu0 cannot be saved now: \d+ register accesses that wait for room/,
+      /stayed: InFlightError: vm0\/gpu0 cannot be saved now: vram.write(, 1 block accesses)? under way/,
     );
   });
 });
@@ -231,16 +231,16 @@ describe('a host that receives VMs', function () {
     ).to.match(/begins with migrationStart/);
     expect(await refusalOf((stream) => stream.send('deviceStop', {}))).to.match(/has no deviceStop/);
     expect(await refusalOf((stream) => stream.send('migrationStart', { version: 9, config: '' }))).to.match(
-      /version 9; accepted: 1/,
+      /version 9; accepted: 2/,
     );
-    expect(await refusalOf((stream) => stream.send('migrationStart', { version: 1, config: '{' }))).to.match(
+    expect(await refusalOf((stream) => stream.send('migrationStart', { version: 2, config: '{' }))).to.match(
       /JSON/,
     );
   });
 
   it('releases a VM whose migration fails', async () => {
     const config = { ...ARRIVING, vm: 5 };
-    const start = { version: 1, config: JSON.stringify(config) };
+    const start = { version: 2, config: JSON.stringify(config) };
     const reason = await refusalOf(async (stream) => {
       await stream.send('migrationStart', start);
       expect((await stream.next()).kind).to.equal('migrationReady');
@@ -258,7 +258,7 @@ describe('a host that receives VMs', function () {
       await refusalOf(async (stream) => {
         await stream.send('migrationStart', start);
         await stream.next();
-        await stream.send('migrationLoad', {});
+        await stream.send('migrationLoad', { expectations: '' });
       }),
     ).to.match(/the state of the guest is missing/);
     expect(
@@ -289,4 +289,5 @@ const ARRIVING = {
   deviceTimeoutMs: 20_000,
   inject: '',
   migrations: 1,
+  lostDevices: [],
 };

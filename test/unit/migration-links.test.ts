@@ -143,10 +143,14 @@ describe('host that receives VMs', () => {
         release = resolve;
       });
       let served = 0;
-      await host.listen((stream) => {
-        served++;
-        return held.finally(() => stream.close());
-      }, owner);
+      await host.listen({
+        ...owner,
+        serve: (stream) => {
+          served++;
+          return held.finally(() => stream.close());
+        },
+        failed: () => {},
+      });
       const sources = [];
       for (let i = 0; i <= ARRIVALS_LIMIT; i++) sources.push(await host.connect(0, owner));
       const frame = await (sources.at(-1) as FrameSocket).next();

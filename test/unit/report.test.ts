@@ -16,6 +16,7 @@ const result = (changes: Partial<VmResult> = {}): VmResult => ({
   checksFailed: 0,
   notesCut: 0,
   interrupted: false,
+  lost: '',
   vgpus: [],
   failures: [],
   faultsExpected: 0,

@@ -35,6 +35,7 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
   const run = new HostRun(request, frame, channel);
   channel.listen?.((bytes, frame) => run.onFrame(bytes, frame));
   channel.onAbort?.(() => run.abort());
+  channel.onError?.((error) => run.fail(error));
   const rssBefore = process.memoryUsage.rss();
   const since = nowUs();
   await run.start();
@@ -83,6 +84,7 @@ export function serveParent(): void {
   let lastSent: Promise<void> = Promise.resolve();
   let isAborted = false;
   let onAbort = () => {};
+  let onError: ((error: unknown) => void) | undefined;
   const abort = () => {
     isAborted = true;
     onAbort();
@@ -102,7 +104,15 @@ export function serveParent(): void {
       onAbort = listener;
       if (isAborted) listener();
     },
+    onError: (listener) => {
+      onError = listener;
+    },
   };
+  // Every promise and callback has an owner that keeps its error to one VM. This is for errors of which none knows.
+  process.on('uncaughtException', (error) => {
+    if (onError) onError(error);
+    else exitWith('host process', error);
+  });
   // Without its parent, a host process would continue unnoticed.
   let sockets: readonly string[] = [];
   process.on('disconnect', () => {
@@ -111,7 +121,7 @@ export function serveParent(): void {
     process.exit(1);
   });
   process.on('message', (bytes: Uint8Array) => {
-    const frame = decodeFrame(bytes);
+    const frame = decodeFrame(bytes); // an error is reported as any other that nothing has caught
     if (frame.kind === 'runAbort') abort();
     if (frame.kind !== 'runRequest') {
       onFrame(bytes, frame);
@@ -120,10 +130,13 @@ export function serveParent(): void {
     sockets = frame.body.migrations?.sockets ?? [];
     runRequest(frame.body, channel).then(
       () => lastSent.then(() => process.exit(0)),
-      (error: Error) => {
-        process.stderr.write(`host process ${frame.body.process}: ${error.stack ?? error.message}\n`);
-        process.exit(1);
-      },
+      (error: Error) => exitWith(`host process ${frame.body.process}`, error),
     );
   });
+}
+
+/** Ends this process because of an error of the emulator itself. */
+function exitWith(who: string, error: Error): never {
+  process.stderr.write(`${who}: ${error.stack ?? error.message}\n`);
+  process.exit(1);
 }

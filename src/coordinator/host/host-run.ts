@@ -13,6 +13,7 @@ import type { GpuRunSettings } from '../gpu-pool.ts';
 import type { ArrivedVm, VmConfig } from '../vm/config.ts';
 import { HostSocket } from '../vm/migration/host-socket.ts';
 import { Incoming } from '../vm/migration/incoming.ts';
+import { lostResult } from '../vm/result.ts';
 import type { Vm } from '../vm/vm.ts';
 import { deviceEntry, guestEntry } from '../workers/entries.ts';
 import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../workers/supervisor.ts';
@@ -31,6 +32,8 @@ export interface HostChannel {
   listen?(onFrame: (bytes: Uint8Array, frame: Frame) => void): void;
   /** Registers a function that is called, perhaps at once, when the run is interrupted. */
   onAbort?(listener: () => void): void;
+  /** Registers a function for errors of this process that nothing has caught. */
+  onError?(listener: (error: unknown) => void): void;
 }
 
 export type Encode = <K extends FrameKind>(
@@ -91,13 +94,24 @@ export class HostRun {
 
   /** Starts serving and all devices; resolves when each device is ready or has failed. */
   async start(): Promise<void> {
-    this.#stopProgress = every(PROGRESS_INTERVAL_MS, () => this.#send('progress', 0, this.#progress()));
+    this.#stopProgress = every(PROGRESS_INTERVAL_MS, () => this.#sendProgress());
     this.coordinator.start();
-    await this.#hostSocket?.listen((socket) => this.#arrive(socket), {
-      header: (device) => ({ timeUs: wallMs() * 1000, process: this.#request.process, vm: 0, device }),
-      sent: (frame) => this.coordinator.trace(frame),
-    });
+    await this.#listen();
     await Promise.race([this.coordinator.startDevices(), this.#aborted]);
+  }
+
+  /** Listens for VMs from other hosts. If that fails, no VM can arrive, and those of this host run nevertheless. */
+  async #listen(): Promise<void> {
+    const { process } = this.#request;
+    const failed = (error: Error) => this.#report(error);
+    await this.#hostSocket
+      ?.listen({
+        header: (device) => ({ timeUs: wallMs() * 1000, process, vm: 0, device }),
+        sent: (frame) => this.coordinator.trace(frame),
+        serve: (socket) => this.#arrive(socket),
+        failed,
+      })
+      .catch(failed);
   }
 
   /** Interrupts the run: ends the guests, also those that arrive later; their VMs' results have what was done. */
@@ -109,7 +123,9 @@ export class HostRun {
 
   /** Runs the guests until they end; with migrations, also until the CLI reports that no more VMs will arrive. */
   async runAll(): Promise<void> {
-    for (const vm of this.coordinator.vms) this.#track(vm, vm.runGuest());
+    for (const { config, reason } of this.coordinator.unbuilt)
+      this.#send('vmResult', config.vm, lostResult(reason));
+    for (const vm of this.coordinator.own) this.#track(vm, vm.runGuest());
     if (this.#hostSocket) await this.#runEnded;
     while (this.#running.size > 0) await Promise.all(this.#running);
     this.#hostSocket?.close();
@@ -131,13 +147,29 @@ export class HostRun {
     };
   }
 
+  /** Loses all VMs because of an error that belongs to none of them. Their results have what was done. */
+  fail(error: unknown): void {
+    this.#report(error);
+    for (const vm of this.coordinator.vms) vm.lose(error);
+  }
+
+  /** Writes an error that concerns no VM of this host to the terminal. */
+  #report(error: unknown): void {
+    const text = error instanceof Error ? error.message : String(error);
+    process.stderr.write(`host process ${this.#request.process}: ${text}\n`);
+  }
+
+  /** Sends the result of a VM when it ends, and removes the VM. */
   #track(vm: ArrivedVm, result: Promise<FrameBodies['vmResult']>): void {
-    const sent = result.then((body) => {
-      if (!body.moved) this.#done++;
-      this.#send('vmResult', vm.config.vm, body);
-      if (this.#hostSocket) this.coordinator.removeVm(vm);
-      this.#running.delete(sent);
-    });
+    const sent = result
+      .then((body) => {
+        if (!body.moved) this.#done++;
+        this.#send('vmResult', vm.config.vm, body);
+        if (this.#hostSocket) this.coordinator.removeVm(vm);
+      })
+      .catch((error: Error) => this.#send('vmResult', vm.config.vm, lostResult(error.message)))
+      .catch((error: unknown) => this.#report(error))
+      .finally(() => this.#running.delete(sent));
     this.#running.add(sent);
   }
 
@@ -147,7 +179,7 @@ export class HostRun {
         const vm = this.coordinator.addVm(this.#arrivalConfig(config));
         try {
           await Promise.all([vm.startDevices(), vm.loadGuest()]);
-          const failed = vm.devices.find((device) => device.failure !== '');
+          const failed = vm.devices.find(({ failure, loss }) => failure !== '' && loss !== 'earlier');
           if (failed) throw new MigrationError(`${failed.name} ${failed.failure}`);
           return vm;
         } catch (error) {
@@ -173,12 +205,25 @@ export class HostRun {
     return { ...config, hpaBase: hpaBaseOf(total + config.vm, config.ramBytes) };
   }
 
-  /** Has a VM close a device that is being removed from the host, and reports when it has. */
+  /**
+   * Has a VM close a device that is being removed from the host, and reports when it has. A VM that is not here is on its
+   * way to another host, which then gets the request.
+   */
   #release({ vm: number, device }: FrameHeader, uuid: string): void {
-    const vm = this.coordinator.vms.find(({ config }) => config.vm === number);
-    void vm?.release(device, uuid).then((released) => {
-      if (released) this.#send('deviceReleased', number, {}, device);
-    });
+    const vm = this.coordinator.vms.find(({ config, isHere }) => config.vm === number && isHere);
+    vm?.release(device, uuid)
+      .then((released) => {
+        if (released) this.#send('deviceReleased', number, {}, device);
+      })
+      .catch((error: unknown) => vm.lose(error));
+  }
+
+  #sendProgress(): void {
+    try {
+      this.#send('progress', 0, this.#progress());
+    } catch (error) {
+      this.#report(error);
+    }
   }
 
   #progress(): FrameBodies['progress'] {
@@ -222,5 +267,6 @@ function vmConfig(request: RunRequest, vm: number): VmConfig {
     folder: request.folder,
     inject: vm === 0 ? request.inject : '',
     migrations: 0,
+    lostDevices: [],
   };
 }

@@ -32,6 +32,8 @@ export interface VmConfig {
   readonly inject: string;
   /** Count of the VM's migrations so far. */
   readonly migrations: number;
+  /** Why each device was lost before the VM arrived here, by index; empty for one that was not. */
+  readonly lostDevices: readonly string[];
 }
 
 /** A VM that has arrived from another host. */

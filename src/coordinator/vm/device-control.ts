@@ -42,6 +42,8 @@ export class DeviceControl {
   /** Answers still expected to requests that have timed out, in order. None of them answers the next request. */
   readonly #late: FrameKind[] = [];
   #pending: PendingRequest | undefined;
+  /** Why the device is lost; empty while it is not. */
+  #lostReason = '';
   /** Settles when all requests so far have ended. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -75,8 +77,13 @@ export class DeviceControl {
     else if (this.#pending?.kind === frame.kind) this.#pending.resolve(frame.body);
   }
 
-  /** Fails the pending request because the device is lost. */
+  /** Fails the pending request and, at once, every later one, because the device is lost. */
   lost(reason: string): void {
+    this.#lostReason ||= reason;
+    this.#fail(reason);
+  }
+
+  #fail(reason: string): void {
     this.#pending?.reject(new DeviceMigrationError(`${this.#device.name} is lost: ${reason}`));
   }
 
@@ -99,14 +106,15 @@ export class DeviceControl {
       };
       const cancel = after(this.#timeoutMs, () => {
         this.#late.push(ANSWERS[request]);
-        this.lost(`no answer to ${request} within ${this.#timeoutMs} ms`);
+        this.#fail(`no answer to ${request} within ${this.#timeoutMs} ms`);
       });
       this.#pending = {
         kind: ANSWERS[request],
         resolve: (answer) => end(() => resolve(answer as Answer<R>)),
         reject: (error) => end(() => reject(error)),
       };
-      if (!this.#device.send(request, body)) this.lost(`its control ring has no room for ${request}`);
+      if (this.#lostReason !== '') this.#fail(this.#lostReason);
+      else if (!this.#device.send(request, body)) this.#fail(`its control ring has no room for ${request}`);
     });
   }
 }

@@ -39,7 +39,8 @@ export class DeviceWatchdog {
 
   start(): void {
     this.#stop = every(CHECK_INTERVAL_MS, () => {
-      for (const watch of this.#watches) this.#check(watch);
+      for (const watch of this.#watches)
+        this.#check(watch).catch((error: unknown) => watch.device.lose(error));
     });
   }
 
@@ -47,7 +48,7 @@ export class DeviceWatchdog {
     this.#stop();
   }
 
-  #check(watch: Watch): void {
+  async #check(watch: Watch): Promise<void> {
     const { device, timeoutMs } = watch;
     if (!device.alive) return;
     const { turn } = device.link;
@@ -59,8 +60,8 @@ export class DeviceWatchdog {
     }
     const busyMs = (nowUs() - watch.since) / 1000;
     if (busyMs > timeoutMs)
-      void device.quarantine('stuck-model', `did not return from its model within ${timeoutMs} ms`);
-    else if (busyMs > MEMORY_AFTER_MS) void this.#checkMemory(watch);
+      await device.quarantine('stuck-model', `did not return from its model within ${timeoutMs} ms`);
+    else if (busyMs > MEMORY_AFTER_MS) await this.#checkMemory(watch);
   }
 
   async #checkMemory({ device, turn }: Watch): Promise<void> {

@@ -33,6 +33,8 @@ export interface DeviceOwner {
   switched(device: VmDevice, what: FrameBodies['addressSpaceSwitch']): void;
   /** Quarantines a device that broke the contract; resolves when its thread has ended. */
   quarantine(device: VmDevice, kind: string, detail: string): Promise<void>;
+  /** Ends the VM because of an error of the coordinator. */
+  lose(error: unknown): void;
 }
 
 /**
@@ -64,6 +66,10 @@ export class VmDevice implements DmaUser {
   linesCut = 0;
   /** Why the device failed, or empty. */
   failure = '';
+  /** Why it is about to fail, or empty: its host removes it. */
+  leaving = '';
+  /** Kind of a loss: one that fails the run, one that the script has announced, or one on the VM's last host. */
+  loss: 'failure' | 'announced' | 'earlier' = 'failure';
   readonly #owner: DeviceOwner;
 
   constructor(
@@ -100,7 +106,7 @@ export class VmDevice implements DmaUser {
   }
 
   get alive(): boolean {
-    return this.failure === '' && this.link.state !== DeviceState.stopped;
+    return this.failure === '' && this.leaving === '' && this.link.state !== DeviceState.stopped;
   }
 
   dmaUnmap(iova: Iova, size: number): void {
@@ -113,6 +119,11 @@ export class VmDevice implements DmaUser {
 
   quarantine(kind: string, detail: string): Promise<void> {
     return this.#owner.quarantine(this, kind, detail);
+  }
+
+  /** Ends the device's VM because of an error of the coordinator. */
+  lose(error: unknown): void {
+    this.#owner.lose(error);
   }
 
   /** Sends a control frame. Returns false if the ring is full; the caller retries if necessary. */
@@ -128,6 +139,12 @@ export class VmDevice implements DmaUser {
   addLog(line: FrameBodies['deviceLog']): void {
     if (this.logged.length > LOG_LINES_LIMIT + SPINS_LIMIT) this.linesCut++;
     else this.logged.push({ ...line, text: boundedText(line.text, LOGGED_TEXT_LIMIT) });
+  }
+
+  /** Marks the device as lost on the VM's last host. It has no thread here. */
+  arriveLost(reason: string): void {
+    this.loss = 'earlier';
+    this.fail(reason);
   }
 
   /** Marks the device as failed and releases its pins; returns their count. The thread must have ended. */

@@ -57,6 +57,10 @@ export class GuestControl implements VmControl {
     this.#vm.verdict.expectFault(device, iova);
   }
 
+  expectRemoval(device: number): void {
+    this.#vm.verdict.expectRemoval(device);
+  }
+
   async beginAudit(): Promise<number> {
     this.audits++;
     this.#suspects = 0;

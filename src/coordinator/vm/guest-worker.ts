@@ -44,6 +44,7 @@ export class GuestWorker {
   readonly #died: Promise<GuestReport>;
   readonly #aborted: Promise<'aborted'>;
   #abort = () => {};
+  #ended: Promise<void> | undefined;
 
   /** Starts the worker. */
   constructor(run: GuestRun) {
@@ -109,8 +110,13 @@ export class GuestWorker {
     return Promise.race([asked.catch(() => failedReport('')), late, this.#died]);
   }
 
-  /** Ends the worker. */
-  async end(): Promise<void> {
+  /** Ends the worker. Later calls share the result of the first. */
+  end(): Promise<void> {
+    this.#ended ??= this.#end();
+    return this.#ended;
+  }
+
+  async #end(): Promise<void> {
     this.#guest[Comlink.releaseProxy]();
     this.#port.close();
     // A worker at its heap limit may not even terminate; it then ends with the process.

@@ -19,6 +19,8 @@ interface RegistersOwner {
   /** Schedules another serving of the ring, in a later turn. */
   reschedule(): void;
   violation(kind: string, detail: string): void;
+  /** Ends the VM: its registers can no longer be served. */
+  lose(error: unknown): void;
 }
 
 export class IommuRegisters {
@@ -74,9 +76,11 @@ export class IommuRegisters {
       this.#pending--;
       this.#owner.reschedule();
     };
-    work.then(done, (error: Error) => {
-      this.#owner.violation('coordinator-error', `register write failed: ${error.message}`);
-      done();
-    });
+    work
+      .catch((error: Error) =>
+        this.#owner.violation('coordinator-error', `register write failed: ${error.message}`),
+      )
+      .finally(done)
+      .catch((error: unknown) => this.#owner.lose(error));
   }
 }

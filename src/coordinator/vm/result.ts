@@ -22,14 +22,45 @@ interface VmEnd {
   /** Lines about its migration to another host; undefined if it has not migrated. */
   readonly migration?: readonly string[] | undefined;
   readonly vgpus: FrameBodies['vmResult']['vgpus'];
+  /** Why the VM was lost, or empty. */
+  readonly lost: string;
 }
+
+/** Returns the result of a VM of which nothing is known but why it was lost. */
+export const lostResult = (lost: string): FrameBodies['vmResult'] => ({
+  operations: 0,
+  bytesVerified: 0,
+  mismatches: 0,
+  checksFailed: 0,
+  failures: [],
+  faultsExpected: 0,
+  faultsUnexpected: 0,
+  violations: [],
+  histograms: [],
+  failedDevices: [],
+  scriptError: '',
+  maps: 0,
+  unmaps: 0,
+  switches: 0,
+  audits: 0,
+  devices: sumReports([]),
+  notes: [],
+  notesCut: 0,
+  moved: false,
+  interrupted: false,
+  vgpus: [],
+  lost,
+});
 
 export function vmResult(outcome: GuestOutcome, end: VmEnd): FrameBodies['vmResult'] {
   const { devices, journal, verdict, migration } = end;
-  const interrupted = outcome.interrupted && migration === undefined;
-  // In an interrupted run, announced faults may still have been to come.
-  if (!interrupted && verdict.missingFaults > 0)
+  const interrupted = outcome.interrupted && migration === undefined && end.lost === '';
+  // Announced faults may still have been to come in a run that ended early. A VM that has moved takes them along.
+  const expectsNoMore = !outcome.interrupted && migration === undefined && end.lost === '';
+  if (expectsNoMore && verdict.missingFaults > 0)
     verdict.violation('missing-fault', `${verdict.missingFaults} announced DMA faults did not occur`);
+  if (expectsNoMore && verdict.missingRemovals > 0)
+    verdict.violation('missing-removal', `${verdict.missingRemovals} announced removals did not occur`);
   const counters = devices.map((device) => device.container.counters);
   const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
   const { operations, bytesVerified, mismatches, checksFailed } = journal;
@@ -47,20 +78,24 @@ export function vmResult(outcome: GuestOutcome, end: VmEnd): FrameBodies['vmResu
     faultsUnexpected: verdict.faultsUnexpected,
     violations: verdict.violations(),
     histograms: outcome.histograms,
-    failedDevices: devices.filter((d) => d.failure !== '').map((d) => `${d.name} ${d.failure}`),
+    failedDevices: lossesOf(devices, 'failure'),
     scriptError: outcome.error,
     maps: sum(counters.map((c) => c.maps)),
     unmaps: sum(counters.map((c) => c.unmaps)),
     switches: sum(devices.map((device) => device.space.counters.switches)),
     audits: end.audits,
     devices: sumReports(devices.flatMap((device) => device.report ?? [])),
-    notes: [...lines, ...(migration ?? [])],
+    notes: [...lines, ...lossesOf(devices, 'announced'), ...(migration ?? [])],
     notesCut: cut,
     moved: migration !== undefined,
     interrupted,
     vgpus: end.vgpus,
+    lost: end.lost,
   };
 }
+
+const lossesOf = (devices: readonly VmDevice[], kind: VmDevice['loss']): string[] =>
+  devices.filter(({ failure, loss }) => failure !== '' && loss === kind).map((d) => `${d.name} ${d.failure}`);
 
 /**
  * Returns the watchdogs' findings and what was not mapped, then the guest's notes, then the devices' log lines, with the

@@ -13,6 +13,12 @@ export const VIOLATION_LIMIT = 32;
 /** Maximum count of announced faults that have not occurred yet. */
 export const EXPECTED_FAULT_LIMIT = 4096;
 
+/** Announced faults, by `device:page` with their count, and devices whose removal was announced. */
+export interface Expectations {
+  readonly faults: readonly (readonly [key: string, count: number])[];
+  readonly removals: readonly number[];
+}
+
 export class VmVerdict {
   faultsExpected = 0;
   faultsUnexpected = 0;
@@ -23,6 +29,8 @@ export class VmVerdict {
   /** `device:page` → count of announced faults. */
   readonly #expected = new Map<string, number>();
   readonly #lost = new Set<number>();
+  /** Devices whose removal was announced and has not occurred yet. */
+  readonly #removals = new Set<number>();
 
   violation(kind: string, detail: string, repeats = 0): void {
     if (this.#violations.length < VIOLATION_LIMIT) this.#violations.push({ kind, detail, repeats });
@@ -64,6 +72,33 @@ export class VmVerdict {
     this.faultsUnexpected++;
     if (this.unexpectedFaults.length < VIOLATION_LIMIT) this.unexpectedFaults.push(faultText(record));
     return false;
+  }
+
+  /** Announces that the host removes a device. */
+  expectRemoval(device: number): void {
+    if (!this.#lost.has(device)) this.#removals.add(device);
+  }
+
+  /** Records that the host removes a device; returns true if that was announced. */
+  removed(device: number): boolean {
+    return this.#removals.delete(device);
+  }
+
+  /** Count of announced removals that have not occurred. */
+  get missingRemovals(): number {
+    return this.#removals.size;
+  }
+
+  /** What was announced and has not occurred, for a VM that moves to another host. */
+  get expectations(): Expectations {
+    return { faults: [...this.#expected], removals: [...this.#removals] };
+  }
+
+  /** Continues with the expectations of the last host. Those beyond the limit are dropped. */
+  set expectations({ faults, removals }: Expectations) {
+    for (const [key, count] of faults.slice(0, EXPECTED_FAULT_LIMIT)) this.#expected.set(key, count);
+    for (const device of removals) this.expectRemoval(device);
+    for (const device of this.#lost) this.deviceLost(device);
   }
 
   /** Count of announced faults that have not occurred. The isolation that they would prove was not observed. */

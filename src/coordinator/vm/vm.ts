@@ -18,14 +18,15 @@ import { modelAt, usesGpu } from '../model-names.ts';
 import { DEFAULT_MODEL } from '../workers/supervisor.ts';
 import type { VmConfig, VmContext } from './config.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './device.ts';
+import { DeviceRemovals } from './device-removals.ts';
 import { faultRecord } from './dma-fault.ts';
 import { GuestControl } from './guest-control.ts';
 import { type GuestOutcome, GuestWorker } from './guest-worker.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import type { ArrivingVm } from './migration/incoming.ts';
 import { type MigratableVm, VmMigration } from './migration/migration.ts';
-import { vmResult } from './result.ts';
-import { VmVerdict } from './verdict.ts';
+import { lostResult, vmResult } from './result.ts';
+import { type Expectations, VmVerdict } from './verdict.ts';
 import { vgpuResults } from './vgpu-result.ts';
 import { NO_DEVICE, VmTrace } from './vm-trace.ts';
 import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
@@ -56,12 +57,15 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   #guest: GuestWorker | undefined;
   #onResumed: () => void = () => {};
   readonly #startUs = nowUs();
-  #started: Promise<unknown> = Promise.resolve();
+  /** Settles when the devices have started or failed. */
+  started: Promise<unknown> = Promise.resolve();
   /** Device index → function to call when the device is ready or has failed. */
   readonly #whenReady = new Map<number, () => void>();
-  readonly #releases: Promise<void>[] = [];
+  readonly #removals = new DeviceRemovals(this);
   #ending = false;
   #isAborted = false;
+  /** Why the VM is lost, or empty. */
+  #lost = '';
 
   constructor(config: VmConfig, context: VmContext) {
     this.config = config;
@@ -75,6 +79,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.#registers = new IommuRegisters(this.iommu, {
       reschedule: () => context.reschedule(context.firstBit),
       violation: (kind, detail) => this.#trace.violation(NO_DEVICE, kind, detail),
+      lose: (error) => this.lose(error),
     });
     const memory = new BusMemory(this.ram, config.vgpus > 1);
     this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index, memory));
@@ -92,6 +97,12 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
         ? context.gpus.place(name, index, link.sab, config.mdevTypes[index])
         : undefined,
     );
+    for (const device of this.devices) this.#arriveLost(device);
+  }
+
+  /** True while the VM runs here: it is neither ending nor handed over to another host. */
+  get isHere(): boolean {
+    return !this.#ending && !this.#migration.handedOver && this.#migration.lost === '';
   }
 
   /** The guest's phase and counters as they are now. */
@@ -106,8 +117,9 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /** Attaches every device to the vIOMMU and starts its worker; resolves when all are ready or have failed. */
   async startDevices(): Promise<void> {
-    this.#started = Promise.all(this.devices.map((device) => this.#startDevice(device)));
-    await this.#started;
+    const present = this.devices.filter(({ failure }) => failure === '');
+    this.started = Promise.all(present.map((device) => this.#startDevice(device)));
+    await this.started;
   }
 
   /** Starts the guest's worker and has it load the script. */
@@ -121,13 +133,27 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /**
    * Runs the guest's script until it ends or the VM has migrated, then stops the devices. Resolves to the VM's result,
-   * also if the script fails.
+   * also if the script fails or the VM is lost. Never rejects.
    */
   async runGuest(snapshot?: GuestSnapshot): Promise<FrameBodies['vmResult']> {
-    if (!this.#guest && !this.#isAborted) await this.loadGuest();
-    const outcome = this.#guest ? await this.#guest.run(snapshot) : NOT_STARTED;
-    this.#onResumed();
-    return this.#end(outcome);
+    try {
+      if (!this.#guest && !this.#isAborted) await this.loadGuest();
+      const outcome = this.#guest ? await this.#guest.run(snapshot) : NOT_STARTED;
+      this.#onResumed();
+      return await this.#end(outcome);
+    } catch (error) {
+      this.lose(error);
+      await this.discard().catch(() => {}); // the first error is the reason
+      return lostResult(this.#lost);
+    } finally {
+      this.#onResumed();
+    }
+  }
+
+  /** Ends the VM because of an error of the coordinator. Its result has the reason; other VMs continue. */
+  lose(error: unknown): void {
+    this.#lost ||= error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    this.abort();
   }
 
   /** Ends the guest's script wherever it is, because the run is interrupted. The VM's result has what was done. */
@@ -139,12 +165,14 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   async #end(outcome: GuestOutcome): Promise<FrameBodies['vmResult']> {
     const { moved, lost } = this.#migration;
     this.#trace.record('guestDone', NO_DEVICE, { error: outcome.error });
+    await this.#migration.guestEnded();
     await this.#registers.settle();
     if (outcome.error === '' && !outcome.interrupted && !moved && lost === '')
       await this.#control.lastAudit();
     // Devices of a guest that was not started may themselves still be starting; they end with the process.
-    if (outcome !== NOT_STARTED) await this.#stopDevices();
-    const result = vmResult(outcome, {
+    if (outcome !== NOT_STARTED || this.#lost !== '') await this.#stopDevices();
+    if (lost !== '') this.#lost ||= `the migration failed after the hand-over: ${lost}`;
+    return vmResult(outcome, {
       vm: this.config.vm,
       devices: this.devices,
       journal: this.journal.read(),
@@ -158,17 +186,26 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
         outcome,
         statsOf: (placement) => this.context.gpus.statsOf(placement),
       }),
+      lost: this.#lost,
     });
-    return lost === ''
-      ? result
-      : { ...result, scriptError: `the VM was lost during its migration, after the hand-over: ${lost}` };
   }
 
   /** Returns the VM's configuration for another host, as JSON, with the rest of the script's time. */
   configFor(host: number): string {
     const { config } = this;
     const timeoutMs = Math.max(1, Math.ceil(config.timeoutMs - (nowUs() - this.#startUs) / 1000));
-    return JSON.stringify({ ...config, timeoutMs, process: host, migrations: config.migrations + 1 });
+    const lostDevices = this.devices.map((device) => (device.alive ? '' : device.failure || device.leaving));
+    return JSON.stringify({
+      ...config,
+      timeoutMs,
+      process: host,
+      migrations: config.migrations + 1,
+      lostDevices,
+    });
+  }
+
+  expectations(): string {
+    return JSON.stringify(this.verdict.expectations);
   }
 
   settle(): Promise<void> {
@@ -180,17 +217,26 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     await this.iommu.quiesce(work);
   }
 
-  async load(iommuState: Uint8Array): Promise<void> {
+  async load(iommuState: Uint8Array, expectations: string): Promise<void> {
     if (!this.iommu.restore) throw new MigrationError(`the vIOMMU '${this.iommu.name}' cannot be migrated`);
     // The devices first: an incomplete device stream must end the migration before anything is mapped.
-    await Promise.all(this.devices.map(({ control }) => control.setState(MigrationState.STOP)));
+    const present = this.devices.filter(({ loss }) => loss !== 'earlier');
+    await Promise.all(present.map(({ control }) => control.setState(MigrationState.STOP)));
+    this.verdict.expectations = JSON.parse(expectations) as Expectations;
     this.iommu.restore(iommuState);
     for (const device of this.devices) await this.iommu.attach(device.space);
   }
 
   /** Continues devices and guest where they stopped on the other host. Resolves when the script runs. */
   async resume(snapshot: GuestSnapshot): Promise<void> {
-    await Promise.all(this.devices.map(({ control }) => control.setState(MigrationState.RUNNING)));
+    const present = this.devices.filter(({ failure }) => failure === '');
+    await Promise.allSettled(
+      present.map((device) =>
+        device.control
+          .setState(MigrationState.RUNNING)
+          .catch((error: Error) => this.quarantine(device, 'did-not-resume', error.message)),
+      ),
+    );
     const resumed = new Promise<void>((resolve) => {
       this.#onResumed = resolve;
     });
@@ -224,7 +270,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     } catch (error) {
       // Garbage in a device's ring must fail only that device, not the coordinator or the others.
       const detail = error instanceof Error ? error.message : String(error);
-      void this.quarantine(device, 'bad-frame', `sent garbage (${detail})`);
+      void this.quarantine(device, 'bad-frame', `sent garbage (${detail})`); // never rejects
     }
   }
 
@@ -242,33 +288,43 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /**
    * Stops and closes a device because its host removes it while the VM uses it (VFIO's device request). The guest's
-   * use of the device does not delay this. Resolves to false if the VM is ending, which closes the device as well.
+   * use of the device does not delay this. Resolves to false if the VM is ending, which closes the device as well, or
+   * is handed over: the other host then gets the request.
    */
   async release(index: number, uuid: string): Promise<boolean> {
     const device = this.devices[index];
-    if (!device || this.#ending) return false;
-    const released = this.#release(device, uuid);
-    this.#releases.push(released);
-    await released;
+    if (!device || !this.isHere) return false;
+    await this.#removals.remove(device, uuid);
     return true;
   }
 
+  /** Never rejects: an error loses the VM. */
   async quarantine(device: VmDevice, kind: string, detail: string): Promise<void> {
     if (device.failure !== '') return;
-    this.#trace.violation(device.index, kind, `${device.name} ${detail}: quarantined`);
-    device.failure = `quarantined: ${detail}`;
-    await device.run?.terminate();
-    this.#failed(device, device.failure);
+    try {
+      device.failure = `quarantined: ${detail}`;
+      this.#trace.violation(device.index, kind, `${device.name} ${detail}: quarantined`);
+      this.leaving(device, device.failure);
+      await device.run?.terminate();
+      this.failed(device, device.failure);
+    } catch (error) {
+      this.lose(error);
+    }
   }
 
-  async #release(device: VmDevice, uuid: string): Promise<void> {
-    await this.#started;
-    if (device.failure !== '') return;
-    await stopDevices([device]);
-    // A device that has reported no longer accesses memory; any other must be terminated.
-    if (!device.report) await device.run?.terminate();
-    if (device.failure === '')
-      this.#failed(device, `surprise removal: mdev ${uuid} was removed while the VM used it`);
+  /** Ends requests to a device and migrations that need it, because it is known to be lost. */
+  leaving(device: VmDevice, reason: string): void {
+    device.control.lost(reason);
+    this.#migration.deviceLost(device.name, reason);
+  }
+
+  /** Marks a device as lost if it was lost on the VM's last host. */
+  #arriveLost(device: VmDevice): void {
+    const reason = this.config.lostDevices[device.index] ?? '';
+    if (reason === '') return;
+    device.arriveLost(reason);
+    this.verdict.deviceLost(device.index);
+    this.#releaseSlot(device);
   }
 
   #makeDevice(index: number, memory: BusMemory): VmDevice {
@@ -290,15 +346,14 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     const ready = new Promise<void>((resolve) => this.#whenReady.set(device.index, resolve));
     const run = await this.context.supervisor.start(deviceTask(this, device, this.#slots[device.index]));
     device.run = run;
-    run.ended.then(
-      () => this.#whenReady.get(device.index)?.(),
-      (error: Error) => {
+    run.ended
+      .catch((error: Error) => {
         this.serveDevice(device.index); // its last frames
         // A device that has reported had stopped, so the end of its thread is no failure.
-        if (device.failure === '' && !device.report) this.#failed(device, `worker ended: ${error.message}`);
-        this.#whenReady.get(device.index)?.();
-      },
-    );
+        if (device.failure === '' && !device.report) this.failed(device, `worker ended: ${error.message}`);
+      })
+      .catch((error: unknown) => this.lose(error))
+      .finally(() => this.#whenReady.get(device.index)?.());
     await ready;
   }
 
@@ -321,8 +376,10 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.#trace.record('faultRecorded', device.index, { ...record, expected });
   }
 
-  #failed(device: VmDevice, reason: string): void {
+  /** Marks a device as failed, which no longer accesses memory. */
+  failed(device: VmDevice, reason: string): void {
     this.verdict.deviceLost(device.index);
+    this.#migration.deviceLost(device.name, reason);
     const pinsReleased = device.fail(reason);
     this.#releaseSlot(device);
     if (pinsReleased > 0) device.failure = `${reason} (${pinsReleased} pins released)`;
@@ -336,7 +393,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   async #stopDevices(): Promise<void> {
     this.#ending = true;
-    await Promise.all(this.#releases);
+    await this.#removals.settled();
     const running = this.devices.filter((device) => device.run && device.failure === '');
     await stopDevices(running);
     for (const device of running) {

@@ -2,7 +2,8 @@
  * Connections between the host processes of a run: each listens on its UNIX socket for VMs that migrate to it, and
  * connects to those of the others.
  */
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type Server } from 'node:net';
+import { nowUs, sleep } from '#host';
 import { FrameSocket, type FrameSocketOwner } from '../../../channel/frame-socket.ts';
 import { MigrationError } from '../../../guest/migration-settings.ts';
 
@@ -12,22 +13,39 @@ export const ARRIVALS_LIMIT = 64;
 /** How long a source may take to read that its VM was refused. */
 const DRAIN_MS = 5_000;
 
+/** How long a source tries to reach a host that does not listen, and the interval of its attempts. */
+const CONNECT_TIMEOUT_MS = 10_000;
+const CONNECT_RETRY_MS = 50;
+
+/** Errors of a connection to a host that does not listen yet, or whose queue of connections is full. */
+const RETRIED: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN']);
+
 /** Sends a source the reason why its VM is refused. Never rejects, because the source may be gone. */
 export async function refuse(socket: FrameSocket, reason: string): Promise<void> {
   await socket.send('migrationFailed', { reason }).catch(() => {});
   await socket.drain(DRAIN_MS);
 }
 
+/** The host that listens. */
+interface ListeningHost extends FrameSocketOwner {
+  /** Handles one connection; resolves at its end. */
+  serve(socket: FrameSocket): Promise<void>;
+  /** Called with an error that ends one connection, or of the server itself. Both concern no VM that runs here. */
+  failed(error: Error): void;
+}
+
 export class HostSocket {
   /** Number of this host process. */
   readonly process: number;
   readonly #sockets: readonly string[];
+  readonly #connectTimeoutMs: number;
   #server: Server | undefined;
   #arrivals = 0;
 
-  constructor(process: number, sockets: readonly string[]) {
+  constructor(process: number, sockets: readonly string[], connectTimeoutMs: number = CONNECT_TIMEOUT_MS) {
     this.process = process;
     this.#sockets = sockets;
+    this.#connectTimeoutMs = connectTimeoutMs;
   }
 
   /** Count of the run's host processes. */
@@ -35,40 +53,68 @@ export class HostSocket {
     return this.#sockets.length;
   }
 
-  /** Listens for arriving VMs; resolves when it does. `serve` handles one connection and resolves at its end. */
-  listen(serve: (socket: FrameSocket) => Promise<void>, owner: FrameSocketOwner): Promise<void> {
+  /** Listens for arriving VMs; resolves when it does. */
+  listen(host: ListeningHost): Promise<void> {
     const server = createServer((socket) => {
-      const stream = new FrameSocket(socket, owner);
-      if (this.#arrivals >= ARRIVALS_LIMIT) {
-        void refuse(stream, `${ARRIVALS_LIMIT} VMs are arriving already; accepted: a retry later`);
-        return;
-      }
-      this.#arrivals++;
-      void serve(stream).finally(() => this.#arrivals--);
+      this.#serve(new FrameSocket(socket, host), host).catch(host.failed);
     });
     this.#server = server;
     return new Promise((resolve, reject) => {
+      server.once('listening', () => {
+        server.off('error', reject);
+        server.on('error', host.failed);
+        resolve();
+      });
       server.once('error', reject);
-      server.listen(this.#sockets[this.process], resolve);
+      server.listen(this.#sockets[this.process]);
     });
   }
 
-  /** Connects to a host process. @throws MigrationError if it cannot be reached */
-  connect(to: number, owner: FrameSocketOwner): Promise<FrameSocket> {
+  async #serve(stream: FrameSocket, host: ListeningHost): Promise<void> {
+    if (this.#arrivals >= ARRIVALS_LIMIT)
+      return refuse(stream, `${ARRIVALS_LIMIT} VMs are arriving already; accepted: a retry later`);
+    this.#arrivals++;
+    try {
+      await host.serve(stream);
+    } finally {
+      this.#arrivals--;
+    }
+  }
+
+  /**
+   * Connects to a host process. Repeats the attempt while the host does not listen, because it may still be starting;
+   * at most for CONNECT_TIMEOUT_MS, and while `isWanted` returns true.
+   * @throws MigrationError if it cannot be reached
+   */
+  async connect(to: number, owner: FrameSocketOwner, isWanted = () => true): Promise<FrameSocket> {
     const path = this.#sockets[to];
     if (path === undefined) throw new MigrationError(`host ${to}; accepted: 0 to ${this.hostCount - 1}`);
-    return new Promise((resolve, reject) => {
-      const socket: Socket = connect(path, () => {
-        socket.off('error', failed);
-        resolve(new FrameSocket(socket, owner));
-      });
-      const failed = (error: Error) => reject(new MigrationError(`host ${to}: ${error.message}`));
-      socket.once('error', failed);
-    });
+    const deadline = nowUs() + this.#connectTimeoutMs * 1000;
+    for (;;) {
+      const result = await attempt(path, owner);
+      if (result instanceof FrameSocket) return result;
+      const isLate = nowUs() >= deadline;
+      if (isLate || !isWanted() || !RETRIED.has(result.code)) {
+        const tried = isLate ? `, tried for ${this.#connectTimeoutMs} ms` : '';
+        throw new MigrationError(`host ${to}: ${result.message}${tried}`);
+      }
+      await sleep(CONNECT_RETRY_MS);
+    }
   }
 
   /** Stops listening. */
   close(): void {
     this.#server?.close();
   }
+}
+
+/** Resolves to a connection, or to the error. */
+function attempt(path: string, owner: FrameSocketOwner): Promise<FrameSocket | NodeJS.ErrnoException> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      resolve(new FrameSocket(socket, owner));
+      socket.off('error', resolve);
+    });
+    socket.on('error', resolve);
+  });
 }

@@ -17,8 +17,11 @@ import { MIGRATION_VERSION } from './outgoing.ts';
 export interface ArrivingVm {
   readonly ram: GuestRam;
   readonly devices: readonly VmDevice[];
-  /** Restores the vIOMMU's state and attaches the devices. RAM and the devices' streams must be complete. */
-  load(iommuState: Uint8Array): Promise<void>;
+  /**
+   * Restores the vIOMMU's state and attaches the devices. RAM and the devices' streams must be complete.
+   * @param expectations what the script has announced on the last host and what has not occurred yet, as JSON
+   */
+  load(iommuState: Uint8Array, expectations: string): Promise<void>;
   /** Resumes devices and guest; resolves when they run. */
   resume(snapshot: GuestSnapshot): Promise<void>;
 }
@@ -84,7 +87,7 @@ export class Incoming {
     this.#host = host;
   }
 
-  /** Serves the source until the VM runs here or the migration has failed. Never rejects. */
+  /** Serves the source until the VM runs here or the migration has failed. @throws any error of `discard` */
   async serve(): Promise<void> {
     try {
       while (!this.#resumed) await this.#handle(await this.#socket.next());
@@ -112,9 +115,9 @@ export class Incoming {
     deviceStream: ({ data, end, interrupts }, device) => this.#device(device, data, end, interrupts),
     iommuState: ({ state }) => this.#iommuState.add(state),
     guestState: ({ state }) => this.#guestState.add(state),
-    migrationLoad: async () => {
+    migrationLoad: async ({ expectations }) => {
       this.#snapshot = JSON.parse(this.#guestState.whole().toString()) as GuestSnapshot;
-      await this.#arriving.load(this.#iommuState.whole());
+      await this.#arriving.load(this.#iommuState.whole(), expectations);
       this.#loaded = true;
       await this.#socket.send('migrationLoaded', {});
     },

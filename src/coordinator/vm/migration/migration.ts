@@ -42,8 +42,8 @@ export class VmMigration {
       throw new MigrationError(`to: ${host.process} is the VM's own host; accepted: another host`);
     const { iommu, devices, ram } = this.#vm;
     if (!iommu.save) throw new MigrationError(`the vIOMMU '${iommu.name}' cannot be migrated`);
-    const lost = devices.find((device) => !device.alive);
-    if (lost) throw new MigrationError(`${lost.name} is lost: ${lost.failure}`);
+    const leaving = devices.find((device) => device.leaving !== '' && device.failure === '');
+    if (leaving) throw new MigrationError(`${leaving.name} is lost: ${leaving.leaving}`);
     this.#settings = settings;
     return ram.startLog();
   }
@@ -53,16 +53,41 @@ export class VmMigration {
     const [settings, host] = [this.#settings, this.#hostSocket];
     if (!settings || !host) throw new MigrationError('no migration has begun');
     const to = this.#targetOf(settings, host);
-    const socket = await host.connect(to, this.#vm);
+    const isWanted = () => this.#settings === settings;
+    const socket = await host.connect(to, this.#vm, isWanted);
+    if (!isWanted()) {
+      socket.close();
+      throw new MigrationError('the migration was aborted');
+    }
     this.#outgoing = new Outgoing(this.#vm, settings, { from: host.process, to, socket });
     await this.#outgoing.copy();
+  }
+
+  /** True from the moment the other host may run the VM. */
+  get handedOver(): boolean {
+    return this.#outgoing?.handedOver === true;
+  }
+
+  /** Ends the migration at once, if it has not been handed over, because a device that it needs is lost. */
+  deviceLost(device: string, reason: string): void {
+    this.#outgoing?.fail(new MigrationError(`${device} is lost: ${reason}`));
   }
 
   /** Hands the paused VM over. @throws MigrationError and others; {@link abort} must follow */
   async handOver(state: string, pausedUs: number): Promise<MigrationStats> {
     if (!this.#outgoing) throw new MigrationError('no migration has begun');
-    this.moved = await this.#outgoing.handOver(state, pausedUs);
-    return this.moved;
+    try {
+      this.moved = await this.#outgoing.handOver(state, pausedUs);
+      return this.moved;
+    } catch (error) {
+      if (this.handedOver) this.lost ||= error instanceof Error ? error.message : String(error);
+      throw error;
+    }
+  }
+
+  /** Aborts a migration in progress because the guest has ended. */
+  async guestEnded(): Promise<void> {
+    if (this.#settings && !this.moved && !this.handedOver) await this.abort('the guest has ended');
   }
 
   /** Ends a failed migration. The VM continues here, unless it has been handed over and is lost. */
@@ -70,7 +95,7 @@ export class VmMigration {
     const outgoing = this.#outgoing;
     this.#outgoing = undefined;
     this.#settings = undefined;
-    if (outgoing?.handedOver) this.lost = reason;
+    if (outgoing?.handedOver) this.lost ||= reason;
     else if (outgoing) await outgoing.abort(reason);
     else this.#vm.ram.stopLog();
   }

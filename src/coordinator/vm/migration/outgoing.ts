@@ -27,7 +27,7 @@ import type { VmDevice } from '../device.ts';
 import { RamCopy } from './ram-copy.ts';
 
 /** Version of the migration stream between two hosts. */
-export const MIGRATION_VERSION = 1;
+export const MIGRATION_VERSION = 2;
 
 /** Bytes of a state in one frame; far below the limit of a frame. */
 const STATE_PIECE_BYTES = 2 ** 20;
@@ -46,6 +46,8 @@ export interface OutgoingVm {
   configFor(host: number): string;
   /** Resolves when the vIOMMU has completed all commands of its guest. */
   settle(): Promise<void>;
+  /** Returns what the script has announced and what has not occurred yet, as JSON. */
+  expectations(): string;
 }
 
 /** Source, target and connection of a migration. */
@@ -60,8 +62,14 @@ export class Outgoing {
   readonly #settings: MigrationSettings;
   readonly #transfer: Transfer;
   readonly #ram: RamCopy;
+  /** The devices that are alive at the start. The others are lost on the other host, too. */
+  readonly #devices: readonly VmDevice[];
   readonly #rounds: MigrationRound[] = [];
   readonly #startUs = nowUs();
+  readonly #failure: Promise<never>;
+  #fail: (error: Error) => void = () => {};
+  /** Error of a migration that has failed or was aborted: work that is still in progress must not continue. */
+  #error: Error | undefined;
   #forced = false;
   #handedOver = false;
 
@@ -69,6 +77,11 @@ export class Outgoing {
     this.#vm = vm;
     this.#settings = settings;
     this.#transfer = transfer;
+    this.#devices = vm.devices.filter(({ alive }) => alive);
+    this.#failure = new Promise((_, reject) => {
+      this.#fail = reject;
+    });
+    this.#failure.catch(() => {}); // it may fail while nothing waits
     const trackers = vm.devices.map(({ container }) => container.dirty);
     this.#ram = new RamCopy(vm.ram, trackers, transfer.socket);
   }
@@ -83,7 +96,11 @@ export class Outgoing {
    * Resolves when the VM should pause.
    * @throws MigrationError and others; {@link abort} must follow
    */
-  async copy(): Promise<void> {
+  copy(): Promise<void> {
+    return this.#unlessFailed(this.#copy());
+  }
+
+  async #copy(): Promise<void> {
     const { socket, to } = this.#transfer;
     await socket.send('migrationStart', { version: MIGRATION_VERSION, config: this.#vm.configFor(to) });
     await this.#ram.start();
@@ -103,7 +120,18 @@ export class Outgoing {
    * @param pausedUs how long the VM has been paused already
    * @throws MigrationError and others: {@link abort} must follow, unless the VM is {@link handedOver} and thereby lost
    */
-  async handOver(guestState: string, pausedUs: number): Promise<MigrationStats> {
+  handOver(guestState: string, pausedUs: number): Promise<MigrationStats> {
+    return this.#unlessFailed(this.#handOver(guestState, pausedUs));
+  }
+
+  /** Makes {@link copy} or {@link handOver} reject at once, unless the VM is handed over already. */
+  fail(error: Error): void {
+    if (this.#handedOver) return;
+    this.#error ??= error;
+    this.#fail(this.#error);
+  }
+
+  async #handOver(guestState: string, pausedUs: number): Promise<MigrationStats> {
     const pauseUs = nowUs() - pausedUs;
     const { socket, from, to } = this.#transfer;
     await this.#vm.settle();
@@ -112,11 +140,12 @@ export class Outgoing {
     await this.#round(() => this.#copyDevices(true));
     for (const state of pieces(this.#iommuState())) await socket.send('iommuState', { state });
     for (const state of pieces(Buffer.from(guestState))) await socket.send('guestState', { state });
-    await socket.send('migrationLoad', {});
+    await socket.send('migrationLoad', { expectations: this.#vm.expectations() });
     await this.#expect('migrationLoaded');
     const compareUs = nowUs();
     const { comparedBytes, differentBytes } = await this.#compare();
     const comparedUs = nowUs() - compareUs;
+    this.#throwIfFailed();
     this.#handedOver = true;
     await socket.send('migrationResume', {});
     await this.#expect('migrationRunning');
@@ -137,15 +166,26 @@ export class Outgoing {
 
   /** Aborts before the hand-over: stops the dirty tracking, informs the target and continues the devices here. */
   async abort(reason: string): Promise<void> {
+    this.fail(new MigrationError(reason));
     const { socket } = this.#transfer;
     this.#ram.stop();
     await socket.send('migrationFailed', { reason }).catch(() => {}); // the target may be gone
     socket.close();
     await Promise.allSettled(
-      this.#vm.devices
+      this.#devices
         .filter((device) => device.alive)
         .map((device) => device.control.setState(MigrationState.RUNNING)),
     );
+  }
+
+  async #unlessFailed<T>(work: Promise<T>): Promise<T> {
+    // If the failure is first, `work` ends later, at its next step.
+    work.catch(() => {});
+    return Promise.race([work, this.#failure]);
+  }
+
+  #throwIfFailed(): void {
+    if (this.#error) throw this.#error;
   }
 
   #isLittleLeft(): boolean {
@@ -170,7 +210,8 @@ export class Outgoing {
   }
 
   async #setDevices(state: MigrationState): Promise<void> {
-    await Promise.all(this.#vm.devices.map((device) => device.control.setState(state)));
+    this.#throwIfFailed();
+    await Promise.all(this.#devices.map((device) => device.control.setState(state)));
   }
 
   /**
@@ -178,13 +219,14 @@ export class Outgoing {
    * @param last ends the devices' streams; the devices must be stopped
    */
   async #copyDevices(last: boolean): Promise<number> {
-    const sent = await Promise.all(this.#vm.devices.map((device) => this.#copyDevice(device, last)));
+    const sent = await Promise.all(this.#devices.map((device) => this.#copyDevice(device, last)));
     return sent.reduce((sum, bytes) => sum + bytes, 0);
   }
 
   async #copyDevice(device: VmDevice, last: boolean): Promise<number> {
     let bytes = 0;
     for (;;) {
+      this.#throwIfFailed();
       const { data, end } = await device.control.read(DEVICE_DATA_BYTES_MAX);
       bytes += data.length;
       const isEnd = end && last;
