@@ -51,6 +51,8 @@ export class MmioPort {
   /** Last of the entries that found the ring full. Later entries queue behind it. */
   #queue: Promise<unknown> = Promise.resolve();
   #queued = 0;
+  /** Count of those among them that came while the gate was closed. */
+  #held = 0;
   /** Count of block accesses that have begun and not ended. */
   #blocks = 0;
   #sequence = 0;
@@ -76,7 +78,8 @@ export class MmioPort {
 
   /** Names of the accesses that have begun, of which the owner may not see all; for messages. */
   get unfinished(): string[] {
-    const waiting = this.#queued === 0 ? [] : [`${this.#queued} register accesses that wait for room`];
+    const queued = this.#queued - this.#held;
+    const waiting = queued === 0 ? [] : [`${queued} register accesses that wait for room`];
     return this.#blocks === 0 ? waiting : [...waiting, `${this.#blocks} block accesses`];
   }
 
@@ -160,6 +163,10 @@ export class MmioPort {
     const isFree = this.#queued === 0 && !this.#gate.pending;
     if (isFree && this.#tryPush(op, region, offset, size, value)) return undefined;
     this.#queued++;
+    if (this.#gate.pending) {
+      this.#held++;
+      void this.#gate.pending.then(() => this.#held--);
+    }
     const pushed = this.#queue.then(() => this.#pushSoon(op, region, offset, size, value));
     this.#queue = pushed;
     return pushed;

