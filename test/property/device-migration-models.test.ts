@@ -242,7 +242,9 @@ const CASES: readonly (readonly [string, ModelFactory, fc.Arbitrary<Action | rea
   ['mdpy', () => new Mdpy(MODE), mdpyAction],
 ];
 
-describe('restored device', () => {
+describe('restored device', function () {
+  this.timeout(120_000);
+
   for (const [name, model, action] of CASES)
     it(`equals its source: ${name}`, () => {
       fc.assert(
@@ -276,7 +278,9 @@ describe('restored device', () => {
   });
 });
 
-describe('corrupt migration stream', () => {
+describe('corrupt migration stream', function () {
+  this.timeout(120_000);
+
   for (const [name, model] of CASES)
     it(`is refused with a StateError, or restores a working device: ${name}`, () => {
       const source = machine(model, true);

@@ -263,7 +263,9 @@ const isWaiting = (bus: Bus, engine: vgpu.GpuEngine): boolean => {
   );
 };
 
-describe('migrated vgpu', () => {
+describe('migrated vgpu', function () {
+  this.timeout(300_000);
+
   it('continues at any point of any work as if it had not moved', () => {
     let halfWay = 0;
     let hung = 0;

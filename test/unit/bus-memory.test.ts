@@ -56,7 +56,7 @@ function rig() {
   const reader = new PinTableReader(table.handle, table.addReader());
   const links = [new DeviceLink(), new DeviceLink()];
   const sabs = links.map(({ sab }) => sab);
-  const [port, neighbour] = [new PeerPort(0, sabs, 10), new PeerPort(1, sabs)];
+  const [port, neighbour] = [new PeerPort(0, sabs, 500), new PeerPort(1, sabs)];
   links[1]?.setState(DeviceState.ready);
   neighbour.own.setBar(2, BAR, BAR_BYTES);
   const faults: [iova: number, denied: boolean][] = [];

@@ -209,7 +209,7 @@ describe('dead device of a container', () => {
   });
 
   it('lets an unmap complete that waits for its pins', async () => {
-    const { container, user } = containerRig({ unmapWaitMs: 1000 });
+    const { container, user } = containerRig({ unmapWaitMs: 60_000 });
     container.map(A, 0, PAGE_SIZE, PERM_RW);
     user.reader.pin(A, PERM_READ);
     const unmap = watch(container.unmapAll());

@@ -69,7 +69,9 @@ function busyGadget(): GadgetRig {
   return rig;
 }
 
-describe('migration stream of a device', () => {
+describe('migration stream of a device', function () {
+  this.timeout(120_000);
+
   it('restores an equal device from any split, without register actions', () => {
     const source = busyGadget();
     const stream = saved(source);
@@ -194,7 +196,9 @@ describe('migration stream of a device', () => {
   });
 });
 
-describe('invalid migration stream', () => {
+describe('invalid migration stream', function () {
+  this.timeout(120_000);
+
   const valid = recordsOf(saved(busyGadget()));
   const kindAt = (kind: keyof DeviceStateRecord) => valid.findIndex((record) => record[kind] !== undefined);
   const at = (kind: keyof DeviceStateRecord, record: DeviceStateRecord) => valid.with(kindAt(kind), record);

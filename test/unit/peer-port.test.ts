@@ -8,7 +8,7 @@ import { interposed } from '../fixtures/interleave.ts';
 const BASE = 0x8100_0000;
 const BYTES = 64;
 /** Wait of a requester whose target does not serve. Only such a wait lasts as long. */
-const WAIT_MS = 20;
+const WAIT_MS = 500;
 
 interface Access extends BarPlace {
   readonly write: number[] | undefined;

@@ -1,13 +1,15 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { CompletionStatus, Opcode } from '../../src/abi/vgpu/vgpu.ts';
+import { CompletionStatus, GPU_PTE_PRESENT, Opcode } from '../../src/abi/vgpu/vgpu.ts';
 import { PAGE_SIZE } from '../../src/memory/address.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 const DATA = 0x10_0000;
 const PAGES = 64;
 const BYTES = PAGES * PAGE_SIZE;
+
+const PATTERN = Uint8Array.from({ length: BYTES }, (_, i) => (i * 13 + (i >> 5) + (i >> 12)) & 0xff);
 
 /** GPU pages 0 to 63 map 64 pages of guest RAM in order, with two of them swapped. */
 class Bus extends VgpuBus {
@@ -20,10 +22,7 @@ class Bus extends VgpuBus {
   }
 
   fillWithPattern(): void {
-    this.ram.write(
-      DATA,
-      Uint8Array.from({ length: BYTES }, (_, i) => (i * 13 + (i >> 5) + (i >> 12)) & 0xff),
-    );
+    this.ram.write(DATA, PATTERN);
   }
 
   /** Copies, and returns the count of steps. */
@@ -35,7 +34,9 @@ class Bus extends VgpuBus {
   }
 }
 
-describe('vgpu copies of adjacent host pages', () => {
+describe('vgpu copies of adjacent host pages', function () {
+  this.timeout(120_000);
+
   it('equal copies page by page, in as many steps, also for overlapping source and target', () => {
     const offset = fc.nat(BYTES - 1);
     const near = fc.integer({ min: -3 * PAGE_SIZE, max: 3 * PAGE_SIZE });
@@ -78,5 +79,18 @@ describe('vgpu copies of adjacent host pages', () => {
       expect(after.subarray(at, end).equals(before.subarray(0, end - at)), 'up to it').to.equal(true);
       expect(after.subarray(end).equals(before.subarray(end)), 'not after it, nor page 40').to.equal(true);
     }
+  });
+
+  it('end with a fault at a read-only page that is shadowed for reads', () => {
+    const bus = new Bus();
+    bus.pte(33, DATA + 33 * PAGE_SIZE, GPU_PTE_PRESENT);
+    for (const source of [0, 33 * PAGE_SIZE])
+      bus.do({ opcode: Opcode.checksum, source, length: 3 * PAGE_SIZE });
+    bus.do({ opcode: Opcode.fill, target: 32 * PAGE_SIZE, length: PAGE_SIZE });
+    bus.fillWithPattern();
+    const before = bus.bytes(DATA + 33 * PAGE_SIZE, PAGE_SIZE);
+    const copy = { opcode: Opcode.copy, source: 0, target: 32 * PAGE_SIZE, length: 3 * PAGE_SIZE };
+    expect(bus.do(copy).status).to.equal(CompletionStatus.fault);
+    expect(bus.bytes(DATA + 33 * PAGE_SIZE, PAGE_SIZE).equals(before)).to.equal(true);
   });
 });

@@ -236,7 +236,7 @@ describe('virtio-iommu driver', () => {
   });
 
   it('times out when the device does not answer', async () => {
-    const { driver, device } = await setUp({ timeoutMs: 50 });
+    const { driver, device } = await setUp({ timeoutMs: 500 });
     const domain = driver.createDomain();
     await driver.attach(DEVICE, domain);
     await domain.map(IOVA, 0, PAGE_SIZE, PERM_RW);
