@@ -191,6 +191,6 @@ describe('bad input: the command line and the scenario file', () => {
 });
 
 describe('bad guests', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   for (const each of GUESTS) check(each);
 });

@@ -8,7 +8,7 @@ const SIZE = ['--vms', '2', '--vgpus', '2', '--ram', '32'];
 const SMALL = ['run', FIRST_LIGHT, ...SIZE];
 
 describe('mdevsim run', function () {
-  this.timeout(90_000);
+  this.timeout(120_000);
 
   it('prints the verdict first and the seed of the run', async () => {
     const { code, stdout } = await mdevsim(...SMALL, '--seed', '42');
@@ -51,7 +51,7 @@ describe('mdevsim run', function () {
 });
 
 describe('mdevsim trace', function () {
-  this.timeout(90_000);
+  this.timeout(120_000);
   const inFolder = temporaryFolder();
 
   it('prints every control message of a run in order of time', async () => {

@@ -12,7 +12,7 @@ const vectors = (...steps: object[]) =>
   JSON.stringify({ section: 'T', vectors: [{ name: 't_one', desc: '', steps }] });
 
 describe('mdevsim conformance vfio', function () {
-  this.timeout(30_000);
+  this.timeout(120_000);
   const inFolder = temporaryFolder();
   const file = (text: string): string => {
     const path = inFolder('vectors.json');
@@ -64,7 +64,7 @@ describe('mdevsim conformance vfio', function () {
 });
 
 describe('mdevsim conformance of the vIOMMUs', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   const FILES = {
     vtd: 'test/data/vtd/10-qi.json.gz',
     'virtio-iommu': 'test/data/virtio-iommu/04-attach.json.gz',

@@ -39,7 +39,7 @@ const RUNS: readonly Expected[] = [
 ];
 
 describe('each vIOMMU', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
 
   it('has a name, a model and an expected result here', () => {
     expect([...VIOMMU_KINDS].sort()).to.deep.equal([...VIOMMUS].sort());

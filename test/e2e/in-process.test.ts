@@ -14,7 +14,7 @@ const firstLight = (inject = ''): Promise<VmResult[]> =>
 const kindsOf = ({ violations }: VmResult): string[] => violations.map(({ kind }) => kind);
 
 describe('first light, in process', function () {
-  this.timeout(90_000);
+  this.timeout(120_000);
 
   it('verifies every byte through every switch, with no violation and no unannounced fault', async () => {
     const results = await firstLight();

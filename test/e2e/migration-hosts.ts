@@ -26,7 +26,7 @@ export interface MovingOptions {
 }
 
 /** Time limit of tests for the end of a VM. */
-export const VM_TIMEOUT_MS = 30_000;
+export const VM_TIMEOUT_MS = 90_000;
 
 /** Messages from a host: results of its VMs in the order of their ends, and arrived VMs. */
 interface Received {

@@ -33,7 +33,7 @@ const notesOf = (received: Hosts['received']): string =>
   received.flatMap(({ results }) => results.flatMap(({ result }) => result.notes)).join('\n');
 
 describe('a VM that migrates to another host', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
 
   for (const viommu of ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'])
     it(`resumes there with its devices, its memory and its vIOMMU: ${viommu}`, async () => {
@@ -83,7 +83,7 @@ describe('a VM that migrates to another host', function () {
 });
 
 describe('a VM that migrates with calls of its drivers in flight', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   const scenario = 'test/fixtures/scenarios/full-rings.ts';
   const options = { scenario, vgpus: 1, model: 'vgpu' };
 
@@ -107,7 +107,7 @@ describe('a VM that migrates with calls of its drivers in flight', function () {
 });
 
 describe('a VM that cannot migrate', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
 
   async function expectStays(options: MovingOptions, why: RegExp): Promise<void> {
     const received = await runBothHosts(options);
@@ -202,7 +202,7 @@ async function listen(path: string, serve: (socket: Socket) => Promise<void>): P
 }
 
 describe('a host that receives VMs', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
 
   /** Sends an invalid migration and returns the reason of the refusal. Then a valid VM must arrive. */
   async function refusalOf(send: (stream: FrameSocket) => Promise<void>): Promise<string> {

@@ -116,7 +116,7 @@ describe('the output of a run', function () {
 });
 
 describe('the place of an error in a file', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   const inFolder = temporaryFolder();
   const SCENARIO = "import { scenario } from 'mdevsim';\n";
 

@@ -12,7 +12,7 @@ async function firstLight(viommu: string, stage: string): Promise<VmResult> {
 }
 
 describe('first light in scalable mode', function () {
-  this.timeout(90_000);
+  this.timeout(120_000);
 
   for (const stage of ['second', 'first'])
     it(`verifies every byte through every switch: ${stage} stage`, async () => {

@@ -7,7 +7,7 @@ import { expectSoundAndUnpinned } from './expect-sound.ts';
 import { runInProcess, type VmResult } from './run-in-process.ts';
 
 describe('sPAPR windows, in process', function () {
-  this.timeout(90_000);
+  this.timeout(120_000);
 
   it('carry verified work and fault only for unmapped TCEs and removed windows', async () => {
     const scenario = 'test/fixtures/scenarios/spapr-windows.ts';

@@ -7,7 +7,7 @@ import { expectSoundAndUnpinned } from './expect-sound.ts';
 import { runInProcess } from './run-in-process.ts';
 
 describe('virtio-iommu, in process', function () {
-  this.timeout(90_000);
+  this.timeout(120_000);
 
   it('verifies every byte through attach, strict churn, bypass domain, detach and blocking', async () => {
     const scenario = 'test/fixtures/scenarios/virtio-iommu.ts';

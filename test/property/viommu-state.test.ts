@@ -40,7 +40,7 @@ const FLUSHES: Partial<Readonly<Record<Kind, (iommu: VIommu, draw: Draw) => Prom
 };
 
 describe('vIOMMU on another host', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   const rams = new TwinRam();
 
   for (const kind of KIND_NAMES)

@@ -182,7 +182,7 @@ async function perform(rig: Rig, what: Action): Promise<void> {
 }
 
 describe('random virtio-iommu requests', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
 
   for (const quirks of ['spec', 'qemu'] as const)
     it(`keep every container equal to its domain (${quirks})`, () =>

@@ -1,7 +1,7 @@
 import { sleep } from '#host';
 
 const POLL_MS = 10;
-const DEFAULT_TIMEOUT_MS = 10_000;
+const DEFAULT_TIMEOUT_MS = 60_000;
 
 /** Polls `holds` until it returns true. @throws Error after `timeoutMs` */
 export async function until(

@@ -68,7 +68,7 @@ function expectSame(before: GuestMachine, after: GuestMachine): void {
 }
 
 describe('guest with drivers restored on another host', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
 
   for (const options of VIOMMUS) {
     it(`continues exactly as the original: ${nameOf(options)}`, async () => {

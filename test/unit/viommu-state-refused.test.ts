@@ -250,7 +250,7 @@ function fieldWithGarbage(prng: Prng, field: StateField): StateField {
 }
 
 describe('invalid vIOMMU state', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
 
   for (const [name, { make, bench }] of Object.entries(CASES)) {
     const ram = smallRam(4 * MIB);
