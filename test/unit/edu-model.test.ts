@@ -53,6 +53,17 @@ describe('edu device', () => {
     expect(bus.read(0, 8, 4), 'modulo 2^32').to.equal(0n);
   });
 
+  it('ignores a write to the factorial while it computes one', () => {
+    const bus = enabled();
+    bus.write(0, 8, 4, 5);
+    bus.advance(5);
+    bus.write(0, 8, 4, 7);
+    bus.advance(5);
+    expect([bus.read(0, 8, 4), bus.read(0, 0x20, 4)]).to.deep.equal([120n, 0n]);
+    bus.advance(10);
+    expect(bus.read(0, 8, 4)).to.equal(120n);
+  });
+
   it('transfers bytes in both directions, and raises an interrupt on request', () => {
     const bus = enabled({ map: [{ iova: 0x5_0000_0000, gpa: 0x3000, size: 0x2000 }] });
     const bytes = Uint8Array.from({ length: 5000 - 1000 }, (_, i) => i % 251);

@@ -10,6 +10,7 @@ import { DeviceHarness, type Scanout } from '../../src/index.ts';
 import { MODELS } from '../../src/models/index.ts';
 import { Mdpy } from '../../src/models/mdpy/mdpy.ts';
 import { BarSpace } from '../../src/pci/bar-allocator.ts';
+import { decodeState, encodeState, StateError } from '../../src/proto/state-codec.ts';
 import { encodePng } from '../../src/report/png.ts';
 import { resolveModel } from '../../src/scenario/try-model.ts';
 
@@ -71,6 +72,32 @@ describe('serial ports', () => {
     expect(bus.read(0, 7, 1), 'only memory space').to.equal(0xffn);
     expect(new DeviceHarness(MODELS['mtty-2']!).read(1, 7, 1), 'enabled from the start').to.equal(0n);
   });
+
+  it('interrupt once at the trigger, and take one byte without a FIFO', () => {
+    const { bus, get, put } = port();
+    put(2, 7);
+    put(1, 1);
+    for (let i = 0; i < 5; i++) put(0, i);
+    expect(bus.interrupts, 'five bytes').to.deep.equal([0]);
+    put(2, 6);
+    put(0, 0x41);
+    put(0, 0x42);
+    expect(get(5) & 2, 'overrun').to.equal(2);
+    expect(get(0)).to.equal(0x41);
+    put(0, 0x43);
+    expect([get(5) & 2, get(0)], 'the overrun has ended').to.deep.equal([0, 0x43]);
+  });
+
+  it('replace the divisor when it is written again', () => {
+    const { get, put } = port();
+    for (const divisor of [3, 0x104]) {
+      put(3, 0x83);
+      put(0, divisor & 0xff);
+      put(1, divisor >> 8);
+      expect(get(0) + get(1) * 256).to.equal(divisor);
+      put(3, 3);
+    }
+  });
 });
 
 describe('mdpy display', () => {
@@ -102,6 +129,15 @@ describe('mdpy display', () => {
     if (process.env.UPDATE_GOLDEN) writeFileSync(GOLDEN_PICTURE, png!);
     expect(Buffer.from(png!).equals(readFileSync(GOLDEN_PICTURE)), 'test/data/mdpy-vga.png').to.equal(true);
     expect(bus.screenshot()).to.deep.equal(png);
+  });
+
+  it('refuses the state of a display of another size', () => {
+    const state = (width: number) => new Mdpy({ width, height: 480 }).state;
+    const moved = (from: number, to: number) => () =>
+      state(to).restore(decodeState(encodeState('mdpy', 1, state(from).save()), 'mdpy', 1));
+    expect(moved(640, 640)).to.not.throw();
+    expect(moved(640, 800)).to.throw(StateError, 'width');
+    expect(moved(800, 640)).to.throw(StateError, 'width');
   });
 });
 

@@ -1,8 +1,9 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import * as gpu from '../../src/abi/vgpu/memory.ts';
-import { CONTROL_RESET, CompletionStatus, Opcode } from '../../src/abi/vgpu/vgpu.ts';
+import { COMMAND_LENGTH_LIMIT, CONTROL_RESET, CompletionStatus, Opcode } from '../../src/abi/vgpu/vgpu.ts';
 import { type Iova, PAGE_2M, PAGE_SIZE } from '../../src/memory/address.ts';
+import { SHADOW_LIMIT } from '../../src/models/vgpu/mmu/shadow-page-table.ts';
 import { VgpuRig } from '../fixtures/vgpu-rig.ts';
 
 const { ok, fault, badCommand } = CompletionStatus;
@@ -103,6 +104,50 @@ describe('vgpu contexts', () => {
     expect(rig.fill(LOW + 2 * PAGE_2M, 4, 1), 'not a multiple of 2 MiB').to.equal(fault);
     expect(rig.violations).to.deep.equal([]);
   });
+
+  it('drop their shadows when the context table changes', () => {
+    const rig = new ContextRig();
+    rig.entry(PAGES, DATA, RW);
+    expect(rig.fill(LOW, 4, 1)).to.equal(ok);
+    const [table, root, directory, pages] = [0x44000, 0x45000, 0x46000, 0x47000] as const;
+    rig.entry(table + 8, root, gpu.GPU_ROOT_PRESENT | gpu.GPU_ROOT_LEVELS_3);
+    rig.entry(root + 9 * 8, directory, PRESENT);
+    rig.entry(directory, pages, PRESENT);
+    rig.entry(pages, DATA + 0x8000, RW);
+    rig.set('ContextTableBase', table);
+    expect(rig.dma.heldPins).to.equal(0);
+    expect(rig.fill(LOW, 4, 2)).to.equal(ok);
+    expect([rig.ram.read32(DATA), rig.ram.read32(DATA + 0x8000)]).to.deep.equal([1, 2]);
+  });
+
+  it('fault at a root or a directory entry that is not present, whatever its address', () => {
+    const rig = new ContextRig();
+    rig.entry(PAGES, DATA, RW);
+    rig.entry(CONTEXTS + 16, ROOT, gpu.GPU_ROOT_LEVELS_3);
+    const at = { opcode: Opcode.fill, target: LOW, targetHigh: HIGH, length: 4, value: 1 };
+    expect(rig.run({ ...at, context: 2 }).status, 'root').to.equal(fault);
+    rig.entry(DIRECTORY + 8, PAGES, 0);
+    expect(rig.run({ ...at, context: 1, target: LOW + PAGE_2M }).status, 'directory').to.equal(fault);
+    expect(rig.ram.read32(DATA)).to.equal(0);
+    expect(rig.run({ ...at, context: 1 }).status).to.equal(ok);
+  });
+
+  it('hold at most SHADOW_LIMIT pins together', () => {
+    const rig = new ContextRig();
+    rig.entry(CONTEXTS + 16, ROOT, gpu.GPU_ROOT_PRESENT | gpu.GPU_ROOT_LEVELS_3);
+    for (let i = 0; i < gpu.GPU_TABLE_ENTRIES; i++) {
+      rig.entry(DIRECTORY + i * 8, PAGES, PRESENT);
+      rig.entry(PAGES + i * 8, DATA + i * PAGE_SIZE, RW);
+    }
+    const pages = 20 * (COMMAND_LENGTH_LIMIT / PAGE_SIZE);
+    expect(2 * pages).to.be.greaterThan(SHADOW_LIMIT);
+    for (const context of [1, 2])
+      for (let at = 0; at < pages * PAGE_SIZE; at += COMMAND_LENGTH_LIMIT) {
+        const place = { target: LOW + at, targetHigh: HIGH, length: COMMAND_LENGTH_LIMIT };
+        expect(rig.run({ opcode: Opcode.fill, context, ...place }).status).to.equal(ok);
+        expect(rig.dma.heldPins).to.be.within(1, SHADOW_LIMIT);
+      }
+  });
 });
 
 describe('vgpu page table updates', () => {
@@ -156,5 +201,33 @@ describe('vgpu page table updates', () => {
     expect(fill(PAGE_SIZE)).to.equal(fault);
     rig.set('Control', CONTROL_RESET);
     expect(rig.model.bars[4]!.read(8, 8), 'a reset clears it').to.equal(0n);
+  });
+
+  it('fault below a page of 2 MiB, and leave its data', () => {
+    const rig = new ContextRig();
+    rig.entry(DIRECTORY + 8, 2 * PAGE_2M, RW | gpu.GPU_PTE_2M);
+    expect(rig.update(LOW + PAGE_2M, DATA, PAGE_SIZE, RW)).to.equal(fault);
+    expect(rig.ram.read32(2 * PAGE_2M)).to.equal(0);
+  });
+
+  it('clear an entry also for reads', () => {
+    const rig = new ContextRig();
+    expect(rig.update(LOW, DATA, PAGE_SIZE, RW)).to.equal(ok);
+    const sum = { opcode: Opcode.checksum, context: 1, source: LOW, sourceHigh: HIGH, length: 4 };
+    expect(rig.run(sum).status).to.equal(ok);
+    expect(rig.update(LOW, DATA, PAGE_SIZE, 0)).to.equal(ok);
+    expect(rig.run(sum).status).to.equal(fault);
+  });
+
+  it('follow a write over two entries of the global table, and refuse large pages there', () => {
+    const rig = new ContextRig();
+    const fill = (va: number) => rig.fill(va, 4, 9, gpu.GLOBAL_CONTEXT);
+    for (const index of [0, 1]) rig.global(index, BigInt((DATA + index * PAGE_SIZE) | RW));
+    expect([fill(0), fill(PAGE_SIZE)]).to.deep.equal([ok, ok]);
+    rig.global(0, 0n, 8, 4);
+    expect([fill(0), fill(PAGE_SIZE)]).to.deep.equal([ok, fault]);
+    const large = RW | gpu.GPU_PTE_64K;
+    expect(rig.update(0, DATA, 0x10000, large, gpu.GLOBAL_CONTEXT)).to.equal(fault);
+    expect(rig.model.bars[4]!.read(8, 8)).to.equal(0n);
   });
 });

@@ -120,6 +120,17 @@ describe('vgpu commands', () => {
     gpu.set('Control', CONTROL_ENABLE);
     expect(gpu.get('Status')).to.equal(STATUS_RUNNING);
   });
+
+  it('begin at the first slot of the ring after a reset', () => {
+    const gpu = vgpuWithData();
+    for (let i = 0; i < 3; i++) gpu.run({ opcode: Opcode.nop });
+    gpu.set('Control', CONTROL_RESET);
+    expect(gpu.get('RingHead')).to.equal(0);
+    gpu.enable();
+    gpu.tails.copy = 0;
+    expect(gpu.run({ opcode: Opcode.nop })).to.include({ status: ok, sequence: 4 });
+    expect([gpu.get('RingHead'), gpu.model.counters.commands]).to.deep.equal([1, 4]);
+  });
 });
 
 describe('vgpu faults', () => {
@@ -140,6 +151,8 @@ describe('vgpu faults', () => {
     expect(gpu.run({ opcode: Opcode.fill, length: 4 })).to.include({ status: fault });
     expect(gpu.run({ opcode: Opcode.checksum, length: 4 })).to.include({ status: ok });
     expect(gpu.run({ opcode: Opcode.fill, length: 4 }), 'after a read').to.include({ status: fault });
+    const copy = { opcode: Opcode.copy, source: 0, target: PAGE_SIZE, length: 4 };
+    expect(gpu.run(copy), 'it can be read').to.include({ status: ok });
   });
 
   it('report an unmapped or read-only IOVA to the vIOMMU and to the guest', async () => {
@@ -167,6 +180,8 @@ describe('vgpu faults', () => {
       expect(gpu.get('InterruptStatus')).to.equal(INTERRUPT_HALTED);
       expect(gpu.faults).to.deep.equal([{ iova: RAM_BYTES, write: ring === RING, denied: false }]);
       expect(gpu.model.step(), 'halted').to.equal('idle');
+      gpu.enable();
+      expect(gpu.get('Status'), 'no start without a reset').to.equal(STATUS_HALTED);
       gpu.set('Control', CONTROL_RESET);
       expect(gpu.get('Status')).to.equal(0);
       gpu.enable();

@@ -6,6 +6,7 @@ import {
   CONTROL_RESET,
   CompletionStatus,
   engineCauses,
+  GPU_VA_LIMIT,
   HANG_LIMIT_US,
   INTERRUPT_HUNG,
   Kernel,
@@ -85,6 +86,8 @@ describe('vgpu kernels', () => {
     expect(compute(gpu, Kernel.saxpy, { source: X, target: Y, length: 4 }).status, 'read-only').to.equal(
       fault,
     );
+    const end = { target: GPU_VA_LIMIT, length: 4 };
+    expect(compute(gpu, Kernel.saxpy, end).status, 'beyond the context').to.equal(badCommand);
     expect(compute(gpu, 0, { length: 4 }).status).to.equal(badCommand);
     expect(compute(gpu, 99, { length: 4 }).status).to.equal(badCommand);
     expect(compute(gpu, Kernel.sum, { source: 2, length: 4 }).status).to.equal(badCommand);

@@ -6,6 +6,7 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { CONTROL_RESET, CompletionStatus, Opcode, STATUS_RUNNING } from '../../src/abi/vgpu/vgpu.ts';
 import { type Iova, PAGE_SIZE, PERM_RW } from '../../src/memory/address.ts';
+import { SHADOW_LIMIT } from '../../src/models/vgpu/mmu/shadow-page-table.ts';
 import { DATA, fillWithPattern, gpuBytes, vgpuWithData } from '../fixtures/vgpu-data.ts';
 import { TABLE } from '../fixtures/vgpu-layout.ts';
 import { RAM_BYTES, type VgpuRig } from '../fixtures/vgpu-rig.ts';
@@ -31,6 +32,8 @@ describe('vgpu pins', () => {
   it('stay outside the range of a dmaUnmap', () => {
     const gpu = vgpuWithData();
     gpu.run({ opcode: Opcode.fill, length: 4 * PAGE_SIZE });
+    gpu.model.dmaUnmap(0x101000 as Iova, 0x1000);
+    expect(gpu.dma.heldPins, 'page 0x102000 lies behind').to.equal(3);
     gpu.model.dmaUnmap(0x101000 as Iova, 0x2000);
     expect(gpu.dma.heldPins).to.equal(2);
     gpu.model.dmaUnmap(0 as Iova, 2 ** 40);
@@ -81,6 +84,30 @@ describe('vgpu pins', () => {
       expect(gpu.dma.heldPins).to.equal(0);
       expect(gpu.container.pins()).to.equal(0);
     }
+  });
+
+  it('are all dropped for a page at several GPU addresses', () => {
+    const gpu = vgpuWithData();
+    for (let page = 0; page < 4; page++) gpu.pte(page * PAGE_SIZE, DATA[0] as number);
+    gpu.run({ opcode: Opcode.fill, length: 4 * PAGE_SIZE });
+    expect(gpu.dma.heldPins).to.equal(4);
+    gpu.model.dmaUnmap(DATA[0] as Iova, PAGE_SIZE);
+    expect(gpu.dma.heldPins).to.equal(0);
+  });
+
+  it('stay while many others come and go', () => {
+    const gpu = vgpuWithData();
+    for (let page = 0; page < 256; page++) gpu.pte(page * PAGE_SIZE, 0x100000 + page * PAGE_SIZE);
+    const [rounds, length] = [SHADOW_LIMIT / 256 - 1, 256 * PAGE_SIZE];
+    for (let round = 0; round < rounds; round++) {
+      gpu.run({ opcode: Opcode.fill, length });
+      gpu.model.dmaUnmap(0x100000 as Iova, length);
+    }
+    expect(gpu.dma.heldPins).to.equal(0);
+    gpu.run({ opcode: Opcode.fill, length });
+    expect(gpu.dma.heldPins).to.equal(256);
+    gpu.run({ opcode: Opcode.nop });
+    expect(gpu.dma.heldPins).to.equal(256);
   });
 });
 

@@ -1,7 +1,9 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
+import { XRGB8888 } from '../../src/abi/scanout.ts';
 import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
 import { decodeState, encodeState, StateError, type StateValues } from '../../src/proto/state-codec.ts';
+import type { RegisterFile } from '../../src/registers/register-file.ts';
 import { VgpuBus } from '../fixtures/vgpu-bus.ts';
 
 /** The state of a vgpu in the middle of a checksum over 32 pages. */
@@ -89,5 +91,37 @@ describe('saved state of a vgpu', () => {
   it('is refused if it comes from a vgpu with one engine', () => {
     const { values } = unfinished();
     expect(() => restore(values, 1)).to.throw(StateError, 'version 1; accepted: 2 to 2');
+  });
+
+  it('contains the hang limit, also of an engine that runs', () => {
+    const bus = new VgpuBus();
+    bus.program();
+    bus.pte(0, 0x10_0000);
+    bus.setOf('compute', 'HangLimitUs', 20_000);
+    bus.submit({ opcode: vgpu.Opcode.compute, value: vgpu.Kernel.spin, length: 4 });
+    for (let i = 0; i < 3; i++) bus.step();
+    const there = new VgpuBus();
+    there.restore(bus.save());
+    const steps = [bus, there].map((each) => {
+      let count = 1;
+      while (each.step() === 'more') count++;
+      return count;
+    });
+    expect(there.getOf('compute', 'Status') & vgpu.STATUS_HUNG).to.equal(vgpu.STATUS_HUNG);
+    expect(steps[1]).to.equal(steps[0]);
+  });
+
+  it('is refused for a display whose picture lies beyond VRAM', () => {
+    const { values } = unfinished();
+    const { config, state, bars } = new VgpuBus().model;
+    expect(config.busMaster).to.equal(true);
+    const registers = bars[0] as RegisterFile<vgpu.VgpuRegister>;
+    const mode = { DisplayWidth: 64, DisplayHeight: 64, DisplayStride: 256, DisplayFormat: XRGB8888 };
+    for (const [name, value] of Object.entries(mode)) registers.set(name as vgpu.VgpuRegister, BigInt(value));
+    registers.set('DisplayStatus', BigInt(vgpu.DISPLAY_ON));
+    const reader = () => decodeState(encodeState('vgpu', 2, values), 'vgpu', 2);
+    expect(() => state!.restore(reader())).to.not.throw();
+    registers.set('DisplaySurface', registers.get('VramSize') - 4096n);
+    expect(() => state!.restore(reader())).to.throw(StateError, 'the mode is invalid');
   });
 });

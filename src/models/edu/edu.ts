@@ -53,6 +53,8 @@ class Edu implements DeviceBehaviour {
   readonly #buffer = new Uint8Array(BUFFER_BYTES);
   /** Time when the running factorial ends. */
   #doneUs = 0;
+  /** Number whose factorial is computed. */
+  #operand = 0n;
 
   /** The clock of another host differs, so the remaining time is saved. Registers are migrated without help. */
   readonly state: ModelState = {
@@ -109,13 +111,17 @@ class Edu implements DeviceBehaviour {
 
   #startFactorial(): void {
     const status = this.#registers.get32('Status');
-    if (status & STATUS_COMPUTING) return;
+    if (status & STATUS_COMPUTING) {
+      this.#registers.set('Factorial', this.#operand); // as QEMU, which ignores the write
+      return;
+    }
     this.#registers.set('Status', BigInt(status | STATUS_COMPUTING));
     this.#finishIn(FACTORIAL_US);
   }
 
   #finishIn(delayUs: number): void {
     this.#doneUs = this.#context.timers.nowUs() + delayUs;
+    this.#operand = this.#registers.get('Factorial');
     this.#context.timers.after(delayUs, () => {
       let result = 1;
       // Modulo 2^32, 34! and all larger factorials are 0, so a guest cannot make the loop longer than that.

@@ -81,7 +81,7 @@ export const VGPU_MEMORY_MUTANTS: readonly Mutant[] = [
     find: 'for (const shadow of this.#shadows.values()) held += shadow.size;',
     replace: 'for (const shadow of this.#shadows.values()) held = Math.max(held, shadow.size);',
     why: 'The limit of pins holds for each context, not for the device.',
-    killedBy: PINS,
+    killedBy: SPACE_TESTS,
   },
   {
     id: 'vgpu-memory/absent-root-is-read',
@@ -158,7 +158,7 @@ export const VGPU_MEMORY_MUTANTS: readonly Mutant[] = [
       return;
     }`,
     why: 'A page that is mapped at two GPU addresses keeps a pin.',
-    killedBy: PROPERTY,
+    killedBy: PINS,
   },
   {
     id: 'vgpu-memory/update-keeps-shadow',
@@ -272,14 +272,6 @@ export const VGPU_MEMORY_MUTANTS: readonly Mutant[] = [
     find: 'Math.min(share, VRAM_BYTES_LIMIT)',
     replace: 'share',
     why: 'A type determines any amount of real memory.',
-    killedBy: VRAM_TESTS,
-  },
-  {
-    id: 'vgpu-memory/aperture-reads-stale',
-    file: VRAM,
-    find: '    target.fill(0xff, inside);\n',
-    replace: '',
-    why: 'A block read beyond VRAM returns what was in the buffer.',
     killedBy: VRAM_TESTS,
   },
   {

@@ -58,7 +58,7 @@ export const VGPU_MUTANTS: readonly Mutant[] = [
       return polled;`,
     replace: '      return polled;',
     why: 'A vGPU without work keeps the engine.',
-    killedBy: FENCES,
+    killedBy: ['test/unit/engine-slot-migration.test.ts'],
   },
   {
     id: 'vgpu/stall-keeps-engine',
@@ -223,6 +223,6 @@ export const VGPU_MUTANTS: readonly Mutant[] = [
     find: "if (!this.#mode() || !this.#fits(Number(this.#registers.get('DisplaySurface'))))",
     replace: 'if (!this.#mode())',
     why: 'A restored display reads beyond VRAM.',
-    killedBy: VRAM,
+    killedBy: ['test/unit/vgpu-state.test.ts'],
   },
 ];
