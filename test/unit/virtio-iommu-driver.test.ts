@@ -245,6 +245,13 @@ describe('virtio-iommu driver', () => {
     device.notifier.release();
   });
 
+  it('refuses a negative guest address, which the device would take for one of 64 bits', async () => {
+    const { driver } = await setUp();
+    const refused = await rejection(driver.createDomain().map(IOVA, 0x8100_0000 & ~0xf, PAGE_SIZE, PERM_RW));
+    expect(refused).to.be.instanceOf(VirtioIommuError);
+    expect((refused as Error).message).to.include('to 0x-7f000000 is not a range of 4096-byte pages');
+  });
+
   it('maps up to the mapping limit, and no more', async () => {
     const { driver } = await setUp({ mappingLimit: 2 });
     const domain = driver.createDomain();

@@ -194,6 +194,11 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
         [2 ** 48 - 0x1000, 0x2000],
       ] as const)
         expect(await failure(domain.map(iova, 0x800000, size, PERM_RW))).to.be.instanceOf(MappingRangeError);
+      // JavaScript's & makes a BAR's address negative.
+      const negative = 0x8100_0000 & ~0xf;
+      expect(await failure(domain.map(0x1000, negative, 0x1000, PERM_RW))).to.be.instanceOf(
+        MappingRangeError,
+      );
       expect(pages.live).to.equal(live);
     });
 
