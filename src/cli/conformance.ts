@@ -10,10 +10,11 @@ import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { workerEntry } from '../coordinator/workers/entries.ts';
 import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
+import { oneLine } from '../report/text.ts';
 import type { Quirks } from '../viommu/quirks.ts';
 
 /** Time limit of one file. The largest recorded one takes half a second. */
-const FILE_TIMEOUT_MS = 60_000;
+const FILE_TIMEOUT_MS = 30_000;
 /** V8's heap for one file, MiB. */
 const FILE_HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32 };
 
@@ -87,15 +88,17 @@ async function ask(worker: Worker, path: string): Promise<VectorAnswer> {
 
 function outcomeLines(path: string, { name, status, reason, failures }: VectorOutcome): string[] {
   if (status === 'passed') return [];
-  if (status === 'skipped') return [`- ${path}: ${name} skipped: ${reason ?? 'no reason given'}`];
+  if (status === 'skipped')
+    return [`- ${path}: ${oneLine(name)} skipped: ${oneLine(reason ?? 'no reason given')}`];
   const lines = failures
     .slice(0, DIFFERENCES_SHOWN)
     .map(
       ({ step, op, expected, got }) =>
-        `${colours.red('✗')} ${path}: ${name} step ${step} ${op}: expected ${cut(expected)}, got ${cut(got)}`,
+        `${colours.red('✗')} ${path}: ${oneLine(name)} step ${step} ${op}: expected ${cut(expected)}, got ${cut(got)}`,
     );
   const more = failures.length - lines.length;
-  return more > 0 ? [...lines, `${colours.red('✗')} ${path}: ${name}: and ${more} more`] : lines;
+  return more > 0 ? [...lines, `${colours.red('✗')} ${path}: ${oneLine(name)}: and ${more} more`] : lines;
 }
 
-const cut = (text: string): string => (text.length > VALUE_LIMIT ? `${text.slice(0, VALUE_LIMIT)}…` : text);
+const cut = (text: string): string =>
+  oneLine(text.length > VALUE_LIMIT ? `${text.slice(0, VALUE_LIMIT)}…` : text);

@@ -12,6 +12,10 @@ import type {
   Translation,
   TranslationVisitor,
 } from '../viommu/notifier.ts';
+import { VectorFormatError } from './outcome.ts';
+
+/** Maximum count of mappings. Recorded vectors have up to 262,144. A guest table can map itself for ever. */
+const MAPPINGS_LIMIT = 2 ** 19;
 
 export class MappingRecord implements MapNotifier {
   readonly #ram: GuestRam;
@@ -25,12 +29,14 @@ export class MappingRecord implements MapNotifier {
     return this.#held.size;
   }
 
-  /** @throws Error for an overlap, which a vIOMMU must never request */
+  /** @throws Error for an overlap, which a vIOMMU must never request; VectorFormatError beyond MAPPINGS_LIMIT */
   map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {
     if (!this.#ram.contains(gpa, size)) return 'refused';
     const next = this.#held.getPairOrNextHigher(iova)?.[1];
     if (this.mappingAt(iova) || (next && next.iova < iova + size))
       throw new Error(`map of ${hex(iova)} +${hex(size)} overlaps a live mapping`);
+    if (this.#held.size >= MAPPINGS_LIMIT)
+      throw new VectorFormatError(`more than ${MAPPINGS_LIMIT} mappings of a device`);
     this.#held.set(iova, { iova, gpa, size, perm });
     return 'mapped';
   }

@@ -84,6 +84,25 @@ describe('readCapture', () => {
       3,
       /"rangeDeleted" is -1; exp/,
     ],
+    ['no map and no unmap', [...HEAD, eof(0)], 3, /no DMA_MAP and no DMA_UNMAP/],
+    ['an unknown command', [...HEAD, '{"cmd":"DMA_UNMPA"}', eof(0)], 3, /"cmd" is "DMA_UNMPA"; expected/],
+    [
+      'an unknown field',
+      [...HEAD, unmap(0, 1, { rangeDelted: 1 }), eof(0)],
+      3,
+      /unknown field "rangeDelted"; accepted: t_us, cmd/,
+    ],
+    [
+      'maps of too many pages',
+      [
+        ...HEAD,
+        ...Array.from({ length: 2 ** 17 / 2 ** 10 }, (_, i) => map(i * 2 ** 31, 2 ** 31, 0)),
+        map(0, 4096, 0),
+        eof(0),
+      ],
+      131,
+      /more than 67108864 pages in the maps so far/,
+    ],
     ['two fds', [...HEAD, map(0, 4096, 0).replace('"hasFd":1', '"hasFd":2'), eof(0)], 3, /2 fds; expected 0/],
   ];
   for (const [what, lines, line, expected] of bad)
@@ -103,7 +122,7 @@ describe('readCapture', () => {
       `${missing}: no such file; expected a .jsonl or .jsonl.gz`,
     );
     expect((await errorOf(folder.path('none.jsonl.gz'))).message).to.match(/no such file/);
-    expect((await errorOf(folder.path('.'))).message).to.match(/cannot be read \(EISDIR\)/);
+    expect((await errorOf(folder.path('.'))).message).to.match(/not a regular file/);
     expect((await errorOf(folder.write(''))).message).to.match(
       /:1: the file is empty; expected a capture header/,
     );
@@ -139,7 +158,9 @@ describe('readCapture', () => {
 
   it('accepts a line of the maximum length, and refuses one byte more', async () => {
     const padded = (bytes: number) => header.replace('a test', 'x'.repeat(bytes - header.length + 6));
-    for await (const _event of readCapture(folder.lines(padded(LINE_BYTES_LIMIT), eof(0))));
+    for await (const _event of readCapture(
+      folder.lines(padded(LINE_BYTES_LIMIT), unmap(0, 1, { miss: true }), eof(0)),
+    ));
     const error = await errorOf(folder.lines(header, padded(LINE_BYTES_LIMIT + 1), eof(0)));
     expect(error.message).to.match(/:2: line of more than 65536 bytes/);
     const endless = await errorOf(folder.write('{'.repeat(20 * LINE_BYTES_LIMIT)));

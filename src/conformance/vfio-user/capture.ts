@@ -8,15 +8,18 @@
  *
  * A file or a line in any other form is refused: a capture that lost its end would otherwise pass.
  */
-import { createReadStream } from 'node:fs';
+import { closeSync, constants, createReadStream, fstatSync, openSync } from 'node:fs';
 import { pipeline, type Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
+import { PAGE_SIZE } from '../../memory/address.ts';
 import { FRAME_SIZE } from '../../memory/host-memory.ts';
 
 /** Maximum length of a line in bytes. Real captures have lines of up to about 300 bytes. */
 export const LINE_BYTES_LIMIT = 64 * 1024;
 /** Maximum count of lines in one capture. Real captures have up to 20 thousand. */
-const LINES_LIMIT = 10_000_000;
+const LINES_LIMIT = 1_000_000;
+/** Maximum count of pages in all maps of one capture. Real captures have up to two million. */
+const PAGES_LIMIT = 2 ** 26;
 /** Maximum size of the memfd, 2 GiB. A larger PC has RAM above 4 GiB, whose GPA is not its offset in the memfd. */
 const MEMFD_LIMIT = 2 ** 31;
 
@@ -99,6 +102,8 @@ export const UNMAP_ALL = 2;
  */
 export async function* readCapture(file: string): AsyncGenerator<CaptureHeader | CaptureEvent> {
   let line = 0;
+  let pages = 0;
+  let changes = 0;
   let hasMemory = false;
   let ended = false;
   for await (const { text, whole } of linesOf(file)) {
@@ -116,6 +121,9 @@ export async function* readCapture(file: string): AsyncGenerator<CaptureHeader |
       hasMemory = true;
     } else if (event.kind === 'map' && event.hasFd && !hasMemory)
       fields.fail('DMA_MAP with an fd; expected an mmap event with the size of the memfd before it');
+    if (event.kind === 'map' || event.kind === 'unmap') changes++;
+    if (event.kind === 'map') pages += Number(event.size) / PAGE_SIZE;
+    if (pages > PAGES_LIMIT) fields.fail(`more than ${PAGES_LIMIT} pages in the maps so far`);
     ended = event.kind === 'eof';
     yield event;
   }
@@ -126,6 +134,7 @@ export async function* readCapture(file: string): AsyncGenerator<CaptureHeader |
       line,
       'the capture ends here; expected an eof line with liveMaps: it is truncated',
     );
+  if (changes === 0) throw new CaptureError(file, line, 'the capture has no DMA_MAP and no DMA_UNMAP');
 }
 
 function headerOf(fields: Fields): CaptureHeader {
@@ -140,16 +149,28 @@ function eventOf(fields: Fields): CaptureEvent {
   const { line } = fields;
   const { ev, cmd } = fields.values;
   if (ev === 'mmap') return memoryOf(fields);
-  if (ev === 'eof') return { kind: 'eof', line, liveMaps: fields.integer('liveMaps') };
+  if (ev === 'eof') {
+    fields.checkNames('ev liveMaps');
+    return { kind: 'eof', line, liveMaps: fields.integer('liveMaps') };
+  }
   if (ev === 'accept') return { kind: 'other', line };
   if (ev !== undefined) fields.fail(`"ev" is ${shown(ev)}; expected "accept", "mmap" or "eof"`);
   if (cmd === 'DMA_MAP') return mapOf(fields);
   if (cmd === 'DMA_UNMAP') return unmapOf(fields);
   if (typeof cmd !== 'string') fields.fail('expected a request with "cmd" or an event with "ev"');
+  if (!OTHER_COMMANDS.has(String(cmd).replace(/^DEVICE_/, '')))
+    fields.fail(`"cmd" is ${shown(cmd)}; expected a command of vfio-user, such as "DMA_MAP" or "DMA_UNMAP"`);
   return { kind: 'other', line };
 }
 
+/** Commands of vfio-user that do not concern the DMA map, without the prefix DEVICE_. */
+const OTHER_COMMANDS: ReadonlySet<string> = new Set(
+  `VERSION GET_INFO GET_REGION_INFO GET_REGION_IO_FDS GET_IRQ_INFO SET_IRQS REGION_READ REGION_WRITE REGION_WRITE_MULTI
+  DMA_READ DMA_WRITE RESET FEATURE MIG_DATA_READ MIG_DATA_WRITE`.split(/\s+/),
+);
+
 function memoryOf(fields: Fields): MemoryEvent {
+  fields.checkNames('ev size');
   const size = Number(fields.hex('size'));
   if (size === 0 || size > MEMFD_LIMIT || size % FRAME_SIZE !== 0)
     fields.fail(`memfd of ${size} bytes; expected a multiple of 2 MiB up to 2 GiB`);
@@ -157,6 +178,7 @@ function memoryOf(fields: Fields): MemoryEvent {
 }
 
 function mapOf(fields: Fields): MapEvent {
+  fields.checkNames('cmd id hasFd argsz flags offset iova size');
   const fds = fields.integer('hasFd');
   if (fds > 1) fields.fail(`DMA_MAP with ${fds} fds; expected 0 or 1`);
   return {
@@ -171,6 +193,7 @@ function mapOf(fields: Fields): MapEvent {
 }
 
 function unmapOf(fields: Fields): UnmapEvent {
+  fields.checkNames('cmd id hasFd argsz flags iova size rangeDeleted miss');
   const { rangeDeleted, miss } = fields.values;
   const flags = fields.integer('flags');
   const silent = miss === true ? 0 : (flags & UNMAP_ALL) !== 0 ? 'all' : 1;
@@ -199,6 +222,13 @@ class Fields {
   /** Always throws. @throws CaptureError */
   fail(problem: string): never {
     throw new CaptureError(this.file, this.line, problem);
+  }
+
+  /** Refuses names other than these and `t_us`: a misspelt one would be ignored. @throws CaptureError */
+  checkNames(names: string): void {
+    const known = `t_us ${names}`.split(' ');
+    const unknown = Object.keys(this.values).find((name) => !known.includes(name));
+    if (unknown !== undefined) this.fail(`unknown field ${shown(unknown)}; accepted: ${known.join(', ')}`);
   }
 
   /** Returns an unsigned 64-bit number from a hex string. */
@@ -289,8 +319,14 @@ function checkLength(file: string, line: number, length: number): void {
     );
 }
 
+/** @throws the file system's own errors, CaptureError for a FIFO or a device, which may never end */
 function bytesOf(file: string): Readable {
-  const source = createReadStream(file);
+  const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+  if (!fstatSync(fd).isFile()) {
+    closeSync(fd);
+    throw new CaptureError(file, 0, 'not a regular file; expected a .jsonl or .jsonl.gz');
+  }
+  const source = createReadStream(file, { fd });
   // The iteration throws the error of either stream, so the callback does nothing.
   return file.endsWith('.gz') ? pipeline(source, createGunzip(), () => {}) : source;
 }

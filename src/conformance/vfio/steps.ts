@@ -229,6 +229,9 @@ export function sysfsError({ errno, stage }: MdevError): Output {
   return { ret: -1, errno, stage };
 }
 
+/** The largest entry limit that is modelled: type1's default. */
+const ENTRY_LIMIT_MAX = 65_535;
+
 const INFO_FIELDS = ['argsz_out', 'flags', 'iova_pgsizes', 'cap_offset', 'caps'];
 const CALLBACKS = 'dma_unmap_cb';
 
@@ -285,12 +288,15 @@ export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operat
       process.copyIn(...place(i), pattern(lengthOf(i, 'len'), i.number('pattern_start')));
     }),
   ],
-  ['mem_munmap', operation((i, { process }) => process.unmap(place(i)[0], pageOf(i.u64('size'))))],
+  ['mem_munmap', operation((i, { process }) => process.unmap(place(i)[0], i.pages('size')))],
   [
     'mem_mmap_fixed_zero',
-    operation((i, { process }) => process.mapZeros(place(i)[0], pageOf(i.u64('size')), i.number('prot'))),
+    operation((i, { process }) => process.mapZeros(place(i)[0], i.pages('size'), i.number('prot'))),
   ],
-  ['set_dma_entry_limit', operation((i, machine) => (machine.entryLimit = i.number('limit')))],
+  [
+    'set_dma_entry_limit',
+    operation((i, machine) => (machine.entryLimit = Math.min(i.number('limit'), ENTRY_LIMIT_MAX))),
+  ],
   ['drop_cap_ipc_lock', operation((_, { process }) => (process.locksFreely = false))],
   ['set_rlimit_memlock', operation((i, { process }) => (process.lockLimit = i.number('pages')))],
   ['in_child', operation((_, machine) => machine.fork())],

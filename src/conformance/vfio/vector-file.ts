@@ -5,6 +5,8 @@ import { gunzipSync } from 'node:zlib';
 import { z } from 'zod';
 import { FileRefusedError, readBounded } from '../../platform/bounded-file.ts';
 import { parseBoundedJson } from '../../platform/bounded-json.ts';
+import { boundedText, oneLine } from '../../report/text.ts';
+import { pageOf } from '../../vfio/uapi/vfio-uapi.ts';
 import { checkVectors } from '../vector-list.ts';
 
 /** Maximum size of a file in bytes, packed and unpacked. The largest recorded one has 1.2 MiB. */
@@ -13,7 +15,7 @@ const VECTOR_FILE_LIMIT = 16 * 2 ** 20;
 /** Thrown for a file that cannot be run. The message names the file and, if known, the vector and the step. */
 export class VectorFileError extends Error {
   constructor(where: string, problem: string) {
-    super(`${where}: ${problem}`);
+    super(`${oneLine(boundedText(where))}: ${oneLine(boundedText(problem))}`);
     this.name = 'VectorFileError';
   }
 }
@@ -90,7 +92,7 @@ export function readJsonFile(path: string): unknown {
     if (error instanceof FileRefusedError || error instanceof RangeError)
       throw new VectorFileError(path, error.message);
     if (!(error instanceof SyntaxError)) throw error;
-    throw new VectorFileError(path, `not JSON (${oneLine(error.message)})`);
+    throw new VectorFileError(path, `not JSON (${error.message})`);
   }
 }
 
@@ -108,9 +110,6 @@ function unpacked(bytes: Buffer): Buffer {
   }
 }
 
-/** Makes a message that quotes the file safe for a terminal, on one line. */
-const oneLine = (text: string): string => text.replaceAll(/[\p{C}\s]+/gu, ' ').slice(0, 200);
-
 /** Converts the path of a problem to text, such as `vector 3 step 7: `. */
 function placeOf(path: readonly PropertyKey[]): string {
   const [, vector, , step] = path;
@@ -122,6 +121,9 @@ function placeOf(path: readonly PropertyKey[]): string {
   ].filter((word) => word !== '');
   return words.length > 0 ? `${words.join(' ')}: ` : '';
 }
+
+/** Maximum count of pages that a step maps or unmaps in the process. */
+const PAGES_LIMIT = 4096;
 
 /** Inputs of a step, each checked when it is read. The methods throw {@link VectorFileError}. */
 export class StepInputs {
@@ -153,6 +155,12 @@ export class StepInputs {
     if (typeof value !== 'string' || !/^0x[0-9a-f]{1,16}$/i.test(value))
       return this.#refuse(key, '0x… of 64 bits');
     return BigInt(value);
+  }
+
+  /** Returns a count of pages, from a size in hex. */
+  pages(key: string): number {
+    const pages = pageOf(this.u64(key));
+    return pages <= PAGES_LIMIT ? pages : this.#refuse(key, `up to ${PAGES_LIMIT} pages`);
   }
 
   /** Returns flags as bits, from a number or a list of names. A name like `0x8` is the bits themselves. */
