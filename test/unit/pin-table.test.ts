@@ -1,6 +1,7 @@
 /**
  * The pin table at its limits, and unmaps of whole leaf tables.
  */
+import { getHeapStatistics } from 'node:v8';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import * as mem from '#mem';
@@ -130,6 +131,30 @@ describe('pin table limits', () => {
     expect(new PinTableWriter(MAX_NODES).nodes).to.equal(MAX_NODES);
     for (const nodes of [MAX_NODES + 1, -1, 1.5, Number.NaN])
       expect(() => new PinTableWriter(nodes)).to.throw(PinTableError, `accepted: 0 to ${MAX_NODES}`);
+  });
+
+  it('does not count as memory in use before it is touched', () => {
+    const before = getHeapStatistics().external_memory;
+    const { handle, nodes } = new PinTableWriter(MAX_NODES);
+    expect(handle.sab.byteLength).to.be.above(nodes * 4096);
+    expect(getHeapStatistics().external_memory - before).to.be.below(2 ** 24);
+  });
+
+  it('holds as many pages as a container, each 1 GiB from the next, and frees their nodes', () => {
+    const pages = 65_535;
+    const { writer, reader } = new PinTableRig(2 * pages);
+    const at = (i: number) => (i * PAGE_1G) as Iova;
+    for (let i = 0; i < pages; i++) writer.map(at(i), (2 ** 40 + i * PAGE_SIZE) as Hpa, PAGE_SIZE, PERM_RW);
+    expect(writer.nodesInUse).to.equal(2 * pages);
+    reader.enter();
+    for (const i of [0, 1023, 1024, pages - 1]) expect(framePfn(reader.lookup(at(i)))).to.equal(2 ** 28 + i);
+    reader.exit();
+    for (let i = 0; i < pages; i++) {
+      writer.invalidate(at(i), PAGE_SIZE);
+      writer.clear(at(i), PAGE_SIZE);
+    }
+    writer.reclaim();
+    expect(writer.nodesInUse).to.equal(0);
   });
 
   const KiB4 = (iova: number) => [iova as Iova, (2 ** 40) as Hpa, PAGE_SIZE, PERM_RW] as const;

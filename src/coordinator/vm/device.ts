@@ -159,14 +159,16 @@ export class VmDevice implements DmaUser {
   }
 }
 
-/** Allocates a table, a smaller one if the address space does not allow more. @throws RangeError */
+/** Allocates a table; the smallest one if the address space is limited. @throws RangeError */
 function allocateTable(hostPages: HostPages): PinTableWriter {
-  for (let nodes = PIN_TABLE_NODES; ; nodes = Math.max(LEAST_NODES, nodes >>> 1))
-    try {
-      return new PinTableWriter(nodes, { hostPages });
-    } catch (error) {
-      if (!(error instanceof RangeError) || nodes === LEAST_NODES) throw error;
-    }
+  try {
+    const table = new PinTableWriter(PIN_TABLE_NODES, { hostPages });
+    // V8 would count a plain buffer as memory of the device's model.
+    if (table.handle.wasm) return table;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+  }
+  return new PinTableWriter(LEAST_NODES, { hostPages });
 }
 
 /** How long devices may take to stop. */
