@@ -1,9 +1,11 @@
 /**
  * mdevctl's definitions of instances, from its files or from the output of `list -d --dumpjson`.
  */
-import { closeSync, fstatSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { type Dirent, opendirSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
+import { FileRefusedError, readBounded } from '../platform/bounded-file.ts';
+import { parseBoundedJson } from '../platform/bounded-json.ts';
 import { MdevError } from './errors.ts';
 import { parseUuid, UUID_CHARACTERS } from './parse.ts';
 import type { MdevInstance, MdevRegistry } from './registry.ts';
@@ -11,8 +13,12 @@ import { SysfsTree } from './sysfs.ts';
 
 /** Maximum bytes of one file: thousands of definitions. */
 export const DEFINITION_BYTES = 4 * 2 ** 20;
+/** Maximum bytes of all files of a directory together. */
+const DIRECTORY_BYTES = 16 * DEFINITION_BYTES;
 /** Maximum count of definitions per source. */
 const DEFINITIONS_LIMIT = 32_768;
+/** Maximum count of JSON values per file: eight per definition. */
+const VALUES_LIMIT = 8 * DEFINITIONS_LIMIT;
 /** mdevctl's directory of scripts, beside its parents' directories. */
 const SCRIPTS = 'scripts.d';
 
@@ -114,27 +120,52 @@ export function startDefinition(
 
 /** @throws DefinitionError */
 function parsed<T>(shape: z.ZodType<T>, value: unknown, where: string): T {
-  const { data, error } = shape.safeParse(value);
-  if (error) throw new DefinitionError(`${where}: ${problemsOf(error)}; ${ACCEPTED}`);
-  return data;
+  try {
+    const { data, error } = shape.safeParse(value);
+    if (error) throw new DefinitionError(`${where}: ${problemsOf(error)}; ${ACCEPTED}`);
+    return data;
+  } catch (error) {
+    // The parser's list of problems overflows the stack.
+    if (error instanceof RangeError) throw new DefinitionError(`${where}: too many problems; ${ACCEPTED}`);
+    throw error;
+  }
 }
 
 function fromDirectory(at: string): Definition[] {
-  const entries = readdirSync(at, { withFileTypes: true })
-    .filter(({ name }) => name !== SCRIPTS)
-    .sort((a, b) => (a.name < b.name ? -1 : 1));
-  return entries.flatMap((entry) => {
+  const files = entriesOf(at).flatMap((entry) => {
     const path = join(at, entry.name);
-    if (entry.isDirectory()) return definitionFiles(path);
-    return isUuid(entry.name) ? fromFile(path) : [];
+    if (entry.name !== SCRIPTS && entry.isDirectory())
+      return entriesOf(path)
+        .map(({ name }) => join(path, name))
+        .filter((file) => isUuid(basename(file)));
+    return isUuid(entry.name) ? [path] : [];
+  });
+  if (files.length > DEFINITIONS_LIMIT)
+    throw new DefinitionError(`${at}: ${files.length} definitions; accepted: up to ${DEFINITIONS_LIMIT}`);
+  let bytes = 0;
+  return files.flatMap((file) => {
+    bytes += statSync(file).size;
+    if (bytes > DIRECTORY_BYTES)
+      throw new DefinitionError(`${at}: more than ${DIRECTORY_BYTES} bytes of definitions`);
+    return fromFile(file);
   });
 }
 
-const definitionFiles = (dir: string): Definition[] =>
-  readdirSync(dir)
-    .filter(isUuid)
-    .sort()
-    .flatMap((name) => fromFile(join(dir, name)));
+/** Returns a directory's entries in order of name. @throws DefinitionError beyond DEFINITIONS_LIMIT */
+function entriesOf(at: string): Dirent[] {
+  const entries: Dirent[] = [];
+  const directory = opendirSync(at);
+  try {
+    for (let entry = directory.readSync(); entry; entry = directory.readSync()) {
+      if (entries.length >= DEFINITIONS_LIMIT)
+        throw new DefinitionError(`${at}: too many entries; accepted: up to ${DEFINITIONS_LIMIT}`);
+      entries.push(entry);
+    }
+  } finally {
+    directory.closeSync();
+  }
+  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
 
 function fromFile(at: string): Definition[] {
   const value = jsonOf(at);
@@ -146,19 +177,13 @@ function fromFile(at: string): Definition[] {
 
 /** @throws DefinitionError, the file system's own errors */
 function jsonOf(at: string): unknown {
-  const file = openSync(at, 'r');
   try {
-    const { size } = fstatSync(file);
-    if (size > DEFINITION_BYTES)
-      throw new DefinitionError(`${at}: ${size} bytes; accepted: up to ${DEFINITION_BYTES}`);
-    const text = readFileSync(file, 'utf8');
-    try {
-      return JSON.parse(text) as unknown;
-    } catch (error) {
-      throw new DefinitionError(`${at}: not JSON: ${(error as Error).message}`);
-    }
-  } finally {
-    closeSync(file);
+    return parseBoundedJson(readBounded(at, DEFINITION_BYTES), VALUES_LIMIT);
+  } catch (error) {
+    if (error instanceof FileRefusedError || error instanceof RangeError)
+      throw new DefinitionError(`${at}: ${error.message}`);
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new DefinitionError(`${at}: not JSON: ${error.message.replaceAll(/\p{C}+/gu, ' ')}`);
   }
 }
 

@@ -12,13 +12,13 @@ const OPENING: ReadonlySet<number> = new Set(['[', '{'].map((character) => chara
 const CLOSING: ReadonlySet<number> = new Set([']', '}'].map((character) => character.charCodeAt(0)));
 
 /** @throws SyntaxError for text that is not JSON; RangeError beyond a limit */
-export function parseBoundedJson(bytes: Buffer): unknown {
-  checkLimits(bytes);
+export function parseBoundedJson(bytes: Buffer, valuesLimit = JSON_VALUES_LIMIT): unknown {
+  checkLimits(bytes, valuesLimit);
   return JSON.parse(bytes.toString('utf8')) as unknown;
 }
 
 /** Counts brackets and commas outside of strings. @throws RangeError */
-function checkLimits(bytes: Buffer): void {
+function checkLimits(bytes: Buffer, valuesLimit: number): void {
   let [depth, values] = [0, 0];
   for (let at = 0; at < bytes.length; at++) {
     const byte = bytes[at] as number;
@@ -29,8 +29,7 @@ function checkLimits(bytes: Buffer): void {
       if (++depth > JSON_DEPTH_LIMIT)
         throw new RangeError(`nested too deeply; accepted: up to ${JSON_DEPTH_LIMIT} lists and objects`);
     } else if (CLOSING.has(byte)) depth--;
-    if (values > JSON_VALUES_LIMIT)
-      throw new RangeError(`too many values; accepted: up to ${JSON_VALUES_LIMIT}`);
+    if (values > valuesLimit) throw new RangeError(`too many values; accepted: up to ${valuesLimit}`);
   }
 }
 

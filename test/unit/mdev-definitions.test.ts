@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -89,6 +90,12 @@ describe('mdevctl definitions', () => {
     expect(readError(write('large', ' '.repeat(DEFINITION_BYTES + 1)))).to.contain(
       `up to ${DEFINITION_BYTES}`,
     );
+    expect(readError(write('deep', '['.repeat(1000)))).to.contain('nested too deeply');
+    expect(readError(write('many', `[${'1,'.repeat(300_000)}1]`))).to.contain('too many values');
+    const keys = Array.from({ length: 200_000 }, (_, i) => `"${i}":1`).join();
+    expect(readError(write('wrong', `[{${keys}}]`))).to.contain('accepted: the output of');
+    execFileSync('mkfifo', [inFolder('fifo')]);
+    expect(readError(inFolder('fifo'))).to.contain('not a regular file');
   });
 
   it('start an instance with its attributes, or fail with the kernel’s errno', () => {
