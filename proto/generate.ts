@@ -21,6 +21,7 @@ const SCALARS: Readonly<
   bool: { type: 'boolean', none: 'false', wire: 0 },
   string: { type: 'string', none: "''", wire: 2 },
   bytes: { type: 'Uint8Array', none: 'NO_BYTES', wire: 2 },
+  double: { type: 'number', none: '0', wire: 1 },
 };
 const WIRE_DELIMITED = 2;
 

@@ -3,11 +3,14 @@
  */
 import { type MessagePort, workerData } from 'node:worker_threads';
 import * as Comlink from 'comlink';
-import { yieldToOthers } from '#host';
+import { nowUs, yieldToOthers } from '#host';
 import { GuestVm } from '../src/guest/guest-vm.ts';
+import { MetricsSender } from '../src/guest/metrics-sender.ts';
 import { VmMovedError } from '../src/guest/migration.ts';
 import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../src/guest/protocol.ts';
+import { LoadRun, type VmLoad } from '../src/load/guest/load-run.ts';
 import { importScenario } from '../src/scenario/load.ts';
+import type { CheckedScenario } from '../src/scenario/scenario.ts';
 import { boundOutput } from './bound-output.ts';
 import { errorText } from './error-text.ts';
 
@@ -16,38 +19,69 @@ const { task, port } = workerData as { task: GuestTask; port: MessagePort };
 yieldToOthers();
 boundOutput();
 
-/** The VM of the running script. */
+/** The VM of the running script, its metrics and its load. */
 let vm: GuestVm | undefined;
+let metrics: MetricsSender | undefined;
+let load: LoadRun | undefined;
 
 const api: GuestApi = {
   async load(): Promise<void> {
-    await importScenario(task.scenario).catch(() => {}); // run() reports the error
+    await importScript().catch(() => {}); // run() reports the error
   },
 
   async run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport> {
     const guest = new GuestVm({ ...task, snapshot }, control);
     vm = guest;
+    metrics = new MetricsSender(guest.metrics, control);
     try {
-      await (snapshot ? resumeScript(guest, control, snapshot) : startScript(guest));
+      await (snapshot ? resumeScript(guest, control, snapshot) : startScript(guest, control, metrics));
       return guest.report('');
     } catch (error) {
       return guest.report(error instanceof VmMovedError ? '' : errorText(error, task.scenario));
+    } finally {
+      await metrics.end();
     }
   },
 
-  report: () => vm?.report('') ?? { histograms: [], deviceHistograms: [], error: '' },
+  stopLoad: () => load?.stop(),
+
+  async report(): Promise<GuestReport> {
+    await metrics?.send();
+    return vm?.report('') ?? { histograms: [], deviceHistograms: [], error: '' };
+  },
 };
 
-async function startScript(vm: GuestVm): Promise<void> {
-  const { guest, resume } = await importScenario(task.scenario);
+/** Resolves to the functions of the scenario; a data file has none. */
+async function importScript(): Promise<Pick<CheckedScenario, 'guest' | 'resume' | 'iteration'>> {
+  if (task.scenario !== '') return importScenario(task.scenario);
+  return { guest: undefined, resume: undefined, iteration: undefined };
+}
+
+async function startScript(vm: GuestVm, control: VmControl, sender: MetricsSender): Promise<void> {
+  const bootUs = nowUs();
+  const { guest, resume, iteration } = await importScript();
   vm.migratable = resume !== undefined;
   for (const gpu of vm.gpus) await vm.startGpu(gpu);
   for (const device of vm.devices) await vm.startDevice(device);
-  await guest(vm);
+  if (task.load === '') {
+    await guest?.(vm);
+    return;
+  }
+  load = new LoadRun(vm, JSON.parse(task.load) as VmLoad, iteration);
+  await load.boot();
+  vm.metrics.trend('boot_time').add(nowUs() - bootUs);
+  await vm.phase('load');
+  const startUs = await control.booted();
+  sender.start(startUs);
+  try {
+    await Promise.all([load.run(startUs), guest?.(vm)]);
+  } finally {
+    load.stop();
+  }
 }
 
 async function resumeScript(vm: GuestVm, control: VmControl, { script }: GuestSnapshot): Promise<void> {
-  const { resume } = await importScenario(task.scenario);
+  const { resume } = await importScript();
   if (!resume) throw new Error('the scenario has no resume(vm, state)');
   vm.migratable = true;
   await control.resumed();

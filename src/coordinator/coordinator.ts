@@ -4,11 +4,11 @@
  * It sleeps on one doorbell word, and a bitmap names the rings to serve. It never blocks on a device: an unmap that must
  * wait delays its own VM only.
  */
-import { yieldTurn } from '#host';
+import { nowUs, yieldTurn } from '#host';
 import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
 import { TraceWriter } from '../proto/trace.ts';
 import { GpuPool, type GpuRunSettings } from './gpu-pool.ts';
-import type { ArrivedVm, VmConfig, VmContext } from './vm/config.ts';
+import type { ArrivedVm, LoadChannel, VmConfig, VmContext } from './vm/config.ts';
 import { DeviceWatchdog } from './vm/device-watchdog.ts';
 import type { HostSocket } from './vm/migration/host-socket.ts';
 import { Vm } from './vm/vm.ts';
@@ -25,6 +25,8 @@ interface CoordinatorOptions {
   readonly trace: string;
   /** Division of the physical GPUs. */
   readonly gpus?: GpuRunSettings | undefined;
+  /** Default: the load starts at once, and nobody reads metrics. */
+  readonly load?: LoadChannel;
   /** Set if VMs may migrate to and from other hosts. */
   readonly migrations?: Migrations | undefined;
 }
@@ -36,6 +38,8 @@ export interface Migrations {
   /** Called when a VM from another host runs here, with its result to come. */
   arrived: VmContext['arrived'];
 }
+
+const NO_LOAD: LoadChannel = { booted: async () => nowUs(), metrics: () => {} };
 
 /** Count of a VM's numbers on the doorbell: one for its vIOMMU, then one per device. */
 const doorbellNumbers = ({ vgpus }: VmConfig): number => 1 + vgpus;
@@ -99,6 +103,7 @@ export class Coordinator {
       gpus: this.#gpus,
       workers,
       hostSocket: migrations?.hostSocket,
+      load: this.#options.load ?? NO_LOAD,
       trace: (frame) => this.trace(frame),
       arrived: (arrival, result) => migrations?.arrived(arrival, result),
       reschedule: (bit) => this.#doorbell.ring(bit),

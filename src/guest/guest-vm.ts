@@ -7,6 +7,7 @@ import type { Scheduling } from '../gpu/policy.ts';
 import type { VgpuStats } from '../gpu/stats.ts';
 import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../memory/address.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
+import { Metrics } from '../metrics/metrics.ts';
 import { Latencies } from '../report/histograms.ts';
 import { boundedText, PHASE_LIMIT } from '../report/text.ts';
 import { DeviceLostError } from './gpu/errors.ts';
@@ -57,6 +58,8 @@ export class GuestVm {
   readonly devices: readonly GuestPciDevice[];
   readonly verify: Verifier;
   readonly latencies: Latencies = new Latencies();
+  /** The VM's metrics; a script may add its own. */
+  readonly metrics: Metrics = new Metrics();
   /** True if the scenario has a `resume`. */
   migratable = false;
   readonly #task: GuestTask;
@@ -74,7 +77,7 @@ export class GuestVm {
    */
   constructor(task: GuestTask, control: VmControl) {
     const saved = savedStateOf(task);
-    const parts = createVmParts(task, this.latencies, saved);
+    const parts = createVmParts(task, this.latencies, this.metrics, saved);
     this.#task = task;
     this.#control = control;
     this.#parts = parts;
@@ -214,7 +217,9 @@ export class GuestVm {
   async timedSwitch(work: () => Promise<void>): Promise<void> {
     const since = nowUs();
     await work();
-    this.latencies.recordUs('switch', nowUs() - since);
+    const us = nowUs() - since;
+    this.latencies.recordUs('switch', us);
+    this.metrics.trend('switch_latency').add(us);
   }
 
   /**

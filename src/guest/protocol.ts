@@ -6,6 +6,7 @@ import type { Scheduling } from '../gpu/policy.ts';
 import type { VgpuStats } from '../gpu/stats.ts';
 import type { GuestRamHandle } from '../memory/guest-ram.ts';
 import type { RamLogHandle } from '../memory/ram-log.ts';
+import type { MetricsMessage } from '../metrics/wire.ts';
 import type { MigrationSettings, MigrationStats } from './migration-settings.ts';
 
 /** A device on the guest's PCI bus. */
@@ -47,6 +48,8 @@ export interface GuestTask {
   readonly coordinatorDoorbell: SharedArrayBuffer;
   readonly coordinatorSenders: number;
   readonly coordinatorBit: number;
+  /** The VM's part of the declared load, as JSON; empty without one. */
+  readonly load: string;
   /** Name of a fault to inject into the guest's driver; empty for none. */
   readonly fault: string;
   /** State of a VM that arrives from another host. */
@@ -74,6 +77,8 @@ export interface GuestApi {
   load(): Promise<void>;
   /** Runs the script to its end; with `snapshot` runs its `resume`. Never rejects for the script's errors. */
   run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport>;
+  /** Ends the stages of a declared load. */
+  stopLoad(): void | Promise<void>;
   /** Returns the report of a script that has not ended. */
   report(): GuestReport | Promise<GuestReport>;
 }
@@ -82,6 +87,13 @@ export interface GuestApi {
 export interface VmControl {
   /** Names the current phase of the script, for progress and trace. */
   phase(name: string): void | Promise<void>;
+  /**
+   * Reports that the guest is ready for its load. Resolves to the start of the run's clock, on the scale of `nowUs()`,
+   * when all VMs of the run are ready.
+   */
+  booted(): Promise<number>;
+  /** Reports what the metrics have gained. */
+  metrics(message: MetricsMessage): void | Promise<void>;
   /** Announces one fault of this device in the page of `iova`: it is counted as expected. */
   expectFault(device: number, iova: number): void | Promise<void>;
   /** Announces that the host removes this device: its loss does not fail the run. */

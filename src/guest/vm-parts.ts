@@ -5,6 +5,7 @@ import { Prng } from '#host';
 import { Gate } from '../channel/gate.ts';
 import { FOUR_GIB } from '../memory/address.ts';
 import { GuestRam } from '../memory/guest-ram.ts';
+import type { Metrics } from '../metrics/metrics.ts';
 import { Latencies } from '../report/histograms.ts';
 import { GpuDriver } from './gpu/driver.ts';
 import { domainOf, type SavedGuest } from './guest-state.ts';
@@ -33,6 +34,8 @@ export interface GuestGpu {
   readonly dma: DmaApi;
   /** Its part of the VM's latencies. */
   readonly latencies: Latencies;
+  /** The VM's metrics with the tags of this vGPU; in an `iteration` also with those of its stage and workload. */
+  readonly metrics: Metrics;
 }
 
 /** Any device of a VM. */
@@ -61,7 +64,12 @@ export interface VmParts {
  * touched.
  * @throws SavedGpuError, GuestStateError for a saved state that does not fit this VM
  */
-export function createVmParts(task: GuestTask, latencies: Latencies, saved: SavedGuest | undefined): VmParts {
+export function createVmParts(
+  task: GuestTask,
+  latencies: Latencies,
+  metrics: Metrics,
+  saved: SavedGuest | undefined,
+): VmParts {
   const ram = new GuestRam(task.ram);
   const { below4g, above4g } = task.ram;
   const lowPages = pageAllocator(ram, FIRST_PAGE, below4g - FIRST_PAGE, saved?.lowPages);
@@ -71,8 +79,9 @@ export function createVmParts(task: GuestTask, latencies: Latencies, saved: Save
   const gate = new Gate();
   const iommu = new VmIommu(task, ram, lowPages, saved, gate);
   const deviceLatencies = task.devices.map(() => new Latencies(latencies));
+  const deviceMetrics = (index: number) => metrics.tagged({ vgpu: String(index) });
   const dma = (index: number): DmaApi => {
-    const api = new DmaApi(deviceLatencies[index] as Latencies, iovas, gate);
+    const api = new DmaApi(deviceLatencies[index] as Latencies, iovas, gate, deviceMetrics(index));
     api.setDomain(domainOf(saved?.devices[index]?.domain ?? null, iommu.findDomain));
     return api;
   };
@@ -94,6 +103,7 @@ export function createVmParts(task: GuestTask, latencies: Latencies, saved: Save
         : new GpuDriver(device, index, ram, lowPages, undefined, gate),
       dma: dma(index),
       latencies: deviceLatencies[index] as Latencies,
+      metrics: deviceMetrics(index),
     })),
     deviceLatencies,
     devices: (isGpu ? [] : task.devices).map(

@@ -16,6 +16,8 @@ import type { GuestGpu } from './vm-parts.ts';
 export async function submit(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): Promise<GpuCompletion> {
   const completion = await gpu.driver.submit(command);
   gpu.latencies.recordUs('interrupt', completion.latencyUs);
+  gpu.metrics.trend('command_latency').add(completion.latencyUs);
+  gpu.metrics.counter('commands').add();
   vm.operations++;
   return completion;
 }

@@ -117,6 +117,12 @@ export interface RunRequest {
   readonly gpu?: GpuSettings;
   readonly migrations?: Migrations;
   readonly folder: string;
+  readonly loads: readonly VmLoad[];
+}
+
+export interface VmLoad {
+  readonly vm: number;
+  readonly load: string;
 }
 
 export interface Migrations {
@@ -234,6 +240,35 @@ export type DeviceReleased = Record<string, never>;
 export type RunEnd = Record<string, never>;
 
 export type VmArrived = Record<string, never>;
+
+export type VmBooted = Record<string, never>;
+
+export interface LoadStart {
+  readonly startUs: number;
+}
+
+export interface LoadStop {
+  readonly reason: string;
+}
+
+export interface VmMetrics {
+  readonly second: number;
+  readonly changes: readonly MetricChange[];
+}
+
+export interface MetricChange {
+  readonly name: string;
+  readonly type: number;
+  readonly unit: string;
+  readonly tags: readonly string[];
+  readonly count: number;
+  readonly sum: number;
+  readonly min: number;
+  readonly max: number;
+  readonly last: number;
+  readonly buckets: readonly number[];
+  readonly counts: readonly number[];
+}
 
 export interface DeviceStateSet {
   readonly state: number;
@@ -829,11 +864,13 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.gpu !== undefined) writeGpuSettings(m.gpu, w.uint32(122).fork()).ldelim();
   if (m.migrations !== undefined) writeMigrations(m.migrations, w.uint32(130).fork()).ldelim();
   if (m.folder !== '') w.uint32(138).string(m.folder);
+  for (const value of m.loads) writeVmLoad(value, w.uint32(242).fork()).ldelim();
   return w;
 }
 
 export function readRunRequest(r: Reader, end: number): RunRequest {
   const vms: number[] = [];
+  const loads: VmLoad[] = [];
   const m: Draft<RunRequest> = {
     scenario: '',
     process: 0,
@@ -848,6 +885,7 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
     baselineWorkers: 0,
     params: '',
     folder: '',
+    loads,
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -902,6 +940,33 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         break;
       case 138:
         m.folder = r.string();
+        break;
+      case 242:
+        loads.push(readVmLoad(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeVmLoad(m: VmLoad, w: Writer): Writer {
+  if (m.vm !== 0) w.uint32(8).uint32(m.vm);
+  if (m.load !== '') w.uint32(18).string(m.load);
+  return w;
+}
+
+export function readVmLoad(r: Reader, end: number): VmLoad {
+  const m: Draft<VmLoad> = { vm: 0, load: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.vm = r.uint32();
+        break;
+      case 18:
+        m.load = r.string();
         break;
       default:
         r.skipType(tag & 7);
@@ -1501,6 +1566,170 @@ export function readVmArrived(r: Reader, end: number): VmArrived {
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeVmBooted(_m: VmBooted, w: Writer): Writer {
+  return w;
+}
+
+export function readVmBooted(r: Reader, end: number): VmBooted {
+  const m: Draft<VmBooted> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeLoadStart(m: LoadStart, w: Writer): Writer {
+  if (m.startUs !== 0) w.uint32(8).uint64(m.startUs);
+  return w;
+}
+
+export function readLoadStart(r: Reader, end: number): LoadStart {
+  const m: Draft<LoadStart> = { startUs: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.startUs = Number(r.uint64());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeLoadStop(m: LoadStop, w: Writer): Writer {
+  if (m.reason !== '') w.uint32(10).string(m.reason);
+  return w;
+}
+
+export function readLoadStop(r: Reader, end: number): LoadStop {
+  const m: Draft<LoadStop> = { reason: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.reason = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeVmMetrics(m: VmMetrics, w: Writer): Writer {
+  if (m.second !== 0) w.uint32(8).uint32(m.second);
+  for (const value of m.changes) writeMetricChange(value, w.uint32(18).fork()).ldelim();
+  return w;
+}
+
+export function readVmMetrics(r: Reader, end: number): VmMetrics {
+  const changes: MetricChange[] = [];
+  const m: Draft<VmMetrics> = { second: 0, changes };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.second = r.uint32();
+        break;
+      case 18:
+        changes.push(readMetricChange(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeMetricChange(m: MetricChange, w: Writer): Writer {
+  if (m.name !== '') w.uint32(10).string(m.name);
+  if (m.type !== 0) w.uint32(16).uint32(m.type);
+  if (m.unit !== '') w.uint32(26).string(m.unit);
+  for (const value of m.tags) w.uint32(34).string(value);
+  if (m.count !== 0) w.uint32(40).uint64(m.count);
+  if (m.sum !== 0) w.uint32(49).double(m.sum);
+  if (m.min !== 0) w.uint32(57).double(m.min);
+  if (m.max !== 0) w.uint32(65).double(m.max);
+  if (m.last !== 0) w.uint32(73).double(m.last);
+  if (m.buckets.length > 0) {
+    w.uint32(82).fork();
+    for (const value of m.buckets) w.uint32(value);
+    w.ldelim();
+  }
+  if (m.counts.length > 0) {
+    w.uint32(90).fork();
+    for (const value of m.counts) w.uint64(value);
+    w.ldelim();
+  }
+  return w;
+}
+
+export function readMetricChange(r: Reader, end: number): MetricChange {
+  const tags: string[] = [];
+  const buckets: number[] = [];
+  const counts: number[] = [];
+  const m: Draft<MetricChange> = {
+    name: '',
+    type: 0,
+    unit: '',
+    tags,
+    count: 0,
+    sum: 0,
+    min: 0,
+    max: 0,
+    last: 0,
+    buckets,
+    counts,
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.name = r.string();
+        break;
+      case 16:
+        m.type = r.uint32();
+        break;
+      case 26:
+        m.unit = r.string();
+        break;
+      case 34:
+        tags.push(r.string());
+        break;
+      case 40:
+        m.count = Number(r.uint64());
+        break;
+      case 49:
+        m.sum = r.double();
+        break;
+      case 57:
+        m.min = r.double();
+        break;
+      case 65:
+        m.max = r.double();
+        break;
+      case 73:
+        m.last = r.double();
+        break;
+      case 82:
+        for (const last = r.uint32() + r.pos; r.pos < last; ) buckets.push(r.uint32());
+        break;
+      case 90:
+        for (const last = r.uint32() + r.pos; r.pos < last; ) counts.push(Number(r.uint64()));
+        break;
       default:
         r.skipType(tag & 7);
     }
@@ -2235,6 +2464,10 @@ export interface FrameBodies {
   deviceLog: DeviceLog;
   runEnd: RunEnd;
   vmArrived: VmArrived;
+  vmBooted: VmBooted;
+  loadStart: LoadStart;
+  loadStop: LoadStop;
+  vmMetrics: VmMetrics;
   deviceStateSet: DeviceStateSet;
   deviceStateChanged: DeviceStateChanged;
   deviceDataRead: DeviceDataRead;
@@ -2287,6 +2520,10 @@ export const BODY_CODECS: {
   deviceLog: { tag: 386, write: writeDeviceLog, read: readDeviceLog },
   runEnd: { tag: 394, write: writeRunEnd, read: readRunEnd },
   vmArrived: { tag: 402, write: writeVmArrived, read: readVmArrived },
+  vmBooted: { tag: 434, write: writeVmBooted, read: readVmBooted },
+  loadStart: { tag: 442, write: writeLoadStart, read: readLoadStart },
+  loadStop: { tag: 450, write: writeLoadStop, read: readLoadStop },
+  vmMetrics: { tag: 458, write: writeVmMetrics, read: readVmMetrics },
   deviceStateSet: { tag: 482, write: writeDeviceStateSet, read: readDeviceStateSet },
   deviceStateChanged: { tag: 490, write: writeDeviceStateChanged, read: readDeviceStateChanged },
   deviceDataRead: { tag: 498, write: writeDeviceDataRead, read: readDeviceDataRead },

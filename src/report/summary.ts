@@ -6,6 +6,7 @@ import type { FrameBodies } from '../proto/schema.ts';
 import { colours } from './colours.ts';
 import { burndownLines, metricLines, sumReports } from './device-report.ts';
 import { Latencies, type LatencySummary } from './histograms.ts';
+import { type LoadReport, NO_LOAD, stageLines, thresholdLines } from './load-report.ts';
 import { counted, oneLine, timeText } from './text.ts';
 import { mergeAll, type VmSummary, violationCount, vmLines, vmSummary } from './vm-summary.ts';
 
@@ -17,6 +18,8 @@ export const ExitCode = {
   ok: 0,
   /** A violation, a wrong byte, an unannounced fault, or a lost device or VM. */
   failed: 1,
+  /** A threshold was not met. */
+  thresholds: 99,
   badConfiguration: 104,
   interrupted: 105,
   scriptError: 107,
@@ -40,7 +43,7 @@ interface RunFacts {
   readonly interrupted?: boolean;
 }
 
-type Verdict = 'passed' | 'failed' | 'script error' | 'interrupted';
+type Verdict = 'passed' | 'failed' | 'script error' | 'thresholds not met' | 'interrupted';
 
 /** A VM without a result, because its host process died. */
 export interface LostVm {
@@ -78,6 +81,8 @@ export interface RunSummary extends Omit<RunFacts, 'interrupted'> {
   readonly devices: FrameBodies['deviceReport'];
   readonly latencies: readonly LatencySummary[];
   readonly hosts: readonly HostResult[];
+  /** Metrics and thresholds. */
+  readonly load: LoadReport;
   /** The VMs one by one, with their vGPUs. */
   readonly results: readonly VmSummary[];
 }
@@ -93,6 +98,7 @@ export function summarize(
   results: ReadonlyMap<number, VmResult>,
   lost: readonly LostVm[],
   hosts: readonly HostResult[],
+  load: LoadReport = NO_LOAD,
 ): RunSummary {
   const sorted = [...results].sort(([a], [b]) => a - b);
   const all = sorted.map(([, result]) => result);
@@ -104,7 +110,7 @@ export function summarize(
   return {
     version: SUMMARY_VERSION,
     ...facts,
-    ...verdictOf(isInterrupted, failures, scriptErrors),
+    ...verdictOf(isInterrupted, failures, scriptErrors, load),
     problems,
     notes: all.flatMap((result) => result.notes),
     notesCut: total((r) => r.notesCut),
@@ -124,19 +130,26 @@ export function summarize(
     devices: sumReports(all.flatMap((r) => r.devices ?? [])),
     latencies: all.reduce((sum, { histograms }) => mergeAll(sum, histograms), new Latencies()).summary(),
     hosts,
+    load,
     results: sorted.map(([vm, result]) => vmSummary(vm, result)),
   };
 }
 
-/** Returns verdict and exit code. A failure counts more than a script's error, and an interruption most. */
+/**
+ * Returns verdict and exit code. A failure counts more than a script's error, that more than a threshold, and an
+ * interruption most.
+ */
 function verdictOf(
   interrupted: boolean,
   failures: number,
   scriptErrors: number,
+  { thresholds }: LoadReport,
 ): { readonly verdict: Verdict; readonly exitCode: ExitCode } {
   if (interrupted) return { verdict: 'interrupted', exitCode: ExitCode.interrupted };
   if (failures > 0) return { verdict: 'failed', exitCode: ExitCode.failed };
   if (scriptErrors > 0) return { verdict: 'script error', exitCode: ExitCode.scriptError };
+  if (thresholds.some(({ ok }) => !ok))
+    return { verdict: 'thresholds not met', exitCode: ExitCode.thresholds };
   return { verdict: 'passed', exitCode: ExitCode.ok };
 }
 
@@ -194,9 +207,9 @@ export function summaryText(summary: RunSummary): string {
     lines.push(`  ${colours.red('✗')} ${oneLine(problem)}`);
   if (summary.problems.length > PROBLEM_LIMIT)
     lines.push(`  ${colours.red('✗')} and ${summary.problems.length - PROBLEM_LIMIT} more`);
-  lines.push(...noteLines(summary));
+  lines.push(...thresholdLines(summary.load), ...noteLines(summary));
   lines.push(...countLines(summary), ...metricLines(summary.devices), ...burndownLines(summary.devices));
-  lines.push(...latencyLines(summary.latencies), ...vmLines(summary.results));
+  lines.push(...stageLines(summary.load), ...latencyLines(summary.latencies), ...vmLines(summary.results));
   lines.push(...hostLines(summary), ...traceLines(summary));
   if (summary.folder !== '') lines.push(`  files          ${oneLine(summary.folder)}`);
   return `${lines.join('\n')}\n`;

@@ -4,7 +4,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { after, wallMs } from '#host';
 import { workerEntry } from '../coordinator/workers/entries.ts';
-import { decodeFrame, encodeFrame } from '../proto/codec.ts';
+import { decodeFrame, encodeFrame, type FrameKind } from '../proto/codec.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LostVm } from '../report/summary.ts';
 import { addResults } from '../report/vm-result.ts';
@@ -47,6 +47,10 @@ interface HostProcessesOptions {
   readonly killAfterOperations: number | undefined;
   /** Called when a VM has closed a device on request. */
   onReleased?(vm: number, device: number): void;
+  /** Called when a VM is ready for its load. */
+  onBooted?(vm: number): void;
+  /** Called with what the metrics of a VM have gained. */
+  onMetrics?(vm: number, message: FrameBodies['vmMetrics']): void;
   /** Called when a VM has its result or its process has ended; it holds no device any more. May be called twice. */
   onVmEnded?(vm: number): void;
 }
@@ -105,6 +109,14 @@ export class HostProcesses {
     else if (child.connected) child.send(frame, () => {});
   }
 
+  /** Sends a frame to every host process that has started. */
+  broadcast<K extends FrameKind>(kind: K, body: FrameBodies[K]): void {
+    for (const [process, child] of this.#children) {
+      const frame = encodeFrame({ timeUs: wallMs() * 1000, process, vm: 0, device: -1 }, kind, body);
+      if (child.connected) child.send(frame, () => {});
+    }
+  }
+
   /**
    * Interrupts the run: starts no more host processes, and requests the running ones to stop their guests and devices
    * and to report. Those that have not ended within ABORT_TIMEOUT_MS are killed.
@@ -112,12 +124,7 @@ export class HostProcesses {
   abort(reason: string): void {
     if (this.#isInterrupted) return;
     this.#isInterrupted = true;
-    for (const [process, child] of this.#children) {
-      const frame = encodeFrame({ timeUs: wallMs() * 1000, process, vm: 0, device: -1 }, 'runAbort', {
-        reason,
-      });
-      if (child.connected) child.send(frame, () => {});
-    }
+    this.broadcast('runAbort', { reason });
     this.#cancelKill = after(ABORT_TIMEOUT_MS, () => this.kill());
   }
 
@@ -201,7 +208,9 @@ export class HostProcesses {
       if (frame.body.lost !== '') this.#lost.push({ vm: frame.header.vm, reason: frame.body.lost });
       this.#options.onVmEnded?.(frame.header.vm);
       this.#endRunIfDone();
-    } else if (frame.kind === 'deviceReleased') {
+    } else if (frame.kind === 'vmBooted') this.#options.onBooted?.(frame.header.vm);
+    else if (frame.kind === 'vmMetrics') this.#options.onMetrics?.(frame.header.vm, frame.body);
+    else if (frame.kind === 'deviceReleased') {
       this.#requested.get(frame.header.vm)?.delete(frame.header.device);
       this.#options.onReleased?.(frame.header.vm, frame.header.device);
     } else if (frame.kind === 'hostResult') {

@@ -2,9 +2,10 @@
  * Loads scenario files within a time limit. Their imports of `mdevsim` resolve to this installation.
  */
 import { existsSync, statSync } from 'node:fs';
-import { resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { relative, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { builtInUrl, insteadOf } from './built-in.ts';
+import { isDataFile } from './data-path.ts';
 import { askWorker, LOAD_TIMEOUT_MS } from './loader.ts';
 import { resolvePackageHere } from './package-hook.ts';
 import { checkScenario, ScenarioError, type ScenarioSettings } from './scenario.ts';
@@ -34,9 +35,14 @@ export interface LoadedScenario {
   readonly parameters: readonly string[] | undefined;
 }
 
-/** Reads a scenario's settings in another process. @throws ScenarioError */
+/** Reads a scenario's settings: a script's in another process. @throws ScenarioError */
 export async function loadSettings(path: string, timeoutMs = LOAD_TIMEOUT_MS): Promise<LoadedScenario> {
-  const answer = await askWorker<LoadAnswer>('scenario', scenarioUrl(path), timeoutMs);
+  const url = scenarioUrl(path);
+  if (isDataFile(url)) {
+    const { readDataFile } = await import('./data-file.ts');
+    return readDataFile(relative('', fileURLToPath(url)));
+  }
+  const answer = await askWorker<LoadAnswer>('scenario', url, timeoutMs);
   if ('error' in answer) throw new ScenarioError(`scenario ${path}: ${answer.error}`);
   return answer;
 }

@@ -7,10 +7,14 @@ import { drawSeed } from '#host';
 import { MODEL_FAULTS } from '../coordinator/vm/worker-tasks.ts';
 import { checkCapacity } from '../coordinator/workers/capacity.ts';
 import { DEFAULT_MODEL } from '../coordinator/workers/supervisor.ts';
+import { iommuModeOf } from '../load/check.ts';
+import { compileLoad, endOf, type Stage } from '../load/compile.ts';
+import type { VmLoad } from '../load/guest/load-run.ts';
 import type { FrameBodies } from '../proto/schema.ts';
+import { isDataFile } from './data-path.ts';
 import { scenarioUrl } from './load.ts';
 import { RunMdevs } from './run-mdevs.ts';
-import { ScenarioError, type ScenarioSettings } from './scenario.ts';
+import { checkSettings, ScenarioError, type ScenarioSettings } from './scenario.ts';
 import { traceFiles } from './trace-files.ts';
 import { type ResolvedModel, resolveModel } from './try-model.ts';
 
@@ -68,6 +72,7 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
   const { path, settings, inject } = options;
   checkInjection(inject, settings);
   const model = await resolveModel(settings.model);
+  checkSettings(settings);
   if (settings.viommu === 'spapr' && settings.ramMiB > SPAPR_RAM_MIB_MAX)
     throw new ScenarioError(
       `ramMiB: ${settings.ramMiB} behind spapr, which maps RAM by pages; accepted: up to ${SPAPR_RAM_MIB_MAX}`,
@@ -111,7 +116,10 @@ function requestsOf(
   { processes, seed, folder, mdevs, model }: PlannedParts,
 ): RunRequest[] {
   const { settings } = options;
-  const scenario = scenarioUrl(options.path);
+  const url = scenarioUrl(options.path);
+  // A data file has no script that a guest could load.
+  const scenario = isDataFile(url) ? '' : url;
+  const stages = compileLoad(settings.load ?? {});
   const traces = traceFiles(options.trace, processes);
   return Array.from({ length: processes }, (_, process) => {
     const first = Math.ceil((process * settings.vms) / processes);
@@ -125,7 +133,7 @@ function requestsOf(
       mdevs: mdevs.mdevsOf(vms),
       seed,
       ramMib: settings.ramMiB,
-      timeoutMs: settings.timeoutMs,
+      timeoutMs: settings.timeoutMs + Math.ceil(Math.max(0, ...stages.map(endOf)) / 1000),
       inject: options.inject,
       trace: traces[process] as string,
       viommu: settings.viommu,
@@ -134,6 +142,14 @@ function requestsOf(
       params: JSON.stringify(settings.params),
       gpu: settings.gpu,
       folder,
+      loads: vms.flatMap((vm) => loadOf(vm, settings, stages)),
     };
   });
+}
+
+/** Returns a VM's part of the declared load; nothing without one. */
+function loadOf(vm: number, settings: ScenarioSettings, stages: readonly Stage[]): RunRequest['loads'] {
+  if (stages.length === 0) return [];
+  const load: VmLoad = { share: { index: vm, count: settings.vms }, iommu: iommuModeOf(settings), stages };
+  return [{ vm, load: JSON.stringify(load) }];
 }

@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { nowUs } from '#host';
 import { type RunSummary, summarize } from '../report/summary.ts';
 import { HostProcesses, type RunProgress } from './host-processes.ts';
+import { RunLoad } from './run-load.ts';
 import { type PlanOptions, planRun, type RunPlan, type RunRequest } from './run-plan.ts';
 import { type RunSysfsOptions, serveSysfs } from './run-sysfs.ts';
 import type { ScenarioSettings } from './scenario.ts';
@@ -33,6 +34,7 @@ interface PreparedRun {
   /** The baseline workers' process; it has no request if there are none. */
   readonly baseline: HostProcesses;
   readonly hosts: HostProcesses;
+  readonly load: RunLoad;
   /** Stops what was started beside the processes, and removes what it left. */
   cleanUp(): Promise<void>;
 }
@@ -46,7 +48,7 @@ interface PreparedRun {
 export async function runScenario(options: RunOptions): Promise<RunSummary> {
   const plan = await planRun(options);
   const startUs = nowUs();
-  const { baseline, hosts, cleanUp } = prepare(options, plan);
+  const { baseline, hosts, load, cleanUp } = prepare(options, plan);
   let interrupted = false;
   options.onStart({
     interrupt: (reason) => {
@@ -76,7 +78,9 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
     wallSeconds: (nowUs() - startUs) / 1e6,
     interrupted,
   };
-  return summarize(facts, outcome.results, outcome.lost, [...outcome.hosts, ...baselineOutcome.hosts]);
+  const report = load.end(outcome.results, outcome.hosts);
+  const all = [...outcome.hosts, ...baselineOutcome.hosts];
+  return summarize(facts, outcome.results, outcome.lost, all, report);
 }
 
 /** Creates the trace files, the sockets, the sysfs tree and the processes' objects; opens the VMs' mdevs. */
@@ -87,12 +91,21 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     requests.map(({ trace }) => trace),
   );
   const directory = settings.hosts > 1 ? new SocketDirectory(requests.length) : undefined;
-  const hosts = new HostProcesses({
+  const load: RunLoad = new RunLoad(settings, {
+    start: (body) => hosts.broadcast('loadStart', body),
+    stop: (body) => hosts.broadcast('loadStop', body),
+  });
+  const hosts: HostProcesses = new HostProcesses({
     requests: directory ? withMigrations(requests, directory, settings) : requests,
     onProgress: options.onProgress,
     killAfterOperations: inject === 'host-kill' ? KILL_AFTER_OPERATIONS : undefined,
     onReleased: (vm, device) => mdevs.close({ vm, device }),
-    onVmEnded: (vm) => mdevs.closeVm(vm),
+    onBooted: (vm) => load.booted(vm),
+    onMetrics: (vm, message) => load.metrics(vm, message),
+    onVmEnded: (vm) => {
+      load.ended(vm);
+      mdevs.closeVm(vm);
+    },
   });
   mdevs.openAll(({ vm, device }, uuid) => hosts.requestDevice(vm, device, uuid));
   const stopSysfs = serveSysfs(options, mdevs.registry);
@@ -104,6 +117,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
   return {
     baseline,
     hosts,
+    load,
     cleanUp: async () => {
       await stopSysfs();
       directory?.remove();

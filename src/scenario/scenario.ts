@@ -6,6 +6,10 @@ import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../coordinator/workers/supervi
 import { DEFAULT_SCHEDULING, POLICIES, SLICE_US_MAX, SLICE_US_MIN } from '../gpu/policy.ts';
 import { DEFAULT_VGPU_TYPE, VGPU_TYPES } from '../gpu/types.ts';
 import type { GuestVm } from '../guest/guest-vm.ts';
+import type { GuestGpu } from '../guest/vm-parts.ts';
+import { functionProblems, loadProblems } from '../load/check.ts';
+import { iommuShape, loadShape, thresholdsShape } from '../load/schema.ts';
+import { oneOf, type Problem, problemsOf, problemText, range, settingsObject } from '../load/settings.ts';
 import { boundedText } from '../report/text.ts';
 import { paramsProblem } from './params.ts';
 
@@ -28,44 +32,51 @@ const mdevSource = z.union(
 );
 
 /** Division of the physical GPUs. Their count follows from the types. */
-const gpuShape = z.strictObject({
-  policy: z.enum(POLICIES).default(DEFAULT_SCHEDULING.policy),
+const gpuShape = settingsObject({
+  policy: oneOf('policy', POLICIES).default(DEFAULT_SCHEDULING.policy),
   /** Time slice, µs of engine time. */
-  sliceUs: z.int().min(SLICE_US_MIN).max(SLICE_US_MAX).default(DEFAULT_SCHEDULING.sliceUs),
+  sliceUs: range('int', SLICE_US_MIN, SLICE_US_MAX).default(DEFAULT_SCHEDULING.sliceUs),
   /** Types of a VM's vGPUs, by index; after the last type, the first one follows again. */
   types: z
-    .array(z.enum(VGPU_TYPES.map(({ id }) => id)))
+    .array(
+      oneOf(
+        'vGPU type',
+        VGPU_TYPES.map(({ id }) => id),
+      ),
+    )
     .min(1)
     .max(VGPUS_LIMIT)
     .default([DEFAULT_VGPU_TYPE]),
 });
 
+const NAME_ACCEPTED = 'accepted: a text of 1 to 64 characters';
+
 /** The settings of a scenario. The command line can override most of them. */
-const scenarioShape = z.strictObject({
-  name: z.string().min(1).max(64),
+const scenarioShape = settingsObject({
+  name: z.string(NAME_ACCEPTED).min(1, NAME_ACCEPTED).max(64, NAME_ACCEPTED),
   /** The question a run answers, for lists and reports. */
   question: z.string().max(400).default(''),
-  vms: z.int().min(1).max(VMS_LIMIT).default(1),
-  vgpus: z.int().min(1).max(VGPUS_LIMIT).default(1),
+  vms: range('int', 1, VMS_LIMIT).default(1),
+  vgpus: range('int', 1, VGPUS_LIMIT).default(1),
   /** Definitions of the VMs' devices, instead of `vgpus`: one source per VM, or one that is divided over all VMs. */
   mdevs: mdevSource.optional(),
   /** RAM of each VM, half of it below 4 GiB. */
-  ramMiB: z.int().min(RAM_MIB_MIN).max(RAM_MIB_MAX).multipleOf(4).default(64),
-  viommu: z.enum(VIOMMUS).default('intel'),
+  ramMiB: range('int', RAM_MIB_MIN, RAM_MIB_MAX).multipleOf(4, 'accepted: a multiple of 4').default(64),
+  viommu: oneOf('vIOMMU', VIOMMUS).default('intel'),
   gpu: gpuShape.prefault({}),
   /** Minimum count of host processes. With two or more, VMs can migrate between them. */
-  hosts: z.int().min(1).max(HOSTS_LIMIT).default(1),
+  hosts: range('int', 1, HOSTS_LIMIT).default(1),
   /** Time limit of each guest's script. */
-  timeoutMs: z.int().min(1).max(86_400_000).default(120_000),
+  timeoutMs: range('int', 1, 86_400_000).default(120_000),
   /**
    * Device model: the name of a built-in model, or the path of a file that exports one. A VM's devices take the names of
    * a comma-separated list in turn.
    */
   model: z.string().min(1).max(4096).default(DEFAULT_MODEL),
   /** How long one call of a device model may take before the device is quarantined. */
-  deviceTimeoutMs: z.int().min(100).max(3_600_000).default(DEVICE_TIMEOUT_MS),
+  deviceTimeoutMs: range('int', 100, 3_600_000).default(DEVICE_TIMEOUT_MS),
   /** Count of baseline workers to measure before the run; 0 for none. */
-  baselineWorkers: z.int().min(0).max(256).default(0),
+  baselineWorkers: range('int', 0, 256).default(0),
   /** The guests' `vm.params`. If they are set, the command line can change them, but not add others. */
   params: z
     .record(z.string(), z.unknown())
@@ -76,14 +87,25 @@ const scenarioShape = z.strictObject({
     // As every guest gets it: without getters and proxies.
     .transform((params) => JSON.parse(JSON.stringify(params)) as Record<string, unknown>)
     .default({}),
+  /** Stages of load by name; the guests then boot without a script. */
+  load: loadShape.optional(),
+  /** How guests under load use their vIOMMU. Default: `strict`, or `off` without a vIOMMU. */
+  iommu: iommuShape.optional(),
+  /** Conditions on metrics, by selector. A run that does not meet them exits with 99. */
+  thresholds: thresholdsShape.default({}),
 });
 
 export type ScenarioSettings = z.infer<typeof scenarioShape>;
 
 /** A scenario: settings, and the script that runs as each VM's guest in its own worker. */
 export type Scenario = z.input<typeof scenarioShape> & {
-  /** The guest's script. The run fails if it rejects or throws. */
-  guest(vm: GuestVm): Promise<void>;
+  /**
+   * The guest's script. The run fails if it rejects or throws. With `load` it is optional, and runs beside the load
+   * after the guest has booted.
+   */
+  guest?(vm: GuestVm): Promise<void>;
+  /** The scenario's own workload: one iteration of a VU on a vGPU. */
+  iteration?(vm: GuestVm, vgpu: GuestGpu): Promise<void> | void;
   /**
    * The script of a VM after its migration, on the new host. `state` is the value that `work` of `vm.migrate` returned.
    * Without `resume`, the scenario's VMs cannot migrate.
@@ -99,42 +121,69 @@ export class ScenarioError extends Error {
   override name = 'ScenarioError';
 }
 
-/** Checks a loaded module's default export. @throws ScenarioError */
-export function checkScenario(module: { readonly default?: unknown }): {
-  settings: ScenarioSettings;
+/** A scenario file's settings and functions. */
+export interface CheckedScenario {
+  readonly settings: ScenarioSettings;
   /** Names of the declared parameters; undefined if the scenario declares none and takes any. */
-  parameters: readonly string[] | undefined;
-  guest: Scenario['guest'];
-  resume: Scenario['resume'];
-} {
+  readonly parameters: readonly string[] | undefined;
+  readonly guest: Scenario['guest'];
+  readonly resume: Scenario['resume'];
+  readonly iteration: Scenario['iteration'];
+}
+
+/** Checks a loaded module's default export. @throws ScenarioError */
+export function checkScenario(module: { readonly default?: unknown }): CheckedScenario {
   const exported = module.default;
   if (typeof exported !== 'object' || exported === null)
     throw new ScenarioError('the file has no default export: it must be scenario({ … })');
-  const { guest, resume, ...settings } = exported as Record<string, unknown>;
-  if (typeof guest !== 'function') throw new ScenarioError('guest is not a function');
-  if (resume !== undefined && typeof resume !== 'function')
-    throw new ScenarioError('resume is not a function');
-  const parsed = parseSettings(settings);
+  const { guest, resume, iteration, ...rest } = exported as Record<string, unknown>;
+  if (guest === undefined && !('load' in rest))
+    throw new ScenarioError('neither guest nor load; accepted: a function guest(vm), or stages of load');
+  for (const [name, value] of Object.entries({ guest, resume, iteration }))
+    if (value !== undefined && typeof value !== 'function')
+      throw new ScenarioError(`${name} is not a function`);
+  const settings = parseSettings(rest);
+  const functions = { guest: guest !== undefined, iteration: iteration !== undefined };
+  throwIfAny([...loadProblems(settings), ...functionProblems(settings, functions)]);
   return {
-    settings: parsed,
-    parameters: settings.params === undefined ? undefined : Object.keys(parsed.params),
+    settings,
+    parameters: rest.params === undefined ? undefined : Object.keys(settings.params),
     guest: guest as Scenario['guest'],
     resume: resume as Scenario['resume'],
+    iteration: iteration as Scenario['iteration'],
   };
 }
 
 /** Limits of the message about invalid settings. */
 const PROBLEMS_SHOWN = 10;
-const PROBLEM_LENGTH_LIMIT = 300;
+const PROBLEM_LENGTH_LIMIT = 600;
+
+/** Checks settings against each other. @throws ScenarioError */
+export const checkSettings = (settings: ScenarioSettings): void => throwIfAny(loadProblems(settings));
+
+/** Returns the problems of settings, also of those of a data file, and the settings if there are none. */
+export function settingsOrProblems(
+  settings: unknown,
+): { readonly settings: ScenarioSettings } | { readonly problems: readonly Problem[] } {
+  const parsed = scenarioShape.safeParse(settings);
+  return parsed.success ? { settings: parsed.data } : { problems: problemsOf(parsed.error) };
+}
 
 /** Parses settings. @throws ScenarioError naming each invalid setting and its accepted range */
 export function parseSettings(settings: unknown): ScenarioSettings {
-  const parsed = scenarioShape.safeParse(settings);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map(({ path, message }) =>
-    boundedText(`${path.join('.') || 'scenario'}: ${message}`, PROBLEM_LENGTH_LIMIT),
-  );
-  const more = problems.length - PROBLEMS_SHOWN;
-  const shown = problems.slice(0, PROBLEMS_SHOWN).join('; ');
-  throw new ScenarioError(more > 0 ? `${shown}; and ${more} more` : shown);
+  const parsed = settingsOrProblems(settings);
+  if ('settings' in parsed) return parsed.settings;
+  throw refusal(parsed.problems);
+}
+
+/** @throws ScenarioError */
+function throwIfAny(problems: readonly Problem[]): void {
+  if (problems.length > 0) throw refusal(problems);
+}
+
+function refusal(problems: readonly Problem[]): ScenarioError {
+  const texts = problems.map((problem) => boundedText(problemText(problem), PROBLEM_LENGTH_LIMIT));
+  const more = texts.length - PROBLEMS_SHOWN;
+  const shown = texts.slice(0, PROBLEMS_SHOWN).join('; ');
+  return new ScenarioError(more > 0 ? `${shown}; and ${more} more` : shown);
 }

@@ -43,7 +43,7 @@ const CONFIGURATION: readonly Case[] = [
     title: 'settings out of range: every one is named',
     args: ['run', fixture('bad-settings')],
     code: 104,
-    output: /vms: .*>=1.*ramMiB: .*>=8.*multiple of 4/,
+    output: /vms: .*from 1 to 1024.*ramMiB: .*from 8 to 4096.*multiple of 4/,
   },
   {
     title: 'an option out of range',

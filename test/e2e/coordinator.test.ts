@@ -31,6 +31,7 @@ async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<
         model,
         modelSource: '',
         deviceTimeoutMs: 20_000,
+        load: '',
         timeoutMs: 1000,
         inject: '',
         migrations: 0,

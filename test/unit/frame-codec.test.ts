@@ -164,6 +164,7 @@ function arbitraryField(field: protobuf.Field): fc.Arbitrary<unknown> {
     bool: fc.boolean(),
     string: fc.string({ unit: 'grapheme' }),
     bytes: fc.uint8Array().map((bytes) => Buffer.from(bytes)),
+    double: fc.double({ noNaN: true }).map((number) => number + 0), // without -0
   };
   const one = field.resolvedType ? arbitraryMessage(field) : (scalars[field.type] as fc.Arbitrary<unknown>);
   return field.repeated ? fc.array(one, { maxLength: 4 }) : one;

@@ -12,10 +12,10 @@ const FLOORS: readonly (readonly string[])[] = [
   ['memory', 'mdev'],
   ['channel', 'registers', 'pin-table'],
   ['pci', 'gpu', 'vfio'],
-  ['abi'],
+  ['abi', 'metrics'],
   ['virtio', 'report'],
   ['guest', 'viommu', 'device'],
-  ['models', 'coordinator'],
+  ['models', 'coordinator', 'load'],
   ['scenario', 'conformance'],
   ['cli'],
 ];

@@ -1,7 +1,7 @@
 /**
  * The running VMs of one host process: its own, and those that arrive from other hosts.
  */
-import { every, wallMs } from '#host';
+import { every, nowUs, wallMs } from '#host';
 import type { FrameSocket } from '../../channel/frame-socket.ts';
 import { MigrationError } from '../../guest/migration-settings.ts';
 import { type Hpa, PAGE_2M } from '../../memory/address.ts';
@@ -54,6 +54,11 @@ export class HostRun {
   #done = 0;
   #runEnd: () => void = () => {};
   readonly #runEnded: Promise<void>;
+  #onLoadStart: (startUs: number) => void = () => {};
+  /** Resolves to the start of the run's clock. */
+  readonly #loadStarted: Promise<number> = new Promise((resolve) => {
+    this.#onLoadStart = resolve;
+  });
   #isAborted = false;
   #onAborted: () => void = () => {};
   readonly #aborted: Promise<void>;
@@ -68,6 +73,14 @@ export class HostRun {
       workers: { device: deviceEntry(request.device?.model ?? DEFAULT_MODEL), guest: guestEntry() },
       trace: request.trace,
       gpus: request.gpu as GpuRunSettings | undefined,
+      load: {
+        booted: (vm) => {
+          if (!channel.listen) return Promise.resolve(nowUs());
+          this.#send('vmBooted', vm, {});
+          return this.#loadStarted;
+        },
+        metrics: (vm, message) => this.#send('vmMetrics', vm, message),
+      },
       migrations: this.#migrations(),
     });
     // The trace also records the frames between the processes.
@@ -90,6 +103,8 @@ export class HostRun {
     this.coordinator.trace(bytes);
     if (frame.kind === 'deviceRequest') this.#release(frame.header, frame.body.uuid);
     else if (frame.kind === 'runEnd') this.#runEnd();
+    else if (frame.kind === 'loadStart') this.#onLoadStart(nowUs() + frame.body.startUs - wallMs() * 1000);
+    else if (frame.kind === 'loadStop') for (const vm of this.coordinator.vms) vm.stopLoad();
   }
 
   /** Starts serving and all devices; resolves when each device is ready or has failed. */
@@ -260,6 +275,7 @@ function vmConfig(request: RunRequest, vm: number): VmConfig {
     viommu: request.viommu,
     scenario: request.scenario,
     params: JSON.parse(request.params || '{}') as Record<string, unknown>,
+    load: request.loads.find((load) => load.vm === vm)?.load ?? '',
     timeoutMs: request.timeoutMs,
     model: request.device?.model ?? DEFAULT_MODEL,
     modelSource: request.device?.source ?? '',

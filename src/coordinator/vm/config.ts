@@ -19,6 +19,8 @@ export interface VmConfig {
   readonly viommu: string;
   readonly scenario: string;
   readonly params: Readonly<Record<string, unknown>>;
+  /** The VM's part of the declared load, as JSON; empty without one. */
+  readonly load: string;
   readonly timeoutMs: number;
   /** Names of built-in device models, which the devices take in turn, or the URL of a user's file. */
   readonly model: string;
@@ -43,6 +45,14 @@ export interface ArrivedVm {
   abort(): void;
 }
 
+/** The VMs' connection to the run that they are part of. */
+export interface LoadChannel {
+  /** Reports that a VM is ready for its load; resolves to the start of the run's clock, on the scale of `nowUs()`. */
+  booted(vm: number): Promise<number>;
+  /** Reports what the metrics of a VM have gained. */
+  metrics(vm: number, message: FrameBodies['vmMetrics']): void;
+}
+
 /** The coordinator's services for one VM. */
 export interface VmContext {
   readonly doorbell: SharedArrayBuffer;
@@ -53,6 +63,7 @@ export interface VmContext {
   readonly gpus: GpuPool;
   readonly workers: { readonly guest: URL };
   trace(frame: Uint8Array): void;
+  readonly load: LoadChannel;
   /** Connects to other hosts; undefined if no VM migrates. */
   readonly hostSocket: HostSocket | undefined;
   /** Reports that a VM from another host runs here, with its result to come. */

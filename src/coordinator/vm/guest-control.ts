@@ -8,9 +8,11 @@ import type { MigrationSettings, MigrationStats } from '../../guest/migration-se
 import type { VmControl } from '../../guest/protocol.ts';
 import { hex } from '../../memory/address.ts';
 import type { RamLogHandle } from '../../memory/ram-log.ts';
+import type { MetricsMessage } from '../../metrics/wire.ts';
 import { boundedText, PHASE_LIMIT } from '../../report/text.ts';
 import type { Lacking } from '../../viommu/audit.ts';
 import type { GpuPool } from '../gpu-pool.ts';
+import type { LoadChannel } from './config.ts';
 import type { VmDevice } from './device.ts';
 import type { VmMigration } from './migration/migration.ts';
 import type { VmVerdict } from './verdict.ts';
@@ -31,6 +33,8 @@ interface ControlledVm {
   readonly gpus: GpuPool;
   /** Runs `work` when all that the guest has posted to its vIOMMU is complete, and before anything later. */
   quiesce(work: () => void): Promise<void>;
+  readonly load: LoadChannel;
+  readonly number: number;
   /** Called when the guest has resumed after a migration. */
   onResumed(): void;
 }
@@ -51,6 +55,14 @@ export class GuestControl implements VmControl {
   phase(name: string): void {
     this.currentPhase = boundedText(name, PHASE_LIMIT);
     this.#vm.trace.record('guestPhase', NO_DEVICE, { name: this.currentPhase });
+  }
+
+  booted(): Promise<number> {
+    return this.#vm.load.booted(this.#vm.number);
+  }
+
+  metrics(message: MetricsMessage): void {
+    this.#vm.load.metrics(this.#vm.number, message);
   }
 
   expectFault(device: number, iova: number): void {

@@ -91,6 +91,11 @@ export class GuestWorker {
     return outcome;
   }
 
+  /** Ends the stages of a declared load. */
+  stopLoad(): void {
+    Promise.resolve(this.#guest.stopLoad()).catch(() => {}); // a guest that has died has no load
+  }
+
   /** Makes {@link run} resolve now: the run is interrupted. */
   abort(): void {
     this.#abort();

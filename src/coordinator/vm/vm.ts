@@ -90,6 +90,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       trace: this.#trace,
       gpus: context.gpus,
       quiesce: (work) => this.#quiesce(work),
+      load: context.load,
+      number: config.vm,
       onResumed: () => this.#onResumed(),
     });
     this.#slots = this.devices.map(({ name, link }, index) =>
@@ -154,6 +156,11 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   lose(error: unknown): void {
     this.#lost ||= error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     this.abort();
+  }
+
+  /** Ends the stages of the guest's declared load. */
+  stopLoad(): void {
+    this.#guest?.stopLoad();
   }
 
   /** Ends the guest's script wherever it is, because the run is interrupted. The VM's result has what was done. */

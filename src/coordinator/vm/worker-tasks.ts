@@ -83,6 +83,7 @@ export function guestTask(
     model,
     viommu,
     journal: journal.sab,
+    load: config.load,
     iommuMmio,
     coordinatorDoorbell: context.doorbell,
     coordinatorSenders: context.doorbellSenders,

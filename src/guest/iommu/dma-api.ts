@@ -4,6 +4,7 @@
 import { nowUs } from '#host';
 import type { Gate } from '../../channel/gate.ts';
 import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../../memory/address.ts';
+import { Metrics } from '../../metrics/metrics.ts';
 import type { Latencies } from '../../report/histograms.ts';
 import { InFlight } from '../in-flight.ts';
 import type { DmaDomain } from './guest-iommu.ts';
@@ -21,11 +22,13 @@ export interface DmaBuffer {
 export class DmaApi {
   readonly #latencies: Latencies;
   readonly #iovas: IovaAllocator;
+  readonly #metrics: Metrics;
   readonly #inFlight: InFlight;
   #domain: DmaDomain | undefined;
 
   /** While `gate` is closed, because the VM is paused, calls wait. */
-  constructor(latencies: Latencies, iovas: IovaAllocator, gate?: Gate) {
+  constructor(latencies: Latencies, iovas: IovaAllocator, gate?: Gate, metrics: Metrics = new Metrics()) {
+    this.#metrics = metrics;
     this.#latencies = latencies;
     this.#iovas = iovas;
     this.#inFlight = new InFlight(gate);
@@ -48,21 +51,23 @@ export class DmaApi {
 
   /**
    * Maps pages for reading and writing, at consecutive IOVAs. Strict: resolves when the device sees them.
+   * @param metrics where the duration is recorded; by default those of the device
    * @throws IovaExhausted; the domain's own errors
    */
-  map(pages: readonly Gpa[]): Promise<DmaBuffer> {
-    return this.#inFlight.run('dma.map', () => this.#map(pages));
+  map(pages: readonly Gpa[], metrics: Metrics = this.#metrics): Promise<DmaBuffer> {
+    return this.#inFlight.run('dma.map', () => this.#map(pages, metrics));
   }
 
   /**
    * Unmaps a buffer. Strict: resolves when no device can reach the pages any more.
+   * @param metrics as of {@link map}
    * @throws the domain's own errors
    */
-  unmap(buffer: DmaBuffer): Promise<void> {
-    return this.#inFlight.run('dma.unmap', () => this.#unmap(buffer));
+  unmap(buffer: DmaBuffer, metrics: Metrics = this.#metrics): Promise<void> {
+    return this.#inFlight.run('dma.unmap', () => this.#unmap(buffer, metrics));
   }
 
-  async #map(pages: readonly Gpa[]): Promise<DmaBuffer> {
+  async #map(pages: readonly Gpa[], metrics: Metrics): Promise<DmaBuffer> {
     const domain = this.#domain;
     if (!domain) return { pages, iovas: pages.map(toIova), domain };
     const since = nowUs();
@@ -71,16 +76,20 @@ export class DmaApi {
     await domain.mapAll(
       pages.map((gpa, i) => ({ iova: iovas[i] as Iova, gpa, size: PAGE_SIZE, perm: PERM_RW })),
     );
-    this.#latencies.recordUs('map', nowUs() - since);
+    const us = nowUs() - since;
+    this.#latencies.recordUs('map', us);
+    metrics.trend('map_latency').add(us);
     return { pages, iovas, domain };
   }
 
-  async #unmap({ iovas, domain }: DmaBuffer): Promise<void> {
+  async #unmap({ iovas, domain }: DmaBuffer, metrics: Metrics): Promise<void> {
     if (!domain) return;
     const since = nowUs();
     const base = iovas[0] as Iova;
     await domain.unmap(base, iovas.length * PAGE_SIZE);
     this.#iovas.free(base, iovas.length);
-    this.#latencies.recordUs('unmap', nowUs() - since);
+    const us = nowUs() - since;
+    this.#latencies.recordUs('unmap', us);
+    metrics.trend('unmap_latency').add(us);
   }
 }

@@ -1,0 +1,116 @@
+/**
+ * Virtual users: each runs one iteration at a time on one vGPU, with buffers and random numbers of its own.
+ */
+import { nowUs, Prng, yieldTurn } from '#host';
+import { DeviceLostError, DeviceResetError } from '../../guest/gpu/errors.ts';
+import type { Counter, Metrics, Trend } from '../../metrics/metrics.ts';
+import type { Stage } from '../compile.ts';
+import { workloadOf } from '../workloads/index.ts';
+import type { StageVu } from './executors.ts';
+import { IterationContext } from './iteration.ts';
+import type { LoadGpu, VuBuffer } from './load-gpu.ts';
+import type { LoadVm } from './load-vm.ts';
+
+/** How long a VU may run without a turn of the event loop: an iteration that never waits must not stop the timers. */
+const TURN_US = 5_000;
+
+/** Odd multipliers that separate the random numbers of stages, vGPUs and VUs. */
+const STAGE_STRIDE = 0x9e37_79b1;
+const GPU_STRIDE = 0x85eb_ca6b;
+const VU_STRIDE = 0xc2b2_ae35;
+
+/** One workload of a VU's mix. */
+interface Choice {
+  /** Sum of the weights up to this one, as a part of all. */
+  readonly upTo: number;
+  readonly context: IterationContext;
+  readonly iterations: Counter;
+  readonly interrupted: Counter;
+  readonly duration: Trend;
+}
+
+interface VuParts {
+  readonly vm: LoadVm;
+  readonly gpu: LoadGpu;
+  /** Index of the vGPU among those of the stage. */
+  readonly vgpu: number;
+  readonly buffer: VuBuffer;
+  readonly stage: Stage;
+  /** Number of the VU on its vGPU in the stage. */
+  readonly index: number;
+  readonly metrics: Metrics;
+}
+
+export class Vu implements StageVu {
+  readonly gpu: LoadGpu;
+  readonly buffer: VuBuffer;
+  readonly vgpu: number;
+  /** Count of started iterations. */
+  iterations = 0;
+  readonly #prng: Prng;
+  readonly #choices: readonly Choice[];
+  #turnUs = 0;
+
+  constructor({ vm, gpu, vgpu, buffer, stage, index, metrics }: VuParts) {
+    this.gpu = gpu;
+    this.vgpu = vgpu;
+    this.buffer = buffer;
+    this.#prng = new Prng(
+      vm.vm.seed ^
+        Math.imul(stage.index + 1, STAGE_STRIDE) ^
+        Math.imul(gpu.gpu.index + 1, GPU_STRIDE) ^
+        Math.imul(index + 1, VU_STRIDE),
+    );
+    const total = stage.mix.reduce((sum, [, weight]) => sum + weight, 0);
+    let sum = 0;
+    this.#choices = stage.mix.map(([workload, weight]) => {
+      sum += weight;
+      const tagged = metrics.tagged({ vgpu: String(gpu.gpu.index), stage: stage.name, workload });
+      const parts = { vm, gpu, buffer, prng: this.#prng, metrics: tagged, verify: stage.verify };
+      return {
+        upTo: sum / total,
+        context: new IterationContext({ ...parts, workload: workloadOf(workload) }),
+        iterations: tagged.counter('iterations'),
+        interrupted: tagged.counter('interrupted_iterations'),
+        duration: tagged.trend('iteration_duration'),
+      };
+    });
+  }
+
+  get alive(): boolean {
+    return this.gpu.gpu.driver.alive;
+  }
+
+  /**
+   * Runs one iteration that was due at `dueUs` of the process's clock. A reset of the device, or its loss, interrupts
+   * it.
+   * @throws the errors of the workload
+   */
+  async iterate(dueUs: number = nowUs()): Promise<void> {
+    this.iterations++;
+    const choice = this.#choose();
+    try {
+      await choice.context.run(dueUs);
+      choice.iterations.add();
+      choice.duration.add(nowUs() - dueUs);
+    } catch (error) {
+      if (!(error instanceof DeviceResetError || error instanceof DeviceLostError)) throw error;
+      choice.interrupted.add();
+    }
+    await this.#turn();
+  }
+
+  #choose(): Choice {
+    const [only] = this.#choices;
+    if (this.#choices.length === 1) return only as Choice;
+    const drawn = this.#prng.next32() / 2 ** 32;
+    return this.#choices.find(({ upTo }) => drawn < upTo) ?? (this.#choices.at(-1) as Choice);
+  }
+
+  async #turn(): Promise<void> {
+    const now = nowUs();
+    if (now - this.#turnUs < TURN_US) return;
+    await yieldTurn();
+    this.#turnUs = nowUs();
+  }
+}

@@ -1,0 +1,208 @@
+/**
+ * The settings `load` and `thresholds` of a scenario. Names and options are k6's where the meaning is the same.
+ *
+ * Durations stay texts here, because settings are checked again after the command line has changed them; compile.ts
+ * makes numbers of them.
+ */
+import { z } from 'zod';
+import { parseSelector, ThresholdError } from '../metrics/selector.ts';
+import { parseCondition } from '../metrics/threshold.ts';
+import { parseDuration, TIME_ACCEPTED } from '../metrics/units.ts';
+import { given, oneOf, range, settingsObject, unknownName } from './settings.ts';
+import { WORKLOAD_NAMES } from './workload-names.ts';
+
+/** How a guest without a script uses its vIOMMU. */
+const IOMMU_MODES = ['off', 'passthrough', 'strict'] as const;
+export type IommuMode = (typeof IOMMU_MODES)[number];
+export const iommuShape = oneOf('mode of the vIOMMU', IOMMU_MODES);
+
+/** Maximum count of VUs on one vGPU. */
+export const VUS_LIMIT = 128;
+/** Range of the arrivals of a group per timeUnit. */
+const RATE_LEAST = 1e-6;
+const RATE_LIMIT = 1_000_000;
+const ITERATIONS_LIMIT = 1e9;
+const STAGES_LIMIT = 64;
+const RAMPS_LIMIT = 256;
+/** Longest duration: a day. */
+const DURATION_LIMIT_US = 86_400e6;
+
+/** Returns what is wrong with a duration; undefined for a valid one. */
+function durationProblem(value: unknown, leastUs: number): string | undefined {
+  const accepted = `accepted: ${TIME_ACCEPTED}, up to 24h`;
+  if (typeof value === 'number') return `${value} has no unit; ${accepted}`;
+  const us = typeof value === 'string' ? parseDuration(value) : undefined;
+  if (us === undefined) return `${given(value)}; ${accepted}`;
+  return us < leastUs || us > DURATION_LIMIT_US
+    ? `${value} is out of range; ${accepted}${leastUs > 0 ? ', more than 0' : ''}`
+    : undefined;
+}
+
+const durationFrom = (leastUs: number) =>
+  z
+    .string({ error: ({ input }) => durationProblem(input, leastUs) })
+    .refine((text) => durationProblem(text, leastUs) === undefined, {
+      error: ({ input }) => durationProblem(input, leastUs),
+    });
+const duration = durationFrom(1);
+const pause = durationFrom(0);
+
+const WEIGHT_LIMIT = 1e6;
+const mix = z
+  .partialRecord(z.enum(WORKLOAD_NAMES), range('number', 0, WEIGHT_LIMIT))
+  .refine(
+    (weights) => Object.values(weights).some((weight = 0) => weight > 0),
+    'accepted: at least one workload with a weight above 0',
+  );
+const workload = z.union([z.enum(WORKLOAD_NAMES), mix], { error: ({ input }) => workloadProblem(input) });
+
+function workloadProblem(input: unknown): string {
+  const names = typeof input === 'object' && input !== null ? Object.keys(input) : [input];
+  const unknown = names.find((name) => typeof name === 'string' && !WORKLOAD_NAMES.includes(name));
+  if (unknown !== undefined) return unknownName('workload', unknown, WORKLOAD_NAMES);
+  return `${given(input)}; accepted: a workload, or workloads with weights, such as { copy: 3, dma-churn: 1 }`;
+}
+
+/** Settings of every stage. */
+const common = {
+  group: z.string().optional(),
+  /** Default: the scenario's own `iteration`. */
+  workload: workload.optional(),
+  startTime: pause.default('0s'),
+  /** How long iterations may continue after the end of the stage. */
+  gracefulStop: pause.default('30s'),
+  /** If false, the stage counts in no metric. */
+  measured: z.boolean().default(true),
+  /** Part of the iterations whose bytes are compared. */
+  verify: range('number', 0, 1).default(1),
+};
+const vus = range('int', 1, VUS_LIMIT);
+const vuTarget = range('int', 0, VUS_LIMIT);
+const iterations = range('int', 1, ITERATIONS_LIMIT);
+const rate = range('number', RATE_LEAST, RATE_LIMIT);
+const rateTarget = range('number', 0, RATE_LIMIT);
+const rampsOf = (target: z.ZodNumber) =>
+  z
+    .array(settingsObject({ duration: pause, target }), 'accepted: a list of { duration, target }')
+    .min(1, 'accepted: a list of { duration, target }, at least one')
+    .max(RAMPS_LIMIT, `accepted: at most ${RAMPS_LIMIT}`);
+const arrivals = {
+  timeUnit: duration.default('1s'),
+  preAllocatedVUs: vus.optional(),
+  /** VUs on each vGPU. Default: preAllocatedVUs, or 8. */
+  maxVUs: vus.optional(),
+};
+
+const EXECUTORS = [
+  'constant-vus',
+  'ramping-vus',
+  'per-vu-iterations',
+  'shared-iterations',
+  'constant-arrival-rate',
+  'ramping-arrival-rate',
+] as const;
+
+const stageShape = z.discriminatedUnion(
+  'executor',
+  [
+    settingsObject({ ...common, executor: z.literal('constant-vus'), vus: vus.default(1), duration }),
+    settingsObject({
+      ...common,
+      executor: z.literal('ramping-vus'),
+      startVUs: vuTarget.default(1),
+      stages: rampsOf(vuTarget),
+    }),
+    settingsObject({
+      ...common,
+      executor: z.literal('per-vu-iterations'),
+      vus: vus.default(1),
+      iterations: iterations.default(1),
+      maxDuration: duration.default('10m'),
+    }),
+    settingsObject({
+      ...common,
+      executor: z.literal('shared-iterations'),
+      vus: vus.default(1),
+      iterations: iterations.default(1),
+      maxDuration: duration.default('10m'),
+    }),
+    settingsObject({ ...common, ...arrivals, executor: z.literal('constant-arrival-rate'), rate, duration }),
+    settingsObject({
+      ...common,
+      ...arrivals,
+      executor: z.literal('ramping-arrival-rate'),
+      startRate: rateTarget.default(0),
+      stages: rampsOf(rateTarget),
+    }),
+  ],
+  {
+    error: (issue) =>
+      issue.code === 'invalid_union'
+        ? unknownName('executor', (issue.input as { executor?: unknown }).executor, EXECUTORS)
+        : `${given(issue.input)}; accepted: an executor and its options`,
+  },
+);
+
+/** Names of stages and groups. */
+const nameShape = z.string().regex(/^[a-z][\w-]{0,31}$/i);
+const NAME_ACCEPTED = 'accepted: up to 32 letters, digits, _ and -, a letter at the start';
+
+export const loadShape = z
+  .record(nameShape, stageShape, {
+    error: (issue) =>
+      issue.code === 'invalid_key' ? NAME_ACCEPTED : `${given(issue.input)}; accepted: stages by name`,
+  })
+  .refine((stages) => Object.keys(stages).length > 0, 'accepted: at least one stage')
+  .refine((stages) => Object.keys(stages).length <= STAGES_LIMIT, `accepted: at most ${STAGES_LIMIT} stages`);
+
+export type LoadSettings = z.infer<typeof loadShape>;
+export type StageSettings = z.infer<typeof stageShape>;
+
+const thresholdShape = z.union(
+  [
+    z.string(),
+    settingsObject({
+      threshold: z.string(),
+      abortOnFail: z.boolean().default(false),
+      delayAbortEval: pause.default('0s'),
+    }),
+  ],
+  { error: 'accepted: a condition such as p(99)<20ms, or { threshold, abortOnFail, delayAbortEval }' },
+);
+
+const CONDITIONS = 'accepted: a list of 1 to 64 conditions';
+
+/** Checks selectors and conditions; whether a metric exists is checked where the scenario's functions are known. */
+export const thresholdsShape = z
+  .record(
+    z.string(),
+    z.array(thresholdShape, CONDITIONS).min(1, CONDITIONS).max(64, CONDITIONS),
+    'accepted: conditions by metric',
+  )
+  .superRefine((thresholds, context) => {
+    for (const [text, conditions] of Object.entries(thresholds)) {
+      const selector = problemOf(() => parseSelector(text, true), context, [text]);
+      if (!selector) continue;
+      for (const [i, entry] of conditions.entries()) {
+        const condition = typeof entry === 'string' ? entry : entry.threshold;
+        problemOf(() => parseCondition(condition, selector), context, [text, i]);
+      }
+    }
+  });
+
+export type ThresholdSettings = z.infer<typeof thresholdsShape>;
+
+/** Returns the result of `parse`; reports its ThresholdError as an issue at `path`. */
+function problemOf<Result>(
+  parse: () => Result,
+  context: z.RefinementCtx,
+  path: (string | number)[],
+): Result | undefined {
+  try {
+    return parse();
+  } catch (error) {
+    if (!(error instanceof ThresholdError)) throw error;
+    context.addIssue({ code: 'custom', message: error.message, path });
+    return undefined;
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * The judgement of one threshold: collects the samples that its selector names and compares.
+ */
+import { Aggregate } from './aggregate.ts';
+import { METRICS, type MetricType } from './catalogue.ts';
+import type { MetricChange } from './metrics.ts';
+import { aggregateValue, holds, type Threshold, unitOf } from './threshold.ts';
+import { acceptedValues, formatValue, parseValue, type Unit } from './units.ts';
+import { Windows } from './windows.ts';
+
+/** How long after its end a window is judged: the samples of all guests must have arrived. */
+const WINDOW_LAG_SECONDS = 3;
+
+/** The verdict on one threshold. */
+export interface Verdict {
+  /** The selector, such as `command_latency{stage:web}`. */
+  readonly metric: string;
+  readonly condition: string;
+  readonly ok: boolean;
+  /** The observed value in the unit of the metric; of windows, the worst one. Null without samples. */
+  readonly observed: number | null;
+  readonly unit: Unit;
+  /** The observed value as text, or the reason why there is none. */
+  readonly text: string;
+  /** True if the scenario does not name the threshold. */
+  readonly implied: boolean;
+}
+
+/** A window that does not meet the condition, or the last one that does. */
+interface JudgedWindow {
+  readonly value: number;
+  readonly ok: boolean;
+  readonly first: number;
+}
+
+export class ThresholdJudge {
+  readonly threshold: Threshold;
+  #type: MetricType;
+  #unit: Unit;
+  #samples: Aggregate | undefined;
+  #windows: Windows | undefined;
+  #window: JudgedWindow | undefined;
+
+  constructor(threshold: Threshold) {
+    this.threshold = threshold;
+    const spec = METRICS[threshold.selector.name];
+    this.#type = spec?.type ?? 'counter';
+    this.#unit = spec?.unit ?? 'count';
+  }
+
+  add(second: number, change: MetricChange): void {
+    this.#type = change.type;
+    this.#unit = change.unit;
+    this.#samples ??= new Aggregate(change.type);
+    this.#samples.merge(change);
+    const { windowSeconds } = this.threshold.condition;
+    if (windowSeconds === undefined) return;
+    this.#windows ??= new Windows(change.type, windowSeconds, (samples, first) =>
+      this.#judgeWindow(samples, first, windowSeconds),
+    );
+    this.#windows.add(second, change);
+  }
+
+  tick(seconds: number): void {
+    this.#windows?.closeUntil(Math.floor(seconds) - WINDOW_LAG_SECONDS);
+  }
+
+  /** Returns true if the run must end now. */
+  aborts(us: number): boolean {
+    const { abortOnFail, delayAbortEvalUs } = this.threshold;
+    if (!abortOnFail || us < delayAbortEvalUs || !this.#samples) return false;
+    if (this.threshold.condition.windowSeconds !== undefined) return this.#window?.ok === false;
+    return !this.#holds(this.#value(this.#samples, us / 1e6));
+  }
+
+  verdict(seconds: number): Verdict {
+    const { selector, condition, implied } = this.threshold;
+    this.#windows?.end(Math.floor(seconds));
+    const unit = unitOf(condition.aggregation, this.#unit);
+    const facts = { metric: selector.text, condition: condition.text, unit, implied };
+    if (!this.#samples) return { ...facts, ok: false, observed: null, text: 'no samples' };
+    if (Number.isNaN(this.#right))
+      return { ...facts, ok: false, observed: null, text: `accepted: ${acceptedValues(unit)}` };
+    if (condition.windowSeconds === undefined) {
+      const observed = this.#value(this.#samples, seconds);
+      return { ...facts, ok: this.#holds(observed), observed, text: formatValue(observed, unit) };
+    }
+    if (!this.#window) return { ...facts, ok: false, observed: null, text: 'no samples in a whole window' };
+    const { value, ok, first } = this.#window;
+    return { ...facts, ok, observed: value, text: `${formatValue(value, unit)} from ${first}s on` };
+  }
+
+  /** The right side in the metric's unit; NaN if it has another unit. */
+  get #right(): number {
+    const { right, aggregation } = this.threshold.condition;
+    return parseValue(right, unitOf(aggregation, this.#unit)) ?? Number.NaN;
+  }
+
+  #value(samples: Aggregate, seconds: number): number {
+    return aggregateValue(this.threshold.condition, samples, this.#type, seconds);
+  }
+
+  #holds(value: number): boolean {
+    return holds(this.threshold.condition, value, this.#right);
+  }
+
+  /** Keeps the first window that fails; until then the last one. */
+  #judgeWindow(samples: Aggregate, first: number, seconds: number): void {
+    if (this.#window?.ok === false) return;
+    const value = this.#value(samples, seconds);
+    this.#window = { value, ok: this.#holds(value), first };
+  }
+}

@@ -1,0 +1,125 @@
+/**
+ * The load of a run, as the process that started it sees it: starts the run's clock when all VMs are ready, merges their
+ * metrics, and judges the thresholds.
+ */
+import { every, nowUs, wallMs } from '#host';
+import { compileLoad, compileThresholds, ONLY_GROUP } from '../load/compile.ts';
+import { MetricStore } from '../metrics/store.ts';
+import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
+import type { FrameBodies } from '../proto/schema.ts';
+import type { LoadReport } from '../report/load-report.ts';
+import type { ScenarioSettings } from './scenario.ts';
+
+type VmResult = FrameBodies['vmResult'];
+type HostResult = FrameBodies['hostResult'];
+
+/** Time from the decision to start the clock to its start: the message must have reached every guest. */
+const START_DELAY_US = 50_000;
+const TICK_MS = 1000;
+const US_PER_SECOND = 1e6;
+
+/** Messages to the host processes. */
+interface LoadMessages {
+  start(body: FrameBodies['loadStart']): void;
+  stop(body: FrameBodies['loadStop']): void;
+}
+
+export class RunLoad {
+  readonly #store: MetricStore;
+  readonly #messages: LoadMessages;
+  /** VMs that have not booted yet. */
+  readonly #booting: Set<number>;
+  readonly #running: Set<number>;
+  readonly #isDeclared: boolean;
+  #startUs: number;
+  #abortedBy = '';
+  #stopTicks = () => {};
+
+  constructor(settings: ScenarioSettings, messages: LoadMessages) {
+    const stages = compileLoad(settings.load ?? {});
+    this.#isDeclared = stages.length > 0;
+    this.#store = new MetricStore(compileThresholds(settings.thresholds, stages));
+    this.#messages = messages;
+    const vms = Array.from({ length: settings.vms }, (_, vm) => vm);
+    this.#booting = new Set(vms);
+    this.#running = new Set(vms);
+    this.#startUs = nowUs();
+    // A hand-written load has no common start: its clock starts with the run.
+    if (!this.#isDeclared) this.#startTicks();
+  }
+
+  /** A VM is ready for its load. */
+  booted(vm: number): void {
+    this.#booting.delete(vm);
+    this.#startIfReady();
+  }
+
+  /** A VM has ended. May be called twice. */
+  ended(vm: number): void {
+    this.#running.delete(vm);
+    this.booted(vm);
+  }
+
+  metrics(vm: number, message: MetricsMessage): void {
+    this.#store.merge({ group: ONLY_GROUP, vm: String(vm) }, message.second, fromMessage(message));
+  }
+
+  /** Ends the clock; returns the report. */
+  end(results: ReadonlyMap<number, VmResult>, hosts: readonly HostResult[]): LoadReport {
+    this.#stopTicks();
+    const seconds = this.#us / US_PER_SECOND;
+    for (const [vm, result] of results) this.#addResult(vm, result);
+    for (const { devices, devicesRss } of hosts)
+      if (devices > 0) this.#record('vgpu_rss', {}, devicesRss / devices);
+    return {
+      seconds,
+      thresholds: this.#store.verdicts(seconds),
+      metrics: this.#store.summaries(seconds),
+      abortedBy: this.#abortedBy,
+    };
+  }
+
+  get #us(): number {
+    return Math.max(0, nowUs() - this.#startUs);
+  }
+
+  #record(name: string, tags: Readonly<Record<string, string>>, value: number): void {
+    this.#store.record(name, tags, Math.floor(this.#us / US_PER_SECOND), value);
+  }
+
+  /** Adds the counters that a VM's coordinator has. */
+  #addResult(vm: number, result: VmResult): void {
+    const tags = { group: ONLY_GROUP, vm: String(vm) };
+    const violations = result.violations.reduce((sum, { repeats }) => sum + 1 + repeats, 0);
+    const { maps, unmaps, faultsExpected, faultsUnexpected, devices } = result;
+    const values = {
+      maps,
+      unmaps,
+      pins: devices?.pins ?? 0,
+      faults_expected: faultsExpected,
+      faults_unexpected: faultsUnexpected,
+      violations,
+    };
+    for (const [name, value] of Object.entries(values)) this.#record(name, tags, value);
+  }
+
+  #startIfReady(): void {
+    if (this.#booting.size > 0 || !this.#isDeclared) return;
+    this.#booting.add(-1); // once
+    this.#startUs = nowUs() + START_DELAY_US;
+    this.#messages.start({ startUs: wallMs() * 1000 + START_DELAY_US });
+    this.#startTicks();
+  }
+
+  #startTicks(): void {
+    this.#stopTicks = every(TICK_MS, () => this.#tick());
+  }
+
+  #tick(): void {
+    this.#record('vms_running', {}, this.#running.size);
+    const failed = this.#store.tick(this.#us);
+    if (!failed || this.#abortedBy !== '') return;
+    this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;
+    this.#messages.stop({ reason: this.#abortedBy });
+  }
+}

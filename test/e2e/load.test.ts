@@ -1,0 +1,121 @@
+/**
+ * Runs with declared load: data files, thresholds and exit codes, open load on a system that stalls.
+ */
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import type { RunSummary } from '../../src/report/summary.ts';
+import { mdevsim, runScenario } from './run-command.ts';
+
+const data = (name: string): string => `test/fixtures/scenarios/${name}.yaml`;
+const script = (name: string): string => `test/fixtures/scenarios/${name}.ts`;
+
+function metric({ load }: RunSummary, name: string, stage?: string): Readonly<Record<string, number>> {
+  const found = load.metrics.find((each) => each.name === name && each.tags.stage === stage);
+  expect(found, `${name} of ${stage}`).to.not.equal(undefined);
+  return found?.values ?? {};
+}
+
+/** Thresholds as `metric condition` → whether it was met. */
+const verdicts = ({ load }: RunSummary): Readonly<Record<string, boolean>> =>
+  Object.fromEntries(load.thresholds.map(({ metric: name, condition, ok }) => [`${name} ${condition}`, ok]));
+
+describe('declared load', function () {
+  this.timeout(180_000);
+
+  it('of a file of ten lines: every iteration runs and is verified', async () => {
+    const { code, summary } = await runScenario(data('ten-lines'), '--processes', '2');
+    expect(summary.problems).to.deep.equal([]);
+    expect(verdicts(summary)).to.deep.equal({
+      'checks rate==1': true,
+      'iterations{stage:mixed} count==80': true,
+      'iterations{stage:churn} count==30': true,
+    });
+    expect(code).to.equal(0);
+    expect(metric(summary, 'map_latency', 'churn').count).to.equal(30);
+    expect(metric(summary, 'boot_time').count).to.equal(2);
+    expect(summary.bytesVerified).to.be.above(0);
+  });
+
+  it('repeats its iterations with the same seed', async () => {
+    const mix = async () => {
+      const { summary } = await runScenario(data('ten-lines'), '--seed', '7');
+      const { metrics } = summary.load;
+      return metrics
+        .filter(({ name, tags }) => name === 'bytes' && tags.stage === 'mixed')
+        .map(({ values }) => values.count);
+    };
+    expect(await mix()).to.deep.equal(await mix());
+  });
+
+  it('a threshold that is not met: exit code 99, and a line for it', async () => {
+    const { code, stdout } = await mdevsim('run', data('slow-threshold'));
+    expect(code).to.equal(99);
+    expect(stdout).to.match(/^THRESHOLDS NOT MET {2}slow-threshold/);
+    expect(stdout).to.match(/✗ command_latency\{stage:short\} +p\(99\)<1us +[\d.]+(us|ms|s)\n/);
+    expect(stdout).to.match(/✗ command_latency\{op:checksum\} +max<1h +no samples\n/);
+    expect(stdout).to.match(/✓ command_latency\{stage:short\} +count>0 +20\n/);
+  });
+
+  it('a wrong byte counts more than a threshold', async () => {
+    const { code, summary } = await runScenario(data('slow-threshold'), '--inject', 'worker-crash');
+    expect(summary.devicesFailed).to.equal(1);
+    expect(code).to.equal(1);
+  });
+
+  it('abortOnFail ends the run early', async () => {
+    const { code, summary } = await runScenario(data('abort-on-fail'));
+    expect(code).to.equal(99);
+    expect(summary.load.abortedBy).to.equal('command_latency max<1us');
+    expect(summary.load.seconds).to.be.below(300);
+  });
+
+  it('a rate that was missed fails, without a threshold in the file', async () => {
+    const { code, summary } = await runScenario(data('missed-rate'));
+    expect(code).to.equal(99);
+    expect(verdicts(summary)).to.deep.equal({ 'dropped_iterations{stage:missed} count==0': false });
+    const started = metric(summary, 'iterations', 'missed').count ?? 0;
+    expect(started + (metric(summary, 'dropped_iterations', 'missed').count ?? 0)).to.equal(2000);
+  });
+
+  it('open load shows a stall that closed load hides', async () => {
+    const { code, summary } = await runScenario(script('stall'));
+    expect(verdicts(summary)).to.include({
+      'iteration_duration{stage:open} p(99)<500ms': false,
+      'command_latency{stage:open} max>900ms': true,
+      'stalls{where:cpu} count==1': true,
+    });
+    expect(code).to.equal(99);
+    const open = metric(summary, 'iteration_duration', 'open');
+    const closed = metric(summary, 'iteration_duration', 'closed');
+    expect(open.p99).to.be.above(700_000);
+    expect(closed.p95).to.be.below((open.p95 ?? 0) / 2);
+  });
+
+  it('address spaces are switched under load', async () => {
+    const { summary } = await runScenario(data('switches-under-load'));
+    expect(summary.problems).to.deep.equal([]);
+    for (const [threshold, ok] of Object.entries(verdicts(summary))) expect(ok, threshold).to.equal(true);
+    expect(metric(summary, 'iterations', 'work').count).to.be.above(0);
+  });
+
+  it('devices are reset and hang under load', async () => {
+    const { summary } = await runScenario(data('device-faults-under-load'));
+    expect(summary.problems).to.deep.equal([]);
+    for (const [threshold, ok] of Object.entries(verdicts(summary))) expect(ok, threshold).to.equal(true);
+  });
+
+  it("runs a scenario's own iterations, with their metrics", async () => {
+    const { code, summary } = await runScenario(script('own-iteration'));
+    expect(summary.problems).to.deep.equal([]);
+    for (const [threshold, ok] of Object.entries(verdicts(summary))) expect(ok, threshold).to.equal(true);
+    expect(code).to.equal(0);
+  });
+
+  it('refuses a malformed file with file, line and column', async () => {
+    const { code, stderr } = await mdevsim('run', data('malformed'));
+    expect(code).to.equal(104);
+    expect(stderr).to.match(
+      /malformed\.yaml:4:15: load\.s\.executor: no executor 'constant-vu'; nearest: constant-vus/,
+    );
+  });
+});
