@@ -19,13 +19,13 @@ describe('an audit under load', function () {
   this.timeout(120_000);
 
   const audited = (run: Partial<InProcessRun>) =>
-    result('audit-under-load', { vgpus: 2, ramMib: 16, params: { audits: 40 }, ...run });
+    result('audit-under-load', { vgpus: 2, ramMib: 16, params: { rounds: 60 }, ...run });
 
   for (const viommu of VIOMMUS)
     it(`accuses nobody who is innocent: ${viommu}`, async () => {
       const found = await audited({ viommu });
       expectSound(found);
-      expect(found.audits).to.equal(41);
+      expect(found.audits, 'audits besides the last one').to.be.above(1);
     });
 
   it('finds the invalidations that a guest skips', async () => {
