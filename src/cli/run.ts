@@ -15,7 +15,7 @@ import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario
 import { onInterrupt } from './interrupts.ts';
 
 /** How long a run may take to end after a second signal; after that the command exits. */
-const KILLED_EXIT_MS = 1_000;
+const KILLED_EXIT_MS = 5_000;
 
 /** The command's options, as parsed. */
 interface RunFlags {

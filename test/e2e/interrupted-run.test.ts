@@ -41,8 +41,12 @@ class Running {
     return this.child.pid as number;
   }
 
-  says(text: string): Promise<void> {
-    return until(() => this.stderr.includes(text), `'${text}' in: ${this.stderr}`, LIMIT_MS);
+  /** Waits until a text has been printed `times` times. @throws Error after LIMIT_MS, with the output */
+  async says(text: string, times = 1): Promise<void> {
+    const isSaid = () => this.stderr.split(text).length > times || this.child.exitCode !== null;
+    await until(isSaid, `${times} × '${text}'`, LIMIT_MS).catch((error: Error) => {
+      throw new Error(`${error.message}: ${this.stderr}`);
+    });
   }
 
   /** Resolves to the exit code. Expects that no process of the group is left. */
@@ -81,7 +85,7 @@ describe('an interrupted run', function () {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     it(`reports what was done, after ${signal} to the command`, async () => {
       const run = start('works-until-stopped', '--json');
-      await run.says('the guest works\nthe guest works');
+      await run.says('the guest works', 2);
       process.kill(run.pid, signal);
       expect(await run.end(), run.stderr).to.equal(105);
       const summary = JSON.parse(run.stdout) as RunSummary;
@@ -95,7 +99,7 @@ describe('an interrupted run', function () {
 
   it('does so after a signal to all of its processes, as a terminal sends it', async () => {
     const run = start('works-until-stopped');
-    await run.says('the guest works\nthe guest works');
+    await run.says('the guest works', 2);
     process.kill(-run.pid, 'SIGINT');
     expect(await run.end(), run.stderr).to.equal(105);
     expect(run.stdout).to.match(/^INTERRUPTED {2}works-until-stopped: 2 VMs × 2 vGPUs in 2 host processes/);
@@ -127,7 +131,7 @@ describe('an interrupted run', function () {
 
   it('leaves no process and no folder behind, if its command is killed', async () => {
     const run = start('works-until-stopped');
-    await run.says('the guest works\nthe guest works');
+    await run.says('the guest works', 2);
     process.kill(run.pid, 'SIGKILL');
     expect(await run.end()).to.equal('SIGKILL');
     expect(tmpdir()).not.to.equal(temporary());
