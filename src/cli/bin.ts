@@ -1,42 +1,38 @@
 #!/usr/bin/env node
 /**
- * The `mdevsim` command. If Node is too old, it restarts itself with the Node that the package includes.
+ * The `mdevsim` command. If Node is too old, it restarts itself with an npm package `node`.
  */
 import { spawn } from 'node:child_process';
-import { createRequire } from 'node:module';
+import { pinnedNode, runsHere, tooOldText } from './pinned-node.ts';
 
-const OLDEST_NODE = 24;
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 // A reader that has gone, or a full disk, changes neither the run nor its exit code.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 
-const major = Number(process.versions.node.split('.')[0]);
-if (major >= OLDEST_NODE) {
+if (runsHere()) {
   const { main } = await import('./main.ts');
   await main(process.argv);
-} else restart();
-
-/** Runs the command with the pinned Node, forwards signals to it, and ends as it ends. */
-function restart(): void {
-  let pinned: string;
-  try {
-    pinned = createRequire(import.meta.url).resolve('node/bin/node');
-  } catch {
-    process.stderr.write(`mdevsim needs Node ${OLDEST_NODE} or newer; this is ${process.versions.node}\n`);
+} else {
+  const pinned = pinnedNode();
+  if (pinned === undefined) {
+    process.stderr.write(tooOldText());
     process.exitCode = 104;
-    return;
-  }
+  } else restart(pinned);
+}
+
+/** Runs the command with another Node, forwards signals to it, and ends as it ends. */
+function restart(node: string): void {
   // By the channel the command notices if this process is killed.
-  const child = spawn(pinned, process.argv.slice(1), { stdio: ['inherit', 'inherit', 'inherit', 'ipc'] });
+  const child = spawn(node, process.argv.slice(1), { stdio: ['inherit', 'inherit', 'inherit', 'ipc'] });
   const forward = (signal: NodeJS.Signals) => child.kill(signal);
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-  for (const signal of signals) process.on(signal, forward);
+  for (const signal of SIGNALS) process.on(signal, forward);
   child.on('error', (error) => {
-    process.stderr.write(`mdevsim: ${pinned}: ${error.message}\n`);
+    process.stderr.write(`mdevsim: ${node}: ${error.message}\n`);
     process.exitCode = 104;
   });
   child.on('exit', (code, signal) => {
-    for (const each of signals) process.off(each, forward);
+    for (const each of SIGNALS) process.off(each, forward);
     if (signal) process.kill(process.pid, signal);
     else process.exitCode = code ?? 1;
   });
