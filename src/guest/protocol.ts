@@ -83,6 +83,12 @@ export interface GuestApi {
   report(): GuestReport | Promise<GuestReport>;
 }
 
+/**
+ * Time in which a script without a driver announces a change of its tables: longer than the deferred invalidations of
+ * Linux, which come within 10 ms.
+ */
+export const ANNOUNCE_MS = 100;
+
 /** Calls of the guest worker to the coordinator (Comlink): control plane only. */
 export interface VmControl {
   /** Names the current phase of the script, for progress and trace. */
@@ -106,9 +112,8 @@ export interface VmControl {
   /**
    * Ends the audit, when the calls that were in flight at its begin have ended. Differences that the guest has not
    * announced are violations; returns their count, with that of the translations that a container cannot hold.
-   * @param patient also waits for changes that the script may announce without a driver
    */
-  endAudit(patient: boolean): Promise<number>;
+  endAudit(): Promise<number>;
   /** Sets the scheduling of this host process's physical GPUs, for all its VMs. Rejects invalid values. */
   schedule(scheduling: Scheduling): void | Promise<void>;
   /** Returns the engine statistics of every vGPU of this host process. */

@@ -34,6 +34,21 @@ describe('an audit under load', function () {
   });
 });
 
+describe('an audit of a guest with a driver of its own', function () {
+  this.timeout(120_000);
+
+  it('waits for invalidations that come late', async () => {
+    expectSound(await result('late-invalidation', { ramMib: 16 }));
+  });
+
+  it('finds those that never come', async () => {
+    const found = await result('late-invalidation', { ramMib: 16, params: { forget: true } });
+    expect(found.failures).to.deep.equal([]);
+    const kinds = new Set(found.violations.map(({ kind }) => kind));
+    expect([...kinds]).to.deep.equal(['missed-invalidation']);
+  });
+});
+
 describe('a full container', function () {
   this.timeout(120_000);
 

@@ -5,7 +5,7 @@ import { sleep } from '#host';
 import type { Scheduling } from '../../gpu/policy.ts';
 import type { VgpuStats } from '../../gpu/stats.ts';
 import type { MigrationSettings, MigrationStats } from '../../guest/migration-settings.ts';
-import type { VmControl } from '../../guest/protocol.ts';
+import { ANNOUNCE_MS, type VmControl } from '../../guest/protocol.ts';
 import { hex } from '../../memory/address.ts';
 import type { RamLogHandle } from '../../memory/ram-log.ts';
 import type { MetricsMessage } from '../../metrics/wire.ts';
@@ -17,12 +17,6 @@ import type { VmDevice } from './device.ts';
 import type { VmMigration } from './migration/migration.ts';
 import type { VmVerdict } from './verdict.ts';
 import { NO_DEVICE, type VmTrace } from './vm-trace.ts';
-
-/**
- * Time in which a script without a driver announces a change of its tables: longer than the deferred invalidations of
- * Linux, which come within 10 ms.
- */
-const ANNOUNCE_MS = 100;
 
 /** The parts of a VM that its guest's calls use. */
 interface ControlledVm {
@@ -45,8 +39,6 @@ export class GuestControl implements VmControl {
   /** Count of audits so far. */
   audits = 0;
   readonly #vm: ControlledVm;
-  /** Differences that the current audit has found at its begin. */
-  #suspects = 0;
 
   constructor(vm: ControlledVm) {
     this.#vm = vm;
@@ -75,15 +67,14 @@ export class GuestControl implements VmControl {
 
   async beginAudit(): Promise<number> {
     this.audits++;
-    this.#suspects = 0;
+    let suspects = 0;
     await this.#vm.quiesce(() => {
-      for (const { space } of this.#alive()) this.#suspects += space.beginAudit();
+      for (const { space } of this.#alive()) suspects += space.beginAudit();
     });
-    return this.#suspects;
+    return suspects;
   }
 
-  async endAudit(patient: boolean): Promise<number> {
-    if (patient && this.#suspects > 0) await sleep(ANNOUNCE_MS);
+  async endAudit(): Promise<number> {
     let differences = 0;
     await this.#vm.quiesce(() => {
       for (const device of this.#alive())
@@ -94,8 +85,8 @@ export class GuestControl implements VmControl {
 
   /** Audits a VM whose script has ended. Translations that no device can use any more are violations, too. */
   async lastAudit(): Promise<void> {
-    await this.beginAudit();
-    await this.endAudit(true);
+    if ((await this.beginAudit()) > 0) await sleep(ANNOUNCE_MS);
+    await this.endAudit();
     for (const device of this.#alive()) {
       const lacking = device.space.lacking();
       if (lacking) this.#vm.trace.violation(device.index, 'not-mapped', notMappedText(device.name, lacking));
