@@ -1,32 +1,28 @@
 /**
  * The calls that a guest makes to its VM's coordinator: progress, audits, GPU scheduling and its own migration.
  */
-import { sleep } from '#host';
 import type { Scheduling } from '../../gpu/policy.ts';
 import type { VgpuStats } from '../../gpu/stats.ts';
 import type { MigrationSettings, MigrationStats } from '../../guest/migration-settings.ts';
-import { ANNOUNCE_MS, type VmControl } from '../../guest/protocol.ts';
-import { hex } from '../../memory/address.ts';
+import type { VmControl } from '../../guest/protocol.ts';
 import type { RamLogHandle } from '../../memory/ram-log.ts';
 import type { MetricsMessage } from '../../metrics/wire.ts';
 import { boundedText, PHASE_LIMIT } from '../../report/text.ts';
-import type { Lacking } from '../../viommu/audit.ts';
 import type { GpuPool } from '../gpu-pool.ts';
 import type { LoadChannel } from './config.ts';
 import type { VmDevice } from './device.ts';
 import type { VmMigration } from './migration/migration.ts';
 import type { VmVerdict } from './verdict.ts';
+import { type AuditedVm, VmAudit } from './vm-audit.ts';
 import { NO_DEVICE, type VmTrace } from './vm-trace.ts';
 
 /** The parts of a VM that its guest's calls use. */
-interface ControlledVm {
+interface ControlledVm extends AuditedVm {
   readonly devices: readonly VmDevice[];
   readonly verdict: VmVerdict;
   readonly migration: VmMigration;
   readonly trace: VmTrace;
   readonly gpus: GpuPool;
-  /** Runs `work` when all that the guest has posted to its vIOMMU is complete, and before anything later. */
-  quiesce(work: () => void): Promise<void>;
   readonly load: LoadChannel;
   readonly number: number;
   /** Called when the guest has resumed after a migration. */
@@ -36,12 +32,12 @@ interface ControlledVm {
 export class GuestControl implements VmControl {
   /** The phase that the guest has named last. */
   currentPhase = 'start';
-  /** Count of audits so far. */
-  audits = 0;
+  readonly audit: VmAudit;
   readonly #vm: ControlledVm;
 
   constructor(vm: ControlledVm) {
     this.#vm = vm;
+    this.audit = new VmAudit(vm);
   }
 
   phase(name: string): void {
@@ -65,51 +61,12 @@ export class GuestControl implements VmControl {
     this.#vm.verdict.expectRemoval(device);
   }
 
-  async beginAudit(): Promise<number> {
-    this.audits++;
-    let suspects = 0;
-    await this.#vm.quiesce(() => {
-      for (const { space } of this.#alive()) suspects += space.beginAudit();
-    });
-    return suspects;
+  beginAudit(): Promise<number> {
+    return this.audit.begin();
   }
 
-  async endAudit(): Promise<number> {
-    let differences = 0;
-    await this.#vm.quiesce(() => {
-      for (const device of this.#alive())
-        differences += this.#accuse(device) + (device.space.lacking()?.count ?? 0);
-    });
-    return differences;
-  }
-
-  /** Audits a VM whose script has ended. Translations that no device can use any more are violations, too. */
-  async lastAudit(): Promise<void> {
-    if ((await this.beginAudit()) > 0) await sleep(ANNOUNCE_MS);
-    await this.endAudit();
-    for (const device of this.#alive()) {
-      const lacking = device.space.lacking();
-      if (lacking) this.#vm.trace.violation(device.index, 'not-mapped', notMappedText(device.name, lacking));
-    }
-  }
-
-  *#alive(): Iterable<VmDevice> {
-    for (const device of this.#vm.devices) if (device.alive) yield device;
-  }
-
-  /** Records the invalidations that the guest has missed for one device; returns their count. */
-  #accuse({ index, name, space }: VmDevice): number {
-    const missed = space.endAudit();
-    for (const { iova, size, held, expected } of missed) {
-      const text = (gpa: number | undefined) => (gpa === undefined ? 'nothing' : hex(gpa));
-      this.#vm.trace.violation(
-        index,
-        'missed-invalidation',
-        `${name} IOVA ${hex(iova)} +${hex(size)}: container maps ${text(held)}, ` +
-          `the guest's tables say ${text(expected)}`,
-      );
-    }
-    return missed.length;
+  endAudit(): Promise<number> {
+    return this.audit.end();
   }
 
   schedule(scheduling: Scheduling): void {
@@ -140,6 +97,3 @@ export class GuestControl implements VmControl {
     return this.#vm.migration.abort(reason);
   }
 }
-
-const notMappedText = (name: string, { count, iova, size, reason }: Lacking): string =>
-  `${name} lacks ${count} translations of the guest's tables, the first at IOVA ${hex(iova)} +${hex(size)}: ${reason}`;

@@ -175,7 +175,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     await this.#migration.guestEnded();
     await this.#registers.settle();
     if (outcome.error === '' && !outcome.interrupted && !moved && lost === '')
-      await this.#control.lastAudit();
+      await this.#control.audit.last();
     // Devices of a guest that was not started may themselves still be starting; they end with the process.
     if (outcome !== NOT_STARTED || this.#lost !== '') await this.#stopDevices();
     if (lost !== '') this.#lost ||= `it was lost during its migration, after the hand-over: ${lost}`;
@@ -184,7 +184,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       devices: this.devices,
       journal: this.journal.read(),
       verdict: this.verdict,
-      audits: this.#control.audits,
+      audits: this.#control.audit.count,
       migration: moved && migrationLines(this.config.vm, moved),
       vgpus: vgpuResults({
         models: this.config.model,
