@@ -55,7 +55,10 @@ interface SysfsOptions {
 export async function sysfsCommand(dir: string, options: SysfsOptions): Promise<ExitCode> {
   const disk = new SysfsDisk(dir, new SysfsTree(defaultHost()));
   process.stdout.write(`${disk.entryCount} paths below ${resolve(dir, 'sys')}\n`);
-  if (options.once) return ExitCode.ok;
+  if (options.once) {
+    disk.close();
+    return ExitCode.ok;
+  }
   process.stdout.write(`MDEVCTL_ENV_ROOT=${resolve(dir)} mdevctl types\n`);
   await serve(disk, options.for);
   return ExitCode.ok;

@@ -1,8 +1,10 @@
 /**
  * The output of `mdevctl types` and `mdevctl list` for a sysfs tree, in order of name.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
+import { FileRefusedError, readBounded } from '../platform/bounded-file.ts';
+import { SysfsDiskError } from './sysfs-disk.ts';
 
 /** Read access to a sysfs tree: a SysfsTree, or a directory on disk. */
 export interface SysfsReader {
@@ -10,11 +12,33 @@ export interface SysfsReader {
   read(path: string): string;
 }
 
-/** Reads a tree that `mdevsim sysfs` keeps below `dir`/sys. Its methods throw the file system's own errors. */
+/** Maximum bytes of a file: sysfs shows one page. */
+const FILE_BYTES = 4096;
+
+/**
+ * Reads a tree that `mdevsim sysfs` keeps below `dir`/sys. Its methods throw SysfsDiskError for a link that leads out of the
+ * tree and for what is not a file of it, and the file system's own errors.
+ */
 export const diskReader = (dir: string): SysfsReader => ({
-  list: (path) => readdirSync(join(dir, path)),
-  read: (path) => readFileSync(join(dir, path), 'utf8'),
+  list: (path) => readdirSync(inside(dir, path)),
+  read: (path) => readFile(inside(dir, path)),
 });
+
+/** Follows links. @throws SysfsDiskError if they lead out of `dir` */
+function inside(dir: string, path: string): string {
+  const at = realpathSync(join(dir, path));
+  if (at.startsWith(join(realpathSync(dir), 'sys/'))) return at;
+  throw new SysfsDiskError(`${join(dir, path)} leads out of the tree, to ${at}`);
+}
+
+function readFile(at: string): string {
+  try {
+    return readBounded(at, FILE_BYTES).toString('utf8');
+  } catch (error) {
+    if (error instanceof FileRefusedError) throw new SysfsDiskError(`${at}: ${error.message}`);
+    throw error;
+  }
+}
 
 /** A type in the output of `mdevctl types --dumpjson`. */
 interface TypeJson {

@@ -4,35 +4,23 @@
  * A plain file cannot refuse a write and does not report one, so the files are polled. Content that this process has not
  * written counts as a write by a user: it is executed, and the file then gets its true content again.
  */
-import {
-  chmodSync,
-  closeSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statSync,
-  symlinkSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { dirname, join } from 'node:path';
+import { lstatSync } from 'node:fs';
+import { join } from 'node:path';
 import { wallMs } from '#host';
 import { MdevError } from './errors.ts';
 import type { SysfsEntry, SysfsTree } from './sysfs.ts';
+import { TreeFiles } from './sysfs-files.ts';
+import { lockedBy, unlock } from './sysfs-lock.ts';
 
 /** Maximum count of paths in a tree. */
 const DISK_ENTRIES_LIMIT = 200_000;
 /** Bytes used of a write, as in sysfs. */
 const WRITE_BYTES = 4096;
 /** Marks a directory whose `sys` was written by mdevsim and may be replaced. */
-const MARKER = '.mdevsim-sysfs';
+const MARKER = '/.mdevsim-sysfs';
 
 /** Directories besides `sys` that mdevctl 1.3 and newer need below MDEVCTL_ENV_ROOT. */
 const MDEVCTL_DIRS: readonly string[] = [
-  'etc/mdevctl.d',
   'usr/lib/mdevctl/scripts.d/callouts',
   'usr/lib/mdevctl/scripts.d/notifiers',
   'etc/mdevctl.d/scripts.d/callouts',
@@ -58,6 +46,7 @@ type FileEntry = Extract<SysfsEntry, { type: 'file' }>;
 
 export class SysfsDisk {
   readonly #root: string;
+  readonly #files: TreeFiles;
   readonly #tree: SysfsTree;
   /** Entries on disk, as last written. */
   #written = new Map<string, SysfsEntry>();
@@ -69,22 +58,40 @@ export class SysfsDisk {
   #stale = false;
 
   /**
-   * Writes the tree to `root`/sys.
+   * Writes the tree to `root`/sys and locks the folder until `close`.
    *
-   * @throws SysfsDiskError if `root`/sys was not written by mdevsim, or the tree exceeds DISK_ENTRIES_LIMIT; the file
-   *   system's own errors
+   * @throws SysfsDiskError if `root`/sys was not written by mdevsim, another run uses the folder, or the tree exceeds
+   *   DISK_ENTRIES_LIMIT; the file system's own errors
    */
   constructor(root: string, tree: SysfsTree) {
     this.#root = root;
     this.#tree = tree;
-    const marker = join(root, MARKER);
-    if (exists(join(root, 'sys')) && !exists(marker))
-      throw new SysfsDiskError(`${join(root, 'sys')} exists and was not written by mdevsim`);
-    mkdirSync(root, { recursive: true });
-    writeFileSync(marker, '');
-    rmSync(join(root, 'sys'), { recursive: true, force: true });
-    for (const dir of MDEVCTL_DIRS) mkdirSync(join(root, dir), { recursive: true });
-    this.sync();
+    this.#files = new TreeFiles(root);
+    try {
+      if (this.#files.exists('/sys') && !this.#files.exists(MARKER))
+        throw new SysfsDiskError(`${join(root, 'sys')} exists and was not written by mdevsim`);
+      const holder = lockedBy(this.#files);
+      if (holder !== undefined)
+        throw new SysfsDiskError(`${root} is in use by another run of mdevsim (process ${holder})`);
+    } catch (error) {
+      this.#files.close();
+      throw error;
+    }
+    try {
+      this.#files.overwrite(MARKER, '', 0o644);
+      this.#files.remove('/sys');
+      for (const dir of MDEVCTL_DIRS) this.#makeDirectories(dir);
+      this.sync();
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Unlocks the folder. The tree stays. */
+  close(): void {
+    unlock(this.#files);
+    this.#files.close();
   }
 
   get entryCount(): number {
@@ -94,14 +101,16 @@ export class SysfsDisk {
   /** Polls all writable files, executes what was written, and updates the disk. */
   poll(): DiskWrite[] {
     const done: DiskWrite[] = [];
+    this.#files.forget();
     for (const [path, seen] of [...this.#stamps]) {
-      const now = stampOf(this.#at(path));
+      const now = stampOf(join(this.#root, path));
       if (!now || (now.stamp === seen && now.settled && !this.#emptied.has(path))) continue;
       const text = this.#textOf(path, seen === now.stamp);
       if (text !== undefined) done.push(this.#write(path, text));
       else if (this.#stamps.get(path) === seen) this.#stamps.set(path, now.stamp);
     }
     if (done.length > 0 || this.#stale) this.sync();
+    this.#files.forget();
     return done;
   }
 
@@ -112,9 +121,9 @@ export class SysfsDisk {
     try {
       this.#change(wanted);
     } catch (error) {
-      // A user has deleted directories of the tree: write the whole tree again.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      rmSync(join(this.#root, 'sys'), { recursive: true, force: true });
+      // A user has deleted or replaced directories of the tree: write the whole tree again.
+      if (!DIRECTORY_GONE.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      this.#files.remove('/sys');
       this.#stamps.clear();
       this.#emptied.clear();
       this.#written = new Map();
@@ -149,11 +158,12 @@ export class SysfsDisk {
   #textOf(path: string, unchanged: boolean): string | undefined {
     const entry = this.#written.get(path);
     if (entry?.type !== 'file') return undefined;
-    const text = firstBytes(this.#at(path), WRITE_BYTES);
+    const text = this.#readFile(path);
     const wasEmptied = this.#emptied.delete(path);
+    if (text === undefined) this.#restore(entry);
     if (text === undefined || text === (entry.content ?? '')) return undefined;
     if (text !== '') return text;
-    if (wasEmptied && unchanged) this.#putFile(entry);
+    if (wasEmptied && unchanged) this.#restore(entry);
     else this.#emptied.add(path);
     return undefined;
   }
@@ -161,7 +171,7 @@ export class SysfsDisk {
   #write(path: string, text: string): DiskWrite {
     // Whatever the outcome, restore the file; sync updates it if its content has changed.
     const entry = this.#written.get(path);
-    if (entry?.type === 'file') this.#putFile(entry);
+    if (entry?.type === 'file') this.#restore(entry);
     try {
       const waits = this.#tree.write(path, text);
       void waits?.then(() => {
@@ -175,35 +185,63 @@ export class SysfsDisk {
   }
 
   #put(entry: SysfsEntry): void {
-    const at = this.#at(entry.path);
-    if (entry.type === 'dir') mkdirSync(at, { recursive: true, mode: entry.mode });
+    if (entry.type === 'dir') this.#files.makeDirectory(entry.path, entry.mode);
     else if (entry.type === 'file') this.#putFile(entry);
-    else {
-      rmSync(at, { force: true });
-      symlinkSync(entry.target, at);
+    else this.#files.makeLink(entry.path, entry.target);
+  }
+
+  /** Creates a directory of mdevctl and those above it. @throws SysfsDiskError if a link is in the way */
+  #makeDirectories(dir: string): void {
+    const names = dir.split('/');
+    for (const index of names.keys()) {
+      const path = `/${names.slice(0, index + 1).join('/')}`;
+      const at = join(this.#root, path);
+      if (this.#files.exists(path) && !lstatSync(at).isDirectory())
+        throw new SysfsDiskError(`${at} is not a directory; accepted: a directory, not a link to one`);
+      this.#files.makeDirectory(path);
+    }
+  }
+
+  /** Returns what a user has written; undefined if the file is gone or is no file of the tree any more. */
+  #readFile(path: string): string | undefined {
+    try {
+      return this.#files.read(path, WRITE_BYTES);
+    } catch (error) {
+      if (!DIRECTORY_GONE.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      return undefined;
+    }
+  }
+
+  /** Writes a file again; if its directory is gone, the whole tree at the end of the poll. */
+  #restore(entry: FileEntry): void {
+    try {
+      this.#putFile(entry);
+    } catch (error) {
+      if (!DIRECTORY_GONE.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      this.#written.clear();
+      this.#stale = true;
     }
   }
 
   /** Replaces a read-only file atomically. A writable file keeps its inode, for users that watch it. */
   #putFile(entry: FileEntry): void {
-    const at = this.#at(entry.path);
-    const writable = (entry.mode & 0o222) !== 0;
-    const target = writable ? at : join(dirname(at), `.${MARKER}`);
-    writeFileSync(target, entry.content ?? '');
-    chmodSync(target, diskMode(entry.mode));
-    if (!writable) renameSync(target, at);
-    else this.#stamps.set(entry.path, stampOf(at)?.stamp ?? '');
+    const [content, mode] = [entry.content ?? '', diskMode(entry.mode)];
+    if ((entry.mode & 0o222) === 0) this.#files.replace(entry.path, content, mode);
+    else {
+      this.#files.overwrite(entry.path, content, mode);
+      this.#stamps.set(entry.path, stampOf(join(this.#root, entry.path))?.stamp ?? '');
+    }
   }
 
-  #remove({ path, type }: SysfsEntry): void {
+  #remove({ path }: SysfsEntry): void {
     this.#stamps.delete(path);
     this.#emptied.delete(path);
-    if (type === 'dir') rmSync(this.#at(path), { recursive: true, force: true });
-    else if (exists(this.#at(path))) unlinkSync(this.#at(path));
+    this.#files.remove(path);
   }
-
-  readonly #at = (path: string): string => join(this.#root, path);
 }
+
+/** Errors of the way to an entry if a user has deleted a directory, or replaced it by a link or a file. */
+const DIRECTORY_GONE: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP']);
 
 const TYPE_ORDER: Readonly<Record<SysfsEntry['type'], number>> = { dir: 0, file: 1, link: 2 };
 
@@ -220,36 +258,15 @@ function same(a: SysfsEntry | undefined, b: SysfsEntry): boolean {
   return a?.type === b.type;
 }
 
-/** Returns the first bytes of a file; undefined if it does not exist. */
-function firstBytes(path: string, bytes: number): string | undefined {
-  let file: number;
-  try {
-    file = openSync(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const buffer = Buffer.alloc(bytes);
-    return buffer.toString('utf8', 0, readSync(file, buffer));
-  } finally {
-    closeSync(file);
-  }
-}
-
-function exists(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
-}
-
 /** Coarsest time stamps of a file system. Of two writes this close, the second may not change the stamp. */
 const STAMP_GRAIN_MS = 50;
 
 /** Returns a stamp that changes when the file is written. `settled` is true if any later write would change it again. */
 function stampOf(path: string): { readonly stamp: string; readonly settled: boolean } | undefined {
-  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+  const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   if (!stat) return undefined;
   return {
-    stamp: `${stat.mtimeNs} ${stat.size} ${stat.ino}`,
+    stamp: `${stat.mtimeNs} ${stat.size} ${stat.dev} ${stat.ino} ${stat.mode} ${stat.nlink}`,
     settled: Number(stat.mtimeMs) < wallMs() - STAMP_GRAIN_MS,
   };
 }

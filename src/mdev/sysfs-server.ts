@@ -22,13 +22,17 @@ export class SysfsServer {
     this.#onWrite = onWrite;
   }
 
-  /** Serves until `stop`, then updates the tree once more. @throws SysfsDiskError, the file system's own errors */
+  /** Serves until `stop`, then updates the tree once more and unlocks its folder. @throws SysfsDiskError, the file system's own errors */
   async run(): Promise<void> {
-    while (this.#running) {
-      const tookMs = this.#poll();
-      await sleep(Math.min(PAUSE_MAX_MS, Math.max(POLL_MS, tookMs * PAUSE_FACTOR)));
+    try {
+      while (this.#running) {
+        const tookMs = this.#poll();
+        await sleep(Math.min(PAUSE_MAX_MS, Math.max(POLL_MS, tookMs * PAUSE_FACTOR)));
+      }
+      this.#poll();
+    } finally {
+      this.#disk.close();
     }
-    this.#poll();
   }
 
   stop(): void {

@@ -163,7 +163,9 @@ describe('sysfs tree on disk', () => {
   });
 
   it('replaces its own tree, and refuses another folder', () => {
-    expect(new SysfsDisk(at(), tree).entryCount).to.equal([...tree.entries()].length);
+    disk.close();
+    disk = new SysfsDisk(at(), tree);
+    expect(disk.entryCount).to.equal([...tree.entries()].length);
     const other = at('other');
     mkdirSync(join(other, 'sys'), { recursive: true });
     writeFileSync(join(other, 'sys', 'precious'), '');
