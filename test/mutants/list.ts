@@ -1,15 +1,27 @@
 /**
  * Every mutant, by area.
  */
+import { GPU_MUTANTS } from './areas/gpu.ts';
+import { MDEV_MUTANTS } from './areas/mdev.ts';
+import { MEMORY_MUTANTS } from './areas/memory.ts';
 import { MODEL_MUTANTS } from './areas/models.ts';
+import { PCI_MUTANTS } from './areas/pci.ts';
+import { REPORT_MUTANTS } from './areas/report.ts';
 import { VGPU_MUTANTS } from './areas/vgpu.ts';
 import { VGPU_ENGINE_MUTANTS } from './areas/vgpu-engine.ts';
 import { VGPU_MEMORY_MUTANTS } from './areas/vgpu-memory.ts';
+import { VIRTIO_MUTANTS } from './areas/virtio.ts';
 import type { Mutant } from './mutant.ts';
 
 export const MUTANTS: readonly Mutant[] = [
-  ...VGPU_MUTANTS,
+  ...GPU_MUTANTS,
+  ...MDEV_MUTANTS,
+  ...MEMORY_MUTANTS,
+  ...MODEL_MUTANTS,
+  ...PCI_MUTANTS,
+  ...REPORT_MUTANTS,
   ...VGPU_ENGINE_MUTANTS,
   ...VGPU_MEMORY_MUTANTS,
-  ...MODEL_MUTANTS,
+  ...VGPU_MUTANTS,
+  ...VIRTIO_MUTANTS,
 ];

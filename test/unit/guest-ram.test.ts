@@ -68,9 +68,11 @@ describe('GuestRam', () => {
         guest.write(gpa, bytes);
         expect(Buffer.from(guest.read(gpa, bytes.length)).equals(bytes)).to.equal(true);
         expect(guest.equals(gpa, bytes)).to.equal(true);
-        const damaged = bytes.slice();
-        damaged[damaged.length - 1] = ~(damaged.at(-1) as number);
-        expect(guest.equals(gpa, damaged)).to.equal(false);
+        for (const wrong of [0, bytes.length - 1]) {
+          const damaged = bytes.slice();
+          damaged[wrong] = ~(damaged[wrong] as number);
+          expect(guest.equals(gpa, damaged)).to.equal(false);
+        }
       }),
       { numRuns: 100 },
     );

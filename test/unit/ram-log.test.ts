@@ -63,6 +63,13 @@ describe('RamLog', () => {
 
 describe('GuestRam with a log', () => {
   it('numbers its pages in RAM order, and finds them by GPA and by HPA', () => {
+    for (let seed = 0; seed < 8; seed++) {
+      const shuffled = makeRam(seed);
+      for (let page = 0; page < shuffled.pages; page += 64)
+        expect(shuffled.pageOf(shuffled.hpaOf(shuffled.gpaOfPage(page)) as Hpa)).to.equal(
+          shuffled.gpaOfPage(page),
+        );
+    }
     const ram = makeRam(5);
     expect(ram.pages).to.equal((BELOW + ABOVE) / PAGE_SIZE);
     for (const [gpa, page] of [

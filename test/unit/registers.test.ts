@@ -113,6 +113,7 @@ describe('RegisterFile', () => {
     registers.read(64, 4);
     registers.write(64, 4, 1n);
     registers.read(15, 4);
+    registers.read(6, 4);
     expect(registers.unimplemented).to.deep.equal(new Map([[64, { reads: 1, writes: 1 }]]));
     for (let offset = 128; offset < 4096; offset++) registers.write(offset, 1, 0n);
     expect(registers.unimplemented.size).to.equal(UNIMPLEMENTED_OFFSETS_LIMIT);
@@ -174,6 +175,21 @@ describe('PCI configuration space', () => {
     expect(space.registers.read(pointer, 1)).to.equal(5n);
     space.registers.write(pointer + 2, 2, BigInt(MSI_CONTROL_ENABLE));
     expect(space.msiEnabled).to.equal(true);
+  });
+
+  it('shares the MSI vectors that software has enabled', () => {
+    const space = new ConfigSpace({ ...VGPU_IDENTITY, msiVectors: 8 });
+    space.registers.write(4, 2, BigInt(COMMAND_BUS_MASTER));
+    const delivered = (enabledLog2: number) => {
+      space.registers.write(MSI_CAPABILITY + 2, 2, BigInt(MSI_CONTROL_ENABLE | (enabledLog2 << 4)));
+      return [0, 3, 7].map((vector) => space.delivered(vector));
+    };
+    expect([0, 1, 2, 3].map(delivered)).to.deep.equal([
+      [0, 0, 0],
+      [0, 1, 1],
+      [0, 3, 3],
+      [0, 3, 7],
+    ]);
   });
 
   it('prints requester IDs as lspci does', () => {

@@ -259,6 +259,17 @@ describe('placement of BARs and models', () => {
     ]);
   });
 
+  it('leaves a gap before a large BAR that follows a small one', () => {
+    const space = new BarSpace(0);
+    const sized = [0xffff_f000, 0xfff0_0000, 0xffff_fff9, 0xffff_ff01];
+    expect(sized.map((value) => space.place(value).toString(16))).to.deep.equal([
+      '80000000',
+      '80100000',
+      'c000',
+      'c100',
+    ]);
+  });
+
   it('assigns the models of a list to the devices in turn', () => {
     expect([0, 1, 2].map((index) => modelAt('mtty, mdpy', index))).to.deep.equal(['mtty', 'mdpy', 'mtty']);
     expect(modelNames('file:///a,b.ts')).to.deep.equal(['file:///a,b.ts']);

@@ -131,6 +131,15 @@ describe('MSI-X of the vgpu', () => {
     bus.do(NOP);
     expect(bus.interrupts).to.deep.equal([0]);
   });
+
+  it('keeps a masked interrupt also without Bus Master Enable, and loses an unmasked one', () => {
+    const bus = new Bus();
+    bus.msix(MSIX_ENABLE);
+    bus.mask(1, false);
+    bus.writeConfig(4, 2, BigInt(COMMAND_MEMORY_SPACE));
+    expect([0, 1].map((vector) => bus.model.config.delivered(vector))).to.deep.equal([undefined, undefined]);
+    expect(bus.pendingBits).to.equal(1);
+  });
 });
 
 describe('identity of a model with its own ConfigSpace', () => {
