@@ -61,6 +61,8 @@ export class DeviceAddressSpace {
   #source: RamParts | undefined;
   /** Lowest IOVA of a translation for which the container had no room. */
   #hungryFrom = Number.POSITIVE_INFINITY;
+  /** True if the container has refused a mapping of the current kind. Without, it lacks none. */
+  #wasRefused = false;
 
   constructor(
     requesterId: number,
@@ -141,7 +143,7 @@ export class DeviceAddressSpace {
 
   /** Returns the translations that the container lacks because it cannot hold them; undefined if it lacks none. */
   lacking(): Lacking | undefined {
-    return lackingIn(this.#expectation(), this.#notifier);
+    return this.#wasRefused ? lackingIn(this.#expectation(), this.#notifier) : undefined;
   }
 
   /** Returns why the container cannot hold the translation that covers `iova`; undefined if it can or does. */
@@ -173,6 +175,7 @@ export class DeviceAddressSpace {
     // R2: the mappings of the new kind appear only after no device can use those of the old kind.
     return whenDone(this.#notifier.unmapAll(), () => {
       this.#hungryFrom = Number.POSITIVE_INFINITY;
+      this.#wasRefused = false;
       this.#kind = kind;
       this.#source = source;
       replay();
@@ -278,6 +281,7 @@ export class DeviceAddressSpace {
     this.counters.mapEvents++;
     const outcome = this.#notifier.map(iova, gpa, size, perm);
     if (outcome === 'mapped') return true;
+    this.#wasRefused = true;
     this.counters.refused++;
     const isFull = outcome === 'full';
     if (isFull) this.#hungryFrom = Math.min(this.#hungryFrom, iova);
@@ -298,7 +302,7 @@ export class DeviceAddressSpace {
     const from = this.#hungryFrom;
     if (from === Number.POSITIVE_INFINITY) return;
     this.#hungryFrom = Number.POSITIVE_INFINITY;
-    source.walk(from, limitOf(source), (iova, gpa, size, perm) => {
+    const add: TranslationVisitor = (iova, gpa, size, perm) => {
       let isFree = true;
       this.#notifier.forEachMapping(iova, iova + size, () => {
         isFree = false;
@@ -306,7 +310,8 @@ export class DeviceAddressSpace {
       });
       // The guest may have changed other entries, which it has not announced yet.
       return !isFree || this.#map(iova, gpa, size, perm);
-    });
+    };
+    source.walk(from, limitOf(source), add, this.#outside);
   }
 
   /** Returns the translations that the container should hold. */
