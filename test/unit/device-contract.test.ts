@@ -57,6 +57,15 @@ describe('DMA of a model', () => {
     expect(bus.violations).to.deep.equal([]);
   });
 
+  it('finds pages that are mapped far apart', () => {
+    const { bus, context } = build();
+    const iovaOf = (i: number) => ((i + 1) * PAGE_1G) as Iova;
+    for (let i = 0; i < 1000; i++)
+      bus.map({ iova: iovaOf(i), gpa: i * PAGE_SIZE, size: PAGE_SIZE, perm: PERM_READ });
+    for (const i of [0, 500, 999])
+      expect(context.dma.translate(iovaOf(i), PERM_READ)).to.equal(bus.ram.hpaOf(i * PAGE_SIZE));
+  });
+
   it('faults beyond the address space, and reports an invalid address as a violation', () => {
     const { bus, context } = build();
     expect(context.dma.read((2 ** 64) as Iova, new Uint8Array(4))).to.equal(DMA_FAULT);
