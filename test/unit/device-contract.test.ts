@@ -8,6 +8,7 @@ import {
   HarnessViolationError,
   type Hpa,
   type Iova,
+  PAGE_1G,
   PAGE_SIZE,
   PERM_READ,
   PERM_RW,
