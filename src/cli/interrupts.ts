@@ -1,7 +1,8 @@
 /**
  * The signals that interrupt a run. The first one ends it in order, a second one at once.
  */
-import { nowUs } from '#host';
+import { readFileSync } from 'node:fs';
+import { every, nowUs } from '#host';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
@@ -11,6 +12,12 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
  */
 const SAME_SIGNAL_MS = 200;
 
+/**
+ * Interval of checks whether npm or its shell has ended. npm forwards some signals to its shell alone, which ends by them
+ * and leaves the command behind; of others it ends itself.
+ */
+const PARENT_CHECK_MS = 250;
+
 interface InterruptHandlers {
   /** Called for the first signal, with its name. */
   onFirst(signal: string): void;
@@ -18,7 +25,10 @@ interface InterruptHandlers {
   onFurther(): void;
 }
 
-/** Calls the handlers for signals, and when a parent process with a channel to this one has ended. Returns the end. */
+/**
+ * Calls the handlers for signals, and when a parent process has ended that runs this one: npm, or one with a channel.
+ * Returns a function that ends this.
+ */
 export function onInterrupt({ onFirst, onFurther }: InterruptHandlers): () => void {
   let last: number | undefined;
   const handle = (signal: string) => {
@@ -32,8 +42,27 @@ export function onInterrupt({ onFirst, onFurther }: InterruptHandlers): () => vo
   const onDisconnect = () => handle('the end of its parent process');
   for (const signal of SIGNALS) process.on(signal, handle);
   process.on('disconnect', onDisconnect);
+  const parents = parentsNow();
+  const underNpm = process.env.npm_lifecycle_event !== undefined;
+  const stopChecks = every(PARENT_CHECK_MS, () => {
+    if (!underNpm || parentsNow() === parents) return;
+    stopChecks();
+    onDisconnect();
+  });
   return () => {
+    stopChecks();
     for (const signal of SIGNALS) process.off(signal, handle);
     process.off('disconnect', onDisconnect);
   };
+}
+
+/** Returns the parent process and its parent, which has the first place after the state in /proc/PID/stat. */
+function parentsNow(): string {
+  const parent = process.ppid;
+  try {
+    const stat = readFileSync(`/proc/${parent}/stat`, 'utf8');
+    return `${parent} ${stat.slice(stat.lastIndexOf(')')).split(' ')[2]}`;
+  } catch {
+    return String(parent); // it has just ended, or this is not Linux
+  }
 }

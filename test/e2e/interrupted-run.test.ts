@@ -22,10 +22,17 @@ class Running {
   stderr = '';
   readonly #ended: Promise<unknown[]>;
 
-  constructor(scenario: string, options: readonly string[], temporary: string) {
-    this.child = spawn(process.execPath, [COMMAND, 'run', scenario, ...options], {
+  constructor(
+    scenario: string,
+    options: readonly string[],
+    temporary: string,
+    shell: readonly string[] = [],
+  ) {
+    const command = [...shell, process.execPath, COMMAND, 'run', scenario, ...options];
+    const npm = shell.length > 0 ? { npm_lifecycle_event: 'npx' } : {};
+    this.child = spawn(command[0] as string, command.slice(1), {
       cwd: ROOT,
-      env: { ...process.env, NODE_OPTIONS: '', NO_COLOR: '1', TMPDIR: temporary },
+      env: { ...process.env, NODE_OPTIONS: '', NO_COLOR: '1', TMPDIR: temporary, ...npm },
       detached: true,
     });
     this.child.stdout?.on('data', (text) => {
@@ -126,6 +133,18 @@ describe('an interrupted run', function () {
     expect(await run.end(), run.stderr).to.equal(105);
     expect(run.stderr).to.include('INTERRUPTED by SIGINT before the run has started');
     expect((JSON.parse(run.stdout) as RunSummary).verdict).to.equal('interrupted');
+    expect(leftovers()).to.deep.equal([]);
+  });
+
+  it('reports what was done, if npm forwards a signal to its shell alone', async () => {
+    // The shell stays the parent of the command, as that of npm does.
+    const shell = ['sh', '-c', '"$@"; exit', 'sh'];
+    const run = new Running(fixture('works-until-stopped'), [], temporary(), shell);
+    await run.says('the guest works', 2);
+    process.kill(run.pid, 'SIGTERM');
+    expect(await run.end(), run.stderr).to.equal('SIGTERM');
+    expect(run.stderr).to.include('interrupted by the end of its parent process');
+    expect(run.stdout).to.match(/^INTERRUPTED {2}/);
     expect(leftovers()).to.deep.equal([]);
   });
 
