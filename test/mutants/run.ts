@@ -18,7 +18,17 @@ const KILLED_MIN = 0.97;
 /** Time limit of one mutant's tests. */
 const TIMEOUT_MS = 120_000;
 const ROOT = resolve(import.meta.dirname, '../..');
-const COPIED = ['src', 'workers', 'test', 'proto', 'scenarios', 'docs', 'package.json', 'tsconfig.json'];
+const COPIED = [
+  'src',
+  'workers',
+  'test',
+  'proto',
+  'scenarios',
+  'docs',
+  'biome.json',
+  'package.json',
+  'tsconfig.json',
+];
 
 type Outcome = 'killed' | 'survived';
 

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
-import { OPENS_LIMIT } from '../../src/mdev/instance.ts';
+import { type Instance, OPENS_LIMIT } from '../../src/mdev/instance.ts';
 import { TYPES_LIMIT } from '../../src/mdev/parent.ts';
 import { parseUnsigned, parseUuid } from '../../src/mdev/parse.ts';
 import { MDPY, MTTY, ORC, TREE_PARENTS } from '../../src/mdev/recorded-parents.ts';
@@ -143,6 +143,12 @@ describe('mdev registry errors', () => {
         JSON.stringify(text),
       ).to.equal('EINVAL');
   });
+
+  it('has the limit of the mdev core before the error of the driver', () => {
+    const spec = parentOf(0);
+    const registry = registryOf({ ...spec, types: [{ ...spec.types[0]!, probeErrno: 'ENODEV' }] });
+    expect(errnoOf(() => registry.create('p', 't1', uuidOf(1)))).to.equal('EUSERS');
+  });
 });
 
 describe('mdev registry removal', () => {
@@ -181,6 +187,40 @@ describe('mdev registry removal', () => {
     await Promise.all([unbound, removed]);
     expect(instance.iommuGroup).to.equal(-1);
     expect(registry.parent('mtty')?.available(MTTY.types[0]!)).to.equal(24);
+  });
+
+  it('asks only those who still use the device, and need not wait for one that closes it at once', async () => {
+    const registry = registryOf(MDPY);
+    const instance = registry.create('mdpy', 'mdpy-vga', uuidOf(1));
+    const asked: string[] = [];
+    instance.open(() => asked.push('past'));
+    instance.close();
+    instance.open(() => {
+      asked.push('present');
+      instance.close();
+    });
+    await registry.remove(uuidOf(1));
+    expect(asked).to.deep.equal(['present']);
+    expect(registry.get(uuidOf(1))).to.equal(undefined);
+  });
+
+  it('leaves an instance without a driver that cannot be opened, and forgets its attributes', () => {
+    const registry = registryOf(MTTY);
+    const instance = registry.create('mtty', 'mtty-1', uuidOf(1)) as Instance;
+    const attribute = { path: 'a', initial: () => 'old', store: (text: string) => text };
+    instance.setValue(attribute, 'new');
+    expect(instance.value(attribute)).to.equal('new');
+    expect(registry.unbind('mtty', uuidOf(1))).to.equal(undefined);
+    expect(errnoOf(() => instance.open())).to.equal('ENODEV');
+    expect(instance.value(attribute)).to.equal('old');
+  });
+
+  it('frees group numbers, of which the lowest is used next', () => {
+    const registry = registryOf(MTTY);
+    for (let n = 0; n < 5; n++) registry.create('mtty', 'mtty-1', uuidOf(n));
+    for (const n of [0, 3, 1]) registry.remove(uuidOf(n));
+    const groups = [5, 6, 7, 8].map((n) => registry.create('mtty', 'mtty-1', uuidOf(n)).iommuGroup);
+    expect(groups).to.deep.equal([0, 1, 3, 5]);
   });
 });
 

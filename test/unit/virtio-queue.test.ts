@@ -105,7 +105,8 @@ describe('split virtqueue, device side', () => {
 
   const garbage: Readonly<Record<string, (ring: Ring) => unknown>> = {
     'a head outside the table': (ring) => ring.offer(SIZE),
-    'a link outside the table': (ring) => ring.describe(0, 0x20000, 4, DESC_F_NEXT, SIZE).offer(0),
+    'a link outside the table': (ring) =>
+      ring.describe(0, 0x20000, 4, DESC_F_NEXT, SIZE).describe(SIZE, 0x20000, 4).offer(0),
     'an empty buffer': (ring) => ring.describe(0, 0x20000, 0).offer(0),
     'a readable buffer after a writable one': (ring) =>
       ring
@@ -116,7 +117,11 @@ describe('split virtqueue, device side', () => {
       ring.describe(0, INDIRECT, 24, DESC_F_INDIRECT).offer(0),
     'an indirect table outside RAM': (ring) => ring.describe(0, 0x9000_0000, 16, DESC_F_INDIRECT).offer(0),
     'an indirect descriptor with a next one': (ring) =>
-      ring.describe(0, INDIRECT, 16, DESC_F_INDIRECT | DESC_F_NEXT, 1).offer(0),
+      ring
+        .describe(0, INDIRECT, 16, DESC_F_INDIRECT | DESC_F_NEXT, 1)
+        .describe(1, 0x20000, 4)
+        .describe(0, 0x20000, 4, 0, 0, INDIRECT)
+        .offer(0),
     'an indirect table in an indirect table': (ring) =>
       ring
         .describe(0, INDIRECT, 16, DESC_F_INDIRECT)

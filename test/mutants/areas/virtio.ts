@@ -15,6 +15,7 @@ const QUEUES = ['test/unit/virtio-queue.test.ts'];
 const REGISTERS = ['test/unit/virtio-transport.test.ts'];
 const SAVED = ['test/unit/viommu-state.test.ts'];
 const REFUSED = ['test/unit/viommu-state-refused.test.ts'];
+const STATES = ['test/unit/state-codec.test.ts'];
 const FRAMES = ['test/unit/frame-codec.test.ts'];
 
 export const VIRTIO_MUTANTS: readonly Mutant[] = [
@@ -267,7 +268,7 @@ export const VIRTIO_MUTANTS: readonly Mutant[] = [
     find: 'if (state.kind !== kind)',
     replace: "if (state.kind === '')",
     why: 'The state of one device is restored in another.',
-    killedBy: REFUSED,
+    killedBy: STATES,
   },
   {
     id: 'proto/state-of-newer-version',
@@ -275,7 +276,7 @@ export const VIRTIO_MUTANTS: readonly Mutant[] = [
     find: 'if (state.version < oldest || state.version > newest)',
     replace: 'if (state.version < oldest)',
     why: 'A state of a newer version is read as the current one.',
-    killedBy: REFUSED,
+    killedBy: STATES,
   },
   {
     id: 'proto/number-beyond-bits',
@@ -283,7 +284,7 @@ export const VIRTIO_MUTANTS: readonly Mutant[] = [
     find: 'if (value < 0n || value >> BigInt(bits) > 0n)',
     replace: 'if (value < 0n)',
     why: 'A register gets more bits than it has.',
-    killedBy: REFUSED,
+    killedBy: STATES,
   },
   {
     id: 'proto/list-of-any-length',
@@ -291,7 +292,7 @@ export const VIRTIO_MUTANTS: readonly Mutant[] = [
     find: 'data.length % 8 !== 0 || data.length > 8 * limit',
     replace: 'data.length % 8 !== 0',
     why: 'A state has lists of any length.',
-    killedBy: REFUSED,
+    killedBy: STATES,
   },
   {
     id: 'proto/not-a-number',
@@ -299,7 +300,7 @@ export const VIRTIO_MUTANTS: readonly Mutant[] = [
     find: "    if (!values.every(Number.isFinite)) throw this.error(name, 'is not finite');\n",
     replace: '',
     why: 'A state has times that are no numbers.',
-    killedBy: REFUSED,
+    killedBy: STATES,
   },
   {
     id: 'proto/trace-beyond-limit',
