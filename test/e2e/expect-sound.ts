@@ -6,7 +6,7 @@ import type { VmResult } from './run-in-process.ts';
 
 /** Expects no failure, violation, wrong page, failed check or unannounced fault. */
 export function expectSound(result: VmResult): void {
-  expect(result.scriptError).to.equal('');
+  expect([result.scriptError, result.lost]).to.deep.equal(['', '']);
   expect(result.failures).to.deep.equal([]);
   expect(result.violations).to.deep.equal([]);
   expect(result.failedDevices).to.deep.equal([]);

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runRequest } from '../../src/coordinator/host/host-process.ts';
+import { type Encode, HostRun } from '../../src/coordinator/host/host-run.ts';
 import { decodeFrame, encodeFrame, type Frame } from '../../src/proto/codec.ts';
 import { readTrace } from '../../src/proto/trace.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
@@ -32,11 +33,17 @@ export const VM_TIMEOUT_MS = 90_000;
 interface Received {
   readonly results: { readonly vm: number; readonly result: VmResult }[];
   readonly arrived: number[];
+  /** Devices that a VM has closed on request. */
+  readonly released: number[];
 }
 
 export interface Hosts {
   readonly sockets: readonly string[];
   start(host: number): void;
+  /** Starts a host that accepts VMs, but does not start its own until the returned function is called. */
+  startLate(host: number): Promise<() => void>;
+  /** Sends a host the request to close a device that is being removed. */
+  remove(host: number, vm: number, device: number): void;
   readonly received: readonly Received[];
   /** Tells the hosts that no more VM will arrive, and waits until they end. */
   end(): Promise<void>;
@@ -50,11 +57,11 @@ export async function withHosts(
   const { params = {}, viommu = 'intel', model = 'edu', hosts = [[0], []], vgpus = 2 } = options;
   const directory = mkdtempSync(join(tmpdir(), 'mdevsim-test-'));
   const sockets = hosts.map((_, host) => join(directory, `${host}.sock`));
-  const received: Received[] = hosts.map(() => ({ results: [], arrived: [] }));
+  const received: Received[] = hosts.map(() => ({ results: [], arrived: [], released: [] }));
   const running: Promise<void>[] = [];
   const listeners: ((bytes: Uint8Array, frame: Frame) => void)[] = [];
   const all = hosts.flat().length;
-  const start = (host: number) => {
+  const partsOf = (host: number) => {
     const request = {
       scenario: scenarioUrl(options.scenario ?? 'test/fixtures/scenarios/moving.ts'),
       process: host,
@@ -78,12 +85,32 @@ export async function withHosts(
         const { kind, header, body } = decodeFrame(bytes);
         if (kind === 'vmResult') received[host]?.results.push({ vm: header.vm, result: body as VmResult });
         if (kind === 'vmArrived') received[host]?.arrived.push(header.vm);
+        if (kind === 'deviceReleased') received[host]?.released.push(header.device);
       },
       listen: (onFrame: (bytes: Uint8Array, frame: Frame) => void) => {
         listeners[host] = onFrame;
       },
     };
+    return { request, channel };
+  };
+  const start = (host: number) => {
+    const { request, channel } = partsOf(host);
     running[host] = runRequest(request, channel);
+  };
+  const startLate = async (host: number) => {
+    const { request, channel } = partsOf(host);
+    const frame: Encode = (kind, vm, body, device = -1) =>
+      encodeFrame({ timeUs: 0, process: host, vm, device }, kind, body);
+    const run = new HostRun(request, frame, channel);
+    listeners[host] = (bytes, frame) => run.onFrame(bytes, frame);
+    await run.start();
+    return () => {
+      running[host] = run.runAll().then(() => run.coordinator.close());
+    };
+  };
+  const remove = (host: number, vm: number, device: number) => {
+    const bytes = encodeFrame({ timeUs: 0, process: host, vm, device }, 'deviceRequest', { uuid: 'x' });
+    listeners[host]?.(bytes, decodeFrame(bytes));
   };
   const end = async () => {
     const bytes = encodeFrame({ timeUs: 0, process: 0, vm: 0, device: -1 }, 'runEnd', {});
@@ -91,7 +118,7 @@ export async function withHosts(
     await Promise.all(running);
   };
   try {
-    await test({ sockets, start, received, end });
+    await test({ sockets, start, startLate, remove, received, end });
   } finally {
     await end();
     options.onTraces?.(hosts.map((_, host) => [...readTrace(join(directory, `${host}.trace`))]));

@@ -8,12 +8,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
+import { sleep } from '#host';
 import { FrameSocket } from '../../src/channel/frame-socket.ts';
 import { DeviceControl } from '../../src/coordinator/vm/device-control.ts';
 import { ARRIVALS_LIMIT, HostSocket } from '../../src/coordinator/vm/migration/host-socket.ts';
 import { Incoming, STATE_BYTES_LIMIT } from '../../src/coordinator/vm/migration/incoming.ts';
 import { encodeFrame, FRAME_BYTES_LIMIT, type Frame } from '../../src/proto/codec.ts';
 import { lengthPrefix } from '../../src/proto/delimited.ts';
+import { until } from '../support/until.ts';
 
 const header = (device: number) => ({ timeUs: 0, process: 0, vm: 0, device });
 const owner = { header };
@@ -132,6 +134,9 @@ describe('requests to a device', () => {
     await new Promise(setImmediate);
     control.lost('its thread has ended');
     expect(await waiting).to.equal('dev is lost: its thread has ended');
+    expect(await outcomeOf(control.setState(1)), 'a later request').to.equal(
+      'dev is lost: its thread has ended',
+    );
   });
 });
 
@@ -159,6 +164,49 @@ describe('host that receives VMs', () => {
       expect(served).to.equal(ARRIVALS_LIMIT);
       release();
       for (const source of sources) source.close();
+      host.close();
+    }));
+
+  it('is reached as soon as it listens, within a time limit', () =>
+    withFolder(async (folder) => {
+      const sockets = [join(folder, '0.sock')];
+      const served: FrameSocket[] = [];
+      const host = new HostSocket(0, sockets);
+      const connecting = new HostSocket(0, sockets).connect(0, owner);
+      await sleep(120);
+      await host.listen({ ...owner, serve: async (stream) => void served.push(stream), failed: () => {} });
+      const source = await connecting;
+      await until(() => served.length === 1, 'the connection');
+      for (const stream of [source, ...served]) stream.close();
+      host.close();
+      const nowhere = new HostSocket(0, [join(folder, 'nowhere.sock')], 100);
+      expect(await outcomeOf(nowhere.connect(0, owner))).to.match(
+        /^host 0: connect ENOENT .*nowhere.sock, tried for 100 ms$/,
+      );
+      expect(await outcomeOf(new HostSocket(0, ['/nowhere']).connect(0, owner, () => false))).to.match(
+        /^host 0: connect ENOENT \/nowhere$/,
+      );
+    }));
+
+  it('continues after a connection whose service throws', () =>
+    withFolder(async (folder) => {
+      const host = new HostSocket(0, [join(folder, '0.sock')]);
+      const failures: string[] = [];
+      let served = 0;
+      await host.listen({
+        ...owner,
+        serve: (stream) => {
+          stream.close();
+          return ++served === 1 ? Promise.reject(new Error('cannot discard')) : Promise.resolve();
+        },
+        failed: ({ message }) => failures.push(message),
+      });
+      for (let i = 1; i <= 2; i++) {
+        const source = await host.connect(0, owner);
+        await until(() => served === i, `connection ${i}`);
+        source.close();
+      }
+      expect(failures).to.deep.equal(['cannot discard']);
       host.close();
     }));
 

@@ -154,7 +154,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /** Ends the VM because of an error of the coordinator. Its result has the reason; other VMs continue. */
   lose(error: unknown): void {
-    this.#lost ||= error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    this.#lost ||= String(error);
+    for (const ready of this.#whenReady.values()) ready(); // devices that start are not waited for
     this.abort();
   }
 

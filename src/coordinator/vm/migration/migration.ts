@@ -20,6 +20,8 @@ export class VmMigration {
   readonly #hostSocket: HostSocket | undefined;
   #settings: MigrationSettings | undefined;
   #outgoing: Outgoing | undefined;
+  /** Loss of a device since the migration has begun. */
+  #loss: MigrationError | undefined;
   /** Statistics of the migration after which the VM runs on another host; undefined while it runs here. */
   moved: MigrationStats | undefined;
   /** Why the VM was lost after the hand-over; empty if it was not. */
@@ -45,6 +47,7 @@ export class VmMigration {
     const leaving = devices.find((device) => device.leaving !== '' && device.failure === '');
     if (leaving) throw new MigrationError(`${leaving.name} is lost: ${leaving.leaving}`);
     this.#settings = settings;
+    this.#loss = undefined;
     return ram.startLog();
   }
 
@@ -53,11 +56,11 @@ export class VmMigration {
     const [settings, host] = [this.#settings, this.#hostSocket];
     if (!settings || !host) throw new MigrationError('no migration has begun');
     const to = this.#targetOf(settings, host);
-    const isWanted = () => this.#settings === settings;
+    const isWanted = () => this.#settings === settings && !this.#loss;
     const socket = await host.connect(to, this.#vm, isWanted);
     if (!isWanted()) {
       socket.close();
-      throw new MigrationError('the migration was aborted');
+      throw this.#loss ?? new MigrationError('the migration was aborted');
     }
     this.#outgoing = new Outgoing(this.#vm, settings, { from: host.process, to, socket });
     await this.#outgoing.copy();
@@ -70,7 +73,8 @@ export class VmMigration {
 
   /** Ends the migration at once, if it has not been handed over, because a device that it needs is lost. */
   deviceLost(device: string, reason: string): void {
-    this.#outgoing?.fail(new MigrationError(`${device} is lost: ${reason}`));
+    this.#loss ??= new MigrationError(`${device} is lost: ${reason}`);
+    this.#outgoing?.fail(this.#loss);
   }
 
   /** Hands the paused VM over. @throws MigrationError and others; {@link abort} must follow */
