@@ -9,7 +9,7 @@ import type { GuestSnapshot } from '../../guest/protocol.ts';
 import { BusMemory } from '../../memory/bus-memory.ts';
 import { GuestRam } from '../../memory/guest-ram.ts';
 import { requesterId } from '../../pci/config-space.ts';
-import { decodeFrame, type Frame, type FrameHeader } from '../../proto/codec.ts';
+import type { FrameHeader } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { createViommu } from '../../viommu/create-viommu.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
@@ -18,8 +18,8 @@ import { modelAt, usesGpu } from '../model-names.ts';
 import { DEFAULT_MODEL } from '../workers/supervisor.ts';
 import type { VmConfig, VmContext } from './config.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './device.ts';
+import { DeviceFrames } from './device-frames.ts';
 import { DeviceRemovals } from './device-removals.ts';
-import { faultRecord } from './dma-fault.ts';
 import { GuestControl } from './guest-control.ts';
 import { type GuestOutcome, GuestWorker } from './guest-worker.ts';
 import { IommuRegisters } from './iommu-registers.ts';
@@ -30,9 +30,6 @@ import { type Expectations, VmVerdict } from './verdict.ts';
 import { vgpuResults } from './vgpu-result.ts';
 import { NO_DEVICE, VmTrace } from './vm-trace.ts';
 import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
-
-/** Maximum count of frames served per turn, so that one device cannot starve the others. */
-const BURST = 64;
 
 /** Changes a VM's seed with each migration, so that other host frames back its RAM on each host. */
 const MIGRATION_STRIDE = 104_729;
@@ -62,6 +59,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   /** Device index → function to call when the device is ready or has failed. */
   readonly #whenReady = new Map<number, () => void>();
   readonly #removals = new DeviceRemovals(this);
+  readonly #frames: DeviceFrames;
   #ending = false;
   #isAborted = false;
   /** Why the VM is lost, or empty. */
@@ -71,6 +69,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.config = config;
     this.context = context;
     this.#trace = new VmTrace(config, context, this.verdict);
+    this.#frames = new DeviceFrames(this, this.#trace);
     const half = config.ramBytes / 2;
     const frames = new Prng(config.seed + config.migrations * MIGRATION_STRIDE);
     this.ram = GuestRam.allocate(config.hpaBase, half, half, frames);
@@ -99,7 +98,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
         ? context.gpus.place(name, index, link.sab, config.mdevTypes[index])
         : undefined,
     );
-    for (const device of this.devices) this.#arriveLost(device);
+    for (const [index, reason] of config.lostDevices.entries())
+      if (reason !== '') this.#arriveLost(this.devices[index] as VmDevice, reason);
   }
 
   /** True while the VM runs here: it is neither ending nor handed over to another host. */
@@ -259,20 +259,12 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   /** Serves the control frames of one device. */
   serveDevice(index: number): void {
     const device = this.devices[index];
-    if (device?.failure !== '') return;
-    try {
-      for (let served = 0; served < BURST; served++) {
-        const bytes = device.link.fromDevice.shift();
-        if (!bytes) return;
-        this.context.trace(bytes);
-        this.#handle(device, decodeFrame(bytes));
-      }
-      this.context.reschedule(this.context.firstBit + 1 + index);
-    } catch (error) {
-      // Garbage in a device's ring must fail only that device, not the coordinator or the others.
-      const detail = error instanceof Error ? error.message : String(error);
-      void this.quarantine(device, 'bad-frame', `sent garbage (${detail})`); // never rejects
-    }
+    if (device) this.#frames.serve(device);
+  }
+
+  /** Reports that a device is ready or has failed. */
+  ready({ index }: VmDevice): void {
+    this.#whenReady.get(index)?.();
   }
 
   header(device: number): FrameHeader {
@@ -288,9 +280,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   /**
-   * Stops and closes a device because its host removes it while the VM uses it (VFIO's device request). The guest's
-   * use of the device does not delay this. Resolves to false if the VM is ending, which closes the device as well, or
-   * is handed over: the other host then gets the request.
+   * Stops and closes a device because its host removes it while the VM uses it (VFIO's device request). Resolves to false
+   * if the VM is ending, which closes the device as well, or is handed over: the other host then gets the request.
    */
   async release(index: number, uuid: string): Promise<boolean> {
     const device = this.devices[index];
@@ -319,10 +310,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.#migration.deviceLost(device.name, reason);
   }
 
-  /** Marks a device as lost if it was lost on the VM's last host. */
-  #arriveLost(device: VmDevice): void {
-    const reason = this.config.lostDevices[device.index] ?? '';
-    if (reason === '') return;
+  #arriveLost(device: VmDevice, reason: string): void {
     device.arriveLost(reason);
     this.verdict.deviceLost(device.index);
     this.#releaseSlot(device);
@@ -354,27 +342,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
         if (device.failure === '' && !device.report) this.failed(device, `worker ended: ${error.message}`);
       })
       .catch((error: unknown) => this.lose(error))
-      .finally(() => this.#whenReady.get(device.index)?.());
+      .finally(() => this.ready(device));
     await ready;
-  }
-
-  #handle(device: VmDevice, frame: Frame): void {
-    if (frame.kind === 'deviceReady') {
-      device.run?.ready(frame.body.threadId);
-      this.#whenReady.get(device.index)?.();
-    } else if (frame.kind === 'dmaFault') this.#fault(device, frame.body);
-    else if (frame.kind === 'violation')
-      this.verdict.violation(frame.body.kind, `${device.name} ${frame.body.detail}`, frame.body.repeats);
-    else if (frame.kind === 'deviceReport') device.report = frame.body;
-    else if (frame.kind === 'deviceLog') device.addLog(frame.body);
-    else device.control.answered(frame);
-  }
-
-  #fault(device: VmDevice, body: FrameBodies['dmaFault']): void {
-    const record = faultRecord(this, device.space, body);
-    device.link.acknowledgeFault();
-    const expected = this.verdict.fault(device.index, record);
-    this.#trace.record('faultRecorded', device.index, { ...record, expected });
   }
 
   /** Marks a device as failed, which no longer accesses memory. */
