@@ -21,6 +21,11 @@ export interface BarRegion {
   readonly unimplemented?: ReadonlyMap<number, Readonly<UnimplementedCount>>;
   /** Count of such accesses that are not in the map. */
   readonly unimplementedOthers?: number;
+  /** A file with the region's bytes, and the parts of it that a VMM may map. */
+  readonly shared?: {
+    readonly fd: number;
+    readonly areas: readonly { readonly offset: number; readonly size: number }[];
+  };
   /** Returns the name of the register at `offset`, for messages. */
   nameAt?(offset: number): string | undefined;
 }

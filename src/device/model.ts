@@ -12,6 +12,7 @@ import type { StateReader, StateValues } from '../proto/state-codec.ts';
 import type { BarIndex, BarRegion } from './bar-region.ts';
 import type { DeviceDma } from './dma.ts';
 import type { DeviceMemory } from './memory.ts';
+import type { ServedContext } from './served-context.ts';
 
 export type { StateReader, StateValues };
 
@@ -41,6 +42,21 @@ export interface ModelState {
   restore(state: StateReader): void;
 }
 
+/**
+ * A migration stream in a format of the model's own, in place of the runtime's. It is for a device whose format is
+ * given, and contains everything: no register or memory is migrated beside it.
+ */
+export interface ModelStream {
+  /** Begins to save: while the device runs, and again when it has `stopped`. */
+  begin(stopped: boolean): void;
+  /** Returns the next bytes, at most `maxBytes`; fewer at the end. */
+  read(maxBytes: number): Uint8Array;
+  /** Takes the next bytes in a new device. @throws StateError */
+  write(bytes: Uint8Array): void;
+  /** Restores the device. @throws StateError for an incomplete stream */
+  finish(): void;
+}
+
 /** A device model: registers that the guest accesses, and work done in bounded steps. */
 export interface DeviceModel {
   readonly config: ConfigSpace;
@@ -52,6 +68,7 @@ export interface DeviceModel {
   readonly memories?: readonly DeviceMemory[];
   /** A device without it cannot be migrated, because the state that only the model knows would be lost. */
   readonly state?: ModelState | undefined;
+  readonly stream?: ModelStream | undefined;
   /**
    * Returns the displayed picture, if the model is a display and switched on. It serves screenshots; the guest does
    * not see it.
@@ -97,6 +114,8 @@ export interface DeviceContext {
   readonly metrics: DeviceMetrics;
   /** Raises interrupt `vector`. It is delivered if the guest has enabled MSI. */
   interrupt(vector: number): void;
+  /** Services of a device that a VMM drives; undefined in a run. */
+  readonly served?: ServedContext;
   /** Adds a line to the report. Lines are cut at LOG_LINE_LIMIT characters, and dropped beyond LOG_LINES_LIMIT. */
   log(text: string): void;
 }

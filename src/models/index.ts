@@ -10,6 +10,7 @@ import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
 import edu from './edu/edu.ts';
 import { Mdpy } from './mdpy/mdpy.ts';
 import { Mtty } from './mtty/mtty.ts';
+import { Testdev } from './testdev/testdev.ts';
 import { INJECTED_FAULTS } from './vgpu/fault-injection.ts';
 import { Vgpu } from './vgpu/vgpu.ts';
 
@@ -31,6 +32,7 @@ export const MODELS: Readonly<Record<string, ModelFactory>> = {
     new Vgpu(context, fault === '' ? undefined : INJECTED_FAULTS[fault], gpu as GpuSlotHandle | undefined),
   edu: factoryOf(edu),
   mtty: serial(2),
+  testdev: (context) => new Testdev(context),
   mdpy: display(MDPY_MODES['mdpy-vga']!),
   ...eachType(MTTY_PORTS, serial),
   ...eachType(MDPY_MODES, display),

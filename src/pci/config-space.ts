@@ -195,6 +195,7 @@ export class ConfigSpace {
   readonly #ioBars: readonly number[];
   readonly #wideBars: readonly number[];
   #vectors: VectorGate | undefined;
+  #decodesAlways = false;
 
   /** @throws RegisterTableError if registers or capabilities overlap */
   constructor(identity: PciIdentity) {
@@ -235,8 +236,14 @@ export class ConfigSpace {
     return (this.registers.get32('Command') & COMMAND_MEMORY_SPACE) !== 0;
   }
 
+  /** Makes every BAR answer from now on: a VMM decodes for the device, and accesses its regions only when enabled. */
+  decodeAlways(): void {
+    this.#decodesAlways = true;
+  }
+
   /** Returns true if the guest has enabled the space of a BAR. */
   decodes(bar: number): boolean {
+    if (this.#decodesAlways) return true;
     const space = this.#ioBars.includes(bar) ? COMMAND_IO_SPACE : COMMAND_MEMORY_SPACE;
     return (this.registers.get32('Command') & space) !== 0;
   }

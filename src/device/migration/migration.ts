@@ -3,7 +3,8 @@
  * RUNNING and PRE_COPY. DeviceInstance and its owner keep it from running in the other states.
  */
 import { StateError } from '../../proto/state-codec.ts';
-import type { DeviceModel } from '../model.ts';
+import type { DeviceModel, ModelStream } from '../model.ts';
+import { ModelStreamWriter } from './model-stream.ts';
 import { type MigrationArc, MigrationState, migrationRoute, migrationStateName } from './states.ts';
 import { DeviceStreamReader } from './stream-reader.ts';
 import { type DeviceStreamPart, DeviceStreamWriter } from './stream-writer.ts';
@@ -28,8 +29,8 @@ export class DeviceMigration {
   readonly #device: MigratingDevice;
   #state: MigrationState = MigrationState.RUNNING;
   #reason = '';
-  #writer: DeviceStreamWriter | undefined;
-  #reader: DeviceStreamReader | undefined;
+  #writer: DeviceStreamWriter | ModelStreamWriter | undefined;
+  #reader: DeviceStreamReader | ModelStream | undefined;
 
   constructor(device: MigratingDevice) {
     this.#device = device;
@@ -46,7 +47,7 @@ export class DeviceMigration {
 
   /** Starts in RESUMING, in a new device. */
   startResuming(): void {
-    this.#reader = new DeviceStreamReader(this.#device.model);
+    this.#reader = readerOf(this.#device.model);
     this.#state = MigrationState.RESUMING;
   }
 
@@ -58,7 +59,8 @@ export class DeviceMigration {
   enter(target: number): void {
     const route = migrationRoute(this.#state, target);
     if (!route) throw new MigrationStateError(this.#refusal(target));
-    if (route.some(({ arc }) => arc === 'log' || arc === 'save') && !this.#device.model.state)
+    const { state, stream } = this.#device.model;
+    if (route.some(({ arc }) => arc === 'log' || arc === 'save') && !state && !stream)
       throw new MigrationStateError(
         `cannot be migrated: the model '${this.#device.modelName}' has no \`state\``,
       );
@@ -114,7 +116,7 @@ export class DeviceMigration {
     saved: () => this.#endSaving(),
     resume: () => {
       this.#device.rebuild();
-      this.#reader = new DeviceStreamReader(this.#device.model);
+      this.#reader = readerOf(this.#device.model);
     },
     resumed: () => {
       this.#reader!.finish();
@@ -123,7 +125,8 @@ export class DeviceMigration {
   };
 
   #beginSaving(): void {
-    this.#writer = new DeviceStreamWriter(this.#device.model);
+    const { model } = this.#device;
+    this.#writer = model.stream ? new ModelStreamWriter(model.stream) : new DeviceStreamWriter(model);
   }
 
   #endSaving(): void {
@@ -156,3 +159,6 @@ export class DeviceMigration {
     return `cannot go from ${this.#stateText} to ${to}; ${accepted}`;
   }
 }
+
+const readerOf = (model: DeviceModel): DeviceStreamReader | ModelStream =>
+  model.stream ?? new DeviceStreamReader(model);
