@@ -57,7 +57,7 @@ function program(): Command {
     .version(packageVersion())
     .exitOverride()
     .showHelpAfterError('(mdevsim --help lists the commands)');
-  const add = [addRun, addTrace, addReplay, addConformance, addTypes, addList, addSysfs];
+  const add = [addRun, addTrace, addReplay, addConformance, addTypes, addList, addSysfs, addServe];
   for (const addTo of add) addTo(command);
   return command;
 }
@@ -168,6 +168,25 @@ function addSysfs(command: Command): void {
     .option('--for <ms>', 'exit after this time (default: at SIGINT or SIGTERM)', integer(1, 86_400_000))
     .action(async (dir, options) => {
       process.exitCode = await sysfsCommand(dir, options);
+    });
+}
+
+/** Most devices of one `serve` command. Its module loads native code, so it is imported only when it is needed. */
+const SERVED_DEVICES_LIMIT = 64;
+
+function addServe(command: Command): void {
+  command
+    .command('serve')
+    .description('serve devices to real VMMs over vfio-user, until a signal')
+    .requiredOption('--type <type>', 'device type: testdev, edu, mtty, mdpy, vgpu or one of their variants')
+    .requiredOption('--socket <path>', 'UNIX socket to listen at; with several devices PATH.0, PATH.1, …')
+    .option('--count <n>', 'count of devices, each in its own worker', integer(1, SERVED_DEVICES_LIMIT), 1)
+    .option('--model <model>', 'device model in place of that of the type, also the path of a file')
+    .option('--device-timeout <ms>', 'time limit of one call of a device model', integer(100, 3_600_000))
+    .option('--json', 'print the report as JSON')
+    .action(async (options) => {
+      const { serveCommand } = await import('./serve.ts');
+      process.exitCode = await serveCommand(options);
     });
 }
 

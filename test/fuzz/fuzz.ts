@@ -1,12 +1,14 @@
 /**
  * `npm run fuzz -- viommu --seconds 60 --seed N` sends garbage to the vIOMMUs; `--kind K --case N` replays one case.
  * `npm run fuzz -- migration --seconds 60 --seed N` sends broken streams to a host that accepts VMs.
+ * `npm run fuzz -- vfio-user --seconds 60 --seed N` sends broken messages to served devices; `--case N` replays one.
  */
 import { parseArgs } from 'node:util';
 import { drawSeed, nowUs } from '#host';
 import { VIOMMUS } from '../../src/scenario/scenario.ts';
 import { wholeNumber } from '../support/whole-number.ts';
 import { fuzzMigration, recordStream } from './migration.ts';
+import { VfioUserFuzzer } from './vfio-user.ts';
 import { type Failed, fuzz, KIND_NAMES, type Kind } from './viommu.ts';
 
 const DEFAULT_SECONDS = 60;
@@ -45,6 +47,28 @@ async function breakStreams(seed: number, seconds: number): Promise<void> {
   console.log(`${cases} passed, 0 failed`);
 }
 
+/** Runs cases against served devices. Each case has its own connection. Returns the count of failed ones. */
+async function fuzzVfioUser(seed: number, first: number, more: (number: number) => boolean): Promise<number> {
+  console.log(`fuzz vfio-user: seed ${seed}`);
+  const fuzzer = new VfioUserFuzzer();
+  const start = nowUs();
+  let failed = 0;
+  let number = first;
+  for (; more(number); number++)
+    try {
+      await fuzzer.run(seed, number);
+    } catch (error) {
+      if (failed++ >= PRINTED) continue;
+      console.log(`✗ seed ${seed}, case ${number}: ${error instanceof Error ? error.stack : error}`);
+      console.log(`  npm run fuzz -- vfio-user --seed ${seed} --case ${number}`);
+    }
+  fuzzer.close();
+  const cases = number - first;
+  console.log(`${((cases * 1e6) / (nowUs() - start)).toFixed(0)} cases per second`);
+  console.log(`${cases - failed} passed, ${failed} failed`);
+  return failed;
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -57,8 +81,8 @@ async function main(): Promise<void> {
     },
   });
   const [what = ''] = positionals;
-  if (positionals.length !== 1 || !['viommu', 'migration'].includes(what))
-    throw new RangeError(`fuzz ${positionals.join(' ')}; accepted: viommu, migration`);
+  if (positionals.length !== 1 || !['viommu', 'migration', 'vfio-user'].includes(what))
+    throw new RangeError(`fuzz ${positionals.join(' ')}; accepted: viommu, migration, vfio-user`);
   const seconds = wholeNumber('seconds', values.seconds ?? String(DEFAULT_SECONDS), 1, MAX_SECONDS);
   const seed = wholeNumber('seed', values.seed ?? String(drawSeed()), 1, MAX_SEED);
   const first = values.case === undefined ? 0 : wholeNumber('case', values.case, 0, MAX_CASE);
@@ -69,6 +93,10 @@ async function main(): Promise<void> {
   const limit = values.case === undefined ? count : (count ?? 1);
   const more = (number: number) =>
     limit === undefined ? nowUs() - start < seconds * 1e6 : number < first + limit;
+  if (what === 'vfio-user') {
+    if ((await fuzzVfioUser(seed, first, more)) > 0) process.exitCode = 1;
+    return;
+  }
   console.log(`fuzz viommu: ${kinds.join(', ')}; seed ${seed}`);
   const { passed, failed, digest } = await fuzz(kinds, seed, first, more);
   for (const failure of failed.slice(0, PRINTED)) printFailure(seed, failure);

@@ -15,8 +15,9 @@ const FLOORS: readonly (readonly string[])[] = [
   ['abi', 'metrics'],
   ['virtio', 'report'],
   ['guest', 'viommu', 'device'],
-  ['models', 'coordinator', 'load'],
+  ['models', 'coordinator', 'load', 'vfio-user'],
   ['scenario', 'conformance'],
+  ['serve'],
   ['cli'],
 ];
 
@@ -41,6 +42,7 @@ const CONFINED: readonly { readonly name: string; readonly uses: RegExp; readonl
     uses: /\bset(Timeout|Interval|Immediate)\b|node:timers/,
     file: 'src/platform/platform.ts',
   },
+  { name: 'the foreign function interface', uses: /\bfrom\s*['"]koffi['"]/, file: 'src/vfio-user/linux.ts' },
   { name: 'Atomics', uses: /\bAtomics\b/, file: 'src/platform/shared-memory.ts' },
 ];
 

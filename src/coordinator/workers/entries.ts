@@ -3,7 +3,16 @@
  */
 import { existsSync } from 'node:fs';
 
-export type EntryName = 'device' | 'guest' | 'host' | 'loader' | 'scenario' | 'model' | 'baseline' | 'vectors';
+export type EntryName =
+  | 'device'
+  | 'guest'
+  | 'host'
+  | 'loader'
+  | 'scenario'
+  | 'model'
+  | 'baseline'
+  | 'vectors'
+  | 'served';
 
 const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
 

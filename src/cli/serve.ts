@@ -1,0 +1,86 @@
+/**
+ * `mdevsim serve`: serves devices over vfio-user until a signal, prints the QEMU arguments and at the end a report.
+ */
+import { typeOfMdev } from '../coordinator/default-host.ts';
+import { ExitCode } from '../report/summary.ts';
+import { boundedText, oneLine } from '../report/text.ts';
+import { resolveModel } from '../scenario/try-model.ts';
+import { qemuArguments } from '../serve/qemu-arguments.ts';
+import { ServedDevices, type ServedWorker } from '../serve/serve.ts';
+import { deviceLines, isClean } from '../serve/serve-report.ts';
+import { onInterrupt } from './interrupts.ts';
+
+/** Most lines about clients that come and go, for each device. */
+const EVENT_LINES_LIMIT = 100;
+
+/** The command's options, as parsed. */
+interface ServeFlags {
+  readonly type: string;
+  readonly socket: string;
+  readonly count: number;
+  readonly model?: string;
+  readonly deviceTimeout?: number;
+  readonly json?: boolean;
+}
+
+/** Serves devices; resolves to the exit code. @throws ScenarioError, CapacityError */
+export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
+  // A vGPU type of the host is a vgpu; every other type is a model's name.
+  const name = flags.model ?? (typeOfMdev(flags.type) ? 'vgpu' : flags.type);
+  const model = await resolveModel(name);
+  let interrupted: (signal: string) => void = () => {};
+  const signal = new Promise<string>((resolve) => {
+    interrupted = resolve;
+  });
+  const restore = onInterrupt({
+    onFirst: (name) => interrupted(name),
+    onFurther: () => process.exit(ExitCode.interrupted),
+  });
+  const devices = await ServedDevices.start({
+    type: flags.type,
+    model,
+    socket: flags.socket,
+    count: flags.count,
+    ...(flags.deviceTimeout !== undefined && { deviceTimeoutMs: flags.deviceTimeout }),
+    onEvent: eventPrinter(flags.type),
+  });
+  const failed = devices.workers.filter(({ failure }) => failure !== '');
+  if (failed.length < devices.workers.length) {
+    for (const { socket } of devices.workers) process.stdout.write(`${qemuArguments(socket)}\n`);
+    process.stderr.write(`serving; guest RAM needs share=on (docs/serving-qemu.md)\n`);
+    process.stderr.write(`${await signal}: stopping\n`);
+  }
+  await devices.stop();
+  restore();
+  return report(devices.workers, flags);
+}
+
+/** Returns a printer of events that stops after a limit. */
+function eventPrinter(_type: string): Parameters<typeof ServedDevices.start>[0]['onEvent'] {
+  const printed = new Map<ServedWorker, number>();
+  return (worker, event) => {
+    if (event.kind === 'report') return;
+    const lines = (printed.get(worker) ?? 0) + 1;
+    printed.set(worker, lines);
+    if (lines > EVENT_LINES_LIMIT) return;
+    const reason = 'reason' in event ? `: ${oneLine(boundedText(event.reason))}` : '';
+    process.stderr.write(`${worker.name} ${event.kind}${reason}\n`);
+  };
+}
+
+function report(workers: readonly ServedWorker[], { json }: ServeFlags): ExitCode {
+  const passed = workers.every(isClean);
+  if (json) {
+    const devices = workers.map(({ name, socket, failure, report }) => ({
+      name,
+      socket,
+      failure,
+      ...report,
+    }));
+    process.stdout.write(`${JSON.stringify({ passed, devices }, null, 2)}\n`);
+  } else {
+    for (const worker of workers) process.stdout.write(`${deviceLines(worker).join('\n')}\n`);
+    process.stdout.write(passed ? 'PASSED\n' : 'FAILED\n');
+  }
+  return passed ? ExitCode.ok : ExitCode.failed;
+}

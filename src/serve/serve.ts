@@ -1,0 +1,167 @@
+/**
+ * Serves devices over vfio-user: each in its own worker with its own socket. The main thread starts the workers, watches
+ * them, and collects their reports.
+ */
+import { closeSync, rmSync, writeSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { after, every, sleep } from '#host';
+import { checkCapacity } from '../coordinator/workers/capacity.ts';
+import { workerEntry } from '../coordinator/workers/entries.ts';
+import { DEVICE_TIMEOUT_MS, START_CONCURRENCY, WORKER_LIMITS } from '../coordinator/workers/supervisor.ts';
+import type { ResolvedModel } from '../scenario/try-model.ts';
+import { eventFile } from '../vfio-user/linux.ts';
+import { type ServedReport, type ServeEvent, ServeLink, type ServeTask } from '../vfio-user/serve-task.ts';
+import { socketPaths } from './sockets.ts';
+
+/** How long a worker may take to be ready, and to end when it is asked to. */
+const START_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 5_000;
+/** Interval at which stuck models are looked for. */
+const WATCH_MS = 250;
+
+/** Settings of the command. */
+export interface ServeSettings {
+  readonly type: string;
+  readonly model: ResolvedModel;
+  readonly socket: string;
+  readonly count: number;
+  /** How long one call of a model may take. */
+  readonly deviceTimeoutMs?: number;
+  /** Called when a device's client has come or gone, or its worker has failed. */
+  onEvent(
+    device: ServedWorker,
+    event: ServeEvent | { readonly kind: 'failed'; readonly reason: string },
+  ): void;
+}
+
+/** One device and its worker. */
+export class ServedWorker {
+  readonly name: string;
+  readonly socket: string;
+  report: ServedReport | undefined;
+  /** Why the worker has ended too early, or empty. */
+  failure = '';
+  readonly #link = new ServeLink();
+  readonly #wakeFd = eventFile();
+  readonly #settings: ServeSettings;
+  #worker: Worker | undefined;
+  #ended: Promise<void> = Promise.resolve();
+  #lastTurn = 0;
+  #turnMs = 0;
+
+  constructor(index: number, socket: string, settings: ServeSettings) {
+    this.name = `${settings.type}${index}`;
+    this.socket = socket;
+    this.#settings = settings;
+  }
+
+  /** Starts the worker; resolves when it listens, or has failed. */
+  async start(): Promise<void> {
+    const { model, source } = this.#settings.model;
+    const task: ServeTask = {
+      name: this.name,
+      model,
+      modelSource: source,
+      socket: this.socket,
+      link: this.#link.sab,
+      wakeFd: this.#wakeFd,
+    };
+    const worker = new Worker(workerEntry('served'), { workerData: task, resourceLimits: WORKER_LIMITS });
+    this.#worker = worker;
+    const isReady = new Promise<void>((done) => {
+      worker.on('message', (event: ServeEvent) => {
+        if (event.kind === 'ready') done();
+        else this.#onEvent(event);
+      });
+      worker.once('exit', () => done());
+    });
+    this.#ended = new Promise((done) => {
+      worker.on('error', (error) => this.#fail(error instanceof Error ? error.message : String(error)));
+      worker.once('exit', () => {
+        if (!this.report) this.#fail('its worker has ended');
+        closeSync(this.#wakeFd);
+        done();
+      });
+    });
+    const cancel = after(START_TIMEOUT_MS, () => this.end(`did not start within ${START_TIMEOUT_MS} ms`));
+    await isReady;
+    cancel();
+  }
+
+  /** Asks the worker to end; resolves when it has, at the latest after STOP_TIMEOUT_MS. */
+  async stop(): Promise<void> {
+    this.#link.requestStop();
+    if (this.failure === '') this.#wake();
+    const cancel = after(STOP_TIMEOUT_MS, () => this.end(`did not end within ${STOP_TIMEOUT_MS} ms`));
+    await this.#ended;
+    cancel();
+  }
+
+  /** Ends the worker at once, as failed. */
+  end(reason: string): void {
+    this.#fail(reason);
+    void this.#worker?.terminate();
+  }
+
+  /** Ends a worker whose model does not return from a call. */
+  watch(intervalMs: number): void {
+    const { turn } = this.#link;
+    const isBusy = (turn & 1) !== 0 && turn === this.#lastTurn;
+    this.#turnMs = isBusy ? this.#turnMs + intervalMs : 0;
+    this.#lastTurn = turn;
+    const limitMs = this.#settings.deviceTimeoutMs ?? DEVICE_TIMEOUT_MS;
+    if (this.failure === '' && this.#turnMs > limitMs)
+      this.end(`stuck-model: a call has not returned within ${limitMs} ms`);
+  }
+
+  #wake(): void {
+    writeSync(this.#wakeFd, new Uint8Array([1, 0, 0, 0, 0, 0, 0, 0]));
+  }
+
+  #onEvent(event: ServeEvent): void {
+    if (event.kind === 'report') this.report = event.report;
+    this.#settings.onEvent(this, event);
+  }
+
+  #fail(reason: string): void {
+    if (this.failure !== '' || this.report) return;
+    this.failure = reason;
+    rmSync(this.socket, { force: true });
+    this.#settings.onEvent(this, { kind: 'failed', reason });
+  }
+}
+
+/** Devices that are being served. */
+export class ServedDevices {
+  readonly workers: readonly ServedWorker[];
+  #stopWatch: () => void = () => {};
+
+  private constructor(workers: readonly ServedWorker[]) {
+    this.workers = workers;
+  }
+
+  /** Starts all devices, a few at a time. @throws CapacityError */
+  static async start(settings: ServeSettings): Promise<ServedDevices> {
+    const { count, socket } = settings;
+    checkCapacity({ vms: 1, vgpus: count, processes: 1, ramBytes: 0 });
+    const workers = socketPaths(socket, count).map((path, i) => new ServedWorker(i, path, settings));
+    const waiting = [...workers];
+    const startNext = async (): Promise<void> => {
+      for (let next = waiting.shift(); next; next = waiting.shift()) await next.start();
+    };
+    await Promise.all(Array.from({ length: START_CONCURRENCY }, startNext));
+    const devices = new ServedDevices(workers);
+    devices.#stopWatch = every(WATCH_MS, () => {
+      for (const worker of workers) worker.watch(WATCH_MS);
+    });
+    return devices;
+  }
+
+  /** Stops all devices. */
+  async stop(): Promise<void> {
+    this.#stopWatch();
+    await Promise.all(this.workers.map((worker) => worker.stop()));
+    // Messages that were sent before the end.
+    await sleep(0);
+  }
+}

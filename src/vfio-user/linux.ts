@@ -1,0 +1,316 @@
+/**
+ * Calls of the C library: sockets with descriptors, mappings, memory files, event counters. This is the only file that
+ * uses a foreign function interface.
+ *
+ * Structures for calls are written into memory outside JavaScript's heap, whose address is known. Each call is
+ * synchronous. A thread that blocks in one cannot be terminated, so every wait has a time-out.
+ */
+import { closeSync } from 'node:fs';
+import { constants } from 'node:os';
+import koffi from 'koffi';
+
+const libc = koffi.load('libc.so.6');
+
+const calls = {
+  socket: libc.func('int socket(int domain, int type, int protocol)'),
+  bind: libc.func('int bind(int fd, void *address, uint32_t length)'),
+  listen: libc.func('int listen(int fd, int backlog)'),
+  connect: libc.func('int connect(int fd, void *address, uint32_t length)'),
+  accept4: libc.func('int accept4(int fd, void *address, void *length, int flags)'),
+  recvmsg: libc.func('int64_t recvmsg(int fd, void *message, int flags)'),
+  sendmsg: libc.func('int64_t sendmsg(int fd, void *message, int flags)'),
+  poll: libc.func('int poll(void *fds, uint64_t count, int timeout)'),
+  mmap: libc.func(
+    'void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)',
+  ),
+  munmap: libc.func('int munmap(void *address, size_t length)'),
+  memfdCreate: libc.func('int memfd_create(const char *name, uint32_t flags)'),
+  eventfd: libc.func('int eventfd(uint32_t count, int flags)'),
+  fcntl: libc.func('int fcntl(int fd, int command, int argument)'),
+};
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const POLLIN = 1;
+const POLLOUT = 4;
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+const MAP_FAILED = 2n ** 64n - 1n;
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const EFD_CLOEXEC = 0o2000000;
+const F_GETFL = 3;
+const F_DUPFD_CLOEXEC = 1030;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+/** The file cannot become smaller. */
+export const SEAL_SHRINK = 2;
+
+/** Most characters of a socket's path (sun_path). */
+export const SOCKET_PATH_BYTES = 107;
+/** Most descriptors of one message (SCM_MAX_FD). */
+const FDS_MAX = 253;
+/** Bytes received or sent by one call. */
+const BUFFER_BYTES = 65_536;
+/** Clients that may wait for a connection. */
+const BACKLOG = 8;
+
+/** Thrown by a failed call: its name and errno. */
+export class SystemCallError extends Error {
+  readonly errno: number;
+  /** `ENOENT`, or the number of an unknown errno. */
+  readonly code: string;
+  readonly syscall: string;
+  constructor(syscall: string, errno: number, detail = '') {
+    const code = codeOf(errno);
+    super(`${code}: ${syscall}${detail === '' ? '' : ` ${detail}`}`);
+    this.name = 'SystemCallError';
+    [this.errno, this.code, this.syscall] = [errno, code, syscall];
+  }
+}
+
+const codeOf = (errno: number): string =>
+  Object.entries(constants.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
+
+function checked(result: number, syscall: string, detail = ''): number {
+  if (result < 0) throw new SystemCallError(syscall, koffi.errno(), detail);
+  return result;
+}
+
+/** Memory outside the heap, with its address. */
+interface NativeBytes {
+  readonly address: bigint;
+  readonly bytes: Buffer;
+}
+
+/** Reserves address space. Pages cost nothing until they are touched. @throws SystemCallError */
+export function reserve(length: number): { readonly address: bigint; readonly buffer: ArrayBuffer } {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  const address = calls.mmap(null, length, PROT_READ_WRITE, flags, -1, 0) as bigint;
+  if (address === MAP_FAILED) throw new SystemCallError('mmap', koffi.errno(), `of ${length} bytes`);
+  return { address, buffer: koffi.view(address, length) as ArrayBuffer };
+}
+
+/** Gives reserved address space back. Nobody may use a view of it afterwards. */
+export const release = (address: bigint, length: number): void =>
+  void checked(calls.munmap(address, length), 'munmap');
+
+function allocate(length: number): NativeBytes {
+  const { address, buffer } = reserve(length);
+  return { address, bytes: Buffer.from(buffer) };
+}
+
+/** Maps a file over reserved address space, readable and writable. Returns false if its mode or seals do not allow it. */
+export function mapFile(address: bigint, length: number, fd: number): boolean {
+  return calls.mmap(address, length, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) !== MAP_FAILED;
+}
+
+/** Replaces mapped files by empty memory. An access through a stale address then meets no file. */
+export function unmapFile(address: bigint, length: number): void {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  const result = calls.mmap(address, length, PROT_READ_WRITE, flags, -1, 0) as bigint;
+  if (result === MAP_FAILED) throw new SystemCallError('mmap', koffi.errno());
+}
+
+/** Returns the seals of a file; 0 for a file that has none. */
+export const sealsOf = (fd: number): number => Math.max(0, calls.fcntl(fd, F_GET_SEALS, 0));
+
+/** Seals a memory file. @throws SystemCallError */
+export const addSeals = (fd: number, seals: number): void =>
+  void checked(calls.fcntl(fd, F_ADD_SEALS, seals), 'fcntl');
+
+/** Returns the status flags of an open file. @throws SystemCallError */
+export const fileFlags = (fd: number): number => checked(calls.fcntl(fd, F_GETFL, 0), 'fcntl');
+
+/** Returns another descriptor of the same open file. @throws SystemCallError */
+export const duplicate = (fd: number): number => checked(calls.fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl');
+
+/** Creates an empty memory file that can be sealed. @throws SystemCallError */
+export const memoryFile = (name: string): number =>
+  checked(calls.memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create');
+
+/** Creates an event counter. @throws SystemCallError */
+export const eventFile = (): number => checked(calls.eventfd(0, EFD_CLOEXEC), 'eventfd');
+
+/** Memory for the structures of poll(). One per thread. */
+const pollArena = allocate(4096);
+
+/** Waits for the first of `fds` that can be read. Returns a bit for each that can, lowest first; 0 after `timeoutMs`. */
+export function waitReadable(fds: readonly number[], timeoutMs: number): number {
+  const { bytes, address } = pollArena;
+  for (const [i, fd] of fds.entries()) {
+    bytes.writeInt32LE(fd, i * 8);
+    bytes.writeUInt32LE(POLLIN, i * 8 + 4);
+  }
+  const ready = calls.poll(address, fds.length, Math.ceil(timeoutMs)) as number;
+  let bits = 0;
+  if (ready > 0) for (let i = 0; i < fds.length; i++) if (bytes.readUInt16LE(i * 8 + 6) !== 0) bits |= 1 << i;
+  return bits;
+}
+
+/** Waits until a file can be written. Returns false after `timeoutMs`. */
+export function waitWritable(fd: number, timeoutMs: number): boolean {
+  const { bytes, address } = pollArena;
+  bytes.writeInt32LE(fd, 0);
+  bytes.writeUInt32LE(POLLOUT, 4);
+  return calls.poll(address, 1, timeoutMs) > 0 && (bytes.readUInt16LE(6) & POLLOUT) !== 0;
+}
+
+function socketAddress(path: string): { readonly arena: NativeBytes; readonly length: number } {
+  const name = Buffer.from(path);
+  if (name.length > SOCKET_PATH_BYTES)
+    throw new RangeError(
+      `socket path of ${name.length} bytes; accepted: up to ${SOCKET_PATH_BYTES}: ${path}`,
+    );
+  const { bytes } = pollArena;
+  bytes.fill(0, 0, SOCKET_PATH_BYTES + 3);
+  bytes.writeUInt16LE(AF_UNIX, 0);
+  name.copy(bytes, 2);
+  return { arena: pollArena, length: 2 + name.length + 1 };
+}
+
+const unixSocket = (): number => checked(calls.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket');
+
+/** Listens at a path. @throws SystemCallError, RangeError for a path that is too long */
+export function listenAt(path: string): number {
+  const { arena, length } = socketAddress(path);
+  return closedOnError(unixSocket(), (fd) => {
+    checked(calls.bind(fd, arena.address, length), 'bind', path);
+    checked(calls.listen(fd, BACKLOG), 'listen', path);
+  });
+}
+
+/** Connects to a path. @throws SystemCallError, RangeError */
+export function connectTo(path: string): number {
+  const { arena, length } = socketAddress(path);
+  return closedOnError(unixSocket(), (fd) => {
+    checked(calls.connect(fd, arena.address, length), 'connect', path);
+  });
+}
+
+/** Returns `fd` when `work` is done; closes it if that fails. */
+function closedOnError(fd: number, work: (fd: number) => void): number {
+  try {
+    work(fd);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** Accepts a waiting connection. @throws SystemCallError */
+export const acceptOne = (fd: number): number =>
+  checked(calls.accept4(fd, null, null, SOCK_CLOEXEC), 'accept4');
+
+// Offsets in an arena: struct msghdr, struct iovec, control data, and the bytes themselves.
+const MSG_IOV = 16;
+const MSG_IOV_COUNT = 24;
+const MSG_CONTROL = 32;
+const MSG_CONTROL_BYTES = 40;
+const IOVEC = 64;
+const CONTROL = 128;
+const CONTROL_BYTES = 16 + FDS_MAX * 4 + 4;
+const DATA = 2048;
+
+/** Bytes and descriptors received by one call. The bytes are valid until the next call. */
+interface Received {
+  readonly bytes: Uint8Array;
+  readonly fds: readonly number[];
+}
+
+const NO_FDS: readonly number[] = [];
+
+/** Message calls on one stream socket. */
+export class MessageSocket {
+  readonly fd: number;
+  readonly #receive = messageArena();
+  readonly #send = messageArena();
+
+  constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  /** Receives what is there. Returns undefined if nothing is. At the end of the stream there are no bytes. */
+  receive(): Received | undefined {
+    const { address, bytes } = this.#receive;
+    bytes.writeBigUInt64LE(BigInt(CONTROL_BYTES), MSG_CONTROL_BYTES);
+    bytes.writeBigUInt64LE(BigInt(BUFFER_BYTES), IOVEC + 8);
+    const count = calls.recvmsg(this.fd, address, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) as number;
+    if (count < 0)
+      return isTemporary(koffi.errno()) ? undefined : { bytes: bytes.subarray(0, 0), fds: NO_FDS };
+    return { bytes: bytes.subarray(DATA, DATA + count), fds: this.#descriptors() };
+  }
+
+  /**
+   * Sends bytes, with descriptors beside the first. Returns the count of bytes sent; 0 if there is no room now.
+   * @throws SystemCallError
+   */
+  send(source: Uint8Array, from: number, fds: readonly number[]): number {
+    const { address, bytes } = this.#send;
+    const length = Math.min(BUFFER_BYTES, source.length - from);
+    bytes.set(source.subarray(from, from + length), DATA);
+    bytes.writeBigUInt64LE(BigInt(length), IOVEC + 8);
+    this.#writeDescriptors(fds);
+    const count = calls.sendmsg(this.fd, address, MSG_DONTWAIT | MSG_NOSIGNAL) as number;
+    if (count >= 0) return count;
+    const errno = koffi.errno();
+    if (isTemporary(errno)) return 0;
+    throw new SystemCallError('sendmsg', errno);
+  }
+
+  /** Frees the memory of its structures. The descriptor stays open. */
+  free(): void {
+    for (const { address } of [this.#receive, this.#send]) release(address, DATA + BUFFER_BYTES);
+  }
+
+  #descriptors(): readonly number[] {
+    const { bytes } = this.#receive;
+    const end = CONTROL + Number(bytes.readBigUInt64LE(MSG_CONTROL_BYTES));
+    if (end < CONTROL + 16) return NO_FDS;
+    const fds: number[] = [];
+    for (let at = CONTROL; at + 16 <= end; ) {
+      const length = Number(bytes.readBigUInt64LE(at));
+      if (length < 16) break;
+      if (bytes.readInt32LE(at + 8) === SOL_SOCKET && bytes.readInt32LE(at + 12) === SCM_RIGHTS)
+        for (let i = at + 16; i + 4 <= Math.min(end, at + length); i += 4) fds.push(bytes.readInt32LE(i));
+      at += Math.ceil(length / 8) * 8;
+    }
+    return fds;
+  }
+
+  #writeDescriptors(fds: readonly number[]): void {
+    const { bytes, address } = this.#send;
+    const length = fds.length === 0 ? 0 : 16 + Math.ceil(fds.length / 2) * 8;
+    bytes.writeBigUInt64LE(length === 0 ? 0n : address + BigInt(CONTROL), MSG_CONTROL);
+    bytes.writeBigUInt64LE(BigInt(length), MSG_CONTROL_BYTES);
+    if (length === 0) return;
+    bytes.writeBigUInt64LE(BigInt(16 + fds.length * 4), CONTROL);
+    bytes.writeInt32LE(SOL_SOCKET, CONTROL + 8);
+    bytes.writeInt32LE(SCM_RIGHTS, CONTROL + 12);
+    for (const [i, fd] of fds.entries()) bytes.writeInt32LE(fd, CONTROL + 16 + i * 4);
+  }
+}
+
+function messageArena(): NativeBytes {
+  const arena = allocate(DATA + BUFFER_BYTES);
+  const { bytes, address } = arena;
+  bytes.writeBigUInt64LE(address + BigInt(IOVEC), MSG_IOV);
+  bytes.writeBigUInt64LE(1n, MSG_IOV_COUNT);
+  bytes.writeBigUInt64LE(address + BigInt(CONTROL), MSG_CONTROL);
+  bytes.writeBigUInt64LE(address + BigInt(DATA), IOVEC);
+  return arena;
+}
+
+const isTemporary = (errno: number): boolean =>
+  errno === constants.errno.EAGAIN || errno === constants.errno.EINTR;

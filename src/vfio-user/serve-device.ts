@@ -1,0 +1,59 @@
+/**
+ * The body of the worker of one served device.
+ */
+import type { ModelFactory } from '../device/model.ts';
+import { ServeLoop } from './serve-loop.ts';
+import { type ServedReport, type ServeEvent, ServeLink, type ServeTask } from './serve-task.ts';
+import { ServedDevice } from './served-device.ts';
+import { SocketListener } from './socket.ts';
+
+/** Serves a device until the main thread asks to stop. @throws SocketPathError, and whatever the model throws */
+export async function serveDevice(
+  { name, model, socket, link: sab, wakeFd }: ServeTask,
+  factory: ModelFactory,
+  send: (event: ServeEvent) => void,
+): Promise<void> {
+  const link = new ServeLink(sab);
+  const device = new ServedDevice({ name, model }, factory);
+  const loop = new ServeLoop(device, new SocketListener(socket), {
+    wakeFd,
+    stopRequested: () => link.stopRequested,
+    connected: () => send({ kind: 'connected' }),
+    disconnected: (reason) =>
+      send({
+        kind: 'disconnected',
+        reason,
+        liveMaps: device.dma.liveMaps,
+        pins: device.instance.dma.heldPins,
+      }),
+    busy: () => link.changeTurn(),
+  });
+  send({ kind: 'ready' });
+  await loop.run();
+  const report = reportOf(device, loop);
+  device.close();
+  send({ kind: 'report', report });
+}
+
+function reportOf(device: ServedDevice, { counters }: ServeLoop): ServedReport {
+  const { metrics, pins, faults } = device.instance.report();
+  return {
+    ...counters,
+    liveMaps: device.dma.liveMaps,
+    peakMaps: device.dma.peakMaps,
+    maps: device.container.counters.maps,
+    unmaps: device.container.counters.unmaps,
+    heldPins: device.instance.dma.heldPins,
+    pins,
+    faults,
+    interrupts: device.irqs.counters.raised,
+    signalled: device.irqs.counters.signalled,
+    messageReads: device.client.counters.reads,
+    messageWrites: device.client.counters.writes,
+    lostAccesses: device.windows.lostAccesses,
+    violations: device.violations,
+    violationCount: device.violationCount,
+    lines: device.lines,
+    metrics,
+  };
+}

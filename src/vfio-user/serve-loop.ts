@@ -1,0 +1,137 @@
+/**
+ * The loop of one served device: waits for its client and for its own timers, performs commands, steps the model.
+ *
+ * One client is served at a time; others wait for it in the socket's backlog. When a client goes, its maps, event
+ * counters and descriptors go with it, and the device keeps its state for the next one.
+ */
+import { closeSync, readSync } from 'node:fs';
+import { waitReadable } from './linux.ts';
+import { ConnectionClosedError, isReply } from './message.ts';
+import type { ServedDevice } from './served-device.ts';
+import { VfioUserServer } from './server.ts';
+import type { SocketListener, SocketTransport } from './socket.ts';
+
+/** Most commands between two steps of the model. */
+const BURST = 64;
+/** A waiting device wakes up at this interval even if nothing happens, so that its thread can be ended. */
+const IDLE_WAIT_MS = 500;
+/** Interval at which a stalled model is stepped again. */
+const STALL_WAIT_MS = 5;
+
+/** Counts over all clients of one device. */
+interface LoopCounters {
+  clients: number;
+  commands: number;
+  errors: number;
+}
+
+/** The surroundings of the loop. */
+interface LoopOwner {
+  /** An event counter that ends a wait. */
+  readonly wakeFd: number;
+  /** Returns true when the loop must end. Called after each wait. */
+  stopRequested(): boolean;
+  connected(): void;
+  disconnected(reason: string): void;
+  /** The model is about to be called, or has returned. */
+  busy(isBusy: boolean): void;
+}
+
+export class ServeLoop {
+  readonly counters: LoopCounters = { clients: 0, commands: 0, errors: 0 };
+  readonly #device: ServedDevice;
+  readonly #listener: SocketListener;
+  readonly #owner: LoopOwner;
+  #transport: SocketTransport | undefined;
+  #server: VfioUserServer | undefined;
+  #stalled = false;
+  #stopping = false;
+
+  constructor(device: ServedDevice, listener: SocketListener, owner: LoopOwner) {
+    this.#device = device;
+    this.#listener = listener;
+    this.#owner = owner;
+  }
+
+  /** Runs until its owner wants it to stop. Then the client is gone and nothing is mapped. */
+  async run(): Promise<void> {
+    while (!this.#stopping) {
+      this.#wait();
+      this.#owner.busy(true);
+      try {
+        if (this.#transport) await this.#serve();
+        this.#step();
+      } catch (error) {
+        await this.#ended(error);
+      }
+      this.#owner.busy(false);
+    }
+    await this.#ended(new ConnectionClosedError('the server ends'));
+    this.#listener.close();
+  }
+
+  /** Waits for a message, a client, a wake-up or a timer. */
+  #wait(): void {
+    if (this.#transport?.buffered) return;
+    const { wakeFd } = this.#owner;
+    const stepMs = this.#stalled ? STALL_WAIT_MS : this.#device.waitUs / 1000;
+    const other = this.#transport?.fd ?? this.#listener.fd;
+    const ready = waitReadable([other, wakeFd], Math.min(stepMs, IDLE_WAIT_MS));
+    if ((ready & 2) !== 0) {
+      readSync(wakeFd, new Uint8Array(8));
+      this.#stopping = this.#owner.stopRequested();
+    }
+    if ((ready & 1) !== 0 && !this.#transport) this.#accept();
+  }
+
+  #accept(): void {
+    const transport = this.#listener.accept();
+    this.#transport = transport;
+    this.#server = new VfioUserServer(this.#device, transport, closeSync);
+    this.counters.clients++;
+    this.#owner.connected();
+  }
+
+  /** Performs the commands that have arrived. Usually nothing is awaited. */
+  async #serve(): Promise<void> {
+    const transport = this.#transport!;
+    const server = this.#server!;
+    for (let handled = 0; handled < BURST; handled++) {
+      const message = transport.receive(0);
+      if (!message) break;
+      const work = server.handle(message);
+      if (work) await work;
+      this.#device.wake();
+      // A reply is what a stalled model waits for: its step comes before the next command.
+      if (isReply(message) || !transport.buffered) break;
+    }
+  }
+
+  #step(): void {
+    if (this.#device.waitUs > 0 && !this.#stalled) return;
+    try {
+      this.#stalled = this.#device.step() === 'stalled';
+    } catch (error) {
+      if (error instanceof ConnectionClosedError) throw error;
+      this.#device.fail(textOf(error));
+    }
+  }
+
+  /** Ends the connection. An error that is no end of it is one of the model's code. */
+  async #ended(error: unknown): Promise<void> {
+    if (!(error instanceof ConnectionClosedError)) this.#device.fail(textOf(error));
+    const transport = this.#transport;
+    const server = this.#server;
+    if (!transport || !server) return;
+    [this.#transport, this.#server] = [undefined, undefined];
+    this.counters.commands += server.counters.commands;
+    this.counters.errors += server.counters.errors;
+    transport.close();
+    await this.#device.disconnected();
+    this.#device.windows.clear();
+    this.#device.wake();
+    this.#owner.disconnected(textOf(error));
+  }
+}
+
+const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

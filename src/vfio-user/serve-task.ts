@@ -1,0 +1,87 @@
+/**
+ * The task of the worker of one served device, and what it tells the main thread.
+ */
+
+import * as mem from '#mem';
+import { wordsOf } from '#mem';
+
+const { add, ld, st } = mem;
+
+/** Words that the worker shares with the main thread. */
+const TURN = 0;
+const STOP = 1;
+const WORDS = 2;
+
+/** What a worker and its supervisor share: the count of turns, which is odd during one, and the request to stop. */
+export class ServeLink {
+  readonly sab: SharedArrayBuffer;
+  readonly #words: mem.SharedWords;
+
+  constructor(sab = new SharedArrayBuffer(WORDS * Int32Array.BYTES_PER_ELEMENT)) {
+    this.sab = sab;
+    this.#words = wordsOf(sab);
+  }
+
+  get turn(): number {
+    return ld(this.#words, TURN, 'link.word');
+  }
+
+  /** Worker only: begins or ends a turn. */
+  changeTurn(): void {
+    add(this.#words, TURN, 1, 'link.word');
+  }
+
+  get stopRequested(): boolean {
+    return ld(this.#words, STOP, 'link.word') !== 0;
+  }
+
+  requestStop(): void {
+    st(this.#words, STOP, 1, 'link.word');
+  }
+}
+
+export interface ServeTask {
+  readonly name: string;
+  /** Name of a built-in model, or the URL of a file and its text. */
+  readonly model: string;
+  readonly modelSource: string;
+  readonly socket: string;
+  readonly link: SharedArrayBuffer;
+  /** An event counter that ends the worker's wait. */
+  readonly wakeFd: number;
+}
+
+/** Counts of one device at its end, or now. */
+export interface ServedReport {
+  readonly clients: number;
+  readonly commands: number;
+  readonly errors: number;
+  readonly liveMaps: number;
+  readonly peakMaps: number;
+  readonly maps: number;
+  readonly unmaps: number;
+  readonly heldPins: number;
+  readonly pins: number;
+  readonly faults: number;
+  readonly interrupts: number;
+  readonly signalled: number;
+  readonly messageReads: number;
+  readonly messageWrites: number;
+  readonly lostAccesses: number;
+  readonly violations: readonly string[];
+  readonly violationCount: number;
+  readonly lines: readonly string[];
+  readonly metrics: readonly { readonly name: string; readonly value: number }[];
+}
+
+/** A message of the worker to the main thread. */
+export type ServeEvent =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'connected' }
+  | {
+      readonly kind: 'disconnected';
+      readonly reason: string;
+      readonly liveMaps: number;
+      readonly pins: number;
+    }
+  | { readonly kind: 'report'; readonly report: ServedReport };

@@ -1,0 +1,142 @@
+/**
+ * Transport over a UNIX stream socket, with descriptors. Both directions are bounded: a message has a largest size, and
+ * a peer that does not read loses its connection.
+ */
+import { chmodSync, closeSync, lstatSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import {
+  acceptOne,
+  connectTo,
+  listenAt,
+  MessageSocket,
+  SOCKET_PATH_BYTES,
+  SystemCallError,
+  waitReadable,
+  waitWritable,
+} from './linux.ts';
+import { ConnectionClosedError, type Message, MessageReader } from './message.ts';
+import type { Transport } from './transport.ts';
+
+/** How long a peer may keep its side of the socket full. A client counts a server as dead after about as long. */
+const SEND_TIMEOUT_MS = 5_000;
+
+/** One connection of a UNIX socket. */
+export class SocketTransport implements Transport {
+  readonly fd: number;
+  readonly #socket: MessageSocket;
+  readonly #reader = new MessageReader(closeSync);
+  #open = true;
+
+  /** Owns the descriptor. */
+  constructor(fd: number) {
+    this.fd = fd;
+    this.#socket = new MessageSocket(fd);
+  }
+
+  /** True if a message can be received without a call. */
+  get buffered(): boolean {
+    return this.#reader.ready > 0;
+  }
+
+  receive(timeoutMs: number): Message | undefined {
+    for (let wait = timeoutMs; ; wait = 0) {
+      const message = this.#reader.next();
+      if (message) return message;
+      if (!this.#open) throw new ConnectionClosedError('the connection is closed');
+      // A zero wait needs no poll: the receiving call does not block.
+      if (wait > 0 && waitReadable([this.fd], wait) === 0) return undefined;
+      const received = this.#socket.receive();
+      if (!received) return undefined;
+      if (received.bytes.length === 0) throw new ConnectionClosedError('the client has disconnected');
+      this.#reader.feed(received.bytes, received.fds);
+    }
+  }
+
+  send(bytes: Uint8Array, fds: readonly number[] = []): void {
+    try {
+      for (let at = 0; at < bytes.length; ) {
+        const sent = this.#socket.send(bytes, at, at === 0 ? fds : []);
+        at += sent;
+        if (sent === 0 && !waitWritable(this.fd, SEND_TIMEOUT_MS))
+          throw new ConnectionClosedError(`the client has not read for ${SEND_TIMEOUT_MS} ms`);
+      }
+    } catch (error) {
+      throw error instanceof SystemCallError ? new ConnectionClosedError(error.message) : error;
+    }
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#reader.close();
+    closeSync(this.fd);
+    this.#socket.free();
+  }
+}
+
+/** Thrown for a socket path that cannot be used. */
+export class SocketPathError extends Error {
+  override name = 'SocketPathError';
+}
+
+/** A socket that clients connect to, one at a time. */
+export class SocketListener {
+  readonly fd: number;
+  readonly path: string;
+
+  /**
+   * Listens at `path`, for this user alone: the socket has mode 0600. A directory that does not exist is created with
+   * mode 0700. A socket that a dead server has left is replaced.
+   * @throws SocketPathError
+   */
+  constructor(path: string) {
+    this.path = path;
+    try {
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      checkFree(path);
+      this.fd = listenPrivately(path);
+    } catch (error) {
+      if (error instanceof SocketPathError) throw error;
+      throw new SocketPathError(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  accept(): SocketTransport {
+    return new SocketTransport(acceptOne(this.fd));
+  }
+
+  close(): void {
+    closeSync(this.fd);
+    rmSync(this.path, { force: true });
+  }
+}
+
+/** @throws SocketPathError for a path that is too long, a socket that has a server, and any other file */
+function checkFree(path: string): void {
+  const bytes = Buffer.byteLength(path);
+  if (bytes > SOCKET_PATH_BYTES)
+    throw new SocketPathError(`socket path of ${bytes} bytes; accepted: up to ${SOCKET_PATH_BYTES}: ${path}`);
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (!found) return;
+  if (!found.isSocket()) throw new SocketPathError(`${path} exists; accepted: a free path, or a socket`);
+  try {
+    closeSync(connectTo(path));
+  } catch {
+    return;
+  }
+  throw new SocketPathError(`${path} is in use by another server`);
+}
+
+/** Listens at a path in a directory of its own, and moves the socket when its mode is set. */
+function listenPrivately(path: string): number {
+  const folder = mkdtempSync(join(dirname(path), '.s'));
+  try {
+    const hidden = join(folder, 's');
+    const fd = listenAt(hidden);
+    chmodSync(hidden, 0o600);
+    renameSync(hidden, path);
+    return fd;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
