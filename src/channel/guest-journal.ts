@@ -31,7 +31,7 @@ const PREFIX_BYTES = 3;
 const LINE_BYTES_LIMIT = 3072;
 const LINES_LIMIT = JOURNAL_LIMITS[1] + JOURNAL_LIMITS[2];
 /** Size of a journal. Memory that no line has reached is not committed. */
-export const JOURNAL_BYTES: number = HEADER_BYTES + LINES_LIMIT * (PREFIX_BYTES + LINE_BYTES_LIMIT);
+const JOURNAL_BYTES: number = HEADER_BYTES + LINES_LIMIT * (PREFIX_BYTES + LINE_BYTES_LIMIT);
 
 /** Largest high word of a counter: 53 bits in total. */
 const HIGH_MASK = 0x1f_ffff;

@@ -5,6 +5,7 @@
 import { type MessageCost, type ReplayResult, replayCapture } from '../conformance/vfio-user/replay.ts';
 import { colours } from '../report/colours.ts';
 import { ExitCode } from '../report/summary.ts';
+import { counted } from '../report/text.ts';
 
 /** Replays the captures in order and prints the results; resolves to the exit code. @throws CaptureError */
 export async function replayCommand(
@@ -46,7 +47,7 @@ function replayText(results: readonly ReplayResult[]): string {
   const verdict = failed === 0 ? colours.green('PASSED') : colours.red('FAILED');
   const what = failed === 0 ? 'all as recorded' : `${failed} not as recorded`;
   const lines = [
-    `${verdict}  ${results.length} capture${results.length === 1 ? '' : 's'}, ${messages} messages: ${what}`,
+    `${verdict}  ${counted(results.length, 'capture')}, ${counted(messages, 'message')}: ${what}`,
   ];
   for (const result of results) lines.push(...problemLines(result));
   const nameWidth = Math.max(8, ...results.map(({ capture }) => capture.length));

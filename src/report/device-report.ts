@@ -3,6 +3,7 @@
  */
 import { hexDigits } from '../memory/address.ts';
 import type { FrameBodies } from '../proto/schema.ts';
+import { counted } from './text.ts';
 
 type DeviceReport = FrameBodies['deviceReport'];
 type Access = DeviceReport['unimplemented'][number];
@@ -48,7 +49,9 @@ export function burndownLines({ unimplemented, unimplementedOthers }: DeviceRepo
   const hidden = unimplemented.slice(BURNDOWN_ROWS_SHOWN);
   const total = unimplemented.reduce((sum, { count }) => sum + count, unimplementedOthers);
   if (total === 0) return [];
-  const lines = [`  unimplemented  ${total} accesses where the model declares no register`];
+  const lines = [
+    `  unimplemented  ${counted(total, 'access', 'accesses')} where the model declares no register`,
+  ];
   for (const { bar, offset, write, count } of unimplemented.slice(0, BURNDOWN_ROWS_SHOWN)) {
     const place = `BAR${bar}+0x${hexDigits(offset, 4)}`;
     lines.push(`    ${place.padEnd(16)}${(write ? 'write' : 'read').padEnd(6)}${String(count).padStart(10)}`);

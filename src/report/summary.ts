@@ -52,7 +52,7 @@ export interface LostVm {
 }
 
 /** Version of the JSON summary. It changes when a field is removed or changes its meaning. */
-export const SUMMARY_VERSION = 1;
+const SUMMARY_VERSION = 1;
 
 export interface RunSummary extends Omit<RunFacts, 'interrupted'> {
   readonly version: number;

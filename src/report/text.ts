@@ -3,7 +3,7 @@
  */
 
 /** Maximum count of characters of a text in a report. */
-export const TEXT_LIMIT = 1000;
+const TEXT_LIMIT = 1000;
 
 /** Converts any value to a text of at most `limit` characters; the rest is counted. Never throws. */
 export function boundedText(value: unknown, limit = TEXT_LIMIT): string {

@@ -17,6 +17,7 @@ import {
 import { MdevError, type MdevInstance, type MdevRegistry } from '../mdev/registry.ts';
 import { hexDigits } from '../memory/address.ts';
 import type { FrameBodies } from '../proto/schema.ts';
+import { counted } from '../report/text.ts';
 import { ScenarioError, type ScenarioSettings, VGPUS_LIMIT } from './scenario.ts';
 
 /** Instances of the run's own parent beyond those of its VMs, for users who create some during the run. */
@@ -117,11 +118,13 @@ function definitionsByVm({ vms, vgpus, mdevs }: MdevSettings, folder: string, se
     : divided(read(mdevs, folder, 'mdevs'), vms);
   if (each.length !== vms)
     throw new ScenarioError(
-      `mdevs: ${each.length} sources for ${vms} VMs; accepted: one per VM, or one for all`,
+      `mdevs: ${counted(each.length, 'source')} for ${counted(vms, 'VM')}; accepted: one per VM, or one for all`,
     );
   for (const [vm, { length }] of each.entries())
     if (length < 1 || length > VGPUS_LIMIT)
-      throw new ScenarioError(`mdevs: ${length} definitions for VM ${vm}; accepted: 1 to ${VGPUS_LIMIT}`);
+      throw new ScenarioError(
+        `mdevs: ${counted(length, 'definition')} for VM ${vm}; accepted: 1 to ${VGPUS_LIMIT}`,
+      );
   return each;
 }
 
@@ -149,7 +152,9 @@ function read(source: unknown, folder: string, where: string): Definition[] {
 function divided(all: Definition[], vms: number): Definition[][] {
   const share = all.length / vms;
   if (!Number.isInteger(share))
-    throw new ScenarioError(`mdevs: ${all.length} definitions do not divide evenly among ${vms} VMs`);
+    throw new ScenarioError(
+      `mdevs: ${counted(all.length, 'definition')} ${all.length === 1 ? 'does' : 'do'} not divide evenly among ${counted(vms, 'VM')}`,
+    );
   return Array.from({ length: vms }, (_, vm) => all.slice(vm * share, (vm + 1) * share));
 }
 

@@ -149,6 +149,12 @@ const GUESTS: readonly Case[] = [
     output: /VM 0 script: /,
   },
   {
+    title: 'a script that holds buffers without limit: its neighbour passes',
+    args: ['run', fixture('holds-buffers')],
+    code: 107,
+    output: /✗ VM 0 script: script holds \d+ MiB of buffers; accepted: 1024 MiB\n {2}operations +60 /,
+  },
+  {
     title: 'garbage in the VT-d tables',
     args: ['run', fixture('garbage-tables')],
     code: 1,

@@ -165,7 +165,7 @@ describe('mediated devices of a run', () => {
     const each = new RunMdevs({ ...settings, mdevs: [dump, { [GPU]: { [C]: file('vgpu-1g') } }] }, '/', 1);
     expect(names(each)).to.deep.equal([[`${B} vgpu-2g`, `${A} vgpu-4g`], [`${C} vgpu-1g`]]);
     expect([each.vgpusMax, each.isUneven]).to.deep.equal([2, true]);
-    expect(refused([dump])).to.contain('1 sources for 2 VMs');
+    expect(refused([dump])).to.contain('1 source for 2 VMs');
     expect(refused(dump, 3)).to.contain('2 definitions do not divide evenly among 3 VMs');
     expect(refused([], 1)).to.contain('0 definitions for VM 0; accepted: 1 to 31');
   });

@@ -3,7 +3,7 @@
  */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
-import { after, sleep } from '#host';
+import { after, every, sleep } from '#host';
 import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../../guest/protocol.ts';
 import { LATENCIES_LIMIT, LATENCY_NAME_LIMIT } from '../../report/histograms.ts';
 import { boundedText } from '../../report/text.ts';
@@ -24,6 +24,10 @@ const REPORT_TIMEOUT_MS = 500;
 const DEVICES_LIMIT = 32;
 /** Maximum size of an encoded histogram. */
 const HISTOGRAM_BYTES_LIMIT = 64 * 1024;
+
+/** Maximum size of the buffers that a script holds outside V8's heap; memory shared with the VM does not count. */
+const BUFFER_BYTES_LIMIT = 2 ** 30;
+const BUFFERS_CHECK_MS = 250;
 
 /** How long a terminated guest worker may take to exit. */
 const TERMINATE_TIMEOUT_MS = 2_000;
@@ -84,8 +88,10 @@ export class GuestWorker {
     const asked = this.#guest.run(this.#control, snapshot) as Promise<GuestReport>;
     // A snapshot from another host may be refused before the script starts.
     const ran = asked.then(checkedReport).catch((error: Error) => failedReport(errorLine(error)));
-    const first = await Promise.race([ran, this.#died, late, this.#aborted]);
+    const { exceeded, stop } = this.#watchBuffers();
+    const first = await Promise.race([ran, this.#died, late, this.#aborted, exceeded]);
     cancel();
+    stop();
     const outcome = await this.#outcomeOf(first);
     await this.end();
     return outcome;
@@ -108,6 +114,30 @@ export class GuestWorker {
     return { ...report, error: first === 'late' ? late : '', interrupted: first === 'aborted' };
   }
 
+  /** Measures the buffers that the script holds outside V8's heap; `exceeded` resolves when they are too large. */
+  #watchBuffers(): { readonly exceeded: Promise<GuestReport>; stop(): void } {
+    let stop = () => {};
+    const exceeded = new Promise<GuestReport>((resolve) => {
+      stop = every(BUFFERS_CHECK_MS, () => {
+        void this.#bufferBytes().then((bytes) => {
+          if (bytes > BUFFER_BYTES_LIMIT)
+            resolve(
+              failedReport(`script holds ${mib(bytes)} of buffers; accepted: ${mib(BUFFER_BYTES_LIMIT)}`),
+            );
+        });
+      });
+    });
+    return { exceeded, stop: () => stop() };
+  }
+
+  /** V8 answers even while the script runs a loop. */
+  #bufferBytes(): Promise<number> {
+    return this.#worker.getHeapStatistics().then(
+      (heap) => heap.external_memory,
+      () => 0, // the thread has ended
+    );
+  }
+
   /** Asks for the report of a script that has not ended; resolves to an empty one if its thread does not answer. */
   async #reportNow(): Promise<GuestReport> {
     const asked = Promise.resolve(this.#guest.report()).then(checkedReport);
@@ -128,6 +158,8 @@ export class GuestWorker {
     await Promise.race([this.#worker.terminate(), sleep(TERMINATE_TIMEOUT_MS)]);
   }
 }
+
+const mib = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
 
 /** Returns a report for a guest that could not send one. */
 const failedReport = (error: string): GuestReport => ({ histograms: [], deviceHistograms: [], error });

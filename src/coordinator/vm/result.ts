@@ -5,6 +5,7 @@
 import type { JournalContent } from '../../channel/guest-journal.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { sumReports } from '../../report/device-report.ts';
+import { counted } from '../../report/text.ts';
 import type { VmDevice } from './device.ts';
 import type { GuestOutcome } from './guest-worker.ts';
 import type { VmVerdict } from './verdict.ts';
@@ -58,7 +59,10 @@ export function vmResult(outcome: GuestOutcome, end: VmEnd): FrameBodies['vmResu
   // Announced faults may still have been to come in a run that ended early. A VM that has moved takes them along.
   const expectsNoMore = !outcome.interrupted && migration === undefined && end.lost === '';
   if (expectsNoMore && verdict.missingFaults > 0)
-    verdict.violation('missing-fault', `${verdict.missingFaults} announced DMA faults did not occur`);
+    verdict.violation(
+      'missing-fault',
+      `${counted(verdict.missingFaults, 'announced DMA fault')} did not occur`,
+    );
   if (expectsNoMore && verdict.missingRemovals > 0)
     verdict.violation('missing-removal', `${verdict.missingRemovals} announced removals did not occur`);
   const counters = devices.map((device) => device.container.counters);

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { availableMemory } from 'node:process';
+import { counted } from '../../report/text.ts';
 
 /** Maximum count of memory maps per worker (measured: 30 to 50). */
 export const MAPS_PER_WORKER = 50;
@@ -52,8 +53,8 @@ export function checkCapacity({ vms, vgpus, processes, ramBytes }: RunSize, mach
   if (maps > machine.maxMapCount) {
     const fit = Math.floor((machine.maxMapCount - MAPS_PER_PROCESS) / ((vgpus + 1) * MAPS_PER_WORKER));
     throw new CapacityError(
-      `${vmsPerProcess} VMs × ${vgpus} vGPUs in one process may need ${maps} memory maps; ` +
-        `vm.max_map_count is ${machine.maxMapCount}: at most ${fit} VMs per process ` +
+      `${counted(vmsPerProcess, 'VM')} × ${counted(vgpus, 'vGPU')} in one process may need ${maps} memory maps; ` +
+        `vm.max_map_count is ${machine.maxMapCount}: at most ${counted(fit, 'VM')} per process ` +
         `(use --processes, or raise vm.max_map_count)`,
     );
   }
@@ -61,7 +62,7 @@ export function checkCapacity({ vms, vgpus, processes, ramBytes }: RunSize, mach
   if (bytes > machine.memoryBytes * MEMORY_SHARE) {
     const mib = (value: number) => `${Math.ceil(value / 2 ** 20)} MiB`;
     throw new CapacityError(
-      `${vms} VMs of ${mib(ramBytes)} RAM and ${vgpus} vGPUs may need ${mib(bytes)}; ` +
+      `${counted(vms, 'VM')} of ${mib(ramBytes)} RAM and ${counted(vgpus, 'vGPU')} may need ${mib(bytes)}; ` +
         `${mib(machine.memoryBytes)} are available, of which ${MEMORY_SHARE * 100} % may be planned`,
     );
   }
