@@ -2,9 +2,10 @@
  * The default host of all commands. It has two physical GPUs: the types of one are mdev types, those of the other are
  * assigned to SR-IOV virtual functions.
  */
+import { VGPU_IDENTITY } from '../abi/vgpu/vgpu.ts';
 import { GPU_VRAM_MIB, VGPU_TYPES, type VgpuType } from '../gpu/types.ts';
 import { MdevRegistry } from '../mdev/registry.ts';
-import type { ParentSpec, TypeSpec } from '../mdev/spec.ts';
+import type { ParentSpec, PciSpec, TypeSpec } from '../mdev/spec.ts';
 
 const MIB_PER_GIB = 1024;
 
@@ -22,28 +23,39 @@ const typeSpec = (id: string, { vramMiB }: VgpuType): TypeSpec => ({
   share: vramMiB,
 });
 
-/** The PCI class of a display controller, and the NUMA node. */
-const PCI_FILES: Readonly<Record<string, string>> = { class: '0x030200', numa_node: '0' };
+/** Identity of the mdev GPU: that of the device model `vgpu`. */
+const OWN_PCI: PciSpec = { ...VGPU_IDENTITY, driver: 'mdevsim', numaNode: 0 };
 
-const gpu = (bus: string): Omit<ParentSpec, 'types'> => ({
+/** Identity of the SR-IOV GPU. Its VFs have NVIDIA's files, so that code which looks for them finds an NVIDIA A16. */
+const NVIDIA_PCI: PciSpec = {
+  vendorId: 0x10de,
+  deviceId: 0x25b6,
+  subsystemVendorId: 0x10de,
+  subsystemId: 0x14a9,
+  revision: 0xa1,
+  classCode: 0x03_02_00, // 3D controller
+  driver: 'nvidia',
+  numaNode: 0,
+};
+
+const gpu = (bus: string, pci: PciSpec): Omit<ParentSpec, 'types'> => ({
   name: `0000:${bus}:00.0`,
   driver: 'mdevsim',
   device: `/sys/devices/pci0000:${bus}/0000:${bus}:00.0`,
   subsystem: '/sys/bus/pci',
   capacity: { kind: 'units', total: GPU_VRAM_MIB },
-  uevent: `PCI_CLASS=30200\nPCI_SLOT_NAME=0000:${bus}:00.0\n`,
-  files: PCI_FILES,
+  pci,
 });
 
 /** Has the mdev types `vgpu-1g` to `vgpu-16g`. */
 export const MDEV_GPU: ParentSpec = {
-  ...gpu('3b'),
+  ...gpu('3b', OWN_PCI),
   types: OFFERED_TYPES.map((type) => typeSpec(type.id, type)),
 };
 
 /** Has four virtual functions and the types 1001 to 1005. */
 export const SRIOV_GPU: ParentSpec = {
-  ...gpu('5e'),
+  ...gpu('5e', NVIDIA_PCI),
   types: OFFERED_TYPES.map((type, index) => typeSpec(String(FIRST_TYPE_NUMBER + index), type)),
   virtualFunctions: ['0000:5e:00.4', '0000:5e:00.5', '0000:5e:00.6', '0000:5e:00.7'],
 };

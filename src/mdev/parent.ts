@@ -13,10 +13,15 @@ export class Parent implements InstanceOwner {
   readonly #types: ReadonlyMap<string, TypeSpec>;
   readonly #instances = new Map<string, Instance>();
   #units = 0;
+  #enabledFunctions: number;
+  /** IOMMU groups of its PCI function and of all its virtual functions, in order. */
+  readonly functionGroups: readonly number[];
 
   /** @throws MdevError EINVAL for an invalid spec */
-  constructor(spec: ParentSpec) {
+  constructor(spec: ParentSpec, functionGroups: readonly number[]) {
     this.spec = spec;
+    this.functionGroups = functionGroups;
+    this.#enabledFunctions = spec.virtualFunctions?.length ?? 0;
     this.#types = new Map(spec.types.map((type) => [type.id, type]));
     const wrong = problemOf(spec, this.#types.size);
     if (wrong !== undefined) throw new MdevError('EINVAL', `parent ${spec.name}: ${wrong}`);
@@ -33,6 +38,16 @@ export class Parent implements InstanceOwner {
   /** True if instances are created through `mdev_supported_types`, false if through virtual functions. */
   get isMdev(): boolean {
     return this.spec.virtualFunctions === undefined;
+  }
+
+  /** The names of the virtual functions that are enabled. */
+  get virtualFunctions(): readonly string[] {
+    return (this.spec.virtualFunctions ?? []).slice(0, this.#enabledFunctions);
+  }
+
+  /** Enables the first `count` virtual functions. */
+  enableFunctions(count: number): void {
+    this.#enabledFunctions = count;
   }
 
   types(): Iterable<TypeSpec> {

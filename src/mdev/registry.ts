@@ -32,7 +32,11 @@ export class MdevRegistry {
     if (this.#parents.has(spec.name)) throw new MdevError('EEXIST', `parent ${spec.name} exists already`);
     if (this.#parents.size >= PARENTS_LIMIT)
       throw new MdevError('ENOSPC', `the registry is full; accepted: ${PARENTS_LIMIT} parents`);
-    const parent = new Parent(spec);
+    const functions = spec.pci ? 1 + (spec.virtualFunctions?.length ?? 0) : 0;
+    const parent = new Parent(
+      spec,
+      Array.from({ length: functions }, () => this.#allocateGroup()),
+    );
     this.#parents.set(spec.name, parent);
     return parent;
   }
@@ -56,12 +60,7 @@ export class MdevRegistry {
     const name = parseUuid(uuid);
     if (this.#instances.has(name)) throw new MdevError('EEXIST', `instance ${name} exists already`);
     parent.admit(type);
-    const group = this.#groups.allocate();
-    if (group === undefined)
-      throw new MdevError(
-        'ENOSPC',
-        `the registry is full; accepted: ${INSTANCES_LIMIT} instances with a driver`,
-      );
+    const group = this.#allocateGroup();
     const instance = new Instance(name, parent, type, group);
     parent.add(instance);
     this.#instances.set(name, instance);
@@ -115,6 +114,16 @@ export class MdevRegistry {
 
   parent(name: string): Parent | undefined {
     return this.#parents.get(name);
+  }
+
+  /** @throws MdevError ENOSPC */
+  #allocateGroup(): number {
+    const group = this.#groups.allocate();
+    if (group !== undefined) return group;
+    throw new MdevError(
+      'ENOSPC',
+      `the registry is full; accepted: ${INSTANCES_LIMIT} instances with a driver`,
+    );
   }
 
   #releaseDriver(instance: Instance): void {

@@ -42,6 +42,21 @@ interface CapacitySpec {
   readonly total: number;
 }
 
+/** Identity of a PCI device, as its files show it. */
+export interface PciSpec {
+  readonly vendorId: number;
+  readonly deviceId: number;
+  readonly subsystemVendorId: number;
+  readonly subsystemId: number;
+  readonly revision: number;
+  readonly classCode: number;
+  /** The PCI driver's name in `/sys/bus/pci/drivers/`. */
+  readonly driver: string;
+  readonly numaNode: number;
+  /** Device ID of the virtual functions; by default `deviceId`. */
+  readonly vfDeviceId?: number;
+}
+
 /** A parent device. */
 export interface ParentSpec {
   /** Its name in `/sys/class/mdev_bus/`. */
@@ -54,10 +69,8 @@ export interface ParentSpec {
   readonly subsystem: string;
   readonly capacity: CapacitySpec;
   readonly types: readonly TypeSpec[];
-  /** Content of the device's `uevent`; by default empty. */
-  readonly uevent?: string;
-  /** Read-only files of the device's directory: name → content without the newline. */
-  readonly files?: Readonly<Record<string, string>>;
+  /** Of a parent on the PCI bus. */
+  readonly pci?: PciSpec;
   /**
    * SR-IOV virtual functions, for a parent without mdev. Their directories are beside `device`, and each gets a type
    * through `nvidia/current_vgpu_type`. Type ids must then be numbers.

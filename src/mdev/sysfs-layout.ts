@@ -6,6 +6,14 @@ import { MdevError } from './errors.ts';
 import type { Instance } from './instance.ts';
 import type { Parent } from './parent.ts';
 import { parseWord } from './parse.ts';
+import {
+  functionEntries,
+  functionGroupDir,
+  type PciFunction,
+  pciDriversDir,
+  pciFunctions,
+  sriovEntries,
+} from './pci-function.ts';
 import type { MdevRegistry } from './registry.ts';
 import type { TypeSpec } from './spec.ts';
 import { powerDir, ueventFile } from './sysfs-common.ts';
@@ -22,7 +30,7 @@ import {
   unionDir,
   writeOnly,
 } from './sysfs-node.ts';
-import { virtualFunctionDir, virtualFunctionLinks, virtualFunctionPaths } from './virtual-functions.ts';
+import { functionsOf, virtualFunctionDir, virtualFunctionLinks } from './virtual-functions.ts';
 
 /** Returns a directory with a link for each item; of two items with the same name, the last one counts. */
 const linksDir = <T>(
@@ -149,7 +157,7 @@ function subsystemsDir(registry: MdevRegistry, base: '/sys/bus' | '/sys/class'):
     const paths = () =>
       [...registry.parents()]
         .filter(({ spec }) => spec.subsystem === subsystem)
-        .flatMap((parent) => [parent.spec.device, ...virtualFunctionPaths(parent)]);
+        .flatMap((parent) => [parent.spec.device, ...functionsOf(parent).map(({ path }) => path)]);
     return linksDir(
       paths,
       (path) => path.slice(path.lastIndexOf('/') + 1),
@@ -160,7 +168,8 @@ function subsystemsDir(registry: MdevRegistry, base: '/sys/bus' | '/sys/class'):
     if (!names().has(name)) return undefined;
     const links = members(`${base}/${name}`);
     // A class contains the links itself, a bus in its directory `devices`.
-    return base === '/sys/class' ? links : fixedDir({ devices: links });
+    if (base === '/sys/class') return links;
+    return fixedDir({ devices: links, drivers: pciDriversDir(() => allFunctions(registry)) });
   });
 }
 
@@ -170,8 +179,7 @@ function subsystemsDir(registry: MdevRegistry, base: '/sys/bus' | '/sys/class'):
 function* deviceDirs(registry: MdevRegistry): Generator<readonly [path: string, dir: () => DirNode]> {
   for (const parent of registry.parents()) {
     yield [parent.spec.device, () => parentDir(registry, parent)];
-    for (const path of virtualFunctionPaths(parent))
-      yield [path, () => virtualFunctionDir(registry, parent, path)];
+    for (const fn of functionsOf(parent)) yield [fn.path, () => virtualFunctionDir(registry, parent, fn)];
   }
 }
 
@@ -190,15 +198,10 @@ function devicesDir(registry: MdevRegistry, base: string): DirNode {
 }
 
 function parentDir(registry: MdevRegistry, parent: Parent): DirNode {
-  const { files, subsystem, uevent } = parent.spec;
-  const common = {
-    power: powerDir,
-    subsystem: link(subsystem),
-    uevent: ueventFile(() => uevent ?? ''),
-    ...Object.fromEntries(
-      Object.entries(files ?? {}).map(([name, text]) => [name, readOnly(() => `${text}\n`)]),
-    ),
-  };
+  const [own] = pciFunctions(parent);
+  const common = own
+    ? { ...functionEntries(own), ...sriovEntries(parent) }
+    : { power: powerDir, subsystem: link(parent.spec.subsystem), uevent: ueventFile(() => '') };
   if (!parent.isMdev) return unionDir(fixedDir(common), virtualFunctionLinks(parent));
   const instances = liveDir(
     () => [...parent.instances()].map(({ uuid }) => uuid),
@@ -244,12 +247,16 @@ function typeDir(registry: MdevRegistry, parent: Parent, type: TypeSpec): DirNod
 const groupsDir = (registry: MdevRegistry): DirNode =>
   mappedDir(
     () =>
-      new Map(
-        [...mdevs(registry)]
+      new Map([
+        ...allFunctions(registry).map((fn) => [String(fn.iommuGroup), functionGroupDir(fn)] as const),
+        ...[...mdevs(registry)]
           .filter(({ iommuGroup }) => iommuGroup >= 0)
-          .map((instance) => [String(instance.iommuGroup), groupDir(instance)]),
-      ),
+          .map((instance) => [String(instance.iommuGroup), groupDir(instance)] as const),
+      ]),
   );
+
+const allFunctions = (registry: MdevRegistry): PciFunction[] =>
+  [...registry.parents()].flatMap((parent) => pciFunctions(parent));
 
 const groupDir = (member: Instance): DirNode =>
   fixedDir({

@@ -8,21 +8,16 @@
 import { MdevError } from './errors.ts';
 import type { Parent } from './parent.ts';
 import { parseUnsigned } from './parse.ts';
+import { functionEntries, type PciFunction, pciFunctions } from './pci-function.ts';
 import type { MdevRegistry } from './registry.ts';
-import { powerDir, ueventFile } from './sysfs-common.ts';
-import { type DirNode, fixedDir, link, readOnly, readWrite } from './sysfs-node.ts';
-
-/** Returns the paths of the VFs' directories, which are beside their GPU's. */
-export function virtualFunctionPaths({ spec }: Parent): string[] {
-  const bus = spec.device.slice(0, spec.device.lastIndexOf('/'));
-  return (spec.virtualFunctions ?? []).map((name) => `${bus}/${name}`);
-}
+import { type DirNode, fixedDir, link, mappedDir, readOnly, readWrite } from './sysfs-node.ts';
 
 /** Returns the links `virtfn0`, `virtfn1`, … of the GPU's directory. */
 export const virtualFunctionLinks = (parent: Parent): DirNode =>
-  fixedDir(
-    Object.fromEntries(virtualFunctionPaths(parent).map((path, index) => [`virtfn${index}`, link(path)])),
-  );
+  mappedDir(() => new Map(functionsOf(parent).map(({ path }, index) => [`virtfn${index}`, link(path)])));
+
+/** Returns the VFs, which have directories beside their GPU's. */
+export const functionsOf = (parent: Parent): PciFunction[] => pciFunctions(parent).slice(1);
 
 /** Returns the UUID of a VF's vGPU: zeros, with the VF's PCI address at the end. */
 function virtualFunctionUuid(name: string): string {
@@ -31,8 +26,8 @@ function virtualFunctionUuid(name: string): string {
 }
 
 /** Returns a VF's directory. */
-export function virtualFunctionDir(registry: MdevRegistry, parent: Parent, path: string): DirNode {
-  const uuid = virtualFunctionUuid(path.slice(path.lastIndexOf('/') + 1));
+export function virtualFunctionDir(registry: MdevRegistry, parent: Parent, fn: PciFunction): DirNode {
+  const uuid = virtualFunctionUuid(fn.address);
   const current = () => parent.instance(uuid);
   const nvidia = fixedDir({
     // A VF with a vGPU cannot get another one until that is removed.
@@ -48,13 +43,7 @@ export function virtualFunctionDir(registry: MdevRegistry, parent: Parent, path:
       (text) => assign(registry, parent, uuid, parseUnsigned(text)),
     ),
   });
-  return fixedDir({
-    nvidia,
-    physfn: link(parent.spec.device),
-    power: powerDir,
-    subsystem: link(parent.spec.subsystem),
-    uevent: ueventFile(() => `PCI_SLOT_NAME=${path.slice(path.lastIndexOf('/') + 1)}\n`),
-  });
+  return fixedDir({ ...functionEntries(fn), nvidia, physfn: link(parent.spec.device) });
 }
 
 const creatable = (parent: Parent) => [...parent.types()].filter((type) => parent.available(type) > 0);

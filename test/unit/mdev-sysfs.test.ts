@@ -251,11 +251,85 @@ describe('virtual functions', () => {
     expect(instance?.type).to.equal('1002');
     expect(tree.list('/sys/class/mdev_bus')).to.deep.equal([MDEV_GPU.name]);
     expect(tree.list('/sys/bus/mdev/devices')).to.deep.equal([]);
-    expect(tree.list('/sys/kernel/iommu_groups')).to.deep.equal([]);
+    expect(tree.list('/sys/kernel/iommu_groups')).to.have.lengthOf(6);
     instance?.open();
     expect(refusal(() => tree.write(nvidia(3, 'current_vgpu_type'), '0'))).to.equal('transfer:EBUSY');
     instance?.close();
     expect(tree.write(nvidia(3, 'current_vgpu_type'), '0')).to.equal(undefined);
     expect([...registry.instances()]).to.deep.equal([]);
+  });
+
+  it('have the identity and the links of a PCI function', () => {
+    const tree = new SysfsTree(defaultHost());
+    const files = ['class', 'vendor', 'device', 'subsystem_vendor', 'subsystem_device', 'revision'];
+    for (const path of [pf, `${pf}/virtfn0`])
+      expect(files.map((file) => tree.read(`${path}/${file}`).trim())).to.deep.equal([
+        '0x030200',
+        '0x10de',
+        '0x25b6',
+        '0x10de',
+        '0x14a9',
+        '0xa1',
+      ]);
+    expect(tree.read('/sys/bus/pci/devices/0000:5e:00.4/uevent')).to.equal(
+      [
+        'DRIVER=nvidia',
+        'PCI_CLASS=30200',
+        'PCI_ID=10DE:25B6',
+        'PCI_SUBSYS_ID=10DE:14A9',
+        'PCI_SLOT_NAME=0000:5e:00.4',
+        'MODALIAS=pci:v000010DEd000025B6sv000010DEsd000014A9bc03sc02i00',
+        '',
+      ].join('\n'),
+    );
+    const links = new Map(
+      [...tree.entries()].map((entry) => [entry.path, entry.type === 'link' ? entry.target : '']),
+    );
+    const vf = '/sys/devices/pci0000:5e/0000:5e:00.4';
+    expect(
+      ['driver', 'physfn', 'subsystem', 'iommu_group'].map((name) => links.get(`${vf}/${name}`)),
+    ).to.deep.equal([
+      '../../../bus/pci/drivers/nvidia',
+      '../0000:5e:00.0',
+      '../../../bus/pci',
+      '../../../kernel/iommu_groups/2',
+    ]);
+    expect(tree.list('/sys/kernel/iommu_groups/2/devices')).to.deep.equal(['0000:5e:00.4']);
+    expect(tree.list('/sys/bus/pci/drivers/nvidia')).to.include.members(['0000:5e:00.0', '0000:5e:00.7']);
+    expect(tree.list('/sys/bus/pci/drivers/mdevsim')).to.deep.equal(['0000:3b:00.0', 'uevent']);
+    expect(tree.read(`${pf}/resource`).split('\n')).to.have.lengthOf(14);
+  });
+
+  it('are counted, disabled and enabled by the files of their GPU', () => {
+    const tree = new SysfsTree(defaultHost());
+    const sriov = ['totalvfs', 'numvfs', 'offset', 'stride', 'vf_device', 'drivers_autoprobe'];
+    expect(sriov.map((name) => tree.read(`${pf}/sriov_${name}`))).to.deep.equal([
+      '4\n',
+      '4\n',
+      '4\n',
+      '1\n',
+      '25b6\n',
+      '1\n',
+    ]);
+    const numvfs = `${pf}/sriov_numvfs`;
+    const vfs = () => tree.list(pf).filter((name) => name.startsWith('virtfn')).length;
+    tree.write(nvidia(0, 'current_vgpu_type'), '1001');
+    for (const [text, error] of [
+      ['5', 'ERANGE'],
+      ['2', 'EBUSY'],
+      ['0', 'EBUSY'],
+      ['x', 'EINVAL'],
+    ] as const)
+      expect(refusal(() => tree.write(numvfs, text))).to.equal(`transfer:${error}`);
+    tree.write(numvfs, '4');
+    tree.write(nvidia(0, 'current_vgpu_type'), '0');
+    tree.write(numvfs, '0');
+    expect([vfs(), tree.read(numvfs), tree.list('/sys/bus/pci/devices')]).to.deep.equal([
+      0,
+      '0\n',
+      ['0000:3b:00.0', '0000:5e:00.0'],
+    ]);
+    tree.write(numvfs, '2\n');
+    expect([vfs(), tree.read(numvfs)]).to.deep.equal([2, '2\n']);
   });
 });
