@@ -111,6 +111,16 @@ describe('declared load', function () {
     expect(code).to.equal(0);
   });
 
+  it('steady-and-burst, by its name: every iteration is right', async () => {
+    const { summary } = await runScenario('steady-and-burst');
+    expect(summary.problems).to.deep.equal([]);
+    // Latencies and missed iterations depend on the machine.
+    expect(verdicts(summary)['checks rate==1']).to.equal(true);
+    const steady = metric(summary, 'iterations', 'steady').count ?? 0;
+    expect(steady + (metric(summary, 'dropped_iterations', 'steady').count ?? 0)).to.equal(400);
+    expect(metric(summary, 'iterations', 'burst').count).to.be.above(0);
+  });
+
   it('refuses a malformed file with file, line and column', async () => {
     const { code, stderr } = await mdevsim('run', data('malformed'));
     expect(code).to.equal(104);
