@@ -145,7 +145,8 @@ export class Coordinator {
 
   /** Starts the devices of the VMs that start here; resolves when each is ready or has failed. Never rejects. */
   async startDevices(): Promise<void> {
-    await Promise.all(this.own.map((vm) => vm.startDevices().catch((error: unknown) => vm.lose(error))));
+    const atOnce = this.own.filter(({ config }) => config.bootUs === 0);
+    await Promise.all(atOnce.map((vm) => vm.startDevices().catch((error: unknown) => vm.lose(error))));
   }
 
   /** Returns the first of `count` free doorbell numbers in a row. @throws RangeError if there are none */

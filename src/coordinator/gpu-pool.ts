@@ -40,10 +40,17 @@ export class GpuPool {
   /**
    * Places the VM's vGPU with this index in a slot on the first GPU that has room and has not started. The mdev type
    * determines the vGPU's type if it is one of the host's GPUs' types.
+   * @param own types of the VM's vGPUs in turn; if empty, those of the run
    */
-  place(name: string, index: number, link: SharedArrayBuffer, mdevType = ''): Placement {
-    const type =
-      typeOfMdev(mdevType) ?? this.#types[index % this.#types.length] ?? vgpuType(DEFAULT_VGPU_TYPE);
+  place(
+    name: string,
+    index: number,
+    link: SharedArrayBuffer,
+    mdevType = '',
+    own: readonly string[] = [],
+  ): Placement {
+    const types = own.length > 0 ? own.map(vgpuType) : this.#types;
+    const type = typeOfMdev(mdevType) ?? types[index % types.length] ?? vgpuType(DEFAULT_VGPU_TYPE);
     let gpu = this.#gpus.find((candidate) => !this.#sealed.has(candidate) && candidate.available(type) > 0);
     if (!gpu) {
       gpu = new PhysicalGpu(this.#scheduling);

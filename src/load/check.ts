@@ -5,23 +5,23 @@ import { METRICS } from '../metrics/catalogue.ts';
 import { parseSelector, ThresholdError } from '../metrics/selector.ts';
 import { VU_BYTES } from './buffers.ts';
 import { compileLoad, mixOf, peakVus } from './compile.ts';
-import { type IommuMode, type LoadSettings, type ThresholdSettings, VUS_LIMIT } from './schema.ts';
+import { type Group, type GroupedScenario, groupsOf } from './groups.ts';
+import { type LoadSettings, type ThresholdSettings, VUS_LIMIT } from './schema.ts';
 import { type Problem, unknownName } from './settings.ts';
 import { OWN_WORKLOAD, WORKLOADS } from './workload-names.ts';
 
 /** Part of a VM's RAM that the buffers of its VUs may take. */
 const BUFFER_PART = 1 / 4;
 const MIB = 2 ** 20;
+/** Limit of RAM behind sPAPR: with a TCE per vGPU and 4 KiB, the vGPUs of a VM stay below the platform's 2^20 TCEs. */
+export const SPAPR_RAM_MIB_MAX = 128;
 
 /** The settings of a scenario that its load depends on. */
-export interface LoadedScenario {
+export interface LoadedScenario extends GroupedScenario {
   readonly load?: LoadSettings | undefined;
   readonly thresholds: ThresholdSettings;
-  readonly iommu?: IommuMode | undefined;
-  readonly viommu: string;
   readonly model: string;
-  readonly vgpus: number;
-  readonly ramMiB: number;
+  readonly mdevs?: unknown;
 }
 
 /** The functions of a scenario. */
@@ -30,59 +30,74 @@ export interface ScenarioFunctions {
   readonly iteration: boolean;
 }
 
-/** Returns the mode of a guest's vIOMMU. */
-export const iommuModeOf = ({ iommu, viommu }: Pick<LoadedScenario, 'iommu' | 'viommu'>): IommuMode =>
-  iommu ?? (viommu === 'none' ? 'off' : 'strict');
-
 /** Returns what does not fit together in settings that are valid one by one. */
 export function loadProblems(scenario: LoadedScenario): Problem[] {
-  const { load, iommu, viommu, model } = scenario;
+  const { load, iommu, model, groups, mdevs } = scenario;
   const problems: Problem[] = [];
-  const add = (path: readonly PropertyKey[], message: string) => problems.push({ path, message });
-  if (iommu !== undefined && load === undefined)
+  const add: AddProblem = (path, message) => problems.push({ path, message });
+  if (groups && !load) add(['groups'], 'groups without load; accepted: stages of load');
+  if (iommu !== undefined && !load)
     add(
       ['iommu'],
       `${iommu} without load: a guest's script uses its vIOMMU itself; accepted: iommu with load`,
     );
   if (!load) return problems;
   if (model !== 'vgpu') add(['load'], `load on the model '${model}'; accepted: the model vgpu`);
-  const mode = iommuModeOf(scenario);
-  if (mode !== 'off' && viommu === 'none') add(['iommu'], `${mode} without a vIOMMU; accepted: off`);
-  for (const [name, stage] of Object.entries(load)) {
-    if (stage.group !== undefined)
+  if (groups && mdevs !== undefined) add(['mdevs'], 'definitions with groups; accepted: one of them');
+  const all = groupsOf(scenario);
+  if (all.every(({ bootUs }) => bootUs > 0))
+    add(['groups'], 'no group boots at 0s; accepted: at least one, which starts the clock');
+  const names = all.map(({ name }) => name);
+  for (const [name, { group }] of Object.entries(load))
+    if (group !== undefined && !groups)
       add(
         ['load', name, 'group'],
-        `no group '${stage.group}'; accepted: no group, because the scenario has no groups`,
+        `no group '${group}'; accepted: no group, because the scenario has no groups`,
       );
-    for (const [workload] of mixOf(stage.workload))
-      if (WORKLOADS[workload]?.translation && (mode !== 'strict' || viommu === 'none'))
+    else if (group !== undefined && !names.includes(group))
+      add(['load', name, 'group'], unknownName('group', group, names));
+  for (const group of all) checkGroup(group, load, groups ? ['groups', group.name] : [], add);
+  return problems;
+}
+
+type AddProblem = (path: readonly PropertyKey[], message: string) => void;
+
+/** Checks a group, whose settings are at `at`, with the stages that run on it. */
+function checkGroup(group: Group, load: LoadSettings, at: readonly string[], add: AddProblem): void {
+  const { viommu, iommu, ramMiB, vgpus } = group;
+  if (iommu !== 'off' && viommu === 'none') add([...at, 'iommu'], `${iommu} without a vIOMMU; accepted: off`);
+  if (viommu === 'spapr' && ramMiB > SPAPR_RAM_MIB_MAX)
+    add(
+      [...at, 'ramMiB'],
+      `${ramMiB} behind spapr, which maps RAM by pages; accepted: up to ${SPAPR_RAM_MIB_MAX}`,
+    );
+  const stages = Object.entries(load).filter(([, stage]) => (stage.group ?? group.name) === group.name);
+  for (const [name, { workload }] of stages)
+    for (const [each] of mixOf(workload))
+      if (WORKLOADS[each]?.translation && iommu !== 'strict')
         add(
           ['load', name, 'workload'],
-          `${workload} needs translation; accepted with a vIOMMU and iommu: strict (here: ${viommu}, ${mode})`,
+          `${each} needs translation; accepted with a vIOMMU and iommu: strict (here: ${viommu}, ${iommu})`,
         );
-  }
-  const peak = peakVus(compileLoad(load));
+  const peak = peakVus(compileLoad(Object.fromEntries(stages)));
   if (peak > VUS_LIMIT)
     add(
       ['load'],
       `${peak} VUs on a vGPU at one time; accepted: at most ${VUS_LIMIT} over stages that overlap`,
     );
-  const bytes = peak * scenario.vgpus * VU_BYTES;
-  const room = scenario.ramMiB * MIB * BUFFER_PART;
-  if (bytes > room)
+  const bytes = peak * vgpus * VU_BYTES;
+  if (bytes > ramMiB * MIB * BUFFER_PART)
     add(
       ['load'],
-      `${peak} VUs on each of ${scenario.vgpus} vGPUs need ${Math.ceil(bytes / BUFFER_PART / MIB)} MiB of RAM; ` +
-        `the VM has ${scenario.ramMiB}`,
+      `${peak} VUs on each of ${vgpus} vGPUs need ${Math.ceil(bytes / BUFFER_PART / MIB)} MiB of RAM; ` +
+        `the VM has ${ramMiB}`,
     );
-  return problems;
 }
 
 /** Returns what does not fit the functions of a scenario. A data file has none. */
-export function functionProblems(
-  { load = {}, thresholds }: LoadedScenario,
-  functions: ScenarioFunctions,
-): Problem[] {
+export function functionProblems(scenario: LoadedScenario, functions: ScenarioFunctions): Problem[] {
+  const { load = {}, thresholds } = scenario;
+  const known = { stage: Object.keys(load), group: groupsOf(scenario).map(({ name }) => name) };
   const problems: Problem[] = [];
   for (const [name, { workload }] of Object.entries(load))
     if (!functions.iteration && mixOf(workload).some(([each]) => each === OWN_WORKLOAD))
@@ -94,17 +109,24 @@ export function functionProblems(
             : `'${OWN_WORKLOAD}' is the scenario's own function, and it has none; accepted: ${Object.keys(WORKLOADS).join(', ')}`,
       });
   for (const text of Object.keys(thresholds)) {
-    const problem = thresholdProblem(text, Object.keys(load), functions.guest || functions.iteration);
+    const problem = thresholdProblem(text, known, functions.guest || functions.iteration);
     if (problem !== undefined) problems.push({ path: ['thresholds', text], isName: true, message: problem });
   }
   return problems;
 }
 
-function thresholdProblem(text: string, stages: readonly string[], ownMetrics: boolean): string | undefined {
+function thresholdProblem(
+  text: string,
+  known: { readonly stage: readonly string[]; readonly group: readonly string[] },
+  ownMetrics: boolean,
+): string | undefined {
   try {
     const { name, tags } = parseSelector(text, ownMetrics);
-    if (name in METRICS && tags.stage !== undefined && !stages.includes(tags.stage))
-      return unknownName('stage', tags.stage, stages);
+    for (const tag of ['stage', 'group'] as const) {
+      const value = tags[tag];
+      if (name in METRICS && value !== undefined && !known[tag].includes(value))
+        return unknownName(tag, value, known[tag]);
+    }
     return undefined;
   } catch (error) {
     if (error instanceof ThresholdError) return error.message;

@@ -40,7 +40,8 @@ export interface Stage {
   readonly name: string;
   /** Position among the scenario's stages, for seeds. */
   readonly index: number;
-  readonly group: string;
+  /** Name of its group; undefined for the VMs of all groups. */
+  readonly group?: string | undefined;
   readonly startUs: number;
   readonly gracefulStopUs: number;
   readonly measured: boolean;
@@ -50,7 +51,7 @@ export interface Stage {
   readonly pattern: Pattern;
 }
 
-/** The group of a scenario without `groups`. */
+/** Name of the group of a scenario without `groups`. */
 export const ONLY_GROUP = 'all';
 
 const us = (text: string): number => parseDuration(text) ?? 0;
@@ -59,7 +60,7 @@ export const compileLoad = (load: LoadSettings): Stage[] =>
   Object.entries(load).map(([name, settings], index) => ({
     name,
     index,
-    group: settings.group ?? ONLY_GROUP,
+    group: settings.group,
     startUs: us(settings.startTime),
     gracefulStopUs: us(settings.gracefulStop),
     measured: settings.measured,

@@ -45,7 +45,7 @@ const durationFrom = (leastUs: number) =>
       error: ({ input }) => durationProblem(input, leastUs),
     });
 const duration = durationFrom(1);
-const pause = durationFrom(0);
+export const pauseShape: ReturnType<typeof durationFrom> = durationFrom(0);
 
 const WEIGHT_LIMIT = 1e6;
 const mix = z
@@ -68,9 +68,9 @@ const common = {
   group: z.string().optional(),
   /** Default: the scenario's own `iteration`. */
   workload: workload.optional(),
-  startTime: pause.default('0s'),
+  startTime: pauseShape.default('0s'),
   /** How long iterations may continue after the end of the stage. */
-  gracefulStop: pause.default('30s'),
+  gracefulStop: pauseShape.default('30s'),
   /** If false, the stage counts in no metric. */
   measured: z.boolean().default(true),
   /** Part of the iterations whose bytes are compared. */
@@ -83,7 +83,7 @@ const rate = range('number', RATE_LEAST, RATE_LIMIT);
 const rateTarget = range('number', 0, RATE_LIMIT);
 const rampsOf = (target: z.ZodNumber) =>
   z
-    .array(settingsObject({ duration: pause, target }), 'accepted: a list of { duration, target }')
+    .array(settingsObject({ duration: pauseShape, target }), 'accepted: a list of { duration, target }')
     .min(1, 'accepted: a list of { duration, target }, at least one')
     .max(RAMPS_LIMIT, `accepted: at most ${RAMPS_LIMIT}`);
 const arrivals = {
@@ -144,13 +144,13 @@ const stageShape = z.discriminatedUnion(
 );
 
 /** Names of stages and groups. */
-const nameShape = z.string().regex(/^[a-z][\w-]{0,31}$/i);
-const NAME_ACCEPTED = 'accepted: up to 32 letters, digits, _ and -, a letter at the start';
+export const nameShape = z.string().regex(/^[a-z][\w-]{0,31}$/i);
+export const NAME_KEY_ACCEPTED = 'accepted: up to 32 letters, digits, _ and -, a letter at the start';
 
 export const loadShape = z
   .record(nameShape, stageShape, {
     error: (issue) =>
-      issue.code === 'invalid_key' ? NAME_ACCEPTED : `${given(issue.input)}; accepted: stages by name`,
+      issue.code === 'invalid_key' ? NAME_KEY_ACCEPTED : `${given(issue.input)}; accepted: stages by name`,
   })
   .refine((stages) => Object.keys(stages).length > 0, 'accepted: at least one stage')
   .refine((stages) => Object.keys(stages).length <= STAGES_LIMIT, `accepted: at most ${STAGES_LIMIT} stages`);
@@ -164,7 +164,7 @@ const thresholdShape = z.union(
     settingsObject({
       threshold: z.string(),
       abortOnFail: z.boolean().default(false),
-      delayAbortEval: pause.default('0s'),
+      delayAbortEval: pauseShape.default('0s'),
     }),
   ],
   { error: 'accepted: a condition such as p(99)<20ms, or { threshold, abortOnFail, delayAbortEval }' },

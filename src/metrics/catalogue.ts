@@ -39,7 +39,12 @@ export const METRICS: Readonly<Record<string, MetricSpec>> = {
   faults_expected: counter('announced DMA faults'),
   faults_unexpected: counter('DMA faults that were not announced'),
   violations: counter('broken contracts'),
-  checks: { type: 'rate', unit: 'ratio', meaning: 'verified iterations with the right bytes' },
+  checks: { type: 'rate', unit: 'ratio', meaning: 'verified results with the right bytes' },
+  gpu_busy: gauge('engine time of a vGPU as a part of that of its GPU, at the end', 'ratio'),
+  gpu_fairness: gauge(
+    "Jain's index of the engine time of a group's vGPUs for their share, at the end",
+    'ratio',
+  ),
   vms_running: gauge('VMs that have started and not ended'),
   vgpu_rss: gauge('resident memory of a device worker', 'bytes'),
 };

@@ -117,12 +117,16 @@ export interface RunRequest {
   readonly gpu?: GpuSettings;
   readonly migrations?: Migrations;
   readonly folder: string;
-  readonly loads: readonly VmLoad[];
+  readonly vmSettings: readonly VmSettings[];
 }
 
-export interface VmLoad {
+export interface VmSettings {
   readonly vm: number;
   readonly load: string;
+  readonly ramMib: number;
+  readonly viommu: string;
+  readonly types: readonly string[];
+  readonly bootUs: number;
 }
 
 export interface Migrations {
@@ -864,13 +868,13 @@ export function writeRunRequest(m: RunRequest, w: Writer): Writer {
   if (m.gpu !== undefined) writeGpuSettings(m.gpu, w.uint32(122).fork()).ldelim();
   if (m.migrations !== undefined) writeMigrations(m.migrations, w.uint32(130).fork()).ldelim();
   if (m.folder !== '') w.uint32(138).string(m.folder);
-  for (const value of m.loads) writeVmLoad(value, w.uint32(242).fork()).ldelim();
+  for (const value of m.vmSettings) writeVmSettings(value, w.uint32(242).fork()).ldelim();
   return w;
 }
 
 export function readRunRequest(r: Reader, end: number): RunRequest {
   const vms: number[] = [];
-  const loads: VmLoad[] = [];
+  const vmSettings: VmSettings[] = [];
   const m: Draft<RunRequest> = {
     scenario: '',
     process: 0,
@@ -885,7 +889,7 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
     baselineWorkers: 0,
     params: '',
     folder: '',
-    loads,
+    vmSettings,
   };
   while (r.pos < end) {
     const tag = r.uint32();
@@ -942,7 +946,7 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
         m.folder = r.string();
         break;
       case 242:
-        loads.push(readVmLoad(r, r.uint32() + r.pos));
+        vmSettings.push(readVmSettings(r, r.uint32() + r.pos));
         break;
       default:
         r.skipType(tag & 7);
@@ -951,14 +955,19 @@ export function readRunRequest(r: Reader, end: number): RunRequest {
   return m;
 }
 
-export function writeVmLoad(m: VmLoad, w: Writer): Writer {
+export function writeVmSettings(m: VmSettings, w: Writer): Writer {
   if (m.vm !== 0) w.uint32(8).uint32(m.vm);
   if (m.load !== '') w.uint32(18).string(m.load);
+  if (m.ramMib !== 0) w.uint32(24).uint32(m.ramMib);
+  if (m.viommu !== '') w.uint32(34).string(m.viommu);
+  for (const value of m.types) w.uint32(42).string(value);
+  if (m.bootUs !== 0) w.uint32(48).uint64(m.bootUs);
   return w;
 }
 
-export function readVmLoad(r: Reader, end: number): VmLoad {
-  const m: Draft<VmLoad> = { vm: 0, load: '' };
+export function readVmSettings(r: Reader, end: number): VmSettings {
+  const types: string[] = [];
+  const m: Draft<VmSettings> = { vm: 0, load: '', ramMib: 0, viommu: '', types, bootUs: 0 };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -967,6 +976,18 @@ export function readVmLoad(r: Reader, end: number): VmLoad {
         break;
       case 18:
         m.load = r.string();
+        break;
+      case 24:
+        m.ramMib = r.uint32();
+        break;
+      case 34:
+        m.viommu = r.string();
+        break;
+      case 42:
+        types.push(r.string());
+        break;
+      case 48:
+        m.bootUs = Number(r.uint64());
         break;
       default:
         r.skipType(tag & 7);

@@ -3,7 +3,10 @@
  * metrics, and judges the thresholds.
  */
 import { every, nowUs, wallMs } from '#host';
+import { jainIndex } from '../gpu/stats.ts';
 import { compileLoad, compileThresholds, ONLY_GROUP } from '../load/compile.ts';
+import { vmsOf } from '../load/groups.ts';
+import type { Tags } from '../metrics/metrics.ts';
 import { MetricStore } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
@@ -30,8 +33,11 @@ export class RunLoad {
   /** VMs that have not booted yet. */
   readonly #booting: Set<number>;
   readonly #running: Set<number>;
+  /** Group of each VM. */
+  readonly #groups: readonly string[];
   readonly #isDeclared: boolean;
   #startUs: number;
+  #isStarted = false;
   #abortedBy = '';
   #stopTicks = () => {};
 
@@ -40,9 +46,10 @@ export class RunLoad {
     this.#isDeclared = stages.length > 0;
     this.#store = new MetricStore(compileThresholds(settings.thresholds, stages));
     this.#messages = messages;
-    const vms = Array.from({ length: settings.vms }, (_, vm) => vm);
-    this.#booting = new Set(vms);
-    this.#running = new Set(vms);
+    const vms = vmsOf(settings);
+    this.#groups = vms.map(({ name }) => name);
+    this.#booting = new Set(vms.filter(({ bootUs }) => bootUs === 0).map(({ vm }) => vm));
+    this.#running = new Set(this.#isDeclared ? [] : vms.map(({ vm }) => vm));
     this.#startUs = nowUs();
     // A hand-written load has no common start: its clock starts with the run.
     if (!this.#isDeclared) this.#startTicks();
@@ -50,18 +57,18 @@ export class RunLoad {
 
   /** A VM is ready for its load. */
   booted(vm: number): void {
-    this.#booting.delete(vm);
-    this.#startIfReady();
+    this.#running.add(vm);
+    this.#left(vm);
   }
 
   /** A VM has ended. May be called twice. */
   ended(vm: number): void {
     this.#running.delete(vm);
-    this.booted(vm);
+    this.#left(vm);
   }
 
   metrics(vm: number, message: MetricsMessage): void {
-    this.#store.merge({ group: ONLY_GROUP, vm: String(vm) }, message.second, fromMessage(message));
+    this.#store.merge(this.#tagsOf(vm), message.second, fromMessage(message));
   }
 
   /** Ends the clock; returns the report. */
@@ -69,6 +76,7 @@ export class RunLoad {
     this.#stopTicks();
     const seconds = this.#us / US_PER_SECOND;
     for (const [vm, result] of results) this.#addResult(vm, result);
+    this.#addEngineUse(results);
     for (const { devices, devicesRss } of hosts)
       if (devices > 0) this.#record('vgpu_rss', {}, devicesRss / devices);
     return {
@@ -83,13 +91,31 @@ export class RunLoad {
     return Math.max(0, nowUs() - this.#startUs);
   }
 
-  #record(name: string, tags: Readonly<Record<string, string>>, value: number): void {
+  #tagsOf(vm: number): Tags {
+    return { group: this.#groups[vm] ?? ONLY_GROUP, vm: String(vm) };
+  }
+
+  #record(name: string, tags: Tags, value: number): void {
     this.#store.record(name, tags, Math.floor(this.#us / US_PER_SECOND), value);
+  }
+
+  /** Adds the use of the engines by each vGPU, and its fairness in each group. */
+  #addEngineUse(results: ReadonlyMap<number, VmResult>): void {
+    const used = new Map<string, number[]>();
+    for (const [vm, { vgpus }] of results)
+      for (const [vgpu, { busyUs, clockUs, sharePpm }] of vgpus.entries()) {
+        if (clockUs === 0 || sharePpm === 0) continue;
+        const tags = this.#tagsOf(vm);
+        this.#record('gpu_busy', { ...tags, vgpu: String(vgpu) }, busyUs / clockUs);
+        const group = tags.group ?? ONLY_GROUP;
+        used.set(group, [...(used.get(group) ?? []), busyUs / sharePpm]);
+      }
+    for (const [group, values] of used) this.#record('gpu_fairness', { group }, jainIndex(values));
   }
 
   /** Adds the counters that a VM's coordinator has. */
   #addResult(vm: number, result: VmResult): void {
-    const tags = { group: ONLY_GROUP, vm: String(vm) };
+    const tags = this.#tagsOf(vm);
     const violations = result.violations.reduce((sum, { repeats }) => sum + 1 + repeats, 0);
     const { maps, unmaps, faultsExpected, faultsUnexpected, devices } = result;
     const values = {
@@ -103,9 +129,11 @@ export class RunLoad {
     for (const [name, value] of Object.entries(values)) this.#record(name, tags, value);
   }
 
-  #startIfReady(): void {
-    if (this.#booting.size > 0 || !this.#isDeclared) return;
-    this.#booting.add(-1); // once
+  /** Starts the clock when no VM boots any more. */
+  #left(vm: number): void {
+    this.#booting.delete(vm);
+    if (this.#booting.size > 0 || !this.#isDeclared || this.#isStarted) return;
+    this.#isStarted = true;
     this.#startUs = nowUs() + START_DELAY_US;
     this.#messages.start({ startUs: wallMs() * 1000 + START_DELAY_US });
     this.#startTicks();

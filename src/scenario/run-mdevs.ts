@@ -31,7 +31,7 @@ interface MdevHolder {
   readonly device: number;
 }
 
-type MdevSettings = Pick<ScenarioSettings, 'vms' | 'vgpus' | 'mdevs'>;
+type MdevSettings = Pick<ScenarioSettings, 'vms' | 'vgpus' | 'mdevs' | 'groups'>;
 
 export class RunMdevs {
   readonly registry: MdevRegistry;
@@ -49,7 +49,7 @@ export class RunMdevs {
    *   with the kernel's errno
    */
   constructor(settings: MdevSettings, folder: string, seed: number) {
-    const own = settings.mdevs === undefined ? settings.vms * settings.vgpus : 0;
+    const own = settings.mdevs === undefined ? countsOf(settings).reduce((sum, count) => sum + count, 0) : 0;
     this.registry = runHost(own + SPARE_INSTANCES, (uuid) => this.#holders.get(uuid) ?? '');
     this.vms = definitionsByVm(settings, folder, seed).map((definitions, vm) =>
       definitions.map((definition) => this.#start(definition, vm)),
@@ -111,8 +111,9 @@ export class RunMdevs {
 const keyOf = ({ vm, device }: MdevHolder): string => `${vm}/${device}`;
 
 /** Returns the definitions of each VM's devices. @throws ScenarioError */
-function definitionsByVm({ vms, vgpus, mdevs }: MdevSettings, folder: string, seed: number): Definition[][] {
-  if (mdevs === undefined) return generated(vms, vgpus, seed);
+function definitionsByVm(settings: MdevSettings, folder: string, seed: number): Definition[][] {
+  const { vms, mdevs } = settings;
+  if (mdevs === undefined) return generated(countsOf(settings), seed);
   const each = isSourceList(mdevs)
     ? mdevs.map((source, vm) => read(source, folder, `mdevs.${vm}`))
     : divided(read(mdevs, folder, 'mdevs'), vms);
@@ -158,11 +159,17 @@ function divided(all: Definition[], vms: number): Definition[][] {
   return Array.from({ length: vms }, (_, vm) => all.slice(vm * share, (vm + 1) * share));
 }
 
+/** Returns the count of devices of each VM. */
+const countsOf = ({ vms, vgpus, groups }: MdevSettings): number[] =>
+  groups
+    ? Object.values(groups).flatMap((group) => Array<number>(group.vms).fill(group.vgpus))
+    : Array<number>(vms).fill(vgpus);
+
 /** Returns definitions for the run's own parent, with UUIDs drawn from the seed. */
-function generated(vms: number, vgpus: number, seed: number): Definition[][] {
+function generated(counts: readonly number[], seed: number): Definition[][] {
   const prng = new Prng(seed ^ UUID_STREAM);
   const one = () => ({ parent: SOFTWARE_GPU, uuid: uuidFrom(prng), type: SOFTWARE_GPU_TYPE, attrs: [] });
-  return Array.from({ length: vms }, () => Array.from({ length: vgpus }, one));
+  return counts.map((count) => Array.from({ length: count }, one));
 }
 
 /** Returns a random UUID (RFC 9562, version 4). */

@@ -7,8 +7,9 @@ import { drawSeed } from '#host';
 import { MODEL_FAULTS } from '../coordinator/vm/worker-tasks.ts';
 import { checkCapacity } from '../coordinator/workers/capacity.ts';
 import { DEFAULT_MODEL } from '../coordinator/workers/supervisor.ts';
-import { iommuModeOf } from '../load/check.ts';
+import { SPAPR_RAM_MIB_MAX } from '../load/check.ts';
 import { compileLoad, endOf, type Stage } from '../load/compile.ts';
+import { type GroupVm, vmsOf } from '../load/groups.ts';
 import type { VmLoad } from '../load/guest/load-run.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import { isDataFile } from './data-path.ts';
@@ -27,14 +28,11 @@ export type RunRequest = FrameBodies['runRequest'];
 export const INJECTIONS: readonly string[] = [...MODEL_FAULTS, 'skip-invalidation', 'host-kill'];
 
 /** Reasons why no invalidation can be skipped, by vIOMMU. */
-const NO_INVALIDATIONS: Readonly<Partial<Record<ScenarioSettings['viommu'], string>>> = {
+const NO_INVALIDATIONS: Readonly<Record<string, string>> = {
   none: 'this scenario has no vIOMMU',
   virtio: 'virtio-iommu has none, its UNMAP is the change itself',
   spapr: 'sPAPR has none, a changed TCE takes effect at once',
 };
-
-/** Limit of RAM behind sPAPR: with a TCE per vGPU and 4 KiB, VGPUS_LIMIT vGPUs stay below the platform's 2^20 TCEs. */
-const SPAPR_RAM_MIB_MAX = 128;
 
 /** Options that determine the plan of a run. */
 export interface PlanOptions {
@@ -70,7 +68,8 @@ export interface RunPlan {
 /** Plans a run, without any lasting effect. @throws ScenarioError, CapacityError */
 export async function planRun(options: PlanOptions): Promise<RunPlan> {
   const { path, settings, inject } = options;
-  checkInjection(inject, settings);
+  const members = vmsOf(settings);
+  checkInjection(inject, { ...settings, viommu: members[0]?.viommu ?? settings.viommu });
   const model = await resolveModel(settings.model);
   checkSettings(settings);
   if (settings.viommu === 'spapr' && settings.ramMiB > SPAPR_RAM_MIB_MAX)
@@ -88,7 +87,8 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
     ...settings,
     vgpus: mdevs.vgpusMax,
     processes: fewest,
-    ramBytes: settings.ramMiB * 2 ** 20,
+    // On average: unlike VMs need no more than as many equal ones.
+    ramBytes: (members.reduce((sum, { ramMiB }) => sum + ramMiB, 0) / members.length) * 2 ** 20,
   });
   const folder = resolve(
     options.out || join(RUNS_FOLDER, `${settings.name.replace(/[^\w.-]+/g, '-')}-${seed}`),
@@ -97,7 +97,10 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
 }
 
 /** @throws ScenarioError for an unknown fault, or one that this run cannot have */
-function checkInjection(inject: string, { viommu, model }: ScenarioSettings): void {
+function checkInjection(
+  inject: string,
+  { viommu, model }: { readonly viommu: string; readonly model: string },
+): void {
   if (inject !== '' && !INJECTIONS.includes(inject))
     throw new ScenarioError(`unknown fault '${inject}'; accepted: ${INJECTIONS.join(', ')}`);
   const noInvalidations = NO_INVALIDATIONS[viommu];
@@ -120,6 +123,7 @@ function requestsOf(
   // A data file has no script that a guest could load.
   const scenario = isDataFile(url) ? '' : url;
   const stages = compileLoad(settings.load ?? {});
+  const members = vmsOf(settings);
   const traces = traceFiles(options.trace, processes);
   return Array.from({ length: processes }, (_, process) => {
     const first = Math.ceil((process * settings.vms) / processes);
@@ -132,7 +136,7 @@ function requestsOf(
       vgpus: mdevs.vgpusMax,
       mdevs: mdevs.mdevsOf(vms),
       seed,
-      ramMib: settings.ramMiB,
+      ramMib: Math.max(...members.map(({ ramMiB }) => ramMiB)),
       timeoutMs: settings.timeoutMs + Math.ceil(Math.max(0, ...stages.map(endOf)) / 1000),
       inject: options.inject,
       trace: traces[process] as string,
@@ -142,14 +146,27 @@ function requestsOf(
       params: JSON.stringify(settings.params),
       gpu: settings.gpu,
       folder,
-      loads: vms.flatMap((vm) => loadOf(vm, settings, stages)),
+      vmSettings: members.slice(first, end).map((member) => vmSettings(member, members.length, stages)),
     };
   });
 }
 
-/** Returns a VM's part of the declared load; nothing without one. */
-function loadOf(vm: number, settings: ScenarioSettings, stages: readonly Stage[]): RunRequest['loads'] {
-  if (stages.length === 0) return [];
-  const load: VmLoad = { share: { index: vm, count: settings.vms }, iommu: iommuModeOf(settings), stages };
-  return [{ vm, load: JSON.stringify(load) }];
+/** Returns the settings of a VM, and its part of the declared load. @param vms count of all VMs */
+function vmSettings(
+  { vm, name, share, ramMiB, viommu, iommu, types, bootUs }: GroupVm,
+  vms: number,
+  stages: readonly Stage[],
+): RunRequest['vmSettings'][number] {
+  const own = stages
+    .filter(({ group = name }) => group === name)
+    .map((stage) => ({ ...stage, share: stage.group === undefined ? { index: vm, count: vms } : share }));
+  const load: VmLoad = { iommu, stages: own };
+  return {
+    vm,
+    load: stages.length > 0 ? JSON.stringify(load) : '',
+    ramMib: ramMiB,
+    viommu,
+    types: [...types],
+    bootUs,
+  };
 }

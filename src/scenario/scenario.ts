@@ -8,8 +8,23 @@ import { DEFAULT_VGPU_TYPE, VGPU_TYPES } from '../gpu/types.ts';
 import type { GuestVm } from '../guest/guest-vm.ts';
 import type { GuestGpu } from '../guest/vm-parts.ts';
 import { functionProblems, loadProblems } from '../load/check.ts';
-import { iommuShape, loadShape, thresholdsShape } from '../load/schema.ts';
-import { oneOf, type Problem, problemsOf, problemText, range, settingsObject } from '../load/settings.ts';
+import {
+  iommuShape,
+  loadShape,
+  NAME_KEY_ACCEPTED,
+  nameShape,
+  pauseShape,
+  thresholdsShape,
+} from '../load/schema.ts';
+import {
+  given,
+  oneOf,
+  type Problem,
+  problemsOf,
+  problemText,
+  range,
+  settingsObject,
+} from '../load/settings.ts';
 import { boundedText } from '../report/text.ts';
 import { paramsProblem } from './params.ts';
 
@@ -31,22 +46,36 @@ const mdevSource = z.union(
   "accepted: a path, or mdevctl's JSON",
 );
 
+const ramShape = range('int', RAM_MIB_MIN, RAM_MIB_MAX).multipleOf(4, 'accepted: a multiple of 4');
+const typesShape = z
+  .array(
+    oneOf(
+      'vGPU type',
+      VGPU_TYPES.map(({ id }) => id),
+    ),
+  )
+  .min(1)
+  .max(VGPUS_LIMIT);
+
 /** Division of the physical GPUs. Their count follows from the types. */
 const gpuShape = settingsObject({
   policy: oneOf('policy', POLICIES).default(DEFAULT_SCHEDULING.policy),
   /** Time slice, µs of engine time. */
   sliceUs: range('int', SLICE_US_MIN, SLICE_US_MAX).default(DEFAULT_SCHEDULING.sliceUs),
   /** Types of a VM's vGPUs, by index; after the last type, the first one follows again. */
-  types: z
-    .array(
-      oneOf(
-        'vGPU type',
-        VGPU_TYPES.map(({ id }) => id),
-      ),
-    )
-    .min(1)
-    .max(VGPUS_LIMIT)
-    .default([DEFAULT_VGPU_TYPE]),
+  types: typesShape.default([DEFAULT_VGPU_TYPE]),
+});
+
+/** VMs that are alike. Settings that are missing are the scenario's. */
+const groupShape = settingsObject({
+  vms: range('int', 1, VMS_LIMIT).default(1),
+  vgpus: range('int', 1, VGPUS_LIMIT).default(1),
+  ramMiB: ramShape.optional(),
+  viommu: oneOf('vIOMMU', VIOMMUS).optional(),
+  iommu: iommuShape.optional(),
+  types: typesShape.optional(),
+  /** Boot on the run's clock: of the first VM, and the time between two. */
+  boot: settingsObject({ at: pauseShape.default('0s'), every: pauseShape.default('0s') }).optional(),
 });
 
 const NAME_ACCEPTED = 'accepted: a text of 1 to 64 characters';
@@ -61,7 +90,7 @@ const scenarioShape = settingsObject({
   /** Definitions of the VMs' devices, instead of `vgpus`: one source per VM, or one that is divided over all VMs. */
   mdevs: mdevSource.optional(),
   /** RAM of each VM, half of it below 4 GiB. */
-  ramMiB: range('int', RAM_MIB_MIN, RAM_MIB_MAX).multipleOf(4, 'accepted: a multiple of 4').default(64),
+  ramMiB: ramShape.default(64),
   viommu: oneOf('vIOMMU', VIOMMUS).default('intel'),
   gpu: gpuShape.prefault({}),
   /** Minimum count of host processes. With two or more, VMs can migrate between them. */
@@ -87,6 +116,14 @@ const scenarioShape = settingsObject({
     // As every guest gets it: without getters and proxies.
     .transform((params) => JSON.parse(JSON.stringify(params)) as Record<string, unknown>)
     .default({}),
+  /** Groups of VMs that are alike, by name, instead of `vms` and `vgpus`. */
+  groups: z
+    .record(nameShape, groupShape, {
+      error: (issue) =>
+        issue.code === 'invalid_key' ? NAME_KEY_ACCEPTED : `${given(issue.input)}; accepted: groups by name`,
+    })
+    .refine((groups) => Object.keys(groups).length > 0, 'accepted: at least one group')
+    .optional(),
   /** Stages of load by name; the guests then boot without a script. */
   load: loadShape.optional(),
   /** How guests under load use their vIOMMU. Default: `strict`, or `off` without a vIOMMU. */
@@ -166,7 +203,30 @@ export function settingsOrProblems(
   settings: unknown,
 ): { readonly settings: ScenarioSettings } | { readonly problems: readonly Problem[] } {
   const parsed = scenarioShape.safeParse(settings);
-  return parsed.success ? { settings: parsed.data } : { problems: problemsOf(parsed.error) };
+  if (!parsed.success) return { problems: problemsOf(parsed.error) };
+  const { groups } = parsed.data;
+  if (!groups) return { settings: parsed.data };
+  const all = Object.values(groups);
+  const counts = {
+    vms: all.reduce((sum, { vms }) => sum + vms, 0),
+    vgpus: Math.max(...all.map(({ vgpus }) => vgpus)),
+  };
+  const problems = Object.entries(counts).flatMap(([name, count]) => countProblem(settings, name, count));
+  if (counts.vms > VMS_LIMIT)
+    problems.push({ path: ['groups'], message: `${counts.vms} VMs in all; accepted: at most ${VMS_LIMIT}` });
+  return problems.length > 0 ? { problems } : { settings: { ...parsed.data, ...counts } };
+}
+
+/** Returns a problem if a scenario with groups has another count than that of its groups. */
+function countProblem(settings: unknown, name: string, count: number): Problem[] {
+  const written = (settings as Readonly<Record<string, unknown>>)[name];
+  if (written === undefined || written === count) return [];
+  return [
+    {
+      path: [name],
+      message: `${given(written)} beside groups; accepted: no ${name}, because the groups have ${count}`,
+    },
+  ];
 }
 
 /** Parses settings. @throws ScenarioError naming each invalid setting and its accepted range */

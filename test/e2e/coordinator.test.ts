@@ -32,6 +32,8 @@ async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<
         modelSource: '',
         deviceTimeoutMs: 20_000,
         load: '',
+        gpuTypes: [],
+        bootUs: 0,
         timeoutMs: 1000,
         inject: '',
         migrations: 0,

@@ -42,9 +42,7 @@ describe('a misbehaving device model', () => {
 
   it('that returns invalid values is told the accepted ones and continues', () => {
     expect(problems(5)).to.include('violation bad-dma: vm0/dev5 reads IOVA NaN with permission 1; accepted:');
-    expect(problems(5)).to.include(
-      'violation bad-interrupt: vm0/dev5 raises interrupt -1; accepted: only 0',
-    );
+    expect(problems(5)).to.include('violation bad-interrupt: vm0/dev5 raises interrupt -1; accepted: only 0');
     expect(problems(5)).to.include(
       'violation bad-answer: vm0/dev5 step() returns NaN; accepted: idle, more, stalled',
     );

@@ -121,6 +121,31 @@ describe('declared load', function () {
     expect(metric(summary, 'iterations', 'burst').count).to.be.above(0);
   });
 
+  it('on groups of unlike VMs, some of which boot during the run', async () => {
+    const { code, summary } = await runScenario(data('groups'), '--processes', '2');
+    expect(summary.problems).to.deep.equal([]);
+    for (const [threshold, ok] of Object.entries(verdicts(summary))) expect(ok, threshold).to.equal(true);
+    expect(code).to.equal(0);
+    expect(summary.results.map(({ vgpus }) => vgpus.map(({ type }) => type))).to.deep.equal([
+      ['vgpu-2g'],
+      ['vgpu-2g'],
+      ['vgpu-1g', 'vgpu-2g'],
+      ['vgpu-1g', 'vgpu-2g'],
+      ['vgpu-4g'],
+      ['vgpu-4g'],
+    ]);
+  });
+
+  it('web-and-batch: every arrival is started or dropped', async () => {
+    const { summary } = await runScenario('scenarios/web-and-batch.yaml');
+    expect(summary.problems).to.deep.equal([]);
+    const web = metric(summary, 'iterations', 'web').count ?? 0;
+    expect(web + (metric(summary, 'dropped_iterations', 'web').count ?? 0)).to.equal(440);
+    expect(metric(summary, 'iterations', 'batch').count).to.be.above(0);
+    expect(summary.load.metrics.some(({ tags }) => tags.stage === 'warmup')).to.equal(false);
+    expect(summary.load.thresholds.every(({ observed }) => observed !== null)).to.equal(true);
+  });
+
   it('refuses a malformed file with file, line and column', async () => {
     const { code, stderr } = await mdevsim('run', data('malformed'));
     expect(code).to.equal(104);

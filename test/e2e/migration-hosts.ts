@@ -74,7 +74,7 @@ export async function withHosts(
       trace: options.onTraces ? join(directory, `${host}.trace`) : '',
       viommu,
       baselineWorkers: 0,
-      loads: [],
+      vmSettings: [],
       params: JSON.stringify(params),
       folder: '',
       device: { model, timeoutMs: 20_000, source: '' },

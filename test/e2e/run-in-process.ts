@@ -36,7 +36,7 @@ export async function runInProcess(run: InProcessRun): Promise<VmResult[]> {
     trace: '',
     viommu,
     baselineWorkers: 0,
-    loads: [],
+    vmSettings: [],
     params: JSON.stringify(params),
     folder: '',
     ...(model !== undefined && { device: { model, timeoutMs: 20_000, source: '' } }),

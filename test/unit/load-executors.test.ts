@@ -34,6 +34,7 @@ class FakeVu implements StageVu {
 interface Run {
   readonly pattern: Pattern;
   readonly share?: Share;
+  readonly readyUs?: number;
   readonly vgpus?: number;
   readonly vus?: number;
   readonly work?: () => Promise<void>;
@@ -41,14 +42,21 @@ interface Run {
 }
 
 /** Runs a stage from now on; returns its VUs, the count of dropped iterations, and the start on the scale of nowUs. */
-async function run({ pattern, share = ALONE, vgpus = 1, vus = 2, work = () => sleep(1), during }: Run) {
+async function run({
+  pattern,
+  share = ALONE,
+  readyUs = 0,
+  vgpus = 1,
+  vus = 2,
+  work = () => sleep(1),
+  during,
+}: Run) {
   const all = Array.from({ length: vgpus }, (_, vgpu) =>
     Array.from({ length: vus }, () => new FakeVu(vgpu, work)),
   );
   const stage: Stage = {
     name: 'stage',
     index: 0,
-    group: 'all',
     startUs: 0,
     gracefulStopUs: 0,
     measured: true,
@@ -66,7 +74,7 @@ async function run({ pattern, share = ALONE, vgpus = 1, vus = 2, work = () => sl
     },
   };
   await Promise.all([
-    execute({ stage, share, clock, vus: all, dropped: counter }),
+    execute({ stage, share, clock, vus: all, dropped: counter, readyUs }),
     during?.(clock, all.flat()),
   ]);
   return { vus: all.flat(), dropped, start, total: all.flat().reduce((sum, vu) => sum + vu.iterations, 0) };
@@ -106,6 +114,7 @@ describe('closed executors', () => {
   it('ramping-vus: VUs come and go', async () => {
     const ramps = [
       { durationUs: 200_000, target: 2 },
+      { durationUs: 1_500_000, target: 2 },
       { durationUs: 200_000, target: 0 },
     ];
     const { vus, start } = await run({ pattern: { kind: 'ramping-vus', start: 0, ramps } });
@@ -173,6 +182,12 @@ describe('open executors', () => {
     const { total, dropped } = await run({ pattern, vus: 1, work: () => sleep(60) });
     expect(total + dropped).to.equal(40);
     expect(dropped).to.be.above(30);
+  });
+
+  it('drop what was due before the VM was ready', async () => {
+    const pattern: Pattern = { kind: 'rate', vus: 8, rate: RATE, durationUs: 200_000 };
+    const { total, dropped } = await run({ pattern, vus: 64, readyUs: 100_000, work: async () => {} });
+    expect([total, dropped]).to.deep.equal([20, 20]);
   });
 
   it('end with the error of an iteration', async () => {

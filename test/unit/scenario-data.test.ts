@@ -30,7 +30,7 @@ const MALFORMED: readonly (readonly [title: string, text: string, error: string]
   [
     'an unknown setting',
     'name: x\nvgus: 3\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
-    "FILE:2:1: vgus: no setting 'vgus'; nearest: vgpus; accepted: name, question, vms, vgpus, mdevs, ramMiB, viommu, gpu, hosts, timeoutMs, model, deviceTimeoutMs, baselineWorkers, params, load, iommu, thresholds",
+    "FILE:2:1: vgus: no setting 'vgus'; nearest: vgpus; accepted: name, question, vms, vgpus, mdevs, ramMiB, viommu, gpu, hosts, timeoutMs, model, deviceTimeoutMs, baselineWorkers, params, groups, load, iommu, thresholds",
   ],
   [
     'a text in place of a count',
@@ -218,6 +218,56 @@ const MALFORMED: readonly (readonly [title: string, text: string, error: string]
     'a stage that is none',
     'name: x\nload:\n  s: 5\n',
     'FILE:3:6: load.s: 5; accepted: an executor and its options',
+  ],
+  [
+    'a count beside groups',
+    'name: x\nvms: 3\ngroups: { web: { vms: 2 } }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
+    'FILE:2:6: vms: 3 beside groups; accepted: no vms, because the groups have 2',
+  ],
+  [
+    'groups without a group',
+    'name: x\ngroups: {}\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
+    'FILE:2:9: groups: accepted: at least one group',
+  ],
+  [
+    'a group without VMs',
+    'name: x\ngroups: { web: { vms: 0 } }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
+    'FILE:2:23: groups.web.vms: 0; accepted: whole numbers from 1 to 1024',
+  ],
+  [
+    'an unknown setting of a group',
+    'name: x\ngroups: { web: { vm: 2 } }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
+    "FILE:2:18: groups.web.vm: no setting 'vm'; nearest: vms; accepted: vms, vgpus, ramMiB, viommu, iommu, types, boot",
+  ],
+  [
+    'an unknown type of vGPU',
+    'name: x\ngroups: { web: { types: [vgpu-3g] } }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
+    "FILE:2:26: groups.web.types.0: no vGPU type 'vgpu-3g'; nearest: vgpu-1g; accepted: vgpu-512m, vgpu-1g, vgpu-2g, vgpu-4g, vgpu-8g, vgpu-16g",
+  ],
+  [
+    'groups that all boot later',
+    'name: x\ngroups: { web: { boot: { at: 5s } } }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
+    'FILE:2:9: groups: no group boots at 0s; accepted: at least one, which starts the clock',
+  ],
+  [
+    'an unknown group among others',
+    'name: x\ngroups: { web: { viommu: none } }\nload:\n  s: { group: wbe, executor: constant-vus, duration: 1s, workload: copy }\n',
+    "FILE:4:15: load.s.group: no group 'wbe'; nearest: web; accepted: web",
+  ],
+  [
+    'a group with translation but without a vIOMMU',
+    'name: x\ngroups: { web: { viommu: none, iommu: strict } }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
+    'FILE:2:39: groups.web.iommu: strict without a vIOMMU; accepted: off',
+  ],
+  [
+    'a workload that one of the groups cannot run',
+    'name: x\ngroups: { web: { viommu: none }, db: {} }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: dma-churn }\n',
+    'FILE:4:56: load.s.workload: dma-churn needs translation; accepted with a vIOMMU and iommu: strict (here: none, off)',
+  ],
+  [
+    'a threshold on an unknown group',
+    "name: x\ngroups: { web: {} }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\nthresholds:\n  iterations{group:wb}: ['count>0']\n",
+    "FILE:6:3: thresholds.iterations{group:wb}: no group 'wb'; nearest: web; accepted: web",
   ],
 ];
 

@@ -1,7 +1,7 @@
 /**
  * The running VMs of one host process: its own, and those that arrive from other hosts.
  */
-import { every, nowUs, wallMs } from '#host';
+import { every, nowUs, sleep, wallMs } from '#host';
 import type { FrameSocket } from '../../channel/frame-socket.ts';
 import { MigrationError } from '../../guest/migration-settings.ts';
 import { type Hpa, PAGE_2M } from '../../memory/address.ts';
@@ -140,11 +140,23 @@ export class HostRun {
   async runAll(): Promise<void> {
     for (const { config, reason } of this.coordinator.unbuilt)
       this.#send('vmResult', config.vm, lostResult(reason));
-    for (const vm of this.coordinator.own) this.#track(vm, vm.runGuest());
+    for (const vm of this.coordinator.own) this.#track(vm, this.#bootAndRun(vm));
     if (this.#hostSocket) await this.#runEnded;
     while (this.#running.size > 0) await Promise.all(this.#running);
     this.#hostSocket?.close();
     this.#stopProgress();
+  }
+
+  /** Runs a VM's guest; of a VM that boots later, first waits for that time and starts its devices. */
+  async #bootAndRun(vm: Vm): Promise<FrameBodies['vmResult']> {
+    const { bootUs } = vm.config;
+    if (bootUs > 0) {
+      const boots = this.#loadStarted.then((startUs) => sleep((startUs + bootUs - nowUs()) / 1000));
+      await Promise.race([boots, this.#aborted]);
+      const started = vm.startDevices().catch((error: unknown) => vm.lose(error));
+      if (!this.#isAborted) await Promise.race([started, this.#aborted]);
+    }
+    return vm.runGuest();
   }
 
   #migrations(): Migrations | undefined {
@@ -217,7 +229,7 @@ export class HostRun {
       throw new MigrationError(`a VM for host ${config.process} arrived at host ${this.#request.process}`);
     // Above the host memory of the run's first VMs, so that a device that keeps an HPA of its old host is detected.
     const total = this.#request.migrations?.vmsMax ?? 0;
-    return { ...config, hpaBase: hpaBaseOf(total + config.vm, config.ramBytes) };
+    return { ...config, hpaBase: hpaBaseOf(total + config.vm, this.#request.ramMib * MIB) };
   }
 
   /**
@@ -262,7 +274,8 @@ const withoutSource = (request: RunRequest): RunRequest =>
 const hpaBaseOf = (slot: number, ramBytes: number): Hpa => (HPA_BASE + slot * (ramBytes + PAGE_2M)) as Hpa;
 
 function vmConfig(request: RunRequest, vm: number): VmConfig {
-  const ramBytes = request.ramMib * MIB;
+  const own = request.vmSettings.find((settings) => settings.vm === vm);
+  const ramBytes = (own?.ramMib ?? request.ramMib) * MIB;
   const mdevs = request.mdevs?.instances.filter((mdev) => mdev.vm === vm);
   return {
     process: request.process,
@@ -270,12 +283,15 @@ function vmConfig(request: RunRequest, vm: number): VmConfig {
     vgpus: mdevs?.length ?? request.vgpus,
     mdevTypes: mdevs?.map(({ type }) => type) ?? [],
     seed: (request.seed + vm * SEED_STRIDE) % 2 ** 31,
-    hpaBase: hpaBaseOf(vm, ramBytes),
+    // The request has the most RAM of any VM, so that no two VMs overlap.
+    hpaBase: hpaBaseOf(vm, request.ramMib * MIB),
     ramBytes,
-    viommu: request.viommu,
+    viommu: own?.viommu ?? request.viommu,
+    gpuTypes: own?.types ?? [],
+    bootUs: own?.bootUs ?? 0,
     scenario: request.scenario,
     params: JSON.parse(request.params || '{}') as Record<string, unknown>,
-    load: request.loads.find((load) => load.vm === vm)?.load ?? '',
+    load: own?.load ?? '',
     timeoutMs: request.timeoutMs,
     model: request.device?.model ?? DEFAULT_MODEL,
     modelSource: request.device?.source ?? '',

@@ -19,6 +19,10 @@ export interface VmConfig {
   readonly viommu: string;
   readonly scenario: string;
   readonly params: Readonly<Record<string, unknown>>;
+  /** Types of its vGPUs, by index and then from the first one again; empty for those of the run. */
+  readonly gpuTypes: readonly string[];
+  /** When the VM boots, on the run's clock; 0 for a VM that boots before the clock starts. */
+  readonly bootUs: number;
   /** The VM's part of the declared load, as JSON; empty without one. */
   readonly load: string;
   readonly timeoutMs: number;

@@ -95,7 +95,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     });
     this.#slots = this.devices.map(({ name, link }, index) =>
       usesGpu(modelAt(config.model, index))
-        ? context.gpus.place(name, index, link.sab, config.mdevTypes[index])
+        ? context.gpus.place(name, index, link.sab, config.mdevTypes[index], config.gpuTypes)
         : undefined,
     );
     for (const [index, reason] of config.lostDevices.entries())

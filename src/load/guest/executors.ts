@@ -28,6 +28,8 @@ export interface StageRun {
   /** VUs of each vGPU of the VM. */
   readonly vus: readonly (readonly StageVu[])[];
   readonly dropped: Counter;
+  /** When the VM was ready, on the run's clock: a VM that boots late misses what was due before. */
+  readonly readyUs: number;
 }
 
 /** Runs a stage; resolves when its last iteration has ended. @throws the first error of an iteration */
@@ -99,12 +101,16 @@ async function shared(run: StageRun, iterations: number): Promise<void> {
  * @param dueAt when arrival `number` of the group is due, from the start of the stage
  */
 async function arrivals(run: StageRun, dueAt: (number: number) => number | undefined): Promise<void> {
-  const { stage, share, clock, dropped } = run;
+  const { stage, share, clock, dropped, readyUs } = run;
   const pool = new VuPool(run.vus);
   const lengthUs = lengthOf(stage);
   for (let number = share.index; ; number += share.count) {
     const dueUs = dueAt(number);
     if (dueUs === undefined || dueUs >= lengthUs) break;
+    if (stage.startUs + dueUs < readyUs) {
+      dropped.add();
+      continue;
+    }
     if (clock.us < stage.startUs + dueUs) await clock.until(stage.startUs + dueUs);
     if (clock.stopped || pool.error) break;
     if (!pool.start(stage.startUs + dueUs - clock.us)) dropped.add();

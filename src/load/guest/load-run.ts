@@ -15,12 +15,15 @@ import { LoadGpu } from './load-gpu.ts';
 import type { Iteration, LoadVm } from './load-vm.ts';
 import { Vu } from './vu.ts';
 
+/** A stage, and the VM's place among those that run it. */
+export interface VmStage extends Stage {
+  readonly share: Share;
+}
+
 /** The part of one VM in the load, as plain JSON. */
 export interface VmLoad {
-  readonly share: Share;
   readonly iommu: IommuMode;
-  /** The stages of the VM's group. */
-  readonly stages: readonly Stage[];
+  readonly stages: readonly VmStage[];
 }
 
 export class LoadRun {
@@ -30,6 +33,7 @@ export class LoadRun {
   readonly #clock = new RunClock();
   #load: LoadVm | undefined;
   #gpus: readonly LoadGpu[] = [];
+  #readyUs = 0;
 
   constructor(vm: GuestVm, plan: VmLoad, iteration: Iteration | undefined) {
     this.#vm = vm;
@@ -59,6 +63,7 @@ export class LoadRun {
   /** Runs all stages. @param startUs start of the run's clock, on the scale of `nowUs()` */
   async run(startUs: number): Promise<void> {
     this.#clock.start(startUs);
+    this.#readyUs = this.#clock.us;
     const running = this.#plan.stages.map((stage) => this.#runStage(stage));
     try {
       await Promise.all(running);
@@ -86,7 +91,7 @@ export class LoadRun {
     return iommu;
   }
 
-  async #runStage(stage: Stage): Promise<void> {
+  async #runStage(stage: VmStage): Promise<void> {
     const clock = this.#clock;
     await clock.until(stage.startUs);
     if (clock.stopped) return;
@@ -100,8 +105,8 @@ export class LoadRun {
     const vus = this.#gpus.map((gpu, vgpu) =>
       gpu.take(vusOf(stage)).map((buffer, index) => new Vu({ vm, gpu, vgpu, buffer, stage, index, metrics })),
     );
-    const { share } = this.#plan;
-    const work = execute({ stage, share, clock, vus, dropped });
+    const { share } = stage;
+    const work = execute({ stage, share, clock, vus, dropped, readyUs: this.#readyUs });
     if (!(await clock.endOf(work, endOf(stage)))) {
       tagged.counter('interrupted_iterations').add();
       this.#vm.note(
