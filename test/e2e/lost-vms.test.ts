@@ -56,7 +56,7 @@ async function resultsWith(fault: (vm: Vm) => void): Promise<readonly VmResult[]
     baselineWorkers: 0,
     params: '{}',
     folder: '',
-    loads: [],
+    vmSettings: [],
   };
   const frame: Encode = (kind, vm, body, device = -1) =>
     encodeFrame({ timeUs: 0, process: 0, vm, device }, kind, body);

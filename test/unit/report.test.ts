@@ -6,7 +6,16 @@ import { ExitCode, PROBLEM_LIMIT, summarize, summaryText } from '../../src/repor
 
 type VmResult = FrameBodies['vmResult'];
 
-const FACTS = { scenario: 'x', vms: 1, vgpus: 1, processes: 1, seed: 7, inject: '', wallSeconds: 2, folder: '' };
+const FACTS = {
+  scenario: 'x',
+  vms: 1,
+  vgpus: 1,
+  processes: 1,
+  seed: 7,
+  inject: '',
+  wallSeconds: 2,
+  folder: '',
+};
 
 /** Returns the result of a successful VM, with the changes of a test. */
 const result = (changes: Partial<VmResult> = {}): VmResult => ({
