@@ -4,7 +4,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { after, wallMs } from '#host';
 import { workerEntry } from '../coordinator/workers/entries.ts';
-import { decodeFrame, encodeFrame, type FrameKind } from '../proto/codec.ts';
+import { decodeFrame, encodeFrame, FrameError, type FrameKind } from '../proto/codec.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LostVm } from '../report/summary.ts';
 import { addResults } from '../report/vm-result.ts';
@@ -154,7 +154,16 @@ export class HostProcesses {
       child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`));
       child.once('error', (error) => resolve(error.message));
     });
-    child.on('message', (bytes: Uint8Array) => this.#handle(request, bytes));
+    let garbage = '';
+    child.on('message', (bytes: Uint8Array) => {
+      try {
+        this.#handle(request, bytes);
+      } catch (error) {
+        if (!(error instanceof FrameError)) throw error;
+        garbage = `sent garbage: ${error.message}`;
+        child.kill('SIGKILL');
+      }
+    });
     child.send(
       encodeFrame(
         { timeUs: wallMs() * 1000, process: request.process, vm: 0, device: -1 },
@@ -170,7 +179,7 @@ export class HostProcesses {
       ? 'was interrupted'
       : overdue
         ? 'did not finish in time'
-        : `died (${exit})`;
+        : garbage || `died (${exit})`;
     this.#processEnded(request, reason);
   }
 

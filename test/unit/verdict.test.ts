@@ -36,6 +36,15 @@ describe('VM verdict', () => {
     expect(verdict.missingFaults).to.equal(2);
   });
 
+  it('bounds the texts of violations and the count of their kinds', () => {
+    const verdict = new VmVerdict();
+    for (let i = 0; i < 1000; i++) verdict.violation(`${i} ${'k'.repeat(1e4)}`, 'd'.repeat(1e4));
+    const violations = verdict.violations();
+    expect(violations.length).to.be.below(VIOLATION_LIMIT + 100);
+    expect(violations.reduce((sum, { repeats }) => sum + repeats, 0)).to.equal(1000 - VIOLATION_LIMIT);
+    for (const { kind, detail } of violations) expect(kind.length + detail.length).to.be.below(1200);
+  });
+
   it('stores a bounded count of violations and announced faults', () => {
     const verdict = new VmVerdict();
     for (let i = 0; i < VIOLATION_LIMIT + 50; i++) verdict.violation(i % 2 ? 'odd' : 'even', String(i));

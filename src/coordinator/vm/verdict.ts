@@ -4,12 +4,17 @@
 import { hex, PAGE_SIZE } from '../../memory/address.ts';
 import { bdfText } from '../../pci/config-space.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
+import { boundedText } from '../../report/text.ts';
 import type { DmaFaultRecord } from '../../viommu/viommu.ts';
 
 type Violation = FrameBodies['violation'];
 
 /** Maximum count of violations per VM that are kept with their text; further ones are counted by kind. */
 export const VIOLATION_LIMIT = 32;
+/** Maximum length of a kind, and maximum count of kinds that are counted apart; the rest is counted as others. */
+const KIND_LENGTH_LIMIT = 64;
+const KINDS_LIMIT = 64;
+const OTHER_KINDS = 'others';
 /** Maximum count of announced faults that have not occurred yet. */
 export const EXPECTED_FAULT_LIMIT = 4096;
 
@@ -32,9 +37,15 @@ export class VmVerdict {
   /** Devices whose removal was announced and has not occurred yet. */
   readonly #removals = new Set<number>();
 
+  /** Adds a violation. Its texts may come from a device model and be of any length. */
   violation(kind: string, detail: string, repeats = 0): void {
-    if (this.#violations.length < VIOLATION_LIMIT) this.#violations.push({ kind, detail, repeats });
-    else this.#more.set(kind, (this.#more.get(kind) ?? 0) + 1 + repeats);
+    const name = boundedText(kind, KIND_LENGTH_LIMIT);
+    if (this.#violations.length < VIOLATION_LIMIT)
+      this.#violations.push({ kind: name, detail: boundedText(detail), repeats });
+    else {
+      const counted = this.#more.has(name) || this.#more.size < KINDS_LIMIT ? name : OTHER_KINDS;
+      this.#more.set(counted, (this.#more.get(counted) ?? 0) + 1 + repeats);
+    }
   }
 
   violations(): Violation[] {

@@ -11,6 +11,7 @@ import { GuestRam } from '../../memory/guest-ram.ts';
 import { requesterId } from '../../pci/config-space.ts';
 import type { FrameHeader } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
+import { boundedText } from '../../report/text.ts';
 import { createViommu } from '../../viommu/create-viommu.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
 import type { Placement } from '../gpu-pool.ts';
@@ -347,8 +348,10 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   /** Marks a device as failed, which no longer accesses memory. */
-  failed(device: VmDevice, reason: string): void {
+  failed(device: VmDevice, why: string): void {
     this.verdict.deviceLost(device.index);
+    // A model may throw an error of any length.
+    const reason = boundedText(why);
     this.#migration.deviceLost(device.name, reason);
     const pinsReleased = device.fail(reason);
     this.#releaseSlot(device);
