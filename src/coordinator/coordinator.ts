@@ -121,6 +121,7 @@ export class Coordinator {
     const at = this.vms.findIndex(({ config }) => config === ended.config);
     const [vm] = at < 0 ? [] : this.vms.splice(at, 1);
     if (!vm) return;
+    vm.forgetGpus();
     this.#watchdog.remove(vm.devices);
     this.#serve.fill(undefined, vm.context.firstBit, vm.context.firstBit + doorbellNumbers(vm.config));
   }

@@ -24,7 +24,8 @@ export interface GpuRunSettings extends Scheduling {
 const DEFAULT_GPU_SETTINGS: GpuRunSettings = { ...DEFAULT_SCHEDULING, types: [DEFAULT_VGPU_TYPE] };
 
 export class GpuPool {
-  readonly #gpus: PhysicalGpu[] = [];
+  /** By number; undefined for a GPU that all its vGPUs have left. */
+  readonly #gpus: (PhysicalGpu | undefined)[] = [];
   readonly #types: readonly VgpuType[];
   /** GPUs whose vGPUs have started. Those know each other's links and cannot learn another one. */
   readonly #sealed = new Set<PhysicalGpu>();
@@ -51,7 +52,9 @@ export class GpuPool {
   ): Placement {
     const types = own.length > 0 ? own.map(vgpuType) : this.#types;
     const type = typeOfMdev(mdevType) ?? types[index % types.length] ?? vgpuType(DEFAULT_VGPU_TYPE);
-    let gpu = this.#gpus.find((candidate) => !this.#sealed.has(candidate) && candidate.available(type) > 0);
+    let gpu = this.#present.find(
+      (candidate) => !this.#sealed.has(candidate) && candidate.available(type) > 0,
+    );
     if (!gpu) {
       gpu = new PhysicalGpu(this.#scheduling);
       this.#gpus.push(gpu);
@@ -69,7 +72,7 @@ export class GpuPool {
   schedule(scheduling: Scheduling): void {
     checkScheduling(scheduling);
     this.#scheduling = scheduling;
-    for (const gpu of this.#gpus) gpu.schedule(scheduling);
+    for (const gpu of this.#present) gpu.schedule(scheduling);
   }
 
   /** Returns one vGPU's use of its engine so far, also after it has left its GPU. */
@@ -79,6 +82,20 @@ export class GpuPool {
 
   /** Returns every vGPU's use of its engines so far. */
   stats(): VgpuStats[] {
-    return this.#gpus.flatMap((gpu, number) => gpu.stats(number));
+    return this.#gpus.flatMap((gpu, number) => gpu?.stats(number) ?? []);
+  }
+
+  /** Drops the GPUs of a VM that has left, if no other VM is on them. A run with many migrations must not collect them. */
+  forget(placements: readonly (Placement | undefined)[]): void {
+    for (const placement of placements) {
+      if (!placement?.gpu.isDeserted) continue;
+      const number = this.#gpus.indexOf(placement.gpu);
+      if (number >= 0) this.#gpus[number] = undefined;
+      this.#sealed.delete(placement.gpu);
+    }
+  }
+
+  get #present(): PhysicalGpu[] {
+    return this.#gpus.filter((gpu) => gpu !== undefined);
   }
 }

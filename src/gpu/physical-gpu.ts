@@ -60,6 +60,11 @@ export class PhysicalGpu {
     );
   }
 
+  /** True if every vGPU that was placed here has left. */
+  get isDeserted(): boolean {
+    return this.#left.size === this.#occupants.length;
+  }
+
   /** Assigns a slot to a vGPU. Returns its number. @throws GpuFullError */
   place(name: string, type: VgpuType, link: SharedArrayBuffer): number {
     if (this.available(type) < 1) throw new GpuFullError(`${name}: no room for a ${type.id} on this GPU`);

@@ -239,6 +239,23 @@ describe('physical GPU', () => {
     ]);
   });
 
+  it('drops the GPUs that a VM has left, and keeps the numbers of the others', () => {
+    const pool = new GpuPool({ ...DEFAULT_SCHEDULING, types: ['vgpu-16g'] });
+    const place = (name: string) => pool.place(name, 0, new SharedArrayBuffer(DEVICE_LINK_BYTES));
+    const [first, second] = [place('first'), place('second')];
+    pool.handle(first);
+    pool.forget([first, undefined]);
+    expect(pool.stats().map(({ name, gpu }) => [name, gpu])).to.deep.equal([
+      ['first', 0],
+      ['second', 1],
+    ]);
+    first.gpu.release(first.slot);
+    pool.forget([first]);
+    expect(pool.stats().map(({ name, gpu }) => [name, gpu])).to.deep.equal([['second', 1]]);
+    expect(pool.statsOf(second)?.gpu).to.equal(1);
+    expect(place('third').gpu).to.not.equal(first.gpu);
+  });
+
   it('refuses unknown types, policies and slices, and names the accepted ones', () => {
     expect(() => vgpuType('vgpu-3g')).to.throw(RangeError, /accepted: vgpu-512m, vgpu-1g/);
     const gpu = new PhysicalGpu();

@@ -359,6 +359,11 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.#trace.record('deviceFailed', device.index, { reason, pinsReleased });
   }
 
+  /** Ends the use of its physical GPUs, because the VM has ended here. */
+  forgetGpus(): void {
+    this.context.gpus.forget(this.#slots);
+  }
+
   #releaseSlot({ index }: VmDevice): void {
     const placement = this.#slots[index];
     placement?.gpu.release(placement.slot);
