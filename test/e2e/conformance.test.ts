@@ -79,6 +79,17 @@ describe('mdevsim conformance of the vIOMMUs', function () {
         expect(code).to.equal(0);
       });
 
+  it('runs the recordings of the package if no file is named', async () => {
+    for (const kind of ['vfio', ...Object.keys(FILES)]) {
+      const { code, stdout } = await mdevsim('conformance', kind);
+      expect(stdout, kind).to.match(/^\d{3} passed, 0 failed, 0 skipped\n$/);
+      expect(code).to.equal(0);
+    }
+    const { code, stdout } = await mdevsim('replay');
+    expect(stdout).to.match(/^PASSED {2}6 captures/);
+    expect(code).to.equal(0);
+  });
+
   it('refuses a file of another kind with one line', async () => {
     for (const kind of Object.keys(FILES)) {
       const { code, stderr } = await mdevsim('conformance', kind, GOOD);

@@ -56,6 +56,11 @@ describe('mdevsim types, list and sysfs', () => {
     const ended = new Promise<number | null>((resolve) => child.on('exit', resolve));
     try {
       await until(() => stdout.includes('MDEVCTL_ENV_ROOT'), 'the tree');
+      const second = await mdevsim('sysfs', live, '--once');
+      expect([second.code, second.stderr]).to.deep.equal([
+        104,
+        `mdevsim: ${live} is in use by another run of mdevsim (process ${child.pid})\n`,
+      ]);
       writeFileSync(join(live, TYPES, 'vgpu-8g/create'), `${UUID}\n`);
       await until(() => existsSync(join(live, 'sys/bus/mdev/devices', UUID, 'remove')), 'the instance');
       const { stdout: listed } = await mdevsim('list', '--root', live);
