@@ -7,9 +7,12 @@ import type { Encode } from '../../src/coordinator/host/host-run.ts';
 import { HostRun } from '../../src/coordinator/host/host-run.ts';
 import type { Vm } from '../../src/coordinator/vm/vm.ts';
 import { decodeFrame, encodeFrame } from '../../src/proto/codec.ts';
+import type { FrameBodies } from '../../src/proto/schema.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';
 import { expectSound } from './expect-sound.ts';
 import type { VmResult } from './run-in-process.ts';
+
+type RunRequest = FrameBodies['runRequest'];
 
 const fails = (text: string) => (): never => {
   throw new Error(text);
@@ -40,7 +43,10 @@ const FAULTS: Readonly<Record<string, (vm: Vm) => void>> = {
 };
 
 /** Runs two VMs in this process with a fault for VM 0; returns their results. */
-async function resultsWith(fault: (vm: Vm) => void): Promise<readonly VmResult[]> {
+async function resultsWith(
+  fault: (vm: Vm) => void,
+  vmSettings: RunRequest['vmSettings'] = [],
+): Promise<readonly VmResult[]> {
   const results: VmResult[] = [];
   const request = {
     scenario: scenarioUrl('test/fixtures/scenarios/registers-only.ts'),
@@ -56,7 +62,7 @@ async function resultsWith(fault: (vm: Vm) => void): Promise<readonly VmResult[]
     baselineWorkers: 0,
     params: '{}',
     folder: '',
-    vmSettings: [],
+    vmSettings,
   };
   const frame: Encode = (kind, vm, body, device = -1) =>
     encodeFrame({ timeUs: 0, process: 0, vm, device }, kind, body);
@@ -87,4 +93,11 @@ describe('an error of the coordinator', function () {
       expect(first?.lost).to.equal(`Error: ${name}`);
       expectSound(second as VmResult);
     });
+
+  it('loses the VM, and no other: while it builds the VM', async () => {
+    const own = { vm: 0, ramMib: 16, viommu: 'unheard-of', types: [], bootUs: 0, load: '' };
+    const [first, second] = await resultsWith(() => {}, [own]);
+    expect(first?.lost).to.match(/unheard-of/);
+    expectSound(second as VmResult);
+  });
 });
