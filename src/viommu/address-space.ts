@@ -285,7 +285,7 @@ export class DeviceAddressSpace {
     this.counters.refused++;
     const isFull = outcome === 'full';
     if (isFull) this.#hungryFrom = Math.min(this.#hungryFrom, iova);
-    const reason = this.#notifier.refusal?.(iova, gpa, size, perm) ?? outcome;
+    const reason = this.#notifier.refusal?.(iova, gpa, size, perm) ?? WHY_NOT[outcome];
     this.unmapped.refused({ iova, size }, isFull ? `${reason}; mapped when there is room` : reason);
     return !isFull;
   }
@@ -320,6 +320,9 @@ export class DeviceAddressSpace {
     return identity(this.#kind === 'system' ? this.#ram : []);
   }
 }
+
+/** Reasons for a failed map event, where the notifier tells none. */
+const WHY_NOT = { full: 'there is no room', refused: 'another mapping is in the way' } as const;
 
 /** True for undefined, and for a translation of exactly the page at `iova`. */
 const isPageAt = (iova: number, translation: Translation | undefined): boolean =>

@@ -59,7 +59,10 @@ export interface MapNotifier {
   /** Removes whole mappings. Complete (R6) only when no device can use them any more. */
   unmap(ranges: readonly IovaRange[]): Completion;
   unmapAll(): Completion;
-  /** Returns why {@link map} would not map this now; undefined if it would. If absent, nothing is known. */
+  /**
+   * Returns why this cannot be mapped now, even if no other mapping were in the way; undefined if it can. If absent,
+   * nothing is known.
+   */
   refusal?(iova: Iova, gpa: Gpa, size: number, perm: number): string | undefined;
   /** True if exactly this mapping is live. */
   has(iova: Iova, gpa: Gpa, size: number, perm: number): boolean;

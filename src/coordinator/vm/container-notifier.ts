@@ -38,7 +38,9 @@ export class ContainerNotifier implements MapNotifier {
   }
 
   refusal(iova: Iova, gpa: Gpa, size: number, perm: number): string | undefined {
-    return this.#container.refusal(iova, gpa, size, perm)?.message;
+    const error = this.#container.refusal(iova, gpa, size, perm);
+    // A mapping that is in the way is the container's difference, not its limit.
+    return error?.errno === 'EEXIST' ? undefined : error?.message;
   }
 
   mapPages(iova: Iova, gpas: Float64Array, count: number, perm: number): boolean {
