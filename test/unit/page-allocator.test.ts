@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { PageAllocator, PageAllocatorExhausted, PageNotAllocated } from '../../src/guest/page-allocator.ts';
+import { PAGE_SIZE } from '../../src/memory/address.ts';
 import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 
 describe('guest page allocator', () => {
@@ -26,5 +27,34 @@ describe('guest page allocator', () => {
     expect(pages.allocateBlock()).to.equal(2 * MIB);
     expect(page).to.equal(0x1000);
     expect(() => pages.allocateBlock()).to.throw(PageAllocatorExhausted);
+  });
+
+  it('returns freed blocks as blocks, and frees nothing twice', () => {
+    const pages = new PageAllocator(smallRam(), 0x1000, 5 * MIB);
+    const [page, block] = [pages.allocate(), pages.allocateBlock()];
+    pages.free(block);
+    expect(() => pages.free(block)).to.throw(PageNotAllocated);
+    expect(pages.allocate(), 'not the block').to.equal(page + PAGE_SIZE);
+    expect(pages.allocateBlock()).to.equal(block);
+    for (let at = page + 2 * PAGE_SIZE; at < block; at += PAGE_SIZE) expect(pages.allocate()).to.equal(at);
+    expect(() => pages.allocate(), 'no page of the block').to.throw(PageAllocatorExhausted);
+  });
+
+  it('continues on another host where it was', () => {
+    const ram = smallRam();
+    const pages = new PageAllocator(ram, 0x1000, 7 * MIB);
+    const made = [pages.allocate(), pages.allocate(), pages.allocate()];
+    const blocks = [pages.allocateBlock(), pages.allocateBlock()];
+    for (const gpa of [made[2], made[0], blocks[0]]) pages.free(gpa as number);
+    const there = PageAllocator.restore(ram, 0x1000, 7 * MIB, pages.save());
+    for (const each of [pages, there]) each.free(blocks[1] as number);
+    const next = (each: PageAllocator) => [
+      each.allocateBlock(),
+      each.allocateBlock(),
+      each.allocate(),
+      each.allocate(),
+      each.allocate(),
+    ];
+    expect(next(there)).to.deep.equal(next(pages));
   });
 });

@@ -28,8 +28,8 @@ export const MDEV_MUTANTS: readonly Mutant[] = [
     id: 'mdev/limits-after-group',
     file: REGISTRY,
     find: `    parent.admit(type);
-    const group = this.#groups.allocate();`,
-    replace: `    const group = this.#groups.allocate();
+    const group = this.#allocateGroup();`,
+    replace: `    const group = this.#allocateGroup();
     parent.admit(type);`,
     why: 'A refused instance leaks its group number.',
     killedBy: MDEV,

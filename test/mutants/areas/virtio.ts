@@ -239,14 +239,6 @@ export const VIRTIO_MUTANTS: readonly Mutant[] = [
     killedBy: SAVED,
   },
   {
-    id: 'proto/message-beyond-frame',
-    file: CODEC,
-    find: 'if (end > r.len) throw',
-    replace: 'if (end > r.len + FRAME_BYTES_LIMIT) throw',
-    why: 'A message that reaches beyond its frame is accepted.',
-    killedBy: FRAMES,
-  },
-  {
     id: 'proto/frame-of-any-size',
     file: CODEC,
     find: 'if (bytes.length > FRAME_BYTES_LIMIT)',
