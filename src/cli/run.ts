@@ -42,7 +42,8 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   const restore = onInterrupt({
     onFirst: (signal) => {
       if (!running) endBeforeStart(path, signal, flags);
-      process.stderr.write(`\ninterrupted by ${signal}: stopping the guests; a second signal ends at once\n`);
+      const line = `interrupted by ${signal}: stopping the guests; a second signal ends at once\n`;
+      process.stderr.write(process.stderr.isTTY ? `\n${line}` : line);
       running?.interrupt(signal);
     },
     onFurther: () => {
