@@ -14,7 +14,7 @@ import { oneLine } from '../report/text.ts';
 import type { Quirks } from '../viommu/quirks.ts';
 
 /** Time limit of one file. The largest recorded one takes half a second. */
-const FILE_TIMEOUT_MS = 30_000;
+const FILE_TIMEOUT_MS = 20_000;
 /** V8's heap for one file, MiB. */
 const FILE_HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32 };
 
