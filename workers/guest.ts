@@ -17,7 +17,7 @@ import { errorText } from './error-text.ts';
 const { task, port } = workerData as { task: GuestTask; port: MessagePort };
 
 yieldToOthers();
-boundOutput();
+const flushOutput = boundOutput();
 
 /** The VM of the running script, its metrics and its load. */
 let vm: GuestVm | undefined;
@@ -40,6 +40,7 @@ const api: GuestApi = {
       return guest.report(error instanceof VmMovedError ? '' : errorText(error, task.scenario));
     } finally {
       await metrics.end();
+      await flushOutput();
     }
   },
 

@@ -74,7 +74,10 @@ describe('the output of a run', function () {
     expect(cut).to.match(
       /^mdevsim: .*run\.trace\.1: trace ends inside a frame: \d+ bytes left at offset \d+\n/,
     );
-    expect(shell(`$mdevsim trace ${trace} | head -1 | wc -l`)).to.match(/^1\n/);
+    // The warning comes first if all lines were written before the reader left.
+    expect(shell(`$mdevsim trace ${trace} | head -1 | wc -l`)).to.match(
+      /^(mdevsim: .* inside a frame.*\n)?1\n/,
+    );
   });
 
   it('refuses a trace that is no file, and overwrites none', async () => {
