@@ -18,7 +18,7 @@ const { add, cas, copyIn, copyOut, ld, or, rd, st, wake, waitEq, wr, xchg, bytes
 /** Most devices of a VM that reach each other. */
 export const PEERS_LIMIT = 64;
 /** Most bytes of one request: it lies in a page. */
-export const PEER_BYTES_LIMIT = 4096;
+const PEER_BYTES_LIMIT = 4096;
 
 const IDLE = 0;
 const TAKEN = 1;

@@ -44,7 +44,7 @@ export class PeerPort {
     this.own = this.#peer(index).block;
   }
 
-  /** Writes or reads at most PEER_BYTES_LIMIT bytes at a bus address that does not belong to this device. */
+  /** Writes or reads bytes of one page at a bus address that does not belong to this device. */
   access(isWrite: boolean, address: number, bytes: Uint8Array): PeerOutcome {
     const { own } = this;
     if (own.isAbandoned) {
