@@ -47,6 +47,25 @@ install_project() {
   if grep EBADENGINE npm.log >&2; then fail "Node $version: npm install warns about engines"; fi
 }
 
+# Interrupts a run by SIGTERM to the first of its processes, and expects a report, and that no process stays behind.
+# Arguments: the command, and its exit code; - for any.
+interrupt() {
+  local command=$1 wanted=$2 code=0 pid
+  $command run until-stopped.ts > interrupt.log 2>&1 &
+  pid=$!
+  for _ in $(seq 600); do grep -q 'the guest works' interrupt.log && break; sleep 0.1; done
+  kill -TERM "$pid"
+  wait "$pid" || code=$?
+  for _ in $(seq 200); do grep -q '^INTERRUPTED' interrupt.log && break; sleep 0.1; done
+  if ! grep -q '^INTERRUPTED' interrupt.log || { [ "$wanted" != - ] && [ "$code" -ne "$wanted" ]; }; then
+    cat interrupt.log >&2
+    fail "Node $version: $command, interrupted, ended with $code; expected $wanted and a report"
+  fi
+  for _ in $(seq 100); do pgrep -f "$PWD/.*/workers/host" > /dev/null || break; sleep 0.1; done
+  if pgrep -af "$PWD/.*/workers/host" >&2; then fail "Node $version: $command left processes behind"; fi
+  echo "  $command run until-stopped.ts, SIGTERM: $code"
+}
+
 # On a Node that is too old, the message names one command. It is run, and must be enough.
 mend_node() {
   # A project's own Node may be as old: the command must not start itself again and again.
@@ -79,6 +98,8 @@ try_version() {
   expect 0 'PASSED  own-js' run own-js.js
   expect 0 'PASSED  own-js' run own-js.js --model ./inverter-js.js
   expect 0 'PASSED  edu-device' run edu-device --vms 1
+  interrupt 'node node_modules/mdevsim/dist/src/cli/bin.js' 105
+  interrupt 'npx mdevsim' -
   expect 0 '0 failed' conformance vtd
   expect 0 '0 failed' conformance virtio-iommu node_modules/mdevsim/test/data/virtio-iommu/0*.json.gz --quirks qemu
   expect 0 'PASSED' replay
