@@ -4,6 +4,7 @@
 import { GPU_MUTANTS } from './areas/gpu.ts';
 import { GUEST_MUTANTS } from './areas/guest.ts';
 import { GUEST_GPU_MUTANTS } from './areas/guest-gpu.ts';
+import { GUEST_IOMMU_MUTANTS } from './areas/guest-iommu.ts';
 import { MDEV_MUTANTS } from './areas/mdev.ts';
 import { MEMORY_MUTANTS } from './areas/memory.ts';
 import { MODEL_MUTANTS } from './areas/models.ts';
@@ -18,6 +19,7 @@ import type { Mutant } from './mutant.ts';
 export const MUTANTS: readonly Mutant[] = [
   ...GPU_MUTANTS,
   ...GUEST_GPU_MUTANTS,
+  ...GUEST_IOMMU_MUTANTS,
   ...GUEST_MUTANTS,
   ...MDEV_MUTANTS,
   ...MEMORY_MUTANTS,
