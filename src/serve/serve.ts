@@ -66,7 +66,12 @@ export class ServedWorker {
       link: this.#link.sab,
       wakeFd: this.#wakeFd,
     };
-    const worker = new Worker(workerEntry('served'), { workerData: task, resourceLimits: WORKER_LIMITS });
+    const worker = new Worker(workerEntry('served'), {
+      workerData: task,
+      resourceLimits: WORKER_LIMITS,
+      // Otherwise Node warns of each received descriptor that is closed.
+      trackUnmanagedFds: false,
+    });
     this.#worker = worker;
     const isReady = new Promise<void>((done) => {
       worker.on('message', (event: ServeEvent) => {

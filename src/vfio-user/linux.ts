@@ -19,6 +19,7 @@ const calls = {
   accept4: libc.func('int accept4(int fd, void *address, void *length, int flags)'),
   recvmsg: libc.func('int64_t recvmsg(int fd, void *message, int flags)'),
   sendmsg: libc.func('int64_t sendmsg(int fd, void *message, int flags)'),
+  setsockopt: libc.func('int setsockopt(int fd, int level, int name, void *value, uint32_t length)'),
   poll: libc.func('int poll(void *fds, uint64_t count, int timeout)'),
   mmap: libc.func(
     'void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)',
@@ -33,6 +34,7 @@ const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
+const SO_RCVTIMEO = 20;
 const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -237,16 +239,25 @@ export class MessageSocket {
   readonly #receive = messageArena();
   readonly #send = messageArena();
 
-  constructor(fd: number) {
+  /** A blocking call ends after `waitMs`. */
+  constructor(fd: number, waitMs: number) {
     this.fd = fd;
+    const { address, bytes } = this.#send;
+    bytes.writeBigInt64LE(BigInt(Math.floor(waitMs / 1000)), DATA);
+    bytes.writeBigInt64LE(BigInt(waitMs % 1000) * 1000n, DATA + 8);
+    checked(calls.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, address + BigInt(DATA), 16), 'setsockopt');
   }
 
-  /** Receives what is there. Returns undefined if nothing is. At the end of the stream there are no bytes. */
-  receive(): Received | undefined {
+  /**
+   * Receives what is there, or with `blocks` what comes in time. Returns undefined if there is nothing. At the end of the
+   * stream there are no bytes.
+   */
+  receive(blocks = false): Received | undefined {
     const { address, bytes } = this.#receive;
     bytes.writeBigUInt64LE(BigInt(CONTROL_BYTES), MSG_CONTROL_BYTES);
     bytes.writeBigUInt64LE(BigInt(BUFFER_BYTES), IOVEC + 8);
-    const count = calls.recvmsg(this.fd, address, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) as number;
+    const flags = blocks ? MSG_CMSG_CLOEXEC : MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
+    const count = calls.recvmsg(this.fd, address, flags) as number;
     if (count < 0)
       return isTemporary(koffi.errno()) ? undefined : { bytes: bytes.subarray(0, 0), fds: NO_FDS };
     return { bytes: bytes.subarray(DATA, DATA + count), fds: this.#descriptors() };

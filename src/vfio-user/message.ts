@@ -35,7 +35,12 @@ export function encodeMessage(
   error = 0,
 ): Uint8Array {
   const bytes = new Uint8Array(HEADER.size + payload.length);
-  HEADER.write(bytes, { id, command, size: bytes.length, flags, error });
+  const view = new DataView(bytes.buffer);
+  // The generic writer takes four times as long, for each message.
+  view.setUint32(0, id | (command << 16), true);
+  view.setUint32(4, bytes.length, true);
+  view.setUint32(8, flags, true);
+  view.setUint32(12, error, true);
   bytes.set(payload, HEADER.size);
   return bytes;
 }
@@ -130,15 +135,30 @@ export class MessageReader {
   }
 
   #push(bytes: Uint8Array): void {
-    const { id, command, flags, error } = HEADER.read(bytes);
-    this.#ready.push({ id, command, flags, error, payload: bytes.subarray(HEADER.size), fds: this.#fds });
+    const low = word(bytes, 0);
+    this.#ready.push({
+      id: low & 0xffff,
+      command: low >>> 16,
+      flags: word(bytes, 8),
+      error: word(bytes, 12),
+      payload: bytes.subarray(HEADER.size),
+      fds: this.#fds,
+    });
     this.#fds = [];
   }
 }
 
+/** Returns 32 bits, little-endian. */
+const word = (bytes: Uint8Array, at: number): number =>
+  ((bytes[at] as number) |
+    ((bytes[at + 1] as number) << 8) |
+    ((bytes[at + 2] as number) << 16) |
+    ((bytes[at + 3] as number) << 24)) >>>
+  0;
+
 /** Returns the size of the message whose header is at `at`. @throws ConnectionClosedError */
 function sizeOf(bytes: Uint8Array, at: number): number {
-  const { size } = HEADER.read(bytes, at);
+  const size = word(bytes, at + 4);
   if (size < HEADER.size || size > MESSAGE_BYTES_MAX)
     throw new ConnectionClosedError(
       `a message of ${size} bytes; accepted: ${HEADER.size} to ${MESSAGE_BYTES_MAX}`,

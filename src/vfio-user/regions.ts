@@ -87,24 +87,23 @@ function checkAccess(session: Session, index: number, offset: bigint, count: num
 }
 
 export function regionRead(session: Session, { payload }: Message): Answer {
-  const access = readFixed(REGION_ACCESS, payload);
-  const { offset, region, count } = access;
+  const { offset, region, count } = readFixed(REGION_ACCESS, payload);
   if (count > DATA_BYTES_MAX)
     throw new VfioError('EINVAL', `read of ${count} bytes; accepted: up to ${DATA_BYTES_MAX}`);
   const at = checkAccess(session, region, offset, count, REGION_FLAG_READ);
-  const reply = REGION_ACCESS.encode(access, count);
+  const reply = new Uint8Array(REGION_ACCESS.size + count);
+  reply.set(payload.subarray(0, REGION_ACCESS.size));
   session.device.read(region, at, reply.subarray(REGION_ACCESS.size));
   return { payload: reply };
 }
 
 export function regionWrite(session: Session, { payload }: Message): Answer {
-  const access = readFixed(REGION_ACCESS, payload);
-  const { offset, region, count } = access;
+  const { offset, region, count } = readFixed(REGION_ACCESS, payload);
   if (payload.length !== REGION_ACCESS.size + count)
     throw new VfioError('EINVAL', `write of ${count} bytes with ${payload.length - REGION_ACCESS.size}`);
   const at = checkAccess(session, region, offset, count, REGION_FLAG_WRITE);
   session.device.write(region, at, payload.subarray(REGION_ACCESS.size));
-  return { payload: REGION_ACCESS.encode(access) };
+  return { payload: payload.slice(0, REGION_ACCESS.size) };
 }
 
 /** Performs REGION_WRITE_MULTI in order, up to the first write that is not allowed. */

@@ -5,6 +5,8 @@
  * counters and descriptors go with it, and the device keeps its state for the next one.
  */
 import { closeSync, readSync } from 'node:fs';
+import { nowUs, yieldTurn } from '#host';
+import type { Completion } from '../platform/completion.ts';
 import { waitReadable } from './linux.ts';
 import { ConnectionClosedError, isReply } from './message.ts';
 import type { ServedDevice } from './served-device.ts';
@@ -15,6 +17,10 @@ import type { SocketListener, SocketTransport } from './socket.ts';
 const BURST = 64;
 /** A waiting device wakes up at this interval even if nothing happens, so that its thread can be ended. */
 const IDLE_WAIT_MS = 500;
+/** Interval at which a busy thread lets its event loop run. */
+const YIELD_US = 500_000;
+/** A timer that is due earlier is waited for by poll, which ends in time. */
+const HOT_TIMER_US = 30_000;
 /** Interval at which a stalled model is stepped again. */
 const STALL_WAIT_MS = 5;
 
@@ -29,7 +35,7 @@ interface LoopCounters {
 interface LoopOwner {
   /** An event counter that ends a wait. */
   readonly wakeFd: number;
-  /** Returns true when the loop must end. Called after each wait. */
+  /** Returns true when the loop must end. */
   stopRequested(): boolean;
   connected(): void;
   disconnected(reason: string): void;
@@ -45,6 +51,9 @@ export class ServeLoop {
   #transport: SocketTransport | undefined;
   #server: VfioUserServer | undefined;
   #stalled = false;
+  /** The client has just sent a message, and may be about to send the next one. */
+  #isHot = false;
+  #yieldedUs = nowUs();
   #stopping = false;
 
   constructor(device: ServedDevice, listener: SocketListener, owner: LoopOwner) {
@@ -59,8 +68,10 @@ export class ServeLoop {
       this.#wait();
       this.#owner.busy(true);
       try {
-        if (this.#transport) await this.#serve();
+        const work = this.#transport && this.#serve();
+        if (work) await work;
         this.#step();
+        if (nowUs() - this.#yieldedUs > YIELD_US) await this.#yield();
       } catch (error) {
         await this.#ended(error);
       }
@@ -73,6 +84,8 @@ export class ServeLoop {
   /** Waits for a message, a client, a wake-up or a timer. */
   #wait(): void {
     if (this.#transport?.buffered) return;
+    if (this.#isHot && !this.#stalled && this.#device.waitUs > HOT_TIMER_US) return;
+    this.#isHot = false;
     const { wakeFd } = this.#owner;
     const stepMs = this.#stalled ? STALL_WAIT_MS : this.#device.waitUs / 1000;
     const other = this.#transport?.fd ?? this.#listener.fd;
@@ -92,19 +105,32 @@ export class ServeLoop {
     this.#owner.connected();
   }
 
-  /** Performs the commands that have arrived. Usually nothing is awaited. */
-  async #serve(): Promise<void> {
+  /** Performs the commands that have arrived, up to the first that has to wait. */
+  #serve(): Completion {
     const transport = this.#transport!;
     const server = this.#server!;
     for (let handled = 0; handled < BURST; handled++) {
-      const message = transport.receive(0);
+      const message = this.#isHot ? transport.receiveSoon() : transport.receive(0);
+      this.#isHot = message !== undefined;
       if (!message) break;
       const work = server.handle(message);
-      if (work) await work;
-      this.#device.wake();
+      if (work) return work;
       // A reply is what a stalled model waits for: its step comes before the next command.
-      if (isReply(message) || !transport.buffered) break;
+      if (isReply(message)) {
+        this.#device.wake();
+        break;
+      }
+      if (!transport.buffered) break;
     }
+    return undefined;
+  }
+
+  /** Lets the thread's event loop run: objects with native parts are freed there. */
+  async #yield(): Promise<void> {
+    await yieldTurn();
+    // A client that never pauses keeps the loop from its other waits.
+    this.#stopping ||= this.#owner.stopRequested();
+    this.#yieldedUs = nowUs();
   }
 
   #step(): void {

@@ -5,7 +5,7 @@
 import { closeSync, ftruncateSync, readlinkSync, writeSync } from 'node:fs';
 import { nowUs, wallMs } from '#host';
 import { REGION_CONFIG } from '../channel/mmio-channel.ts';
-import { BAR_INDICES, type BarIndex } from '../device/bar-region.ts';
+import type { BarIndex } from '../device/bar-region.ts';
 import { DeviceInstance } from '../device/instance.ts';
 import { MigrationStateError } from '../device/migration/migration.ts';
 import type { ModelFactory, StepResult } from '../device/model.ts';
@@ -125,7 +125,7 @@ export class ServedDevice implements VfioDevice, DmaUser {
     const { config, bars } = this.instance.model;
     const flags = REGION_FLAG_READ | REGION_FLAG_WRITE;
     if (index === REGION_INDEX_CONFIG) return { size: config.registers.size, flags };
-    const bar = BAR_INDICES.includes(index as BarIndex) ? bars[index as BarIndex] : undefined;
+    const bar = bars[index as BarIndex];
     return bar ? { size: bar.size, flags, shared: bar.shared } : ABSENT;
   }
 

@@ -27,7 +27,7 @@ class SocketWire implements ClientWire {
 
   constructor(path: string) {
     this.#fd = connectTo(path);
-    this.#socket = new MessageSocket(this.#fd);
+    this.#socket = new MessageSocket(this.#fd, 1000);
   }
 
   send(bytes: Uint8Array, fds: readonly number[] = []): void {

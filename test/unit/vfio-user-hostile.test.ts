@@ -122,7 +122,8 @@ describe('a hostile vfio-user client', () => {
     served.client();
     served.disconnect();
     expect(openFiles()).to.be.at.most(files + 1);
-    expect(memoryMaps()).to.be.at.most(maps + 4);
+    // The heaps of the threads may grow by a few maps; each round would leave one or more.
+    expect(memoryMaps()).to.be.below(maps + 20);
   });
 
   it('may send descriptors with any command, more than allowed, and of any kind', () => {
@@ -178,7 +179,7 @@ describe('a hostile vfio-user client', () => {
   it('loses its connection if it does not read, and another device does not notice', function () {
     this.timeout(60_000);
     const fd = connectTo(served.worker(0).socket);
-    const socket = new MessageSocket(fd);
+    const socket = new MessageSocket(fd, 1000);
     const neighbour = served.client(1);
     const version = message(1, VfioUser.VERSION, 0, Buffer.alloc(4));
     socket.send(version, 0, []);
