@@ -238,7 +238,7 @@ function latencyLines(latencies: readonly LatencySummary[]): string[] {
   const head = `${'  latency'.padEnd(23)}${'count'.padStart(8)}${['p50', 'p95', 'p99', 'max'].map(cell).join('')}`;
   const rows = latencies.map(
     ({ name, count, p50Us, p95Us, p99Us, maxUs }) =>
-      `    ${(LATENCY_TITLES[name] ?? name).padEnd(19)}${String(count).padStart(8)}` +
+      `    ${(LATENCY_TITLES[name] ?? oneLine(name)).padEnd(19)}${String(count).padStart(8)}` +
       [p50Us, p95Us, p99Us, maxUs].map((us) => cell(timeText(us))).join(''),
   );
   return [head, ...rows];

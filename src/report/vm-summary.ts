@@ -118,9 +118,8 @@ const HEAD: Row = ['VM and vGPU', 'operations', 'type', 'GPU', 'share', 'used', 
 export function vmLines(vms: readonly VmSummary[]): string[] {
   const rows = vms.flatMap((vm) => [vmRow(vm), ...vm.vgpus.map(vgpuRow)]);
   if (rows.length <= 2) return [];
-  const lines = [HEAD, ...rows.slice(0, ROWS_SHOWN)].map(
-    (row) =>
-      `  ${row.map((text, i) => (i === 0 ? text.padEnd(WIDTHS[i]) : text.padStart(WIDTHS[i] as number))).join('')}`,
+  const lines = [HEAD, ...rows.slice(0, ROWS_SHOWN)].map((row) =>
+    `  ${row.map((text, i) => (i === 0 ? text.padEnd(WIDTHS[i]) : text.padStart(WIDTHS[i] as number))).join('')}`.trimEnd(),
   );
   const more = rows.length - ROWS_SHOWN;
   return more > 0 ? [...lines, `    and ${counted(more, 'more row')}; --json prints all`] : lines;
