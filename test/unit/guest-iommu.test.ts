@@ -234,6 +234,7 @@ describe("guest's virtio-iommu driver", () => {
     const iommu = new SoftwareSwitchedVirtioIommu(driver);
     const domain = iommu.createDomain();
     await iommu.attach(DEVICE, domain);
+    expect(domain.endpoints.size, 'translation is disabled').to.equal(0);
     await iommu.enableTranslation();
     expect([...domain.endpoints]).to.deep.equal([DEVICE]);
     driver.calls.splice(0);

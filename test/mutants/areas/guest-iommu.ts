@@ -352,8 +352,10 @@ export const GUEST_IOMMU_MUTANTS: readonly Mutant[] = [
     file: SPAPR_SWITCHED,
     find: "    if (typeof previous === 'object') previous.leave(window);\n",
     replace: '',
-    why: 'A device that has left a domain still sees its changes.',
+    why: 'A domain keeps the windows of devices that have left it.',
     killedBy: SWITCHED,
+    equivalent:
+      'A window compares its TCEs with the pages of the view that it shows, so a change elsewhere rewrites none.',
   },
   {
     id: 'guest-iommu/spapr-window-holds-less',

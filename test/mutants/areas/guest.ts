@@ -277,7 +277,7 @@ export const GUEST_MUTANTS: readonly Mutant[] = [
     find: 'if (this.#enabled) await this.show(requesterId, view);',
     replace: 'await this.show(requesterId, view);',
     why: 'A domain takes effect although translation is disabled.',
-    killedBy: ['test/unit/virtio-iommu-driver.test.ts', ...MOVED],
+    killedBy: ['test/unit/guest-iommu.test.ts'],
   },
   {
     id: 'guest/switch-lost-at-restore',
