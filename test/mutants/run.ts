@@ -99,14 +99,17 @@ async function runAll(mutants: readonly Mutant[], jobs: number): Promise<Mutant[
   return survivors;
 }
 
-/** Runs every test file of the list on unchanged sources: a test that fails anyway kills nothing. */
-async function unmutated(mutants: readonly Mutant[]): Promise<boolean> {
+/** Runs every test file of the list alone, on unchanged sources. Resolves to the files that fail: they kill nothing. */
+async function failingAnyway(mutants: readonly Mutant[]): Promise<string[]> {
   const copy = createCopy();
+  const failing: string[] = [];
   try {
-    return await passes(copy, [...new Set(mutants.flatMap(({ killedBy }) => killedBy))]);
+    for (const test of new Set(mutants.flatMap(({ killedBy }) => killedBy)))
+      if (!(await passes(copy, [test]))) failing.push(test);
   } finally {
     rmSync(copy, { recursive: true, force: true });
   }
+  return failing;
 }
 
 async function main(): Promise<number> {
@@ -121,8 +124,9 @@ async function main(): Promise<number> {
   }
   const run = chosen.filter(({ equivalent }) => equivalent === undefined);
   for (const mutant of run) mutate(mutant, readFileSync(join(ROOT, mutant.file), 'utf8'));
-  if (!(await unmutated(run))) {
-    process.stderr.write('the tests fail on the unchanged sources\n');
+  const failing = await failingAnyway(run);
+  if (failing.length > 0) {
+    process.stderr.write(`fail on the unchanged sources: ${failing.join(', ')}\n`);
     return 1;
   }
   const survivors = await runAll(run, Number(values.jobs));

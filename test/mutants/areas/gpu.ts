@@ -8,8 +8,10 @@ const GPU = 'src/gpu/physical-gpu.ts';
 const LAYOUT = 'src/gpu/layout.ts';
 const POLICY = 'src/gpu/policy.ts';
 const STATS = 'src/gpu/stats.ts';
+const VM = 'src/coordinator/vm/vm.ts';
 
 const SCHEDULER = ['test/unit/gpu-scheduler.test.ts'];
+const VM_SLOTS = ['test/unit/vm-slots.test.ts'];
 const LEASES = ['test/unit/engine-slot.test.ts'];
 
 export const GPU_MUTANTS: readonly Mutant[] = [
@@ -210,5 +212,21 @@ export const GPU_MUTANTS: readonly Mutant[] = [
     replace: 'now.waits.map((count) => count)',
     why: 'Waits between two readings include those before.',
     killedBy: LEASES,
+  },
+  {
+    id: 'gpu/failed-device-keeps-slot',
+    file: VM,
+    find: '    this.#releaseSlot(device);\n    if (pinsReleased',
+    replace: '    if (pinsReleased',
+    why: 'The engine place of a device that fails is never free again.',
+    killedBy: VM_SLOTS,
+  },
+  {
+    id: 'gpu/stopped-device-keeps-slot',
+    file: VM,
+    find: "      if (device.failure === '') this.#releaseSlot(device);\n",
+    replace: '',
+    why: 'The engine place of a device that stops is never free again.',
+    killedBy: VM_SLOTS,
   },
 ];
