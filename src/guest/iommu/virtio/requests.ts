@@ -2,7 +2,7 @@
  * Driver side of a virtio-iommu's request queue: takes requests and returns their statuses. Several flows may submit
  * concurrently.
  */
-import { nowUs } from '#host';
+import { after, nowUs } from '#host';
 import * as format from '../../../abi/virtio-iommu.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import { InFlightError } from '../../in-flight.ts';
@@ -37,6 +37,12 @@ export interface RequestQueueState {
   readonly free: readonly number[];
 }
 
+/** A flow that waits for slots. */
+interface SlotWaiter {
+  readonly count: number;
+  resolve(slots: readonly number[]): void;
+}
+
 /** The request queue, with a slot for each request in flight. */
 export class RequestQueue {
   readonly #ram: GuestRam;
@@ -46,6 +52,8 @@ export class RequestQueue {
   readonly #free: number[];
   /** Slots of requests in flight for which a flow waits. */
   readonly #pending = new Set<number>();
+  /** Flows that wait for slots, in order of arrival. */
+  readonly #waiters: SlotWaiter[] = [];
 
   /**
    * Allocates two pages.
@@ -92,23 +100,45 @@ export class RequestQueue {
 
   async #submitBatch(requests: readonly Uint8Array[], what: string): Promise<number[]> {
     const deadline = nowUs() + this.#timeoutMs * 1000;
-    const isRoom = () => this.#free.length >= requests.length;
-    // Another flow may take the slots between the end of the wait and this check.
-    while (!isRoom()) {
-      if (nowUs() > deadline) throw new RequestTimeout(`slots for ${what}`, this.#timeoutMs);
-      await this.#wait(isRoom, deadline, `slots for ${what}`);
-    }
+    const slots = await this.#takeSlots(requests.length, what);
     // No await before all requests are available, so that batches of several flows do not interleave.
-    const slots = requests.map((request) => this.#place(request));
+    for (const [i, request] of requests.entries()) this.#place(slots[i] as number, request);
     await this.#queue.kick();
     await this.#wait(() => slots.every((slot) => !this.#pending.has(slot)), deadline, what);
     const statuses = slots.map((slot) => this.#ram.read(this.#gpa(slot) + TAIL_OFFSET, 1)[0] as number);
     this.#free.push(...slots);
+    this.#serveWaiters();
     return statuses;
   }
 
-  #place(request: Uint8Array): number {
-    const slot = this.#free.pop() as number;
+  /** Takes free slots, after the flows that wait for some already. @throws RequestTimeout */
+  async #takeSlots(count: number, what: string): Promise<readonly number[]> {
+    if (this.#waiters.length === 0 && this.#free.length >= count) return this.#free.splice(-count);
+    return new Promise((resolve, reject) => {
+      const waiter: SlotWaiter = {
+        count,
+        resolve: (slots) => {
+          cancel();
+          resolve(slots);
+        },
+      };
+      const cancel = after(this.#timeoutMs, () => {
+        this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
+        reject(new RequestTimeout(`slots for ${what}`, this.#timeoutMs));
+      });
+      this.#waiters.push(waiter);
+    });
+  }
+
+  /** Gives the free slots to the flows that wait for them, in order of arrival. */
+  #serveWaiters(): void {
+    for (let [first] = this.#waiters; first && this.#free.length >= first.count; [first] = this.#waiters) {
+      this.#waiters.shift();
+      first.resolve(this.#free.splice(-first.count));
+    }
+  }
+
+  #place(slot: number, request: Uint8Array): void {
     const gpa = this.#gpa(slot);
     this.#ram.write(gpa, request);
     this.#ram.write(gpa + TAIL_OFFSET, new Uint8Array(format.TAIL_BYTES).fill(NO_STATUS));
@@ -116,7 +146,6 @@ export class RequestQueue {
     this.#queue.describe(2 * slot + 1, gpa + TAIL_OFFSET, format.TAIL_BYTES, true);
     this.#pending.add(slot);
     this.#queue.offer(2 * slot);
-    return slot;
   }
 
   async #wait(done: () => boolean, deadlineUs: number, what: string): Promise<void> {
