@@ -166,6 +166,16 @@ export class GuestVm {
     await this.#control.expectFault(device.index, iova);
   }
 
+  /** Runs `work`, in which a DMA fault of this device in the page of `iova` may occur or not: it does not fail the run. */
+  async allowFault<Result>(device: GuestDmaDevice, iova: Iova, work: () => Promise<Result>): Promise<Result> {
+    await this.#control.allowFault(device.index, iova, true);
+    try {
+      return await work();
+    } finally {
+      await this.#control.allowFault(device.index, iova, false);
+    }
+  }
+
   /**
    * Announces that the host removes this device while the VM uses it. The device is then lost without a failure of the
    * run; an announced removal that does not occur fails the run. The announcement moves with the VM.

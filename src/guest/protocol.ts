@@ -102,6 +102,8 @@ export interface VmControl {
   metrics(message: MetricsMessage): void | Promise<void>;
   /** Announces one fault of this device in the page of `iova`: it is counted as expected. */
   expectFault(device: number, iova: number): void | Promise<void>;
+  /** Allows or forbids DMA faults of this device in the page of `iova`, which may occur or not. */
+  allowFault(device: number, iova: number, allowed: boolean): void | Promise<void>;
   /** Announces that the host removes this device: its loss does not fail the run. */
   expectRemoval(device: number): void | Promise<void>;
   /**

@@ -6,7 +6,7 @@ import { parseSelector, ThresholdError } from '../metrics/selector.ts';
 import { VU_BYTES } from './buffers.ts';
 import { compileLoad, mixOf, peakVus } from './compile.ts';
 import { type Group, type GroupedScenario, groupsOf } from './groups.ts';
-import { type LoadSettings, type ThresholdSettings, VUS_LIMIT } from './schema.ts';
+import { type IommuMode, type LoadSettings, type ThresholdSettings, VUS_LIMIT } from './schema.ts';
 import { type Problem, unknownName } from './settings.ts';
 import { OWN_WORKLOAD, WORKLOADS } from './workload-names.ts';
 
@@ -60,12 +60,18 @@ export function loadProblems(scenario: LoadedScenario): Problem[] {
   return problems;
 }
 
+/** Returns the modes of the vIOMMU in which a workload runs that needs translation. */
+const acceptedModes = (workload: string): readonly IommuMode[] =>
+  WORKLOADS[workload]?.lazy ? ['lazy'] : ['strict', 'lazy'];
+
 type AddProblem = (path: readonly PropertyKey[], message: string) => void;
 
 /** Checks a group, whose settings are at `at`, with the stages that run on it. */
 function checkGroup(group: Group, load: LoadSettings, at: readonly string[], add: AddProblem): void {
   const { viommu, iommu, ramMiB, vgpus } = group;
   if (iommu !== 'off' && viommu === 'none') add([...at, 'iommu'], `${iommu} without a vIOMMU; accepted: off`);
+  if (iommu === 'lazy' && viommu === 'spapr')
+    add([...at, 'iommu'], 'lazy behind spapr, where a changed TCE takes effect at once; accepted: strict');
   if (viommu === 'spapr' && ramMiB > SPAPR_RAM_MIB_MAX)
     add(
       [...at, 'ramMiB'],
@@ -74,10 +80,10 @@ function checkGroup(group: Group, load: LoadSettings, at: readonly string[], add
   const stages = Object.entries(load).filter(([, stage]) => (stage.group ?? group.name) === group.name);
   for (const [name, { workload }] of stages)
     for (const [each] of mixOf(workload))
-      if (WORKLOADS[each]?.translation && iommu !== 'strict')
+      if (WORKLOADS[each]?.translation && !acceptedModes(each).includes(iommu))
         add(
           ['load', name, 'workload'],
-          `${each} needs translation; accepted with a vIOMMU and iommu: strict (here: ${viommu}, ${iommu})`,
+          `${each} needs translation; accepted with a vIOMMU and iommu: ${acceptedModes(each).join(' or ')} (here: ${viommu}, ${iommu})`,
         );
   const peak = peakVus(compileLoad(Object.fromEntries(stages)));
   if (peak > VUS_LIMIT)

@@ -12,7 +12,7 @@ import { given, oneOf, range, settingsObject, unknownName } from './settings.ts'
 import { WORKLOAD_NAMES } from './workload-names.ts';
 
 /** How a guest without a script uses its vIOMMU. */
-const IOMMU_MODES = ['off', 'passthrough', 'strict'] as const;
+const IOMMU_MODES = ['off', 'passthrough', 'strict', 'lazy'] as const;
 export type IommuMode = (typeof IOMMU_MODES)[number];
 export const iommuShape = oneOf('mode of the vIOMMU', IOMMU_MODES);
 

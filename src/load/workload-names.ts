@@ -7,6 +7,8 @@ interface WorkloadNeeds {
   readonly meaning: string;
   /** Needs translation that is on: a vIOMMU, and `iommu: strict` or `lazy`. */
   readonly translation?: boolean;
+  /** Needs `iommu: lazy`. */
+  readonly lazy?: boolean;
   /** Changes the address space of a device while others work. */
   readonly switches?: boolean;
 }
@@ -16,7 +18,12 @@ export const WORKLOADS: Readonly<Record<string, WorkloadNeeds>> = {
   copy: { meaning: 'copies 16 KiB of random words' },
   compute: { meaning: 'y = a·x + y on 1024 floats' },
   checksum: { meaning: 'the CRC-32 of 16 KiB of random words' },
-  'dma-churn': { meaning: 'maps 2 new pages, fills, copies and unmaps them strictly', translation: true },
+  'dma-churn': { meaning: 'maps 2 new pages, fills, copies and unmaps them', translation: true },
+  'dma-lazy': {
+    meaning: 'as dma-churn; some iterations use a page once more, before or after the flush of its unmap',
+    translation: true,
+    lazy: true,
+  },
   'iommu-flap': { meaning: 'disables and enables translation of the VM', translation: true, switches: true },
   'domain-switch': {
     meaning: 'moves the vGPU into a new domain and back',

@@ -98,6 +98,15 @@ describe('declared load', function () {
     expect(metric(summary, 'iterations', 'work').count).to.be.above(0);
   });
 
+  for (const viommu of ['intel', 'virtio'])
+    it(`lazy unmaps behind ${viommu}: the window shows, and nothing is reached after the flush`, async () => {
+      const { code, summary } = await runScenario(data('lazy-unmaps'), '--viommu', viommu);
+      expect(summary.problems).to.deep.equal([]);
+      for (const [threshold, ok] of Object.entries(verdicts(summary))) expect(ok, threshold).to.equal(true);
+      expect(code).to.equal(0);
+      expect(summary.faultsExpected).to.be.above(0);
+    });
+
   it('devices are reset and hang under load', async () => {
     const { summary } = await runScenario(data('device-faults-under-load'));
     expect(summary.problems).to.deep.equal([]);

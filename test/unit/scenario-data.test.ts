@@ -161,7 +161,7 @@ const MALFORMED: readonly (readonly [title: string, text: string, error: string]
   [
     'a workload that needs translation, without a vIOMMU',
     'name: x\nviommu: none\nload:\n  s: { executor: constant-vus, duration: 1s, workload: dma-churn }\n',
-    'FILE:4:56: load.s.workload: dma-churn needs translation; accepted with a vIOMMU and iommu: strict (here: none, off)',
+    'FILE:4:56: load.s.workload: dma-churn needs translation; accepted with a vIOMMU and iommu: strict or lazy (here: none, off)',
   ],
   [
     'an unknown group',
@@ -262,12 +262,22 @@ const MALFORMED: readonly (readonly [title: string, text: string, error: string]
   [
     'a workload that one of the groups cannot run',
     'name: x\ngroups: { web: { viommu: none }, db: {} }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: dma-churn }\n',
-    'FILE:4:56: load.s.workload: dma-churn needs translation; accepted with a vIOMMU and iommu: strict (here: none, off)',
+    'FILE:4:56: load.s.workload: dma-churn needs translation; accepted with a vIOMMU and iommu: strict or lazy (here: none, off)',
   ],
   [
     'a threshold on an unknown group',
     "name: x\ngroups: { web: {} }\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\nthresholds:\n  iterations{group:wb}: ['count>0']\n",
     "FILE:6:3: thresholds.iterations{group:wb}: no group 'wb'; nearest: web; accepted: web",
+  ],
+  [
+    'lazy unmaps where there are none',
+    'name: x\niommu: lazy\nviommu: spapr\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
+    'FILE:2:8: iommu: lazy behind spapr, where a changed TCE takes effect at once; accepted: strict',
+  ],
+  [
+    'a lazy workload without lazy unmaps',
+    'name: x\nload:\n  s: { executor: constant-vus, duration: 1s, workload: dma-lazy }\n',
+    'FILE:3:56: load.s.workload: dma-lazy needs translation; accepted with a vIOMMU and iommu: lazy (here: intel, strict)',
   ],
 ];
 

@@ -57,6 +57,10 @@ export class GuestControl implements VmControl {
     this.#vm.verdict.expectFault(device, iova);
   }
 
+  allowFault(device: number, iova: number, allowed: boolean): void {
+    this.#vm.verdict.allowFault(device, iova, allowed);
+  }
+
   expectRemoval(device: number): void {
     this.#vm.verdict.expectRemoval(device);
   }

@@ -33,6 +33,8 @@ export class VmVerdict {
   readonly #more = new Map<string, number>();
   /** `device:page` → count of announced faults. */
   readonly #expected = new Map<string, number>();
+  /** `device:page` where faults may occur or not. */
+  readonly #allowed = new Set<string>();
   readonly #lost = new Set<number>();
   /** Devices whose removal was announced and has not occurred yet. */
   readonly #removals = new Set<number>();
@@ -70,13 +72,24 @@ export class VmVerdict {
       this.#expected.set(key, (this.#expected.get(key) ?? 0) + 1);
   }
 
-  /** Counts a fault; returns true if it was announced. */
+  /** Allows or forbids faults that may occur or not. */
+  allowFault(device: number, iova: number, allowed: boolean): void {
+    const key = keyOf(device, iova);
+    if (!allowed) this.#allowed.delete(key);
+    else if (this.#allowed.size < EXPECTED_FAULT_LIMIT) this.#allowed.add(key);
+  }
+
+  /** Counts a fault; returns true if it was announced or allowed. */
   fault(device: number, record: DmaFaultRecord): boolean {
     const key = keyOf(device, record.iova);
     const announced = this.#expected.get(key) ?? 0;
     if (announced > 0) {
       if (announced === 1) this.#expected.delete(key);
       else this.#expected.set(key, announced - 1);
+      this.faultsExpected++;
+      return true;
+    }
+    if (this.#allowed.has(key)) {
       this.faultsExpected++;
       return true;
     }

@@ -7,6 +7,7 @@ import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../../memory/ad
 import { Metrics } from '../../metrics/metrics.ts';
 import type { Latencies } from '../../report/histograms.ts';
 import { InFlight } from '../in-flight.ts';
+import { FlushQueue, lazyDomain } from './flush-queue.ts';
 import type { DmaDomain } from './guest-iommu.ts';
 import type { IovaAllocator } from './iova-allocator.ts';
 
@@ -24,6 +25,12 @@ export class DmaApi {
   readonly #iovas: IovaAllocator;
   readonly #metrics: Metrics;
   readonly #inFlight: InFlight;
+  readonly #queue: FlushQueue;
+  /**
+   * Defers invalidations, as Linux does by default: {@link unmap} resolves before the device has lost the pages. Has no
+   * effect where an unmap takes effect at once.
+   */
+  lazy = false;
   #domain: DmaDomain | undefined;
 
   /** While `gate` is closed, because the VM is paused, calls wait. */
@@ -32,6 +39,7 @@ export class DmaApi {
     this.#latencies = latencies;
     this.#iovas = iovas;
     this.#inFlight = new InFlight(gate);
+    this.#queue = new FlushQueue(metrics);
   }
 
   /** Sets the domain of later maps; undefined for identity. */
@@ -44,9 +52,10 @@ export class DmaApi {
     return this.#domain;
   }
 
-  /** @throws InFlightError while maps or unmaps are in flight */
+  /** @throws InFlightError while maps or unmaps are in flight, or lazy ones are not flushed */
   expectIdle(owner: string): void {
-    this.#inFlight.expectNone(owner);
+    const { length } = this.#queue;
+    this.#inFlight.expectNone(owner, length > 0 ? [`${length} × lazy unmap`] : []);
   }
 
   /**
@@ -59,12 +68,28 @@ export class DmaApi {
   }
 
   /**
-   * Unmaps a buffer. Strict: resolves when no device can reach the pages any more.
+   * Unmaps a buffer. Strict: resolves when no device can reach the pages any more. If {@link lazy}, that is the case
+   * only when `release` is called.
    * @param metrics as of {@link map}
+   * @param release called when no device can reach the pages any more; their IOVAs are reused after it has resolved
    * @throws the domain's own errors
    */
-  unmap(buffer: DmaBuffer, metrics: Metrics = this.#metrics): Promise<void> {
-    return this.#inFlight.run('dma.unmap', () => this.#unmap(buffer, metrics));
+  unmap(
+    buffer: DmaBuffer,
+    metrics: Metrics = this.#metrics,
+    release: () => Promise<void> | void = () => {},
+  ): Promise<void> {
+    return this.#inFlight.run('dma.unmap', () => this.#unmap(buffer, metrics, release));
+  }
+
+  /** Flushes the lazy unmaps: resolves when no device can reach their pages. */
+  flush(): Promise<void> {
+    return this.#inFlight.run('dma.flush', () => this.#queue.flush());
+  }
+
+  /** Runs `work`, which must not unmap, before lazy unmaps are flushed. */
+  beforeFlush<Result>(work: () => Promise<Result>): Promise<Result> {
+    return this.#queue.beforeFlush(work);
   }
 
   async #map(pages: readonly Gpa[], metrics: Metrics): Promise<DmaBuffer> {
@@ -82,14 +107,29 @@ export class DmaApi {
     return { pages, iovas, domain };
   }
 
-  async #unmap({ iovas, domain }: DmaBuffer, metrics: Metrics): Promise<void> {
-    if (!domain) return;
+  async #unmap(
+    { iovas, domain }: DmaBuffer,
+    metrics: Metrics,
+    release: () => Promise<void> | void,
+  ): Promise<void> {
+    if (!domain) {
+      await release();
+      return;
+    }
     const since = nowUs();
-    const base = iovas[0] as Iova;
-    await domain.unmap(base, iovas.length * PAGE_SIZE);
-    this.#iovas.free(base, iovas.length);
+    const [base, bytes] = [iovas[0] as Iova, iovas.length * PAGE_SIZE];
+    const free = async () => {
+      await release();
+      this.#iovas.free(base, iovas.length);
+    };
+    const lazy = this.lazy ? lazyDomain(domain) : undefined;
+    if (lazy) {
+      await lazy.unmapLazily(base, bytes);
+      await this.#queue.add({ domain: lazy, release: free });
+    } else await domain.unmap(base, bytes);
     const us = nowUs() - since;
     this.#latencies.recordUs('unmap', us);
     metrics.trend('unmap_latency').add(us);
+    if (!lazy) await free();
   }
 }

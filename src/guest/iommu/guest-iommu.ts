@@ -100,4 +100,11 @@ export interface DmaDomain {
   mapAll(ranges: readonly MapRange[]): Promise<void>;
   /** Unmaps a range; resolves to the count of bytes that were mapped when no device can use the mappings any more. */
   unmap(iova: number, size: number): Promise<number>;
+  /**
+   * Unmaps a range without an invalidation, as Linux's lazy mode does: devices may use the mappings until
+   * {@link flush}. Absent where an unmap takes effect at once.
+   */
+  unmapLazily?(iova: number, size: number): Promise<number>;
+  /** Resolves when no device can use the mappings that {@link unmapLazily} has removed. */
+  flush?(): Promise<void>;
 }

@@ -67,6 +67,7 @@ export class LoadRun {
     const running = this.#plan.stages.map((stage) => this.#runStage(stage));
     try {
       await Promise.all(running);
+      for (const { gpu } of this.#gpus) await gpu.dma.flush();
     } catch (error) {
       this.stop();
       await Promise.allSettled(running);
@@ -86,7 +87,10 @@ export class LoadRun {
     const iommu = await vm.iommu();
     for (const gpu of vm.gpus)
       if (mode === 'passthrough') await iommu.setPassThrough(gpu.requesterId);
-      else await vm.translate(gpu);
+      else {
+        await vm.translate(gpu);
+        gpu.dma.lazy = mode === 'lazy';
+      }
     await vm.timedSwitch(() => iommu.enableTranslation());
     return iommu;
   }

@@ -5,7 +5,7 @@ import type { Workload } from '../guest/iteration.ts';
 import { OWN_WORKLOAD, WORKLOAD_NAMES } from '../workload-names.ts';
 import { displayFlip, hang, reset } from './device.ts';
 import { checksum, compute, copy, fill } from './engine.ts';
-import { dmaChurn, domainSwitch, iommuFlap, passthroughFlip } from './translation.ts';
+import { dmaChurn, dmaLazy, domainSwitch, iommuFlap, passthroughFlip } from './translation.ts';
 
 /** Calls the scenario's own function. */
 const own: Workload = async ({ load, vm, gpu, metrics }) => {
@@ -19,6 +19,7 @@ const IMPLEMENTATIONS: Readonly<Record<string, Workload>> = {
   compute,
   checksum,
   'dma-churn': dmaChurn,
+  'dma-lazy': dmaLazy,
   'iommu-flap': iommuFlap,
   'domain-switch': domainSwitch,
   'passthrough-flip': passthroughFlip,

@@ -51,6 +51,8 @@ export class VirtioIommuDomain implements GuestDomain {
   readonly bypass: boolean;
   readonly #host: VirtioDomainHost;
   readonly #mapped = new BTree<number, MapRange>();
+  /** Ranges whose UNMAP is deferred. */
+  #deferred: UnmapRange[] = [];
   readonly #endpoints = new Set<number>();
   /** Shared by map and unmap, exclusive to attach and detach. */
   readonly #attachLock = new SharedMutex();
@@ -133,6 +135,24 @@ export class VirtioIommuDomain implements GuestDomain {
         if (this.#endpoints.size > 0) await this.#unmapDevices(gone);
       }
       return bytes;
+    });
+  }
+
+  /** Removes the mappings of a range from the driver's record; the device uses them until {@link flush}. */
+  unmapLazily(iova: number, size: number): Promise<number> {
+    return this.#share('unmap', async () => {
+      const found = this.#release({ iova, size });
+      if (found > 0) this.#deferred.push({ iova, size });
+      return found;
+    });
+  }
+
+  /** Sends the UNMAP requests of all that {@link unmapLazily} has removed. @throws VirtioIommuError, RequestTimeout */
+  flush(): Promise<void> {
+    return this.#share('flush', async () => {
+      const ranges = this.#deferred;
+      this.#deferred = [];
+      if (ranges.length > 0 && this.#endpoints.size > 0) await this.#unmapDevices(ranges);
     });
   }
 

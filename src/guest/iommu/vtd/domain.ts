@@ -36,6 +36,8 @@ export class VtdDomain implements GuestDomain {
   readonly id: number;
   readonly #host: DomainHost;
   readonly #tables: PageTableEditor;
+  /** Ranges that are unmapped without an invalidation, and the tables that are empty since. */
+  #deferred: { readonly ranges: UnmapRange[]; readonly tables: number[] } = { ranges: [], tables: [] };
 
   /**
    * @param saved tables that are in guest RAM already
@@ -110,6 +112,26 @@ export class VtdDomain implements GuestDomain {
       if (unmapped.length > 0) await this.#invalidate(unmapped);
     }
     return bytes;
+  }
+
+  /** Clears the entries of a range; hardware may use the mappings until {@link flush}. */
+  unmapLazily(iova: number, size: number): Promise<number> {
+    return this.#host.inFlight.run('unmap', async () => {
+      const found = this.#tables.unmap(iova, size);
+      if (found > 0) this.#deferred.ranges.push({ iova, size });
+      this.#deferred.tables.push(...this.#tables.takeRetired());
+      return found;
+    });
+  }
+
+  /** Invalidates all that {@link unmapLazily} has cleared. @throws InvalidationTimeout */
+  flush(): Promise<void> {
+    return this.#host.inFlight.run('flush', async () => {
+      const { ranges, tables } = this.#deferred;
+      this.#deferred = { ranges: [], tables: [] };
+      if (ranges.length > 0) await this.#host.invalidate(this, ranges);
+      for (const table of tables) this.#host.pages.free(table);
+    });
   }
 
   /** Frees the tables. The driver must call it only when no device can use them any more. */
