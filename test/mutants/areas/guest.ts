@@ -170,10 +170,8 @@ export const GUEST_MUTANTS: readonly Mutant[] = [
   {
     id: 'guest/iova-free-before-unmap',
     file: DMA,
-    find: `    await domain.unmap(base, iovas.length * PAGE_SIZE);
-    this.#iovas.free(base, iovas.length);`,
-    replace: `    this.#iovas.free(base, iovas.length);
-    await domain.unmap(base, iovas.length * PAGE_SIZE);`,
+    find: '} else await domain.unmap(base, bytes);',
+    replace: '} else await Promise.all([free(), domain.unmap(base, bytes)]);',
     why: 'An IOVA is used again while devices still reach its old page.',
     killedBy: UNITS,
   },
