@@ -1,6 +1,9 @@
 /**
  * Every mutant, by area.
  */
+
+import { COORDINATOR_MUTANTS } from './areas/coordinator.ts';
+import { DEVICE_MUTANTS } from './areas/device.ts';
 import { GPU_MUTANTS } from './areas/gpu.ts';
 import { GUEST_MUTANTS } from './areas/guest.ts';
 import { GUEST_GPU_MUTANTS } from './areas/guest-gpu.ts';
@@ -13,6 +16,7 @@ import { REPORT_MUTANTS } from './areas/report.ts';
 import { VGPU_MUTANTS } from './areas/vgpu.ts';
 import { VGPU_ENGINE_MUTANTS } from './areas/vgpu-engine.ts';
 import { VGPU_MEMORY_MUTANTS } from './areas/vgpu-memory.ts';
+import { VIOMMU_MUTANTS } from './areas/viommu.ts';
 import { VIRTIO_MUTANTS } from './areas/virtio.ts';
 import type { Mutant } from './mutant.ts';
 
@@ -30,4 +34,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...VGPU_MEMORY_MUTANTS,
   ...VGPU_MUTANTS,
   ...VIRTIO_MUTANTS,
+  ...COORDINATOR_MUTANTS,
+  ...DEVICE_MUTANTS,
+  ...VIOMMU_MUTANTS,
 ];

@@ -86,6 +86,21 @@ describe('a container that is full', () => {
     expect(space.lacking()).to.equal(undefined);
   });
 
+  it('remembers the lowest translation without room while further ones come', () => {
+    const { container, space } = addressSpaceRig();
+    container.capacity = 1;
+    const tables = new Tables();
+    space.enterIommu(tables);
+    for (const page of [1, 2, 5]) {
+      tables.list = [...tables.list, ...pages(1, page)];
+      space.sync(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+    }
+    tables.list = pages(1, 2);
+    space.sync(5 * PAGE_SIZE, 6 * PAGE_SIZE);
+    space.sync(PAGE_SIZE, 2 * PAGE_SIZE);
+    expect(container.sorted()).to.deep.equal(pages(1, 2));
+  });
+
   it('is not a missed invalidation: the audit tells what is lacking, and why', () => {
     const { container, space } = addressSpaceRig();
     container.capacity = 4;
@@ -185,6 +200,19 @@ describe('an audit of a guest that works', () => {
     tables.list = [];
     space.beginAudit();
     space.enterSystem();
+    expect(space.endAudit()).to.deep.equal([]);
+  });
+
+  it('takes a switch for an explanation even if the same difference is back', () => {
+    const { space, tables } = rig();
+    const before = tables.list;
+    tables.list = [];
+    space.beginAudit();
+    tables.list = before;
+    space.enterBlocked();
+    space.enterIommu(tables);
+    tables.list = [];
+    expect(space.audit()).to.have.length(2);
     expect(space.endAudit()).to.deep.equal([]);
   });
 });

@@ -65,6 +65,35 @@ describe('address space sync after an invalidation', () => {
     expect(container.sorted()).to.deep.equal(tables.list);
   });
 
+  it('withdraws a permission from each of several pages, and lets a device fault on those removed', async () => {
+    const { container, space } = addressSpaceRig();
+    const tables = new Tables(...[0x1000, 0x2000].map((at) => translation(at, at)));
+    space.enterIommu(tables);
+    tables.list = [translation(0x1000, 0x1000, PAGE_SIZE, PERM_READ), translation(0x2000, 0x2000)];
+    expect(space.audit(), 'before the invalidation').to.have.length(1);
+    space.sync(0x1000, 0x3000);
+    expect(container.sorted()).to.deep.equal(tables.list);
+    container.slow = true;
+    tables.list = [];
+    const removing = space.sync(0x1000, 0x3000);
+    expect(container.switching, 'no replacement follows').to.equal(false);
+    container.pending[0]?.();
+    await removing;
+  });
+
+  it('maps an entry as it is after the wait for devices', async () => {
+    const { container, space } = addressSpaceRig();
+    const tables = new Tables(translation(0x1000, 0x1000));
+    space.enterIommu(tables);
+    container.slow = true;
+    tables.list = [translation(0x1000, 0x2000)];
+    const work = space.sync(0x1000, 0x2000);
+    tables.list = [translation(0x1000, 0x3000)];
+    container.pending[0]?.();
+    await work;
+    expect(container.sorted()).to.deep.equal(tables.list);
+  });
+
   it('replaces a superpage by small pages and back when one page is invalidated', () => {
     const { container, space } = addressSpaceRig();
     const large = translation(PAGE_2M, 0, PAGE_2M);

@@ -99,6 +99,15 @@ describe('address space switch between system memory and the IOMMU', () => {
     expect(space.counters).to.include({ mapEvents: 1, refused: 1 });
     expect(space.audit(), 'no divergence: it is not RAM').to.deep.equal([]);
   });
+
+  it('maps the translations behind one that the container refuses', () => {
+    const { container, space } = addressSpaceRig();
+    const map = container.map.bind(container);
+    container.map = (iova, ...rest) => (iova === PAGE_2M ? 'refused' : map(iova, ...rest));
+    const large = [0, PAGE_2M, 2 * PAGE_2M].map((at) => translation(at, at, PAGE_2M));
+    space.enterIommu(new Tables(...large));
+    expect(container.sorted()).to.deep.equal([large[0], large[2]]);
+  });
 });
 
 describe('address space domain change', () => {

@@ -36,6 +36,23 @@ describe('VM verdict', () => {
     expect(verdict.missingFaults).to.equal(2);
   });
 
+  it('takes what was announced along to the next host, except for devices that are lost there', () => {
+    const last = new VmVerdict();
+    last.expectFault(0, 0x5000);
+    last.expectFault(0, 0x5000);
+    for (const device of [1, 2]) {
+      last.expectFault(device, 0x6000);
+      last.expectRemoval(device);
+    }
+    const next = new VmVerdict();
+    next.deviceLost(1);
+    next.expectations = JSON.parse(JSON.stringify(last.expectations));
+    expect([next.missingFaults, next.missingRemovals]).to.deep.equal([3, 1]);
+    expect([next.fault(0, record(0x5008)), next.fault(0, record(0x5008))]).to.deep.equal([true, true]);
+    expect([next.fault(0, record(0x5008)), next.fault(1, record(0x6000))]).to.deep.equal([false, false]);
+    expect([next.removed(2), next.removed(2), next.removed(1)]).to.deep.equal([true, false, false]);
+  });
+
   it('bounds the texts of violations and the count of their kinds', () => {
     const verdict = new VmVerdict();
     for (let i = 0; i < 1000; i++) verdict.violation(`${i} ${'k'.repeat(1e4)}`, 'd'.repeat(1e4));

@@ -73,9 +73,9 @@ export const COORDINATOR_MUTANTS: readonly Mutant[] = [
   {
     id: 'coordinator/fault-repeats',
     file: VERDICT,
-    find: 'if (announced === 1) this.#expected.delete(key);',
-    replace: 'if (announced === 0) this.#expected.delete(key);',
-    why: 'One announced fault stands for a second one.',
+    find: 'else this.#expected.set(key, announced - 1);',
+    replace: 'else this.#expected.set(key, announced);',
+    why: 'Faults that are announced twice stand for any count of faults.',
     killedBy: VERDICTS,
   },
   {

@@ -14,8 +14,8 @@ const SWITCHES = ['test/unit/address-space.test.ts'];
 const SYNCS = ['test/unit/address-space-sync.test.ts'];
 const LIMITS = ['test/unit/address-space-limits.test.ts'];
 const AUDITS = ['test/unit/address-space-limits.test.ts', 'test/unit/vm-audit.test.ts'];
-const SECOND = ['test/property/vtd-second-level.test.ts'];
-const COMMANDS = ['test/unit/vtd-model.test.ts'];
+const COMMANDS = ['test/unit/command-serial.test.ts'];
+const BATCHES = ['test/unit/ram-parts.test.ts'];
 
 export const VIOMMU_MUTANTS: readonly Mutant[] = [
   {
@@ -112,7 +112,7 @@ export const VIOMMU_MUTANTS: readonly Mutant[] = [
     find: 'return unmapped.then(() => finish(source.leafAt(iova)));',
     replace: 'return unmapped.then(() => finish(leaf));',
     why: 'An entry that changed during the wait for a device is mapped as it was before.',
-    killedBy: LIMITS,
+    killedBy: SYNCS,
   },
   {
     id: 'viommu/old-tables',
@@ -193,7 +193,7 @@ export const VIOMMU_MUTANTS: readonly Mutant[] = [
     find: 'if (part && iova >= part.iova && iova < part.iova + part.size) return part;',
     replace: 'if (part) return part;',
     why: 'An address of a leaf beyond RAM is translated like its part in RAM.',
-    killedBy: LIMITS,
+    killedBy: BATCHES,
   },
   {
     id: 'viommu/parts-outside-range',
@@ -201,7 +201,7 @@ export const VIOMMU_MUTANTS: readonly Mutant[] = [
     find: '        if (!part || part.iova >= end || part.iova + part.size <= start) continue;\n',
     replace: '        if (!part) continue;\n',
     why: 'An invalidation changes the part of a leaf that it does not name.',
-    killedBy: LIMITS,
+    killedBy: BATCHES,
   },
   {
     id: 'viommu/batch-of-permissions',
@@ -209,7 +209,7 @@ export const VIOMMU_MUTANTS: readonly Mutant[] = [
     find: 'iova !== this.#next || perm !== this.#perm || iova',
     replace: 'iova !== this.#next || iova',
     why: 'A replay maps pages with the permission of the page before them.',
-    killedBy: SECOND,
+    killedBy: BATCHES,
   },
   {
     id: 'viommu/batch-across-2m',
@@ -217,7 +217,7 @@ export const VIOMMU_MUTANTS: readonly Mutant[] = [
     find: ' || iova % PAGE_2M === 0',
     replace: '',
     why: 'A batch of a replay continues beyond the 2 MiB that a leaf table covers.',
-    killedBy: SECOND,
+    killedBy: BATCHES,
   },
   {
     id: 'viommu/batch-refused-lost',
@@ -225,7 +225,7 @@ export const VIOMMU_MUTANTS: readonly Mutant[] = [
     find: 'if (!this.#mapOne(iova, this.#gpas[i] as Gpa, PAGE_SIZE, this.#perm)) return false;',
     replace: 'if (i > 0 && !this.#mapOne(iova, this.#gpas[i] as Gpa, PAGE_SIZE, this.#perm)) return false;',
     why: 'The first page of a batch that the container refuses is not mapped alone.',
-    killedBy: SECOND,
+    killedBy: BATCHES,
   },
   {
     id: 'viommu/failed-command-blocks',
