@@ -31,7 +31,7 @@ interface RunFlags {
   readonly param: Readonly<Record<string, unknown>>;
   readonly inject: string;
   readonly trace: string;
-  readonly out: string;
+  readonly artifacts: string;
   readonly sysfs: string;
   readonly json?: boolean;
 }
@@ -61,7 +61,7 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     seed: flags.seed,
     inject: flags.inject,
     trace: flags.trace,
-    out: flags.out,
+    artifacts: flags.artifacts,
     sysfs: flags.sysfs,
     onSysfs: (paths) =>
       process.stderr.write(

@@ -45,7 +45,7 @@ export interface PlanOptions {
   /** Fault to inject; empty for none. */
   readonly inject: string;
   /** Folder of the files that scripts write; by default one below the working directory, with the run's name and seed. */
-  readonly out: string;
+  readonly artifacts: string;
   /** Trace file, empty for none. With several processes, `.0`, `.1`, … is appended. */
   readonly trace: string;
 }
@@ -91,7 +91,7 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
     ramBytes: (members.reduce((sum, { ramMiB }) => sum + ramMiB, 0) / members.length) * 2 ** 20,
   });
   const folder = resolve(
-    options.out || join(RUNS_FOLDER, `${settings.name.replace(/[^\w.-]+/g, '-')}-${seed}`),
+    options.artifacts || join(RUNS_FOLDER, `${settings.name.replace(/[^\w.-]+/g, '-')}-${seed}`),
   );
   return { seed, folder, mdevs, requests: requestsOf(options, { processes, seed, folder, mdevs, model }) };
 }

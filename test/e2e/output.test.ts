@@ -93,7 +93,7 @@ describe('the output of a run', function () {
   });
 
   it('has screenshots in the folder of the run', async () => {
-    const { summary } = await runScenario('vgpu-display', '--vms', '1', '--out', inFolder('files'));
+    const { summary } = await runScenario('vgpu-display', '--vms', '1', '--artifacts', inFolder('files'));
     expect(summary.folder).to.equal(inFolder('files'));
     expect(shell(`ls ${inFolder('files')}`)).to.equal('mdevsim-vm0-gpu0.png\nmdevsim-vm0-gpu1.png\n');
   });

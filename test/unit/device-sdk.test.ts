@@ -288,7 +288,7 @@ describe('model file', () => {
       seed: 1,
       inject: 'never-unpin',
       trace: '',
-      out: '',
+      artifacts: '',
       sysfs: '',
       onSysfs: () => {},
       onSysfsWrite: () => {},
