@@ -1,0 +1,71 @@
+/**
+ * Real guests in stock QEMU drive served devices, with each kind of vIOMMU in front. Without a QEMU these tests are
+ * skipped, and say why.
+ */
+import { expect } from 'chai';
+import { after, before, describe, it } from 'mocha';
+import { Served } from '../fixtures/served-devices.ts';
+import { bootGuest, findMachine, type GuestRun, type QemuMachine } from '../qemu/machine.ts';
+
+const INTEL = { machine: ',kernel-irqchip=split', devices: ['intel-iommu,caching-mode=on,intremap=on'] };
+const TIMEOUT_MS = 180_000;
+
+describe('a real guest', function () {
+  this.timeout(TIMEOUT_MS);
+  let machine: QemuMachine;
+  let served: Served | undefined;
+  before(async function () {
+    const found = findMachine();
+    if (typeof found === 'string') {
+      process.stderr.write(`QEMU tests skipped: ${found}\n`);
+      this.skip();
+    }
+    machine = found;
+    served = await Served.start('edu', 2, machine.sockets);
+  });
+  after(async () => {
+    if (!served) return;
+    await served.stop();
+    for (const index of [0, 1]) {
+      const report = served.worker(index).report!;
+      expect(report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0, lostAccesses: 0 });
+    }
+  });
+  const boot = (guest: Omit<GuestRun, 'sockets'>, devices = [0]) =>
+    bootGuest(machine, { ...guest, sockets: devices.map((index) => served!.worker(index).socket) });
+
+  it('moves pages by DMA without a vIOMMU', async () => {
+    expect(await boot({ run: 'guest+direct+50' })).to.include('direct 50 of 50 rounds ok');
+  });
+
+  it('moves pages by messages if QEMU gives no descriptors', async () => {
+    const text = await boot({ run: 'guest+direct+5', memory: 'memory-backend-ram' });
+    expect(text).to.include('direct 5 of 5 rounds ok');
+  });
+
+  it('moves pages behind intel-iommu in pass-through', async () => {
+    const text = await boot({ ...INTEL, append: 'intel_iommu=on iommu=pt', run: 'guest+direct+20' });
+    expect(text).to.include('direct 20 of 20 rounds ok');
+  });
+
+  it('maps, moves and unmaps pages behind intel-iommu, and finds a fault in its log', async () => {
+    const run = 'guest+vfio+100;guest+fault;dmesg|grep+DMAR:';
+    const text = await boot({ ...INTEL, append: 'intel_iommu=on', run });
+    expect(text).to.include('interrupt ok').and.include('vfio 100 of 100 rounds ok');
+    expect(text).to.match(/DMAR: \[DMA Read.*fault addr 0xdead0000/);
+  });
+
+  it('maps, moves and unmaps pages behind virtio-iommu', async () => {
+    const text = await boot({ devices: ['virtio-iommu-pci'], run: 'guest+vfio+100' });
+    expect(text).to.include('interrupt ok').and.include('vfio 100 of 100 rounds ok');
+  });
+
+  it('shares no device with another guest that runs at the same time', async () => {
+    const texts = await Promise.all([
+      boot({ run: 'guest+direct+50' }, [0]),
+      boot({ ...INTEL, append: 'intel_iommu=on', run: 'guest+vfio+50' }, [1]),
+    ]);
+    expect(texts[0]).to.include('direct 50 of 50 rounds ok');
+    expect(texts[1]).to.include('vfio 50 of 50 rounds ok');
+  });
+});

@@ -1,0 +1,112 @@
+/**
+ * QEMU guests of the tests: a machine with a served device behind, and its console.
+ *
+ * The machine is the one of make-machine.sh in $MDEVSIM_QEMU_DIR, or $QEMU with the files $KERNEL and $INITRD.
+ */
+import { spawn } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join, relative } from 'node:path';
+import { after } from '#host';
+
+/** How long a guest may run. */
+const GUEST_TIMEOUT_MS = 150_000;
+/** Most characters of a console that are kept. */
+const CONSOLE_LIMIT = 200_000;
+
+/** A QEMU with the files of a guest. */
+export interface QemuMachine {
+  /** The command that starts QEMU. */
+  readonly command: readonly string[];
+  readonly kernel: string;
+  readonly initrd: string;
+  /** The folder for sockets, and its path as QEMU sees it. */
+  readonly sockets: string;
+  readonly pathInside: (path: string) => string;
+}
+
+const ROOT_SOCKETS = 'run/mdevsim';
+
+/** Returns the machine, or the reason why there is none. */
+export function findMachine(): QemuMachine | string {
+  const { QEMU, KERNEL, INITRD, MDEVSIM_QEMU_DIR } = process.env;
+  if (QEMU && KERNEL && INITRD)
+    return { command: [QEMU], kernel: KERNEL, initrd: INITRD, sockets: '/tmp', pathInside: (path) => path };
+  const folder = MDEVSIM_QEMU_DIR ?? join(homedir(), '.cache', 'mdevsim', 'qemu');
+  if (!existsSync(join(folder, 'ready')) || !existsSync(join(folder, 'initrd')))
+    return `no QEMU >= 10.1: run test/qemu/make-machine.sh and make-initrd.sh with ${folder}, or set QEMU, KERNEL and INITRD`;
+  if (process.getuid?.() !== 0) return `the root in ${folder} needs chroot, and so root`;
+  const root = join(folder, 'root');
+  const sockets = join(root, ROOT_SOCKETS);
+  mkdirSync(sockets, { recursive: true, mode: 0o700 });
+  for (const name of ['vmlinuz', 'initrd']) copyFileSync(join(folder, name), join(root, 'boot', name));
+  return {
+    command: ['chroot', root, 'qemu-system-x86_64'],
+    kernel: '/boot/vmlinuz',
+    initrd: '/boot/initrd',
+    sockets,
+    pathInside: (path) => `/${relative(root, path)}`,
+  };
+}
+
+/** A guest to boot. */
+export interface GuestRun {
+  /** Sockets of its devices. */
+  readonly sockets: readonly string[];
+  /** Commands of the guest, with + for spaces. */
+  readonly run: string;
+  /** Kernel arguments. */
+  readonly append?: string;
+  /** Arguments of -machine behind the type and memory. */
+  readonly machine?: string;
+  readonly devices?: readonly string[];
+  /** QEMU's object of the guest's memory, by default a shared memory file. */
+  readonly memory?: string;
+}
+
+/** Boots a guest, and resolves to its console when it has powered off. @throws Error after GUEST_TIMEOUT_MS */
+export function bootGuest(machine: QemuMachine, guest: GuestRun): Promise<string> {
+  const {
+    append = '',
+    machine: options = '',
+    devices = [],
+    memory = 'memory-backend-memfd,share=on',
+  } = guest;
+  const device = (socket: string) =>
+    JSON.stringify({
+      driver: 'vfio-user-pci',
+      socket: { type: 'unix', path: machine.pathInside(socket) },
+    });
+  const [command, ...first] = machine.command;
+  const child = spawn(
+    command!,
+    [
+      ...first,
+      ...['-accel', 'tcg', '-m', '256M', '-smp', '1', '-nodefaults', '-no-user-config', '-display', 'none'],
+      ...['-serial', 'stdio', '-no-reboot', '-kernel', machine.kernel, '-initrd', machine.initrd],
+      ...['-append', `console=ttyS0 quiet panic=-1 no_timer_check ${append} run=${guest.run}`],
+      ...['-machine', `q35,memory-backend=m0${options}`],
+      ...devices.flatMap((text) => ['-device', text]),
+      ...['-object', `${memory},id=m0,size=256M`],
+      ...guest.sockets.flatMap((socket) => ['-device', device(socket)]),
+    ],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  );
+  let text = '';
+  const add = (data: Buffer) => {
+    text = (text + data.toString()).slice(-CONSOLE_LIMIT);
+  };
+  child.stdout.on('data', add);
+  child.stderr.on('data', add);
+  return new Promise((resolve, reject) => {
+    const cancel = after(GUEST_TIMEOUT_MS, () => {
+      child.kill('SIGKILL');
+      reject(new Error(`the guest has not ended within ${GUEST_TIMEOUT_MS} ms:\n${text.slice(-2000)}`));
+    });
+    child.once('error', reject);
+    child.once('exit', () => {
+      cancel();
+      resolve(text);
+    });
+  });
+}

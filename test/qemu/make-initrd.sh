@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Makes the initrd of the QEMU tests from what make-machine.sh has made, and the guest's program.
+#
+#   test/qemu/make-initrd.sh DIR   writes DIR/initrd
+#
+# The guest runs the shell commands of its kernel argument run=, with + for spaces and ; between them.
+set -euo pipefail
+
+dir=${1:?usage: make-initrd.sh DIR}
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+mkdir -p "$work"/{bin,dev,proc,sys,modules}
+cp "$dir/busybox" "$work/bin/busybox"
+cp "$dir"/modules/*.ko "$work/modules/" 2>/dev/null || true
+gcc -O1 -static -o "$work/bin/guest" "$here/guest.c"
+cat > "$work/init" <<'INIT'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+for module in virtio-iommu irqbypass iommufd vfio vfio_iommu_type1 vfio-pci-core vfio-pci; do
+  [ -e /modules/$module.ko ] && insmod /modules/$module.ko $([ $module = vfio_iommu_type1 ] && echo allow_unsafe_interrupts=1)
+done
+echo "guest: up"
+run=$(sed -n 's/.*run=\([^ ]*\).*/\1/p' /proc/cmdline | tr + ' ')
+eval "$run"
+echo "guest: done"
+poweroff -f
+INIT
+chmod +x "$work/init"
+(cd "$work" && find . | "$work/bin/busybox" cpio -o -H newc 2>/dev/null | gzip -1) > "$dir/initrd"
