@@ -90,7 +90,10 @@ function addRun(command: Command): void {
       optional('--sysfs <dir>', "write the run's sysfs tree below a directory and execute writes to it"),
     )
     .addOption(
-      optional('--artifacts <dir>', 'folder of the files that scripts write (default: mdevsim-runs/NAME-SEED)'),
+      optional(
+        '--artifacts <dir>',
+        'folder of the files that scripts write (default: mdevsim-runs/NAME-SEED)',
+      ),
     )
     .option('--json', 'print the summary as JSON')
     .action(async (path, options) => {
