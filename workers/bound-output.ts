@@ -13,7 +13,7 @@ type Write = typeof process.stderr.write;
 type Written = (error?: Error | null) => void;
 
 /** How long the end of a worker may wait for the main thread to take what was printed. */
-const FLUSH_LIMIT_MS = 2000;
+const FLUSH_LIMIT_MS = 10_000;
 
 /**
  * Replaces the two streams' `write` in this thread. Returns a function that resolves when the main thread has taken all
