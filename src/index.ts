@@ -68,4 +68,5 @@ export {
 } from './guest/workload.ts';
 export type { Gpa } from './memory/address.ts';
 export { offsetBy, PAGE_2M, toIova } from './memory/address.ts';
+export type { Counter, Gauge, Metrics, Rate, Tags, Trend } from './metrics/metrics.ts';
 export { type Scenario, scenario } from './scenario/scenario.ts';

@@ -35,6 +35,9 @@ export const WORKLOADS: Readonly<Record<string, WorkloadNeeds>> = {
     translation: true,
     switches: true,
   },
+  'shadow-storm': {
+    meaning: 'changes the GPU page table between two buffers, by the CPU and by the engine, and fills each',
+  },
   'display-flip': { meaning: 'flips between two pictures in VRAM and waits for the frame' },
   reset: { meaning: 'resets the function of the vGPU and restores its state' },
   hang: { meaning: "a kernel that never ends, until its engine's reset" },

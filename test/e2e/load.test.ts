@@ -36,15 +36,15 @@ describe('declared load', function () {
     expect(summary.bytesVerified).to.be.above(0);
   });
 
-  it('repeats its iterations with the same seed', async () => {
-    const mix = async () => {
-      const { summary } = await runScenario(data('ten-lines'), '--seed', '7');
-      const { metrics } = summary.load;
-      return metrics
-        .filter(({ name, tags }) => name === 'bytes' && tags.stage === 'mixed')
-        .map(({ values }) => values.count);
+  it('repeats the iterations of each VU with the same seed, whatever the division', async () => {
+    const counts = async (...args: string[]) => {
+      const { summary } = await runScenario(data('seeded-mix'), ...args);
+      return summary.load.thresholds.map(({ metric: name, observed }) => [name, observed]);
     };
-    expect(await mix()).to.deep.equal(await mix());
+    const first = await counts('--seed', '7');
+    expect(first.reduce((sum, [, count]) => sum + Number(count), 0)).to.equal(160);
+    expect(await counts('--seed', '7', '--processes', '2')).to.deep.equal(first);
+    expect(await counts('--seed', '8')).to.not.deep.equal(first);
   });
 
   it('a threshold that is not met: exit code 99, and a line for it', async () => {

@@ -7,7 +7,7 @@ import type { GuestDomain } from '../../guest/iommu/guest-iommu.ts';
 import { Mutex } from '../../guest/mutex.ts';
 import type { GuestGpu } from '../../guest/vm-parts.ts';
 import { allocatePages } from '../../guest/workload.ts';
-import { type Gpa, PAGE_SIZE, PERM_RW, toIova } from '../../memory/address.ts';
+import { type Gpa, type Iova, PAGE_SIZE, PERM_RW, toIova } from '../../memory/address.ts';
 import { BUFFER_BYTES, BUFFER_PAGES } from '../buffers.ts';
 
 /** GPU addresses of a VU: its buffers, and as much again for mappings of an iteration. */
@@ -21,6 +21,8 @@ export interface VuBuffer {
   readonly scratchVa: number;
   readonly source: readonly Gpa[];
   readonly target: readonly Gpa[];
+  /** IOVAs of the source, then of the target. */
+  iovas: readonly Iova[];
   /** Bytes that the guest expects or writes. */
   readonly words: Uint32Array;
   readonly bytes: Uint8Array;
@@ -45,6 +47,7 @@ export class LoadGpu {
     const buffers = Array.from({ length: count }, (_, slot) => newBuffer(vm, slot, false));
     for (const buffer of buffers) {
       const { iovas } = await gpu.dma.map([...buffer.source, ...buffer.target]);
+      buffer.iovas = iovas;
       await gpu.driver.map(buffer.va, iovas);
     }
     return new LoadGpu(gpu, buffers);
@@ -59,8 +62,7 @@ export class LoadGpu {
     const ranges = pages.map((gpa) => ({ iova: toIova(gpa), gpa, size: PAGE_SIZE, perm: PERM_RW }));
     await load.domains[0]?.mapAll(ranges);
     await vm.mapIdentity(load.domains[1] as GuestDomain, gpu, pages);
-    for (const { va, source, target } of buffers)
-      await gpu.driver.map(va, [...source, ...target].map(toIova));
+    for (const { va, iovas } of buffers) await gpu.driver.map(va, iovas);
     return load;
   }
 
@@ -79,11 +81,13 @@ export class LoadGpu {
 function newBuffer(vm: GuestVm, slot: number, low: boolean): VuBuffer {
   const va = slot * VU_PAGES * PAGE_SIZE;
   const words = new Uint32Array(BUFFER_BYTES / 4);
+  const [source, target] = [allocatePages(vm, BUFFER_PAGES, low), allocatePages(vm, BUFFER_PAGES, low)];
   return {
     va,
     scratchVa: va + 2 * BUFFER_BYTES,
-    source: allocatePages(vm, BUFFER_PAGES, low),
-    target: allocatePages(vm, BUFFER_PAGES, low),
+    source,
+    target,
+    iovas: [...source, ...target].map(toIova),
     words,
     bytes: new Uint8Array(words.buffer),
   };

@@ -13,6 +13,7 @@ import { RunClock } from './clock.ts';
 import { execute } from './executors.ts';
 import { LoadGpu } from './load-gpu.ts';
 import type { Iteration, LoadVm } from './load-vm.ts';
+import { Turns } from './turns.ts';
 import { Vu } from './vu.ts';
 
 /** A stage, and the VM's place among those that run it. */
@@ -51,7 +52,13 @@ export class LoadRun {
     const used = stages.flatMap(({ mix }) => mix.map(([name]) => WORKLOADS[name]));
     const switching = used.some((workload) => workload?.switches);
     const iommu = await this.#startIommu();
-    this.#load = { vm, iommu, translation: new SharedMutex(), iteration: this.#iteration };
+    this.#load = {
+      vm,
+      iommu,
+      translation: new SharedMutex(),
+      iteration: this.#iteration,
+      turns: new Turns(),
+    };
     const gpus: LoadGpu[] = [];
     await vm.eachGpu(async (gpu) => {
       const count = peakVus(stages);

@@ -5,6 +5,7 @@ import type { GuestVm } from '../../guest/guest-vm.ts';
 import type { GuestIommu } from '../../guest/iommu/guest-iommu.ts';
 import type { SharedMutex } from '../../guest/mutex.ts';
 import type { GuestGpu } from '../../guest/vm-parts.ts';
+import type { Turns } from './turns.ts';
 
 /** The scenario's own workload. */
 export type Iteration = (vm: GuestVm, vgpu: GuestGpu) => Promise<void> | void;
@@ -16,4 +17,5 @@ export interface LoadVm {
   /** Shared by work with mappings of its own, exclusive to changes of address spaces. */
   readonly translation: SharedMutex;
   readonly iteration: Iteration | undefined;
+  readonly turns: Turns;
 }

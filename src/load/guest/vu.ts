@@ -1,7 +1,7 @@
 /**
  * Virtual users: each runs one iteration at a time on one vGPU, with buffers and random numbers of its own.
  */
-import { nowUs, Prng, yieldTurn } from '#host';
+import { nowUs, Prng } from '#host';
 import { DeviceLostError, DeviceResetError } from '../../guest/gpu/errors.ts';
 import type { Counter, Metrics, Trend } from '../../metrics/metrics.ts';
 import type { Stage } from '../compile.ts';
@@ -10,9 +10,7 @@ import type { StageVu } from './executors.ts';
 import { IterationContext } from './iteration.ts';
 import type { LoadGpu, VuBuffer } from './load-gpu.ts';
 import type { LoadVm } from './load-vm.ts';
-
-/** How long a VU may run without a turn of the event loop: an iteration that never waits must not stop the timers. */
-const TURN_US = 5_000;
+import type { Turns } from './turns.ts';
 
 /** Odd multipliers that separate the random numbers of stages, vGPUs and VUs. */
 const STAGE_STRIDE = 0x9e37_79b1;
@@ -49,11 +47,12 @@ export class Vu implements StageVu {
   iterations = 0;
   readonly #prng: Prng;
   readonly #choices: readonly Choice[];
-  #turnUs = 0;
+  readonly #turns: Turns;
 
   constructor({ vm, gpu, vgpu, buffer, stage, index, metrics }: VuParts) {
     this.gpu = gpu;
     this.vgpu = vgpu;
+    this.#turns = vm.turns;
     this.buffer = buffer;
     this.#prng = new Prng(
       vm.vm.seed ^
@@ -97,7 +96,7 @@ export class Vu implements StageVu {
       if (!(error instanceof DeviceResetError || error instanceof DeviceLostError)) throw error;
       choice.interrupted.add();
     }
-    await this.#turn();
+    await this.#turns.take();
   }
 
   #choose(): Choice {
@@ -105,12 +104,5 @@ export class Vu implements StageVu {
     if (this.#choices.length === 1) return only as Choice;
     const drawn = this.#prng.next32() / 2 ** 32;
     return this.#choices.find(({ upTo }) => drawn < upTo) ?? (this.#choices.at(-1) as Choice);
-  }
-
-  async #turn(): Promise<void> {
-    const now = nowUs();
-    if (now - this.#turnUs < TURN_US) return;
-    await yieldTurn();
-    this.#turnUs = nowUs();
   }
 }

@@ -5,6 +5,7 @@ import type { Workload } from '../guest/iteration.ts';
 import { OWN_WORKLOAD, WORKLOAD_NAMES } from '../workload-names.ts';
 import { displayFlip, hang, reset } from './device.ts';
 import { checksum, compute, copy, fill } from './engine.ts';
+import { shadowStorm } from './shadow.ts';
 import { dmaChurn, dmaLazy, domainSwitch, iommuFlap, passthroughFlip } from './translation.ts';
 
 /** Calls the scenario's own function. */
@@ -23,6 +24,7 @@ const IMPLEMENTATIONS: Readonly<Record<string, Workload>> = {
   'iommu-flap': iommuFlap,
   'domain-switch': domainSwitch,
   'passthrough-flip': passthroughFlip,
+  'shadow-storm': shadowStorm,
   'display-flip': displayFlip,
   reset,
   hang,

@@ -1,0 +1,25 @@
+/**
+ * Turns of the event loop between iterations: VUs whose commands complete at once would keep timers from running, and
+ * with them the arrivals of open stages.
+ */
+import { nowUs, yieldTurn } from '#host';
+
+/** Longest time without a turn. */
+const TURN_US = 1_000;
+
+export class Turns {
+  #lastUs = 0;
+  #pending: Promise<void> | undefined;
+
+  /** Returns a promise of the next turn if one is due, the same for all VUs; else undefined. */
+  take(): Promise<void> | undefined {
+    if (!this.#pending && nowUs() - this.#lastUs >= TURN_US) this.#pending = this.#turn();
+    return this.#pending;
+  }
+
+  async #turn(): Promise<void> {
+    await yieldTurn();
+    this.#lastUs = nowUs();
+    this.#pending = undefined;
+  }
+}
