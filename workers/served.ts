@@ -9,10 +9,15 @@ import { loadModel } from './load-model.ts';
 
 const task = workerData as ServeTask;
 
+// A pending wait on shared memory does not keep a thread alive; a listener does.
+const stayAlive = () => {};
+parentPort?.on('message', stayAlive);
 try {
   const factory = await loadModel(task.model, task.modelSource);
   await serveDevice(task, factory, (event: ServeEvent) => parentPort?.postMessage(event));
 } catch (error) {
   // A model may throw any value, also one that cannot be sent to another thread.
   throw new Error(errorText(error, task.model));
+} finally {
+  parentPort?.off('message', stayAlive);
 }

@@ -186,6 +186,7 @@ function addServe(command: Command): void {
     .option('--count <n>', 'count of devices, each in its own worker', integer(1, SERVED_DEVICES_LIMIT), 1)
     .option('--model <model>', 'device model in place of that of the type, also the path of a file')
     .option('--device-timeout <ms>', 'time limit of one call of a device model', integer(100, 3_600_000))
+    .addOption(optional('--captures <dir>', "record each client's DMA maps, for mdevsim replay"))
     .option('--json', 'print the report as JSON')
     .action(async (options) => {
       const { serveCommand } = await import('./serve.ts');

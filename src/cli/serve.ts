@@ -4,6 +4,7 @@
 import { typeOfMdev } from '../coordinator/default-host.ts';
 import { ExitCode } from '../report/summary.ts';
 import { boundedText, oneLine } from '../report/text.ts';
+import { ScenarioError } from '../scenario/scenario.ts';
 import { resolveModel } from '../scenario/try-model.ts';
 import { qemuArguments } from '../serve/qemu-arguments.ts';
 import { ServedDevices, type ServedWorker } from '../serve/serve.ts';
@@ -20,11 +21,14 @@ interface ServeFlags {
   readonly count: number;
   readonly model?: string;
   readonly deviceTimeout?: number;
+  readonly captures: string;
   readonly json?: boolean;
 }
 
 /** Serves devices; resolves to the exit code. @throws ScenarioError, CapacityError */
 export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
+  if (!/^[\w.-]{1,64}$/.test(flags.type))
+    throw new ScenarioError(`--type ${flags.type}; accepted: letters, digits, dots and hyphens`);
   // A vGPU type of the host is a vgpu; every other type is a model's name.
   const name = flags.model ?? (typeOfMdev(flags.type) ? 'vgpu' : flags.type);
   const model = await resolveModel(name);
@@ -41,6 +45,7 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
     model,
     socket: flags.socket,
     count: flags.count,
+    captures: flags.captures,
     ...(flags.deviceTimeout !== undefined && { deviceTimeoutMs: flags.deviceTimeout }),
     onEvent: eventPrinter(flags.type),
   });

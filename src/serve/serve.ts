@@ -25,6 +25,8 @@ export interface ServeSettings {
   readonly model: ResolvedModel;
   readonly socket: string;
   readonly count: number;
+  /** Folder of the captures of the clients' maps; by default there are none. */
+  readonly captures?: string;
   /** How long one call of a model may take. */
   readonly deviceTimeoutMs?: number;
   /** Called when a device's client has come or gone, or its worker has failed. */
@@ -46,6 +48,7 @@ export class ServedWorker {
   readonly #settings: ServeSettings;
   #worker: Worker | undefined;
   #ended: Promise<void> = Promise.resolve();
+  #isOver = false;
   #lastTurn = 0;
   #turnMs = 0;
 
@@ -62,6 +65,7 @@ export class ServedWorker {
       name: this.name,
       model,
       modelSource: source,
+      captures: this.#settings.captures ?? '',
       socket: this.socket,
       link: this.#link.sab,
       wakeFd: this.#wakeFd,
@@ -84,7 +88,10 @@ export class ServedWorker {
       worker.on('error', (error) => this.#fail(error instanceof Error ? error.message : String(error)));
       worker.once('exit', () => {
         if (!this.report) this.#fail('its worker has ended');
+        this.#isOver = true;
         closeSync(this.#wakeFd);
+        // A worker that has died leaves its client waiting.
+        for (const fd of this.#link.sockets) closeSync(fd);
         done();
       });
     });
@@ -95,8 +102,9 @@ export class ServedWorker {
 
   /** Asks the worker to end; resolves when it has, at the latest after STOP_TIMEOUT_MS. */
   async stop(): Promise<void> {
+    if (this.#isOver) return;
     this.#link.requestStop();
-    if (this.failure === '') this.#wake();
+    this.#wake();
     const cancel = after(STOP_TIMEOUT_MS, () => this.end(`did not end within ${STOP_TIMEOUT_MS} ms`));
     await this.#ended;
     cancel();

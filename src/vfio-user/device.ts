@@ -6,6 +6,7 @@ import type { ClientMemory } from './client-memory.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import type { DmaSpace } from './dma-space.ts';
 import type { IrqSet } from './irqs.ts';
+import type { MapRecorder } from './map-recorder.ts';
 
 /** A part of a region that the client may map. */
 interface MappableArea {
@@ -41,6 +42,8 @@ export interface VfioDevice {
   readonly client: ClientMemory;
   readonly log: DirtyLog;
   readonly migration: MigrationPort;
+  /** Recorder of the client's maps, if they are recorded. */
+  readonly recorder?: MapRecorder | undefined;
   /** Returns a region by its index, 0 to REGIONS - 1. */
   region(index: number): ServedRegion;
   /** Reads a range that lies within the region. */

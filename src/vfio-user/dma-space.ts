@@ -50,6 +50,8 @@ const PAGE: bigint = BigInt(PAGE_SIZE);
 export class DmaSpace implements DmaPeers {
   /** The largest count of live maps so far. */
   peakMaps = 0;
+  /** Count of maps that the last unmap has removed. */
+  lastRemoved = 0;
   readonly #parts: DmaSpaceParts;
   /** IOVAs of the maps by messages with a high bus address, by that address. */
   readonly #high = new Map<number, DmaMapping>();
@@ -151,6 +153,7 @@ export class DmaSpace implements DmaPeers {
   }
 
   #remove(mappings: readonly DmaMapping[]): Completion {
+    this.lastRemoved = mappings.length;
     if (mappings.length === 0) return undefined;
     const { container, client, windows, beforeUnmap } = this.#parts;
     for (const { iova, size, vaddr } of mappings)

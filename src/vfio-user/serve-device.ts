@@ -9,12 +9,12 @@ import { SocketListener } from './socket.ts';
 
 /** Serves a device until the main thread asks to stop. @throws SocketPathError, and whatever the model throws */
 export async function serveDevice(
-  { name, model, socket, link: sab, wakeFd }: ServeTask,
+  { name, model, captures, socket, link: sab, wakeFd }: ServeTask,
   factory: ModelFactory,
   send: (event: ServeEvent) => void,
 ): Promise<void> {
   const link = new ServeLink(sab);
-  const device = new ServedDevice({ name, model }, factory);
+  const device = new ServedDevice({ name, model, captures }, factory);
   const loop = new ServeLoop(device, new SocketListener(socket), {
     wakeFd,
     stopRequested: () => link.stopRequested,
@@ -26,6 +26,7 @@ export async function serveDevice(
         liveMaps: device.dma.liveMaps,
         pins: device.instance.dma.heldPins,
       }),
+    sockets: (listener, connection) => link.setSockets(listener, connection),
     busy: () => link.changeTurn(),
   });
   send({ kind: 'ready' });

@@ -39,6 +39,8 @@ interface LoopOwner {
   stopRequested(): boolean;
   connected(): void;
   disconnected(reason: string): void;
+  /** The loop has another connection, or none (-1). */
+  sockets(listener: number, connection: number): void;
   /** The model is about to be called, or has returned. */
   busy(isBusy: boolean): void;
 }
@@ -64,6 +66,7 @@ export class ServeLoop {
 
   /** Runs until its owner wants it to stop. Then the client is gone and nothing is mapped. */
   async run(): Promise<void> {
+    this.#owner.sockets(this.#listener.fd, -1);
     while (!this.#stopping) {
       this.#wait();
       this.#owner.busy(true);
@@ -78,6 +81,7 @@ export class ServeLoop {
       this.#owner.busy(false);
     }
     await this.#ended(new ConnectionClosedError('the server ends'));
+    this.#owner.sockets(-1, -1);
     this.#listener.close();
   }
 
@@ -102,6 +106,8 @@ export class ServeLoop {
     this.#transport = transport;
     this.#server = new VfioUserServer(this.#device, transport, closeSync);
     this.counters.clients++;
+    this.#device.recorder?.begin();
+    this.#owner.sockets(this.#listener.fd, transport.fd);
     this.#owner.connected();
   }
 
@@ -152,6 +158,7 @@ export class ServeLoop {
     [this.#transport, this.#server] = [undefined, undefined];
     this.counters.commands += server.counters.commands;
     this.counters.errors += server.counters.errors;
+    this.#owner.sockets(this.#listener.fd, -1);
     transport.close();
     await this.#device.disconnected();
     this.#device.windows.clear();

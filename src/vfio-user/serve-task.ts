@@ -10,9 +10,15 @@ const { add, ld, st } = mem;
 /** Words that the worker shares with the main thread. */
 const TURN = 0;
 const STOP = 1;
-const WORDS = 2;
+/** Descriptors plus 1; 0 for none. */
+const LISTENER = 2;
+const CONNECTION = 3;
+const WORDS = 4;
 
-/** What a worker and its supervisor share: the count of turns, which is odd during one, and the request to stop. */
+/**
+ * What a worker and its supervisor share: the count of turns, which is odd during one, the request to stop, and the
+ * sockets, which the supervisor closes for a worker that has died.
+ */
 export class ServeLink {
   readonly sab: SharedArrayBuffer;
   readonly #words: mem.SharedWords;
@@ -38,6 +44,17 @@ export class ServeLink {
   requestStop(): void {
     st(this.#words, STOP, 1, 'link.word');
   }
+
+  /** Worker only: notes its sockets, -1 for none. */
+  setSockets(listener: number, connection: number): void {
+    st(this.#words, LISTENER, listener + 1, 'link.word');
+    st(this.#words, CONNECTION, connection + 1, 'link.word');
+  }
+
+  /** Descriptors of the worker's sockets. */
+  get sockets(): readonly number[] {
+    return [LISTENER, CONNECTION].map((at) => ld(this.#words, at, 'link.word') - 1).filter((fd) => fd >= 0);
+  }
 }
 
 export interface ServeTask {
@@ -45,6 +62,8 @@ export interface ServeTask {
   /** Name of a built-in model, or the URL of a file and its text. */
   readonly model: string;
   readonly modelSource: string;
+  /** Folder of the captures of its clients' maps, or empty. */
+  readonly captures: string;
   readonly socket: string;
   readonly link: SharedArrayBuffer;
   /** An event counter that ends the worker's wait. */

@@ -25,6 +25,7 @@ import { DmaSpace, SERVED_MAPS_LIMIT } from './dma-space.ts';
 import { GuestWindows } from './guest-windows.ts';
 import { IrqSet } from './irqs.ts';
 import { mapFile, memoryFile, release, reserve, waitWritable } from './linux.ts';
+import { MapRecorder } from './map-recorder.ts';
 import { REGION_FLAG_READ, REGION_FLAG_WRITE, REGION_INDEX_CONFIG } from './protocol.ts';
 
 /** Nodes of the pin table: room for the most maps, in pages that lie far apart. */
@@ -45,6 +46,8 @@ const ABSENT: ServedRegion = { size: 0, flags: 0 };
 interface ServedOptions {
   readonly name: string;
   readonly model: string;
+  /** Folder of the captures of its clients' maps, or empty. */
+  readonly captures?: string;
 }
 
 export class ServedDevice implements VfioDevice, DmaUser {
@@ -55,6 +58,7 @@ export class ServedDevice implements VfioDevice, DmaUser {
   readonly client = new ClientMemory();
   readonly log: DirtyLog;
   readonly migration: MigrationPort;
+  readonly recorder: MapRecorder | undefined;
   readonly instance: DeviceInstance;
   readonly windows = GuestWindows.reserve();
   readonly container: Container;
@@ -69,8 +73,9 @@ export class ServedDevice implements VfioDevice, DmaUser {
   #stepDue = true;
 
   /** Creates the model. @throws whatever its factory throws */
-  constructor({ name, model }: ServedOptions, factory: ModelFactory) {
+  constructor({ name, model, captures = '' }: ServedOptions, factory: ModelFactory) {
     this.name = name;
+    this.recorder = captures === '' ? undefined : new MapRecorder(captures, name);
     const table = allocateTable(this.windows);
     this.slot = table.addReader();
     const backing = { extents: (vaddr: number, size: number) => [{ hpa: vaddr as Hpa, size }] };
@@ -159,6 +164,7 @@ export class ServedDevice implements VfioDevice, DmaUser {
   }
 
   disconnected(): Completion {
+    this.recorder?.end(this.dma.liveMaps);
     this.client.connect(undefined);
     this.client.endStep();
     this.irqs.clear();

@@ -159,21 +159,24 @@ function handlerOf({ command }: Message): Handler {
   return handler;
 }
 
-function dmaMap({ device }: Session, { payload, fds }: Message): Answer {
-  const { argsz, flags, offset, address, size } = readFixed(DMA_MAP, payload);
+function dmaMap({ device }: Session, { id, payload, fds }: Message): Answer {
+  const request = readFixed(DMA_MAP, payload);
+  const { argsz, flags, offset, address, size } = request;
   checkArgsz(DMA_MAP.name, argsz, DMA_MAP.size);
   if (fds.length > 1) throw new VfioError('EINVAL', `DMA_MAP with ${fds.length} descriptors; accepted: 0, 1`);
   device.dma.map({ address, size, offset, flags, fd: fds[0] });
+  device.recorder?.map(id, request, fds[0]);
   return NOTHING;
 }
 
-function dmaUnmap({ device }: Session, { payload }: Message): Answer | Promise<Answer> {
+function dmaUnmap({ device }: Session, { id, payload }: Message): Answer | Promise<Answer> {
   const request = readFixed(DMA_UNMAP, payload);
   const { argsz, flags, address, size } = request;
   checkArgsz(DMA_UNMAP.name, argsz, DMA_UNMAP.size);
   if ((flags & ~UNMAP_FLAG_ALL) !== 0 || (flags === UNMAP_FLAG_ALL && (address !== 0n || size !== 0n)))
     throw new VfioError('EINVAL', `DMA_UNMAP with flags ${flags}; accepted: 0, or 2 with no range`);
   const work = flags === UNMAP_FLAG_ALL ? device.dma.unmapAll() : device.dma.unmap(address, size);
+  device.recorder?.unmap(id, request, device.dma.lastRemoved);
   const answer = { payload: DMA_UNMAP.encode({ ...request, argsz: DMA_UNMAP.size }) };
   return work ? work.then(() => answer) : answer;
 }
