@@ -13,11 +13,14 @@ import { MEMORY_MUTANTS } from './areas/memory.ts';
 import { MODEL_MUTANTS } from './areas/models.ts';
 import { PCI_MUTANTS } from './areas/pci.ts';
 import { REPORT_MUTANTS } from './areas/report.ts';
+import { SPAPR_MUTANTS } from './areas/spapr.ts';
 import { VGPU_MUTANTS } from './areas/vgpu.ts';
 import { VGPU_ENGINE_MUTANTS } from './areas/vgpu-engine.ts';
 import { VGPU_MEMORY_MUTANTS } from './areas/vgpu-memory.ts';
 import { VIOMMU_MUTANTS } from './areas/viommu.ts';
 import { VIRTIO_MUTANTS } from './areas/virtio.ts';
+import { VTD_MUTANTS } from './areas/vtd.ts';
+import { VTD_TABLES_MUTANTS } from './areas/vtd-tables.ts';
 import type { Mutant } from './mutant.ts';
 
 export const MUTANTS: readonly Mutant[] = [
@@ -37,4 +40,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...COORDINATOR_MUTANTS,
   ...DEVICE_MUTANTS,
   ...VIOMMU_MUTANTS,
+  ...SPAPR_MUTANTS,
+  ...VTD_MUTANTS,
+  ...VTD_TABLES_MUTANTS,
 ];

@@ -48,6 +48,16 @@ describe('container with fixed windows', () => {
     expect(container.liveMappings).to.equal(4);
   });
 
+  it('maps batches of single pages only in windows of such pages', () => {
+    const container = rig(LOW, HIGH);
+    const vaddrs = Float64Array.of(0x3000, 0x1000);
+    expect(container.mapPages(HIGH.start as Iova, vaddrs, 2, PERM_RW)).to.equal(false);
+    expect(container.mapPages(0x10_0000 as Iova, vaddrs, 2, PERM_RW), 'outside').to.equal(false);
+    expect(container.liveMappings).to.equal(0);
+    expect(container.mapPages(0x4000 as Iova, vaddrs, 2, PERM_RW)).to.equal(true);
+    expect(container.liveMappings).to.equal(2);
+  });
+
   it('creates windows up to the limit, and refuses invalid and overlapping ones', () => {
     const container = rig(LOW);
     const create = (window: Partial<typeof LOW>) => () => container.createWindow({ ...HIGH, ...window });

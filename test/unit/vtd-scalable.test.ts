@@ -5,89 +5,30 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import * as vtd from '../../src/abi/vtd.ts';
 import type { Iova } from '../../src/memory/address.ts';
-import type { GuestRam } from '../../src/memory/guest-ram.ts';
-import { DeviceAddressSpace } from '../../src/viommu/address-space.ts';
 import type { Translation } from '../../src/viommu/notifier.ts';
-import { IntelIommu, type IntelIommuOptions } from '../../src/viommu/vtd/iommu.ts';
-import { RecordingNotifier, smallRam } from '../fixtures/recording-notifier.ts';
-
-const DEVICE = 0x0008;
-const DOMAIN = 5;
-const [ROOT, CONTEXTS, DIRECTORY, PASIDS, QUEUE] = [0x10000, 0x11000, 0x12000, 0x13000, 0x14000] as const;
-/** Writes four levels that map IOVA page 1 to PAGE. */
-const [L4, L3, L2, L1, PAGE] = [0x20000, 0x21000, 0x22000, 0x23000, 0x80000] as const;
-const LEAF = L1 + 8;
-const IOVA = 0x1000 as Iova;
-
-const FIRST = 0x49n;
-const PASS_THROUGH = 0x109n;
-
-function put(ram: GuestRam, gpa: number, value: bigint): void {
-  ram.write32(gpa + 4, Number(value >> 32n));
-  ram.write32(gpa, Number(value & 0xffffffffn));
-}
-
-interface Unit {
-  readonly ram: GuestRam;
-  readonly iommu: IntelIommu;
-  readonly notifier: RecordingNotifier;
-  readonly space: DeviceAddressSpace;
-  /** Queues 256-bit descriptors, passed as their lower two quadwords. */
-  submit(...descriptors: readonly (readonly [bigint, bigint])[]): void;
-  lastFault(): number;
-}
-
-/** A translating unit whose device has first-stage tables. */
-function unit(options: Partial<IntelIommuOptions> = {}): Unit {
-  const ram = smallRam();
-  put(ram, ROOT, BigInt(CONTEXTS) | 1n);
-  put(ram, CONTEXTS + DEVICE * 32, BigInt(DIRECTORY) | 1n);
-  put(ram, DIRECTORY, BigInt(PASIDS) | 1n);
-  put(ram, PASIDS + 8, BigInt(DOMAIN));
-  put(ram, PASIDS + 16, BigInt(L4));
-  put(ram, PASIDS, FIRST);
-  for (const [table, next] of [
-    [L4, L3],
-    [L3, L2],
-    [L2, L1],
-    [LEAF, PAGE],
-  ] as const)
-    put(ram, table, BigInt(next) | 7n);
-  const iommu = new IntelIommu({
-    ...{ ram, awBits: 48, cachingMode: true, scalable: true, firstStage: true },
-    ...options,
-  });
-  const notifier = new RecordingNotifier(ram);
-  const space = new DeviceAddressSpace(DEVICE, notifier, ram.regions);
-  iommu.attach(space);
-  iommu.writeRegister(vtd.RTADDR_REG, 8, BigInt(ROOT) | vtd.RTADDR_TTM_SCALABLE);
-  iommu.writeRegister(vtd.IQA_REG, 8, BigInt(QUEUE) | vtd.IQA_DW);
-  iommu.writeRegister(vtd.GCMD_REG, 4, BigInt(vtd.GCMD_TE + vtd.GCMD_SRTP + vtd.GCMD_QIE));
-  let tail = 0;
-  return {
-    ...{ ram, iommu, notifier, space },
-    submit(...descriptors) {
-      for (const [low, high] of descriptors) {
-        put(ram, QUEUE + tail, low);
-        put(ram, QUEUE + tail + 8, high);
-        tail += vtd.QI_WIDE_DESCRIPTOR_BYTES;
-      }
-      iommu.writeRegister(vtd.IQT_REG, 8, BigInt(tail));
-    },
-    lastFault() {
-      const high = iommu.readRegister(vtd.FRCD_HI_REG, 8);
-      iommu.writeRegister(vtd.FRCD_HI_REG, 8, vtd.FRCD.F);
-      return (high & vtd.FRCD.F) === 0n ? 0 : Number((high >> vtd.FRCD.REASON_SHIFT) & 0xffn);
-    },
-  };
-}
-
-const pasidCache = (domainId: number): [bigint, bigint] => [BigInt(domainId << 16) | 0x17n, 0n];
-const piotlb = (domainId: number, pasid = 0n): [bigint, bigint] => [
-  (pasid << 32n) | BigInt(domainId << 16) | 0x26n,
-  0n,
-];
-const CONTEXT_GLOBAL: [bigint, bigint] = [0x11n, 0n];
+import {
+  CONTEXT_GLOBAL,
+  CONTEXTS,
+  DEVICE,
+  DIRECTORY,
+  DOMAIN,
+  FIRST,
+  IOVA,
+  L2,
+  L3,
+  L4,
+  LEAF,
+  PAGE,
+  PASIDS,
+  PASS_THROUGH,
+  pasidCache,
+  piotlb,
+  put,
+  QUEUE,
+  ROOT,
+  type Unit,
+  unit,
+} from '../fixtures/vtd-scalable-rig.ts';
 
 describe('VT-d scalable mode', () => {
   it('maps first-stage leaves, and sets A and D only at translated accesses', () => {
