@@ -49,6 +49,17 @@ describe('GuestRam', () => {
     expect(order(7)).to.not.deep.equal(order(8));
   });
 
+  it('writes and reads across every pair of frames in the frames of both', () => {
+    const guest = ram();
+    const bytes = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
+    for (const { gpa, size } of guest.regions)
+      for (let end = gpa + FRAME_SIZE; end < gpa + size; end += FRAME_SIZE) {
+        guest.write(end - 4, bytes);
+        expect([guest.read32(end - 4), guest.read32(end)]).to.deep.equal([0x0403_0201, 0x0807_0605]);
+        expect([...guest.read(end - 4, 8)]).to.deep.equal([...bytes]);
+      }
+  });
+
   it('returns written bytes at any address and length, across frames', () => {
     const guest = ram();
     const place = fc.tuple(
