@@ -20,6 +20,8 @@ const TESTDEV_BLOCKS = 4;
 const TESTDEV_BLOCK_BYTES = 1024;
 /** The first byte of the blocks: 'A'. */
 const FIRST_BYTE = 0x41;
+/** The messages follow the interrupt after this time: its client does not expect one before the reply to a command. */
+const MESSAGE_DELAY_US = 250_000;
 /** The longest time that one timer waits. */
 const TIMER_US: number = 3600 * 1e6;
 
@@ -155,7 +157,10 @@ export class Testdev implements DeviceModel {
     this.#context.interrupt(0);
     const [, second] = this.#context.served?.dmaRanges(2) ?? [];
     if (second) this.#moveDirectly(second.iova);
-    this.#moving = this.#context.served !== undefined;
+    if (!this.#context.served) return;
+    this.#cancel = this.#context.timers.after(MESSAGE_DELAY_US, () => {
+      this.#moving = true;
+    });
   }
 
   /** Writes the blocks to the second DMA map and reads them back. */
