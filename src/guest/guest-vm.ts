@@ -271,7 +271,10 @@ export class GuestVm {
     const { gate } = this.#parts;
     return migrate({ ram: this.ram, gate, save: () => this.save() }, this.#control, options).catch(
       (error) => {
-        if (error instanceof VmMovedError) this.latencies.recordUs('downtime', error.stats.downtimeUs);
+        if (error instanceof VmMovedError) {
+          this.latencies.recordUs('downtime', error.stats.downtimeUs);
+          this.metrics.trend('migration_downtime').add(error.stats.downtimeUs);
+        }
         throw error;
       },
     );

@@ -17,6 +17,8 @@ export async function submit(vm: GuestVm, gpu: GuestGpu, command: GpuCommand): P
   const completion = await gpu.driver.submit(command);
   gpu.latencies.recordUs('interrupt', completion.latencyUs);
   gpu.metrics.trend('command_latency').add(completion.latencyUs);
+  if (completion.status === CompletionStatus.fault)
+    gpu.metrics.trend('fault_latency').add(completion.latencyUs);
   gpu.metrics.counter('commands').add();
   vm.operations++;
   return completion;

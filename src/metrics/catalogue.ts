@@ -27,6 +27,8 @@ export const METRICS: Readonly<Record<string, MetricSpec>> = {
   unmap_latency: trend('an unmap of the DMA API, until no device can use the pages'),
   invalidate_latency: trend('a flush of deferred unmaps'),
   switch_latency: trend('a switch of address spaces'),
+  fault_latency: trend('a command that a DMA fault has ended'),
+  migration_downtime: trend('the pause of a VM that has migrated'),
   reset_time: trend("a reset of a vGPU's function or engine"),
   boot_time: trend("a guest's boot: drivers, translation, buffers"),
   iterations: counter('completed iterations'),

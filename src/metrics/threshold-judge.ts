@@ -76,7 +76,7 @@ export class ThresholdJudge {
   verdict(seconds: number): Verdict {
     const { selector, condition, implied } = this.threshold;
     this.#windows?.end(Math.floor(seconds));
-    const unit = unitOf(condition.aggregation, this.#unit);
+    const unit = unitOf(condition.aggregation, this.#type, this.#unit);
     const facts = { metric: selector.text, condition: condition.text, unit, implied };
     if (!this.#samples) return { ...facts, ok: false, observed: null, text: 'no samples' };
     if (Number.isNaN(this.#right))
@@ -93,7 +93,7 @@ export class ThresholdJudge {
   /** The right side in the metric's unit; NaN if it has another unit. */
   get #right(): number {
     const { right, aggregation } = this.threshold.condition;
-    return parseValue(right, unitOf(aggregation, this.#unit)) ?? Number.NaN;
+    return parseValue(right, unitOf(aggregation, this.#type, this.#unit)) ?? Number.NaN;
   }
 
   #value(samples: Aggregate, seconds: number): number {

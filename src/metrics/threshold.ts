@@ -65,7 +65,7 @@ export function parseCondition(text: string, { name }: Pick<Selector, 'name'>): 
     );
   const spec = METRICS[name];
   const aggregation = checkAggregation(word, argument, spec?.type, name);
-  const unit = spec && unitOf(aggregation, spec.unit);
+  const unit = spec && unitOf(aggregation, spec.type, spec.unit);
   const isValue = unit
     ? parseValue(right, unit) !== undefined
     : [parseDuration(right), parseSize(right), parseValue(right, 'count')].some(
@@ -117,9 +117,11 @@ function windowOf(window: string, text: string): number {
   return seconds;
 }
 
-/** Returns the unit of an aggregation of a metric: counts and rates have none. */
-export const unitOf = (aggregation: string, unit: Unit): Unit =>
-  aggregation === 'rate' ? 'ratio' : aggregation === 'count' && unit === 'time' ? 'count' : unit;
+/** Returns the unit of an aggregation: rates and the count of samples have none; the count of a counter is its sum. */
+export function unitOf(aggregation: string, type: MetricType, unit: Unit): Unit {
+  if (aggregation === 'rate') return 'ratio';
+  return aggregation === 'count' && type !== 'counter' ? 'count' : unit;
+}
 
 /** Returns the value of an aggregation; NaN without samples. */
 export function aggregateValue(

@@ -174,12 +174,16 @@ export function checkScenario(module: { readonly default?: unknown }): CheckedSc
   if (typeof exported !== 'object' || exported === null)
     throw new ScenarioError('the file has no default export: it must be scenario({ … })');
   const { guest, resume, iteration, ...rest } = exported as Record<string, unknown>;
-  if (guest === undefined && !('load' in rest))
+  if (guest === undefined && rest.load === undefined)
     throw new ScenarioError('neither guest nor load; accepted: a function guest(vm), or stages of load');
   for (const [name, value] of Object.entries({ guest, resume, iteration }))
     if (value !== undefined && typeof value !== 'function')
       throw new ScenarioError(`${name} is not a function`);
   const settings = parseSettings(rest);
+  if (settings.load && resume !== undefined)
+    throw new ScenarioError(
+      'resume with load: VMs under declared load do not migrate; accepted: one of them',
+    );
   const functions = { guest: guest !== undefined, iteration: iteration !== undefined };
   throwIfAny([...loadProblems(settings), ...functionProblems(settings, functions)]);
   return {

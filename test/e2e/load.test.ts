@@ -155,6 +155,20 @@ describe('declared load', function () {
     expect(summary.load.thresholds.every(({ observed }) => observed !== null)).to.equal(true);
   });
 
+  it("a script's metrics meet thresholds, or have no samples", async () => {
+    const { code, summary } = await runScenario(script('script-thresholds'));
+    expect(summary.problems).to.deep.equal([]);
+    expect(verdicts(summary)).to.deep.equal({
+      'commands count==15': true,
+      'map_latency count==5': true,
+      'switch_latency count==1': true,
+      'bytes_of_round{kind:churn} med<1MiB': true,
+      'bytes_of_round{kind:churn} count==5': true,
+      'never count==0': false,
+    });
+    expect(code).to.equal(99);
+  });
+
   it('refuses a malformed file with file, line and column', async () => {
     const { code, stderr } = await mdevsim('run', data('malformed'));
     expect(code).to.equal(104);

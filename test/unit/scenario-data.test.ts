@@ -329,6 +329,18 @@ describe('scenarios as data', () => {
     expect(checkScenario({ default: written }).settings).to.deep.equal(fromYaml);
   });
 
+  it('refuse functions that do not go with load', () => {
+    const load = { a: { executor: 'constant-vus', duration: '1s', workload: 'copy' } };
+    const check = (more: object) => () => checkScenario({ default: { name: 'x', load, ...more } });
+    expect(check({ resume: () => {} })).to.throw(/resume with load: .* accepted: one of them/);
+    expect(check({ iteration: 5 })).to.throw(/iteration is not a function/);
+    expect(check({ load: undefined })).to.throw(
+      /neither guest nor load; accepted: a function guest\(vm\), or stages/,
+    );
+    expect(check({ thresholds: { own: ['count>0'] } })).to.throw(/no metric 'own'; nearest: /);
+    expect(check({ thresholds: { own: ['count>0'] }, guest: () => {} })).to.not.throw();
+  });
+
   it('name every problem of a file, in lines', () => {
     const text = 'name: x\nvms: 0\nload:\n  a: { executor: constant-vus, duration: 1, workload: copy }\n';
     expect(() => read('x.yaml', text)).to.throw(

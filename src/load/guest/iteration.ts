@@ -2,7 +2,7 @@
  * One iteration of a workload: its commands, its checks and their metrics.
  */
 import { nowUs, type Prng } from '#host';
-import type { Opcode } from '../../abi/vgpu/vgpu.ts';
+import { CompletionStatus, type Opcode } from '../../abi/vgpu/vgpu.ts';
 import type { GpuCommand, GpuCompletion } from '../../guest/gpu/ring.ts';
 import type { GuestVm } from '../../guest/guest-vm.ts';
 import type { GuestGpu } from '../../guest/vm-parts.ts';
@@ -92,7 +92,9 @@ export class IterationContext {
     const completion = await this.gpu.driver.submit(command);
     this.#dueUs = undefined;
     const { latency, commands, bytes } = this.#metricsOf(command.opcode);
-    latency.add(nowUs() - since);
+    const us = nowUs() - since;
+    latency.add(us);
+    if (completion.status === CompletionStatus.fault) this.metrics.trend('fault_latency').add(us);
     this.gpu.latencies.recordUs('interrupt', completion.latencyUs);
     commands.add();
     if (command.length) bytes.add(command.length);
