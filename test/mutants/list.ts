@@ -12,6 +12,7 @@ import { MDEV_MUTANTS } from './areas/mdev.ts';
 import { MEMORY_MUTANTS } from './areas/memory.ts';
 import { MODEL_MUTANTS } from './areas/models.ts';
 import { PCI_MUTANTS } from './areas/pci.ts';
+import { PIN_TABLE_MUTANTS } from './areas/pin-table.ts';
 import { REPORT_MUTANTS } from './areas/report.ts';
 import { SPAPR_MUTANTS } from './areas/spapr.ts';
 import { VGPU_MUTANTS } from './areas/vgpu.ts';
@@ -19,6 +20,7 @@ import { VGPU_ENGINE_MUTANTS } from './areas/vgpu-engine.ts';
 import { VGPU_MEMORY_MUTANTS } from './areas/vgpu-memory.ts';
 import { VIOMMU_MUTANTS } from './areas/viommu.ts';
 import { VIRTIO_MUTANTS } from './areas/virtio.ts';
+import { VIRTIO_IOMMU_MUTANTS } from './areas/virtio-iommu.ts';
 import { VTD_MUTANTS } from './areas/vtd.ts';
 import { VTD_TABLES_MUTANTS } from './areas/vtd-tables.ts';
 import type { Mutant } from './mutant.ts';
@@ -43,4 +45,6 @@ export const MUTANTS: readonly Mutant[] = [
   ...SPAPR_MUTANTS,
   ...VTD_MUTANTS,
   ...VTD_TABLES_MUTANTS,
+  ...PIN_TABLE_MUTANTS,
+  ...VIRTIO_IOMMU_MUTANTS,
 ];

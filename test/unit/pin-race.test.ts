@@ -3,7 +3,7 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { type Hpa, type Iova, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
+import { type Hpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_READ, PERM_RW } from '../../src/memory/address.ts';
 import { PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
 
@@ -16,17 +16,20 @@ const platform = Reflect.get(globalThis, 'Atomics') as unknown as Record<
   (...args: unknown[]) => unknown
 >;
 
-/** Runs `body`, and calls `action` once, right after the first atomic addition. */
-function afterFirstAdd<T>(action: () => void, body: () => T): T {
+/** Runs `body`, and calls `action` once, right before or right after the first atomic addition. */
+function atFirstAdd<T>(when: 'before' | 'after', action: () => void, body: () => T): T {
   const original = platform.add;
   let armed = true;
+  const act = (now: typeof when) => {
+    if (!armed || now !== when) return;
+    armed = false;
+    action();
+  };
   platform.add = (...args) => {
-    const before = original.apply(platform, args);
-    if (armed) {
-      armed = false;
-      action();
-    }
-    return before;
+    act('before');
+    const result = original.apply(platform, args);
+    act('after');
+    return result;
   };
   try {
     return body();
@@ -43,7 +46,8 @@ describe('pin during an unmap', () => {
     writer.map(IOVA, HPA, PAGE_SIZE, PERM_RW);
     writer.setSwitching(true);
     const sequence = reader.switchSequence;
-    const pfn = afterFirstAdd(
+    const pfn = atFirstAdd(
+      'after',
       () => {
         expect(writer.invalidate(IOVA, PAGE_SIZE)).to.equal(0);
         writer.clear(IOVA, PAGE_SIZE);
@@ -61,5 +65,26 @@ describe('pin during an unmap', () => {
     writer.map(IOVA, (HPA + PAGE_SIZE) as Hpa, PAGE_SIZE, PERM_RW);
     expect(reader.pin(IOVA, PERM_RW)).to.equal((HPA + PAGE_SIZE) / PAGE_SIZE);
     expect(writer.pins(IOVA, PAGE_SIZE), 'no pin of the failed attempt').to.equal(1);
+  });
+
+  it('follows the new link of a leaf table that is removed and mapped again before the pin', () => {
+    const writer = new PinTableWriter(8);
+    const reader = new PinTableReader(writer.sab, writer.addReader());
+    writer.map(IOVA, HPA, PAGE_SIZE, PERM_RW);
+    // The node above the leaf table stays in use.
+    writer.map((IOVA + PAGE_2M) as Iova, HPA, PAGE_SIZE, PERM_RW);
+    const pfn = atFirstAdd(
+      'before',
+      () => {
+        expect(writer.invalidate(IOVA, PAGE_SIZE)).to.equal(0);
+        writer.clear(IOVA, PAGE_SIZE);
+        writer.map(IOVA, (HPA + PAGE_SIZE) as Hpa, PAGE_SIZE, PERM_RW);
+      },
+      () => reader.pin(IOVA, PERM_READ),
+    );
+    expect(pfn).to.equal((HPA + PAGE_SIZE) / PAGE_SIZE);
+    expect(writer.pins(IOVA, PAGE_SIZE)).to.equal(1);
+    expect(reader.unpin(IOVA)).to.equal(true);
+    expect(writer.pins(IOVA, PAGE_SIZE)).to.equal(0);
   });
 });

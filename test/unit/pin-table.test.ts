@@ -197,6 +197,56 @@ describe('pin table limits', () => {
     system.writer.map(...KiB4(PAGE_1G));
   });
 
+  it('does not reuse a leaf table that is removed whole before its readers have drained', () => {
+    const system = new PinTableRig(3);
+    const { writer, reader } = system;
+    writer.map(0 as Iova, (2 ** 40 + PAGE_SIZE) as Hpa, PAGE_2M, PERM_RW);
+    writer.map(...KiB4(PAGE_2M));
+    expect(writer.nodesInUse, 'two leaf tables and the node above').to.equal(3);
+    reader.enter();
+    writer.invalidate(0 as Iova, PAGE_2M);
+    writer.clear(0 as Iova, PAGE_2M);
+    writer.bump();
+    expect(() => writer.map(...KiB4(2 * PAGE_2M))).to.throw(PinTableFullError);
+    reader.exit();
+    writer.reclaim();
+    writer.map(...KiB4(2 * PAGE_2M));
+    expect(framePfn(system.lookup(2 * PAGE_2M + PAGE_SIZE)), 'no page of the old table').to.equal(0);
+  });
+
+  it('counts the node above 48 bits before it maps', () => {
+    const writer = new PinTableWriter(2, { iovaBits: 57 });
+    expect(() => writer.map(...KiB4(TABLE_IOVA_LIMIT))).to.throw(PinTableFullError);
+    expect(writer.nodesInUse).to.equal(0);
+  });
+
+  it('keeps a page that is mapped when a batch covers it', () => {
+    const system = new PinTableRig(8);
+    system.writer.map(...KiB4(PAGE_SIZE));
+    const frames = Int32Array.of(7, 8, 9);
+    expect(system.writer.mapPages(0 as Iova, frames, 3, PERM_RW)).to.equal(false);
+    expect([0, 1, 2].map((page) => framePfn(system.lookup(page * PAGE_SIZE)))).to.deep.equal([0, 2 ** 28, 0]);
+  });
+
+  it('leaves no link valid for pins when its last page is unmapped', () => {
+    const system = new PinTableRig(4);
+    system.writer.map(...KiB4(0));
+    const words = mem.wordsOf(system.writer.sab);
+    const link = mem.rd(words, WORD_ROOT, 'walk.root');
+    expect(mem.ld(words, pinWord(link), 'unmap.pincount')).to.equal(PIN_VALID);
+    system.unmap(0, PAGE_SIZE);
+    expect(mem.ld(words, pinWord(link), 'unmap.pincount')).to.equal(0);
+  });
+
+  it('is in a switch from its first mark to the mark of its end', () => {
+    const { writer, reader } = new PinTableRig(2);
+    const marks = [true, true, false, false].map((on) => {
+      writer.setSwitching(on);
+      return reader.switchSequence;
+    });
+    expect(marks).to.deep.equal([1, 1, 2, 2]);
+  });
+
   it('maps the last page of a 48-bit IOVA space and nothing beyond it', () => {
     const system = new PinTableRig(4);
     system.writer.map(...KiB4(TABLE_IOVA_LIMIT - PAGE_SIZE));
