@@ -19,7 +19,8 @@ export class MetricsSender {
     this.#metrics = metrics;
     this.#control = control;
     this.#startUs = nowUs();
-    this.#stop = every(SEND_INTERVAL_MS, () => void this.send());
+    // A coordinator that refuses a message has ended this VM; its error must not end the worker another time.
+    this.#stop = every(SEND_INTERVAL_MS, () => void this.send().catch(() => {}));
   }
 
   /** Sets the start of the run's clock. */

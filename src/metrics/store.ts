@@ -10,8 +10,8 @@ import { ThresholdJudge, type Verdict } from './threshold-judge.ts';
 import { TimeSeries } from './time-series.ts';
 import type { Unit } from './units.ts';
 
-/** Maximum count of aggregates that are kept by stage; samples of further ones count in the total alone. */
-const STAGE_SINKS_LIMIT = 2048;
+/** Maximum count of aggregates in the report: totals, and those by stage. Further ones are not kept. */
+export const SUMMARIES_LIMIT = 2048;
 
 /** Percentiles in reports. */
 const PERCENTILES = { med: 50, p95: 95, p99: 99 } as const;
@@ -58,8 +58,7 @@ export class MetricStore {
       const all = { ...change.tags, ...tags };
       this.#add(this.#sink(change, {}), second, change);
       const { stage } = all;
-      if (stage !== undefined && this.#sinks.size < STAGE_SINKS_LIMIT)
-        this.#add(this.#sink(change, { stage }), second, change);
+      if (stage !== undefined) this.#add(this.#sink(change, { stage }), second, change);
       for (const judge of this.#judges)
         if (judge.threshold.selector.name === change.name && selects(judge.threshold.selector, all))
           judge.add(second, change);
@@ -91,10 +90,11 @@ export class MetricStore {
     return [...this.#sinks.values()].map((sink) => summaryOf(sink, seconds));
   }
 
-  #sink({ name, type, unit }: MetricChange, tags: Tags): Sink {
+  /** Returns the aggregate with these tags; undefined for a new one beyond the limit. */
+  #sink({ name, type, unit }: MetricChange, tags: Tags): Sink | undefined {
     const text = tags.stage === undefined ? name : `${name}{stage:${tags.stage}}`;
     let sink = this.#sinks.get(text);
-    if (!sink) {
+    if (!sink && this.#sinks.size < SUMMARIES_LIMIT) {
       const parts = { total: new Aggregate(type), series: new TimeSeries(type) };
       sink = { selector: { text, name, tags }, type, unit, ...parts };
       this.#sinks.set(text, sink);
@@ -102,9 +102,9 @@ export class MetricStore {
     return sink;
   }
 
-  #add({ total, series }: Sink, second: number, change: MetricChange): void {
-    total.merge(change);
-    series.add(second, change);
+  #add(sink: Sink | undefined, second: number, change: MetricChange): void {
+    sink?.total.merge(change);
+    sink?.series.add(second, change);
   }
 }
 

@@ -135,7 +135,7 @@ export class RunLoad {
     if (this.#booting.size > 0 || !this.#isDeclared || this.#isStarted) return;
     this.#isStarted = true;
     this.#startUs = nowUs() + START_DELAY_US;
-    this.#messages.start({ startUs: wallMs() * 1000 + START_DELAY_US });
+    this.#messages.start({ startUs: Math.round(wallMs() * 1000) + START_DELAY_US });
     this.#startTicks();
   }
 

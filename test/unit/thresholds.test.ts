@@ -7,7 +7,7 @@ import { Aggregate } from '../../src/metrics/aggregate.ts';
 import { METRICS } from '../../src/metrics/catalogue.ts';
 import { type MetricChange, Metrics, SERIES_LIMIT, type Tags } from '../../src/metrics/metrics.ts';
 import { parseSelector } from '../../src/metrics/selector.ts';
-import { MetricStore } from '../../src/metrics/store.ts';
+import { MetricStore, SUMMARIES_LIMIT } from '../../src/metrics/store.ts';
 import { parseCondition, type Threshold } from '../../src/metrics/threshold.ts';
 import { formatValue, parseDuration, parseSize } from '../../src/metrics/units.ts';
 import { fromMessage, toMessages } from '../../src/metrics/wire.ts';
@@ -173,6 +173,18 @@ describe('thresholds', () => {
     const store = new MetricStore([threshold('command_latency', 'max<5ms over 1m')]);
     store.merge({}, 2, [change('command_latency', [9000])]);
     expect(store.verdicts(4)[0]).to.include({ ok: false, text: '9.00ms from 0s on' });
+  });
+
+  it('count in the report up to a limit, and in the thresholds always', () => {
+    const store = new MetricStore([threshold('own_last', 'count==2')]);
+    for (let round = 0; round < 2; round++) {
+      for (let i = 0; i < SUMMARIES_LIMIT; i++) store.merge({}, round, [change(`own_${i}`, [1])]);
+      store.merge({}, round, [change('own_last', [1])]);
+    }
+    const summaries = store.summaries(2);
+    expect(summaries).to.have.length(SUMMARIES_LIMIT);
+    expect(summaries.every(({ values }) => values.count === 2)).to.equal(true);
+    expect(store.verdicts(2)[0]?.ok).to.equal(true);
   });
 
   it('abort a run after their delay', () => {
