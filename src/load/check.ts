@@ -91,11 +91,13 @@ function checkGroup(group: Group, load: LoadSettings, at: readonly string[], add
       ['load'],
       `${peak} VUs on a vGPU at one time; accepted: at most ${VUS_LIMIT} over stages that overlap`,
     );
-  const bytes = peak * vgpus * VU_BYTES;
+  const used = new Set(stages.flatMap(([, { workload }]) => mixOf(workload).map(([each]) => each)));
+  const shared = [...used].reduce((sum, each) => sum + (WORKLOADS[each]?.vgpuBytes ?? 0), 0);
+  const bytes = vgpus * (peak * VU_BYTES + shared);
   if (bytes > ramMiB * MIB * BUFFER_PART)
     add(
       ['load'],
-      `${peak} VUs on each of ${vgpus} vGPUs need ${Math.ceil(bytes / BUFFER_PART / MIB)} MiB of RAM; ` +
+      `the buffers of ${peak} VUs on each of ${vgpus} vGPUs need ${Math.ceil(bytes / BUFFER_PART / MIB)} MiB of RAM; ` +
         `the VM has ${ramMiB}`,
     );
 }

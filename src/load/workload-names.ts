@@ -2,6 +2,8 @@
  * The ready-made workloads and what each needs of its VM.
  */
 
+import { PAGE_2M } from '../memory/address.ts';
+
 interface WorkloadNeeds {
   /** One iteration, for lists. */
   readonly meaning: string;
@@ -9,6 +11,8 @@ interface WorkloadNeeds {
   readonly translation?: boolean;
   /** Needs `iommu: lazy`. */
   readonly lazy?: boolean;
+  /** Guest RAM that it takes for each vGPU, beside the buffers of the VUs. */
+  readonly vgpuBytes?: number;
   /** Changes the address space of a device while others work. */
   readonly switches?: boolean;
 }
@@ -34,6 +38,10 @@ export const WORKLOADS: Readonly<Record<string, WorkloadNeeds>> = {
     meaning: 'sets the vGPU to pass-through and back',
     translation: true,
     switches: true,
+  },
+  'big-buffers': {
+    meaning: 'maps 2 MiB as one large page, fills 1 MiB, copies it, sums it and unmaps',
+    vgpuBytes: PAGE_2M,
   },
   'shadow-storm': {
     meaning: 'changes the GPU page table between two buffers, by the CPU and by the engine, and fills each',

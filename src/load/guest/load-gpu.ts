@@ -35,6 +35,8 @@ export class LoadGpu {
   /** Held while the display is used: there is only one. */
   readonly display: Mutex = new Mutex();
   displayOn = false;
+  /** Held while the large buffer is used: there is only one. */
+  readonly bigBuffer: Mutex = new Mutex();
   readonly #free: VuBuffer[];
 
   private constructor(gpu: GuestGpu, buffers: VuBuffer[]) {

@@ -3,6 +3,7 @@
  */
 import type { Workload } from '../guest/iteration.ts';
 import { OWN_WORKLOAD, WORKLOAD_NAMES } from '../workload-names.ts';
+import { bigBuffers } from './big-buffers.ts';
 import { displayFlip, hang, reset } from './device.ts';
 import { checksum, compute, copy, fill } from './engine.ts';
 import { shadowStorm } from './shadow.ts';
@@ -24,6 +25,7 @@ const IMPLEMENTATIONS: Readonly<Record<string, Workload>> = {
   'iommu-flap': iommuFlap,
   'domain-switch': domainSwitch,
   'passthrough-flip': passthroughFlip,
+  'big-buffers': bigBuffers,
   'shadow-storm': shadowStorm,
   'display-flip': displayFlip,
   reset,
