@@ -4,6 +4,7 @@
 
 import { COORDINATOR_MUTANTS } from './areas/coordinator.ts';
 import { DEVICE_MUTANTS } from './areas/device.ts';
+import { DEVICE_STATE_MUTANTS } from './areas/device-state.ts';
 import { GPU_MUTANTS } from './areas/gpu.ts';
 import { GUEST_MUTANTS } from './areas/guest.ts';
 import { GUEST_GPU_MUTANTS } from './areas/guest-gpu.ts';
@@ -15,6 +16,8 @@ import { PCI_MUTANTS } from './areas/pci.ts';
 import { PIN_TABLE_MUTANTS } from './areas/pin-table.ts';
 import { REPORT_MUTANTS } from './areas/report.ts';
 import { SPAPR_MUTANTS } from './areas/spapr.ts';
+import { VFIO_MUTANTS } from './areas/vfio.ts';
+import { VFIO_UAPI_MUTANTS } from './areas/vfio-uapi.ts';
 import { VGPU_MUTANTS } from './areas/vgpu.ts';
 import { VGPU_ENGINE_MUTANTS } from './areas/vgpu-engine.ts';
 import { VGPU_MEMORY_MUTANTS } from './areas/vgpu-memory.ts';
@@ -47,4 +50,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...VTD_TABLES_MUTANTS,
   ...PIN_TABLE_MUTANTS,
   ...VIRTIO_IOMMU_MUTANTS,
+  ...VFIO_MUTANTS,
+  ...VFIO_UAPI_MUTANTS,
+  ...DEVICE_STATE_MUTANTS,
 ];

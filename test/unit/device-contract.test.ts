@@ -38,6 +38,25 @@ describe('interrupts of a model', () => {
   });
 });
 
+describe('a BAR of a model', () => {
+  it('answers no access while its space is disabled', () => {
+    const { bus } = build();
+    bus.write(2, 8, 4, 5);
+    bus.writeConfig(4, 2, 0n);
+    expect(bus.read(2, 8, 4)).to.equal(0xffff_ffffn);
+    bus.write(2, 8, 4, 6);
+    bus.writeConfig(4, 2, 6n);
+    expect(bus.read(2, 8, 4)).to.equal(5n);
+  });
+
+  it('has answers of the size that was asked for', () => {
+    const { bus, context } = build();
+    context.bar(2).read = () => 0x1_0000n;
+    expect([bus.read(2, 8, 4), bus.read(2, 8, 2)]).to.deep.equal([0x1_0000n, 0xffffn]);
+    expect(bus.violations.map((text) => text.split(':')[0])).to.deep.equal(['bad-answer']);
+  });
+});
+
 describe('DMA of a model', () => {
   it('translates, pins and faults according to the map', () => {
     const { bus, context } = build((given) => ({ dmaUnmap: (iova) => given.dma.unpin(iova) }));

@@ -36,6 +36,15 @@ describe('device memory', () => {
     expect([memory.read(CHUNK - 1, 2), memory.read(CHUNK, 4)]).to.deep.equal([0x0403n, 0x0706_0504n]);
   });
 
+  it('logs exactly the pages of a write that ends with a page', () => {
+    const memory = new DeviceMemory('vram', 2 * CHUNK);
+    memory.startTracking();
+    memory.store(PAGE, new Uint8Array(2 * PAGE).fill(1));
+    expect(memory.takeDirty(CHUNK)).to.deep.equal([{ offset: PAGE, length: 2 * PAGE, zero: false }]);
+    memory.write(2 * PAGE - 4, 4, 1n);
+    expect(memory.takeDirty(CHUNK)).to.deep.equal([{ offset: PAGE, length: PAGE, zero: false }]);
+  });
+
   it('refuses ranges outside without any change', () => {
     const memory = new DeviceMemory('fb', 8192);
     const outside: (() => unknown)[] = [

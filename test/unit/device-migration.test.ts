@@ -171,6 +171,20 @@ describe('migration states of an instance', () => {
     expect(stateOf(rig)).to.equal('RUNNING');
   });
 
+  it('end the log and the stream at an error and at a reset', () => {
+    const failing = gadget();
+    failing.device.setMigrationState(PRE_COPY);
+    failing.model.suspend = () => {
+      throw new Error('no');
+    };
+    expect(() => failing.device.setMigrationState(STOP_COPY)).to.throw('no');
+    expect([stateOf(failing), ...isTracking(failing)]).to.deep.equal(['ERROR', false, false]);
+    const reset = gadget();
+    reset.device.setMigrationState(PRE_COPY);
+    reset.device.reset();
+    expect(() => reset.device.readData(100)).to.throw(MigrationStateError, 'no data to read in RUNNING');
+  });
+
   it('become ERROR at garbage, with the reason', () => {
     const rig = gadget({}, true);
     expect(() => rig.device.writeData(Uint8Array.of(3, 1, 2, 3))).to.throw(StateError, 'not a record');

@@ -119,6 +119,33 @@ describe('DeviceRuntime', () => {
     expect(raise()).to.equal(1);
   });
 
+  it('waits after each fault until the coordinator has recorded it', async () => {
+    const { link, model, context } = rig();
+    model.config.registers.write(4, 2, BigInt(COMMAND_BUS_MASTER));
+    let waits = 0;
+    await interposed(
+      'wait',
+      () => {
+        waits++;
+        link.acknowledgeFault();
+      },
+      () => {
+        for (let i = 0; i < 3; i++) context().dma.read(0x5000 as Iova, new Uint8Array(4));
+      },
+    );
+    expect(waits).to.equal(3);
+  });
+
+  it('sends some violations of a kind, and the count of the others at its end', () => {
+    const { link, runtime, frames, context } = rig();
+    for (let i = 0; i < 20; i++) context().interrupt(-1);
+    link.toDevice.push(encodeFrame(HEADER, 'deviceStop', {}));
+    runtime.run(3);
+    const repeats = frames().flatMap(({ kind, body }) => (kind === 'violation' ? [body.repeats] : []));
+    expect(repeats).to.deep.equal([...new Array(repeats.length - 1).fill(0), 20 - (repeats.length - 1)]);
+    expect(repeats.length).to.be.below(12);
+  });
+
   it('reports faults at once, and sends a report when it is stopped', () => {
     const { link, runtime, model, frames, context } = rig();
     model.config.registers.write(4, 2, BigInt(COMMAND_BUS_MASTER));

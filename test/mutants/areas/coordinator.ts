@@ -7,11 +7,16 @@ const VERDICT = 'src/coordinator/vm/verdict.ts';
 const RESULT = 'src/coordinator/vm/result.ts';
 const VM = 'src/coordinator/vm/vm.ts';
 const AUDIT = 'src/coordinator/vm/vm-audit.ts';
+const COPY = 'src/coordinator/vm/migration/ram-copy.ts';
+const MIGRATION = 'src/coordinator/vm/migration/migration.ts';
+const OUTGOING = 'src/coordinator/vm/migration/outgoing.ts';
+const INCOMING = 'src/coordinator/vm/migration/incoming.ts';
 
 const VERDICTS = ['test/unit/verdict.test.ts'];
 const RESULTS = ['test/unit/vm-end.test.ts'];
 const RUNS = ['test/unit/vm-run.test.ts'];
 const AUDITS = ['test/unit/vm-audit.test.ts'];
+const MOVES = ['test/unit/vm-migration.test.ts'];
 
 export const COORDINATOR_MUTANTS: readonly Mutant[] = [
   {
@@ -157,5 +162,205 @@ export const COORDINATOR_MUTANTS: readonly Mutant[] = [
     replace: 'yield device;',
     why: 'An audit accuses the guest of a lost device.',
     killedBy: AUDITS,
+  },
+  {
+    id: 'coordinator/ram-log-unread',
+    file: COPY,
+    find: '    this.#ram.log?.harvest((page) => this.#pending.add(page));\n',
+    replace: '',
+    why: 'Pages that the guest writes while it moves keep their old bytes.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/device-writes-unread',
+    file: COPY,
+    find: '        this.#harvestDevices(offsetBy(gpa, at), Math.min(HARVEST_BYTES, size - at));\n',
+    replace: '',
+    why: 'Pages that a device writes while its VM moves keep their old bytes.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/zeros-not-sent',
+    file: COPY,
+    find: 'else if (!this.#first) await this.#socket',
+    replace: 'else if (this.#first) await this.#socket',
+    why: 'A page that became zero again keeps its old bytes at the other host.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/run-across-hole',
+    file: COPY,
+    find: 'if (next !== gpa + pages * PAGE_SIZE || this',
+    replace: 'if (this',
+    why: 'A run of pages goes on across the MMIO hole.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/data-in-zero-run',
+    file: COPY,
+    find: '|| this.#ram.isZero(next, PAGE_SIZE) !== zero) break;',
+    replace: '|| (!zero && this.#ram.isZero(next, PAGE_SIZE))) break;',
+    why: 'Pages with data are sent as zeros.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/compare-of-nothing',
+    file: COPY,
+    find: '  async sendForComparison(): Promise<void> {\n    for (let page = 0; page < this.#ram.pages; page++) this.#pending.add(page);\n',
+    replace: '  async sendForComparison(): Promise<void> {\n',
+    why: 'The comparison of RAM compares nothing.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/trackers-stay-on',
+    file: COPY,
+    find: '    for (const tracker of this.#trackers) tracker.stop();\n',
+    replace: '',
+    why: 'Devices log their writes for ever after a migration that failed.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/ram-log-stays',
+    file: COPY,
+    find: '    this.#ram.stopLog();',
+    replace: '    void this.#ram;',
+    why: 'The guest logs its writes for ever after a migration that failed.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/move-without-settle',
+    file: OUTGOING,
+    find: '    await this.#vm.settle();\n',
+    replace: '',
+    why: 'Register writes that the guest has posted before its pause are lost.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/no-last-harvest',
+    file: OUTGOING,
+    find: '    await this.#setDevices(MigrationState.STOP_COPY);\n    await this.#ram.harvest();\n',
+    replace: '    await this.#setDevices(MigrationState.STOP_COPY);\n',
+    why: 'Changes between the last round and the pause are lost.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/handed-over-after-failure',
+    file: OUTGOING,
+    find: '    this.#throwIfFailed();\n    this.#handedOver = true;',
+    replace: '    this.#handedOver = true;',
+    why: 'A VM that resumes at its source runs at the target as well.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/difference-passes',
+    file: OUTGOING,
+    find: '    if (differentBytes > 0)\n',
+    replace: '    if (differentBytes > 1)\n',
+    why: 'One byte that differs does not end a migration.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/one-round-more',
+    file: OUTGOING,
+    find: 'this.#forced = round >= this.#settings.rounds;',
+    replace: 'this.#forced = round > this.#settings.rounds;',
+    why: 'A migration that does not converge has one round more than its limit.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/abort-keeps-target',
+    file: OUTGOING,
+    find: "    await socket.send('migrationFailed', { reason }).catch(() => {}); // the target may be gone\n    socket.close();",
+    replace: '    socket.close();',
+    why: 'The other host is not told why a migration was aborted.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/zeros-compared-as-written',
+    file: INCOMING,
+    find: '      if (compare) this.#compare(gpa + at, zeros);\n      else this.#arriving',
+    replace: '      if (!compare) this.#compare(gpa + at, zeros);\n      else this.#arriving',
+    why: 'A byte that differs in a page of zeros is overwritten and not found.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/any-version',
+    file: INCOMING,
+    find: '      if (version !== MIGRATION_VERSION)\n',
+    replace: '      if (version < MIGRATION_VERSION)\n',
+    why: 'A stream of a newer version is read.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/resumed-unloaded',
+    file: INCOMING,
+    find: '      if (!this.#loaded || !this.#snapshot)\n',
+    replace: '      if (this.#resumed || !this.#vm)\n',
+    why: 'A VM runs that has no state.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/prepared-twice',
+    file: INCOMING,
+    find: "      if (this.#vm) throw new MigrationError('migrationStart was sent twice');\n",
+    replace: '',
+    why: 'A second start leaves the first VM behind.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/failed-vm-stays',
+    file: INCOMING,
+    find: '        this.#vm && !this.#resumed ? this.#host.discard(this.#vm) : undefined,\n',
+    replace: '        undefined,\n',
+    why: 'A VM whose migration has failed stays at the target.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/first-difference',
+    file: INCOMING,
+    find: 'if (result.differentBytes === 0) result.firstDifference = gpa + i;',
+    replace: 'result.firstDifference = gpa;',
+    why: 'A comparison names the start of the page and not the byte.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/begin-twice',
+    file: MIGRATION,
+    find: "    if (this.#settings) throw new MigrationError('the VM is already migrating');\n",
+    replace: '',
+    why: 'A VM migrates to two hosts at once.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/to-own-host',
+    file: MIGRATION,
+    find: '    if (this.#targetOf(settings, host) === host.process)\n',
+    replace: '    if (this.#targetOf(settings, host) < 0)\n',
+    why: 'A VM migrates to its own host.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/leaving-device-moves',
+    file: MIGRATION,
+    find: '    if (leaving) throw new MigrationError(',
+    replace: '    if (leaving && devices.length < 0) throw new MigrationError(',
+    why: 'A VM migrates with a device that its host is about to remove.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/abort-keeps-settings',
+    file: MIGRATION,
+    find: '    this.#settings = undefined;\n    if',
+    replace: '    if',
+    why: 'A VM whose migration has failed can never migrate again.',
+    killedBy: MOVES,
+  },
+  {
+    id: 'coordinator/abort-keeps-log',
+    file: MIGRATION,
+    find: '    else this.#vm.ram.stopLog();',
+    replace: '    else void this.#vm;',
+    why: 'A migration that ends before it connects leaves the log on.',
+    killedBy: MOVES,
   },
 ];
