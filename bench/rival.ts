@@ -30,15 +30,16 @@ export class Rival {
   readonly #lines: Interface;
   readonly #answers: AsyncIterator<string>;
 
-  /** Builds and starts the program. @throws Error if gcc is not installed */
-  constructor() {
+  /** Builds and starts a program of bench/c. @throws Error if gcc is not installed */
+  constructor(program = 'rival.c', programArguments: readonly string[] = []) {
     const glib = glibFlags();
     this.hasGlib = glib !== undefined;
     this.#folder = mkdtempSync(join(tmpdir(), 'mdevsim-bench-'));
     const binary = join(this.#folder, 'rival');
-    const flags = glib ? ['-DWITH_GLIB', join(SOURCES, 'rival.c'), ...glib] : [join(SOURCES, 'rival.c')];
+    const source = join(SOURCES, program);
+    const flags = glib ? ['-DWITH_GLIB', source, ...glib] : [source];
     execFileSync('gcc', ['-O2', '-Wall', '-o', binary, ...flags], { stdio: 'inherit' });
-    this.#process = spawn(binary, { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#process = spawn(binary, programArguments, { stdio: ['pipe', 'pipe', 'inherit'] });
     this.#lines = createInterface({ input: this.#process.stdout! });
     this.#answers = this.#lines[Symbol.asyncIterator]();
   }

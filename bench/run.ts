@@ -1,15 +1,23 @@
 /**
- * `npm run bench -- lookup|pin|map|viommu|vgpu`: runs the named benches with their baselines; by default all of them.
+ * `npm run bench -- lookup|pin|map|viommu|vgpu|vfio-user`: runs the named benches with their baselines; by default all of them.
  */
 import { benchLookup } from './lookup.ts';
 import { benchMap } from './map.ts';
 import { benchPin } from './pin.ts';
 import { Report } from './report.ts';
 import { Rival } from './rival.ts';
+import { benchVfioUser } from './vfio-user.ts';
 import { benchVgpu } from './vgpu.ts';
 import { benchViommu } from './viommu.ts';
 
-const BENCHES = { lookup: benchLookup, pin: benchPin, map: benchMap, viommu: benchViommu, vgpu: benchVgpu };
+const BENCHES = {
+  lookup: benchLookup,
+  pin: benchPin,
+  map: benchMap,
+  viommu: benchViommu,
+  vgpu: benchVgpu,
+  'vfio-user': benchVfioUser,
+};
 const isName = (name: string): name is keyof typeof BENCHES => Object.hasOwn(BENCHES, name);
 
 async function main(names: readonly string[]): Promise<number> {

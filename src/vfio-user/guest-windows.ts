@@ -10,7 +10,17 @@ import { crc32 } from 'node:zlib';
 import { type Hpa, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import { HostMemory, HPA_BASE } from '../memory/host-memory.ts';
 import { VfioError } from '../vfio/errors.ts';
-import { duplicate, fileFlags, mapFile, release, reserve, SEAL_SHRINK, sealsOf, unmapFile } from './linux.ts';
+import {
+  duplicate,
+  fileFlags,
+  fileStatus,
+  mapFile,
+  release,
+  reserve,
+  SEAL_SHRINK,
+  sealsOf,
+  unmapFile,
+} from './linux.ts';
 
 /** Address space for all files of one device. */
 const GUEST_MEMORY_BYTES: number = 64 * 2 ** 30;
@@ -69,15 +79,15 @@ export class GuestWindows extends HostMemory {
    * @throws VfioError EINVAL for anything but a regular file, ENOSPC if there is no room
    */
   open(fd: number): GuestFile {
-    const { dev, ino, size, mode } = fstatSync(fd);
+    const { isRegular, size, inode, major, minor } = fileStatus(fd);
     const access = fileFlags(fd);
-    const key = `${dev}:${ino}:${access & O_ACCMODE}:${size}`;
+    const key = `${major}:${minor}:${inode}:${access & O_ACCMODE}:${size}`;
     const known = this.#files.get(key);
     if (known) {
       known.used = ++this.#uses;
       return known;
     }
-    if ((mode & constants.S_IFMT) !== constants.S_IFREG || (access & O_APPEND) !== 0)
+    if (!isRegular || (access & O_APPEND) !== 0)
       throw new VfioError('EINVAL', 'guest memory that is not a regular file open for random access');
     if (statfsSync(`/proc/self/fd/${fd}`).type === FUSE_MAGIC)
       throw new VfioError('EINVAL', 'guest memory in a file system of user space');

@@ -22,6 +22,7 @@ export class Layout<F extends Fields> {
   readonly size: number;
   readonly fields: F;
   readonly #entries: readonly (readonly [name: string, offset: number, kind: Kind])[];
+  readonly #blank: Readonly<Record<string, number>>;
 
   /** @throws LayoutError unless the fields fill [0, size) in order */
   constructor(name: string, size: number, fields: F) {
@@ -29,6 +30,7 @@ export class Layout<F extends Fields> {
     this.size = size;
     this.fields = fields;
     this.#entries = Object.entries(fields).map(([field, [offset, kind]]) => [field, offset, kind]);
+    this.#blank = Object.fromEntries(this.#entries.map(([field]) => [field, 0]));
     let end = 0;
     for (const [field, offset, kind] of this.#entries) {
       if (offset !== end) throw new LayoutError(`${name}.${field} is at ${offset}; accepted: ${end}`);
@@ -40,7 +42,8 @@ export class Layout<F extends Fields> {
   /** Reads the structure at `at`. The caller has checked that it lies within `bytes`. */
   read(bytes: Uint8Array, at = 0): Values<F> {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const values: Record<string, number | bigint> = {};
+    // A clone has the final shape from the start.
+    const values: Record<string, number | bigint> = { ...this.#blank };
     for (const [name, offset, kind] of this.#entries) {
       if (kind === 'u32') values[name] = view.getUint32(at + offset, true);
       else if (kind === 'u64') values[name] = view.getBigUint64(at + offset, true);

@@ -27,6 +27,8 @@ const calls = {
   munmap: libc.func('int munmap(void *address, size_t length)'),
   memfdCreate: libc.func('int memfd_create(const char *name, uint32_t flags)'),
   eventfd: libc.func('int eventfd(uint32_t count, int flags)'),
+  statx: libc.func('int statx(int fd, void *path, int flags, uint32_t mask, void *status)'),
+  close: libc.func('int close(int fd)'),
   fcntl: libc.func('int fcntl(int fd, int command, int argument)'),
 };
 
@@ -62,6 +64,8 @@ export const SEAL_SHRINK = 2;
 export const SOCKET_PATH_BYTES = 107;
 /** Most descriptors of one message (SCM_MAX_FD). */
 const FDS_MAX = 253;
+/** Up to this length a loop copies faster than a call. */
+const SMALL_BYTES = 96;
 /** Bytes received or sent by one call. */
 const BUFFER_BYTES = 65_536;
 /** Clients that may wait for a connection. */
@@ -112,6 +116,10 @@ function allocate(length: number): NativeBytes {
   return { address, bytes: Buffer.from(buffer) };
 }
 
+function viewOf({ buffer, byteOffset, length }: Buffer): DataView {
+  return new DataView(buffer, byteOffset, length);
+}
+
 /** Maps a file over reserved address space, readable and writable. Returns false if its mode or seals do not allow it. */
 export function mapFile(address: bigint, length: number, fd: number): boolean {
   return calls.mmap(address, length, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) !== MAP_FAILED;
@@ -130,6 +138,44 @@ export const sealsOf = (fd: number): number => Math.max(0, calls.fcntl(fd, F_GET
 /** Seals a memory file. @throws SystemCallError */
 export const addSeals = (fd: number, seals: number): void =>
   void checked(calls.fcntl(fd, F_ADD_SEALS, seals), 'fcntl');
+
+const AT_EMPTY_PATH = 0x1000;
+const STATX_BASIC = 0x7ff;
+/** Offsets in an arena: an empty path, and struct statx behind it. */
+const STATX = 8;
+
+/** Memory for the structure of statx(). One per thread. */
+const statusArena = allocate(4096);
+const statusView = viewOf(statusArena.bytes);
+
+/** The parts of a file's status that identify it. */
+export interface FileStatus {
+  readonly isRegular: boolean;
+  readonly size: number;
+  readonly inode: number;
+  /** Numbers of its device. */
+  readonly major: number;
+  readonly minor: number;
+}
+
+/** Returns the status of an open file, in a tenth of the time of Node's call. @throws SystemCallError */
+export function fileStatus(fd: number): FileStatus {
+  const { address } = statusArena;
+  const status = address + BigInt(STATX);
+  checked(calls.statx(fd, address, AT_EMPTY_PATH, STATX_BASIC, status), 'statx');
+  const wide = (at: number) =>
+    statusView.getUint32(STATX + at, true) + statusView.getUint32(STATX + at + 4, true) * 2 ** 32;
+  return {
+    isRegular: (statusView.getUint16(STATX + 28, true) & 0o170000) === 0o100000,
+    inode: wide(32),
+    size: wide(40),
+    major: statusView.getUint32(STATX + 136, true),
+    minor: statusView.getUint32(STATX + 140, true),
+  };
+}
+
+/** Closes a descriptor, in a fraction of the time of Node's call. */
+export const closeFile = (fd: number): void => void calls.close(fd);
 
 /** Returns the status flags of an open file. @throws SystemCallError */
 export const fileFlags = (fd: number): number => checked(calls.fcntl(fd, F_GETFL, 0), 'fcntl');
@@ -238,6 +284,10 @@ export class MessageSocket {
   readonly fd: number;
   readonly #receive = messageArena();
   readonly #send = messageArena();
+  readonly #receiveView = viewOf(this.#receive.bytes);
+  readonly #sendView = viewOf(this.#send.bytes);
+  /** Control data are set in the structure of the last message sent. */
+  #hasControl = true;
 
   /** A blocking call ends after `waitMs`. */
   constructor(fd: number, waitMs: number) {
@@ -254,8 +304,8 @@ export class MessageSocket {
    */
   receive(blocks = false): Received | undefined {
     const { address, bytes } = this.#receive;
-    bytes.writeBigUInt64LE(BigInt(CONTROL_BYTES), MSG_CONTROL_BYTES);
-    bytes.writeBigUInt64LE(BigInt(BUFFER_BYTES), IOVEC + 8);
+    // The kernel has replaced it by the length that it has written. The upper half is always 0.
+    this.#receiveView.setUint32(MSG_CONTROL_BYTES, CONTROL_BYTES, true);
     const flags = blocks ? MSG_CMSG_CLOEXEC : MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
     const count = calls.recvmsg(this.fd, address, flags) as number;
     if (count < 0)
@@ -270,9 +320,11 @@ export class MessageSocket {
   send(source: Uint8Array, from: number, fds: readonly number[]): number {
     const { address, bytes } = this.#send;
     const length = Math.min(BUFFER_BYTES, source.length - from);
-    bytes.set(source.subarray(from, from + length), DATA);
-    bytes.writeBigUInt64LE(BigInt(length), IOVEC + 8);
-    this.#writeDescriptors(fds);
+    if (from === 0 && length <= SMALL_BYTES)
+      for (let i = 0; i < length; i++) bytes[DATA + i] = source[i] as number;
+    else bytes.set(source.subarray(from, from + length), DATA);
+    this.#sendView.setUint32(IOVEC + 8, length, true);
+    if (fds.length > 0 || this.#hasControl) this.#writeDescriptors(fds);
     const count = calls.sendmsg(this.fd, address, MSG_DONTWAIT | MSG_NOSIGNAL) as number;
     if (count >= 0) return count;
     const errno = koffi.errno();
@@ -287,7 +339,7 @@ export class MessageSocket {
 
   #descriptors(): readonly number[] {
     const { bytes } = this.#receive;
-    const end = CONTROL + Number(bytes.readBigUInt64LE(MSG_CONTROL_BYTES));
+    const end = CONTROL + this.#receiveView.getUint32(MSG_CONTROL_BYTES, true);
     if (end < CONTROL + 16) return NO_FDS;
     const fds: number[] = [];
     for (let at = CONTROL; at + 16 <= end; ) {
@@ -302,6 +354,7 @@ export class MessageSocket {
 
   #writeDescriptors(fds: readonly number[]): void {
     const { bytes, address } = this.#send;
+    this.#hasControl = fds.length > 0;
     const length = fds.length === 0 ? 0 : 16 + Math.ceil(fds.length / 2) * 8;
     bytes.writeBigUInt64LE(length === 0 ? 0n : address + BigInt(CONTROL), MSG_CONTROL);
     bytes.writeBigUInt64LE(BigInt(length), MSG_CONTROL_BYTES);
@@ -320,6 +373,7 @@ function messageArena(): NativeBytes {
   bytes.writeBigUInt64LE(1n, MSG_IOV_COUNT);
   bytes.writeBigUInt64LE(address + BigInt(CONTROL), MSG_CONTROL);
   bytes.writeBigUInt64LE(address + BigInt(DATA), IOVEC);
+  bytes.writeBigUInt64LE(BigInt(BUFFER_BYTES), IOVEC + 8);
   return arena;
 }
 

@@ -4,10 +4,11 @@
 import { hex } from '../memory/address.ts';
 import { VfioError } from '../vfio/errors.ts';
 import type { ServedRegion } from './device.ts';
-import type { Message } from './message.ts';
+import { type Message, word } from './message.ts';
 import {
   CAP_SPARSE_MMAP,
   DATA_BYTES_MAX,
+  HEADER,
   REGION_ACCESS,
   REGION_FLAG_CAPS,
   REGION_FLAG_MMAP,
@@ -76,32 +77,50 @@ export function regionIoFds(session: Session, { payload }: Message): Answer {
 }
 
 /** Returns the offset of an access that the region allows. @throws VfioError EINVAL */
-function checkAccess(session: Session, index: number, offset: bigint, count: number, flag: number): number {
+function checkAccess(session: Session, index: number, offset: number, count: number, flag: number): number {
   const { size, flags } = regionAt(session, index);
-  if ((flags & flag) === 0 || count === 0 || offset + BigInt(count) > BigInt(size))
+  if ((flags & flag) === 0 || count === 0 || offset + count > size)
     throw new VfioError(
       'EINVAL',
       `access of ${count} bytes at ${hex(offset)} of region ${index}, which has ${hex(size)}`,
     );
-  return Number(offset);
+  return offset;
+}
+
+const [OFFSET_AT] = REGION_ACCESS.fields.offset;
+const [REGION_AT] = REGION_ACCESS.fields.region;
+const [COUNT_AT] = REGION_ACCESS.fields.count;
+
+/** Returns the offset of an access. It is not exact beyond 2^53, where no region is. */
+const offsetOf = (payload: Uint8Array, at: number): number =>
+  word(payload, at + OFFSET_AT) + word(payload, at + OFFSET_AT + 4) * 2 ** 32;
+
+/** @throws VfioError EINVAL */
+function checkLength(payload: Uint8Array): void {
+  if (payload.length < REGION_ACCESS.size)
+    throw new VfioError('EINVAL', `an access of ${payload.length} bytes; accepted: ${REGION_ACCESS.size}`);
 }
 
 export function regionRead(session: Session, { payload }: Message): Answer {
-  const { offset, region, count } = readFixed(REGION_ACCESS, payload);
+  checkLength(payload);
+  const region = word(payload, REGION_AT);
+  const count = word(payload, COUNT_AT);
   if (count > DATA_BYTES_MAX)
     throw new VfioError('EINVAL', `read of ${count} bytes; accepted: up to ${DATA_BYTES_MAX}`);
-  const at = checkAccess(session, region, offset, count, REGION_FLAG_READ);
-  const reply = new Uint8Array(REGION_ACCESS.size + count);
-  reply.set(payload.subarray(0, REGION_ACCESS.size));
-  session.device.read(region, at, reply.subarray(REGION_ACCESS.size));
-  return { payload: reply };
+  const at = checkAccess(session, region, offsetOf(payload, 0), count, REGION_FLAG_READ);
+  const room = new Uint8Array(HEADER.size + REGION_ACCESS.size + count);
+  for (let i = 0; i < REGION_ACCESS.size; i++) room[HEADER.size + i] = payload[i] as number;
+  session.device.read(region, at, room.subarray(HEADER.size + REGION_ACCESS.size));
+  return { payload: room, room };
 }
 
 export function regionWrite(session: Session, { payload }: Message): Answer {
-  const { offset, region, count } = readFixed(REGION_ACCESS, payload);
+  checkLength(payload);
+  const region = word(payload, REGION_AT);
+  const count = word(payload, COUNT_AT);
   if (payload.length !== REGION_ACCESS.size + count)
     throw new VfioError('EINVAL', `write of ${count} bytes with ${payload.length - REGION_ACCESS.size}`);
-  const at = checkAccess(session, region, offset, count, REGION_FLAG_WRITE);
+  const at = checkAccess(session, region, offsetOf(payload, 0), count, REGION_FLAG_WRITE);
   session.device.write(region, at, payload.subarray(REGION_ACCESS.size));
   return { payload: payload.slice(0, REGION_ACCESS.size) };
 }
@@ -112,9 +131,10 @@ export function regionWriteMulti(session: Session, { payload }: Message): Answer
   if (BigInt(payload.length - WRITE_MULTI.size) !== count * BigInt(WRITE_BYTES))
     throw new VfioError('EINVAL', `${count} writes in ${payload.length - WRITE_MULTI.size} bytes`);
   for (let i = WRITE_MULTI.size; i < payload.length; i += WRITE_BYTES) {
-    const { offset, region, count: bytes } = REGION_ACCESS.read(payload, i);
+    const region = word(payload, i + REGION_AT);
+    const bytes = word(payload, i + COUNT_AT);
     if (bytes > WRITE_MULTI_DATA_BYTES) throw new VfioError('EINVAL', `write of ${bytes} bytes; accepted: 8`);
-    const at = checkAccess(session, region, offset, bytes, REGION_FLAG_WRITE);
+    const at = checkAccess(session, region, offsetOf(payload, i), bytes, REGION_FLAG_WRITE);
     const data = i + REGION_ACCESS.size;
     session.device.write(region, at, payload.subarray(data, data + bytes));
   }

@@ -4,10 +4,10 @@
  * One client is served at a time; others wait for it in the socket's backlog. When a client goes, its maps, event
  * counters and descriptors go with it, and the device keeps its state for the next one.
  */
-import { closeSync, readSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { nowUs, yieldTurn } from '#host';
 import type { Completion } from '../platform/completion.ts';
-import { waitReadable } from './linux.ts';
+import { closeFile, waitReadable } from './linux.ts';
 import { ConnectionClosedError, isReply } from './message.ts';
 import type { ServedDevice } from './served-device.ts';
 import { VfioUserServer } from './server.ts';
@@ -104,7 +104,7 @@ export class ServeLoop {
   #accept(): void {
     const transport = this.#listener.accept();
     this.#transport = transport;
-    this.#server = new VfioUserServer(this.#device, transport, closeSync);
+    this.#server = new VfioUserServer(this.#device, transport, closeFile);
     this.counters.clients++;
     this.#device.recorder?.begin();
     this.#owner.sockets(this.#listener.fd, transport.fd);

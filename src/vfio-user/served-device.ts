@@ -139,8 +139,10 @@ export class ServedDevice implements VfioDevice, DmaUser {
     const { length } = target;
     if (this.broken !== '') target.fill(0xff);
     else if (length === 4 || length === 1 || length === 2 || length === 8) {
-      let value = this.instance.read(region, offset, length);
-      for (let i = 0; i < length; i++, value >>= 8n) target[i] = Number(value & 0xffn);
+      const value = this.instance.read(region, offset, length);
+      const low = Number(BigInt.asUintN(32, value));
+      const high = length === 8 ? Number(value >> 32n) : 0;
+      for (let i = 0; i < length; i++) target[i] = ((i < 4 ? low : high) >>> (8 * (i & 3))) & 0xff;
     } else this.instance.readBlock(region, offset, target);
   }
 

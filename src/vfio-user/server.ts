@@ -11,7 +11,7 @@ import { VfioError } from '../vfio/errors.ts';
 import type { VfioDevice } from './device.ts';
 import { deviceFeature, migrationRead, migrationWrite } from './features.ts';
 import { IRQ_TYPES } from './irqs.ts';
-import { ConnectionClosedError, encodeReply, isReply, type Message } from './message.ts';
+import { ConnectionClosedError, encodeReply, isReply, type Message, writeReplyHeader } from './message.ts';
 import {
   Command,
   DEVICE_FLAG_PCI,
@@ -62,8 +62,6 @@ interface ServerCounters {
 /** Serves one connection. Its owner receives the messages. */
 export class VfioUserServer {
   readonly counters: ServerCounters = { commands: 0, errors: 0 };
-  /** Counts by command. */
-  readonly commands = new Map<number, number>();
   readonly #device: VfioDevice;
   readonly #transport: Transport;
   readonly #closeFd: (fd: number) => void;
@@ -95,7 +93,6 @@ export class VfioUserServer {
       return undefined;
     }
     this.counters.commands++;
-    this.commands.set(message.command, (this.commands.get(message.command) ?? 0) + 1);
     try {
       const type = message.flags & TYPE_MASK;
       if (type !== TYPE_COMMAND) throw new VfioError('EINVAL', `message type ${type}`);
@@ -128,8 +125,10 @@ export class VfioUserServer {
     return { payload: reply };
   }
 
-  #reply(message: Message, { payload, fds = [] }: Answer): undefined {
-    if ((message.flags & FLAG_NO_REPLY) === 0) this.#transport.send(encodeReply(message, payload), fds);
+  #reply(message: Message, { payload, room, fds = NO_FDS }: Answer): undefined {
+    if ((message.flags & FLAG_NO_REPLY) !== 0) return undefined;
+    if (room) writeReplyHeader(message, room);
+    this.#transport.send(room ?? encodeReply(message, payload), fds);
     return undefined;
   }
 
@@ -143,11 +142,12 @@ export class VfioUserServer {
   }
 
   #closeFds({ fds }: Message): void {
-    for (const fd of fds) if (fd >= 0) this.#closeFd(fd);
+    for (let i = 0; i < fds.length; i++) if ((fds[i] as number) >= 0) this.#closeFd(fds[i] as number);
   }
 }
 
 const NO_BYTES = new Uint8Array();
+const NO_FDS: readonly number[] = [];
 
 const errnoNumber = (errno: Errno): number =>
   (constants.errno as Readonly<Record<string, number>>)[errno] ?? constants.errno.EINVAL;

@@ -10,6 +10,8 @@ import type { ClientLimits } from './version.ts';
 /** The answer to a command: a payload, and descriptors that stay the server's. */
 export interface Answer {
   readonly payload: Uint8Array;
+  /** The payload with room for a header before it, if it was made so. */
+  readonly room?: Uint8Array;
   readonly fds?: readonly number[];
 }
 
