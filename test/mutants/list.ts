@@ -11,6 +11,7 @@ import { GUEST_GPU_MUTANTS } from './areas/guest-gpu.ts';
 import { GUEST_IOMMU_MUTANTS } from './areas/guest-iommu.ts';
 import { MDEV_MUTANTS } from './areas/mdev.ts';
 import { MEMORY_MUTANTS } from './areas/memory.ts';
+import { MIGRATION_MUTANTS } from './areas/migration.ts';
 import { MODEL_MUTANTS } from './areas/models.ts';
 import { PCI_MUTANTS } from './areas/pci.ts';
 import { PIN_TABLE_MUTANTS } from './areas/pin-table.ts';
@@ -53,4 +54,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...VFIO_MUTANTS,
   ...VFIO_UAPI_MUTANTS,
   ...DEVICE_STATE_MUTANTS,
+  ...MIGRATION_MUTANTS,
 ];

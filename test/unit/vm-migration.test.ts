@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import { Prng } from '#host';
+import { Prng, sleep } from '#host';
 import { FrameSocket } from '../../src/channel/frame-socket.ts';
 import type { VmDevice } from '../../src/coordinator/vm/device.ts';
 import type { HostSocket } from '../../src/coordinator/vm/migration/host-socket.ts';
@@ -26,6 +26,8 @@ import { NoIommu } from '../../src/viommu/none.ts';
 
 const MIB = 2 ** 20;
 const ABOVE = 2 ** 32;
+/** Time between a failure and its abort, in which no hand-over may happen. */
+const ABORT_MS = 100;
 const SETTINGS = { downtimeMs: 0, rounds: 3, compare: true };
 const owner = { header: (device: number) => ({ timeUs: 0, process: 0, vm: 0, device }) };
 
@@ -114,6 +116,7 @@ async function move(
       stats = await outgoing.handOver('{"drivers":1,"script":null}', 0);
     } catch (error) {
       outcome = (error as Error).message;
+      await sleep(ABORT_MS);
       await outgoing.abort(outcome);
     }
     await serving;
@@ -135,6 +138,7 @@ describe('the memory of a VM that moves', () => {
     expect(outcome).to.equal('');
     expect(bytesOf(target)).to.deep.equal(bytesOf(ram));
     expect(target.read(0x2_0000, 2)).to.deep.equal(Uint8Array.of(5, 6));
+    expect(target.read(ABOVE + 0x8000, 1), 'of the commands in flight').to.deep.equal(Uint8Array.of(9));
     expect(stats).to.include({ comparedBytes: 4 * MIB, differentBytes: 0, forced: false });
     expect(seen).to.deep.equal({
       ...{ resumed: { drivers: 1, script: null }, expectations: '{"faults":[]}', discarded: 0 },
