@@ -64,6 +64,13 @@ describe('a real guest', function () {
     expect(text).to.include('interrupt ok').and.include('vfio 100 of 100 rounds ok');
   });
 
+  it('finds its device again after two reboots, and leaves nothing behind when it is killed', async () => {
+    const times = (text: string) => text.split('direct 5 of 5 rounds ok').length - 1;
+    const text = await boot({ run: 'guest+direct+5;reboot+-f', killWhen: (console) => times(console) === 3 });
+    expect(times(text)).to.equal(3);
+    expect(await boot({ run: 'guest+direct+5' })).to.include('direct 5 of 5 rounds ok');
+  });
+
   it('leaves captures that replay as they were recorded, with one kind of mapping at a time', async () => {
     const folder = join(served!.folder, 'captures');
     const gone = () => served!.events.filter((event) => event.endsWith(' disconnected')).length;

@@ -60,6 +60,8 @@ export interface GuestRun {
   /** Arguments of -machine behind the type and memory. */
   readonly machine?: string;
   readonly devices?: readonly string[];
+  /** If given, the guest may reboot, and is killed when this returns true for its console. */
+  readonly killWhen?: (text: string) => boolean;
   /** QEMU's object of the guest's memory, by default a shared memory file. */
   readonly memory?: string;
 }
@@ -71,6 +73,7 @@ export function bootGuest(machine: QemuMachine, guest: GuestRun): Promise<string
     machine: options = '',
     devices = [],
     memory = 'memory-backend-memfd,share=on',
+    killWhen,
   } = guest;
   const device = (socket: string) =>
     JSON.stringify({
@@ -83,7 +86,15 @@ export function bootGuest(machine: QemuMachine, guest: GuestRun): Promise<string
     [
       ...first,
       ...['-accel', 'tcg', '-m', '256M', '-smp', '1', '-nodefaults', '-no-user-config', '-display', 'none'],
-      ...['-serial', 'stdio', '-no-reboot', '-kernel', machine.kernel, '-initrd', machine.initrd],
+      ...[
+        '-serial',
+        'stdio',
+        ...(killWhen ? [] : ['-no-reboot']),
+        '-kernel',
+        machine.kernel,
+        '-initrd',
+        machine.initrd,
+      ],
       ...['-append', `console=ttyS0 quiet panic=-1 no_timer_check ${append} run=${guest.run}`],
       ...['-machine', `q35,memory-backend=m0${options}`],
       ...devices.flatMap((text) => ['-device', text]),
@@ -95,6 +106,7 @@ export function bootGuest(machine: QemuMachine, guest: GuestRun): Promise<string
   let text = '';
   const add = (data: Buffer) => {
     text = (text + data.toString()).slice(-CONSOLE_LIMIT);
+    if (killWhen?.(text)) child.kill('SIGKILL');
   };
   child.stdout.on('data', add);
   child.stderr.on('data', add);
