@@ -19,6 +19,11 @@ export class RunClock {
     return nowUs() - this.#startUs;
   }
 
+  /** Returns a time of the run on the scale of `nowUs()`: exact, because no clock is read. */
+  onProcessClock(us: number): number {
+    return this.#startUs + us;
+  }
+
   get stopped(): boolean {
     return this.#stopped;
   }

@@ -1,7 +1,6 @@
 /**
  * Executors: start the iterations of a stage on one VM.
  */
-import { nowUs } from '#host';
 import type { Counter } from '../../metrics/metrics.ts';
 import type { Pattern, Stage } from '../compile.ts';
 import { lengthOf } from '../compile.ts';
@@ -113,7 +112,7 @@ async function arrivals(run: StageRun, dueAt: (number: number) => number | undef
     }
     if (clock.us < stage.startUs + dueUs) await clock.until(stage.startUs + dueUs);
     if (clock.stopped || pool.error) break;
-    if (!pool.start(stage.startUs + dueUs - clock.us)) dropped.add();
+    if (!pool.start(clock.onProcessClock(stage.startUs + dueUs))) dropped.add();
   }
   await pool.end();
 }
@@ -130,11 +129,11 @@ class VuPool {
     this.#free = vus.map((all) => all.toReversed());
   }
 
-  /** Starts an iteration that was due `lateUs` ago, as a negative number; returns false if no VU is free. */
-  start(untilDueUs: number): boolean {
+  /** Starts an iteration that was due at this time of the process's clock; returns false if no VU is free. */
+  start(dueUs: number): boolean {
     const vu = this.#take();
     if (!vu) return false;
-    const running = vu.iterate(nowUs() + untilDueUs).then(
+    const running = vu.iterate(dueUs).then(
       () => this.#give(vu),
       (reason) => {
         this.error ??= { reason };
