@@ -64,6 +64,28 @@ describe('a real guest', function () {
     expect(text).to.include('interrupt ok').and.include('vfio 100 of 100 rounds ok');
   });
 
+  it('has four devices, among them serial ports under its own driver, which echo', async () => {
+    const serial = await Served.start('mtty', 2, machine.sockets);
+    try {
+      const ports = 'for+p+in+4+5+6+7;do+stty+-F+/dev/ttyS$p+raw+-echo;cat+/dev/ttyS$p>/out$p&+done';
+      const echo =
+        'sleep+1;for+p+in+4+5+6+7;do+echo+echo$p>/dev/ttyS$p;done;sleep+3;cat+/out4+/out5+/out6+/out7';
+      const text = await bootGuest(machine, {
+        sockets: [served!.worker(0), served!.worker(1), serial.worker(0), serial.worker(1)].map(
+          ({ socket }) => socket,
+        ),
+        append: '8250.nr_uarts=8',
+        run: `guest+direct+5;${ports};${echo}`,
+      });
+      expect(text).to.include('direct 5 of 5 rounds ok');
+      for (const port of [4, 5, 6, 7]) expect(text).to.match(new RegExp(`^echo${port}\\r?$`, 'm'));
+    } finally {
+      await serial.stop();
+    }
+    for (const index of [0, 1])
+      expect(serial.worker(index).report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0 });
+  });
+
   it('finds its device again after two reboots, and leaves nothing behind when it is killed', async () => {
     const times = (text: string) => text.split('direct 5 of 5 rounds ok').length - 1;
     const text = await boot({ run: 'guest+direct+5;reboot+-f', killWhen: (console) => times(console) === 3 });
