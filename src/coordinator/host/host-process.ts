@@ -42,7 +42,9 @@ async function runVms(request: RunRequest, frame: Encode, channel: HostChannel):
   const devicesStartUs = nowUs() - since;
   const rssReady = process.memoryUsage.rss();
   const { coordinator } = run;
-  const devices = coordinator.vms.reduce((sum, vm) => sum + vm.devices.length, 0);
+  // Devices of VMs that boot later have not started yet.
+  const atOnce = coordinator.vms.filter(({ config }) => config.bootUs === 0);
+  const devices = atOnce.reduce((sum, vm) => sum + vm.devices.length, 0);
   await run.runAll();
   await coordinator.close();
   const { frames, dropped, error } = coordinator.traceResult;
