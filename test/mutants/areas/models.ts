@@ -116,7 +116,7 @@ export const MODEL_MUTANTS: readonly Mutant[] = [
     find: '    this.#room = state.room;\n',
     replace: '',
     why: 'A migrated port has the room of the reset.',
-    killedBy: MOVED,
+    killedBy: ['test/unit/uart.test.ts'],
   },
   {
     id: 'models/mdpy-takes-any-size',
