@@ -192,7 +192,7 @@ export const PIN_TABLE_MUTANTS: readonly Mutant[] = [
   {
     id: 'pin-table/nodes-of-high-root',
     file: RANGES,
-    find: '      if (entry === 0 && startsSpan(HIGH_SPAN, at, last)) nodes++;\n',
+    find: '      if (entry === 0 && countedHigh !== high) {\n        countedHigh = high;\n        nodes++;\n      }\n',
     replace: '',
     why: 'A map beyond 48 bits needs a node more than was counted.',
     killedBy: TABLE,
