@@ -15,10 +15,13 @@ import {
 } from '../../src/load/schedule.ts';
 
 const ramps = (target: fc.Arbitrary<number>): fc.Arbitrary<Ramp[]> =>
-  fc.array(fc.record({ durationUs: fc.integer({ min: 0, max: 60_000_000 }), target }), {
-    minLength: 1,
-    maxLength: 6,
-  });
+  fc.array(
+    fc.record({ durationUs: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 60_000_000 })), target }),
+    {
+      minLength: 1,
+      maxLength: 6,
+    },
+  );
 const vuRamps = ramps(fc.integer({ min: 0, max: 40 }));
 const rateRamps = ramps(fc.double({ min: 0, max: 50, noNaN: true }));
 const start = fc.integer({ min: 0, max: 40 });
@@ -28,8 +31,9 @@ function expectedArrivals(us: number, startRate: number, parts: readonly Ramp[])
   let [rate, begin, sum] = [startRate, 0, 0];
   for (const { durationUs, target } of parts) {
     const part = Math.min(durationUs, us - begin);
-    if (part <= 0) break;
-    const atEnd = rate + ((target - rate) * part) / durationUs;
+    if (part < 0) break;
+    // A part without length is a jump of the rate.
+    const atEnd = durationUs === 0 ? target : rate + ((target - rate) * part) / durationUs;
     sum += ((rate + atEnd) / 2) * (part / 1e6);
     begin += durationUs;
     rate = target;
