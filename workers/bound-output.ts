@@ -12,7 +12,7 @@ const CUT = '\nmdevsim: further output of this script is dropped\n';
 type Write = typeof process.stderr.write;
 type Written = (error?: Error | null) => void;
 
-/** How long the end of a worker may wait for the main thread to take what was printed. */
+/** Longest wait of the end of a worker for the main thread to take the printed text. */
 const FLUSH_LIMIT_MS = 10_000;
 
 /**

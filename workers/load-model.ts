@@ -22,7 +22,7 @@ export async function loadModel(model: string, source = ''): Promise<ModelFactor
     boundOutput();
     const { resolvePackageHere } = await import('../src/scenario/package-hook.ts');
     resolvePackageHere();
-    // The last hook runs first, so no file is read whose source is at hand.
+    // The last hook runs first, so no file is read whose source is given.
     if (source !== '') provideSource(model, source);
     return factoryOf(((await import(model)) as { readonly default?: unknown }).default);
   }

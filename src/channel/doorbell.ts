@@ -1,5 +1,5 @@
 /**
- * Doorbell: one word on which a thread waits for many senders, and a bitmap of the senders that have rung. A waiter
+ * Doorbell: one word on which a thread waits for many senders, and a bitmap of the senders that rang it. A waiter
  * for each sender does not scale to a thousand devices.
  *
  * No ring is lost:
@@ -40,7 +40,7 @@ export class Doorbell {
     return ld(this.#words, WORD_SEQUENCE, 'doorbell.sequence');
   }
 
-  /** Takes the bits of all senders that have rung and visits them. Returns their count. */
+  /** Takes the bits of all senders that rang and visits them. Returns their count. */
   take(visit: (sender: number) => void): number {
     let rang = 0;
     for (let word = 0; word < this.#pendingWords; word++) {
@@ -61,7 +61,7 @@ export class Doorbell {
     waitEq(this.#words, WORD_SEQUENCE, sequence, timeoutMs, 'doorbell.wait');
   }
 
-  /** Waits like {@link wait} without blocking. Returns undefined if a sender has already rung. */
+  /** Waits like {@link wait} without blocking. Returns undefined if a sender rang already. */
   waitAsync(sequence: number, timeoutMs: number): Promise<boolean> | undefined {
     return waitEqAsync(this.#words, WORD_SEQUENCE, sequence, timeoutMs, 'doorbell.wait');
   }

@@ -47,7 +47,7 @@ export class FrameRing {
     return true;
   }
 
-  /** Removes the next frame and returns a copy, or undefined if there is none. */
+  /** Removes the next frame and returns a copy, or undefined if the ring is empty. */
   shift(): Uint8Array | undefined {
     const read = rd(this.#words, WORD_READ, 'ring.tail');
     if (read === ld(this.#words, WORD_WRITTEN, 'ring.head')) return undefined;

@@ -35,7 +35,7 @@ const JOURNAL_BYTES: number = HEADER_BYTES + LINES_LIMIT * (PREFIX_BYTES + LINE_
 
 /** Largest high word of a counter: 53 bits in total. */
 const HIGH_MASK = 0x1f_ffff;
-/** How often a counter is read again because it has changed meanwhile. */
+/** Most reads of a counter that changes meanwhile. */
 const READ_TRIES = 4;
 
 /** Content of a journal. */

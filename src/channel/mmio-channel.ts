@@ -138,7 +138,7 @@ export class MmioPort {
     return result;
   }
 
-  /** Posts an entry and waits for its answer. Returns false if there is none. */
+  /** Posts an entry and waits for its answer. Returns false if it gets no answer. */
   async #exchange(op: number, region: number, offset: number, size: number): Promise<boolean> {
     if (this.#dead) return false;
     const before = ld(this.#words, WORD_REPLY_SEQUENCE, 'link.word');

@@ -10,7 +10,7 @@ import { nowUs } from '#host';
 import { DeviceLink, DeviceState, RING_PEER } from './device-link.ts';
 import type { BarPlace, PeerBlock, PeerOutcome } from './peer-block.ts';
 
-/** How long a device waits for another one. Unmaps of its own pages wait as long, because its DMA section is open. */
+/** Longest wait of a device for another one. Unmaps of its own pages wait as long, because its DMA section is open. */
 const PEER_WAIT_MS = 250;
 
 /** A device that serves the requests of others. */

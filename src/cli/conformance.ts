@@ -71,7 +71,7 @@ async function runFiles(task: VectorTask, paths: readonly string[]): Promise<Fil
   }
 }
 
-/** Sends a path; resolves to the answer, or to the reason why there is none. */
+/** Sends a path; resolves to the answer, or to the reason why it is missing. */
 async function ask(worker: Worker, path: string): Promise<VectorAnswer> {
   const { promise, resolve } = Promise.withResolvers<VectorAnswer>();
   const fail = ({ message }: Error) => resolve({ error: message });

@@ -16,7 +16,7 @@ const isNewEnough = (version: string): boolean => Number(version.split('.')[0]) 
 /** Returns whether this process can run mdevsim. */
 export const runsHere = (): boolean => isNewEnough(process.versions.node);
 
-/** Returns the path of a Node that is new enough; undefined if there is none. */
+/** Returns the path of a Node that is new enough; undefined if there is no such Node. */
 export function pinnedNode(): string | undefined {
   for (const from of [import.meta.url, join(process.cwd(), 'package.json')])
     try {

@@ -14,7 +14,7 @@ import { type RunningRun, runScenario } from '../scenario/run.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
 import { onInterrupt } from './interrupts.ts';
 
-/** How long a run may take to end after a second signal; after that the command exits. */
+/** Time limit for the end of a run after a second signal; after that the command exits. */
 const KILLED_EXIT_MS = 5_000;
 
 /** The command's options, as parsed. */

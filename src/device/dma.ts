@@ -189,7 +189,7 @@ export class DeviceDma {
     return DMA_OK;
   }
 
-  /** Drops one pin of the page at `iova`. Reports a violation if there is none. */
+  /** Drops one pin of the page at `iova`. Reports a violation if there is no pin. */
   unpin(iova: Iova): void {
     const page = Math.floor(iova / PAGE_SIZE);
     const record = this.#pinned.get(page);

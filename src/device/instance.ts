@@ -1,5 +1,5 @@
 /**
- * One device model and its surroundings: its context, its registers as the bus sees them, and checks of every answer.
+ * One device model, its context, its registers as the bus sees them, and checks of every answer.
  * A worker's runtime and a test's harness both run a model by an instance of this class.
  */
 

@@ -61,7 +61,7 @@ const BURST = 64;
 const IDLE_WAIT_MS = 1000;
 /** Interval at which a stalled device retries during a switch of the address space. */
 const STALL_WAIT_MS = 5;
-/** How long a device waits for its fault to be recorded. */
+/** Longest wait of a device for the record of its fault. */
 const FAULT_WAIT_MS = 5000;
 /** Most answers kept while the ring to the coordinator is full. Beyond them, requests wait in their ring. */
 const ANSWERS_LIMIT = 16;
@@ -88,7 +88,7 @@ export class DeviceRuntime {
   readonly #device: DeviceInstance;
   /** Absent if the device cannot reach others. */
   readonly #peers: PeerPort | undefined;
-  /** What the guest's accesses reach. */
+  /** Target of the guest's accesses. */
   readonly #target: MmioTarget;
   readonly #counts = { stalls: 0, interrupts: 0, faultsDropped: 0 };
   readonly #violations = new Map<string, number>();
@@ -308,7 +308,7 @@ export class DeviceRuntime {
 const NO_BYTES = new Uint8Array();
 
 /**
- * Runs `work` and returns the message of its state error; empty if there is none. Errors of the model's code are not
+ * Runs `work` and returns the message of its state error; empty if it did not fail. Errors of the model's code are not
  * caught.
  */
 function errorOf(work: () => void): string {

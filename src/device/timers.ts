@@ -50,7 +50,7 @@ export class TimerQueue implements DeviceTimers {
     this.#timers.length = 0;
   }
 
-  /** Microseconds until the next timer is due; 0 if one is due, infinite if there is none. */
+  /** Microseconds until the next timer is due; 0 if one is due, infinite if there is no timer. */
   get waitUs(): number {
     const [next] = this.#timers;
     return next ? Math.max(0, next.dueUs - this.#clock()) : Number.POSITIVE_INFINITY;

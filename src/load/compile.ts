@@ -11,7 +11,7 @@ import { OWN_WORKLOAD } from './workload-names.ts';
 /** Default of `maxVUs`. */
 const DEFAULT_MAX_VUS = 8;
 
-/** How the iterations of a stage are started. Rates are per second, of the whole group. */
+/** Rule by which the iterations of a stage start. Rates are per second, of the whole group. */
 export type Pattern =
   | { readonly kind: 'vus'; readonly vus: number; readonly durationUs: number }
   | { readonly kind: 'ramping-vus'; readonly start: number; readonly ramps: readonly Ramp[] }

@@ -11,7 +11,7 @@ import { parseDuration, TIME_ACCEPTED } from '../metrics/units.ts';
 import { given, oneOf, range, settingsObject, unknownName } from './settings.ts';
 import { WORKLOAD_NAMES } from './workload-names.ts';
 
-/** How a guest without a script uses its vIOMMU. */
+/** Uses of the vIOMMU by a guest without a script. */
 const IOMMU_MODES = ['off', 'passthrough', 'strict', 'lazy'] as const;
 export type IommuMode = (typeof IOMMU_MODES)[number];
 export const iommuShape = oneOf('mode of the vIOMMU', IOMMU_MODES);
@@ -69,7 +69,7 @@ const common = {
   /** Default: the scenario's own `iteration`. */
   workload: workload.optional(),
   startTime: pauseShape.default('0s'),
-  /** How long iterations may continue after the end of the stage. */
+  /** Time for which iterations may continue after the end of the stage. */
   gracefulStop: pauseShape.default('30s'),
   /** If false, the stage counts in no metric. */
   measured: z.boolean().default(true),

@@ -9,7 +9,7 @@ export interface Problem {
   readonly path: readonly PropertyKey[];
   /** True if the name of the setting is wrong, not its value. */
   readonly isName?: boolean;
-  /** What is wrong and what is accepted. */
+  /** The fault, and the accepted values. */
   readonly message: string;
 }
 

@@ -76,7 +76,7 @@ export class MdevRegistry {
    * Removes an instance, like a write to `remove`. It can no longer be opened. Returns undefined if it was not open.
    * Otherwise the kernel's write would block, and the returned promise resolves at the last close.
    *
-   * @throws MdevError ENOENT if there is none, or if it is already being removed
+   * @throws MdevError ENOENT if there is no such instance, or if it is already being removed
    */
   remove(uuid: string): Promise<void> | undefined {
     const instance = this.#instances.get(uuid.toLowerCase());

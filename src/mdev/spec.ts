@@ -18,7 +18,7 @@ export interface TypeSpec {
   readonly id: string;
   /** Content of the file `name`. */
   readonly name: string;
-  /** Content of the file `description`; left out if there is none. */
+  /** Content of the file `description`; left out if there is no description. */
   readonly description?: string;
   /** `vfio-pci`, `vfio-ccw`, `vfio-ap`, … */
   readonly deviceApi: string;

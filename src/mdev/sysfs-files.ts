@@ -59,7 +59,7 @@ export class TreeFiles {
     return lstatSync(this.#at(path), { throwIfNoEntry: false }) !== undefined;
   }
 
-  /** Creates a directory. What else has its name is removed. */
+  /** Creates a directory. Anything else of its name is removed. */
   makeDirectory(path: string, mode = 0o777): void {
     const at = this.#at(path);
     const stat = lstatSync(at, { throwIfNoEntry: false });
@@ -81,7 +81,7 @@ export class TreeFiles {
     rmSync(this.#at(path), { recursive: true, force: true });
   }
 
-  /** Replaces a file as one step. What else has its name is removed. */
+  /** Replaces a file as one step. Anything else of its name is removed. */
   replace(path: string, content: string, mode: number): void {
     const [at, fresh] = [this.#at(path), this.#at(join(path, '..', NEW_FILE))];
     rmSync(fresh, { recursive: true, force: true });
@@ -98,7 +98,7 @@ export class TreeFiles {
     else fill(file, content, mode);
   }
 
-  /** Returns the first bytes of a file; undefined if there is none, or something that is not the tree's own file. */
+  /** Returns the first bytes of a file; undefined if it does not exist or is not the tree's own file. */
   read(path: string, bytes: number): string | undefined {
     const file = this.#openOwn(path, O_RDONLY);
     if (file === undefined) return undefined;

@@ -26,7 +26,7 @@ export const unlock = (files: TreeFiles): void => files.remove(LOCK);
 
 const ATTEMPTS = 3;
 
-/** Returns when a process started, in clock ticks since the boot; -1 if there is none, 0 if that is not known. */
+/** Returns when a process started, in clock ticks since the boot; -1 if there is no such process, 0 if the time is not known. */
 function startOf(pid: number): number {
   try {
     // The second field is a name in parentheses, which may hold any character; the start is field 22.

@@ -18,7 +18,7 @@ export const RAM_PFN_FIRST: number = HPA_BASE / PAGE_SIZE;
 /** Returns true if a page lies in the window of the BARs. */
 export const inMmioWindow = (gpa: number): boolean => gpa >= MMIO_HOLE_START && gpa < MMIO_WINDOW_END;
 
-/** What the mappings of a device may lead to. */
+/** Memory to which the mappings of a device may lead. */
 export class BusMemory {
   /** In ascending order. */
   readonly regions: readonly RamRegion[];

@@ -8,7 +8,7 @@ import type { Unit } from './units.ts';
 /** Tags of a sample, by name. */
 export type Tags = Readonly<Record<string, string>>;
 
-/** What a series has gained in an interval. */
+/** Gain of a series in an interval. */
 export interface MetricChange extends AggregateData {
   readonly name: string;
   readonly type: MetricType;

@@ -8,7 +8,7 @@ import { aggregateValue, holds, type Threshold, unitOf } from './threshold.ts';
 import { acceptedValues, formatValue, parseValue, type Unit } from './units.ts';
 import { Windows } from './windows.ts';
 
-/** How long after its end a window is judged: the samples of all guests must have arrived. */
+/** Time between the end of a window and its judgement: the samples of all guests must have arrived. */
 const WINDOW_LAG_SECONDS = 3;
 
 /** The verdict on one threshold. */
@@ -20,7 +20,7 @@ export interface Verdict {
   /** The observed value in the unit of the metric; of windows, the worst one. Null without samples. */
   readonly observed: number | null;
   readonly unit: Unit;
-  /** The observed value as text, or the reason why there is none. */
+  /** The observed value as text, or the reason why it is missing. */
   readonly text: string;
   /** True if the scenario does not name the threshold. */
   readonly implied: boolean;

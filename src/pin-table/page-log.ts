@@ -59,12 +59,12 @@ export class PageLog {
     this.#words = wordsOfMap(this.#pages);
   }
 
-  /** Whether this table has a log. */
+  /** True if this table has a log. */
   get exists(): boolean {
     return this.#pages > 0;
   }
 
-  /** Whether writes are logged now. A plain load is enough inside a DMA section: the section's entry orders it. */
+  /** True if writes are logged now. A plain load is enough inside a DMA section: the section's entry orders it. */
   get loggingInSection(): boolean {
     return rd(this.#table, WORD_LOGGING, 'log.flag') !== 0;
   }

@@ -72,7 +72,7 @@ export class PinTableReader {
     return lookup(this.#table, iova);
   }
 
-  /** Whether writes must be marked. Only inside a section. */
+  /** True if writes must be marked. Read it only inside a section. */
   get logsWrites(): boolean {
     return this.#log.loggingInSection;
   }

@@ -16,10 +16,10 @@ const STDERR = 2;
 /** Time that a process may take beyond the scripts' time limit, for its start, stop and report. */
 const GRACE_MS = 90_000;
 
-/** How long the host processes of an interrupted run may take to stop their guests and to report. */
+/** Time limit for the host processes of an interrupted run to stop their guests and to report. */
 const ABORT_TIMEOUT_MS = 15_000;
 
-/** How long a host process may take to exit after its last message. */
+/** Time limit for the exit of a host process after its last message. */
 const EXIT_TIMEOUT_MS = 3_000;
 
 /** Progress of a run: the sum of all host processes' reports. */

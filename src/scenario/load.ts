@@ -16,7 +16,7 @@ export async function importScenario(url: string): Promise<ReturnType<typeof che
   return checkScenario(await import(url));
 }
 
-/** Returns the URL of a built-in scenario's name or of a scenario file. @throws ScenarioError if there is none */
+/** Returns the URL of a built-in scenario's name or of a scenario file. @throws ScenarioError if neither exists */
 export function scenarioUrl(path: string): string {
   const builtIn = builtInUrl(path);
   if (builtIn !== undefined) return builtIn;

@@ -7,7 +7,7 @@ import { type ResourceLimits, Worker } from 'node:worker_threads';
 import { after } from '#host';
 import { type EntryName, workerEntry } from '../coordinator/workers/entries.ts';
 
-/** How long a file's top level may run; after that it counts as endless. */
+/** Time limit of a file's top level; after that it counts as endless. */
 export const LOAD_TIMEOUT_MS = 10_000;
 /** Time for the start and the end of the process. */
 const GRACE_MS = 20_000;

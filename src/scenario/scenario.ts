@@ -102,7 +102,7 @@ const scenarioShape = settingsObject({
    * a comma-separated list in turn.
    */
   model: z.string().min(1).max(4096).default(DEFAULT_MODEL),
-  /** How long one call of a device model may take before the device is quarantined. */
+  /** Time limit of one call of a device model; after that the device is quarantined. */
   deviceTimeoutMs: range('int', 100, 3_600_000).default(DEVICE_TIMEOUT_MS),
   /** Count of baseline workers to measure before the run; 0 for none. */
   baselineWorkers: range('int', 0, 256).default(0),
@@ -126,7 +126,7 @@ const scenarioShape = settingsObject({
     .optional(),
   /** Stages of load by name; the guests then boot without a script. */
   load: loadShape.optional(),
-  /** How guests under load use their vIOMMU. Default: `strict`, or `off` without a vIOMMU. */
+  /** Use of the vIOMMU by guests under load. Default: `strict`, or `off` without a vIOMMU. */
   iommu: iommuShape.optional(),
   /** Conditions on metrics, by selector. A run that does not meet them exits with 99. */
   thresholds: thresholdsShape.default({}),

@@ -13,7 +13,7 @@ import { eventFile } from '../vfio-user/linux.ts';
 import { type ServedReport, type ServeEvent, ServeLink, type ServeTask } from '../vfio-user/serve-task.ts';
 import { socketPaths } from './sockets.ts';
 
-/** How long a worker may take to be ready, and to end when it is asked to. */
+/** Time limits for a worker to be ready, and to end when it is asked to. */
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 5_000;
 /**
@@ -32,7 +32,7 @@ export interface ServeSettings {
   readonly count: number;
   /** Folder of the captures of the clients' maps; by default there are none. */
   readonly captures?: string;
-  /** How long one call of a model may take. */
+  /** Time limit of one call of a model. */
   readonly deviceTimeoutMs?: number;
   /** Called when a device's client has come or gone, or its worker has failed. */
   onEvent(

@@ -31,7 +31,7 @@ interface LoopCounters {
   errors: number;
 }
 
-/** The surroundings of the loop. */
+/** The worker that runs the loop. */
 interface LoopOwner {
   /** An event counter that ends a wait. */
   readonly wakeFd: number;

@@ -16,8 +16,8 @@ const CONNECTION = 3;
 const WORDS = 4;
 
 /**
- * What a worker and its supervisor share: the count of turns, which is odd during one, the request to stop, and the
- * sockets, which the supervisor closes for a worker that has died.
+ * Words that a worker shares with its supervisor: the count of turns, which is odd during one, the request to stop,
+ * and the sockets, which the supervisor closes for a worker that has died.
  */
 export class ServeLink {
   readonly sab: SharedArrayBuffer;

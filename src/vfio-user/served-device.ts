@@ -31,7 +31,7 @@ import { REGION_FLAG_READ, REGION_FLAG_WRITE, REGION_INDEX_CONFIG } from './prot
 /** Nodes of the pin table: room for the most maps, in pages that lie far apart. */
 const PIN_TABLE_NODES: number = 2 ** 19 - 4096;
 const LEAST_NODES = 4096;
-/** How long a model may take to unpin after each request. It runs in this thread, so it has done so or never will. */
+/** Time limit of a model to unpin after each request. It runs in this thread, so it has done so or never will. */
 const UNMAP_WAIT_MS = 1;
 /** Most violations of which the text is kept. */
 const VIOLATIONS_LIMIT = 32;

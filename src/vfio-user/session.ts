@@ -1,5 +1,5 @@
 /**
- * What the handlers of commands share: the session, the answer, and the check of a payload's fixed part.
+ * Parts shared by the handlers of commands: the session, the answer, and the check of a payload's fixed part.
  */
 import { VfioError } from '../vfio/errors.ts';
 import type { VfioDevice } from './device.ts';

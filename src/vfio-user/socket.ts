@@ -17,10 +17,10 @@ import {
 import { ConnectionClosedError, type Message, MessageReader } from './message.ts';
 import type { Transport } from './transport.ts';
 
-/** How long a peer may keep its side of the socket full. A client counts a server as dead after about as long. */
+/** Time for which a peer may keep its side of the socket full. A client counts a server as dead after about as long. */
 const SEND_TIMEOUT_MS = 5_000;
 
-/** How long a call waits for a client that has just sent a message. */
+/** Longest wait of a call for a client that has just sent a message. */
 const HOT_WAIT_MS = 20;
 
 /** One connection of a UNIX socket. */

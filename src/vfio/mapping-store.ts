@@ -198,7 +198,7 @@ export class MappingStore {
     }
   }
 
-  /** Removes the mapping that begins at `iova`. Returns false if there is none. */
+  /** Removes the mapping that begins at `iova`. Returns false if no mapping begins there. */
   remove(iova: number): boolean {
     const chunk = this.#find(iova);
     if (this.#at < 0 || chunk.iovas[this.#at] !== iova) return false;

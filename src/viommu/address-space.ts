@@ -156,14 +156,23 @@ export class DeviceAddressSpace {
     return readDivergences(this.#expectation(), this.#notifier, limit);
   }
 
-  /** Maps everything. Adjacent pages go to the notifier in batches. */
+  /**
+   * Maps everything. Adjacent pages go to the notifier in batches, which it maps only if all of them are RAM. The others
+   * are cut to RAM one by one.
+   */
   #replay(source: RamParts): void {
-    const pages = new MapBatcher(this.#notifier, (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm));
-    const add: TranslationVisitor = (iova, gpa, size, perm) => {
+    const end = limitOf(source);
+    const mapParts = source.cut(
+      0,
+      end,
+      (iova, gpa, size, perm) => this.#map(iova, gpa, size, perm),
+      this.#outside,
+    );
+    const pages = new MapBatcher(this.#notifier, mapParts);
+    source.whole.walk(0, end, (iova, gpa, size, perm) => {
       if (size === PAGE_SIZE) return pages.add(iova, gpa, perm);
-      return pages.flush() && this.#map(iova, gpa, size, perm);
-    };
-    source.walk(0, limitOf(source), add, this.#outside);
+      return pages.flush() && mapParts(iova, gpa, size, perm);
+    });
     pages.flush();
     this.counters.mapEvents += pages.mapped;
   }
@@ -297,7 +306,7 @@ export class DeviceAddressSpace {
     this.unmapped.outsideRam({ iova, gpa, size, perm }, partly);
   };
 
-  /** Maps the translations for which there was no room, from the lowest on, until there is none again. */
+  /** Maps the translations for which there was no room, from the lowest on, until there is no room again. */
   #useRoom(source: RamParts): void {
     const from = this.#hungryFrom;
     if (from === Number.POSITIVE_INFINITY) return;

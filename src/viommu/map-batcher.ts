@@ -2,24 +2,22 @@
  * Batches of a replay's pages: pages with consecutive IOVAs go to the notifier in one call.
  */
 import { type Gpa, type Iova, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
-import type { MapNotifier } from './notifier.ts';
-
-/** Maps one translation. Returns false when the notifier accepts no further mapping. */
-export type MapPage = (iova: Iova, gpa: Gpa, size: number, perm: number) => boolean;
+import type { MapNotifier, TranslationVisitor } from './notifier.ts';
 
 /** One batch: at most the pages of 2 MiB, as {@link MapNotifier.mapPages} accepts them. */
 export class MapBatcher {
   /** Pages mapped in batches. */
   mapped = 0;
   readonly #notifier: MapNotifier;
-  readonly #mapOne: MapPage;
+  /** Maps one page. Returns false when no further mapping is accepted. */
+  readonly #mapOne: TranslationVisitor;
   readonly #gpas = new Float64Array(PAGE_2M / PAGE_SIZE);
   #first = 0;
   #next = -1;
   #count = 0;
   #perm = 0;
 
-  constructor(notifier: MapNotifier, mapOne: MapPage) {
+  constructor(notifier: MapNotifier, mapOne: TranslationVisitor) {
     this.#notifier = notifier;
     this.#mapOne = mapOne;
   }
@@ -48,7 +46,7 @@ export class MapBatcher {
     }
     for (let i = 0; i < count; i++) {
       const iova = (this.#first + i * PAGE_SIZE) as Iova;
-      if (!this.#mapOne(iova, this.#gpas[i] as Gpa, PAGE_SIZE, this.#perm)) return false;
+      if (this.#mapOne(iova, this.#gpas[i] as Gpa, PAGE_SIZE, this.#perm) === false) return false;
     }
     return true;
   }

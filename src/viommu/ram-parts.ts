@@ -23,15 +23,19 @@ export class RamParts implements TranslationSource {
 
   /** @param outside called for each translation of which a part lies outside RAM */
   walk(start: number, end: number, visit: TranslationVisitor, outside?: TranslationVisitor): void {
-    // The region of the translation before, as numbers: neighbours lie in one region, and a replay asks for each page.
-    let [low, high] = [0, 0];
-    this.whole.walk(start, end, (iova, gpa, size, perm) => {
-      if (gpa >= low && gpa + size <= high) return visit(iova, gpa, size, perm);
-      const around = this.#around(gpa, size);
-      if (around) {
-        [low, high] = [around.gpa, around.gpa + around.size];
-        return visit(iova, gpa, size, perm);
-      }
+    const cut = this.cut(start, end, visit, outside);
+    this.whole.walk(start, end, cut);
+  }
+
+  /** Returns a visitor of whole translations that visits the parts of each in RAM and in [start, end). */
+  cut(
+    start: number,
+    end: number,
+    visit: TranslationVisitor,
+    outside?: TranslationVisitor,
+  ): TranslationVisitor {
+    return (iova, gpa, size, perm) => {
+      if (this.contains(gpa, size)) return visit(iova, gpa, size, perm);
       outside?.(iova, gpa, size, perm);
       for (const region of this.#ram) {
         const part = partIn(region, iova, gpa, size, perm);
@@ -39,7 +43,7 @@ export class RamParts implements TranslationSource {
         if (visit(part.iova, part.gpa, part.size, perm) === false) return false;
       }
       return true;
-    });
+    };
   }
 
   leafAt(iova: number): Translation | undefined {
@@ -54,14 +58,9 @@ export class RamParts implements TranslationSource {
 
   /** Returns whether all of a range of GPAs is RAM. */
   contains(gpa: number, size: number): boolean {
-    return this.#around(gpa, size) !== undefined;
-  }
-
-  /** Returns the region that holds all of a range. */
-  #around(gpa: number, size: number): RamRegion | undefined {
     for (const region of this.#ram)
-      if (gpa >= region.gpa && gpa + size <= region.gpa + region.size) return region;
-    return undefined;
+      if (gpa >= region.gpa && gpa + size <= region.gpa + region.size) return true;
+    return false;
   }
 }
 

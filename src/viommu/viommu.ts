@@ -23,7 +23,7 @@ export interface DmaFaultRecord {
 export interface VIommu {
   /** The model's name, for reports: `none`, `intel`, … */
   readonly name: string;
-  /** Bytes of the MMIO register page; 0 if there is none. */
+  /** Bytes of the MMIO register page; 0 if there is no such page. */
   readonly registerBytes: number;
   /** True if devices reach memory through fixed windows, which their containers must support. */
   readonly windowed?: boolean;

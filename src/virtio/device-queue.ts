@@ -86,7 +86,7 @@ export class DeviceQueue {
   }
 
   /**
-   * Takes the next chain; undefined if there is none. If the available index jumped by more than the ring holds, one
+   * Takes the next chain; undefined if there is no chain. If the available index jumped by more than the ring holds, one
    * ring's length of chains is taken, as in QEMU 11.1.3.
    */
   pop(): Chain | typeof BROKEN | undefined {

@@ -65,7 +65,7 @@ const widened = (flush: Flush): Flush[] =>
 export const adapted = (actions: readonly Action[], facts: readonly VersionFact[]): Action[] =>
   actions.map((action) => facts.reduce((held, { adapt }) => adapt?.(held) ?? held, action));
 
-/** Returns the version in the output of `qemu --version`; undefined if there is none. */
+/** Returns the version in the output of `qemu --version`; undefined if it names no version. */
 export function versionOf(text: string): Version | undefined {
   const found = /version (\d+)\.(\d+)/.exec(text);
   return found ? [Number(found[1]), Number(found[2])] : undefined;

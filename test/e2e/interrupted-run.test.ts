@@ -12,7 +12,7 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 import { until } from '../support/until.ts';
 import { COMMAND, fixture, ROOT } from './run-command.ts';
 
-/** How long a run may take to start or to end on a busy machine. */
+/** Time limit for the start or the end of a run on a busy machine. */
 const LIMIT_MS = 60_000;
 
 /** A command that runs, with its output so far. */

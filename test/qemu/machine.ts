@@ -9,7 +9,7 @@ import { homedir } from 'node:os';
 import { join, relative } from 'node:path';
 import { after } from '#host';
 
-/** How long a guest may run. */
+/** Time limit of a guest. */
 const GUEST_TIMEOUT_MS = 150_000;
 /** Most characters of a console that are kept. */
 const CONSOLE_LIMIT = 200_000;
@@ -27,7 +27,7 @@ export interface QemuMachine {
 
 const ROOT_SOCKETS = 'run/mdevsim';
 
-/** Returns the machine, or the reason why there is none. */
+/** Returns the machine, or the reason why it is missing. */
 export function findMachine(): QemuMachine | string {
   const { QEMU, KERNEL, INITRD, MDEVSIM_QEMU_DIR } = process.env;
   if (QEMU && KERNEL && INITRD)

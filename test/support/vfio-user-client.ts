@@ -6,7 +6,7 @@ import { closeSync } from 'node:fs';
 import { connectTo, MessageSocket, waitReadable } from '../../src/vfio-user/linux.ts';
 
 const HEADER_BYTES = 16;
-/** How long a client waits for a reply. */
+/** Longest wait of a client for a reply. */
 const REPLY_TIMEOUT_MS = 20_000;
 const REPLY = 1;
 const NO_REPLY = 0x10;

@@ -1,6 +1,6 @@
 /**
- * What the guest's vIOMMU drivers must do beyond a successful map: after errors, between domains, at limits. Each runs
- * with its model, in one process.
+ * Duties of the guest's vIOMMU drivers beyond a successful map: after errors, between domains, at limits. Each driver
+ * runs with its model, in one process.
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';

@@ -137,7 +137,7 @@ describe('guest with drivers restored on another host', function () {
     expect((await third.vm.iommu()).domain(bare.id)).to.equal((await third.vm.virtioIommu()).domain(bare.id));
   });
 
-  it('keeps the drivers of its vGPUs, and the progress of the forgetful driver', async () => {
+  it('keeps the drivers of its vGPUs, and the progress of the driver that skips an invalidation', async () => {
     const options = { viommu: 'intel', model: 'vgpu', fault: 'skip-invalidation' };
     const before = tracked(new GuestMachine(options, 1));
     const domain = (await before.vm.iommu()).createDomain();

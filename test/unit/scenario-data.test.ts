@@ -209,13 +209,13 @@ const MALFORMED: readonly (readonly [title: string, text: string, error: string]
     'FILE:4:8: iommu: strict without a vIOMMU; accepted: off',
   ],
   [
-    'thresholds that are none',
+    'invalid thresholds',
     'name: x\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\nthresholds: 5\n',
     'FILE:4:13: thresholds: accepted: conditions by metric',
   ],
-  ['a load that is none', 'name: x\nload: 5\n', 'FILE:2:7: load: 5; accepted: stages by name'],
+  ['an invalid load', 'name: x\nload: 5\n', 'FILE:2:7: load: 5; accepted: stages by name'],
   [
-    'a stage that is none',
+    'an invalid stage',
     'name: x\nload:\n  s: 5\n',
     'FILE:3:6: load.s: 5; accepted: an executor and its options',
   ],
@@ -270,7 +270,7 @@ const MALFORMED: readonly (readonly [title: string, text: string, error: string]
     "FILE:6:3: thresholds.iterations{group:wb}: no group 'wb'; nearest: web; accepted: web",
   ],
   [
-    'lazy unmaps where there are none',
+    'lazy unmaps behind sPAPR',
     'name: x\niommu: lazy\nviommu: spapr\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
     'FILE:2:8: iommu: lazy behind spapr, where a changed TCE takes effect at once; accepted: strict',
   ],

@@ -98,7 +98,7 @@ describe('contexts in legacy mode', () => {
     rig.enableQueue();
     write64(rig.ram, CONTEXTS + DEVICE * 16 + 8, 7 * 256 + 1);
     rig.submit([0x31, DEVICE, 0, 0]);
-    // What was the table of 2 MiB entries is now that of the pages.
+    // The former table of 2 MiB entries is now that of the pages.
     expect(rig.held()).to.deep.equal(['0x0>0x15000+0x1000/3']);
   });
 

@@ -296,21 +296,21 @@ for (const mode of ['legacy', 'second-stage', 'first-stage'] as const)
     });
 
     it('leaves a stale mapping when a subclass skips an invalidation', async () => {
-      class Forgetful extends VtdDriver {
-        forget = false;
+      class Skipping extends VtdDriver {
+        skips = false;
         protected override submitInvalidation(
           domain: VtdDomain,
           ranges: readonly UnmapRange[],
         ): Promise<void> {
-          return this.forget ? Promise.resolve() : super.submitInvalidation(domain, ranges);
+          return this.skips ? Promise.resolve() : super.submitInvalidation(domain, ranges);
         }
       }
-      const { driver, space } = await setUp({ Driver: Forgetful });
+      const { driver, space } = await setUp({ Driver: Skipping });
       const domain = driver.createDomain();
       await driver.attach(DEVICE, domain);
       await driver.enableTranslation();
       await domain.map(0x1000, 0x800000, 0x1000, PERM_RW);
-      (driver as Forgetful).forget = true;
+      (driver as Skipping).skips = true;
       await domain.unmap(0x1000, 0x1000);
       expect(space.audit()).to.have.length(1);
     });

@@ -107,7 +107,7 @@ class VectorRun {
     }
   }
 
-  /** Returns the first difference; undefined if there is none or the step is not binding. */
+  /** Returns the first difference; undefined if there is no difference or the step is not binding. */
   #compare(step: Step, got: Got): { expected: string; got: string } | undefined {
     const followed = this.#followed;
     this.#follow(step, got);

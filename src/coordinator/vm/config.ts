@@ -30,7 +30,7 @@ export interface VmConfig {
   readonly model: string;
   /** The file's text without types; if empty, each worker reads the file. */
   readonly modelSource: string;
-  /** How long one call of a model may take. */
+  /** Time limit of one call of a model. */
   readonly deviceTimeoutMs: number;
   /** Folder of the files that the script writes, made when it writes one. */
   readonly folder: string;

@@ -6,7 +6,7 @@ import { after } from '#host';
 import type { Frame, FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 
-/** How long a device may take for a state transition or a piece of its stream. */
+/** Time limit of a device for a state transition or a piece of its stream. */
 const DEVICE_ANSWER_TIMEOUT_MS = 20_000;
 
 /** Frame with which a device answers each request. */

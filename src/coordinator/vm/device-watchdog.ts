@@ -14,7 +14,7 @@ const MEMORY_AFTER_MS = 500;
 /** A device and its time limit. */
 interface WatchedDevice {
   readonly device: VmDevice;
-  /** How long one call of its model may take. */
+  /** Time limit of one call of its model. */
   readonly timeoutMs: number;
 }
 

@@ -171,7 +171,7 @@ function allocateTable(hostPages: HostPages): PinTableWriter {
   return new PinTableWriter(LEAST_NODES, { hostPages });
 }
 
-/** How long devices may take to stop. */
+/** Time limit for the stop of devices. */
 export const STOP_TIMEOUT_MS = 5_000;
 const STOP_POLL_MS = 5;
 

@@ -18,7 +18,7 @@ interface GuestRun {
 /** V8 limits of a guest worker. Scripts may keep copies of expected data in memory. */
 const GUEST_LIMITS = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 8, stackSizeMb: 2 };
 
-/** How long a guest that has not ended may take to report its latencies. */
+/** Time limit for the report of latencies by a guest that has not ended. */
 const REPORT_TIMEOUT_MS = 500;
 /** Maximum count of devices in a report: those of one bus. */
 const DEVICES_LIMIT = 32;
@@ -29,10 +29,10 @@ const HISTOGRAM_BYTES_LIMIT = 64 * 1024;
 const BUFFER_BYTES_LIMIT = 2 ** 30;
 const BUFFERS_CHECK_MS = 250;
 
-/** How long a terminated guest worker may take to exit. */
+/** Time limit for the exit of a terminated guest worker. */
 const TERMINATE_TIMEOUT_MS = 2_000;
 
-/** How a guest's script has ended. */
+/** End of a guest's script. */
 export interface GuestOutcome extends GuestReport {
   /** True if the run was interrupted before the script ended. */
   readonly interrupted: boolean;

@@ -12,7 +12,7 @@ const BURST = 64;
 /** Maximum count of writes in progress. Above it the guest's ring fills and the guest waits. */
 const PENDING_WRITES_LIMIT = 32;
 const SETTLE_POLL_MS = 5;
-/** How long the end of a VM waits for writes in progress. */
+/** Longest wait of the end of a VM for writes in progress. */
 const SETTLE_TIMEOUT_MS = 30_000;
 
 interface RegistersOwner {

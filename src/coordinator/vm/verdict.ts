@@ -113,7 +113,7 @@ export class VmVerdict {
     return this.#removals.size;
   }
 
-  /** What was announced and has not occurred, for a VM that moves to another host. */
+  /** Announcements that are still open, for a VM that moves to another host. */
   get expectations(): Expectations {
     return { faults: [...this.#expected], removals: [...this.#removals] };
   }

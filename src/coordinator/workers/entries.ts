@@ -19,7 +19,7 @@ const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
 export const workerEntry = (name: EntryName): URL =>
   new URL(`../../../workers/${name}.${extension}`, import.meta.url);
 
-/** Returns the URL of a build's bundle, or of the module itself if there is none. */
+/** Returns the URL of a build's bundle, or of the module itself if there is no bundle. */
 function bundled(path: string, name: EntryName): URL {
   const bundle = new URL(`../../../${path}`, import.meta.url);
   return extension === 'js' && existsSync(bundle) ? bundle : workerEntry(name);

@@ -8,16 +8,16 @@ import type { DeviceTask } from '../../device/runtime.ts';
 
 /** The default device model. */
 export const DEFAULT_MODEL = 'vgpu';
-/** How long one call of a model may take, by default. A normal call takes microseconds. */
+/** Time limit of one call of a model, by default. A normal call takes microseconds. */
 export const DEVICE_TIMEOUT_MS = 20_000;
 
 /** Workers that start at the same time. With all at once, the last one's first message would take minutes. */
 export const START_CONCURRENCY = 4;
-/** How long a worker may take to report that it is ready; after that it has failed. */
+/** Time limit for a worker to report that it is ready; after that it has failed. */
 const START_TIMEOUT_MS = 60_000;
-/** How long V8 may take to report a thread's memory. */
+/** Time limit for V8 to report a thread's memory. */
 const MEMORY_ANSWER_MS = 200;
-/** How long a terminated thread may take to exit. */
+/** Time limit for the exit of a terminated thread. */
 const EXIT_TIMEOUT_MS = 5_000;
 
 /** V8 limits of each worker. They bound a runaway model; nothing is reserved. */

@@ -174,7 +174,7 @@ export class DeviceHarness {
     this.#device.writeBlock(bar, offset, bytes);
   }
 
-  /** Returns the PNG of the displayed picture; undefined if there is none. */
+  /** Returns the PNG of the displayed picture; undefined if there is no picture. */
   screenshot(): Uint8Array | undefined {
     const { scanout } = this.#device;
     return scanout && encodePng(scanout);
@@ -276,7 +276,7 @@ export class DeviceHarness {
     return this.#device.report();
   }
 
-  /** Returns a metric of the model; 0 if there is none of that name. */
+  /** Returns a metric of the model; 0 if the model has no metric of that name. */
   metric(name: string): number {
     return this.report().metrics.find((metric) => metric.name === name)?.value ?? 0;
   }

@@ -9,7 +9,7 @@ import { SoftwareSwitchedSpapr, type SwitchedSpaprState } from './spapr/switched
 import type { VirtioIommuDriver } from './virtio/driver.ts';
 import { SoftwareSwitchedVirtioIommu, type SwitchedVirtioState } from './virtio/switched-driver.ts';
 import { VtdDriver, type VtdDriverState, type VtdMode } from './vtd/driver.ts';
-import { ForgetfulVtdDriver, type ForgetfulVtdState } from './vtd/fault-injection.ts';
+import { SkippingVtdDriver, type SkippingVtdState } from './vtd/fault-injection.ts';
 
 /** The parts of a guest that its driver for the vIOMMU uses. */
 export interface GuestIommuParts {
@@ -49,7 +49,7 @@ function vtdMode(viommu: string, stage: string): VtdMode {
 
 async function createVtd(parts: GuestIommuParts): Promise<GuestIommu> {
   const mode = vtdMode(parts.viommu, String(parts.params.stage ?? 'second'));
-  const Driver = parts.fault === 'skip-invalidation' ? ForgetfulVtdDriver : VtdDriver;
+  const Driver = parts.fault === 'skip-invalidation' ? SkippingVtdDriver : VtdDriver;
   const driver = new Driver(parts.registers(), parts.ram, parts.pages, { mode });
   await driver.start();
   return driver;
@@ -58,7 +58,7 @@ async function createVtd(parts: GuestIommuParts): Promise<GuestIommu> {
 function restoreVtd(parts: RestoredGuestIommuParts, saved: unknown): GuestIommu {
   const { ram, pages } = parts;
   if (parts.fault === 'skip-invalidation')
-    return ForgetfulVtdDriver.restore(parts.registers(), ram, pages, saved as ForgetfulVtdState);
+    return SkippingVtdDriver.restore(parts.registers(), ram, pages, saved as SkippingVtdState);
   return VtdDriver.restore(parts.registers(), ram, pages, saved as VtdDriverState);
 }
 

@@ -19,7 +19,7 @@ export interface StageVu {
   iterate(dueUs?: number): Promise<void>;
 }
 
-/** What an executor works with. */
+/** Stage, VUs and clock of an executor. */
 export interface StageRun {
   readonly stage: Stage;
   readonly share: Share;

@@ -44,7 +44,7 @@ const OPERATIONS: Readonly<Record<Opcode, string>> = {
   7: 'wait',
 };
 
-/** What a workload sees; one object for each workload of a VU. */
+/** A workload's view of its VU; one object for each workload of a VU. */
 export class IterationContext {
   readonly load: LoadVm;
   readonly loadGpu: LoadGpu;

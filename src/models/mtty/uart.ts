@@ -61,7 +61,7 @@ export class Uart {
     this.#interrupt = interrupt;
   }
 
-  /** Returns the byte of a register; 0 where there is none. */
+  /** Returns the byte of a register; 0 where there is no register. */
   read(offset: number): number {
     return this.#reads[offset]?.() ?? 0;
   }

@@ -38,7 +38,7 @@ export interface Type1Mapping {
   readonly vaddr: number;
   readonly perm: number;
   readonly memory: UserMemory;
-  /** Whether the process had the right to lock without limit when it made the mapping. */
+  /** True if the process had the right to lock without limit when it made the mapping. */
   readonly locksFreely: boolean;
   readonly pins: PinList<Type1Device>;
   dirty: DirtyLog | undefined;
@@ -113,7 +113,7 @@ export class Type1 {
     return this.#tracking;
   }
 
-  /** Whether any open device can be asked to unpin. Without one, nothing may be pinned. */
+  /** True if an open device can be asked to unpin. Without one, nothing may be pinned. */
   get canAsk(): boolean {
     return this.#devices.size > 0;
   }
@@ -147,7 +147,7 @@ export class Type1 {
     if (wraps(iova, size) || wraps(vaddr, size))
       throw new VfioError('EOVERFLOW', `MAP_DMA: ${hex(iova)} +${hex(size)} to ${hex(vaddr)} wraps`);
     const span = { iova: pageOf(iova), size: pageOf(size) };
-    // With mediated devices, no vaddr is ever invalid, so there is none to update.
+    // With mediated devices, no vaddr is ever invalid, so no vaddr needs an update.
     if (update)
       throw this.mappings.overlapping(span)
         ? new VfioError('EINVAL', `MAP_DMA: the vaddr of ${hex(iova)} is valid`)

@@ -12,7 +12,7 @@ export interface PageFrame {
 export interface UserMemory {
   /** False once the process has ended. */
   readonly alive: boolean;
-  /** Whether the process may lock memory without limit (CAP_IPC_LOCK). */
+  /** True if the process may lock memory without limit (CAP_IPC_LOCK). */
   readonly locksFreely: boolean;
   /**
    * Returns the page at `vpage` for a long-term pin. With `write`, the page must be writable.

@@ -57,7 +57,7 @@ export class CallPage {
     return undefined;
   }
 
-  /** Returns a register's value, or 0 if there is none. `size` is 4 or 8. */
+  /** Returns a register's value, or 0 if there is no such register. `size` is 4 or 8. */
   read(offset: number, size: number): bigint {
     if (!isAccess(offset, size)) return 0n;
     return size === 8

@@ -123,7 +123,7 @@ export class Domain implements TranslationSource {
   }
 }
 
-/** Returns the part of a mapping below IOVA_LIMIT, or undefined if there is none or no permission. */
+/** Returns the part of a mapping below IOVA_LIMIT, or undefined if there is no such part or no permission. */
 function visible({ start, end, phys, flags }: DomainMapping): Translation | undefined {
   const perm = flags & PERM_RW;
   if (perm === 0 || start >= IOVA_LIMIT) return undefined;

@@ -83,8 +83,8 @@ export class FirstStageTables extends PageTables {
       if (refused !== 0) return refused;
       this.#mark(entry, low, leaf && write);
       perm = this.#format.granted(perm, low);
+      if (leaf) return leafOf(iova, low, high, level, perm) ?? vtd.FAULT.SM_INTERRUPT_RANGE;
       table = tablePointer(low, high & HIGH_ADDRESS);
-      if (leaf) return leafOf(iova, table, level, perm) ?? vtd.FAULT.SM_INTERRUPT_RANGE;
     }
     return vtd.FAULT.FS_RESERVED;
   }

@@ -92,8 +92,8 @@ export class SecondLevelTables extends PageTables {
       if ((low & need) === 0) return write ? vtd.FAULT.WRITE : vtd.FAULT.READ;
       const leaf = this.#format.isLeaf(level, low);
       if (this.#format.reservedSet(level, leaf, low, high)) return vtd.FAULT.PAGE_TABLE_RESERVED;
+      if (leaf) return leafOf(iova, low, high, level, perm) ?? this.#interruptFault;
       table = tablePointer(low, high & HIGH_ADDRESS);
-      if (leaf) return leafOf(iova, table, level, perm) ?? this.#interruptFault;
     }
     return vtd.FAULT.PAGE_TABLE_RESERVED;
   }

@@ -15,7 +15,7 @@ const MASK = 8;
 const UNMASK = 16;
 const TRIGGER = 32;
 const [INTX, MSI, ERR, REQ] = [0, 1, 3, 4];
-/** How long a counter that must stay silent is watched. */
+/** Time for which a counter that must stay silent is watched. */
 const SILENCE_MS = 30;
 
 const raise = (client: VfioUserRequests): void => client.write(0, 0x60, Buffer.from([1, 0, 0, 0]));

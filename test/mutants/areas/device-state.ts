@@ -114,7 +114,7 @@ export const DEVICE_STATE_MUTANTS: readonly Mutant[] = [
     file: INSTANCE,
     find: "    if (!this.running) return 'idle';\n",
     replace: '',
-    why: 'A stopped device goes on working.',
+    why: 'A stopped device continues to work.',
     killedBy: MIGRATES,
   },
   {

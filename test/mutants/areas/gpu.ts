@@ -121,7 +121,7 @@ export const GPU_MUTANTS: readonly Mutant[] = [
     file: SLOT,
     find: '    if (next) this.#ring(next.slot); // that slot retries until it may run\n',
     replace: '',
-    why: 'A slot whose share returns is not rung when the engine becomes free.',
+    why: 'A slot whose share returns gets no doorbell when the engine becomes free.',
     killedBy: LEASES,
   },
   {

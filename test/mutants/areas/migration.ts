@@ -40,7 +40,7 @@ export const MIGRATION_MUTANTS: readonly Mutant[] = [
     file: COPY,
     find: 'if (next !== gpa + pages * PAGE_SIZE || this',
     replace: 'if (this',
-    why: 'A run of pages goes on across the MMIO hole.',
+    why: 'A run of pages continues across the MMIO hole.',
     killedBy: MOVES,
   },
   {

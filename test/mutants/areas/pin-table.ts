@@ -218,7 +218,7 @@ export const PIN_TABLE_MUTANTS: readonly Mutant[] = [
     file: READER,
     find: 'const pages = Math.min(count - done, Math.ceil((PAGE_1G - (at % PAGE_1G)) / PAGE_SIZE));',
     replace: 'const pages = count - done;',
-    why: 'A run of pins goes on in the wrong GiB.',
+    why: 'A run of pins continues in the wrong GiB.',
     killedBy: KERNELS,
   },
   {

@@ -10,10 +10,10 @@ import { MigrationError } from '../../../guest/migration-settings.ts';
 /** Maximum count of VMs that arrive at the same time; further ones are refused. */
 export const ARRIVALS_LIMIT = 64;
 
-/** How long a source may take to read that its VM was refused. */
+/** Time limit for a source to read that its VM was refused. */
 const DRAIN_MS = 5_000;
 
-/** How long a source tries to reach a host that does not listen, and the interval of its attempts. */
+/** Time for which a source tries to reach a host that does not listen, and the interval of its attempts. */
 const CONNECT_TIMEOUT_MS = 10_000;
 const CONNECT_RETRY_MS = 50;
 

@@ -257,7 +257,7 @@ export class VirtioIommuDriver {
     return this.#inFlight.run('readFaults', () => this.#readFaults());
   }
 
-  /** Returns the domain with this ID; undefined if there is none. */
+  /** Returns the domain with this ID; undefined if there is no such domain. */
   domain(id: number): VirtioIommuDomain | undefined {
     return this.#domains.get(id);
   }

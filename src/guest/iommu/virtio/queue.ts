@@ -106,7 +106,7 @@ export class VirtioQueue {
     return this.#port.write(virtio.QUEUE_NOTIFY_REG, 4, BigInt(this.#index));
   }
 
-  /** Consumes the next used chain; undefined if there is none. */
+  /** Consumes the next used chain; undefined if there is no used chain. */
   take(): UsedEntry | undefined {
     const used = this.#page + USED_OFFSET;
     if (this.#ram.load32(used) >>> 16 === this.#taken) return undefined;

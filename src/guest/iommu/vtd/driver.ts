@@ -201,7 +201,7 @@ export class VtdDriver implements GuestIommu {
     return domain;
   }
 
-  /** Returns the domain with this ID; undefined if there is none. */
+  /** Returns the domain with this ID; undefined if there is no such domain. */
   domain(id: number): VtdDomain | undefined {
     return this.#domains.get(id);
   }

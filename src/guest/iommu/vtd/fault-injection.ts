@@ -13,13 +13,13 @@ import { VtdDriver, type VtdDriverState } from './driver.ts';
 const INVALIDATIONS_BEFORE = 40;
 
 /** State of the driver, with the progress towards the first skipped invalidation. */
-export interface ForgetfulVtdState extends VtdDriverState {
+export interface SkippingVtdState extends VtdDriverState {
   readonly made: number;
   readonly mapped: readonly string[];
 }
 
 /** Invalidates after every map, but after a while no longer after an unmap. */
-export class ForgetfulVtdDriver extends VtdDriver {
+export class SkippingVtdDriver extends VtdDriver {
   #made = 0;
   /** Domain and first IOVA of mapped ranges: a range is submitted once for map and once for unmap. */
   readonly #mapped = new Set<string>();
@@ -28,15 +28,15 @@ export class ForgetfulVtdDriver extends VtdDriver {
     port: RegisterPort,
     ram: GuestRam,
     pages: PageAllocator,
-    saved: ForgetfulVtdState,
-  ): ForgetfulVtdDriver {
-    const driver = new ForgetfulVtdDriver(port, ram, pages, saved.options, saved);
+    saved: SkippingVtdState,
+  ): SkippingVtdDriver {
+    const driver = new SkippingVtdDriver(port, ram, pages, saved.options, saved);
     driver.#made = saved.made;
     for (const key of saved.mapped) driver.#mapped.add(key);
     return driver;
   }
 
-  override save(): ForgetfulVtdState {
+  override save(): SkippingVtdState {
     return { ...super.save(), made: this.#made, mapped: [...this.#mapped] };
   }
 

@@ -28,7 +28,7 @@ export interface VtdCapabilities {
   readonly levels: number;
   /** Level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB. */
   readonly largestLeaf: number;
-  /** Largest address mask of a page-selective invalidation, or -1 if there is none. */
+  /** Largest address mask of a page-selective invalidation, or -1 if there is no such invalidation. */
   readonly maxAddressMask: number;
   /** Register offset of the first fault recording register. */
   readonly faultOffset: number;

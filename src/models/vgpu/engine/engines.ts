@@ -3,7 +3,7 @@
  * fence that the other waits for.
  *
  * Polling a fence costs no engine time, so fences are polled outside of turns, and only when there is a reason: the
- * other engine ended a command, a doorbell was rung, or FENCE_POLL_US have passed.
+ * other engine ended a command, a guest wrote a doorbell, or FENCE_POLL_US have passed.
  */
 
 import { FENCE_POLL_US } from '../../../abi/vgpu/vgpu.ts';
