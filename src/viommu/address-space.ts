@@ -39,8 +39,24 @@ export interface SwitchCounters {
   refused: number;
 }
 
-/** Called when a switch is complete: a change of kind, or of the tables within `iommu`. */
-export type SwitchObserver = (from: AddressSpaceKind, to: AddressSpaceKind, tookUs: number) => void;
+/** A complete switch: a change of kind, or of the tables within `iommu`. */
+export interface CompletedSwitch {
+  readonly from: AddressSpaceKind;
+  readonly to: AddressSpaceKind;
+  readonly startUs: number;
+  /** Time until no device could use the mappings of the old kind; 0 for a change of tables. */
+  readonly removedUs: number;
+  readonly tookUs: number;
+}
+
+/** Observer of switches, which come one after the other. */
+export interface SwitchObserver {
+  /** A switch begins. The container still holds all mappings. */
+  begins(): void;
+  switched(complete: CompletedSwitch): void;
+}
+
+const NO_OBSERVER: SwitchObserver = { begins: () => {}, switched: () => {} };
 
 /**
  * One device's address space. It keeps its kind and the mappings behind its notifier in step.
@@ -56,7 +72,7 @@ export class DeviceAddressSpace {
   readonly #notifier: MapNotifier;
   readonly #suspects = new Suspects();
   readonly #ram: readonly RamRegion[];
-  readonly #switched: SwitchObserver;
+  readonly #observer: SwitchObserver;
   #kind: AddressSpaceKind = 'blocked';
   #source: RamParts | undefined;
   /** Lowest IOVA of a translation for which the container had no room. */
@@ -68,12 +84,12 @@ export class DeviceAddressSpace {
     requesterId: number,
     notifier: MapNotifier,
     ram: readonly RamRegion[],
-    switched: SwitchObserver = () => {},
+    observer: SwitchObserver = NO_OBSERVER,
   ) {
     this.requesterId = requesterId;
     this.#notifier = notifier;
     this.#ram = ram;
-    this.#switched = switched;
+    this.#observer = observer;
   }
 
   get kind(): AddressSpaceKind {
@@ -108,7 +124,7 @@ export class DeviceAddressSpace {
     if (this.#kind !== 'iommu') return this.#replaceAll('iommu', source, () => this.#replay(source));
     this.#source = source;
     const since = this.#begin();
-    return whenDone(this.#sync(source, 0, limitOf(source), true), () => this.#end('iommu', since));
+    return whenDone(this.#sync(source, 0, limitOf(source), true), () => this.#end('iommu', since, since));
   }
 
   /**
@@ -183,24 +199,27 @@ export class DeviceAddressSpace {
     this.#suspects.explain(0, Number.POSITIVE_INFINITY);
     // R2: the mappings of the new kind appear only after no device can use those of the old kind.
     return whenDone(this.#notifier.unmapAll(), () => {
+      const removed = nowUs();
       this.#hungryFrom = Number.POSITIVE_INFINITY;
       this.#wasRefused = false;
       this.#kind = kind;
       this.#source = source;
       replay();
-      this.#end(from, since);
+      this.#end(from, since, removed);
     });
   }
 
   #begin(): number {
     this.counters.switches++;
+    this.#observer.begins();
     this.#notifier.switchBegin();
     return nowUs();
   }
 
-  #end(from: AddressSpaceKind, since: number): void {
+  #end(from: AddressSpaceKind, startUs: number, removed: number): void {
     this.#notifier.switchEnd();
-    this.#switched(from, this.#kind, nowUs() - since);
+    const [removedUs, tookUs] = [removed - startUs, nowUs() - startUs];
+    this.#observer.switched({ from, to: this.#kind, startUs, removedUs, tookUs });
   }
 
   /** `switching`: a switch has already begun. */

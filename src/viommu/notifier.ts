@@ -53,7 +53,8 @@ export interface MapNotifier {
   map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome;
   /**
    * Adds `count` mappings of one page each, with consecutive IOVAs, page i at GPA gpas[i]. They do not cross a multiple
-   * of 2 MiB. Returns false and adds none if {@link map} must handle any of them. A replay adds millions of pages.
+   * of 2 MiB. Returns false and adds none if {@link map} must handle any of them, as pages that are not RAM. A replay adds
+   * millions of pages.
    */
   mapPages?(iova: Iova, gpas: Float64Array, count: number, perm: number): boolean;
   /** Removes whole mappings. Complete (R6) only when no device can use them any more. */

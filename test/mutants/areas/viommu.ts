@@ -222,8 +222,9 @@ export const VIOMMU_MUTANTS: readonly Mutant[] = [
   {
     id: 'viommu/batch-refused-lost',
     file: BATCH,
-    find: 'if (!this.#mapOne(iova, this.#gpas[i] as Gpa, PAGE_SIZE, this.#perm)) return false;',
-    replace: 'if (i > 0 && !this.#mapOne(iova, this.#gpas[i] as Gpa, PAGE_SIZE, this.#perm)) return false;',
+    find: 'if (this.#mapOne(iova, this.#gpas[i] as Gpa, PAGE_SIZE, this.#perm) === false) return false;',
+    replace:
+      'if (i > 0 && this.#mapOne(iova, this.#gpas[i] as Gpa, PAGE_SIZE, this.#perm) === false) return false;',
     why: 'The first page of a batch that the container refuses is not mapped alone.',
     killedBy: BATCHES,
   },

@@ -46,16 +46,17 @@ export const VTD_TABLES_MUTANTS: readonly Mutant[] = [
   {
     id: 'vtd-tables/leaf-permission-alone',
     file: TABLES,
-    find: 'this.#walkTable(walk, target, level - 1, base + i * span, granted);',
-    replace: 'this.#walkTable(walk, target, level - 1, base + i * span, perm);',
+    find: 'this.#walkTable(walk, tablePointer(low, high & HIGH_ADDRESS), level - 1, base + i * span, granted);',
+    replace:
+      'this.#walkTable(walk, tablePointer(low, high & HIGH_ADDRESS), level - 1, base + i * span, perm);',
     why: 'A replay ignores the permissions of upper levels.',
     killedBy: SECONDS,
   },
   {
     id: 'vtd-tables/pat-is-address',
     file: TABLES,
-    find: 'target - (target % size);',
-    replace: 'target - (target % vtd.spanOfLevel(1));',
+    find: 'tablePointer((low & -size) >>> 0,',
+    replace: 'tablePointer(low,',
     why: 'Bit 12 (PAT) of a large first-stage leaf counts as address.',
     killedBy: SCALABLES,
   },
