@@ -5,26 +5,15 @@ import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
 import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
 import { type Gpa, type Iova, PAGE_2M, PAGE_SIZE } from '../../src/memory/address.ts';
-import { DrivenVgpu } from '../fixtures/driven-vgpu.ts';
+import { type DrivenVgpu, DrivenVgpus } from '../fixtures/driven-vgpu.ts';
 
 const { Kernel, Opcode } = vgpu;
 const { ok, fault } = vgpu.CompletionStatus;
 const iovaOf = (gpa: number): Iova => gpa as Iova;
 
 describe('memory of a vgpu for its guest driver', () => {
-  const running: DrivenVgpu[] = [];
-  afterEach(async () => {
-    for (const gpu of running.splice(0)) {
-      await gpu.stop();
-      expect(gpu.violations).to.deep.equal([]);
-    }
-  });
-  const start = async (): Promise<DrivenVgpu> => {
-    const gpu = new DrivenVgpu();
-    running.push(gpu);
-    await gpu.driver.start();
-    return gpu;
-  };
+  const { start, move, end } = new DrivenVgpus();
+  afterEach(async () => expect(await end()).to.deep.equal([]));
   const fill = async ({ driver }: DrivenVgpu, target: number, value: number, context = 0): Promise<number> =>
     (await driver.submit({ opcode: Opcode.fill, context, target, length: PAGE_SIZE, value })).status;
 
@@ -106,8 +95,7 @@ describe('memory of a vgpu for its guest driver', () => {
     await gpu.driver.writeRegister('ComputeHangLimitUs', 1);
     await gpu.driver.submit({ opcode: Opcode.compute, value: Kernel.spin, length: 4 });
     expect(gpu.driver.hangs).to.equal(1);
-    const there = await gpu.move();
-    running.push(there);
+    const there = await move(gpu);
     expect(there.driver.hangs).to.equal(1);
   });
 });

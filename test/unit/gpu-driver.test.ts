@@ -8,7 +8,7 @@ import { DeviceResetError } from '../../src/guest/gpu/errors.ts';
 import { type GpuCommand, RING_ENTRIES, WAITING_LIMIT } from '../../src/guest/gpu/ring.ts';
 import { InFlightError } from '../../src/guest/in-flight.ts';
 import { type Iova, PAGE_SIZE } from '../../src/memory/address.ts';
-import { DrivenVgpu } from '../fixtures/driven-vgpu.ts';
+import { type DrivenVgpu, DrivenVgpus } from '../fixtures/driven-vgpu.ts';
 import { until } from '../support/until.ts';
 
 const { Kernel, Opcode } = vgpu;
@@ -16,24 +16,8 @@ const { ok, fault, hung } = vgpu.CompletionStatus;
 const FILL = { opcode: Opcode.fill, target: 0, length: PAGE_SIZE, value: 0x1234_5678 };
 
 describe('guest driver of a vgpu', () => {
-  const running: DrivenVgpu[] = [];
-  afterEach(async () => {
-    for (const gpu of running.splice(0)) {
-      await gpu.stop();
-      expect(gpu.violations).to.deep.equal([]);
-    }
-  });
-  const start = async (): Promise<DrivenVgpu> => {
-    const gpu = new DrivenVgpu();
-    running.push(gpu);
-    await gpu.driver.start();
-    return gpu;
-  };
-  const move = async (gpu: DrivenVgpu, saved?: unknown): Promise<DrivenVgpu> => {
-    const there = await gpu.move(saved);
-    running.push(there);
-    return there;
-  };
+  const { start, move, end } = new DrivenVgpus();
+  afterEach(async () => expect(await end()).to.deep.equal([]));
 
   it('receives completions, errors and display events by separate MSI-X vectors', async () => {
     const gpu = await start();

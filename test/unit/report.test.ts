@@ -1,49 +1,10 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { FrameBodies } from '../../src/proto/schema.ts';
 import { LATENCIES_LIMIT, Latencies } from '../../src/report/histograms.ts';
 import { ExitCode, PROBLEM_LIMIT, summarize, summaryText } from '../../src/report/summary.ts';
+import { hostResult, RUN_FACTS, type VmResult, vmResult } from '../fixtures/run-results.ts';
 
-type VmResult = FrameBodies['vmResult'];
-
-const FACTS = {
-  scenario: 'x',
-  vms: 1,
-  vgpus: 1,
-  processes: 1,
-  seed: 7,
-  inject: '',
-  wallSeconds: 2,
-  folder: '',
-};
-
-/** Returns the result of a successful VM, with the changes of a test. */
-const result = (changes: Partial<VmResult> = {}): VmResult => ({
-  operations: 10,
-  bytesVerified: 4096,
-  mismatches: 0,
-  checksFailed: 0,
-  notesCut: 0,
-  interrupted: false,
-  lost: '',
-  vgpus: [],
-  failures: [],
-  faultsExpected: 0,
-  faultsUnexpected: 0,
-  violations: [],
-  histograms: [],
-  failedDevices: [],
-  scriptError: '',
-  maps: 0,
-  unmaps: 0,
-  switches: 0,
-  audits: 0,
-  notes: [],
-  moved: false,
-  ...changes,
-});
-
-const judge = (changes: Partial<VmResult>) => summarize(FACTS, new Map([[0, result(changes)]]), [], []);
+const judge = (changes: Partial<VmResult>) => summarize(RUN_FACTS, new Map([[0, vmResult(changes)]]), [], []);
 
 describe('run verdict', () => {
   it('passes a run without errors', () => {
@@ -68,7 +29,7 @@ describe('run verdict', () => {
     });
 
   it('fails for a VM whose host process died, and names the process', () => {
-    const summary = summarize(FACTS, new Map(), [{ vm: 3, reason: 'host process 1 died (SIGKILL)' }], []);
+    const summary = summarize(RUN_FACTS, new Map(), [{ vm: 3, reason: 'host process 1 died (SIGKILL)' }], []);
     expect(summary.exitCode).to.equal(ExitCode.failed);
     expect(summary.problems).to.deep.equal(['VM 3 lost: host process 1 died (SIGKILL)']);
   });
@@ -98,7 +59,7 @@ describe('report', () => {
     const failed = { mismatches: 1, failures: ['VM 0: page 1 differs'], scriptError: 'Error: x' };
     for (const summary of [
       judge({ ...failed, interrupted: true }),
-      summarize({ ...FACTS, interrupted: true }, new Map([[0, result(failed)]]), [], []),
+      summarize({ ...RUN_FACTS, interrupted: true }, new Map([[0, vmResult(failed)]]), [], []),
     ]) {
       expect([summary.verdict, summary.exitCode]).to.deep.equal(['interrupted', ExitCode.interrupted]);
       expect(summary.problems).to.have.length(2);
@@ -168,8 +129,8 @@ describe('report', () => {
 
   it('warns of an incomplete trace', () => {
     const error = 'ENOSPC: no space left on device, write';
-    const host = { traceDropped: 3, traceError: error } as FrameBodies['hostResult'];
-    const text = summaryText(summarize(FACTS, new Map([[0, result()]]), [], [host]));
+    const host = hostResult({ traceDropped: 3, traceError: error });
+    const text = summaryText(summarize(RUN_FACTS, new Map([[0, vmResult()]]), [], [host]));
     expect(text).to.include(`incomplete, 3 frames dropped: ${error}\n`);
   });
 });

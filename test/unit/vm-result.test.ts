@@ -9,22 +9,10 @@ import { LATENCIES_LIMIT, Latencies, type LatencyName } from '../../src/report/h
 import { ExitCode, summarize, summaryText } from '../../src/report/summary.ts';
 import { oneLine } from '../../src/report/text.ts';
 import { addResults } from '../../src/report/vm-result.ts';
+import { type HostResult, hostResult, RUN_FACTS, type VmResult, vmResult } from '../fixtures/run-results.ts';
 
-type VmResult = FrameBodies['vmResult'];
 type VgpuResult = VmResult['vgpus'][number];
-type HostResult = FrameBodies['hostResult'];
 type DeviceReport = FrameBodies['deviceReport'];
-
-const FACTS = {
-  scenario: 'x',
-  vms: 1,
-  vgpus: 1,
-  processes: 1,
-  seed: 7,
-  inject: '',
-  wallSeconds: 2,
-  folder: '',
-};
 
 const report = (changes: Partial<DeviceReport> = {}): DeviceReport => ({
   pins: 1,
@@ -55,33 +43,11 @@ const vgpu = (changes: Partial<VgpuResult> = {}): VgpuResult => ({
   ...changes,
 });
 
-const result = (changes: Partial<VmResult> = {}): VmResult => ({
-  operations: 10,
-  bytesVerified: 4096,
-  mismatches: 0,
-  checksFailed: 0,
-  notesCut: 0,
-  interrupted: false,
-  lost: '',
-  vgpus: [vgpu()],
-  failures: [],
-  faultsExpected: 0,
-  faultsUnexpected: 0,
-  violations: [],
-  histograms: [],
-  failedDevices: [],
-  scriptError: '',
-  maps: 1,
-  unmaps: 1,
-  switches: 1,
-  audits: 1,
-  devices: report(),
-  notes: [],
-  moved: false,
-  ...changes,
-});
+/** Returns the result of a successful VM with one device. */
+const result = (changes: Partial<VmResult> = {}): VmResult =>
+  vmResult({ vgpus: [vgpu()], maps: 1, unmaps: 1, switches: 1, audits: 1, devices: report(), ...changes });
 
-const judge = (vm: VmResult) => summarize(FACTS, new Map([[0, vm]]), [], []);
+const judge = (vm: VmResult) => summarize(RUN_FACTS, new Map([[0, vm]]), [], []);
 
 describe('result of a VM that has moved', () => {
   const bad: Record<string, [changes: Partial<VmResult>, exitCode: number]> = {
@@ -146,22 +112,8 @@ describe('report of a run', () => {
   });
 
   it('says that a trace is incomplete, at its limit or by an error', () => {
-    const host: HostResult = {
-      rssBefore: 0,
-      rssReady: 0,
-      devices: 0,
-      guests: 0,
-      devicesStartUs: 0,
-      devicesRss: 0,
-      baselineWorkers: 0,
-      baselineStartUs: 0,
-      baselineRss: 0,
-      traceFrames: 0,
-      traceDropped: 0,
-      traceError: '',
-    };
     const text = (changes: Partial<HostResult>) =>
-      summaryText(summarize(FACTS, new Map([[0, result()]]), [], [{ ...host, ...changes }]));
+      summaryText(summarize(RUN_FACTS, new Map([[0, result()]]), [], [hostResult(changes)]));
     expect(text({})).to.not.include('incomplete');
     expect(text({ traceDropped: 3 })).to.include('incomplete, 3 frames dropped: the file reached its limit');
     expect(text({ traceError: 'ENOSPC' })).to.include('incomplete, 0 frames dropped: ENOSPC');

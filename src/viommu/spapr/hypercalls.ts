@@ -57,7 +57,7 @@ interface Target {
 
 const only = (ret: bigint): HypercallOutcome => ({ ret, out: [], done: undefined });
 
-/** True if bit 63 is set. A negative LIOBN means several tables at once (the MTT option, not implemented). */
+/** True if bit 63 is set. A negative LIOBN names several tables at once (MTT option), which no firmware here offers. */
 const isNegative = (value: bigint): boolean => value >> 63n !== 0n;
 
 export const HYPERCALLS: ReadonlyMap<number, Handler> = new Map<number, Handler>([
