@@ -274,6 +274,36 @@ export interface MetricChange {
   readonly counts: readonly number[];
 }
 
+export interface VmAddressSpaces {
+  readonly devices: readonly AddressSpaceChange[];
+}
+
+export interface AddressSpaceChange {
+  readonly device: number;
+  readonly segments: readonly StripSegment[];
+  readonly switches: readonly StripSwitch[];
+}
+
+export interface StripSegment {
+  readonly startUs: number;
+  readonly us: number;
+  readonly gpaUs: number;
+  readonly gpaBytes: number;
+  readonly iovaUs: number;
+  readonly iovaBytes: number;
+  readonly switches: number;
+}
+
+export interface StripSwitch {
+  readonly from: string;
+  readonly to: string;
+  readonly startUs: number;
+  readonly removedUs: number;
+  readonly tookUs: number;
+  readonly bytesBefore: number;
+  readonly bytesAfter: number;
+}
+
 export interface DeviceStateSet {
   readonly state: number;
 }
@@ -1758,6 +1788,161 @@ export function readMetricChange(r: Reader, end: number): MetricChange {
   return m;
 }
 
+export function writeVmAddressSpaces(m: VmAddressSpaces, w: Writer): Writer {
+  for (const value of m.devices) writeAddressSpaceChange(value, w.uint32(10).fork()).ldelim();
+  return w;
+}
+
+export function readVmAddressSpaces(r: Reader, end: number): VmAddressSpaces {
+  const devices: AddressSpaceChange[] = [];
+  const m: Draft<VmAddressSpaces> = { devices };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        devices.push(readAddressSpaceChange(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeAddressSpaceChange(m: AddressSpaceChange, w: Writer): Writer {
+  if (m.device !== 0) w.uint32(8).uint32(m.device);
+  for (const value of m.segments) writeStripSegment(value, w.uint32(18).fork()).ldelim();
+  for (const value of m.switches) writeStripSwitch(value, w.uint32(26).fork()).ldelim();
+  return w;
+}
+
+export function readAddressSpaceChange(r: Reader, end: number): AddressSpaceChange {
+  const segments: StripSegment[] = [];
+  const switches: StripSwitch[] = [];
+  const m: Draft<AddressSpaceChange> = { device: 0, segments, switches };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.device = r.uint32();
+        break;
+      case 18:
+        segments.push(readStripSegment(r, r.uint32() + r.pos));
+        break;
+      case 26:
+        switches.push(readStripSwitch(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeStripSegment(m: StripSegment, w: Writer): Writer {
+  if (m.startUs !== 0) w.uint32(8).uint64(m.startUs);
+  if (m.us !== 0) w.uint32(16).uint64(m.us);
+  if (m.gpaUs !== 0) w.uint32(24).uint64(m.gpaUs);
+  if (m.gpaBytes !== 0) w.uint32(32).uint64(m.gpaBytes);
+  if (m.iovaUs !== 0) w.uint32(40).uint64(m.iovaUs);
+  if (m.iovaBytes !== 0) w.uint32(48).uint64(m.iovaBytes);
+  if (m.switches !== 0) w.uint32(56).uint32(m.switches);
+  return w;
+}
+
+export function readStripSegment(r: Reader, end: number): StripSegment {
+  const m: Draft<StripSegment> = {
+    startUs: 0,
+    us: 0,
+    gpaUs: 0,
+    gpaBytes: 0,
+    iovaUs: 0,
+    iovaBytes: 0,
+    switches: 0,
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.startUs = Number(r.uint64());
+        break;
+      case 16:
+        m.us = Number(r.uint64());
+        break;
+      case 24:
+        m.gpaUs = Number(r.uint64());
+        break;
+      case 32:
+        m.gpaBytes = Number(r.uint64());
+        break;
+      case 40:
+        m.iovaUs = Number(r.uint64());
+        break;
+      case 48:
+        m.iovaBytes = Number(r.uint64());
+        break;
+      case 56:
+        m.switches = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeStripSwitch(m: StripSwitch, w: Writer): Writer {
+  if (m.from !== '') w.uint32(10).string(m.from);
+  if (m.to !== '') w.uint32(18).string(m.to);
+  if (m.startUs !== 0) w.uint32(24).uint64(m.startUs);
+  if (m.removedUs !== 0) w.uint32(32).uint64(m.removedUs);
+  if (m.tookUs !== 0) w.uint32(40).uint64(m.tookUs);
+  if (m.bytesBefore !== 0) w.uint32(48).uint64(m.bytesBefore);
+  if (m.bytesAfter !== 0) w.uint32(56).uint64(m.bytesAfter);
+  return w;
+}
+
+export function readStripSwitch(r: Reader, end: number): StripSwitch {
+  const m: Draft<StripSwitch> = {
+    from: '',
+    to: '',
+    startUs: 0,
+    removedUs: 0,
+    tookUs: 0,
+    bytesBefore: 0,
+    bytesAfter: 0,
+  };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 10:
+        m.from = r.string();
+        break;
+      case 18:
+        m.to = r.string();
+        break;
+      case 24:
+        m.startUs = Number(r.uint64());
+        break;
+      case 32:
+        m.removedUs = Number(r.uint64());
+        break;
+      case 40:
+        m.tookUs = Number(r.uint64());
+        break;
+      case 48:
+        m.bytesBefore = Number(r.uint64());
+        break;
+      case 56:
+        m.bytesAfter = Number(r.uint64());
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
 export function writeDeviceStateSet(m: DeviceStateSet, w: Writer): Writer {
   if (m.state !== 0) w.uint32(8).uint32(m.state);
   return w;
@@ -2489,6 +2674,7 @@ export interface FrameBodies {
   loadStart: LoadStart;
   loadStop: LoadStop;
   vmMetrics: VmMetrics;
+  vmAddressSpaces: VmAddressSpaces;
   deviceStateSet: DeviceStateSet;
   deviceStateChanged: DeviceStateChanged;
   deviceDataRead: DeviceDataRead;
@@ -2545,6 +2731,7 @@ export const BODY_CODECS: {
   loadStart: { tag: 442, write: writeLoadStart, read: readLoadStart },
   loadStop: { tag: 450, write: writeLoadStop, read: readLoadStop },
   vmMetrics: { tag: 458, write: writeVmMetrics, read: readVmMetrics },
+  vmAddressSpaces: { tag: 466, write: writeVmAddressSpaces, read: readVmAddressSpaces },
   deviceStateSet: { tag: 482, write: writeDeviceStateSet, read: readDeviceStateSet },
   deviceStateChanged: { tag: 490, write: writeDeviceStateChanged, read: readDeviceStateChanged },
   deviceDataRead: { tag: 498, write: writeDeviceDataRead, read: readDeviceDataRead },

@@ -98,6 +98,11 @@ export class Container {
     return this.#mappings.size;
   }
 
+  /** Mapped bytes, summed when asked. */
+  get mappedBytes(): number {
+    return this.#mappings.bytes;
+  }
+
   addUser(user: DmaUser): void {
     this.#users.add(user);
   }

@@ -115,6 +115,13 @@ export class MappingStore {
     return this.#size;
   }
 
+  /** Sum of the mappings' sizes. Takes about a nanosecond for each mapping. */
+  get bytes(): number {
+    let bytes = 0;
+    for (const { sizes, size } of this.#chunks) for (let i = 0; i < size; i++) bytes += sizes[i] as number;
+    return bytes;
+  }
+
   /** Returns the start of the mapping that covers `iova`, or -1. {@link found} then returns the whole mapping. */
   covering(iova: number): number {
     const chunk = this.#find(iova);

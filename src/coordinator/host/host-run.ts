@@ -14,6 +14,7 @@ import type { ArrivedVm, VmConfig } from '../vm/config.ts';
 import { HostSocket } from '../vm/migration/host-socket.ts';
 import { Incoming } from '../vm/migration/incoming.ts';
 import { lostResult } from '../vm/result.ts';
+import { stripsMessage } from '../vm/strip-recorder.ts';
 import type { Vm } from '../vm/vm.ts';
 import { deviceEntry, guestEntry } from '../workers/entries.ts';
 import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../workers/supervisor.ts';
@@ -21,6 +22,8 @@ import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../workers/supervisor.ts';
 type RunRequest = FrameBodies['runRequest'];
 
 const PROGRESS_INTERVAL_MS = 250;
+/** Reports of progress for each report of the address spaces. */
+const STRIPS_EVERY = 4;
 const MIB = 1024 * 1024;
 /** Difference between the seeds of two neighbouring VMs. */
 const SEED_STRIDE = 7919;
@@ -63,6 +66,10 @@ export class HostRun {
   #onAborted: () => void = () => {};
   readonly #aborted: Promise<void>;
   #stopProgress = () => {};
+  /** VMs whose results have been sent. */
+  readonly #ended = new WeakSet<ArrivedVm>();
+  /** Count of reports of progress. */
+  #reports = 0;
 
   constructor(request: RunRequest, frame: Encode, channel: HostChannel) {
     this.#request = request;
@@ -191,6 +198,8 @@ export class HostRun {
     const sent = result
       .then((body) => {
         if (!body.moved) this.#done++;
+        this.#sendStrips(vm);
+        this.#ended.add(vm);
         this.#send('vmResult', vm.config.vm, body);
         if (this.#hostSocket) this.coordinator.removeVm(vm);
       })
@@ -248,9 +257,14 @@ export class HostRun {
   #sendProgress(): void {
     try {
       this.#send('progress', 0, this.#progress());
+      if (++this.#reports % STRIPS_EVERY === 0) for (const vm of this.coordinator.vms) this.#sendStrips(vm);
     } catch (error) {
       this.#report(error);
     }
+  }
+
+  #sendStrips(vm: ArrivedVm): void {
+    if (!this.#ended.has(vm)) this.#send('vmAddressSpaces', vm.config.vm, stripsMessage(vm.devices));
   }
 
   #progress(): FrameBodies['progress'] {

@@ -6,6 +6,7 @@ import type { FrameBodies } from '../../proto/schema.ts';
 import type { GpuPool } from '../gpu-pool.ts';
 import type { DeviceSupervisor } from '../workers/supervisor.ts';
 import type { HostSocket } from './migration/host-socket.ts';
+import type { StripRecorder } from './strip-recorder.ts';
 
 export interface VmConfig {
   readonly process: number;
@@ -45,6 +46,7 @@ export interface VmConfig {
 /** A VM that has arrived from another host. */
 export interface ArrivedVm {
   readonly config: VmConfig;
+  readonly devices: readonly { readonly index: number; readonly strip: StripRecorder }[];
   /** Ends the guest's script, because the run is interrupted. */
   abort(): void;
 }

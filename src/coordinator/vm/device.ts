@@ -20,6 +20,7 @@ import { DeviceAddressSpace } from '../../viommu/address-space.ts';
 import type { DeviceRun } from '../workers/supervisor.ts';
 import { ContainerNotifier } from './container-notifier.ts';
 import { DeviceControl } from './device-control.ts';
+import { StripRecorder } from './strip-recorder.ts';
 
 /** Characters kept of a logged line. The watchdog's lines are longer than a model's. */
 const LOGGED_TEXT_LIMIT = 400;
@@ -54,6 +55,7 @@ export class VmDevice implements DmaUser {
   readonly container: Container;
   readonly notifier: ContainerNotifier;
   readonly space: DeviceAddressSpace;
+  readonly strip: StripRecorder;
   readonly slot: number;
   /** Requests to its migration interface. */
   readonly control = new DeviceControl(this);
@@ -91,7 +93,7 @@ export class VmDevice implements DmaUser {
     this.container = windowed ? new SpaprContainer(this.table, memory) : new Container(this.table, memory);
     this.container.addUser(this);
     this.notifier = new ContainerNotifier(this.container, memory);
-    this.space = new DeviceAddressSpace(requesterId, this.notifier, memory.regions, (from, to, tookUs) =>
+    this.strip = new StripRecorder(this.container, ({ from, to, tookUs }) =>
       owner.switched(this, {
         from,
         to,
@@ -99,6 +101,7 @@ export class VmDevice implements DmaUser {
         tookUs: Math.round(tookUs),
       }),
     );
+    this.space = new DeviceAddressSpace(requesterId, this.notifier, memory.regions, this.strip);
   }
 
   get isReady(): boolean {
