@@ -22,6 +22,7 @@ import {
 import { QUIRKS } from '../viommu/quirks.ts';
 import { conformanceCommand } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
+import { OutputError, outputKinds, outputOption, STDOUT } from './outputs.ts';
 import { packageVersion } from './package-version.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
@@ -94,6 +95,14 @@ function addRun(command: Command): void {
         '--artifacts <dir>',
         'folder of the files that scripts write (default: mdevsim-runs/NAME-SEED)',
       ),
+    )
+    .addOption(
+      new Option(
+        '--out <kind=path>',
+        `write an output, ${STDOUT} for stdout; repeatable; kinds: ${outputKinds()}`,
+      )
+        .argParser(outputOption)
+        .default([], 'none'),
     )
     .option('--json', 'print the summary as JSON')
     .action(async (path, options) => {
@@ -202,6 +211,7 @@ const isUserError = (error: unknown): error is Error =>
   error instanceof CaptureError ||
   error instanceof VectorFileError ||
   error instanceof SysfsDiskError ||
+  error instanceof OutputError ||
   (error instanceof Error && 'code' in error && 'syscall' in error);
 
 /** Runs the command line and sets the exit code. */

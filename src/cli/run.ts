@@ -2,17 +2,23 @@
  * `mdevsim run`: takes settings from the file and the command line, prints progress on stderr and the summary on stdout.
  */
 import { resolve } from 'node:path';
-import { after, nowUs } from '#host';
+import { after, nowUs, wallMs } from '#host';
 import { writeText } from '../mdev/sysfs-server.ts';
 import { progressColours } from '../report/colours.ts';
-import { ExitCode, type RunSummary, summarize, summaryText } from '../report/summary.ts';
+import { recordJson } from '../report/outputs/json.ts';
+import type { RunRecord } from '../report/record.ts';
+import { ExitCode, summarize, summaryText } from '../report/summary.ts';
 import { counted, oneLine } from '../report/text.ts';
 import type { RunProgress } from '../scenario/host-processes.ts';
 import { type LoadedScenario, loadSettings } from '../scenario/load.ts';
 import { unknownParam } from '../scenario/params.ts';
 import { type RunningRun, runScenario } from '../scenario/run.ts';
+import { recordOf } from '../scenario/run-record.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
 import { onInterrupt } from './interrupts.ts';
+import { checkOutputs, type OutputRequest, takesStdout, writeOutputs } from './outputs.ts';
+import { packageVersion } from './package-version.ts';
+import { repeatCommand } from './repeat-command.ts';
 
 /** Time limit for the end of a run after a second signal; after that the command exits. */
 const KILLED_EXIT_MS = 5_000;
@@ -34,10 +40,12 @@ interface RunFlags {
   readonly artifacts: string;
   readonly sysfs: string;
   readonly json?: boolean;
+  readonly out: readonly OutputRequest[];
 }
 
-/** Runs a scenario; resolves to the exit code. @throws ScenarioError, CapacityError, SysfsDiskError */
+/** Runs a scenario; resolves to the exit code. @throws ScenarioError, CapacityError, SysfsDiskError, OutputError */
 export async function runCommand(path: string, flags: RunFlags): Promise<ExitCode> {
+  checkOutputs(flags.out, flags.json === true);
   let running: RunningRun | undefined;
   const restore = onInterrupt({
     onFirst: (signal) => {
@@ -54,9 +62,11 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   const loaded = await loadSettings(path);
   const settings = override(loaded, flags);
   const progress = new ProgressLine(settings.vms);
-  const summary = await runScenario({
+  const record = await runScenario({
     path,
     settings,
+    program: program(),
+    commandFor: (seed) => repeatCommand(path, flags, seed),
     processes: flags.processes,
     seed: flags.seed,
     inject: flags.inject,
@@ -77,13 +87,18 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   });
   progress.end();
   restore();
-  print(summary, flags);
-  return summary.exitCode;
+  print(record, flags);
+  return record.exitCode;
 }
 
-const print = (summary: RunSummary, { json }: RunFlags): void => {
-  process.stdout.write(json ? `${JSON.stringify(summary, null, 2)}\n` : summaryText(summary));
-};
+const program = (): string => `mdevsim ${packageVersion()}`;
+
+/** Prints the summary and writes the outputs. With data on stdout, everything else is on stderr. */
+function print(record: RunRecord, { json, out }: RunFlags): void {
+  if (json) process.stdout.write(recordJson(record));
+  else (takesStdout(out) ? process.stderr : process.stdout).write(summaryText(record));
+  for (const failure of writeOutputs(out, record)) process.stderr.write(`mdevsim: ${failure}\n`);
+}
 
 /** Ends the command for a signal before anything was started. A scenario that loads may keep a thread busy. */
 function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
@@ -98,7 +113,16 @@ function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
     folder: '',
   };
   const summary = summarize({ ...facts, interrupted: true }, new Map(), [], []);
-  if (flags.json) print(summary, flags);
+  const origin = {
+    program: program(),
+    command: repeatCommand(path, flags, flags.seed),
+    startedMs: wallMs(),
+    clockStartSeconds: 0,
+    shard: null,
+  };
+  const history = { results: new Map(), lost: [], events: [], eventsCut: 0 };
+  const record = recordOf(parseSettings({ name: 'not started' }), origin, summary, history);
+  if (flags.json || flags.out.length > 0) print(record, flags);
   process.stderr.write(`mdevsim: INTERRUPTED by ${signal} before the run has started\n`);
   process.exit(summary.exitCode);
 }

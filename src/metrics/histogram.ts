@@ -67,12 +67,13 @@ export class Histogram {
   }
 }
 
-/** Returns the middle of a bucket's values. */
-function middleOf(bucket: number): number {
-  const edge = (number: number): number => {
-    words[HIGH] = number << DROPPED_BITS;
-    words[1 - HIGH] = 0;
-    return double[0] as number;
-  };
-  return bucket === 0 ? 0 : (edge(bucket) + edge(bucket + 1)) / 2;
+/** Returns the least value of a bucket. */
+export function lowerEdgeOf(bucket: number): number {
+  words[HIGH] = bucket << DROPPED_BITS;
+  words[1 - HIGH] = 0;
+  return double[0] as number;
 }
+
+/** Returns the middle of a bucket's values. */
+const middleOf = (bucket: number): number =>
+  bucket === 0 ? 0 : (lowerEdgeOf(bucket) + lowerEdgeOf(bucket + 1)) / 2;

@@ -3,18 +3,16 @@
  */
 import { Aggregate } from './aggregate.ts';
 import { METRICS, type MetricType } from './catalogue.ts';
+import { type MetricSummary, summaryOf } from './metric-summary.ts';
 import type { MetricChange, Tags } from './metrics.ts';
 import { type Selector, selects } from './selector.ts';
-import { aggregateValue, type Threshold } from './threshold.ts';
+import type { Threshold } from './threshold.ts';
 import { ThresholdJudge, type Verdict } from './threshold-judge.ts';
 import { TimeSeries } from './time-series.ts';
 import type { Unit } from './units.ts';
 
 /** Maximum count of aggregates in the report: totals, and those by stage. Further ones are not kept. */
 export const SUMMARIES_LIMIT = 2048;
-
-/** Percentiles in reports. */
-const PERCENTILES = { med: 50, p95: 95, p99: 99 } as const;
 
 /** Merged samples of a selector. */
 interface Sink {
@@ -23,25 +21,6 @@ interface Sink {
   readonly unit: Unit;
   readonly total: Aggregate;
   readonly series: TimeSeries;
-}
-
-/** A metric in the report. Values are in microseconds, bytes or counts, as `unit` says. */
-export interface MetricSummary {
-  readonly name: string;
-  readonly tags: Tags;
-  readonly type: MetricType;
-  readonly unit: Unit;
-  /** By aggregation: `count` and `rate` of a counter, `value`, `min` and `max` of a gauge, and so on. */
-  readonly values: Readonly<Record<string, number>>;
-  readonly series: {
-    /** Length of a bucket in seconds. */
-    readonly seconds: number;
-    /** Samples of each bucket, or the sum of a counter's; null for none. */
-    readonly count: readonly (number | null)[];
-    /** Of a trend. */
-    readonly med?: readonly (number | null)[];
-    readonly p99?: readonly (number | null)[];
-  };
 }
 
 export class MetricStore {
@@ -87,7 +66,7 @@ export class MetricStore {
 
   /** Returns every metric in total and by stage. */
   summaries(seconds: number): readonly MetricSummary[] {
-    return [...this.#sinks.values()].map((sink) => summaryOf(sink, seconds));
+    return [...this.#sinks.values()].map((sink) => summaryOf({ ...sink, ...sink.selector }, seconds));
   }
 
   /** Returns the aggregate with these tags; undefined for a new one beyond the limit. */
@@ -106,38 +85,4 @@ export class MetricStore {
     sink?.total.merge(change);
     sink?.series.add(second, change);
   }
-}
-
-function summaryOf({ selector, type, unit, total, series }: Sink, seconds: number): MetricSummary {
-  const value = (aggregation: string, percentile = 0) =>
-    aggregateValue({ aggregation, percentile }, total, type, seconds);
-  const values: Readonly<Record<MetricType, () => Record<string, number>>> = {
-    counter: () => ({ count: value('count'), rate: value('rate') }),
-    gauge: () => ({ value: value('value'), min: value('min'), max: value('max') }),
-    rate: () => ({ rate: value('rate'), count: total.count }),
-    trend: () => ({
-      count: value('count'),
-      avg: value('avg'),
-      min: value('min'),
-      ...Object.fromEntries(Object.entries(PERCENTILES).map(([name, p]) => [name, value('p', p)])),
-      max: value('max'),
-    }),
-  };
-  const { buckets } = series;
-  const each = (pick: (bucket: Aggregate) => number) => buckets.map((b) => (b ? pick(b) : null));
-  return {
-    name: selector.name,
-    tags: selector.tags,
-    type,
-    unit,
-    values: values[type](),
-    series: {
-      seconds: series.seconds,
-      count: each((bucket) => (type === 'counter' ? bucket.sum : bucket.count)),
-      ...(type === 'trend' && {
-        med: each((bucket) => bucket.percentile(50)),
-        p99: each((bucket) => bucket.percentile(99)),
-      }),
-    },
-  };
 }

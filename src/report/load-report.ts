@@ -1,7 +1,7 @@
 /**
  * The metrics and thresholds of a run in its summary.
  */
-import type { MetricSummary } from '../metrics/store.ts';
+import type { MetricSummary } from '../metrics/metric-summary.ts';
 import type { Verdict } from '../metrics/threshold-judge.ts';
 import { formatValue } from '../metrics/units.ts';
 import { colours } from './colours.ts';

@@ -11,6 +11,8 @@ import { MetricStore } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LoadReport } from '../report/load-report.ts';
+import type { RunEvent } from '../report/record.ts';
+import { RunEvents } from './run-events.ts';
 import type { ScenarioSettings } from './scenario.ts';
 
 type VmResult = FrameBodies['vmResult'];
@@ -36,6 +38,8 @@ export class RunLoad {
   /** Group of each VM. */
   readonly #groups: readonly string[];
   readonly #isDeclared: boolean;
+  readonly #events = new RunEvents();
+  readonly #ended = new Set<number>();
   #startUs: number;
   #isStarted = false;
   #abortedBy = '';
@@ -57,18 +61,36 @@ export class RunLoad {
 
   /** A VM is ready for its load. */
   booted(vm: number): void {
+    this.#events.add('boot', vm);
     this.#running.add(vm);
     this.#left(vm);
   }
 
   /** A VM has ended. May be called twice. */
   ended(vm: number): void {
+    if (!this.#ended.has(vm)) this.#events.add('end', vm);
+    this.#ended.add(vm);
     this.#running.delete(vm);
     this.#left(vm);
   }
 
   metrics(vm: number, message: MetricsMessage): void {
     this.#store.merge(this.#tagsOf(vm), message.second, fromMessage(message));
+  }
+
+  /** A signal ends the run. */
+  interrupted(reason: string): void {
+    this.#events.add('interrupt', null, reason);
+  }
+
+  /** Start of the run's clock, on the scale of `nowUs()`. */
+  get startUs(): number {
+    return this.#startUs;
+  }
+
+  /** Events so far, and the count of those beyond the limit. */
+  get events(): { readonly events: readonly RunEvent[]; readonly eventsCut: number } {
+    return { events: this.#events.list(this.#startUs), eventsCut: this.#events.cut };
   }
 
   /** Ends the clock; returns the report. */
@@ -148,6 +170,7 @@ export class RunLoad {
     const failed = this.#store.tick(this.#us);
     if (!failed || this.#abortedBy !== '') return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;
+    this.#events.add('abort', null, this.#abortedBy);
     this.#messages.stop({ reason: this.#abortedBy });
   }
 }

@@ -2,11 +2,13 @@
  * One run of a scenario, from its settings to its summary: plan, start, collect.
  */
 import { existsSync } from 'node:fs';
-import { nowUs } from '#host';
-import { type RunSummary, summarize } from '../report/summary.ts';
+import { nowUs, wallMs } from '#host';
+import type { RunRecord } from '../report/record.ts';
+import { summarize } from '../report/summary.ts';
 import { HostProcesses, type RunProgress } from './host-processes.ts';
 import { RunLoad } from './run-load.ts';
 import { type PlanOptions, planRun, type RunPlan, type RunRequest } from './run-plan.ts';
+import { recordOf } from './run-record.ts';
 import { type RunSysfsOptions, serveSysfs } from './run-sysfs.ts';
 import type { ScenarioSettings } from './scenario.ts';
 import { SocketDirectory } from './socket-directory.ts';
@@ -16,6 +18,10 @@ import { createTraceFiles } from './trace-files.ts';
 const KILL_AFTER_OPERATIONS = 50;
 
 interface RunOptions extends PlanOptions, RunSysfsOptions {
+  /** Name and version of the program. */
+  readonly program: string;
+  /** Returns the command line that repeats the run. */
+  commandFor(seed: number): string;
   onProgress(progress: RunProgress): void;
   /** Called before the first process starts. */
   onStart(run: RunningRun): void;
@@ -40,19 +46,21 @@ interface PreparedRun {
 }
 
 /**
- * Runs a scenario to its end.
+ * Runs a scenario to its end; resolves to its record.
  *
  * @throws before any host process starts: ScenarioError, CapacityError, SysfsDiskError, the file system's own errors
  *   (trace and sysfs)
  */
-export async function runScenario(options: RunOptions): Promise<RunSummary> {
+export async function runScenario(options: RunOptions): Promise<RunRecord> {
   const plan = await planRun(options);
   const startUs = nowUs();
+  const startedMs = wallMs();
   const { baseline, hosts, load, cleanUp } = prepare(options, plan);
   let interrupted = false;
   options.onStart({
     interrupt: (reason) => {
       interrupted = true;
+      load.interrupted(reason);
       baseline.kill();
       hosts.abort(reason);
     },
@@ -80,7 +88,15 @@ export async function runScenario(options: RunOptions): Promise<RunSummary> {
   };
   const report = load.end(outcome.results, outcome.hosts);
   const all = [...outcome.hosts, ...baselineOutcome.hosts];
-  return summarize(facts, outcome.results, outcome.lost, all, report);
+  const summary = summarize(facts, outcome.results, outcome.lost, all, report);
+  const origin = {
+    program: options.program,
+    command: options.commandFor(plan.seed),
+    startedMs,
+    clockStartSeconds: (load.startUs - startUs) / 1e6,
+    shard: null,
+  };
+  return recordOf(settings, origin, summary, { ...outcome, ...load.events });
 }
 
 /** Creates the trace files, the sockets, the sysfs tree and the processes' objects; opens the VMs' mdevs. */

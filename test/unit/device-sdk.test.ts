@@ -290,6 +290,8 @@ describe('model file', () => {
       trace: '',
       artifacts: '',
       sysfs: '',
+      program: '',
+      commandFor: () => '',
       onSysfs: () => {},
       onSysfsWrite: () => {},
       onSysfsLost: () => {},

@@ -1,0 +1,23 @@
+/**
+ * The output `json`: the whole record of a run.
+ */
+import type { RunRecord } from '../record.ts';
+
+/** Returns the record as JSON. */
+export const recordJson = (record: RunRecord): string => `${jsonText(record, '')}\n`;
+
+const INDENT = '  ';
+
+/** Returns indented JSON in which a list of numbers is one line. */
+function jsonText(value: unknown, indent: string): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
+  const deeper = indent + INDENT;
+  if (Array.isArray(value)) {
+    if (value.every((item) => typeof item === 'number' || item === null)) return JSON.stringify(value);
+    return `[\n${value.map((item) => deeper + jsonText(item, deeper)).join(',\n')}\n${indent}]`;
+  }
+  const fields = Object.entries(value).filter(([, field]) => field !== undefined);
+  if (fields.length === 0) return '{}';
+  const lines = fields.map(([name, field]) => `${deeper}${JSON.stringify(name)}: ${jsonText(field, deeper)}`);
+  return `{\n${lines.join(',\n')}\n${indent}}`;
+}

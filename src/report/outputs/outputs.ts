@@ -1,0 +1,12 @@
+/**
+ * The outputs of a run by kind. Each one is a function of the run's record.
+ */
+import type { RunRecord } from '../record.ts';
+import { recordCsv } from './csv.ts';
+import { recordJson } from './json.ts';
+
+/** Content of a file by kind of output. */
+export const OUTPUTS: Readonly<Record<string, (record: RunRecord) => string>> = {
+  json: recordJson,
+  csv: recordCsv,
+};
