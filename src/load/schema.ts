@@ -7,7 +7,7 @@
 import { z } from 'zod';
 import { parseSelector, ThresholdError } from '../metrics/selector.ts';
 import { parseCondition } from '../metrics/threshold.ts';
-import { parseDuration, TIME_ACCEPTED } from '../metrics/units.ts';
+import { DURATION_PATTERN, parseDuration, TIME_ACCEPTED } from '../metrics/units.ts';
 import { given, oneOf, range, settingsObject, unknownName } from './settings.ts';
 import { WORKLOAD_NAMES } from './workload-names.ts';
 
@@ -43,7 +43,9 @@ const durationFrom = (leastUs: number) =>
     .string({ error: ({ input }) => durationProblem(input, leastUs) })
     .refine((text) => durationProblem(text, leastUs) === undefined, {
       error: ({ input }) => durationProblem(input, leastUs),
-    });
+    })
+    // For the JSON Schema; the refinement checks.
+    .meta({ pattern: DURATION_PATTERN, examples: ['250us', '20ms', '1m30s'] });
 const duration = durationFrom(1);
 export const pauseShape: ReturnType<typeof durationFrom> = durationFrom(0);
 
@@ -65,32 +67,44 @@ function workloadProblem(input: unknown): string {
 
 /** Settings of every stage. */
 const common = {
-  group: z.string().optional(),
-  /** Default: the scenario's own `iteration`. */
-  workload: workload.optional(),
-  startTime: pauseShape.default('0s'),
-  /** Time for which iterations may continue after the end of the stage. */
-  gracefulStop: pauseShape.default('30s'),
-  /** If false, the stage counts in no metric. */
-  measured: z.boolean().default(true),
-  /** Part of the iterations whose bytes are compared. */
-  verify: range('number', 0, 1).default(1),
+  group: z.string().optional().describe('group whose VMs run the stage; default: all VMs'),
+  workload: workload
+    .optional()
+    .describe("workload, or workloads with their weights; default: the scenario's own `iteration`"),
+  startTime: pauseShape.default('0s').describe("start of the stage on the run's clock"),
+  gracefulStop: pauseShape
+    .default('30s')
+    .describe('time for which iterations may continue after the end of the stage'),
+  measured: z.boolean().default(true).describe('if false, the stage counts in no metric'),
+  verify: range('number', 0, 1).default(1).describe('part of the iterations whose results are compared'),
 };
-const vus = range('int', 1, VUS_LIMIT);
+const vus = range('int', 1, VUS_LIMIT).describe('count of VUs on each vGPU');
 const vuTarget = range('int', 0, VUS_LIMIT);
 const iterations = range('int', 1, ITERATIONS_LIMIT);
-const rate = range('number', RATE_LEAST, RATE_LIMIT);
+const rate = range('number', RATE_LEAST, RATE_LIMIT).describe(
+  'count of iterations per `timeUnit`, of all VMs of the stage together',
+);
 const rateTarget = range('number', 0, RATE_LIMIT);
-const rampsOf = (target: z.ZodNumber) =>
+const stageDuration = duration.describe('length of the stage');
+const maxDuration = duration
+  .default('10m')
+  .describe('end of the stage if its iterations have not been started by then');
+const rampsOf = (target: z.ZodNumber, meaning: string) =>
   z
-    .array(settingsObject({ duration: pauseShape, target }), 'accepted: a list of { duration, target }')
+    .array(
+      settingsObject({
+        duration: pauseShape.describe('time from the previous target to this one; 0s jumps'),
+        target: target.describe(meaning),
+      }),
+      'accepted: a list of { duration, target }',
+    )
     .min(1, 'accepted: a list of { duration, target }, at least one')
-    .max(RAMPS_LIMIT, `accepted: at most ${RAMPS_LIMIT}`);
+    .max(RAMPS_LIMIT, `accepted: at most ${RAMPS_LIMIT}`)
+    .describe('the line, as a list of `{ duration, target }`');
 const arrivals = {
-  timeUnit: duration.default('1s'),
-  preAllocatedVUs: vus.optional(),
-  /** VUs on each vGPU. Default: preAllocatedVUs, or 8. */
-  maxVUs: vus.optional(),
+  timeUnit: duration.default('1s').describe('time unit of rates'),
+  preAllocatedVUs: vus.optional().describe('default of `maxVUs`, as in k6 scripts'),
+  maxVUs: vus.optional().describe('count of VUs on each vGPU; default: `preAllocatedVUs`, or 8'),
 };
 
 const EXECUTORS = [
@@ -105,34 +119,45 @@ const EXECUTORS = [
 const stageShape = z.discriminatedUnion(
   'executor',
   [
-    settingsObject({ ...common, executor: z.literal('constant-vus'), vus: vus.default(1), duration }),
+    settingsObject({
+      ...common,
+      executor: z.literal('constant-vus'),
+      vus: vus.default(1),
+      duration: stageDuration,
+    }),
     settingsObject({
       ...common,
       executor: z.literal('ramping-vus'),
-      startVUs: vuTarget.default(1),
-      stages: rampsOf(vuTarget),
+      startVUs: vuTarget.default(1).describe('count of VUs on each vGPU at the start'),
+      stages: rampsOf(vuTarget, 'count of VUs on each vGPU at the end of the ramp'),
     }),
     settingsObject({
       ...common,
       executor: z.literal('per-vu-iterations'),
       vus: vus.default(1),
-      iterations: iterations.default(1),
-      maxDuration: duration.default('10m'),
+      iterations: iterations.default(1).describe('count of iterations of each VU'),
+      maxDuration,
     }),
     settingsObject({
       ...common,
       executor: z.literal('shared-iterations'),
       vus: vus.default(1),
-      iterations: iterations.default(1),
-      maxDuration: duration.default('10m'),
+      iterations: iterations.default(1).describe('count of iterations of all VUs of all VMs together'),
+      maxDuration,
     }),
-    settingsObject({ ...common, ...arrivals, executor: z.literal('constant-arrival-rate'), rate, duration }),
+    settingsObject({
+      ...common,
+      ...arrivals,
+      executor: z.literal('constant-arrival-rate'),
+      rate,
+      duration: stageDuration,
+    }),
     settingsObject({
       ...common,
       ...arrivals,
       executor: z.literal('ramping-arrival-rate'),
-      startRate: rateTarget.default(0),
-      stages: rampsOf(rateTarget),
+      startRate: rateTarget.default(0).describe('rate at the start, per `timeUnit`'),
+      stages: rampsOf(rateTarget, 'rate at the end of the ramp, per `timeUnit`'),
     }),
   ],
   {
@@ -162,9 +187,11 @@ const thresholdShape = z.union(
   [
     z.string(),
     settingsObject({
-      threshold: z.string(),
-      abortOnFail: z.boolean().default(false),
-      delayAbortEval: pauseShape.default('0s'),
+      threshold: z.string().describe('condition, such as `p(99)<20ms`'),
+      abortOnFail: z.boolean().default(false).describe('end the run as soon as the condition does not hold'),
+      delayAbortEval: pauseShape
+        .default('0s')
+        .describe("time on the run's clock before which `abortOnFail` does nothing"),
     }),
   ],
   { error: 'accepted: a condition such as p(99)<20ms, or { threshold, abortOnFail, delayAbortEval }' },

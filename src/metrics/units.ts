@@ -21,7 +21,9 @@ export const TIME_ACCEPTED = 'a number with us, ms, s, m or h';
 const SIZE_ACCEPTED = 'a number with B, KiB, MiB or GiB';
 
 const NUMBER = '\\d+(?:\\.\\d+)?';
-const DURATION = new RegExp(`^(?:${NUMBER}(?:us|µs|ms|s|m|h))+$`);
+/** Pattern of a duration. */
+export const DURATION_PATTERN = `^(?:${NUMBER}(?:us|µs|ms|s|m|h))+$`;
+const DURATION = new RegExp(DURATION_PATTERN);
 const DURATION_PARTS = new RegExp(`(${NUMBER})(us|µs|ms|s|m|h)`, 'g');
 const SIZE = new RegExp(`^(${NUMBER})(B|KiB|MiB|GiB)$`);
 

@@ -59,54 +59,75 @@ const typesShape = z
 
 /** Division of the physical GPUs. Their count follows from the types. */
 const gpuShape = settingsObject({
-  policy: oneOf('policy', POLICIES).default(DEFAULT_SCHEDULING.policy),
-  /** Time slice, µs of engine time. */
-  sliceUs: range('int', SLICE_US_MIN, SLICE_US_MAX).default(DEFAULT_SCHEDULING.sliceUs),
-  /** Types of a VM's vGPUs, by index; after the last type, the first one follows again. */
-  types: typesShape.default([DEFAULT_VGPU_TYPE]),
+  policy: oneOf('policy', POLICIES)
+    .default(DEFAULT_SCHEDULING.policy)
+    .describe('scheduling of the vGPUs of a physical GPU'),
+  sliceUs: range('int', SLICE_US_MIN, SLICE_US_MAX)
+    .default(DEFAULT_SCHEDULING.sliceUs)
+    .describe('time slice, µs of engine time'),
+  types: typesShape
+    .default([DEFAULT_VGPU_TYPE])
+    .describe("types of a VM's vGPUs by index; after the last type, the first one follows again"),
 });
 
 /** VMs that are alike. Settings that are missing are the scenario's. */
 const groupShape = settingsObject({
-  vms: range('int', 1, VMS_LIMIT).default(1),
-  vgpus: range('int', 1, VGPUS_LIMIT).default(1),
-  ramMiB: ramShape.optional(),
-  viommu: oneOf('vIOMMU', VIOMMUS).optional(),
-  iommu: iommuShape.optional(),
-  types: typesShape.optional(),
-  /** Boot on the run's clock: of the first VM, and the time between two. */
-  boot: settingsObject({ at: pauseShape.default('0s'), every: pauseShape.default('0s') }).optional(),
+  vms: range('int', 1, VMS_LIMIT).default(1).describe('count of VMs in the group'),
+  vgpus: range('int', 1, VGPUS_LIMIT).default(1).describe('count of vGPUs in each VM'),
+  ramMiB: ramShape.optional().describe("RAM of each VM in MiB; default: the scenario's"),
+  viommu: oneOf('vIOMMU', VIOMMUS).optional().describe("kind of the vIOMMU; default: the scenario's"),
+  iommu: iommuShape.optional().describe("use of the vIOMMU; default: the scenario's"),
+  types: typesShape.optional().describe("types of a VM's vGPUs by index; default: `gpu.types`"),
+  boot: settingsObject({
+    at: pauseShape.default('0s').describe("boot of the first VM on the run's clock"),
+    every: pauseShape.default('0s').describe('time between the boots of two VMs'),
+  })
+    .optional()
+    .describe("boot on the run's clock; default: before it starts"),
 });
 
 const NAME_ACCEPTED = 'accepted: a text of 1 to 64 characters';
 
 /** The settings of a scenario. The command line can override most of them. */
-const scenarioShape = settingsObject({
-  name: z.string(NAME_ACCEPTED).min(1, NAME_ACCEPTED).max(64, NAME_ACCEPTED),
-  /** The question a run answers, for lists and reports. */
-  question: z.string().max(400).default(''),
-  vms: range('int', 1, VMS_LIMIT).default(1),
-  vgpus: range('int', 1, VGPUS_LIMIT).default(1),
-  /** Definitions of the VMs' devices, instead of `vgpus`: one source per VM, or one that is divided over all VMs. */
-  mdevs: mdevSource.optional(),
-  /** RAM of each VM, half of it below 4 GiB. */
-  ramMiB: ramShape.default(64),
-  viommu: oneOf('vIOMMU', VIOMMUS).default('intel'),
-  gpu: gpuShape.prefault({}),
-  /** Minimum count of host processes. With two or more, VMs can migrate between them. */
-  hosts: range('int', 1, HOSTS_LIMIT).default(1),
-  /** Time limit of each guest's script. */
-  timeoutMs: range('int', 1, 86_400_000).default(120_000),
-  /**
-   * Device model: the name of a built-in model, or the path of a file that exports one. A VM's devices take the names of
-   * a comma-separated list in turn.
-   */
-  model: z.string().min(1).max(4096).default(DEFAULT_MODEL),
-  /** Time limit of one call of a device model; after that the device is quarantined. */
-  deviceTimeoutMs: range('int', 100, 3_600_000).default(DEVICE_TIMEOUT_MS),
-  /** Count of baseline workers to measure before the run; 0 for none. */
-  baselineWorkers: range('int', 0, 256).default(0),
-  /** The guests' `vm.params`. If they are set, the command line can change them, but not add others. */
+export const scenarioShape = settingsObject({
+  name: z
+    .string(NAME_ACCEPTED)
+    .min(1, NAME_ACCEPTED)
+    .max(64, NAME_ACCEPTED)
+    .describe('name in lists and reports'),
+  question: z.string().max(400).default('').describe('question that a run answers'),
+  vms: range('int', 1, VMS_LIMIT).default(1).describe('count of VMs'),
+  vgpus: range('int', 1, VGPUS_LIMIT).default(1).describe('count of vGPUs in each VM'),
+  mdevs: mdevSource
+    .optional()
+    .describe(
+      "definitions of the VMs' devices by mdevctl, instead of `vgpus`: a source for each VM, or one that is divided over all",
+    ),
+  ramMiB: ramShape.default(64).describe('RAM of each VM in MiB, half of it below 4 GiB'),
+  viommu: oneOf('vIOMMU', VIOMMUS).default('intel').describe('kind of the vIOMMU'),
+  gpu: gpuShape.prefault({}).describe('division of the physical GPUs'),
+  hosts: range('int', 1, HOSTS_LIMIT)
+    .default(1)
+    .describe('least count of host processes; with two or more, VMs can migrate between them'),
+  timeoutMs: range('int', 1, 86_400_000)
+    .default(120_000)
+    .describe("time limit of each guest's script in milliseconds, beyond the end of its stages"),
+  model: z
+    .string()
+    .min(1)
+    .max(4096)
+    .default(DEFAULT_MODEL)
+    .describe(
+      'device model: a built-in one, the path of a file, or a comma-separated list whose names the devices take in turn',
+    ),
+  deviceTimeoutMs: range('int', 100, 3_600_000)
+    .default(DEVICE_TIMEOUT_MS)
+    .describe(
+      'time limit of one call of a device model in milliseconds; after that the device is quarantined',
+    ),
+  baselineWorkers: range('int', 0, 256)
+    .default(0)
+    .describe('count of workers without a device that are measured before the run'),
   params: z
     .record(z.string(), z.unknown())
     .superRefine((params, context) => {
@@ -115,21 +136,25 @@ const scenarioShape = settingsObject({
     })
     // As every guest gets it: without getters and proxies.
     .transform((params) => JSON.parse(JSON.stringify(params)) as Record<string, unknown>)
-    .default({}),
-  /** Groups of VMs that are alike, by name, instead of `vms` and `vgpus`. */
+    .default({})
+    .describe(
+      "the guests' `vm.params`; if they are set, the command line can change them, but not add others",
+    ),
   groups: z
     .record(nameShape, groupShape, {
       error: (issue) =>
         issue.code === 'invalid_key' ? NAME_KEY_ACCEPTED : `${given(issue.input)}; accepted: groups by name`,
     })
     .refine((groups) => Object.keys(groups).length > 0, 'accepted: at least one group')
-    .optional(),
-  /** Stages of load by name; the guests then boot without a script. */
-  load: loadShape.optional(),
-  /** Use of the vIOMMU by guests under load. Default: `strict`, or `off` without a vIOMMU. */
-  iommu: iommuShape.optional(),
-  /** Conditions on metrics, by selector. A run that does not meet them exits with 99. */
-  thresholds: thresholdsShape.default({}),
+    .optional()
+    .describe('groups of VMs that are alike, by name, instead of `vms` and `vgpus`'),
+  load: loadShape.optional().describe('stages of load by name; the guests then boot without a script'),
+  iommu: iommuShape
+    .optional()
+    .describe('use of the vIOMMU by guests under load; default: `strict`, or `off` without a vIOMMU'),
+  thresholds: thresholdsShape
+    .default({})
+    .describe('conditions on metrics by selector; a run that does not meet them exits with 99'),
 });
 
 export type ScenarioSettings = z.infer<typeof scenarioShape>;

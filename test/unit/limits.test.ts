@@ -3,8 +3,10 @@ import { describe, it } from 'mocha';
 import {
   CapacityError,
   checkCapacity,
+  limitsOf,
   MAPS_PER_PROCESS,
   MAPS_PER_WORKER,
+  thisMachine,
 } from '../../src/coordinator/workers/capacity.ts';
 import { parseSettings, ScenarioError, VGPUS_LIMIT, VMS_LIMIT } from '../../src/scenario/scenario.ts';
 
@@ -12,7 +14,12 @@ const GIB = 2 ** 30;
 const SIZE = { vms: 4, vgpus: 3, processes: 1, ramBytes: 2 ** 26 };
 
 describe('capacity check', () => {
-  const machine = { maxMapCount: MAPS_PER_PROCESS + 4 * 4 * MAPS_PER_WORKER, memoryBytes: 64 * GIB };
+  const machine = {
+    maxMapCount: MAPS_PER_PROCESS + 4 * 4 * MAPS_PER_WORKER,
+    memoryBytes: 64 * GIB,
+    openFiles: 10_000,
+    threads: 10_000,
+  };
 
   it('accepts the exact capacity, and refuses one map less', () => {
     checkCapacity(SIZE, machine);
@@ -32,6 +39,26 @@ describe('capacity check', () => {
       CapacityError,
       /4 VMs of 16384 MiB RAM and 3 vGPUs may need \d+ MiB; 65536 MiB are available/,
     );
+  });
+
+  it('refuses more threads and open files than the limits', () => {
+    const { threads, 'open files': files } = Object.fromEntries(
+      limitsOf(SIZE, 1, machine).map((limit) => [limit.name, limit.reserved + 4 * limit.perVm]),
+    ) as Readonly<Record<'threads' | 'open files', number>>;
+    checkCapacity(SIZE, { ...machine, threads, openFiles: files });
+    expect(() => checkCapacity(SIZE, { ...machine, threads: threads - 1 })).to.throw(
+      CapacityError,
+      /may need \d+ threads; \d+ are accepted here: at most 3 VMs/,
+    );
+    expect(() => checkCapacity(SIZE, { ...machine, openFiles: files - 1 })).to.throw(
+      CapacityError,
+      /may need \d+ open files; RLIMIT_NOFILE is \d+: at most 3 VMs per process/,
+    );
+  });
+
+  it('reads limits of this machine', () => {
+    const { maxMapCount, memoryBytes, openFiles, threads } = thisMachine();
+    for (const value of [maxMapCount, memoryBytes, openFiles, threads]) expect(value).to.be.above(100);
   });
 });
 

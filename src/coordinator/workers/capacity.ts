@@ -10,6 +10,11 @@ import { counted } from '../../report/text.ts';
 export const MAPS_PER_WORKER = 50;
 /** Maximum count of memory maps of a process without workers. */
 export const MAPS_PER_PROCESS = 1000;
+/** Open files per worker (measured: 5), and of a process without workers (measured: 23). */
+const FILES_PER_WORKER = 5;
+const FILES_PER_PROCESS = 50;
+/** Threads of a process without workers (measured: 7). */
+const THREADS_PER_PROCESS = 10;
 /** Memory of a device worker or guest worker, a generous estimate. */
 const BYTES_PER_WORKER = 12 * 1024 * 1024;
 /** Fraction of the available memory that a run may plan for. */
@@ -22,48 +27,125 @@ export class CapacityError extends Error {
   override name = 'CapacityError';
 }
 
-interface RunSize {
+interface RunSize extends VmSize {
   readonly vms: number;
-  readonly vgpus: number;
   readonly processes: number;
+}
+
+/** VMs of one size. */
+interface VmSize {
+  readonly vgpus: number;
   readonly ramBytes: number;
 }
 
 /** Limits of this machine. */
-interface HostCapacity {
+export interface HostCapacity {
   readonly maxMapCount: number;
   readonly memoryBytes: number;
+  /** Open files of a process (RLIMIT_NOFILE); infinite if not known. */
+  readonly openFiles: number;
+  /** Threads that this user may start: the least of the known limits. */
+  readonly threads: number;
 }
 
 /** Returns the limits of this machine as they are now. */
-function thisMachine(): HostCapacity {
-  let maxMapCount = DEFAULT_MAX_MAP_COUNT;
+export function thisMachine(): HostCapacity {
+  const limits = textOf('/proc/self/limits');
+  const softLimit = (name: string) => countOf(new RegExp(`^${name} +(\\d+)`, 'm').exec(limits)?.[1]);
+  return {
+    maxMapCount: Number(textOf('/proc/sys/vm/max_map_count')) || DEFAULT_MAX_MAP_COUNT,
+    memoryBytes: availableMemory(),
+    openFiles: softLimit('Max open files'),
+    threads: Math.min(
+      softLimit('Max processes'),
+      countOf(textOf('/proc/sys/kernel/threads-max')),
+      countOf(textOf('/sys/fs/cgroup/pids.max')),
+    ),
+  };
+}
+
+/** Returns the content of a file of the kernel; empty if there is no such file. */
+function textOf(path: string): string {
   try {
-    maxMapCount = Number(readFileSync('/proc/sys/vm/max_map_count', 'utf8'));
+    return readFileSync(path, 'utf8').trim();
   } catch {
-    // Not Linux, or no /proc: keep the default.
+    return '';
   }
-  return { maxMapCount, memoryBytes: availableMemory() };
+}
+
+const countOf = (text = ''): number => (/^\d+$/.test(text) ? Number(text) : Number.POSITIVE_INFINITY);
+
+/** One limit of the machine, and the count of VMs that it allows. */
+export interface CapacityLimit {
+  readonly name: 'memory' | 'memory maps' | 'threads' | 'open files';
+  /** The machine's value. */
+  readonly here: number;
+  /** Part of it that the VMs cannot take. */
+  readonly reserved: number;
+  readonly perVm: number;
+  /** True if each host process has this limit for itself. */
+  readonly perProcess: boolean;
+  readonly vms: number;
+}
+
+/** Returns the limits for VMs of one size, divided over host processes. */
+export function limitsOf(
+  { vgpus, ramBytes }: VmSize,
+  processes: number,
+  machine: HostCapacity = thisMachine(),
+): readonly CapacityLimit[] {
+  const workers = vgpus + 1;
+  const limit = (
+    name: CapacityLimit['name'],
+    here: number,
+    reserved: number,
+    perVm: number,
+    perProcess: boolean,
+  ): CapacityLimit => {
+    const vms = Math.max(0, Math.floor((here - reserved) / perVm));
+    return { name, here, reserved, perVm, perProcess, vms: perProcess ? vms * processes : vms };
+  };
+  const { memoryBytes, maxMapCount, threads, openFiles } = machine;
+  const unplanned = memoryBytes * (1 - MEMORY_SHARE);
+  return [
+    limit('memory maps', maxMapCount, MAPS_PER_PROCESS, workers * MAPS_PER_WORKER, true),
+    limit('threads', threads, THREADS_PER_PROCESS * processes, workers, false),
+    limit('open files', openFiles, FILES_PER_PROCESS, workers * FILES_PER_WORKER, true),
+    limit('memory', memoryBytes, unplanned, ramBytes + workers * BYTES_PER_WORKER, false),
+  ];
 }
 
 /** @throws CapacityError */
-export function checkCapacity({ vms, vgpus, processes, ramBytes }: RunSize, machine = thisMachine()): void {
+export function checkCapacity(size: RunSize, machine: HostCapacity = thisMachine()): void {
+  const { vms, vgpus, processes, ramBytes } = size;
   const vmsPerProcess = Math.ceil(vms / processes);
-  const maps = MAPS_PER_PROCESS + vmsPerProcess * (vgpus + 1) * MAPS_PER_WORKER;
-  if (maps > machine.maxMapCount) {
-    const fit = Math.floor((machine.maxMapCount - MAPS_PER_PROCESS) / ((vgpus + 1) * MAPS_PER_WORKER));
+  for (const limit of limitsOf(size, processes, machine)) {
+    const wanted = limit.perProcess ? vmsPerProcess * processes : vms;
+    if (wanted <= limit.vms) continue;
+    if (limit.name === 'memory')
+      throw new CapacityError(
+        `${counted(vms, 'VM')} of ${mib(ramBytes)} RAM and ${counted(vgpus, 'vGPU')} may need ${mib(vms * limit.perVm)}; ` +
+          `${mib(limit.here)} are available, of which ${MEMORY_SHARE * 100} % may be planned`,
+      );
     throw new CapacityError(
-      `${counted(vmsPerProcess, 'VM')} × ${counted(vgpus, 'vGPU')} in one process may need ${maps} memory maps; ` +
-        `vm.max_map_count is ${machine.maxMapCount}: at most ${counted(fit, 'VM')} per process ` +
-        `(use --processes, or raise vm.max_map_count)`,
+      limit.perProcess
+        ? perProcessText(limit, vmsPerProcess, vgpus, processes)
+        : `${counted(vms, 'VM')} × ${counted(vgpus, 'vGPU')} may need ${limit.reserved + vms * limit.perVm} threads; ` +
+            `${limit.here} are accepted here: at most ${counted(limit.vms, 'VM')}`,
     );
   }
-  const bytes = vms * (ramBytes + (vgpus + 1) * BYTES_PER_WORKER);
-  if (bytes > machine.memoryBytes * MEMORY_SHARE) {
-    const mib = (value: number) => `${Math.ceil(value / 2 ** 20)} MiB`;
-    throw new CapacityError(
-      `${counted(vms, 'VM')} of ${mib(ramBytes)} RAM and ${counted(vgpus, 'vGPU')} may need ${mib(bytes)}; ` +
-        `${mib(machine.memoryBytes)} are available, of which ${MEMORY_SHARE * 100} % may be planned`,
-    );
-  }
+}
+
+const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+
+const SETTING_OF = { 'memory maps': 'vm.max_map_count', 'open files': 'RLIMIT_NOFILE' } as const;
+
+function perProcessText(limit: CapacityLimit, vms: number, vgpus: number, processes: number): string {
+  const setting = SETTING_OF[limit.name as keyof typeof SETTING_OF];
+  return (
+    `${counted(vms, 'VM')} × ${counted(vgpus, 'vGPU')} in one process may need ` +
+    `${limit.reserved + vms * limit.perVm} ${limit.name}; ` +
+    `${setting} is ${limit.here}: at most ${counted(limit.vms / processes, 'VM')} per process ` +
+    `(use --processes, or raise ${setting})`
+  );
 }
