@@ -22,10 +22,10 @@ describe('--out', () => {
   });
 
   it('names the nearest kind and the accepted form', () => {
-    expect(() => parse('jsno=a')).to.throw(/^no output 'jsno'; nearest: json; accepted: json, csv/);
+    expect(() => parse('jsno=a')).to.throw(/^no output 'jsno'; nearest: json; accepted: .*json, csv/);
     expect(() => parse('toString=a')).to.throw(/^no output 'toString'; nearest: /);
     for (const text of ['json', 'json=', 'a'])
-      expect(() => parse(text)).to.throw(/^accepted: KIND=PATH; kinds: json, csv/);
+      expect(() => parse(text)).to.throw(/^accepted: KIND=PATH; kinds: .*json, csv/);
   });
 
   it('refuses, before the run, paths that cannot be written', () => {

@@ -4,9 +4,13 @@
 import type { RunRecord } from '../record.ts';
 import { recordCsv } from './csv.ts';
 import { recordJson } from './json.ts';
+import { recordJunit } from './junit.ts';
+import { recordPrometheus } from './prometheus.ts';
 
 /** Content of a file by kind of output. */
 export const OUTPUTS: Readonly<Record<string, (record: RunRecord) => string>> = {
   json: recordJson,
   csv: recordCsv,
+  junit: recordJunit,
+  prometheus: recordPrometheus,
 };
