@@ -1,7 +1,7 @@
 /**
  * The command line: commands, options and exit codes.
  */
-import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Argument, Command, CommanderError, Option } from 'commander';
 import { CONFORMANCE_KINDS } from '../conformance/kinds.ts';
 import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { CaptureError } from '../conformance/vfio-user/capture.ts';
@@ -22,44 +22,24 @@ import {
 import { QUIRKS } from '../viommu/quirks.ts';
 import { conformanceCommand } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
+import { integer, optional, parameter } from './option-parsers.ts';
 import { OutputError, outputKinds, outputOption, STDOUT } from './outputs.ts';
 import { packageVersion } from './package-version.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
 import { filesOrShipped } from './shipped-data.ts';
+import { addTools } from './tools.ts';
 import { TraceError, traceCommand } from './trace.ts';
+import { explainUsage, UsageError } from './usage.ts';
 
-/** Returns an option parser for an integer in a range. */
-const integer = (min: number, max: number) => (text: string) => {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value < min || value > max)
-    throw new InvalidArgumentError(`accepted: ${min} to ${max}`);
-  return value;
-};
-
-/** Parses `name=value` and adds it to the previous parameters. */
-const parameter = (text: string, before: Readonly<Record<string, unknown>>): Record<string, unknown> => {
-  const [, name, value] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
-  if (name === undefined || value === undefined) throw new InvalidArgumentError('accepted: name=value');
-  try {
-    return { ...before, [name]: JSON.parse(value) as unknown };
-  } catch {
-    return { ...before, [name]: value };
-  }
-};
-
-/** Returns an option whose value is empty by default. */
-const optional = (flags: string, description: string): Option =>
-  new Option(flags, description).default('', 'none');
-
-function program(): Command {
+/** Declares all commands. */
+export function program(): Command {
   const command = new Command('mdevsim')
     .description('Load and concurrency testing of many vGPUs: VFIO mediated devices behind virtual IOMMUs')
-    .version(packageVersion())
-    .exitOverride()
-    .showHelpAfterError('(mdevsim --help lists the commands)');
-  const add = [addRun, addTrace, addReplay, addConformance, addTypes, addList, addSysfs, addServe];
+    .version(packageVersion());
+  const add = [addRun, addTrace, addReplay, addConformance, addTypes, addList, addSysfs, addServe, addTools];
   for (const addTo of add) addTo(command);
+  explainUsage(command);
   return command;
 }
 
@@ -205,6 +185,7 @@ function addServe(command: Command): void {
 
 /** Returns whether an error is the user's to correct: it is printed as one line, without a stack. */
 const isUserError = (error: unknown): error is Error =>
+  error instanceof UsageError ||
   error instanceof ScenarioError ||
   error instanceof CapacityError ||
   error instanceof TraceError ||

@@ -38,7 +38,7 @@ export function readDataFile(path: string): DataScenario {
   };
   const faults = [...document.errors, ...document.warnings];
   if (faults.length > 0) throw refusal(faults.map(({ pos, message }) => `${at(pos[0])}: ${message}`));
-  const checked = settingsOrProblems(plainValue(document, path));
+  const checked = settingsOrProblems(withoutSchema(plainValue(document, path)));
   const problems =
     'problems' in checked
       ? checked.problems
@@ -68,6 +68,13 @@ function plainValue(document: Document, path: string): unknown {
   } catch (error) {
     throw new ScenarioError(`scenario ${path}: ${error instanceof Error ? error.message : String(error)}`);
   }
+}
+
+/** Returns the value without `$schema`, by which a JSON file names its schema for editors. */
+function withoutSchema(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  const { $schema, ...rest } = value as Readonly<Record<string, unknown>>;
+  return typeof $schema === 'string' ? rest : value;
 }
 
 /** Returns where a problem is in the text: at its setting, or at the innermost map around it. */

@@ -85,7 +85,7 @@ const CONFIGURATION: readonly Case[] = [
     title: 'an unknown vIOMMU',
     args: ['run', 'scenarios/first-light.ts', '--viommu', 'amd'],
     code: 104,
-    output: /Allowed choices are none, intel, intel-scalable, virtio, spapr/,
+    output: /'amd' is invalid; nearest: \w+; accepted: none, intel, intel-scalable, virtio, spapr/,
   },
   {
     title: 'skip-invalidation on a vIOMMU without invalidations',
@@ -99,7 +99,30 @@ const CONFIGURATION: readonly Case[] = [
     code: 104,
     output: /ramMiB: 256 behind spapr.*up to 128/,
   },
-  { title: 'an unknown command', args: ['frobnicate'], code: 104, output: /unknown command/ },
+  {
+    title: 'an unknown command',
+    args: ['rnu'],
+    code: 104,
+    output: /no command 'rnu'; nearest: run; accepted: run, trace/,
+  },
+  {
+    title: 'an unknown option',
+    args: ['run', 'first-light', '--vgpu', '2'],
+    code: 104,
+    output: /no option '--vgpu' of mdevsim run; nearest: --vgpus; accepted: --vms/,
+  },
+  {
+    title: 'an unknown argument among choices',
+    args: ['conformance', 'vdt'],
+    code: 104,
+    output: /'vdt' is invalid for argument 'kind'; nearest: vtd; accepted: vfio, vtd/,
+  },
+  {
+    title: 'a value out of range',
+    args: ['run', 'first-light', '--vms', '0'],
+    code: 104,
+    output: /argument '0' is invalid; accepted: 1 to 1024 \(mdevsim run --help\)/,
+  },
   {
     title: 'more workers than vm.max_map_count allows',
     args: ['run', 'scenarios/first-light.ts', '--vms', '1000', '--vgpus', '31'],

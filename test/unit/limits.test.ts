@@ -56,6 +56,26 @@ describe('capacity check', () => {
     );
   });
 
+  it('accepts as many VMs as the limits have room for, and not one more', () => {
+    const small = { maxMapCount: 65_530, memoryBytes: 8 * GIB, openFiles: 1024, threads: 300 };
+    for (const [name, value] of Object.entries({
+      maxMapCount: 9000,
+      memoryBytes: GIB,
+      openFiles: 300,
+      threads: 60,
+    }))
+      for (const processes of [1, 3])
+        for (const vgpus of [1, 4, 31]) {
+          const limited = { ...small, [name]: value };
+          const size = { vgpus, processes, ramBytes: 2 ** 26 };
+          const vms = Math.min(...limitsOf(size, processes, limited).map((limit) => limit.vms));
+          if (vms > 0) checkCapacity({ ...size, vms }, limited);
+          expect(() => checkCapacity({ ...size, vms: vms + 1 }, limited), `${name} ${vgpus}`).to.throw(
+            CapacityError,
+          );
+        }
+  });
+
   it('reads limits of this machine', () => {
     const { maxMapCount, memoryBytes, openFiles, threads } = thisMachine();
     for (const value of [maxMapCount, memoryBytes, openFiles, threads]) expect(value).to.be.above(100);
