@@ -9,6 +9,7 @@ import { MetricsSender } from '../src/guest/metrics-sender.ts';
 import { VmMovedError } from '../src/guest/migration.ts';
 import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../src/guest/protocol.ts';
 import { LoadRun, type VmLoad } from '../src/load/guest/load-run.ts';
+import type { SavedLoad } from '../src/load/guest/saved-load.ts';
 import { importScenario } from '../src/scenario/load.ts';
 import type { CheckedScenario } from '../src/scenario/scenario.ts';
 import { boundOutput } from './bound-output.ts';
@@ -23,6 +24,7 @@ const flushOutput = boundOutput();
 let vm: GuestVm | undefined;
 let metrics: MetricsSender | undefined;
 let load: LoadRun | undefined;
+let isLoadStopped = false;
 
 const api: GuestApi = {
   async load(): Promise<void> {
@@ -34,7 +36,9 @@ const api: GuestApi = {
     vm = guest;
     metrics = new MetricsSender(guest.metrics, control);
     try {
-      await (snapshot ? resumeScript(guest, control, snapshot) : startScript(guest, control, metrics));
+      if (!snapshot) await startScript(guest, control, metrics);
+      else if (task.load === '') await resumeScript(guest, control, snapshot);
+      else await resumeLoad(guest, control, metrics, snapshot);
       return guest.report('');
     } catch (error) {
       return guest.report(error instanceof VmMovedError ? '' : errorText(error, task.scenario));
@@ -44,7 +48,20 @@ const api: GuestApi = {
     }
   },
 
-  stopLoad: () => load?.stop(),
+  stopLoad(): void {
+    isLoadStopped = true;
+    load?.stop();
+  },
+
+  async migrate(to: number | undefined): Promise<string> {
+    if (!load?.isRunning) return 'the VM is booting; accepted: a running VM';
+    return load
+      .migrate(to, async () => metrics?.send())
+      .then(
+        () => '',
+        (error: Error) => error.message,
+      );
+  },
 
   async report(): Promise<GuestReport> {
     await metrics?.send();
@@ -68,7 +85,7 @@ async function startScript(vm: GuestVm, control: VmControl, sender: MetricsSende
     await guest?.(vm);
     return;
   }
-  load = new LoadRun(vm, JSON.parse(task.load) as VmLoad, iteration);
+  load = newLoad(vm, iteration);
   await load.boot();
   vm.metrics.trend('boot_time').add(nowUs() - bootUs);
   await vm.phase('load');
@@ -79,6 +96,30 @@ async function startScript(vm: GuestVm, control: VmControl, sender: MetricsSende
   } finally {
     load.stop();
   }
+}
+
+function newLoad(vm: GuestVm, iteration: CheckedScenario['iteration']): LoadRun {
+  const run = new LoadRun(vm, JSON.parse(task.load) as VmLoad, iteration);
+  if (isLoadStopped) run.stop();
+  return run;
+}
+
+/** Continues the declared load of a VM from another host. */
+async function resumeLoad(
+  vm: GuestVm,
+  control: VmControl,
+  sender: MetricsSender,
+  { script }: GuestSnapshot,
+): Promise<void> {
+  const { iteration } = await importScript();
+  load = newLoad(vm, iteration);
+  await load.restore(script as SavedLoad);
+  await control.resumed();
+  for (const { driver } of vm.gpus) driver.resume();
+  await vm.phase('load');
+  const startUs = await control.clockStart();
+  sender.start(startUs);
+  await load.run(startUs);
 }
 
 async function resumeScript(vm: GuestVm, control: VmControl, { script }: GuestSnapshot): Promise<void> {

@@ -39,7 +39,11 @@ export interface Migrations {
   arrived: VmContext['arrived'];
 }
 
-const NO_LOAD: LoadChannel = { booted: async () => nowUs(), metrics: () => {} };
+const NO_LOAD: LoadChannel = {
+  booted: async () => nowUs(),
+  started: Promise.resolve(nowUs()),
+  metrics: () => {},
+};
 
 /** Count of a VM's numbers on the doorbell: one for its vIOMMU, then one per device. */
 const doorbellNumbers = ({ vgpus }: VmConfig): number => 1 + vgpus;

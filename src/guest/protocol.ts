@@ -22,7 +22,7 @@ export interface GuestDevice {
 export interface GuestSnapshot {
   /** A SavedGuest: what the drivers know beside guest RAM. */
   readonly drivers: unknown;
-  /** Result of the script's `work`. */
+  /** Result of the script's `work`; under declared load a SavedLoad. */
   readonly script: unknown;
 }
 
@@ -79,6 +79,12 @@ export interface GuestApi {
   run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport>;
   /** Ends the stages of a declared load. */
   stopLoad(): void | Promise<void>;
+  /**
+   * Moves the VM to another host process while its declared load runs. Resolves to an empty text, or to the reason why
+   * the VM stays.
+   * @param to number of the process; undefined for the next one
+   */
+  migrate(to: number | undefined): Promise<string>;
   /** Returns the report of a script that has not ended. */
   report(): GuestReport | Promise<GuestReport>;
 }
@@ -98,6 +104,8 @@ export interface VmControl {
    * when all VMs of the run are ready.
    */
   booted(): Promise<number>;
+  /** Resolves to the start of the run's clock on the scale of `nowUs()`, for a VM that has booted at another host. */
+  clockStart(): Promise<number>;
   /** Reports what the metrics have gained. */
   metrics(message: MetricsMessage): void | Promise<void>;
   /** Announces one fault of this device in the page of `iova`: it is counted as expected. */

@@ -5,6 +5,7 @@ import { METRICS } from '../metrics/catalogue.ts';
 import { parseSelector, ThresholdError } from '../metrics/selector.ts';
 import { VU_BYTES } from './buffers.ts';
 import { compileLoad, mixOf, peakVus } from './compile.ts';
+import { type EventSettings, eventProblems } from './events.ts';
 import { type Group, type GroupedScenario, groupsOf } from './groups.ts';
 import { type IommuMode, type LoadSettings, type ThresholdSettings, VUS_LIMIT } from './schema.ts';
 import { type Problem, unknownName } from './settings.ts';
@@ -19,6 +20,7 @@ export const SPAPR_RAM_MIB_MAX = 128;
 /** The settings of a scenario that its load depends on. */
 export interface LoadedScenario extends GroupedScenario {
   readonly load?: LoadSettings | undefined;
+  readonly events: EventSettings;
   readonly thresholds: ThresholdSettings;
   readonly model: string;
   readonly mdevs?: unknown;
@@ -41,6 +43,7 @@ export function loadProblems(scenario: LoadedScenario): Problem[] {
       ['iommu'],
       `${iommu} without load: a guest's script uses its vIOMMU itself; accepted: iommu with load`,
     );
+  problems.push(...eventProblems(scenario, compileLoad(load ?? {})));
   if (!load) return problems;
   if (model !== 'vgpu') add(['load'], `load on the model '${model}'; accepted: the model vgpu`);
   if (groups && mdevs !== undefined) add(['mdevs'], 'definitions with groups; accepted: one of them');
@@ -116,6 +119,11 @@ export function functionProblems(scenario: LoadedScenario, functions: ScenarioFu
             ? `no workload; accepted: ${Object.keys(WORKLOADS).join(', ')}`
             : `'${OWN_WORKLOAD}' is the scenario's own function, and it has none; accepted: ${Object.keys(WORKLOADS).join(', ')}`,
       });
+  if (functions.guest && scenario.events.length > 0)
+    problems.push({
+      path: ['events'],
+      message: 'migrations of VMs with a script guest(vm), which cannot move; accepted: no guest(vm)',
+    });
   for (const text of Object.keys(thresholds)) {
     const problem = thresholdProblem(text, known, functions.guest || functions.iteration);
     if (problem !== undefined) problems.push({ path: ['thresholds', text], isName: true, message: problem });

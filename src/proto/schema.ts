@@ -255,6 +255,16 @@ export interface LoadStop {
   readonly reason: string;
 }
 
+export interface VmMove {
+  readonly to: number;
+  readonly event: number;
+}
+
+export interface VmMoveDone {
+  readonly event: number;
+  readonly error: string;
+}
+
 export interface VmMetrics {
   readonly second: number;
   readonly changes: readonly MetricChange[];
@@ -1680,6 +1690,54 @@ export function readLoadStop(r: Reader, end: number): LoadStop {
   return m;
 }
 
+export function writeVmMove(m: VmMove, w: Writer): Writer {
+  if (m.to !== 0) w.uint32(8).uint32(m.to);
+  if (m.event !== 0) w.uint32(16).uint32(m.event);
+  return w;
+}
+
+export function readVmMove(r: Reader, end: number): VmMove {
+  const m: Draft<VmMove> = { to: 0, event: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.to = r.uint32();
+        break;
+      case 16:
+        m.event = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeVmMoveDone(m: VmMoveDone, w: Writer): Writer {
+  if (m.event !== 0) w.uint32(8).uint32(m.event);
+  if (m.error !== '') w.uint32(18).string(m.error);
+  return w;
+}
+
+export function readVmMoveDone(r: Reader, end: number): VmMoveDone {
+  const m: Draft<VmMoveDone> = { event: 0, error: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.event = r.uint32();
+        break;
+      case 18:
+        m.error = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
 export function writeVmMetrics(m: VmMetrics, w: Writer): Writer {
   if (m.second !== 0) w.uint32(8).uint32(m.second);
   for (const value of m.changes) writeMetricChange(value, w.uint32(18).fork()).ldelim();
@@ -2674,6 +2732,8 @@ export interface FrameBodies {
   loadStart: LoadStart;
   loadStop: LoadStop;
   vmMetrics: VmMetrics;
+  vmMove: VmMove;
+  vmMoveDone: VmMoveDone;
   vmAddressSpaces: VmAddressSpaces;
   deviceStateSet: DeviceStateSet;
   deviceStateChanged: DeviceStateChanged;
@@ -2731,6 +2791,8 @@ export const BODY_CODECS: {
   loadStart: { tag: 442, write: writeLoadStart, read: readLoadStart },
   loadStop: { tag: 450, write: writeLoadStop, read: readLoadStop },
   vmMetrics: { tag: 458, write: writeVmMetrics, read: readVmMetrics },
+  vmMove: { tag: 562, write: writeVmMove, read: readVmMove },
+  vmMoveDone: { tag: 570, write: writeVmMoveDone, read: readVmMoveDone },
   vmAddressSpaces: { tag: 466, write: writeVmAddressSpaces, read: readVmAddressSpaces },
   deviceStateSet: { tag: 482, write: writeDeviceStateSet, read: readDeviceStateSet },
   deviceStateChanged: { tag: 490, write: writeDeviceStateChanged, read: readDeviceStateChanged },

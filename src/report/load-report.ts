@@ -7,6 +7,17 @@ import { formatValue } from '../metrics/units.ts';
 import { colours } from './colours.ts';
 import { oneLine } from './text.ts';
 
+/** An event of the scenario, and how it has ended. */
+export interface EventResult {
+  /** Time at which it was due, and the time of its end, on the run's clock; null if it has no end. */
+  readonly seconds: number;
+  readonly endSeconds: number | null;
+  /** The event in words, such as `migrate web/1 to 1`. */
+  readonly action: string;
+  /** Why nothing was done; empty if it was done. */
+  readonly error: string;
+}
+
 /** The metrics of a run and the verdicts on them. */
 export interface LoadReport {
   /** Length of the run's clock in seconds. */
@@ -15,14 +26,17 @@ export interface LoadReport {
   readonly metrics: readonly MetricSummary[];
   /** The threshold that has ended the run early, or empty. */
   readonly abortedBy: string;
+  /** Events of the scenario, in order of time. */
+  readonly events: readonly EventResult[];
 }
 
 /** Of a run without any metric. */
-export const NO_LOAD: LoadReport = { seconds: 0, thresholds: [], metrics: [], abortedBy: '' };
+export const NO_LOAD: LoadReport = { seconds: 0, thresholds: [], metrics: [], abortedBy: '', events: [] };
 
 /** Maximum count of thresholds and of stages printed. */
 const LINES_LIMIT = 40;
 const NAME_WIDTH = 34;
+const US_PER_SECOND = 1e6;
 
 /** Returns a line for each threshold, those that were not met first. */
 export function thresholdLines({ thresholds, abortedBy }: LoadReport): string[] {
@@ -33,6 +47,17 @@ export function thresholdLines({ thresholds, abortedBy }: LoadReport): string[] 
   });
   if (sorted.length > LINES_LIMIT) lines.push(`    and ${sorted.length - LINES_LIMIT} more thresholds`);
   if (abortedBy !== '') lines.push(`  ${colours.red('aborted')} by ${oneLine(abortedBy)}`);
+  return lines;
+}
+
+/** Returns a line for each event that was done; the others are problems. */
+export function eventLines({ events }: LoadReport): string[] {
+  const done = events.filter(({ error, endSeconds }) => error === '' && endSeconds !== null);
+  const lines = done.slice(0, LINES_LIMIT).map(({ seconds, endSeconds, action }) => {
+    const took = formatValue(((endSeconds ?? seconds) - seconds) * US_PER_SECOND, 'time');
+    return `  event          ${formatValue(seconds * US_PER_SECOND, 'time')}: ${oneLine(action)}, in ${took}`;
+  });
+  if (done.length > LINES_LIMIT) lines.push(`    and ${done.length - LINES_LIMIT} more events`);
   return lines;
 }
 

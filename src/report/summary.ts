@@ -6,7 +6,14 @@ import type { FrameBodies } from '../proto/schema.ts';
 import { colours } from './colours.ts';
 import { burndownLines, metricLines, sumReports } from './device-report.ts';
 import { Latencies, type LatencySummary } from './histograms.ts';
-import { type LoadReport, NO_LOAD, stageLines, thresholdLines } from './load-report.ts';
+import {
+  type EventResult,
+  eventLines,
+  type LoadReport,
+  NO_LOAD,
+  stageLines,
+  thresholdLines,
+} from './load-report.ts';
 import { counted, oneLine, timeText } from './text.ts';
 import { mergeAll, type VmSummary, violationCount, vmLines, vmSummary } from './vm-summary.ts';
 
@@ -103,8 +110,10 @@ export function summarize(
   const sorted = [...results].sort(([a], [b]) => a - b);
   const all = sorted.map(([, result]) => result);
   const total = (pick: (result: VmResult) => number) => all.reduce((sum, result) => sum + pick(result), 0);
-  const problems = problemsOf(new Map(sorted), lost);
-  const scriptErrors = all.filter((result) => result.scriptError !== '').length;
+  const problems = problemsOf(new Map(sorted), lost, load);
+  // An event that could not be is an error of the scenario.
+  const scriptErrors =
+    all.filter((result) => result.scriptError !== '').length + load.events.filter(hasFailed).length;
   const failures = problems.length - scriptErrors;
   const isInterrupted = interrupted === true || all.some((result) => result.interrupted);
   return {
@@ -153,7 +162,13 @@ function verdictOf(
   return { verdict: 'passed', exitCode: ExitCode.ok };
 }
 
-function problemsOf(results: ReadonlyMap<number, VmResult>, lost: readonly LostVm[]): string[] {
+const hasFailed = ({ error }: EventResult): boolean => error !== '';
+
+function problemsOf(
+  results: ReadonlyMap<number, VmResult>,
+  lost: readonly LostVm[],
+  { events }: LoadReport,
+): string[] {
   const problems: string[] = lost.map(({ vm, reason }) => `VM ${vm} lost: ${reason}`);
   for (const [vm, result] of results) {
     problems.push(...violationLines(result.violations));
@@ -166,6 +181,8 @@ function problemsOf(results: ReadonlyMap<number, VmResult>, lost: readonly LostV
   }
   for (const [vm, { scriptError }] of results)
     if (scriptError !== '') problems.push(`VM ${vm} script: ${scriptError}`);
+  for (const { seconds, action, error } of events.filter(hasFailed))
+    problems.push(`event at ${seconds} s, ${action}: ${error}`);
   return problems;
 }
 
@@ -209,6 +226,7 @@ export function summaryText(summary: RunSummary): string {
     lines.push(`  ${colours.red('✗')} and ${summary.problems.length - PROBLEM_LIMIT} more`);
   lines.push(...thresholdLines(summary.load), ...noteLines(summary));
   lines.push(...countLines(summary), ...metricLines(summary.devices), ...burndownLines(summary.devices));
+  lines.push(...eventLines(summary.load));
   lines.push(...stageLines(summary.load), ...latencyLines(summary.latencies), ...vmLines(summary.results));
   lines.push(...hostLines(summary), ...traceLines(summary));
   if (summary.folder !== '') lines.push(`  files          ${oneLine(summary.folder)}`);

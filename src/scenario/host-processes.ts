@@ -51,6 +51,10 @@ interface HostProcessesOptions {
   onBooted?(vm: number): void;
   /** Called with what the metrics of a VM have gained. */
   onMetrics?(vm: number, message: FrameBodies['vmMetrics']): void;
+  /** Called with the address spaces of a VM's devices since the last call. */
+  onAddressSpaces?(vm: number, message: FrameBodies['vmAddressSpaces']): void;
+  /** Called when a move of {@link HostProcesses.move} has ended, with why the VM stays; empty if it has moved. */
+  onMoved?(event: number, error: string): void;
   /** Called when a VM has its result or its process has ended; it holds no device any more. May be called twice. */
   onVmEnded?(vm: number): void;
 }
@@ -107,6 +111,22 @@ export class HostProcesses {
     if (!child) this.#queued.set(process, [...(this.#queued.get(process) ?? []), frame]);
     // Without a callback, sending to a process that has just died would cause an 'error' event.
     else if (child.connected) child.send(frame, () => {});
+  }
+
+  /**
+   * Moves a VM under declared load to another host process; `onMoved` has the answer.
+   * @param to number of the process; undefined for the next one
+   * @param event number for the answer
+   */
+  move(vm: number, to: number | undefined, event: number): void {
+    const process = this.#processOf.get(vm);
+    const child = process === undefined ? undefined : this.#children.get(process);
+    if (process === undefined || !child?.connected || this.#results.has(vm)) {
+      this.#options.onMoved?.(event, 'the VM has ended; accepted: a running VM');
+      return;
+    }
+    const body = { to: to === undefined ? 0 : to + 1, event };
+    child.send(encodeFrame({ timeUs: wallMs() * 1000, process, vm, device: -1 }, 'vmMove', body), () => {});
   }
 
   /** Sends a frame to every host process that has started. */
@@ -219,6 +239,9 @@ export class HostProcesses {
       this.#endRunIfDone();
     } else if (frame.kind === 'vmBooted') this.#options.onBooted?.(frame.header.vm);
     else if (frame.kind === 'vmMetrics') this.#options.onMetrics?.(frame.header.vm, frame.body);
+    else if (frame.kind === 'vmAddressSpaces')
+      this.#options.onAddressSpaces?.(frame.header.vm, frame.body);
+    else if (frame.kind === 'vmMoveDone') this.#options.onMoved?.(frame.body.event, frame.body.error);
     else if (frame.kind === 'deviceReleased') {
       this.#requested.get(frame.header.vm)?.delete(frame.header.device);
       this.#options.onReleased?.(frame.header.vm, frame.header.device);

@@ -5,13 +5,14 @@
 import { every, nowUs, wallMs } from '#host';
 import { jainIndex } from '../gpu/stats.ts';
 import { compileLoad, compileThresholds, ONLY_GROUP } from '../load/compile.ts';
+import { compileEvents } from '../load/events.ts';
 import { vmsOf } from '../load/groups.ts';
 import type { Tags } from '../metrics/metrics.ts';
 import { MetricStore } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LoadReport } from '../report/load-report.ts';
-import type { RunEvent } from '../report/record.ts';
+import { Director } from './director.ts';
 import { RunEvents } from './run-events.ts';
 import type { ScenarioSettings } from './scenario.ts';
 
@@ -31,6 +32,8 @@ interface LoadMessages {
 
 export class RunLoad {
   readonly #store: MetricStore;
+  /** Asks the host process of a VM to move it to another one; the answer goes to {@link RunLoad.moved}. */
+  move(vm: number, to: number | undefined, event: number): void;
   readonly #messages: LoadMessages;
   /** VMs that have not booted yet. */
   readonly #booting: Set<number>;
@@ -44,7 +47,9 @@ export class RunLoad {
   #isStarted = false;
   #abortedBy = '';
   #stopTicks = () => {};
+  readonly #director: Director;
 
+  #isInterrupted = false;
   constructor(settings: ScenarioSettings, messages: LoadMessages) {
     const stages = compileLoad(settings.load ?? {});
     this.#isDeclared = stages.length > 0;
@@ -58,6 +63,10 @@ export class RunLoad {
     // A hand-written load has no common start: its clock starts with the run.
     if (!this.#isDeclared) this.#startTicks();
   }
+    this.#director = new Director(compileEvents(settings), {
+      move: (...args) => messages.move(...args),
+      record: (...args) => this.#events.add(...args),
+    });
 
   /** A VM is ready for its load. */
   booted(vm: number): void {
@@ -75,7 +84,21 @@ export class RunLoad {
   }
 
   metrics(vm: number, message: MetricsMessage): void {
-    this.#store.merge(this.#tagsOf(vm), message.second, fromMessage(message));
+    // A hand-written load has a clock that its guests do not know. An interval belongs where most of it lies.
+    const at = this.#us / US_PER_SECOND - SCRIPT_BUCKET_SECONDS / 2;
+    const second = this.#isDeclared ? message.second : Math.max(0, at);
+    const changes = fromMessage(message);
+    this.#store.merge(this.#tagsOf(vm), second, changes);
+    this.#timelines.metrics(vm, second, changes);
+  }
+
+  addressSpaces(vm: number, message: FrameBodies['vmAddressSpaces']): void {
+    this.#timelines.addressSpaces(vm, message);
+  }
+
+  /** A migration that an event has asked for has ended. @param error why the VM stays, or empty */
+  moved(event: number, error: string): void {
+    this.#director.moved(event, error);
   }
 
   /** A signal ends the run. */
@@ -88,6 +111,7 @@ export class RunLoad {
     return this.#startUs;
   }
 
+    this.#isInterrupted = true;
   /** Events so far, and the count of those beyond the limit. */
   get events(): { readonly events: readonly RunEvent[]; readonly eventsCut: number } {
     return { events: this.#events.list(this.#startUs), eventsCut: this.#events.cut };
@@ -118,6 +142,7 @@ export class RunLoad {
   }
 
   #record(name: string, tags: Tags, value: number): void {
+      events: this.#director.end(this.#abortedBy === '' && !this.#isInterrupted),
     this.#store.record(name, tags, Math.floor(this.#us / US_PER_SECOND), value);
   }
 
@@ -170,6 +195,7 @@ export class RunLoad {
     const failed = this.#store.tick(this.#us);
     if (!failed || this.#abortedBy !== '') return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;
+    this.#director.start(this.#startUs);
     this.#events.add('abort', null, this.#abortedBy);
     this.#messages.stop({ reason: this.#abortedBy });
   }

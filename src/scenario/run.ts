@@ -111,6 +111,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     start: (body) => hosts.broadcast('loadStart', body),
     stop: (body) => hosts.broadcast('loadStop', body),
   });
+    move: (...args) => hosts.move(...args),
   const hosts: HostProcesses = new HostProcesses({
     requests: directory ? withMigrations(requests, directory, settings) : requests,
     onProgress: options.onProgress,
@@ -119,6 +120,8 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     onBooted: (vm) => load.booted(vm),
     onMetrics: (vm, message) => load.metrics(vm, message),
     onVmEnded: (vm) => {
+    onAddressSpaces: (vm, message) => load.addressSpaces(vm, message),
+    onMoved: (event, error) => load.moved(event, error),
       load.ended(vm);
       mdevs.closeVm(vm);
     },

@@ -8,6 +8,7 @@ import { DEFAULT_VGPU_TYPE, VGPU_TYPES } from '../gpu/types.ts';
 import type { GuestVm } from '../guest/guest-vm.ts';
 import type { GuestGpu } from '../guest/vm-parts.ts';
 import { functionProblems, loadProblems } from '../load/check.ts';
+import { eventsShape, HOSTS_LIMIT, hostsFor } from '../load/events.ts';
 import {
   iommuShape,
   loadShape,
@@ -34,8 +35,7 @@ export const VGPUS_LIMIT = 31; // one bus: device numbers 1 to 31
 export const RAM_MIB_MIN = 8;
 export const RAM_MIB_MAX = 4096;
 
-/** Maximum count of host processes. */
-export const HOSTS_LIMIT = 64;
+export { HOSTS_LIMIT };
 
 /** Kinds of vIOMMU, as in the setting `viommu`. */
 export const VIOMMUS = ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'] as const;
@@ -152,6 +152,9 @@ export const scenarioShape = settingsObject({
   iommu: iommuShape
     .optional()
     .describe('use of the vIOMMU by guests under load; default: `strict`, or `off` without a vIOMMU'),
+  events: eventsShape
+    .default([])
+    .describe("actions of the host on VMs under load, at times of the run's clock"),
   thresholds: thresholdsShape
     .default({})
     .describe('conditions on metrics by selector; a run that does not meet them exits with 99'),
@@ -207,7 +210,7 @@ export function checkScenario(module: { readonly default?: unknown }): CheckedSc
   const settings = parseSettings(rest);
   if (settings.load && resume !== undefined)
     throw new ScenarioError(
-      'resume with load: VMs under declared load do not migrate; accepted: one of them',
+      'resume with load: events migrate VMs under declared load; accepted: one of them',
     );
   const functions = { guest: guest !== undefined, iteration: iteration !== undefined };
   throwIfAny([...loadProblems(settings), ...functionProblems(settings, functions)]);
@@ -233,8 +236,9 @@ export function settingsOrProblems(
 ): { readonly settings: ScenarioSettings } | { readonly problems: readonly Problem[] } {
   const parsed = scenarioShape.safeParse(settings);
   if (!parsed.success) return { problems: problemsOf(parsed.error) };
-  const { groups } = parsed.data;
-  if (!groups) return { settings: parsed.data };
+  const { groups, events } = parsed.data;
+  const hosts = Math.max(parsed.data.hosts, hostsFor(events));
+  if (!groups) return { settings: { ...parsed.data, hosts } };
   const all = Object.values(groups);
   const counts = {
     vms: all.reduce((sum, { vms }) => sum + vms, 0),
@@ -243,7 +247,7 @@ export function settingsOrProblems(
   const problems = Object.entries(counts).flatMap(([name, count]) => countProblem(settings, name, count));
   if (counts.vms > VMS_LIMIT)
     problems.push({ path: ['groups'], message: `${counts.vms} VMs in all; accepted: at most ${VMS_LIMIT}` });
-  return problems.length > 0 ? { problems } : { settings: { ...parsed.data, ...counts } };
+  return problems.length > 0 ? { problems } : { settings: { ...parsed.data, ...counts, hosts } };
 }
 
 /** Returns a problem if a scenario with groups has another count than that of its groups. */

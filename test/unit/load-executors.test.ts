@@ -6,7 +6,7 @@ import { describe, it } from 'mocha';
 import { nowUs, sleep } from '#host';
 import type { Pattern, Stage } from '../../src/load/compile.ts';
 import { RunClock } from '../../src/load/guest/clock.ts';
-import { execute, type StageVu } from '../../src/load/guest/executors.ts';
+import { execute, type StageProgress, type StageVu } from '../../src/load/guest/executors.ts';
 import type { Share } from '../../src/load/schedule.ts';
 
 const ALONE: Share = { index: 0, count: 1 };
@@ -38,6 +38,9 @@ interface Run {
   readonly vgpus?: number;
   readonly vus?: number;
   readonly work?: () => Promise<void>;
+  readonly progress?: StageProgress;
+  /** Iterations of each VU at its last host. */
+  readonly before?: readonly number[];
   readonly during?: (clock: RunClock, vus: readonly FakeVu[]) => Promise<void>;
 }
 
@@ -49,11 +52,14 @@ async function run({
   vgpus = 1,
   vus = 2,
   work = () => sleep(1),
+  progress = {},
+  before = [],
   during,
 }: Run) {
   const all = Array.from({ length: vgpus }, (_, vgpu) =>
     Array.from({ length: vus }, () => new FakeVu(vgpu, work)),
   );
+  for (const [i, vu] of all.flat().entries()) vu.iterations = before[i] ?? 0;
   const stage: Stage = {
     name: 'stage',
     index: 0,
@@ -74,7 +80,7 @@ async function run({
     },
   };
   await Promise.all([
-    execute({ stage, share, clock, vus: all, dropped: counter, readyUs }),
+    execute({ stage, share, clock, vus: all, dropped: counter, readyUs, progress }),
     during?.(clock, all.flat()),
   ]);
   return { vus: all.flat(), dropped, start, total: all.flat().reduce((sum, vu) => sum + vu.iterations, 0) };
@@ -135,6 +141,63 @@ describe('closed executors', () => {
         for (const vu of vus) vu.alive = false;
       },
     });
+  });
+});
+
+describe('executors of a VM that moves', () => {
+  /** Runs a stage, holds it after a while, and runs the rest as another host would; returns all its iterations. */
+  async function moved(pattern: Pattern, work: () => Promise<void>) {
+    const progress: StageProgress = {};
+    let dropped = 0;
+    let saved: { readonly progress: StageProgress; readonly iterations: readonly number[] } | undefined;
+    const first = run({
+      pattern,
+      work,
+      progress,
+      during: async (clock, vus) => {
+        await sleep(60);
+        clock.hold();
+        await sleep(60); // for what is in flight
+        saved = { progress: { ...progress }, iterations: vus.map(({ iterations }) => iterations) };
+        const held = vus.map(({ iterations }) => iterations);
+        await sleep(60);
+        expect(
+          vus.map(({ iterations }) => iterations),
+          'nothing starts in a hold',
+        ).to.deep.equal(held);
+        clock.stop();
+        clock.release();
+      },
+    });
+    // The first host has lost the VM, so that what it counts after the hold is not counted.
+    await first;
+    expect(saved?.iterations.some((count) => count > 0)).to.equal(true);
+    const rest = await run({
+      pattern,
+      work,
+      progress: saved?.progress ?? {},
+      before: saved?.iterations ?? [],
+    });
+    dropped += rest.dropped;
+    return { total: rest.total, dropped, vus: rest.vus };
+  }
+
+  it('per-vu-iterations: each VU has its count, no more and no less', async () => {
+    const pattern: Pattern = { kind: 'per-vu', vus: 2, iterations: 90, durationUs: 60e6 };
+    const { vus, dropped } = await moved(pattern, () => sleep(1));
+    expect(vus.map(({ iterations }) => iterations)).to.deep.equal([90, 90]);
+    expect(dropped).to.equal(0);
+  });
+
+  it('shared-iterations: the rest is done', async () => {
+    const pattern: Pattern = { kind: 'shared', vus: 2, iterations: 150, durationUs: 60e6 };
+    expect(await moved(pattern, () => sleep(1))).to.include({ total: 150, dropped: 0 });
+  });
+
+  it('arrivals: each number is started or dropped once', async () => {
+    const pattern: Pattern = { kind: 'rate', vus: 2, rate: 200, durationUs: 400_000 };
+    const { total, dropped } = await moved(pattern, async () => {});
+    expect(total + dropped).to.equal(80);
   });
 });
 

@@ -30,7 +30,7 @@ const MALFORMED: readonly (readonly [title: string, text: string, error: string]
   [
     'an unknown setting',
     'name: x\nvgus: 3\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
-    "FILE:2:1: vgus: no setting 'vgus'; nearest: vgpus; accepted: name, question, vms, vgpus, mdevs, ramMiB, viommu, gpu, hosts, timeoutMs, model, deviceTimeoutMs, baselineWorkers, params, groups, load, iommu, thresholds",
+    "FILE:2:1: vgus: no setting 'vgus'; nearest: vgpus; accepted: name, question, vms, vgpus, mdevs, ramMiB, viommu, gpu, hosts, timeoutMs, model, deviceTimeoutMs, baselineWorkers, params, groups, load, iommu, events, thresholds",
   ],
   [
     'a text in place of a count',

@@ -62,6 +62,7 @@ export class HostRun {
   readonly #loadStarted: Promise<number> = new Promise((resolve) => {
     this.#onLoadStart = resolve;
   });
+  #isLoadStopped = false;
   #isAborted = false;
   #onAborted: () => void = () => {};
   readonly #aborted: Promise<void>;
@@ -86,6 +87,7 @@ export class HostRun {
           this.#send('vmBooted', vm, {});
           return this.#loadStarted;
         },
+        started: this.#loadStarted,
         metrics: (vm, message) => this.#send('vmMetrics', vm, message),
       },
       migrations: this.#migrations(),
@@ -111,7 +113,11 @@ export class HostRun {
     if (frame.kind === 'deviceRequest') this.#release(frame.header, frame.body.uuid);
     else if (frame.kind === 'runEnd') this.#runEnd();
     else if (frame.kind === 'loadStart') this.#onLoadStart(nowUs() + frame.body.startUs - wallMs() * 1000);
-    else if (frame.kind === 'loadStop') for (const vm of this.coordinator.vms) vm.stopLoad();
+    else if (frame.kind === 'vmMove') this.#move(frame.header.vm, frame.body);
+    else if (frame.kind === 'loadStop') {
+      this.#isLoadStopped = true;
+      for (const vm of this.coordinator.vms) vm.stopLoad();
+    }
   }
 
   /** Starts serving and all devices; resolves when each device is ready or has failed. */
@@ -176,6 +182,7 @@ export class HostRun {
       arrived: (vm, result) => {
         this.#send('vmArrived', vm.config.vm, {});
         this.#track(vm, result);
+        if (this.#isLoadStopped) vm.stopLoad();
         if (this.#isAborted) vm.abort();
       },
     };
@@ -252,6 +259,20 @@ export class HostRun {
         if (released) this.#send('deviceReleased', number, {}, device);
       })
       .catch((error: unknown) => vm.lose(error));
+  }
+
+  /** Moves a VM under declared load to another host process, and reports how that has ended. */
+  #move(number: number, { to, event }: FrameBodies['vmMove']): void {
+    const vm = this.coordinator.vms.find(({ config, isHere }) => config.vm === number && isHere);
+    const moved = vm?.move(to === 0 ? undefined : to - 1) ?? Promise.resolve(this.#absence(number));
+    moved
+      .then((error) => this.#send('vmMoveDone', number, { event, error }))
+      .catch((error: unknown) => vm?.lose(error));
+  }
+
+  #absence(number: number): string {
+    const vm = this.coordinator.vms.find(({ config }) => config.vm === number);
+    return `the VM ${vm ? 'is ending' : 'is not at this host'}; accepted: a running VM`;
   }
 
   #sendProgress(): void {

@@ -47,6 +47,8 @@ export interface VmConfig {
 export interface ArrivedVm {
   readonly config: VmConfig;
   readonly devices: readonly { readonly index: number; readonly strip: StripRecorder }[];
+  /** Ends the stages of the guest's declared load. */
+  stopLoad(): void;
   /** Ends the guest's script, because the run is interrupted. */
   abort(): void;
 }
@@ -55,6 +57,8 @@ export interface ArrivedVm {
 export interface LoadChannel {
   /** Reports that a VM is ready for its load; resolves to the start of the run's clock, on the scale of `nowUs()`. */
   booted(vm: number): Promise<number>;
+  /** Start of the run's clock, as of {@link booted}. */
+  readonly started: Promise<number>;
   /** Reports what the metrics of a VM have gained. */
   metrics(vm: number, message: FrameBodies['vmMetrics']): void;
 }

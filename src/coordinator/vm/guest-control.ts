@@ -49,6 +49,10 @@ export class GuestControl implements VmControl {
     return this.#vm.load.booted(this.#vm.number);
   }
 
+  clockStart(): Promise<number> {
+    return this.#vm.load.started;
+  }
+
   metrics(message: MetricsMessage): void {
     this.#vm.load.metrics(this.#vm.number, message);
   }

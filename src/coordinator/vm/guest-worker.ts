@@ -102,6 +102,12 @@ export class GuestWorker {
     Promise.resolve(this.#guest.stopLoad()).catch(() => {}); // a guest that has died has no load
   }
 
+  /** Moves the VM under declared load; resolves to why it stays, or to an empty text. See GuestApi.migrate. */
+  migrate(to: number | undefined): Promise<string> {
+    const asked = Promise.resolve(this.#guest.migrate(to)).then(boundedText, errorLine);
+    return Promise.race([asked, this.#died.then(({ error }) => error)]);
+  }
+
   /** Makes {@link run} resolve now: the run is interrupted. */
   abort(): void {
     this.#abort();

@@ -165,6 +165,12 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.#guest?.stopLoad();
   }
 
+  /** Moves the VM, which is under declared load, to another host process. Resolves to why it stays, or to ''. */
+  async move(to: number | undefined): Promise<string> {
+    const error = (await this.#guest?.migrate(to)) ?? 'the VM is starting; accepted: a running VM';
+    return this.#migration.moved ? '' : error || 'the VM has ended';
+  }
+
   /** Ends the guest's script wherever it is, because the run is interrupted. The VM's result has what was done. */
   abort(): void {
     this.#isAborted = true;

@@ -1,13 +1,15 @@
 /**
- * The clock of a load in its guest: waits that a stop ends.
+ * The clock of a load in its guest: waits that a stop ends, and that do not end while the load is held.
  */
-import { after, nowUs } from '#host';
+import { after, nowUs, yieldTurn } from '#host';
+import { Gate } from '../../channel/gate.ts';
 
 export class RunClock {
   /** Start of the load on the process's clock. */
   #startUs = 0;
   #stopped = false;
   readonly #waiting = new Set<() => void>();
+  readonly #gate = new Gate();
 
   /** Sets the start, on the scale of `nowUs()`. */
   start(startUs: number): void {
@@ -28,27 +30,50 @@ export class RunClock {
     return this.#stopped;
   }
 
+  /** Promise of the end of a hold, in which no iteration may start; undefined without one. Time continues. */
+  get held(): Promise<void> | undefined {
+    return this.#gate.pending;
+  }
+
+  hold(): void {
+    this.#gate.close();
+  }
+
+  release(): void {
+    this.#gate.open();
+  }
+
   /** Ends every wait; later ones do not wait. */
   stop(): void {
     this.#stopped = true;
     for (const wake of [...this.#waiting]) wake();
   }
 
-  /** Waits until this time on the run's clock, or until {@link stop}. */
+  /** Waits until this time on the run's clock, or until {@link stop}; then until the load is not held. */
   async until(us: number): Promise<void> {
     // A timer may fire a little early.
     while (!this.#stopped && this.us < us) await this.#sleep(us - this.us);
+    while (this.held) await this.held;
   }
 
-  /** Waits until `work` has ended, at most until this time; resolves to whether it has ended. */
+  /** Waits until `work` has ended, at most until this time; resolves to whether it has ended. @throws its error */
   async endOf(work: Promise<unknown>, us: number): Promise<boolean> {
-    let wake = () => {};
-    const late = new Promise<false>((resolve) => {
-      wake = after(Math.max(0, us - this.us) / 1000, () => resolve(false));
+    let hasEnded = false;
+    const end = work.then(() => {
+      hasEnded = true;
     });
-    const ended = await Promise.race([work.then(() => true), late]);
-    wake();
-    return ended;
+    let cancel = () => {};
+    const late = new Promise<void>((resolve) => {
+      cancel = after(Math.max(0, us - this.us) / 1000, resolve);
+    });
+    await Promise.race([end, late]);
+    cancel();
+    // Work that a hold has kept from its end reaches it in the next turn.
+    while (!hasEnded && this.held) {
+      await this.held;
+      await yieldTurn();
+    }
+    return hasEnded;
   }
 
   #sleep(us: number): Promise<void> {

@@ -29,6 +29,18 @@ export interface StageRun {
   readonly dropped: Counter;
   /** When the VM was ready, on the run's clock: a VM that boots late misses what was due before. */
   readonly readyUs: number;
+  /** Kept up to date while the stage runs, and not empty if it continues that of another host. */
+  readonly progress: StageProgress;
+}
+
+/** How far a stage is, beside its VUs. */
+export interface StageProgress {
+  /** Iterations of `shared-iterations` that have not been started. */
+  left?: number;
+  /** Number of the next arrival of an open stage in its group. */
+  arrival?: number;
+  /** Index of the vGPU that takes it. */
+  nextGpu?: number;
 }
 
 /** Runs a stage; resolves when its last iteration has ended. @throws the first error of an iteration */
@@ -62,7 +74,13 @@ const isOver = ({ stage, clock }: StageRun): boolean =>
 
 /** Iterates while `wanted` returns true and the stage lasts. */
 async function loop(run: StageRun, vu: StageVu, wanted: () => boolean): Promise<void> {
-  while (!isOver(run) && vu.alive && wanted()) await vu.iterate();
+  const { clock } = run;
+  while (!isOver(run) && vu.alive) {
+    // A hold may last beyond the end of the stage.
+    if (clock.held) await clock.held;
+    else if (wanted()) await vu.iterate();
+    else return;
+  }
 }
 
 async function rampingVu(
@@ -82,16 +100,21 @@ async function rampingVu(
 }
 
 async function perVu(run: StageRun, iterations: number): Promise<void> {
-  await everyVu(run, async (vu) => {
-    await loop(run, vu, () => vu.iterations < iterations);
-    run.dropped.add(iterations - vu.iterations);
-  });
+  await everyVu(run, (vu) => loop(run, vu, () => vu.iterations < iterations));
+  // All at once, because a stage that has not ended may continue at another host.
+  for (const vu of run.vus.flat()) run.dropped.add(iterations - vu.iterations);
 }
 
 async function shared(run: StageRun, iterations: number): Promise<void> {
-  let left = iterations;
-  await everyVu(run, (vu) => loop(run, vu, () => left-- > 0));
-  run.dropped.add(Math.max(0, left));
+  const { progress } = run;
+  let left = progress.left ?? iterations;
+  const take = () => {
+    if (left === 0) return false;
+    progress.left = --left;
+    return true;
+  };
+  await everyVu(run, (vu) => loop(run, vu, take));
+  run.dropped.add(left);
 }
 
 /**
@@ -100,17 +123,18 @@ async function shared(run: StageRun, iterations: number): Promise<void> {
  * @param dueAt when arrival `number` of the group is due, from the start of the stage
  */
 async function arrivals(run: StageRun, dueAt: (number: number) => number | undefined): Promise<void> {
-  const { stage, share, clock, dropped, readyUs } = run;
-  const pool = new VuPool(run.vus);
+  const { stage, share, clock, dropped, readyUs, progress } = run;
+  const pool = new VuPool(run.vus, progress);
   const lengthUs = lengthOf(stage);
-  for (let number = share.index; ; number += share.count) {
+  for (let number = progress.arrival ?? share.index; ; number += share.count) {
+    progress.arrival = number;
     const dueUs = dueAt(number);
     if (dueUs === undefined || dueUs >= lengthUs) break;
     if (stage.startUs + dueUs < readyUs) {
       dropped.add();
       continue;
     }
-    if (clock.us < stage.startUs + dueUs) await clock.until(stage.startUs + dueUs);
+    if (clock.us < stage.startUs + dueUs || clock.held) await clock.until(stage.startUs + dueUs);
     if (clock.stopped || pool.error) break;
     if (!pool.start(clock.onProcessClock(stage.startUs + dueUs))) dropped.add();
   }
@@ -123,10 +147,11 @@ class VuPool {
   error: { readonly reason: unknown } | undefined;
   readonly #free: StageVu[][];
   readonly #running = new Set<Promise<void>>();
-  #nextGpu = 0;
+  readonly #progress: StageProgress;
 
-  constructor(vus: readonly (readonly StageVu[])[]) {
+  constructor(vus: readonly (readonly StageVu[])[], progress: StageProgress) {
     this.#free = vus.map((all) => all.toReversed());
+    this.#progress = progress;
   }
 
   /** Starts an iteration that was due at this time of the process's clock; returns false if no VU is free. */
@@ -154,8 +179,8 @@ class VuPool {
   #take(): StageVu | undefined {
     const gpus = this.#free.length;
     for (let tried = 0; tried < gpus; tried++) {
-      const gpu = this.#nextGpu;
-      this.#nextGpu = (gpu + 1) % gpus;
+      const gpu = this.#progress.nextGpu ?? 0;
+      this.#progress.nextGpu = (gpu + 1) % gpus;
       const vu = this.#free[gpu]?.pop();
       if (vu?.alive) return vu;
     }

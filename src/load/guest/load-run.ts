@@ -1,25 +1,22 @@
 /**
- * Declared load in a guest: boots the guest as an operating system does, and runs the stages of its group.
+ * Declared load in a guest: boots the guest as an operating system does, and runs the stages of its group. The VM may
+ * migrate meanwhile; the stages then continue at the other host.
  */
+import { yieldTurn } from '#host';
 import type { GuestVm } from '../../guest/guest-vm.ts';
 import type { GuestIommu } from '../../guest/iommu/guest-iommu.ts';
+import { type Pause, VmMovedError } from '../../guest/migration.ts';
 import { SharedMutex } from '../../guest/mutex.ts';
-import { Metrics } from '../../metrics/metrics.ts';
-import { endOf, lengthOf, peakVus, type Stage, vusOf } from '../compile.ts';
-import type { Share } from '../schedule.ts';
+import { peakVus } from '../compile.ts';
 import type { IommuMode } from '../schema.ts';
 import { WORKLOADS } from '../workload-names.ts';
+import { Activity } from './activity.ts';
 import { RunClock } from './clock.ts';
-import { execute } from './executors.ts';
 import { LoadGpu } from './load-gpu.ts';
 import type { Iteration, LoadVm } from './load-vm.ts';
+import type { SavedLoad } from './saved-load.ts';
+import { StageRun, type VmStage } from './stage-run.ts';
 import { Turns } from './turns.ts';
-import { Vu } from './vu.ts';
-
-/** A stage, and the VM's place among those that run it. */
-export interface VmStage extends Stage {
-  readonly share: Share;
-}
 
 /** The part of one VM in the load, as plain JSON. */
 export interface VmLoad {
@@ -32,14 +29,26 @@ export class LoadRun {
   readonly #plan: VmLoad;
   readonly #iteration: Iteration | undefined;
   readonly #clock = new RunClock();
+  readonly #activity = new Activity();
   #load: LoadVm | undefined;
   #gpus: readonly LoadGpu[] = [];
+  #stages: readonly StageRun[] = [];
   #readyUs = 0;
+  #saved: SavedLoad | undefined;
+  /** True while the stages run. */
+  isRunning = false;
+  /** The migration in progress, or the last one. Rejects with VmMovedError only. */
+  #migration: Promise<void> = Promise.resolve();
+  #onMoved: (error: VmMovedError) => void = () => {};
+  readonly #moved: Promise<never> = new Promise((_, reject) => {
+    this.#onMoved = reject;
+  });
 
   constructor(vm: GuestVm, plan: VmLoad, iteration: Iteration | undefined) {
     this.#vm = vm;
     this.#plan = plan;
     this.#iteration = iteration;
+    this.#moved.catch(() => {}); // nothing waits for it while the stages do not run
   }
 
   /**
@@ -51,14 +60,7 @@ export class LoadRun {
     const { stages } = this.#plan;
     const used = stages.flatMap(({ mix }) => mix.map(([name]) => WORKLOADS[name]));
     const switching = used.some((workload) => workload?.switches);
-    const iommu = await this.#startIommu();
-    this.#load = {
-      vm,
-      iommu,
-      translation: new SharedMutex(),
-      iteration: this.#iteration,
-      turns: new Turns(),
-    };
+    this.#load = this.#loadVm(await this.#startIommu());
     const gpus: LoadGpu[] = [];
     await vm.eachGpu(async (gpu) => {
       const count = peakVus(stages);
@@ -67,18 +69,41 @@ export class LoadRun {
     this.#gpus = gpus.sort((a, b) => a.gpu.index - b.gpu.index);
   }
 
-  /** Runs all stages. @param startUs start of the run's clock, on the scale of `nowUs()` */
+  /** Restores what {@link migrate} has saved on the last host, in place of {@link boot}. */
+  async restore(saved: SavedLoad): Promise<void> {
+    const vm = this.#vm;
+    this.#saved = saved;
+    this.#load = this.#loadVm(this.#usesIommu ? await vm.iommu() : undefined);
+    for (const gpu of vm.gpus) gpu.dma.lazy = this.#plan.iommu === 'lazy';
+    this.#gpus = saved.gpus.map((state) => LoadGpu.restore(vm, state));
+  }
+
+  /**
+   * Runs all stages to their end.
+   * @param startUs start of the run's clock, on the scale of `nowUs()`
+   * @throws VmMovedError if they continue at another host
+   */
   async run(startUs: number): Promise<void> {
-    this.#clock.start(startUs);
-    this.#readyUs = this.#clock.us;
-    const running = this.#plan.stages.map((stage) => this.#runStage(stage));
+    const clock = this.#clock;
+    clock.start(startUs);
+    this.#readyUs = this.#saved?.readyUs ?? clock.us;
+    const parts = { clock, vm: this.#load as LoadVm, gpus: this.#gpus, readyUs: this.#readyUs };
+    this.#stages = this.#plan.stages.map(
+      (stage, i) => new StageRun({ ...parts, stage, saved: this.#saved?.stages[i] }),
+    );
+    const running = this.#stages.map((stage) => stage.run());
+    this.isRunning = true;
     try {
-      await Promise.all(running);
+      await Promise.race([Promise.all(running), this.#moved]);
+      // Stages that have ended do not end a migration.
+      await this.#migration;
       for (const { gpu } of this.#gpus) await gpu.dma.flush();
     } catch (error) {
       this.stop();
-      await Promise.allSettled(running);
+      if (!(error instanceof VmMovedError)) await Promise.allSettled(running);
       throw error;
+    } finally {
+      this.isRunning = false;
     }
   }
 
@@ -87,10 +112,77 @@ export class LoadRun {
     this.#clock.stop();
   }
 
+  /**
+   * Moves the VM to another host process while the load runs. During the last copy no iteration is in flight; those that
+   * become due are started at the other host.
+   * @param to number of the host process; undefined for the next one
+   * @param beforeMove called when the last iteration here has ended
+   * @throws MigrationError if the VM stays; the load then continues here
+   */
+  migrate(to: number | undefined, beforeMove: () => Promise<void>): Promise<void> {
+    const migration = this.#migrate(to, beforeMove);
+    this.#migration = migration.catch((error) => {
+      if (error instanceof VmMovedError) throw error;
+    });
+    this.#migration.catch(() => {}); // the stages may not have ended
+    return migration.catch((error) => {
+      if (!(error instanceof VmMovedError)) throw error;
+    });
+  }
+
+  async #migrate(to: number | undefined, beforeMove: () => Promise<void>): Promise<void> {
+    const vm = this.#vm;
+    // A script of the scenario must not migrate a VM under load by itself.
+    vm.migratable = true;
+    const moving = vm.migrate({
+      ...(to !== undefined && { to }),
+      work: async (pause) => this.#saveAt(pause, beforeMove),
+    });
+    vm.migratable = false;
+    try {
+      await moving;
+    } catch (error) {
+      if (error instanceof VmMovedError) this.#onMoved(error);
+      else this.#clock.release();
+      throw error;
+    }
+  }
+
+  /** Holds the load when the VM must pause, and returns its state when the last iteration has ended. */
+  async #saveAt(pause: Pause, beforeMove: () => Promise<void>): Promise<SavedLoad> {
+    await pause.whenRequested;
+    this.#clock.hold();
+    await this.#activity.idle();
+    for (const { gpu } of this.#gpus) await gpu.dma.flush();
+    // The executors take note of the iterations that have ended.
+    await yieldTurn();
+    await beforeMove();
+    return {
+      readyUs: this.#readyUs,
+      gpus: this.#gpus.map((gpu) => gpu.save()),
+      stages: this.#stages.map((stage) => stage.save()),
+    };
+  }
+
+  #loadVm(iommu: GuestIommu | undefined): LoadVm {
+    return {
+      vm: this.#vm,
+      iommu,
+      translation: new SharedMutex(),
+      iteration: this.#iteration,
+      turns: new Turns(),
+      activity: this.#activity,
+    };
+  }
+
+  get #usesIommu(): boolean {
+    return this.#vm.viommu !== 'none' && this.#plan.iommu !== 'off';
+  }
+
   async #startIommu(): Promise<GuestIommu | undefined> {
     const vm = this.#vm;
     const mode = this.#plan.iommu;
-    if (vm.viommu === 'none' || mode === 'off') return undefined;
+    if (!this.#usesIommu) return undefined;
     const iommu = await vm.iommu();
     for (const gpu of vm.gpus)
       if (mode === 'passthrough') await iommu.setPassThrough(gpu.requesterId);
@@ -100,33 +192,5 @@ export class LoadRun {
       }
     await vm.timedSwitch(() => iommu.enableTranslation());
     return iommu;
-  }
-
-  async #runStage(stage: VmStage): Promise<void> {
-    const clock = this.#clock;
-    await clock.until(stage.startUs);
-    if (clock.stopped) return;
-    // A stage that is not measured has metrics that nobody takes.
-    const metrics = stage.measured ? this.#vm.metrics : new Metrics();
-    const tagged = metrics.tagged({ stage: stage.name });
-    const dropped = tagged.counter('dropped_iterations');
-    dropped.add(0);
-    tagged.counter('iterations').add(0);
-    const vm = this.#load as LoadVm;
-    const vus = this.#gpus.map((gpu, vgpu) =>
-      gpu.take(vusOf(stage)).map((buffer, index) => new Vu({ vm, gpu, vgpu, buffer, stage, index, metrics })),
-    );
-    const { share } = stage;
-    const work = execute({ stage, share, clock, vus, dropped, readyUs: this.#readyUs });
-    if (!(await clock.endOf(work, endOf(stage)))) {
-      tagged.counter('interrupted_iterations').add();
-      this.#vm.note(
-        `VM ${this.#vm.id}: an iteration of stage ${stage.name} had not ended ` +
-          `${Math.round((endOf(stage) - stage.startUs - lengthOf(stage)) / 1e6)} s after the end of the stage`,
-      );
-      work.catch(() => {});
-      return;
-    }
-    for (const vu of vus.flat()) vu.gpu.giveBack(vu.buffer);
   }
 }

@@ -5,6 +5,7 @@ import type { GuestVm } from '../../guest/guest-vm.ts';
 import type { GuestIommu } from '../../guest/iommu/guest-iommu.ts';
 import type { SharedMutex } from '../../guest/mutex.ts';
 import type { GuestGpu } from '../../guest/vm-parts.ts';
+import type { Activity } from './activity.ts';
 import type { Turns } from './turns.ts';
 
 /** The scenario's own workload. */
@@ -18,4 +19,5 @@ export interface LoadVm {
   readonly translation: SharedMutex;
   readonly iteration: Iteration | undefined;
   readonly turns: Turns;
+  readonly activity: Activity;
 }

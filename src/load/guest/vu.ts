@@ -10,7 +10,7 @@ import type { StageVu } from './executors.ts';
 import { IterationContext } from './iteration.ts';
 import type { LoadGpu, VuBuffer } from './load-gpu.ts';
 import type { LoadVm } from './load-vm.ts';
-import type { Turns } from './turns.ts';
+import type { SavedVu } from './saved-load.ts';
 
 /** Odd multipliers that separate the random numbers of stages, vGPUs and VUs. */
 const STAGE_STRIDE = 0x9e37_79b1;
@@ -37,6 +37,8 @@ interface VuParts {
   /** Number of the VU on its vGPU in the stage. */
   readonly index: number;
   readonly metrics: Metrics;
+  /** State of the VU at its last host; undefined for a new one. */
+  readonly saved?: SavedVu | undefined;
 }
 
 export class Vu implements StageVu {
@@ -44,22 +46,25 @@ export class Vu implements StageVu {
   readonly buffer: VuBuffer;
   readonly vgpu: number;
   /** Count of started iterations. */
-  iterations = 0;
+  iterations: number;
   readonly #prng: Prng;
   readonly #choices: readonly Choice[];
-  readonly #turns: Turns;
+  readonly #vm: LoadVm;
 
-  constructor({ vm, gpu, vgpu, buffer, stage, index, metrics }: VuParts) {
+  constructor({ vm, gpu, vgpu, buffer, stage, index, metrics, saved }: VuParts) {
     this.gpu = gpu;
     this.vgpu = vgpu;
-    this.#turns = vm.turns;
+    this.#vm = vm;
     this.buffer = buffer;
-    this.#prng = new Prng(
-      vm.vm.seed ^
-        Math.imul(stage.index + 1, STAGE_STRIDE) ^
-        Math.imul(gpu.gpu.index + 1, GPU_STRIDE) ^
-        Math.imul(index + 1, VU_STRIDE),
-    );
+    this.iterations = saved?.iterations ?? 0;
+    this.#prng = saved
+      ? Prng.from(saved.prng)
+      : new Prng(
+          vm.vm.seed ^
+            Math.imul(stage.index + 1, STAGE_STRIDE) ^
+            Math.imul(gpu.gpu.index + 1, GPU_STRIDE) ^
+            Math.imul(index + 1, VU_STRIDE),
+        );
     const total = stage.mix.reduce((sum, [, weight]) => sum + weight, 0);
     let sum = 0;
     this.#choices = stage.mix.map(([workload, weight]) => {
@@ -86,7 +91,9 @@ export class Vu implements StageVu {
    * @throws the errors of the workload
    */
   async iterate(dueUs: number = nowUs()): Promise<void> {
+    const { activity, turns } = this.#vm;
     this.iterations++;
+    activity.begin();
     const choice = this.#choose();
     try {
       await choice.context.run(dueUs);
@@ -95,8 +102,15 @@ export class Vu implements StageVu {
     } catch (error) {
       if (!(error instanceof DeviceResetError || error instanceof DeviceLostError)) throw error;
       choice.interrupted.add();
+    } finally {
+      activity.end();
     }
-    await this.#turns.take();
+    await turns.take();
+  }
+
+  /** Returns the state of the VU between two iterations. */
+  save(): SavedVu {
+    return { slot: this.buffer.slot, iterations: this.iterations, prng: this.#prng.state };
   }
 
   #choose(): Choice {

@@ -3,25 +3,16 @@
  */
 import { crc32 } from 'node:zlib';
 import { Opcode } from '../../abi/vgpu/vgpu.ts';
-import type { GpuContext } from '../../guest/gpu/context.ts';
 import type { GuestDomain } from '../../guest/iommu/guest-iommu.ts';
 import { filled } from '../../guest/workload.ts';
 import { type Gpa, PAGE_2M, PAGE_SIZE, PERM_RW, toIova } from '../../memory/address.ts';
 import type { IterationContext } from '../guest/iteration.ts';
+import type { BigBuffer } from '../guest/load-gpu.ts';
 import { run } from './engine.ts';
 
 /** First GPU address of the context: contexts begin at multiples of 1 GiB. */
 const BASE = 2 ** 30;
 const HALF = PAGE_2M / 2;
-
-/** The large buffer of a vGPU. */
-interface BigBuffer {
-  readonly context: GpuContext;
-  /** GPA of the block; its IOVA is equal. */
-  readonly block: Gpa;
-}
-
-const buffers = new WeakMap<object, Promise<BigBuffer>>();
 
 /** Maps 2 MiB, fills the first half, copies it to the second, compares, and unmaps. One at a time on each vGPU. */
 export function bigBuffers(iteration: IterationContext): Promise<void> {
@@ -31,12 +22,8 @@ export function bigBuffers(iteration: IterationContext): Promise<void> {
 
 async function work(iteration: IterationContext): Promise<void> {
   const { loadGpu } = iteration;
-  let buffer = buffers.get(loadGpu);
-  if (!buffer) {
-    buffer = create(iteration);
-    buffers.set(loadGpu, buffer);
-  }
-  const { context, block } = await buffer;
+  loadGpu.big ??= await create(iteration);
+  const { context, block } = loadGpu.big;
   const domain = iteration.gpu.dma.domain as GuestDomain | undefined;
   const iova = toIova(block);
   if (domain) await iteration.timed('map_latency', 'map-2m', () => domain.map(iova, block, PAGE_2M, PERM_RW));

@@ -1,0 +1,152 @@
+/**
+ * Events of a scenario: which settings are accepted, and what the director does with them.
+ */
+import { writeFileSync } from 'node:fs';
+import { expect } from 'chai';
+import { describe, it } from 'mocha';
+import { nowUs, sleep } from '#host';
+import { compileEvents } from '../../src/load/events.ts';
+import { readDataFile } from '../../src/scenario/data-file.ts';
+import { Director } from '../../src/scenario/director.ts';
+import { checkScenario, ScenarioError } from '../../src/scenario/scenario.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+import { until } from '../support/until.ts';
+
+const GROUPS = 'name: x\ngroups:\n  web: { vms: 3 }\n  late: { boot: { at: 4s } }\n';
+const LOAD =
+  'load:\n  s: { executor: constant-vus, duration: 10s, gracefulStop: 1s, workload: copy }\nevents:\n';
+
+/** Title, the only event, and the error behind `FILE:8:`. */
+const MALFORMED: readonly (readonly [title: string, event: string, error: string])[] = [
+  [
+    'of an action that there is not',
+    '{ at: 1s, reboot: web/0 }',
+    "5: events.0.migrate: missing; accepted: GROUP/NUMBER, such as web/1; without groups all/NUMBER\nFILE:8:15: events.0.reboot: no action 'reboot'; accepted: migrate, with at and to",
+  ],
+  [
+    'without a unit',
+    '{ at: 1, migrate: web/0 }',
+    '11: events.0.at: 1 has no unit; accepted: a number with us, ms, s, m or h, up to 24h',
+  ],
+  [
+    'on a VM that there is not',
+    '{ at: 1s, migrate: web/3 }',
+    "24: events.0.migrate: no VM 'web/3'; nearest: web/0; accepted: web/0 to web/2, late/0",
+  ],
+  [
+    'to a host process out of range',
+    '{ at: 1s, migrate: web/0, to: 64 }',
+    '35: events.0.to: 64; accepted: whole numbers from 0 to 63',
+  ],
+  [
+    'before the boot of its VM',
+    '{ at: 3999ms, migrate: late/0 }',
+    '11: events.0.at: 3999ms is before the boot of late/0',
+  ],
+  [
+    'after the load',
+    '{ at: 11s, migrate: web/0 }',
+    '11: events.0.at: 11s is after the end of the last stage',
+  ],
+];
+
+describe('events', () => {
+  const folder = temporaryFolder();
+  const read = (text: string) => {
+    const file = `${folder()}/scenario.yaml`;
+    writeFileSync(file, text);
+    try {
+      return readDataFile(file).settings;
+    } catch (error) {
+      if (!(error instanceof ScenarioError)) throw error;
+      throw new Error(error.message.replaceAll(file, 'FILE'));
+    }
+  };
+
+  for (const [title, event, error] of MALFORMED)
+    it(`are refused ${title}`, () => {
+      expect(() => read(`${GROUPS}${LOAD}  - ${event}\n`)).to.throw(`FILE:8:${error}`);
+    });
+
+  it('are refused beside a script, which cannot move', () => {
+    const settings = {
+      name: 'x',
+      load: { s: { executor: 'constant-vus', duration: '1s', workload: 'copy' } },
+      events: [{ at: '1s', migrate: 'all/0' }],
+    };
+    expect(() => checkScenario({ default: { ...settings, async guest() {} } })).to.throw(
+      ScenarioError,
+      'events: migrations of VMs with a script guest(vm), which cannot move; accepted: no guest(vm)',
+    );
+    expect(checkScenario({ default: settings }).settings.hosts).to.equal(2);
+  });
+
+  it('are refused without load', () => {
+    const scenario = { name: 'x', async guest() {}, events: [{ at: '1s', migrate: 'all/0' }] };
+    expect(() => checkScenario({ default: scenario })).to.throw(ScenarioError, 'events: events without load');
+  });
+
+  it('have as many host processes as they name, and are sorted by time', () => {
+    const settings = read(
+      `${GROUPS}${LOAD}  - { at: 6s, migrate: late/0, to: 4 }\n  - { at: 2s, migrate: web/2 }\n`,
+    );
+    expect(settings.hosts).to.equal(5);
+    expect(compileEvents(settings)).to.deep.equal([
+      { atUs: 2e6, vm: 2, name: 'web/2', to: undefined },
+      { atUs: 6e6, vm: 3, name: 'late/0', to: 4 },
+    ]);
+  });
+});
+
+describe('director', () => {
+  const EVENTS = [
+    { atUs: 0, vm: 0, name: 'a/0', to: 1 },
+    { atUs: 1000, vm: 1, name: 'a/1', to: undefined },
+    { atUs: 600e6, vm: 0, name: 'a/0', to: undefined },
+  ];
+
+  async function directed() {
+    const moves: unknown[] = [];
+    const records: string[] = [];
+    const director = new Director(EVENTS, {
+      move: (...move) => moves.push(move),
+      record: (kind, vm, text) => records.push(`${kind} ${vm} ${text}`.trim()),
+    });
+    director.start(nowUs());
+    await until(() => moves.length === 2, 'two moves', 10_000);
+    director.moved(1, 'the VM is booting');
+    director.moved(0, '');
+    director.moved(7, ''); // of no event
+    await sleep(0);
+    return { director, moves, records };
+  }
+
+  it('begins events at their times and records their ends', async () => {
+    const { director, moves, records } = await directed();
+    expect(moves).to.deep.equal([
+      [0, 1, 0],
+      [1, undefined, 1],
+    ]);
+    expect(records).to.deep.equal([
+      'migrate 0 migrate a/0 to 1',
+      'migrate 1 migrate a/1',
+      'stays 1 the VM is booting',
+      'migrated 0',
+    ]);
+    const [first, second, third] = director.end(true);
+    expect(first).to.include({ action: 'migrate a/0 to 1', seconds: 0, error: '' });
+    expect(first?.endSeconds).to.be.above(0);
+    expect(second?.error).to.equal('the VM is booting');
+    expect(third).to.deep.equal({
+      action: 'migrate a/0',
+      seconds: 600,
+      endSeconds: null,
+      error: 'the run has ended before',
+    });
+  });
+
+  it('does not blame the events of a run that was ended early', async () => {
+    const { director } = await directed();
+    expect(director.end(false).map(({ error }) => error)).to.deep.equal(['', 'the VM is booting', '']);
+  });
+});
