@@ -12,6 +12,7 @@ import { MetricStore } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LoadReport } from '../report/load-report.ts';
+import type { RunEvent } from '../report/record.ts';
 import { Director } from './director.ts';
 import { RunEvents } from './run-events.ts';
 import type { ScenarioSettings } from './scenario.ts';
@@ -28,12 +29,12 @@ const US_PER_SECOND = 1e6;
 interface LoadMessages {
   start(body: FrameBodies['loadStart']): void;
   stop(body: FrameBodies['loadStop']): void;
+  /** Asks the host process of a VM to move it to another one; the answer goes to {@link RunLoad.moved}. */
+  move(vm: number, to: number | undefined, event: number): void;
 }
 
 export class RunLoad {
   readonly #store: MetricStore;
-  /** Asks the host process of a VM to move it to another one; the answer goes to {@link RunLoad.moved}. */
-  move(vm: number, to: number | undefined, event: number): void;
   readonly #messages: LoadMessages;
   /** VMs that have not booted yet. */
   readonly #booting: Set<number>;
@@ -42,19 +43,23 @@ export class RunLoad {
   readonly #groups: readonly string[];
   readonly #isDeclared: boolean;
   readonly #events = new RunEvents();
+  readonly #director: Director;
   readonly #ended = new Set<number>();
+  #isInterrupted = false;
   #startUs: number;
   #isStarted = false;
   #abortedBy = '';
   #stopTicks = () => {};
-  readonly #director: Director;
 
-  #isInterrupted = false;
   constructor(settings: ScenarioSettings, messages: LoadMessages) {
     const stages = compileLoad(settings.load ?? {});
     this.#isDeclared = stages.length > 0;
     this.#store = new MetricStore(compileThresholds(settings.thresholds, stages));
     this.#messages = messages;
+    this.#director = new Director(compileEvents(settings), {
+      move: (...args) => messages.move(...args),
+      record: (...args) => this.#events.add(...args),
+    });
     const vms = vmsOf(settings);
     this.#groups = vms.map(({ name }) => name);
     this.#booting = new Set(vms.filter(({ bootUs }) => bootUs === 0).map(({ vm }) => vm));
@@ -63,10 +68,6 @@ export class RunLoad {
     // A hand-written load has no common start: its clock starts with the run.
     if (!this.#isDeclared) this.#startTicks();
   }
-    this.#director = new Director(compileEvents(settings), {
-      move: (...args) => messages.move(...args),
-      record: (...args) => this.#events.add(...args),
-    });
 
   /** A VM is ready for its load. */
   booted(vm: number): void {
@@ -84,16 +85,7 @@ export class RunLoad {
   }
 
   metrics(vm: number, message: MetricsMessage): void {
-    // A hand-written load has a clock that its guests do not know. An interval belongs where most of it lies.
-    const at = this.#us / US_PER_SECOND - SCRIPT_BUCKET_SECONDS / 2;
-    const second = this.#isDeclared ? message.second : Math.max(0, at);
-    const changes = fromMessage(message);
-    this.#store.merge(this.#tagsOf(vm), second, changes);
-    this.#timelines.metrics(vm, second, changes);
-  }
-
-  addressSpaces(vm: number, message: FrameBodies['vmAddressSpaces']): void {
-    this.#timelines.addressSpaces(vm, message);
+    this.#store.merge(this.#tagsOf(vm), message.second, fromMessage(message));
   }
 
   /** A migration that an event has asked for has ended. @param error why the VM stays, or empty */
@@ -103,6 +95,7 @@ export class RunLoad {
 
   /** A signal ends the run. */
   interrupted(reason: string): void {
+    this.#isInterrupted = true;
     this.#events.add('interrupt', null, reason);
   }
 
@@ -111,7 +104,6 @@ export class RunLoad {
     return this.#startUs;
   }
 
-    this.#isInterrupted = true;
   /** Events so far, and the count of those beyond the limit. */
   get events(): { readonly events: readonly RunEvent[]; readonly eventsCut: number } {
     return { events: this.#events.list(this.#startUs), eventsCut: this.#events.cut };
@@ -130,6 +122,7 @@ export class RunLoad {
       thresholds: this.#store.verdicts(seconds),
       metrics: this.#store.summaries(seconds),
       abortedBy: this.#abortedBy,
+      events: this.#director.end(this.#abortedBy === '' && !this.#isInterrupted),
     };
   }
 
@@ -142,7 +135,6 @@ export class RunLoad {
   }
 
   #record(name: string, tags: Tags, value: number): void {
-      events: this.#director.end(this.#abortedBy === '' && !this.#isInterrupted),
     this.#store.record(name, tags, Math.floor(this.#us / US_PER_SECOND), value);
   }
 
@@ -183,6 +175,7 @@ export class RunLoad {
     this.#isStarted = true;
     this.#startUs = nowUs() + START_DELAY_US;
     this.#messages.start({ startUs: Math.round(wallMs() * 1000) + START_DELAY_US });
+    this.#director.start(this.#startUs);
     this.#startTicks();
   }
 
@@ -195,7 +188,6 @@ export class RunLoad {
     const failed = this.#store.tick(this.#us);
     if (!failed || this.#abortedBy !== '') return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;
-    this.#director.start(this.#startUs);
     this.#events.add('abort', null, this.#abortedBy);
     this.#messages.stop({ reason: this.#abortedBy });
   }

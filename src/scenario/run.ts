@@ -110,8 +110,8 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
   const load: RunLoad = new RunLoad(settings, {
     start: (body) => hosts.broadcast('loadStart', body),
     stop: (body) => hosts.broadcast('loadStop', body),
-  });
     move: (...args) => hosts.move(...args),
+  });
   const hosts: HostProcesses = new HostProcesses({
     requests: directory ? withMigrations(requests, directory, settings) : requests,
     onProgress: options.onProgress,
@@ -119,9 +119,8 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     onReleased: (vm, device) => mdevs.close({ vm, device }),
     onBooted: (vm) => load.booted(vm),
     onMetrics: (vm, message) => load.metrics(vm, message),
-    onVmEnded: (vm) => {
-    onAddressSpaces: (vm, message) => load.addressSpaces(vm, message),
     onMoved: (event, error) => load.moved(event, error),
+    onVmEnded: (vm) => {
       load.ended(vm);
       mdevs.closeVm(vm);
     },
