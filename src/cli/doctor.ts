@@ -127,7 +127,7 @@ function capacityLines(report: CapacityReport): string[] {
   const { vms, vgpus, vgpusPerVm, ramMiB, processes, cores, limits, sizes } = report;
   const where = counted(processes, 'host process', 'host processes');
   const start = ((vgpus * START_MS) / 1000).toFixed(1);
-  const others = sizes.map((size) => `${size.vgpus} by ${size.vgpusPerVm}`).join(', ');
+  const others = sizes.map((size) => `${size.vgpus} (${size.vgpusPerVm})`).join(', ');
   return [
     `This machine carries ${colours.bold(counted(vgpus, 'vGPU'))}: ${counted(vms, 'VM')} × ${counted(vgpusPerVm, 'vGPU')}`,
     `  (${ramMiB} MiB RAM each, in ${where}; others: --vgpus, --ram, --processes)`,
@@ -137,7 +137,7 @@ function capacityLines(report: CapacityReport): string[] {
     `  ${'VMs of a run'.padEnd(12)}${String(VMS_LIMIT).padStart(11)}${'1'.padStart(10)}${String(VMS_LIMIT).padStart(8)}`,
     '',
     `  a VM           a worker for its guest and one for each vGPU`,
-    `  other sizes    vGPUs by vGPUs of a VM: ${others}`,
+    `  other sizes    vGPUs (in each VM): ${others}`,
     `  cores          ${cores}; a vGPU starts in ${START_MS} ms on two: all in about ${start} s`,
     ...adviceLines(report),
   ];
@@ -166,7 +166,7 @@ const toolLines = ({ name, version, needs, enables }: FoundTool): string[] => {
 };
 
 /** Maximum count of characters shown of a version. */
-const VERSION_LIMIT = 60;
+const VERSION_LIMIT = 40;
 
 async function find({ name, programs, flag = '--version', enables, least }: Tool): Promise<FoundTool> {
   for (const program of programs) {
