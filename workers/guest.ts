@@ -34,7 +34,7 @@ const api: GuestApi = {
   async run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport> {
     const guest = new GuestVm({ ...task, snapshot }, control);
     vm = guest;
-    metrics = new MetricsSender(guest.metrics, control);
+    metrics = new MetricsSender(guest.metrics, control, task.load !== '');
     try {
       if (!snapshot) await startScript(guest, control, metrics);
       else if (task.load === '') await resumeScript(guest, control, snapshot);

@@ -120,7 +120,7 @@ function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
     clockStartSeconds: 0,
     shard: null,
   };
-  const history = { results: new Map(), lost: [], events: [], eventsCut: 0 };
+  const history = { results: new Map(), lost: [], events: [], eventsCut: 0, timelines: [] };
   const record = recordOf(parseSettings({ name: 'not started' }), origin, summary, history);
   if (flags.json || flags.out.length > 0) print(record, flags);
   process.stderr.write(`mdevsim: INTERRUPTED by ${signal} before the run has started\n`);

@@ -36,6 +36,9 @@ export interface StripData {
   readonly switches: readonly StripSwitch[];
 }
 
+/** Gap between neighbours that comes from two readings of the clock alone. */
+const GAP_US = 1000;
+
 /** Maximum count of first switches kept, and of last ones. */
 export const SWITCHES_KEPT = 16;
 
@@ -58,7 +61,7 @@ export class AddressSpaceStrip {
 
   addSegment(segment: StripSegment): void {
     const last = this.#segments.at(-1);
-    if (last && isSame(last, segment)) this.#segments[this.#segments.length - 1] = merged(last, segment);
+    if (last && isSame(last, segment)) this.#segments[this.#segments.length - 1] = continued(last, segment);
     else this.#segments.push(segment);
     if (this.#segments.length > this.#limit) this.#mergeShortest();
   }
@@ -106,7 +109,7 @@ const isSame = (a: StripSegment, b: StripSegment): boolean =>
   b.switches === 0 &&
   isOneKind(a) &&
   isOneKind(b) &&
-  a.startUs + a.us >= b.startUs &&
+  a.startUs + a.us + GAP_US >= b.startUs &&
   a.gpaUs > 0 === b.gpaUs > 0 &&
   a.iovaUs > 0 === b.iovaUs > 0 &&
   a.gpaBytes === b.gpaBytes &&
@@ -114,6 +117,12 @@ const isSame = (a: StripSegment, b: StripSegment): boolean =>
 
 const isOneKind = ({ us, gpaUs, iovaUs }: StripSegment): boolean =>
   (gpaUs === 0 || gpaUs === us) && (iovaUs === 0 || iovaUs === us);
+
+/** Returns a segment with the one that continues it. */
+function continued(a: StripSegment, b: StripSegment): StripSegment {
+  const us = b.startUs + b.us - a.startUs;
+  return { ...a, us, gpaUs: a.gpaUs > 0 ? us : 0, iovaUs: a.iovaUs > 0 ? us : 0 };
+}
 
 /** Returns two neighbours as one. A gap between them, as after a migration, belongs to it and has no mappings. */
 function merged(a: StripSegment, b: StripSegment): StripSegment {

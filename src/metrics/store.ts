@@ -26,8 +26,11 @@ interface Sink {
 export class MetricStore {
   readonly #sinks = new Map<string, Sink>();
   readonly #judges: readonly ThresholdJudge[];
+  readonly #bucketSeconds: number;
 
-  constructor(thresholds: readonly Threshold[]) {
+  /** @param bucketSeconds first length of the buckets of time series */
+  constructor(thresholds: readonly Threshold[], bucketSeconds = 1) {
+    this.#bucketSeconds = bucketSeconds;
     this.#judges = thresholds.map((threshold) => new ThresholdJudge(threshold));
   }
 
@@ -40,7 +43,7 @@ export class MetricStore {
       if (stage !== undefined) this.#add(this.#sink(change, { stage }), second, change);
       for (const judge of this.#judges)
         if (judge.threshold.selector.name === change.name && selects(judge.threshold.selector, all))
-          judge.add(second, change);
+          judge.add(Math.floor(second), change);
     }
   }
 
@@ -74,7 +77,7 @@ export class MetricStore {
     const text = tags.stage === undefined ? name : `${name}{stage:${tags.stage}}`;
     let sink = this.#sinks.get(text);
     if (!sink && this.#sinks.size < SUMMARIES_LIMIT) {
-      const parts = { total: new Aggregate(type), series: new TimeSeries(type) };
+      const parts = { total: new Aggregate(type), series: new TimeSeries(type, this.#bucketSeconds) };
       sink = { selector: { text, name, tags }, type, unit, ...parts };
       this.#sinks.set(text, sink);
     }

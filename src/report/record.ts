@@ -1,6 +1,8 @@
 /**
  * The record of a run: everything that its outputs read, as plain JSON. The summary is a part of it.
  */
+import type { Activity } from '../metrics/activity-grid.ts';
+import type { StripData } from '../metrics/address-space-strip.ts';
 import type { RunSummary } from './summary.ts';
 
 /** Something that happened at a time of the run's clock, such as a VM's boot. */
@@ -56,6 +58,17 @@ export interface ViolationRecord {
   readonly repeats: number;
 }
 
+/** A vGPU over time. Times are in microseconds of the run's clock, negative before its start. */
+export interface VgpuTimeline {
+  readonly vm: number;
+  /** Its number in the VM. */
+  readonly vgpu: number;
+  /** How much of its container was GPA (identity) and how much IOVA, with the first and the last switches. */
+  readonly addressSpace: StripData;
+  /** Its commands; null if it has completed none. */
+  readonly activity: Activity | null;
+}
+
 /** A part of a run's VMs: number from 1, and count of the parts. */
 export interface Shard {
   readonly index: number;
@@ -83,4 +96,5 @@ export interface RunRecord extends RunSummary {
   /** Count of events beyond the limit. */
   readonly eventsCut: number;
   readonly evidence: readonly ViolationRecord[];
+  readonly timelines: readonly VgpuTimeline[];
 }

@@ -53,6 +53,8 @@ interface HostProcessesOptions {
   onMetrics?(vm: number, message: FrameBodies['vmMetrics']): void;
   /** Called when a move of {@link HostProcesses.move} has ended, with why the VM stays; empty if it has moved. */
   onMoved?(event: number, error: string): void;
+  /** Called with the address spaces of a VM's devices since the last call. */
+  onAddressSpaces?(vm: number, message: FrameBodies['vmAddressSpaces']): void;
   /** Called when a VM has its result or its process has ended; it holds no device any more. May be called twice. */
   onVmEnded?(vm: number): void;
 }
@@ -238,6 +240,7 @@ export class HostProcesses {
     } else if (frame.kind === 'vmBooted') this.#options.onBooted?.(frame.header.vm);
     else if (frame.kind === 'vmMetrics') this.#options.onMetrics?.(frame.header.vm, frame.body);
     else if (frame.kind === 'vmMoveDone') this.#options.onMoved?.(frame.body.event, frame.body.error);
+    else if (frame.kind === 'vmAddressSpaces') this.#options.onAddressSpaces?.(frame.header.vm, frame.body);
     else if (frame.kind === 'deviceReleased') {
       this.#requested.get(frame.header.vm)?.delete(frame.header.device);
       this.#options.onReleased?.(frame.header.vm, frame.header.device);

@@ -12,9 +12,10 @@ import { MetricStore } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LoadReport } from '../report/load-report.ts';
-import type { RunEvent } from '../report/record.ts';
 import { Director } from './director.ts';
 import { RunEvents } from './run-events.ts';
+import type { RunHistory } from './run-record.ts';
+import { RunTimelines } from './run-timelines.ts';
 import type { ScenarioSettings } from './scenario.ts';
 
 type VmResult = FrameBodies['vmResult'];
@@ -24,6 +25,8 @@ type HostResult = FrameBodies['hostResult'];
 const START_DELAY_US = 50_000;
 const TICK_MS = 1000;
 const US_PER_SECOND = 1e6;
+/** Length of an interval of the metrics of a hand-written load, and first length of a bucket of its time series. */
+const SCRIPT_BUCKET_SECONDS = 0.25;
 
 /** Messages to the host processes. */
 interface LoadMessages {
@@ -35,6 +38,7 @@ interface LoadMessages {
 
 export class RunLoad {
   readonly #store: MetricStore;
+  readonly #timelines: RunTimelines;
   readonly #messages: LoadMessages;
   /** VMs that have not booted yet. */
   readonly #booting: Set<number>;
@@ -51,10 +55,13 @@ export class RunLoad {
   #abortedBy = '';
   #stopTicks = () => {};
 
-  constructor(settings: ScenarioSettings, messages: LoadMessages) {
+  /** @param vgpus count of vGPUs of each VM */
+  constructor(settings: ScenarioSettings, vgpus: readonly number[], messages: LoadMessages) {
     const stages = compileLoad(settings.load ?? {});
     this.#isDeclared = stages.length > 0;
-    this.#store = new MetricStore(compileThresholds(settings.thresholds, stages));
+    const bucketSeconds = this.#isDeclared ? 1 : SCRIPT_BUCKET_SECONDS;
+    this.#store = new MetricStore(compileThresholds(settings.thresholds, stages), bucketSeconds);
+    this.#timelines = new RunTimelines(vgpus, bucketSeconds);
     this.#messages = messages;
     this.#director = new Director(compileEvents(settings), {
       move: (...args) => messages.move(...args),
@@ -85,7 +92,16 @@ export class RunLoad {
   }
 
   metrics(vm: number, message: MetricsMessage): void {
-    this.#store.merge(this.#tagsOf(vm), message.second, fromMessage(message));
+    // A hand-written load has a clock that its guests do not know. An interval belongs where most of it lies.
+    const at = this.#us / US_PER_SECOND - SCRIPT_BUCKET_SECONDS / 2;
+    const second = this.#isDeclared ? message.second : Math.max(0, at);
+    const changes = fromMessage(message);
+    this.#store.merge(this.#tagsOf(vm), second, changes);
+    this.#timelines.metrics(vm, second, changes);
+  }
+
+  addressSpaces(vm: number, message: FrameBodies['vmAddressSpaces']): void {
+    this.#timelines.addressSpaces(vm, message);
   }
 
   /** A migration that an event has asked for has ended. @param error why the VM stays, or empty */
@@ -104,9 +120,13 @@ export class RunLoad {
     return this.#startUs;
   }
 
-  /** Events so far, and the count of those beyond the limit. */
-  get events(): { readonly events: readonly RunEvent[]; readonly eventsCut: number } {
-    return { events: this.#events.list(this.#startUs), eventsCut: this.#events.cut };
+  /** Events so far, the count of those beyond the limit, and the timelines of the vGPUs. */
+  get history(): Pick<RunHistory, 'events' | 'eventsCut' | 'timelines'> {
+    return {
+      events: this.#events.list(this.#startUs),
+      eventsCut: this.#events.cut,
+      timelines: this.#timelines.list(this.#startUs),
+    };
   }
 
   /** Ends the clock; returns the report. */

@@ -10,6 +10,7 @@ import type {
   RunRecord,
   Shard,
   StageRecord,
+  VgpuTimeline,
   ViolationRecord,
 } from '../report/record.ts';
 import type { LostVm, RunSummary } from '../report/summary.ts';
@@ -34,6 +35,7 @@ export interface RunHistory {
   readonly lost: readonly LostVm[];
   readonly events: readonly RunEvent[];
   readonly eventsCut: number;
+  readonly timelines: readonly VgpuTimeline[];
 }
 
 const US_PER_SECOND = 1e6;
@@ -42,7 +44,7 @@ export const recordOf = (
   settings: ScenarioSettings,
   { startedMs, ...origin }: RunOrigin,
   summary: RunSummary,
-  { results, lost, events, eventsCut }: RunHistory,
+  { results, lost, events, eventsCut, timelines }: RunHistory,
 ): RunRecord => ({
   ...summary,
   ...origin,
@@ -54,6 +56,7 @@ export const recordOf = (
   events: events.map((event) => withLoss(event, lost)),
   eventsCut,
   evidence: [...results].sort(([a], [b]) => a - b).flatMap(violationRecords),
+  timelines,
 });
 
 function groupRecords(settings: ScenarioSettings): GroupRecord[] {

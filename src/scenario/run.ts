@@ -96,7 +96,7 @@ export async function runScenario(options: RunOptions): Promise<RunRecord> {
     clockStartSeconds: (load.startUs - startUs) / 1e6,
     shard: null,
   };
-  return recordOf(settings, origin, summary, { ...outcome, ...load.events });
+  return recordOf(settings, origin, summary, { ...outcome, ...load.history });
 }
 
 /** Creates the trace files, the sockets, the sysfs tree and the processes' objects; opens the VMs' mdevs. */
@@ -107,7 +107,8 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     requests.map(({ trace }) => trace),
   );
   const directory = settings.hosts > 1 ? new SocketDirectory(requests.length) : undefined;
-  const load: RunLoad = new RunLoad(settings, {
+  const vgpus = mdevs.vms.map((devices) => devices.length);
+  const load: RunLoad = new RunLoad(settings, vgpus, {
     start: (body) => hosts.broadcast('loadStart', body),
     stop: (body) => hosts.broadcast('loadStop', body),
     move: (...args) => hosts.move(...args),
@@ -120,6 +121,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     onBooted: (vm) => load.booted(vm),
     onMetrics: (vm, message) => load.metrics(vm, message),
     onMoved: (event, error) => load.moved(event, error),
+    onAddressSpaces: (vm, message) => load.addressSpaces(vm, message),
     onVmEnded: (vm) => {
       load.ended(vm);
       mdevs.closeVm(vm);

@@ -41,9 +41,9 @@ describe('address-space strip', () => {
   it('joins neighbours without a change', () => {
     const strip = new AddressSpaceStrip(16);
     strip.addSegment(span(0, 100, 'gpa'));
-    strip.addSegment(span(100, 900, 'gpa'));
-    strip.addSegment(span(1000, 100, 'gpa', 8192));
-    expect(strip.data.segments).to.deep.equal([span(0, 1000, 'gpa'), span(1000, 100, 'gpa', 8192)]);
+    strip.addSegment(span(101, 900, 'gpa'));
+    strip.addSegment(span(1001, 100, 'gpa', 8192));
+    expect(strip.data.segments).to.deep.equal([span(0, 1001, 'gpa'), span(1001, 100, 'gpa', 8192)]);
   });
 
   it('never exceeds its limit, and loses neither time nor bytes nor switches', () => {
@@ -113,14 +113,14 @@ describe('recorder of the address-space strip', () => {
   it('records GPA going and IOVA coming, and what was mapped before and after', async () => {
     const container = { mappedBytes: 0 };
     const seen: string[] = [];
-    const recorder = new StripRecorder(container, ({ from, to }) => seen.push(`${from}→${to}`));
+    const recorder = new StripRecorder(container, 2 ** 31, ({ from, to }) => seen.push(`${from}→${to}`));
     const change = (from: 'system' | 'blocked', to: 'iommu' | 'system', startUs: number, bytes: number) => {
       recorder.begins();
       container.mappedBytes = bytes;
       recorder.switched({ from, to, startUs, removedUs: 40, tookUs: 100 });
     };
     const { startUs: first } = recorder.take().segments[0] as StripSegment;
-    change('blocked', 'system', first + 1000, 2 ** 20);
+    change('blocked', 'system', first + 1000, 2 ** 31 + 2 ** 20);
     change('system', 'iommu', first + 3000, 8192);
     const { segments, switches } = recorder.take();
     expect(seen).to.deep.equal(['blocked→system', 'system→iommu']);

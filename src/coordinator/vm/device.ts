@@ -93,13 +93,16 @@ export class VmDevice implements DmaUser {
     this.container = windowed ? new SpaprContainer(this.table, memory) : new Container(this.table, memory);
     this.container.addUser(this);
     this.notifier = new ContainerNotifier(this.container, memory);
-    this.strip = new StripRecorder(this.container, ({ from, to, tookUs }) =>
-      owner.switched(this, {
-        from,
-        to,
-        liveMappings: this.container.liveMappings,
-        tookUs: Math.round(tookUs),
-      }),
+    this.strip = new StripRecorder(
+      this.container,
+      sizeOf(memory.regions) - sizeOf(memory.ram.regions),
+      ({ from, to, tookUs }) =>
+        owner.switched(this, {
+          from,
+          to,
+          liveMappings: this.container.liveMappings,
+          tookUs: Math.round(tookUs),
+        }),
     );
     this.space = new DeviceAddressSpace(requesterId, this.notifier, memory.regions, this.strip);
   }
@@ -161,6 +164,8 @@ export class VmDevice implements DmaUser {
     return this.container.counters.forcedPins - before;
   }
 }
+
+const sizeOf = (regions: BusMemory['regions']): number => regions.reduce((sum, { size }) => sum + size, 0);
 
 /** Allocates a table; the smallest one if the address space is limited. @throws RangeError */
 function allocateTable(hostPages: HostPages): PinTableWriter {

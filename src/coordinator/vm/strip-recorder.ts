@@ -15,18 +15,24 @@ const SEGMENTS_LIMIT = 64;
 export class StripRecorder implements SwitchObserver {
   readonly #strip = new AddressSpaceStrip(SEGMENTS_LIMIT);
   readonly #container: { readonly mappedBytes: number };
+  readonly #windowBytes: number;
   readonly #switched: (complete: CompletedSwitch) => void;
   #kind: AddressSpaceKind = 'blocked';
   #sinceUs = nowUs();
   /** Mapped bytes at {@link #sinceUs}. */
   #bytes = 0;
 
-  /** @param switched called after each switch has been recorded */
+  /**
+   * @param windowBytes size of the window of the BARs, which system memory has beside RAM and which is not counted
+   * @param switched called after each switch has been recorded
+   */
   constructor(
     container: { readonly mappedBytes: number },
+    windowBytes = 0,
     switched: (complete: CompletedSwitch) => void = () => {},
   ) {
     this.#container = container;
+    this.#windowBytes = windowBytes;
     this.#switched = switched;
   }
 
@@ -38,7 +44,7 @@ export class StripRecorder implements SwitchObserver {
   switched(complete: CompletedSwitch): void {
     const { from, to, startUs, removedUs, tookUs } = complete;
     const bytesBefore = this.#bytes;
-    const bytesAfter = this.#container.mappedBytes;
+    const bytesAfter = this.#mappedBytes(to);
     const replaced = removedUs > 0;
     if (replaced) this.#add(from, startUs, removedUs, bytesBefore / 2, 0);
     const came = replaced ? bytesAfter / 2 : (bytesBefore + bytesAfter) / 2;
@@ -55,9 +61,14 @@ export class StripRecorder implements SwitchObserver {
   }
 
   #closeSegment(): void {
-    const [now, bytes] = [nowUs(), this.#container.mappedBytes];
+    const [now, bytes] = [nowUs(), this.#mappedBytes(this.#kind)];
     this.#add(this.#kind, this.#sinceUs, now - this.#sinceUs, (this.#bytes + bytes) / 2, 0);
     [this.#sinceUs, this.#bytes] = [now, bytes];
+  }
+
+  #mappedBytes(kind: AddressSpaceKind): number {
+    const window = kind === 'system' ? this.#windowBytes : 0;
+    return Math.max(0, this.#container.mappedBytes - window);
   }
 
   #add(kind: AddressSpaceKind, startUs: number, us: number, bytes: number, switches: number): void {

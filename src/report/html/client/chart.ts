@@ -1,0 +1,144 @@
+/**
+ * A chart of uPlot that follows the width of its place and the colours of the page, with the stages of the run shaded and
+ * its events marked.
+ */
+import uPlot from 'uplot';
+import type { PageModel } from '../page-model.ts';
+import { clockText } from './format.ts';
+import { type Colours, colours, FONT } from './theme.ts';
+
+/** Everything of a chart but its size. */
+export type ChartOptions = Omit<uPlot.Options, 'width' | 'height'>;
+
+interface ChartContent {
+  readonly options: ChartOptions;
+  readonly data: uPlot.AlignedData;
+  readonly height: number;
+  /** Charts with equal keys differ in their data alone. */
+  readonly key: string;
+  /** Whole range of the x axis, if parts of it can be selected. */
+  readonly range?: readonly [number, number];
+}
+
+/** A part of the page that can be drawn again with new data. */
+export interface Panel {
+  update(model: PageModel): void;
+  /** Draws it anew: the colours have changed. */
+  restyle(): void;
+}
+
+export class Chart {
+  readonly #place: HTMLElement;
+  #plot: uPlot | undefined;
+  #key = '';
+  #range: readonly [number, number] | undefined;
+
+  constructor(place: HTMLElement) {
+    this.#place = place;
+    new ResizeObserver(() => {
+      if (this.#plot && this.#plot.width !== this.#width)
+        this.#plot.setSize({ width: this.#width, height: this.#plot.height });
+    }).observe(place);
+  }
+
+  show({ options, data, height, key, range }: ChartContent): void {
+    const plot = this.#plot;
+    if (plot && this.#key === key && plot.height === height) {
+      // A range that the user has selected stays while new data arrive.
+      const { min, max } = plot.scales.x ?? {};
+      const isWhole = min === this.#range?.[0] && max === this.#range?.[1];
+      this.#range = range;
+      plot.setData(data, isWhole);
+      if (!isWhole && min != null && max != null) plot.setScale('x', { min, max });
+      return;
+    }
+    plot?.destroy();
+    [this.#key, this.#range] = [key, range];
+    const zoomable: uPlot.Scale = {
+      ...options.scales?.x,
+      // Without a selected range uPlot passes that of the data.
+      range: (self, min, max) =>
+        min === self.data[0]?.[0] && max === self.data[0]?.at(-1) && this.#range
+          ? [...this.#range]
+          : [min, max],
+    };
+    const scales = { ...options.scales, x: range ? zoomable : { ...options.scales?.x } };
+    this.#plot = new uPlot({ ...options, scales, width: this.#width, height }, data, this.#place);
+  }
+
+  /** Forgets the drawn chart, so that the next one is drawn with the present colours. */
+  reset(): void {
+    this.#key = '';
+  }
+
+  get #width(): number {
+    return Math.max(240, Math.floor(this.#place.clientWidth));
+  }
+}
+
+/** An axis in the page's colours. */
+export const axis = (all: Colours, more: uPlot.Axis = {}): uPlot.Axis => ({
+  stroke: all.muted,
+  font: FONT,
+  labelFont: FONT,
+  grid: { stroke: all.grid, width: 1 },
+  ticks: { stroke: all.grid, width: 1, size: 5 },
+  ...more,
+});
+
+/** The axis of time. */
+export const clockAxis = (all: Colours, more: uPlot.Axis = {}): uPlot.Axis =>
+  axis(all, { values: (_, splits) => splits.map(clockText), space: 70, ...more });
+
+/** Options that charts over time share. */
+export const timeOptions = (model: PageModel): Pick<ChartOptions, 'cursor' | 'plugins' | 'padding'> => ({
+  padding: [14, 12, 0, 4],
+  cursor: { sync: { key: 'clock', scales: ['x', null] }, drag: { x: true, y: false } },
+  plugins: [marks(model)],
+});
+
+/** Range of the run's clock, at least one second. */
+export const clockRange = ({ seconds }: PageModel): [number, number] => [0, Math.max(1, seconds)];
+
+/** Maximum count of events that are marked. */
+const MARKS_LIMIT = 60;
+
+/** Shades the stages behind the lines, with their names, and marks the events. */
+function marks(model: PageModel): uPlot.Plugin {
+  const draw = (plot: uPlot) => {
+    const { ctx, bbox } = plot;
+    const all = colours();
+    const scale = devicePixelRatio;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top - 14 * scale, bbox.width, bbox.height + 14 * scale);
+    ctx.clip();
+    ctx.font = `${11 * scale}px system-ui, sans-serif`;
+    ctx.textBaseline = 'top';
+    let free = bbox.left;
+    for (const [i, stage] of model.stages.entries()) {
+      const [x0, x1] = [plot.valToPos(stage.from, 'x', true), plot.valToPos(stage.to, 'x', true)];
+      ctx.fillStyle = all.stage;
+      ctx.globalAlpha = i % 2 === 0 ? 1 : 0.55;
+      ctx.fillRect(x0, bbox.top, x1 - x0, bbox.height);
+      ctx.globalAlpha = 1;
+      const at = Math.max(x0 + 4 * scale, free);
+      if (at + ctx.measureText(stage.name).width > bbox.left + bbox.width) continue;
+      ctx.fillStyle = all.muted;
+      ctx.fillText(stage.name, at, bbox.top - 13 * scale);
+      free = at + ctx.measureText(stage.name).width + 10 * scale;
+    }
+    ctx.strokeStyle = all.event;
+    ctx.setLineDash([4 * scale, 3 * scale]);
+    ctx.lineWidth = scale;
+    for (const { at } of model.events.slice(0, MARKS_LIMIT)) {
+      const x = Math.round(plot.valToPos(at, 'x', true)) + 0.5;
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+    ctx.restore();
+  };
+  return { hooks: { drawClear: draw } };
+}
