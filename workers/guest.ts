@@ -48,9 +48,10 @@ const api: GuestApi = {
     }
   },
 
-  stopLoad(): void {
+  stopLoad(): boolean {
     isLoadStopped = true;
     load?.stop();
+    return load?.isRunning === true;
   },
 
   async migrate(to: number | undefined): Promise<string> {

@@ -77,8 +77,8 @@ export interface GuestApi {
   load(): Promise<void>;
   /** Runs the script to its end; with `snapshot` runs its `resume`. Never rejects for the script's errors. */
   run(control: VmControl, snapshot?: GuestSnapshot): Promise<GuestReport>;
-  /** Ends the stages of a declared load. */
-  stopLoad(): void | Promise<void>;
+  /** Ends the stages of a declared load. Returns true if they run, and will end soon. */
+  stopLoad(): boolean | Promise<boolean>;
   /**
    * Moves the VM to another host process while its declared load runs. Resolves to an empty text, or to the reason why
    * the VM stays.

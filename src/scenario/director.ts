@@ -56,9 +56,14 @@ export class Director {
     this.#actions.record(error === '' ? 'migrated' : 'stays', event.vm, error);
   }
 
-  /** Ends the clock: no more events begin. @param isPlanned false for a run that has ended before its stages */
-  end(isPlanned: boolean): readonly EventResult[] {
+  /** No more events begin. */
+  stop(): void {
     for (const cancel of this.#cancels) cancel();
+  }
+
+  /** Ends the clock; returns how the events have ended. @param isPlanned false for a run that has ended before its stages */
+  end(isPlanned: boolean): readonly EventResult[] {
+    this.stop();
     return this.#events.map((event) => {
       const { atUs, hasBegun, endSeconds, error } = event;
       const unfinished = hasBegun ? 'the run has ended meanwhile' : 'the run has ended before';

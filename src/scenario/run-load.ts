@@ -112,6 +112,7 @@ export class RunLoad {
   /** A signal ends the run. */
   interrupted(reason: string): void {
     this.#isInterrupted = true;
+    this.#director.stop();
     this.#events.add('interrupt', null, reason);
   }
 
@@ -209,6 +210,7 @@ export class RunLoad {
     if (!failed || this.#abortedBy !== '') return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;
     this.#events.add('abort', null, this.#abortedBy);
+    this.#director.stop();
     this.#messages.stop({ reason: this.#abortedBy });
   }
 }

@@ -3,8 +3,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
@@ -56,6 +57,13 @@ class Running {
     });
   }
 
+  /** Waits until the progress shows work that is done. */
+  works(): Promise<void> {
+    const isDone = () =>
+      /\b[1-9]\d* (operation|iteration)s?\b/.test(this.stderr) || this.child.exitCode !== null;
+    return until(isDone, 'operations in the progress', LIMIT_MS);
+  }
+
   /** Resolves to the exit code. Expects that no process of the group is left. */
   async end(): Promise<number | string> {
     const [code, signal] = await this.#ended;
@@ -85,6 +93,7 @@ describe('an interrupted run', function () {
   this.timeout(3 * LIMIT_MS);
   const temporary = temporaryFolder();
 
+  const data = (name: string) => `test/fixtures/scenarios/${name}.yaml`;
   const start = (scenario: string, ...options: string[]) =>
     new Running(fixture(scenario), options, temporary());
   const leftovers = () => readdirSync(temporary());
@@ -103,6 +112,45 @@ describe('an interrupted run', function () {
       expect(summary.devices.pins, 'the devices have stopped in order').to.equal(summary.devices.unpins);
       expect(leftovers()).to.deep.equal([]);
     });
+
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    it(`ends a declared load in order after ${signal}, with a report of every iteration`, async () => {
+      const json = join(temporary(), 'out.json');
+      const run = new Running(
+        data('works-for-long'),
+        ['--processes', '2', '--out', `json=${json}`],
+        temporary(),
+      );
+      await run.works();
+      process.kill(run.pid, signal);
+      expect(await run.end(), run.stderr).to.equal(105);
+      expect(run.stdout).to.match(/^INTERRUPTED {2}works-for-long/);
+      const summary = JSON.parse(readFileSync(json, 'utf8')) as RunSummary;
+      expect([summary.verdict, summary.problems, summary.notes]).to.deep.equal(['interrupted', [], []]);
+      const of = (name: string, stage: string) =>
+        summary.load.metrics.find((each) => each.name === name && each.tags.stage === stage)?.values.count;
+      // Each has ended and was compared, so that nothing was cut off.
+      expect(of('iterations', 'closed')).to.equal(of('commands', 'closed'));
+      expect(of('iterations', 'closed')).to.be.above(0);
+      expect(of('iterations', 'open')).to.equal(of('commands', 'open'));
+      expect(of('interrupted_iterations', 'closed') ?? 0).to.equal(0);
+      expect(summary.load.events.map(({ error }) => error)).to.deep.equal(['']);
+      expect(summary.devices.pins).to.equal(summary.devices.unpins);
+      rmSync(json);
+      expect(leftovers()).to.deep.equal([]);
+    });
+
+  it('ends a declared load at once with a second signal', async () => {
+    const run = new Running(data('works-for-long'), [], temporary());
+    await run.works();
+    process.kill(run.pid, 'SIGINT');
+    await run.says('interrupted by SIGINT');
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    if (run.child.exitCode === null) process.kill(run.pid, 'SIGINT');
+    expect(await run.end(), run.stderr).to.equal(105);
+    expect(run.stdout).to.match(/^INTERRUPTED {2}/);
+    expect(leftovers()).to.deep.equal([]);
+  });
 
   it('does so after a signal to all of its processes, as a terminal sends it', async () => {
     const run = start('works-until-stopped');

@@ -69,6 +69,13 @@ describe('declared load', function () {
     expect(summary.load.seconds).to.be.below(300);
   });
 
+  it('abortOnFail ends the other VMs, if one has ended before', async () => {
+    const { code, summary } = await runScenario(data('abort-after-end'));
+    expect(summary.problems).to.deep.equal([]);
+    expect([summary.load.abortedBy, code]).to.deep.equal(['command_latency max<1us', 99]);
+    expect(summary.load.seconds).to.be.below(300);
+  });
+
   it('a rate that was missed fails, without a threshold in the file', async () => {
     const { code, summary } = await runScenario(data('missed-rate'));
     expect(code).to.equal(99);

@@ -145,7 +145,7 @@ export class HostRun {
   /** Interrupts the run: ends the guests, also those that arrive later; their VMs' results have what was done. */
   abort(): void {
     this.#isAborted = true;
-    for (const vm of this.coordinator.vms) vm.abort();
+    for (const vm of this.coordinator.vms) vm.interrupt();
     this.#onAborted();
   }
 
@@ -183,7 +183,7 @@ export class HostRun {
         this.#send('vmArrived', vm.config.vm, {});
         this.#track(vm, result);
         if (this.#isLoadStopped) vm.stopLoad();
-        if (this.#isAborted) vm.abort();
+        if (this.#isAborted) vm.interrupt();
       },
     };
   }

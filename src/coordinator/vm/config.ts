@@ -49,8 +49,8 @@ export interface ArrivedVm {
   readonly devices: readonly { readonly index: number; readonly strip: StripRecorder }[];
   /** Ends the stages of the guest's declared load. */
   stopLoad(): void;
-  /** Ends the guest's script, because the run is interrupted. */
-  abort(): void;
+  /** Ends the guest, because the run is interrupted. */
+  interrupt(): void;
 }
 
 /** The VMs' connection to the run that they are part of. */

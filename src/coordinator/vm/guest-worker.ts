@@ -32,6 +32,9 @@ const BUFFERS_CHECK_MS = 250;
 /** Time limit for the exit of a terminated guest worker. */
 const TERMINATE_TIMEOUT_MS = 2_000;
 
+/** Time for the iterations in flight of a declared load to end, when the run is interrupted. */
+const LOAD_STOP_TIMEOUT_MS = 5_000;
+
 /** End of a guest's script. */
 export interface GuestOutcome extends GuestReport {
   /** True if the run was interrupted before the script ended. */
@@ -97,15 +100,36 @@ export class GuestWorker {
     return outcome;
   }
 
-  /** Ends the stages of a declared load. */
-  stopLoad(): void {
-    Promise.resolve(this.#guest.stopLoad()).catch(() => {}); // a guest that has died has no load
+  /** Ends the stages of a declared load; resolves to whether they still run. Never rejects. */
+  async stopLoad(): Promise<boolean> {
+    try {
+      return await this.#guest.stopLoad();
+    } catch {
+      return false; // the guest has ended
+    }
   }
 
   /** Moves the VM under declared load; resolves to why it stays, or to an empty text. See GuestApi.migrate. */
   migrate(to: number | undefined): Promise<string> {
-    const asked = Promise.resolve(this.#guest.migrate(to)).then(boundedText, errorLine);
-    return Promise.race([asked, this.#died.then(({ error }) => error)]);
+    return Promise.race([this.#askToMigrate(to), this.#died.then(({ error }) => error)]);
+  }
+
+  /**
+   * Interrupts the run: ends the stages of a declared load, and then the script wherever it is, unless it has ended by
+   * itself.
+   */
+  async interrupt(): Promise<void> {
+    const isEnding = await Promise.race([this.stopLoad(), sleep(REPORT_TIMEOUT_MS).then(() => false)]);
+    if (isEnding) await Promise.race([this.#died, sleep(LOAD_STOP_TIMEOUT_MS)]);
+    this.abort();
+  }
+
+  async #askToMigrate(to: number | undefined): Promise<string> {
+    try {
+      return boundedText(await this.#guest.migrate(to));
+    } catch (error) {
+      return errorLine(error as Error); // the guest has ended
+    }
   }
 
   /** Makes {@link run} resolve now: the run is interrupted. */

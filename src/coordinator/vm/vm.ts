@@ -162,7 +162,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /** Ends the stages of the guest's declared load. */
   stopLoad(): void {
-    this.#guest?.stopLoad();
+    void this.#guest?.stopLoad();
   }
 
   /** Moves the VM, which is under declared load, to another host process. Resolves to why it stays, or to ''. */
@@ -171,7 +171,13 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     return this.#migration.moved ? '' : error || 'the VM has ended';
   }
 
-  /** Ends the guest's script wherever it is, because the run is interrupted. The VM's result has what was done. */
+  /** Ends the guest in order, because the run is interrupted. The VM's result has what was done. */
+  interrupt(): void {
+    this.#isAborted = true;
+    void this.#guest?.interrupt();
+  }
+
+  /** Ends the guest's script wherever it is. */
   abort(): void {
     this.#isAborted = true;
     this.#guest?.abort();
