@@ -121,7 +121,7 @@ export class ClientMemory {
     if (!ok && !access.dropped) this.counters.errors++;
     if (ok && access.write) this.onWritten(access.iova, access.length);
     // The message's bytes are reused after this call.
-    if (ok && !access.write) access.data = payload.slice(DMA_ACCESS.size);
+    if (ok && !access.write) access.data = new Uint8Array(payload.subarray(DMA_ACCESS.size));
     return true;
   }
 
