@@ -1,6 +1,6 @@
 /**
  * Constants of virtio 1.3 for all devices: status bits, features, the split virtqueue, the registers of the MMIO
- * transport. The tables are complete, so that some constants are unused.
+ * transport, capabilities of the PCI transport. The tables are complete, so that some constants are unused.
  */
 
 // Device status, 2.1.
@@ -15,6 +15,7 @@ export const STATUS_FAILED = 0x80;
 export const F_INDIRECT_DESC = 1n << 28n;
 export const F_EVENT_IDX = 1n << 29n;
 export const F_VERSION_1 = 1n << 32n;
+export const F_ACCESS_PLATFORM = 1n << 33n;
 export const F_RING_RESET = 1n << 40n;
 
 // Split virtqueue, 2.7.
@@ -67,3 +68,14 @@ export const CONFIG_REG = 0x100;
 
 export const INTERRUPT_USED = 1;
 export const INTERRUPT_CONFIG = 2;
+
+// PCI transport, 4.1. Device IDs begin at 0x1040 plus the number of the device.
+export const PCI_VENDOR_ID = 0x1af4;
+export const PCI_DEVICE_ID = 0x1040;
+/** Vector of an interrupt that is not delivered. */
+export const NO_VECTOR = 0xffff;
+export const CAP_COMMON = 1;
+export const CAP_NOTIFY = 2;
+export const CAP_ISR = 3;
+export const CAP_DEVICE = 4;
+export const CAP_WINDOW = 5;

@@ -170,7 +170,10 @@ function addServe(command: Command): void {
   command
     .command('serve')
     .description('serve devices to real VMMs over vfio-user, until a signal')
-    .requiredOption('--type <type>', 'device type: testdev, edu, mtty, mdpy, vgpu or one of their variants')
+    .requiredOption(
+      '--type <type>',
+      'device type: virtio-rng, testdev, edu, mtty, mdpy, vgpu or one of their variants',
+    )
     .requiredOption('--socket <path>', 'UNIX socket to listen at; with several devices PATH.0, PATH.1, …')
     .option('--count <n>', 'count of devices, each in its own worker', integer(1, SERVED_DEVICES_LIMIT), 1)
     .option('--model <model>', 'device model in place of that of the type, also the path of a file')

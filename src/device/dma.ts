@@ -75,6 +75,7 @@ export class DeviceDma {
   readonly #pinned = new Map<number, { count: number; readonly pfn: number }>();
   readonly #scratch = new Uint8Array(8);
   readonly #scratchView = new DataView(this.#scratch.buffer);
+  readonly #word = this.#scratch.subarray(0, 4);
 
   /**
    * `mastersBus` returns true while the guest lets the device send requests (Bus Master Enable). `peers` are the other
@@ -138,6 +139,27 @@ export class DeviceDma {
     this.#scratchView.setUint32(0, low, true);
     this.#scratchView.setUint32(4, high, true);
     return this.write(iova, this.#scratch);
+  }
+
+  /**
+   * Reads an aligned 32-bit word at once: a word that the guest writes meanwhile is old or new. Returns the word,
+   * -DMA_FAULT or -DMA_RETRY.
+   */
+  load32(iova: Iova): number {
+    let value = -1;
+    const isRam = this.#atWord(iova, PERM_READ, (hpa) => {
+      value = this.#memory.load32(hpa);
+    });
+    if (isRam) return value;
+    const status = this.read(iova, this.#word);
+    return status === DMA_OK ? this.#scratchView.getUint32(0, true) : -status;
+  }
+
+  /** Stores an aligned 32-bit word at once, after everything that was written before. */
+  store32(iova: Iova, value: number): DmaStatus {
+    if (this.#atWord(iova, PERM_WRITE, (hpa) => this.#memory.store32(hpa, value))) return DMA_OK;
+    this.#scratchView.setUint32(0, value, true);
+    return this.write(iova, this.#word);
   }
 
   /**
@@ -216,6 +238,12 @@ export class DeviceDma {
     if (this.#mastersBus()) this.#memory.fill32(target, length, value);
   }
 
+  /** Reads a range inside a pinned page. While the guest keeps Bus Master Enable at 0, `target` is unchanged. */
+  readPinned(source: Hpa, target: Uint8Array): void {
+    this.#checkHeld(source, 'reads from');
+    if (this.#mastersBus()) this.#memory.read(source, target);
+  }
+
   /** Returns the CRC-32 of a range inside a pinned page, continued from `seed`. */
   crc32Pinned(source: Hpa, length: number, seed: number): number {
     this.#checkHeld(source, 'reads from');
@@ -228,6 +256,22 @@ export class DeviceDma {
     if (pfn < 0 || pfn >= RAM_PFN_FIRST) return pfn;
     this.#table.unpin(iova);
     return PIN_DENIED;
+  }
+
+  /** Uses a word of RAM in a section of its own. Returns false if the word is not RAM that `perm` allows. */
+  #atWord(iova: Iova, perm: typeof PERM_READ | typeof PERM_WRITE, use: (hpa: Hpa) => void): boolean {
+    if (!(Number.isSafeInteger(iova) && iova >= 0 && iova % 4 === 0) || !this.#mastersBus()) return false;
+    this.#table.enter();
+    try {
+      const leaf = this.#table.lookup(iova);
+      const isRam = (framePerm(leaf) & perm) === perm && framePfn(leaf) >= RAM_PFN_FIRST;
+      if (!isRam) return false;
+      use((framePfn(leaf) * PAGE_SIZE + (iova % PAGE_SIZE)) as Hpa);
+      if (perm === PERM_WRITE && this.#table.logsWrites) this.#table.markWritten(framePfn(leaf));
+      return true;
+    } finally {
+      this.#table.exit();
+    }
   }
 
   /** Records a pin in the ledgers. */

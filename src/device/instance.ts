@@ -3,6 +3,7 @@
  * A worker's runtime and a test's harness both run a model by an instance of this class.
  */
 
+import { Prng } from '#host';
 import type { Scanout } from '../abi/scanout.ts';
 import { MAX_VECTORS } from '../channel/device-link.ts';
 import { REGION_CONFIG, REGION_SCANOUT } from '../channel/mmio-channel.ts';
@@ -99,6 +100,7 @@ export class DeviceInstance {
       metrics: this.metrics,
       interrupt: (vector) => this.#interrupt(vector),
       log: (text) => this.#log(text),
+      random: seededBytes(name),
     };
     this.#build = () => {
       const model: unknown = factory(context, options);
@@ -392,6 +394,15 @@ export class DeviceInstance {
     for (const [bar, counts] of this.#unclaimed) add(bar, counts);
     return rows;
   }
+}
+
+/** Returns a source of pseudo-random bytes, the same for every device of that name. */
+function seededBytes(name: string): (target: Uint8Array) => void {
+  let prng: Prng | undefined;
+  return (target) => {
+    prng ??= new Prng([...name].reduce((seed, letter) => Math.imul(seed, 31) + letter.charCodeAt(0), 1));
+    for (let i = 0; i < target.length; i++) target[i] = prng.below(256);
+  };
 }
 
 /** Stands for an absent BAR: every access lies beyond its end. */

@@ -114,6 +114,8 @@ export interface DeviceContext {
   readonly metrics: DeviceMetrics;
   /** Raises interrupt `vector`. It is delivered if the guest has enabled MSI. */
   interrupt(vector: number): void;
+  /** Fills `target` with random bytes: the host's for a VMM, those of a seed in a run. */
+  random(target: Uint8Array): void;
   /** Services of a device that a VMM drives; undefined in a run. */
   readonly served?: ServedContext;
   /** Adds a line to the report. Lines are cut at LOG_LINE_LIMIT characters, and dropped beyond LOG_LINES_LIMIT. */

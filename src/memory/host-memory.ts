@@ -4,7 +4,7 @@
 import * as mem from '#mem';
 import { type Hpa, hex, PAGE_2M } from './address.ts';
 
-const { copy, copyIn, copyOut, crc32, fillWords } = mem;
+const { copy, copyIn, copyOut, crc32, fillWords, ld, st } = mem;
 
 /** Host frames are given to guests in units of this size, as on a host with huge pages. */
 export const FRAME_SIZE = PAGE_2M;
@@ -96,7 +96,17 @@ export class HostMemory {
 
   /** Fills a range with a 32-bit value. Address and length are multiples of 4. @throws HostAddressError */
   fill32(target: Hpa, length: number, value: number): void {
-    fillWords(this.words, this.offset(target, length) >>> 2, length >>> 2, value, 'ram.fill');
+    fillWords(this.words, this.offset(target, length) / 4, length / 4, value, 'ram.fill');
+  }
+
+  /** Reads an aligned 32-bit word at once: all writes before that of the value are visible. @throws HostAddressError */
+  load32(source: Hpa): number {
+    return ld(this.words, this.offset(source, 4) / 4, 'ram.word') >>> 0;
+  }
+
+  /** Stores an aligned 32-bit word at once, after all writes before. @throws HostAddressError */
+  store32(target: Hpa, value: number): void {
+    st(this.words, this.offset(target, 4) / 4, value | 0, 'ram.word');
   }
 
   /** Returns the CRC-32 of a range, continued from `seed`. @throws HostAddressError */

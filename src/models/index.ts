@@ -13,6 +13,7 @@ import { Mtty } from './mtty/mtty.ts';
 import { Testdev } from './testdev/testdev.ts';
 import { INJECTED_FAULTS } from './vgpu/fault-injection.ts';
 import { Vgpu } from './vgpu/vgpu.ts';
+import { createVirtioRng } from './virtio-rng/virtio-rng.ts';
 
 const serial =
   (ports: number): ModelFactory =>
@@ -33,6 +34,7 @@ export const MODELS: Readonly<Record<string, ModelFactory>> = {
   edu: factoryOf(edu),
   mtty: serial(2),
   testdev: (context) => new Testdev(context),
+  'virtio-rng': createVirtioRng,
   mdpy: display(MDPY_MODES['mdpy-vga']!),
   ...eachType(MTTY_PORTS, serial),
   ...eachType(MDPY_MODES, display),

@@ -58,12 +58,21 @@ export const every = (ms: number, action: () => void): (() => void) => {
   return () => clearInterval(timer);
 };
 
-/** Draws a seed for a run without one. It is the only draw that is not reproducible; every run prints its seed. */
+/** Draws a seed for a run without one. It is the only draw of a run that is not reproducible; every run prints its seed. */
 export const drawSeed = (): number => {
   // The global loads its module on first use. An import would cost every worker 20 ms.
   const [drawn] = globalThis.crypto.getRandomValues(new Uint32Array(1));
   return (drawn as number) >>> 1 || 1;
 };
+
+/** Most bytes of one call of `getRandomValues`. */
+const DRAW_BYTES_MAX = 65_536;
+
+/** Fills `target` with random bytes that are not reproducible: entropy for the guest of a real VMM. */
+export function drawBytes(target: Uint8Array): void {
+  for (let at = 0; at < target.length; at += DRAW_BYTES_MAX)
+    globalThis.crypto.getRandomValues(target.subarray(at, at + DRAW_BYTES_MAX) as Uint8Array<ArrayBuffer>);
+}
 
 /** Seeded pseudo-random numbers. Each VM has its own, so that its draws do not depend on other VMs. */
 export class Prng {

@@ -25,6 +25,9 @@ export interface RegisterSpec<Name extends string = string> {
 /** Called after a write is merged. `written` is the register's new value. */
 export type WriteAction = (written: bigint) => void;
 
+/** Called before a software read of a register. Returns its value. */
+export type ReadAction = () => bigint;
+
 /** Most offsets without a register whose accesses are counted, for the report. */
 export const UNIMPLEMENTED_OFFSETS_LIMIT = 256;
 
@@ -41,6 +44,7 @@ export class RegisterTableError extends Error {
 
 interface Placed<Name extends string> extends RegisterSpec<Name> {
   action?: WriteAction;
+  current?: ReadAction;
 }
 
 /** State of one register file. */
@@ -57,6 +61,7 @@ export class RegisterFile<Name extends string> {
   readonly #w1c: Uint8Array;
   readonly #owner: (Placed<Name> | undefined)[];
   readonly #byName = new Map<Name, Placed<Name>>();
+  #hasReadActions = false;
 
   /** @throws RegisterTableError for registers that overlap, are declared twice or do not fit in `size` bytes */
   constructor(size: number, table: readonly RegisterSpec<Name>[]) {
@@ -77,6 +82,12 @@ export class RegisterFile<Name extends string> {
   /** Calls `action` once for each write access that touches any byte of the register. */
   onWrite(name: Name, action: WriteAction): void {
     this.#spec(name).action = action;
+  }
+
+  /** Calls `action` for each software read that touches any byte of the register, for its value at that moment. */
+  onRead(name: Name, action: ReadAction): void {
+    this.#spec(name).current = action;
+    this.#hasReadActions = true;
   }
 
   get(name: Name): bigint {
@@ -104,6 +115,7 @@ export class RegisterFile<Name extends string> {
   read(offset: number, size: number): bigint {
     if (!this.#inside(offset, size)) return allOnes(size);
     this.#countUnimplemented(offset, size, 'reads');
+    if (this.#hasReadActions) this.#refresh(offset, size);
     return this.#load(offset, size);
   }
 
@@ -161,6 +173,15 @@ export class RegisterFile<Name extends string> {
 
   #inside(offset: number, size: number): boolean {
     return Number.isInteger(offset) && offset >= 0 && offset + size <= this.size;
+  }
+
+  #refresh(offset: number, size: number): void {
+    let previous: Placed<Name> | undefined;
+    for (let at = offset; at < offset + size; at++) {
+      const spec = this.#owner[at];
+      if (spec?.current && spec !== previous) this.set(spec.name, spec.current());
+      previous = spec;
+    }
   }
 
   #load(offset: number, size: number): bigint {

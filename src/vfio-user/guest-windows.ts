@@ -158,6 +158,18 @@ export class GuestWindows extends HostMemory {
     }
   }
 
+  override load32(source: Hpa): number {
+    if (!this.#unmappedAt(source)) return super.load32(source);
+    const bytes = Buffer.alloc(4);
+    this.read(source, bytes);
+    return bytes.readUInt32LE();
+  }
+
+  override store32(target: Hpa, value: number): void {
+    if (!this.#unmappedAt(target)) super.store32(target, value);
+    else this.write(target, new Uint8Array(Uint32Array.of(value).buffer));
+  }
+
   override crc32(source: Hpa, length: number, seed: number): number {
     if (!this.#unmappedAt(source)) return super.crc32(source, length, seed);
     const bytes = new Uint8Array(length);

@@ -3,7 +3,7 @@
  * that serves its socket.
  */
 import { closeSync, ftruncateSync, readlinkSync, writeSync } from 'node:fs';
-import { nowUs, wallMs } from '#host';
+import { drawBytes, nowUs, wallMs } from '#host';
 import { REGION_CONFIG } from '../channel/mmio-channel.ts';
 import type { BarIndex } from '../device/bar-region.ts';
 import { DeviceInstance } from '../device/instance.ts';
@@ -110,7 +110,12 @@ export class ServedDevice implements VfioDevice, DmaUser {
       },
       (context, options) => {
         const model = factory(
-          { ...context, interrupt: (vector) => this.#raise(vector), served: this.#services() },
+          {
+            ...context,
+            interrupt: (vector) => this.#raise(vector),
+            random: drawBytes,
+            served: this.#services(),
+          },
           options,
         );
         model.config?.decodeAlways?.();

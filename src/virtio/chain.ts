@@ -1,7 +1,7 @@
 /**
  * One descriptor chain of a split virtqueue, as the device sees it: a readable and a writable part.
  */
-import type { GuestRam } from '../memory/guest-ram.ts';
+import type { QueueMemory } from './queue-memory.ts';
 
 export interface Segment {
   readonly gpa: number;
@@ -17,11 +17,11 @@ export class Chain {
   readonly head: number;
   readonly readableBytes: number;
   readonly writableBytes: number;
-  readonly #ram: GuestRam;
+  readonly #ram: QueueMemory;
   readonly #readable: readonly Segment[];
   readonly #writable: readonly Segment[];
 
-  constructor(ram: GuestRam, head: number, readable: readonly Segment[], writable: readonly Segment[]) {
+  constructor(ram: QueueMemory, head: number, readable: readonly Segment[], writable: readonly Segment[]) {
     this.#ram = ram;
     this.head = head;
     this.#readable = readable;

@@ -6,8 +6,8 @@
  */
 
 import * as virtio from '../abi/virtio.ts';
-import type { GuestRam } from '../memory/guest-ram.ts';
 import { Chain, type Segment } from './chain.ts';
+import type { QueueMemory } from './queue-memory.ts';
 
 /** Maximum descriptors of an indirect table. */
 export const INDIRECT_ENTRIES_LIMIT = 1024;
@@ -45,13 +45,13 @@ interface Gathered {
 }
 
 export class DeviceQueue {
-  readonly #ram: GuestRam;
+  readonly #ram: QueueMemory;
   #at: QueueAddresses | undefined;
   #eventIdx = false;
   #seen = 0;
   #used = 0;
 
-  constructor(ram: GuestRam) {
+  constructor(ram: QueueMemory) {
     this.#ram = ram;
   }
 

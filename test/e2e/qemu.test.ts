@@ -86,6 +86,35 @@ describe('a real guest', function () {
       expect(serial.worker(index).report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0 });
   });
 
+  it('has stock virtio drivers on virtio devices, with all DMA behind intel-iommu', async () => {
+    const entropy = await Served.start('virtio-rng', 1, machine.sockets);
+    try {
+      const read =
+        'load+virtio-rng;dd+if=/dev/hwrng+of=/random+bs=4096+count=256;wc+-c+/random;gzip+-c+/random|wc+-c';
+      const text = await bootGuest(machine, {
+        ...INTEL,
+        sockets: [entropy.worker().socket],
+        append: 'intel_iommu=on',
+        run: `${read};cat+/sys/class/misc/hw_random/rng_current`,
+      });
+      expect(text)
+        .to.include('virtio_rng.0')
+        .and.match(/^1048576 \/random\r?$/m);
+      // Random bytes do not become smaller.
+      const packed = Number(/^(\d+)\r?$/m.exec(text)?.[1]);
+      expect(packed).to.be.greaterThan(1_048_576);
+    } finally {
+      await entropy.stop();
+    }
+    const report = entropy.worker().report!;
+    expect(report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0, faults: 0, messageReads: 0 });
+    const bytes = report.metrics.find(({ name }) => name === 'random bytes')?.value ?? 0;
+    expect(bytes).to.be.greaterThan(1_048_576);
+    // Each of the driver's requests is a map of its own.
+    expect(report.maps).to.be.greaterThan(bytes / 64);
+    expect(report.unmaps).to.equal(report.maps);
+  });
+
   it('finds its device again after two reboots, and leaves nothing behind when it is killed', async () => {
     const times = (text: string) => text.split('direct 5 of 5 rounds ok').length - 1;
     const text = await boot({ run: 'guest+direct+5;reboot+-f', killWhen: (console) => times(console) === 3 });

@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 
 mkdir -p "$work"/{bin,dev,proc,sys,modules}
 cp "$dir/busybox" "$work/bin/busybox"
-cp "$dir"/modules/*.ko "$work/modules/" 2>/dev/null || true
+cp "$dir"/modules/* "$work/modules/"
 gcc -O1 -static -o "$work/bin/guest" "$here/guest.c"
 cat > "$work/init" <<'INIT'
 #!/bin/busybox sh
@@ -21,9 +21,13 @@ cat > "$work/init" <<'INIT'
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
-for module in virtio-iommu irqbypass iommufd vfio vfio_iommu_type1 vfio-pci-core vfio-pci; do
-  [ -e /modules/$module.ko ] && insmod /modules/$module.ko $([ $module = vfio_iommu_type1 ] && echo allow_unsafe_interrupts=1)
-done
+# Loads modules, in order. A module that is absent is a part of the kernel.
+load() {
+  for module in "$@"; do
+    [ -e /modules/$module.ko ] && insmod /modules/$module.ko $([ $module = vfio_iommu_type1 ] && echo allow_unsafe_interrupts=1)
+  done
+}
+load $(grep -v '^#' /modules/list | head -n 1)
 echo "guest: up"
 run=$(sed -n 's/.*run=\([^ ]*\).*/\1/p' /proc/cmdline | tr + ' ')
 eval "$run"

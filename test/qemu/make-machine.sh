@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the machine of the QEMU tests in a directory: a Debian trixie root with QEMU >= 10.1 from its backports, a kernel,
-# and busybox. Needs root and debootstrap. The mirror is this machine's own. What is there already is kept.
+# and busybox. Needs root and debootstrap. The mirror is this machine's own. What is there already is kept, unless the list
+# of modules has changed.
 #
 #   test/qemu/make-machine.sh DIR
 #
@@ -11,8 +12,9 @@ set -euo pipefail
 dir=${1:?usage: make-machine.sh DIR}
 root=$dir/root
 suite=trixie
+list=$(dirname "$0")/modules
 
-if [ -e "$dir/ready" ]; then exit 0; fi
+if [ -e "$dir/ready" ] && cmp -s "$list" "$dir/modules/list"; then exit 0; fi
 [ "$(id -u)" -eq 0 ] || { echo "make-machine.sh needs root" >&2; exit 2; }
 command -v debootstrap >/dev/null || { echo "make-machine.sh needs debootstrap" >&2; exit 2; }
 mkdir -p "$dir"
@@ -38,12 +40,13 @@ dpkg -x "$kernel" "$dir/kernel"
 cp "$dir"/kernel/boot/vmlinuz-* "$dir/vmlinuz"
 rm -rf "$dir/modules"
 mkdir -p "$dir/modules"
-# The modules that the guests load, without their folders and compression.
-for name in virtio-iommu irqbypass iommufd vfio vfio_iommu_type1 vfio-pci-core vfio-pci; do
+# The modules that the guests load, without their folders and compression. Those that the kernel contains are absent.
+grep -v '^#' "$list" | tr ' ' '\n' | while read -r name; do
   file=$(find "$dir/kernel" -name "$name.ko*" | head -n 1)
   [ -n "$file" ] || continue
   case $file in *.xz) xz -dc "$file" > "$dir/modules/$name.ko" ;; *) cp "$file" "$dir/modules/$name.ko" ;; esac
 done
+cp "$list" "$dir/modules/list"
 cp "$root/usr/bin/busybox" "$dir/busybox" 2>/dev/null || cp "$root/bin/busybox" "$dir/busybox"
 rm -rf "$dir/kernel"
 in_root apt-get clean

@@ -28,7 +28,7 @@ const ALIASES: Readonly<Record<string, string>> = {
 };
 
 /** The sources that a device model may import. */
-const MODEL_IMPORTS = ['device', 'gpu', 'abi', 'pci', 'registers', 'memory'];
+const MODEL_IMPORTS = ['device', 'gpu', 'abi', 'pci', 'registers', 'memory', 'virtio'];
 
 /** Names that only one file may use. */
 const CONFINED: readonly { readonly name: string; readonly uses: RegExp; readonly file: string }[] = [

@@ -198,6 +198,20 @@ describe('PCI configuration space', () => {
   });
 });
 
+describe('registers with an action at reads', () => {
+  it('ask for their value once for each software read that touches them', () => {
+    const registers = file();
+    let reads = 0;
+    registers.onRead('Wide', () => BigInt(++reads) << 32n);
+    expect([registers.read(8, 4), registers.read(12, 4), registers.read(8, 8)]).to.deep.equal([
+      0n,
+      2n,
+      3n << 32n,
+    ]);
+    expect([registers.read(16, 1), registers.get('Wide'), reads]).to.deep.equal([0x11n, 3n << 32n, 3]);
+  });
+});
+
 describe('vgpu register table', () => {
   it('aligns its registers naturally', () => {
     for (const { name, offset, size } of VGPU_REGISTERS) expect(offset % size, name).to.equal(0);
