@@ -8,6 +8,7 @@ import { CaptureError } from '../conformance/vfio-user/capture.ts';
 import { CapacityError } from '../coordinator/workers/capacity.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
 import { ExitCode } from '../report/summary.ts';
+import { BlobError } from '../scenario/blob.ts';
 import { builtInScenarios } from '../scenario/built-in.ts';
 import { INJECTIONS } from '../scenario/run-plan.ts';
 import {
@@ -22,12 +23,13 @@ import {
 import { QUIRKS } from '../viommu/quirks.ts';
 import { conformanceCommand } from './conformance.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
-import { integer, optional, parameter } from './option-parsers.ts';
-import { OutputError, outputKinds, outputOption, STDOUT } from './outputs.ts';
+import { integer, optional, parameter, shardOption } from './option-parsers.ts';
+import { addOutputs, OutputError } from './outputs.ts';
 import { packageVersion } from './package-version.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
 import { filesOrShipped } from './shipped-data.ts';
+import { addMerge } from './stored-runs.ts';
 import { addTools } from './tools.ts';
 import { TraceError, traceCommand } from './trace.ts';
 import { explainUsage, UsageError } from './usage.ts';
@@ -37,15 +39,25 @@ export function program(): Command {
   const command = new Command('mdevsim')
     .description('Load and concurrency testing of many vGPUs: VFIO mediated devices behind virtual IOMMUs')
     .version(packageVersion());
-  const add = [addRun, addTrace, addReplay, addConformance, addTypes, addList, addSysfs, addServe, addTools];
+  const add = [
+    addRun,
+    addTrace,
+    addReplay,
+    addConformance,
+    addTypes,
+    addList,
+    addSysfs,
+    addServe,
+    addTools,
+    addMerge,
+  ];
   for (const addTo of add) addTo(command);
   explainUsage(command);
   return command;
 }
 
 function addRun(command: Command): void {
-  command
-    .command('run')
+  addOutputs(command.command('run'))
     .argument('<scenario>', `path of a scenario file, or a built-in one: ${builtInScenarios().join(', ')}`)
     .description("run a scenario and verify every byte; options override the scenario's settings")
     .option('--vms <n>', 'count of virtual machines', integer(1, VMS_LIMIT))
@@ -77,12 +89,7 @@ function addRun(command: Command): void {
       ),
     )
     .addOption(
-      new Option(
-        '--out <kind=path>',
-        `write an output, ${STDOUT} for stdout; repeatable; kinds: ${outputKinds()}`,
-      )
-        .argParser(outputOption)
-        .default([], 'none'),
+      new Option('--shard <i/n>', 'run part i of n of the VMs, for mdevsim merge').argParser(shardOption),
     )
     .option('--json', 'print the summary as JSON')
     .action(async (path, options) => {
@@ -196,6 +203,7 @@ const isUserError = (error: unknown): error is Error =>
   error instanceof VectorFileError ||
   error instanceof SysfsDiskError ||
   error instanceof OutputError ||
+  error instanceof BlobError ||
   (error instanceof Error && 'code' in error && 'syscall' in error);
 
 /** Runs the command line and sets the exit code. */

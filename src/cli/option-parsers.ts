@@ -2,6 +2,8 @@
  * Parsers of the values of options.
  */
 import { InvalidArgumentError, Option } from 'commander';
+import type { Shard } from '../report/record.ts';
+import { parseShard, SHARD_ACCEPTED } from '../scenario/shard.ts';
 
 /** Returns an option parser for an integer in a range. */
 export const integer = (min: number, max: number) => (text: string) => {
@@ -23,6 +25,13 @@ export const parameter = (
   } catch {
     return { ...before, [name]: value };
   }
+};
+
+/** Parses `i/n`. */
+export const shardOption = (text: string): Shard => {
+  const shard = parseShard(text);
+  if (!shard) throw new InvalidArgumentError(SHARD_ACCEPTED);
+  return shard;
 };
 
 /** Returns an option whose value is empty by default. */

@@ -15,13 +15,17 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { nearest } from '../platform/nearest.ts';
 import { OUTPUTS } from '../report/outputs/outputs.ts';
 import type { RunRecord } from '../report/record.ts';
 
 /** Path that stands for stdout. */
-export const STDOUT = '-';
+const STDOUT = '-';
+
+/** The output that `mdevsim merge` reads. The record does not have all of it. */
+const BLOB = 'blob';
+const KINDS: readonly string[] = [...Object.keys(OUTPUTS), BLOB];
 
 export interface OutputRequest {
   readonly kind: string;
@@ -37,21 +41,36 @@ export class OutputError extends Error {
 export function outputOption(text: string, before: readonly OutputRequest[]): OutputRequest[] {
   const [, kind, path] = /^([^=]*)=(.+)$/s.exec(text) ?? [];
   if (kind === undefined || path === undefined)
-    throw new InvalidArgumentError(`accepted: KIND=PATH; kinds: ${outputKinds()}`);
-  if (!Object.hasOwn(OUTPUTS, kind))
+    throw new InvalidArgumentError(`accepted: KIND=PATH; kinds: ${KINDS.join(', ')}`);
+  if (!KINDS.includes(kind))
     throw new InvalidArgumentError(
-      `no output '${kind}'; nearest: ${nearest(kind, Object.keys(OUTPUTS))}; accepted: ${outputKinds()}`,
+      `no output '${kind}'; nearest: ${nearest(kind, KINDS)}; accepted: ${KINDS.join(', ')}`,
     );
   return [...before, { kind, path }];
 }
 
-export const outputKinds = (): string => Object.keys(OUTPUTS).join(', ');
+/** Adds the option to a command. */
+export const addOutputs = (command: Command): Command =>
+  command.addOption(
+    new Option(
+      '--out <kind=path>',
+      `write an output, ${STDOUT} for stdout; repeatable; kinds: ${KINDS.join(', ')}`,
+    )
+      .argParser(outputOption)
+      .default([], 'none'),
+  );
+
+export const wantsBlob = (outputs: readonly OutputRequest[]): boolean =>
+  outputs.some(({ kind }) => kind === BLOB);
 
 /** Checks that each output can be written, without writing. @param json whether `--json` takes stdout @throws OutputError */
 export function checkOutputs(outputs: readonly OutputRequest[], json: boolean): void {
   const onStdout = [...(json ? ['--json'] : []), ...outputs.filter(isOnStdout).map(nameOf)];
   if (onStdout.length > 1)
     throw new OutputError(`${onStdout.join(', ')}: more than one output on stdout; accepted: one`);
+  for (const output of outputs)
+    if (output.kind === BLOB && isOnStdout(output))
+      throw new OutputError(`${nameOf(output)}: bytes on stdout; accepted: path of a file`);
   const files = outputs.filter((output) => !isOnStdout(output));
   for (const [i, output] of files.entries()) {
     const same = files.slice(0, i).find(({ path }) => resolve(path) === resolve(output.path));
@@ -63,11 +82,15 @@ export function checkOutputs(outputs: readonly OutputRequest[], json: boolean): 
 /** Returns whether an output takes stdout, so that the summary belongs on stderr. */
 export const takesStdout = (outputs: readonly OutputRequest[]): boolean => outputs.some(isOnStdout);
 
-/** Writes all outputs; returns a line for each one that has failed. */
-export function writeOutputs(outputs: readonly OutputRequest[], record: RunRecord): string[] {
+/** Writes all outputs; returns a line for each one that has failed. @param blob content of the output `blob` */
+export function writeOutputs(
+  outputs: readonly OutputRequest[],
+  record: RunRecord,
+  blob: Uint8Array = new Uint8Array(),
+): string[] {
   return outputs.flatMap((output) => {
     try {
-      const content = OUTPUTS[output.kind]?.(record) ?? '';
+      const content = output.kind === BLOB ? blob : (OUTPUTS[output.kind]?.(record) ?? '');
       if (isOnStdout(output)) process.stdout.write(content);
       else writeWhole(output.path, content);
       return [];
@@ -106,7 +129,7 @@ function checkFolder(output: OutputRequest, folder: string): void {
 const targetOf = (path: string): string => (statOf(path) ? realpathSync(path) : resolve(path));
 
 /** @throws the file system's errors, and leaves nothing behind */
-function writeWhole(path: string, content: string): void {
+function writeWhole(path: string, content: string | Uint8Array): void {
   const stat = statOf(path);
   if (stat && !stat.isFile()) {
     writeFileSync(path, content);

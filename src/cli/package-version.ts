@@ -10,3 +10,6 @@ export function packageVersion(): string {
     .find((url) => existsSync(url));
   return file ? (JSON.parse(readFileSync(file, 'utf8')) as { readonly version: string }).version : 'unknown';
 }
+
+/** Returns the name of this program with its version. */
+export const programName = (): string => `mdevsim ${packageVersion()}`;

@@ -5,9 +5,8 @@ import { resolve } from 'node:path';
 import { after, nowUs, wallMs } from '#host';
 import { writeText } from '../mdev/sysfs-server.ts';
 import { progressColours } from '../report/colours.ts';
-import { recordJson } from '../report/outputs/json.ts';
-import type { RunRecord } from '../report/record.ts';
-import { ExitCode, summarize, summaryText } from '../report/summary.ts';
+import type { Shard } from '../report/record.ts';
+import { ExitCode, summarize } from '../report/summary.ts';
 import { counted, oneLine } from '../report/text.ts';
 import type { RunProgress } from '../scenario/host-processes.ts';
 import { type LoadedScenario, loadSettings } from '../scenario/load.ts';
@@ -15,16 +14,18 @@ import { unknownParam } from '../scenario/params.ts';
 import { type RunningRun, runScenario } from '../scenario/run.ts';
 import { recordOf } from '../scenario/run-record.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
+import { shardText } from '../scenario/shard.ts';
 import { onInterrupt } from './interrupts.ts';
-import { checkOutputs, type OutputRequest, takesStdout, writeOutputs } from './outputs.ts';
-import { packageVersion } from './package-version.ts';
+import { checkOutputs, OutputError, wantsBlob } from './outputs.ts';
+import { programName } from './package-version.ts';
+import { type PrintFlags, printRecord } from './print-record.ts';
 import { repeatCommand } from './repeat-command.ts';
 
 /** Time limit for the end of a run after a second signal; after that the command exits. */
 const KILLED_EXIT_MS = 5_000;
 
 /** The command's options, as parsed. */
-interface RunFlags {
+interface RunFlags extends PrintFlags {
   readonly vms?: number;
   readonly vgpus?: number;
   readonly ram?: number;
@@ -39,13 +40,14 @@ interface RunFlags {
   readonly trace: string;
   readonly artifacts: string;
   readonly sysfs: string;
-  readonly json?: boolean;
-  readonly out: readonly OutputRequest[];
+  readonly shard?: Shard;
 }
 
 /** Runs a scenario; resolves to the exit code. @throws ScenarioError, CapacityError, SysfsDiskError, OutputError */
 export async function runCommand(path: string, flags: RunFlags): Promise<ExitCode> {
   checkOutputs(flags.out, flags.json === true);
+  if (flags.shard && !wantsBlob(flags.out))
+    throw new OutputError(`--shard ${shardText(flags.shard)} without --out blob=PATH, which a merge needs`);
   let running: RunningRun | undefined;
   const restore = onInterrupt({
     onFirst: (signal) => {
@@ -62,10 +64,10 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   const loaded = await loadSettings(path);
   const settings = override(loaded, flags);
   const progress = new ProgressLine(settings.vms);
-  const record = await runScenario({
+  const { record, blob } = await runScenario({
     path,
     settings,
-    program: program(),
+    program: programName(),
     commandFor: (seed) => repeatCommand(path, flags, seed),
     processes: flags.processes,
     seed: flags.seed,
@@ -73,6 +75,8 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     trace: flags.trace,
     artifacts: flags.artifacts,
     sysfs: flags.sysfs,
+    shard: flags.shard,
+    wantsBlob: wantsBlob(flags.out),
     onSysfs: (paths) =>
       process.stderr.write(
         `${paths} paths below ${resolve(flags.sysfs, 'sys')}\nMDEVCTL_ENV_ROOT=${resolve(flags.sysfs)} mdevctl list\n`,
@@ -87,17 +91,8 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   });
   progress.end();
   restore();
-  print(record, flags);
+  printRecord(record, flags, blob);
   return record.exitCode;
-}
-
-const program = (): string => `mdevsim ${packageVersion()}`;
-
-/** Prints the summary and writes the outputs. With data on stdout, everything else is on stderr. */
-function print(record: RunRecord, { json, out }: RunFlags): void {
-  if (json) process.stdout.write(recordJson(record));
-  else (takesStdout(out) ? process.stderr : process.stdout).write(summaryText(record));
-  for (const failure of writeOutputs(out, record)) process.stderr.write(`mdevsim: ${failure}\n`);
 }
 
 /** Ends the command for a signal before anything was started. A scenario that loads may keep a thread busy. */
@@ -114,7 +109,7 @@ function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
   };
   const summary = summarize({ ...facts, interrupted: true }, new Map(), [], []);
   const origin = {
-    program: program(),
+    program: programName(),
     command: repeatCommand(path, flags, flags.seed),
     startedMs: wallMs(),
     clockStartSeconds: 0,
@@ -122,7 +117,7 @@ function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
   };
   const history = { results: new Map(), lost: [], events: [], eventsCut: 0, timelines: [] };
   const record = recordOf(parseSettings({ name: 'not started' }), origin, summary, history);
-  if (flags.json || flags.out.length > 0) print(record, flags);
+  if (flags.json || flags.out.length > 0) printRecord(record, flags);
   process.stderr.write(`mdevsim: INTERRUPTED by ${signal} before the run has started\n`);
   process.exit(summary.exitCode);
 }

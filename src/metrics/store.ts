@@ -1,17 +1,18 @@
 /**
- * The metrics of a run: merges what guests and hosts send, in total, by stage and by the selectors of the thresholds.
+ * The metrics of a run: merges what guests and hosts send, in total, by stage, by group and
+ * by the selectors of the thresholds.
  */
-import { Aggregate } from './aggregate.ts';
+import { Aggregate, type AggregateData } from './aggregate.ts';
 import { METRICS, type MetricType } from './catalogue.ts';
 import { type MetricSummary, summaryOf } from './metric-summary.ts';
 import type { MetricChange, Tags } from './metrics.ts';
 import { type Selector, selects } from './selector.ts';
 import type { Threshold } from './threshold.ts';
-import { ThresholdJudge, type Verdict } from './threshold-judge.ts';
-import { TimeSeries } from './time-series.ts';
+import { type JudgeData, ThresholdJudge, type ThresholdState, type Verdict } from './threshold-judge.ts';
+import { type SeriesData, TimeSeries } from './time-series.ts';
 import type { Unit } from './units.ts';
 
-/** Maximum count of aggregates in the report: totals, and those by stage. Further ones are not kept. */
+/** Maximum count of aggregates in the report: totals, and those by stage or group. Further ones are not kept. */
 export const SUMMARIES_LIMIT = 2048;
 
 /** Merged samples of a selector. */
@@ -23,15 +24,42 @@ interface Sink {
   readonly series: TimeSeries;
 }
 
+/** All that a store has, as plain JSON. Stores of parts of a run merge to that of the whole. */
+export interface StoreData {
+  readonly metrics: readonly {
+    readonly name: string;
+    readonly tags: Tags;
+    readonly type: MetricType;
+    readonly unit: Unit;
+    readonly total: AggregateData;
+    readonly series: SeriesData;
+  }[];
+  /** In the order of the thresholds. */
+  readonly judges: readonly JudgeData[];
+}
+
+interface StoreOptions {
+  /** First length of the buckets of time series. */
+  readonly bucketSeconds?: number;
+  /** Tags by which metrics are divided in the report. */
+  readonly dividedBy?: readonly ('stage' | 'group')[];
+  /** Whether {@link MetricStore.data} has what the thresholds of a whole run need from its parts. */
+  readonly keepsSeconds?: boolean;
+}
+
 export class MetricStore {
   readonly #sinks = new Map<string, Sink>();
   readonly #judges: readonly ThresholdJudge[];
   readonly #bucketSeconds: number;
+  readonly #dividedBy: readonly ('stage' | 'group')[];
 
-  /** @param bucketSeconds first length of the buckets of time series */
-  constructor(thresholds: readonly Threshold[], bucketSeconds = 1) {
+  constructor(
+    thresholds: readonly Threshold[],
+    { bucketSeconds = 1, dividedBy = ['stage'], keepsSeconds = false }: StoreOptions = {},
+  ) {
     this.#bucketSeconds = bucketSeconds;
-    this.#judges = thresholds.map((threshold) => new ThresholdJudge(threshold));
+    this.#dividedBy = dividedBy;
+    this.#judges = thresholds.map((threshold) => new ThresholdJudge(threshold, keepsSeconds));
   }
 
   /** Adds what was gained in a second of the run's clock. `tags` name the origin: group and VM. */
@@ -39,8 +67,10 @@ export class MetricStore {
     for (const change of changes) {
       const all = { ...change.tags, ...tags };
       this.#add(this.#sink(change, {}), second, change);
-      const { stage } = all;
-      if (stage !== undefined) this.#add(this.#sink(change, { stage }), second, change);
+      for (const tag of this.#dividedBy) {
+        const value = all[tag];
+        if (value !== undefined) this.#add(this.#sink(change, { [tag]: value }), second, change);
+      }
       for (const judge of this.#judges)
         if (judge.threshold.selector.name === change.name && selects(judge.threshold.selector, all))
           judge.add(Math.floor(second), change);
@@ -62,19 +92,65 @@ export class MetricStore {
     return this.#judges.find((judge) => judge.aborts(us))?.threshold;
   }
 
+  /** Returns the samples of a metric so far; undefined without samples. @param tags none, or one that divides metrics */
+  total(name: string, tags: Tags = {}): Aggregate | undefined {
+    return this.#sinks.get(sinkName(name, tags))?.total;
+  }
+
+  /** Returns the samples of a metric from this second of the run's clock on, to whole buckets; undefined without samples. */
+  recent(name: string, fromSecond: number): Aggregate | undefined {
+    const sink = this.#sinks.get(name);
+    const found = sink?.series.buckets.filter(
+      (bucket, at) => bucket !== undefined && (at + 1) * sink.series.seconds > fromSecond,
+    );
+    if (!sink || !found || found.length === 0) return undefined;
+    const samples = new Aggregate(sink.type);
+    for (const bucket of found) if (bucket) samples.merge(bucket.data());
+    return samples;
+  }
+
+  /** Returns the state of each threshold, at this second of the run's clock. */
+  thresholdsSoFar(seconds: number): readonly ThresholdState[] {
+    return this.#judges.map((judge) => judge.soFar(seconds));
+  }
+
   /** Returns the verdict on each threshold, for a run of this length. */
   verdicts(seconds: number): readonly Verdict[] {
     return this.#judges.map((judge) => judge.verdict(seconds));
   }
 
-  /** Returns every metric in total and by stage. */
+  data(): StoreData {
+    const metrics = [...this.#sinks.values()].map(
+      ({ selector: { name, tags }, type, unit, total, series }) => ({
+        name,
+        tags,
+        type,
+        unit,
+        total: total.data(),
+        series: series.data(),
+      }),
+    );
+    return { metrics, judges: this.#judges.map((judge) => judge.data()) };
+  }
+
+  /** Adds what the store of another part of the run has. Its thresholds must be the same. */
+  mergeData({ metrics, judges }: StoreData): void {
+    for (const { tags, total, series, ...metric } of metrics) {
+      const sink = this.#sink(metric, tags);
+      sink?.total.merge(total);
+      sink?.series.merge(series);
+    }
+    for (const [i, data] of judges.entries()) this.#judges[i]?.mergeData(data);
+  }
+
+  /** Returns every metric in total, by stage and by group. */
   summaries(seconds: number): readonly MetricSummary[] {
     return [...this.#sinks.values()].map((sink) => summaryOf({ ...sink, ...sink.selector }, seconds));
   }
 
   /** Returns the aggregate with these tags; undefined for a new one beyond the limit. */
-  #sink({ name, type, unit }: MetricChange, tags: Tags): Sink | undefined {
-    const text = tags.stage === undefined ? name : `${name}{stage:${tags.stage}}`;
+  #sink({ name, type, unit }: Pick<MetricChange, 'name' | 'type' | 'unit'>, tags: Tags): Sink | undefined {
+    const text = sinkName(name, tags);
     let sink = this.#sinks.get(text);
     if (!sink && this.#sinks.size < SUMMARIES_LIMIT) {
       const parts = { total: new Aggregate(type), series: new TimeSeries(type, this.#bucketSeconds) };
@@ -88,4 +164,10 @@ export class MetricStore {
     sink?.total.merge(change);
     sink?.series.add(second, change);
   }
+}
+
+/** Returns the name of a metric with at most one tag. */
+function sinkName(name: string, tags: Tags): string {
+  const [pair] = Object.entries(tags);
+  return pair ? `${name}{${pair[0]}:${pair[1]}}` : name;
 }

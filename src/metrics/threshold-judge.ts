@@ -1,9 +1,10 @@
 /**
  * The judgement of one threshold: collects the samples that its selector names and compares.
  */
-import { Aggregate } from './aggregate.ts';
+import { Aggregate, type AggregateData } from './aggregate.ts';
 import { METRICS, type MetricType } from './catalogue.ts';
 import type { MetricChange } from './metrics.ts';
+import { SecondLog } from './second-log.ts';
 import { aggregateValue, holds, type Threshold, unitOf } from './threshold.ts';
 import { acceptedValues, formatValue, parseValue, type Unit } from './units.ts';
 import { Windows } from './windows.ts';
@@ -26,6 +27,16 @@ export interface Verdict {
   readonly implied: boolean;
 }
 
+/** A threshold on the samples so far. */
+export interface ThresholdState {
+  readonly metric: string;
+  readonly condition: string;
+  /** `waiting` without samples, or without a whole window. */
+  readonly state: 'met' | 'missed' | 'waiting';
+  /** The observed value; empty while waiting. */
+  readonly text: string;
+}
+
 /** A window that does not meet the condition, or the last one that does. */
 interface JudgedWindow {
   readonly value: number;
@@ -33,16 +44,30 @@ interface JudgedWindow {
   readonly first: number;
 }
 
+/** Samples of a threshold's selector, as plain JSON. */
+export interface JudgeData {
+  readonly type: MetricType;
+  readonly unit: Unit;
+  /** Null without samples. */
+  readonly samples: AggregateData | null;
+  /** Of a condition over windows: the samples of each second, if they are kept. */
+  readonly seconds: readonly (readonly [second: number, samples: AggregateData])[];
+}
+
 export class ThresholdJudge {
   readonly threshold: Threshold;
+  readonly #keepsSeconds: boolean;
+  #seconds: SecondLog | undefined;
   #type: MetricType;
   #unit: Unit;
   #samples: Aggregate | undefined;
   #windows: Windows | undefined;
   #window: JudgedWindow | undefined;
 
-  constructor(threshold: Threshold) {
+  /** @param keepsSeconds whether {@link data} has the samples of each second, if the condition is over windows */
+  constructor(threshold: Threshold, keepsSeconds = false) {
     this.threshold = threshold;
+    this.#keepsSeconds = keepsSeconds;
     const spec = METRICS[threshold.selector.name];
     this.#type = spec?.type ?? 'counter';
     this.#unit = spec?.unit ?? 'count';
@@ -53,9 +78,36 @@ export class ThresholdJudge {
     this.#unit = change.unit;
     this.#samples ??= new Aggregate(change.type);
     this.#samples.merge(change);
+    this.#addSecond(second, change);
+  }
+
+  data(): JudgeData {
+    return {
+      type: this.#type,
+      unit: this.#unit,
+      samples: this.#samples?.data() ?? null,
+      seconds: this.#seconds?.data() ?? [],
+    };
+  }
+
+  /** Adds the samples of a part of the run. */
+  mergeData({ type, unit, samples, seconds }: JudgeData): void {
+    if (!samples) return;
+    this.#type = type;
+    this.#unit = unit;
+    this.#samples ??= new Aggregate(type);
+    this.#samples.merge(samples);
+    for (const [second, each] of seconds) this.#addSecond(second, each);
+  }
+
+  #addSecond(second: number, change: AggregateData): void {
     const { windowSeconds } = this.threshold.condition;
     if (windowSeconds === undefined) return;
-    this.#windows ??= new Windows(change.type, windowSeconds, (samples, first) =>
+    if (this.#keepsSeconds) {
+      this.#seconds ??= new SecondLog(this.#type);
+      this.#seconds.add(second, change);
+    }
+    this.#windows ??= new Windows(this.#type, windowSeconds, (samples, first) =>
       this.#judgeWindow(samples, first, windowSeconds),
     );
     this.#windows.add(second, change);
@@ -71,6 +123,18 @@ export class ThresholdJudge {
     if (!abortOnFail || us < delayAbortEvalUs || !this.#samples) return false;
     if (this.threshold.condition.windowSeconds !== undefined) return this.#window?.ok === false;
     return !this.#holds(this.#value(this.#samples, us / 1e6));
+  }
+
+  /** Returns the state of the threshold while the run continues. */
+  soFar(seconds: number): ThresholdState {
+    const { selector, condition } = this.threshold;
+    const facts = { metric: selector.text, condition: condition.text };
+    const unit = unitOf(condition.aggregation, this.#type, this.#unit);
+    const isWindowed = condition.windowSeconds !== undefined;
+    if (!this.#samples || (isWindowed && !this.#window)) return { ...facts, state: 'waiting', text: '' };
+    const value = this.#window?.value ?? this.#value(this.#samples, seconds);
+    const isMet = this.#window?.ok ?? this.#holds(value);
+    return { ...facts, state: isMet ? 'met' : 'missed', text: formatValue(value, unit) };
   }
 
   verdict(seconds: number): Verdict {

@@ -47,6 +47,8 @@ interface HostProcessesOptions {
   readonly killAfterOperations: number | undefined;
   /** Called when a VM has closed a device on request. */
   onReleased?(vm: number, device: number): void;
+  /** Called when all host processes receive messages. */
+  onReady?(): void;
   /** Called when a VM is ready for its load. */
   onBooted?(vm: number): void;
   /** Called with what the metrics of a VM have gained. */
@@ -62,6 +64,7 @@ interface HostProcessesOptions {
 export class HostProcesses {
   readonly #options: HostProcessesOptions;
   readonly #children = new Map<number, ChildProcess>();
+  readonly #ready = new Set<number>();
   readonly #progress = new Map<number, FrameBodies['progress']>();
   readonly #results = new Map<number, FrameBodies['vmResult']>();
   /** Results of migrated VMs from the hosts that they have left, in order. */
@@ -239,6 +242,7 @@ export class HostProcesses {
       this.#endRunIfDone();
     } else if (frame.kind === 'vmBooted') this.#options.onBooted?.(frame.header.vm);
     else if (frame.kind === 'vmMetrics') this.#options.onMetrics?.(frame.header.vm, frame.body);
+    else if (frame.kind === 'hostReady') this.#hostReady(request);
     else if (frame.kind === 'vmMoveDone') this.#options.onMoved?.(frame.body.event, frame.body.error);
     else if (frame.kind === 'vmAddressSpaces') this.#options.onAddressSpaces?.(frame.header.vm, frame.body);
     else if (frame.kind === 'deviceReleased') {
@@ -253,6 +257,11 @@ export class HostProcesses {
       this.#options.onProgress(this.#sum());
       this.#injectKill(request, frame.body);
     }
+  }
+
+  #hostReady({ process }: RunRequest): void {
+    this.#ready.add(process);
+    if (this.#ready.size === this.#options.requests.length) this.#options.onReady?.();
   }
 
   #arrived(vm: number, process: number): void {

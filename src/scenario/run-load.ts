@@ -3,20 +3,23 @@
  * metrics, and judges the thresholds.
  */
 import { every, nowUs, wallMs } from '#host';
-import { jainIndex } from '../gpu/stats.ts';
-import { compileLoad, compileThresholds, ONLY_GROUP } from '../load/compile.ts';
+import { compileLoad, ONLY_GROUP } from '../load/compile.ts';
 import { compileEvents } from '../load/events.ts';
 import { vmsOf } from '../load/groups.ts';
 import type { Tags } from '../metrics/metrics.ts';
-import { MetricStore } from '../metrics/store.ts';
+import type { MetricStore, StoreData } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LoadReport } from '../report/load-report.ts';
+import type { Shard } from '../report/record.ts';
 import { Director } from './director.ts';
+import { addEndMetrics, type EndMetrics } from './end-metrics.ts';
 import { RunEvents } from './run-events.ts';
 import type { RunHistory } from './run-record.ts';
+import { bucketSecondsOf, createStore, SCRIPT_BUCKET_SECONDS } from './run-store.ts';
 import { RunTimelines } from './run-timelines.ts';
 import type { ScenarioSettings } from './scenario.ts';
+import { isInShard } from './shard.ts';
 
 type VmResult = FrameBodies['vmResult'];
 type HostResult = FrameBodies['hostResult'];
@@ -25,8 +28,18 @@ type HostResult = FrameBodies['hostResult'];
 const START_DELAY_US = 50_000;
 const TICK_MS = 1000;
 const US_PER_SECOND = 1e6;
-/** Length of an interval of the metrics of a hand-written load, and first length of a bucket of its time series. */
-const SCRIPT_BUCKET_SECONDS = 0.25;
+/** Maximum count of changes of the count of running VMs that a part of a run has. */
+const RUNNING_CHANGES_LIMIT = 8192;
+
+/** The load of a part of a run, as plain JSON. */
+export interface LoadPart {
+  /** The threshold that has ended the run early, or empty. */
+  readonly abortedBy: string;
+  /** Count of running VMs from these seconds on. */
+  readonly running: readonly (readonly [second: number, count: number])[];
+  /** Metrics of the guests, without those that the results of VMs and processes have. */
+  readonly store: StoreData;
+}
 
 /** Messages to the host processes. */
 interface LoadMessages {
@@ -49,31 +62,49 @@ export class RunLoad {
   readonly #events = new RunEvents();
   readonly #director: Director;
   readonly #ended = new Set<number>();
+  readonly #shard: Shard | undefined;
+  /** Changes of the count of running VMs. */
+  readonly #runningLog: (readonly [second: number, count: number])[] = [];
   #isInterrupted = false;
   #startUs: number;
   #isStarted = false;
   #abortedBy = '';
   #stopTicks = () => {};
 
-  /** @param vgpus count of vGPUs of each VM */
-  constructor(settings: ScenarioSettings, vgpus: readonly number[], messages: LoadMessages) {
+  /**
+   * @param vgpus count of vGPUs of each VM
+   * @param shard the part of the VMs that runs here
+   */
+  constructor(
+    settings: ScenarioSettings,
+    vgpus: readonly number[],
+    messages: LoadMessages,
+    { shard, keepsPart }: { readonly shard?: Shard | undefined; readonly keepsPart: boolean },
+  ) {
+    this.#shard = shard;
     const stages = compileLoad(settings.load ?? {});
     this.#isDeclared = stages.length > 0;
-    const bucketSeconds = this.#isDeclared ? 1 : SCRIPT_BUCKET_SECONDS;
-    this.#store = new MetricStore(compileThresholds(settings.thresholds, stages), bucketSeconds);
-    this.#timelines = new RunTimelines(vgpus, bucketSeconds);
+    this.#store = createStore(settings, keepsPart);
+    this.#timelines = new RunTimelines(vgpus, bucketSecondsOf(settings));
     this.#messages = messages;
-    this.#director = new Director(compileEvents(settings), {
+    const events = compileEvents(settings).filter(({ vm }) => isInShard(vm, shard));
+    this.#director = new Director(events, {
       move: (...args) => messages.move(...args),
       record: (...args) => this.#events.add(...args),
     });
-    const vms = vmsOf(settings);
-    this.#groups = vms.map(({ name }) => name);
+    const all = vmsOf(settings);
+    this.#groups = all.map(({ name }) => name);
+    const vms = all.filter(({ vm }) => isInShard(vm, shard));
     this.#booting = new Set(vms.filter(({ bootUs }) => bootUs === 0).map(({ vm }) => vm));
     this.#running = new Set(this.#isDeclared ? [] : vms.map(({ vm }) => vm));
     this.#startUs = nowUs();
     // A hand-written load has no common start: its clock starts with the run.
     if (!this.#isDeclared) this.#startTicks();
+  }
+
+  /** All host processes receive messages. The clock of a shard whose VMs all boot later starts now. */
+  hostsReady(): void {
+    if (this.#booting.size === 0) this.#startClock();
   }
 
   /** A VM is ready for its load. */
@@ -130,17 +161,24 @@ export class RunLoad {
     };
   }
 
+  /** Returns what a merge needs of this load. To be called before {@link end}, which adds to the metrics. */
+  get part(): LoadPart {
+    return { abortedBy: this.#abortedBy, running: this.#runningLog, store: this.#store.data() };
+  }
+
   /** Ends the clock; returns the report. */
   end(results: ReadonlyMap<number, VmResult>, hosts: readonly HostResult[]): LoadReport {
     this.#stopTicks();
     const seconds = this.#us / US_PER_SECOND;
-    for (const [vm, result] of results) this.#addResult(vm, result);
-    this.#addEngineUse(results);
-    for (const { devices, devicesRss } of hosts)
-      if (devices > 0) this.#record('vgpu_rss', {}, devicesRss / devices);
+    const metrics: EndMetrics = {
+      record: (...args) => this.#record(...args),
+      tagsOf: (vm) => this.#tagsOf(vm),
+    };
+    addEndMetrics(metrics, results, hosts);
     return {
       seconds,
-      thresholds: this.#store.verdicts(seconds),
+      // The thresholds of a shard are those of the whole run.
+      thresholds: this.#shard ? [] : this.#store.verdicts(seconds),
       metrics: this.#store.summaries(seconds),
       abortedBy: this.#abortedBy,
       events: this.#director.end(this.#abortedBy === '' && !this.#isInterrupted),
@@ -159,40 +197,14 @@ export class RunLoad {
     this.#store.record(name, tags, Math.floor(this.#us / US_PER_SECOND), value);
   }
 
-  /** Adds the use of the engines by each vGPU, and its fairness in each group. */
-  #addEngineUse(results: ReadonlyMap<number, VmResult>): void {
-    const used = new Map<string, number[]>();
-    for (const [vm, { vgpus }] of results)
-      for (const [vgpu, { busyUs, clockUs, sharePpm }] of vgpus.entries()) {
-        if (clockUs === 0 || sharePpm === 0) continue;
-        const tags = this.#tagsOf(vm);
-        this.#record('gpu_busy', { ...tags, vgpu: String(vgpu) }, busyUs / clockUs);
-        const group = tags.group ?? ONLY_GROUP;
-        used.set(group, [...(used.get(group) ?? []), busyUs / sharePpm]);
-      }
-    for (const [group, values] of used) this.#record('gpu_fairness', { group }, jainIndex(values));
-  }
-
-  /** Adds the counters that a VM's coordinator has. */
-  #addResult(vm: number, result: VmResult): void {
-    const tags = this.#tagsOf(vm);
-    const violations = result.violations.reduce((sum, { repeats }) => sum + 1 + repeats, 0);
-    const { maps, unmaps, faultsExpected, faultsUnexpected, devices } = result;
-    const values = {
-      maps,
-      unmaps,
-      pins: devices?.pins ?? 0,
-      faults_expected: faultsExpected,
-      faults_unexpected: faultsUnexpected,
-      violations,
-    };
-    for (const [name, value] of Object.entries(values)) this.#record(name, tags, value);
-  }
-
   /** Starts the clock when no VM boots any more. */
   #left(vm: number): void {
     this.#booting.delete(vm);
-    if (this.#booting.size > 0 || !this.#isDeclared || this.#isStarted) return;
+    if (this.#booting.size === 0) this.#startClock();
+  }
+
+  #startClock(): void {
+    if (!this.#isDeclared || this.#isStarted) return;
     this.#isStarted = true;
     this.#startUs = nowUs() + START_DELAY_US;
     this.#messages.start({ startUs: Math.round(wallMs() * 1000) + START_DELAY_US });
@@ -206,11 +218,19 @@ export class RunLoad {
 
   #tick(): void {
     this.#record('vms_running', {}, this.#running.size);
+    this.#logRunning();
     const failed = this.#store.tick(this.#us);
-    if (!failed || this.#abortedBy !== '') return;
+    if (!failed || this.#abortedBy !== '' || this.#shard) return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;
     this.#events.add('abort', null, this.#abortedBy);
     this.#director.stop();
     this.#messages.stop({ reason: this.#abortedBy });
+  }
+
+  #logRunning(): void {
+    const count = this.#running.size;
+    const isFull = this.#runningLog.length >= RUNNING_CHANGES_LIMIT;
+    if (isFull || this.#runningLog.at(-1)?.[1] === count) return;
+    this.#runningLog.push([Math.floor(this.#us / US_PER_SECOND), count]);
   }
 }

@@ -74,10 +74,10 @@ export class RunMdevs {
     return { instances };
   }
 
-  /** Opens all VMs' devices. `request` is called when a device is being removed and its VM must close it. */
-  openAll(request: (holder: MdevHolder, uuid: string) => void): void {
-    for (const [vm, devices] of this.vms.entries())
-      for (const [device, instance] of devices.entries()) {
+  /** Opens the devices of these VMs. `request` is called when a device is being removed and its VM must close it. */
+  openAll(vms: readonly number[], request: (holder: MdevHolder, uuid: string) => void): void {
+    for (const vm of vms)
+      for (const [device, instance] of (this.vms[vm] ?? []).entries()) {
         instance.open(() => request({ vm, device }, instance.uuid));
         this.#open.set(keyOf({ vm, device }), instance);
         this.#holders.set(instance.uuid, `vm${vm}/gpu${device}`);

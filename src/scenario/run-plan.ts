@@ -12,10 +12,13 @@ import { compileLoad, endOf, type Stage } from '../load/compile.ts';
 import { type GroupVm, vmsOf } from '../load/groups.ts';
 import type { VmLoad } from '../load/guest/load-run.ts';
 import type { FrameBodies } from '../proto/schema.ts';
+import type { Shard } from '../report/record.ts';
+import { counted } from '../report/text.ts';
 import { isDataFile } from './data-path.ts';
 import { scenarioUrl } from './load.ts';
 import { RunMdevs } from './run-mdevs.ts';
 import { checkSettings, ScenarioError, type ScenarioSettings } from './scenario.ts';
+import { isInShard, shardText } from './shard.ts';
 import { traceFiles } from './trace-files.ts';
 import { type ResolvedModel, resolveModel } from './try-model.ts';
 
@@ -48,10 +51,14 @@ export interface PlanOptions {
   readonly artifacts: string;
   /** Trace file, empty for none. With several processes, `.0`, `.1`, … is appended. */
   readonly trace: string;
+  /** The part of the VMs that runs here; undefined for a whole run. */
+  readonly shard?: Shard | undefined;
 }
 
 /** The parts of a plan that are the same for all its requests. */
 interface PlannedParts extends Omit<RunPlan, 'requests'> {
+  /** The VMs that run here. */
+  readonly members: readonly GroupVm[];
   readonly processes: number;
   readonly model: ResolvedModel;
 }
@@ -68,8 +75,10 @@ export interface RunPlan {
 /** Plans a run, without any lasting effect. @throws ScenarioError, CapacityError */
 export async function planRun(options: PlanOptions): Promise<RunPlan> {
   const { path, settings, inject } = options;
-  const members = vmsOf(settings);
-  checkInjection(inject, { ...settings, viommu: members[0]?.viommu ?? settings.viommu });
+  const all = vmsOf(settings);
+  checkInjection(inject, { ...settings, viommu: all[0]?.viommu ?? settings.viommu });
+  checkShard(options);
+  const members = all.filter(({ vm }) => isInShard(vm, options.shard));
   const model = await resolveModel(settings.model);
   checkSettings(settings);
   if (settings.viommu === 'spapr' && settings.ramMiB > SPAPR_RAM_MIB_MAX)
@@ -78,13 +87,14 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
     );
   // host-kill needs a second host process, to show that its VMs are unharmed.
   const wanted = inject === 'host-kill' ? Math.max(2, options.processes) : options.processes;
-  const processes = Math.max(settings.hosts, Math.min(wanted, settings.vms));
+  const processes = Math.max(settings.hosts, Math.min(wanted, members.length));
   const seed = options.seed ?? drawSeed();
   const mdevs = new RunMdevs(settings, dirname(resolve(path)), seed);
   // With migrations, one process may hold all VMs at some time.
   const fewest = settings.hosts > 1 ? 1 : processes;
   checkCapacity({
     ...settings,
+    vms: members.length,
     vgpus: mdevs.vgpusMax,
     processes: fewest,
     // On average: unlike VMs need no more than as many equal ones.
@@ -93,7 +103,21 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
   const folder = resolve(
     options.artifacts || join(RUNS_FOLDER, `${settings.name.replace(/[^\w.-]+/g, '-')}-${seed}`),
   );
-  return { seed, folder, mdevs, requests: requestsOf(options, { processes, seed, folder, mdevs, model }) };
+  const parts = { members, processes, seed, folder, mdevs, model };
+  return { seed, folder, mdevs, requests: requestsOf(options, parts) };
+}
+
+/** @throws ScenarioError for a shard that could not be merged */
+function checkShard({ shard, settings, seed, inject }: PlanOptions): void {
+  if (!shard) return;
+  const at = `shard ${shardText(shard)}`;
+  if (shard.count > settings.vms)
+    throw new ScenarioError(
+      `${at} of ${counted(settings.vms, 'VM')}; accepted: at most ${counted(settings.vms, 'shard')}`,
+    );
+  if (seed === undefined && shard.count > 1)
+    throw new ScenarioError(`${at} without a seed; accepted: --seed N, the same for all shards`);
+  if (inject !== '') throw new ScenarioError(`${inject} in ${at}; accepted: faults in whole runs`);
 }
 
 /** @throws ScenarioError for an unknown fault, or one that this run cannot have */
@@ -116,19 +140,19 @@ function checkInjection(
  */
 function requestsOf(
   options: PlanOptions,
-  { processes, seed, folder, mdevs, model }: PlannedParts,
+  { members, processes, seed, folder, mdevs, model }: PlannedParts,
 ): RunRequest[] {
   const { settings } = options;
   const url = scenarioUrl(options.path);
   // A data file has no script that a guest could load.
   const scenario = isDataFile(url) ? '' : url;
   const stages = compileLoad(settings.load ?? {});
-  const members = vmsOf(settings);
   const traces = traceFiles(options.trace, processes);
   return Array.from({ length: processes }, (_, process) => {
-    const first = Math.ceil((process * settings.vms) / processes);
-    const end = Math.ceil(((process + 1) * settings.vms) / processes);
-    const vms = Array.from({ length: end - first }, (_, i) => first + i);
+    const first = Math.ceil((process * members.length) / processes);
+    const end = Math.ceil(((process + 1) * members.length) / processes);
+    const own = members.slice(first, end);
+    const vms = own.map(({ vm }) => vm);
     return {
       scenario,
       process,
@@ -146,7 +170,7 @@ function requestsOf(
       params: JSON.stringify(settings.params),
       gpu: settings.gpu,
       folder,
-      vmSettings: members.slice(first, end).map((member) => vmSettings(member, members.length, stages)),
+      vmSettings: own.map((member) => vmSettings(member, settings.vms, stages)),
     };
   });
 }

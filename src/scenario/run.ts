@@ -5,12 +5,14 @@ import { existsSync } from 'node:fs';
 import { nowUs, wallMs } from '#host';
 import type { RunRecord } from '../report/record.ts';
 import { summarize } from '../report/summary.ts';
+import { encodeBlob } from './blob.ts';
 import { HostProcesses, type RunProgress } from './host-processes.ts';
 import { RunLoad } from './run-load.ts';
 import { type PlanOptions, planRun, type RunPlan, type RunRequest } from './run-plan.ts';
 import { recordOf } from './run-record.ts';
 import { type RunSysfsOptions, serveSysfs } from './run-sysfs.ts';
 import type { ScenarioSettings } from './scenario.ts';
+import { shardText } from './shard.ts';
 import { SocketDirectory } from './socket-directory.ts';
 import { createTraceFiles } from './trace-files.ts';
 
@@ -20,6 +22,8 @@ const KILL_AFTER_OPERATIONS = 50;
 interface RunOptions extends PlanOptions, RunSysfsOptions {
   /** Name and version of the program. */
   readonly program: string;
+  /** Whether the result has a blob. */
+  readonly wantsBlob: boolean;
   /** Returns the command line that repeats the run. */
   commandFor(seed: number): string;
   onProgress(progress: RunProgress): void;
@@ -35,6 +39,13 @@ export interface RunningRun {
   kill(): void;
 }
 
+/** Result of a run. */
+export interface RunResult {
+  readonly record: RunRecord;
+  /** What a merge needs, if it is wanted. */
+  readonly blob: Uint8Array | undefined;
+}
+
 /** A run that is ready to start. */
 interface PreparedRun {
   /** The baseline workers' process; it has no request if there are none. */
@@ -46,12 +57,12 @@ interface PreparedRun {
 }
 
 /**
- * Runs a scenario to its end; resolves to its record.
+ * Runs a scenario to its end; resolves to its record and its blob.
  *
  * @throws before any host process starts: ScenarioError, CapacityError, SysfsDiskError, the file system's own errors
  *   (trace and sysfs)
  */
-export async function runScenario(options: RunOptions): Promise<RunRecord> {
+export async function runScenario(options: RunOptions): Promise<RunResult> {
   const plan = await planRun(options);
   const startUs = nowUs();
   const startedMs = wallMs();
@@ -73,11 +84,12 @@ export async function runScenario(options: RunOptions): Promise<RunRecord> {
   const baselineOutcome = await baseline.run();
   const outcome = await hosts.run();
   await cleanUp();
-  const { settings, inject } = options;
+  const { settings, inject, shard } = options;
+  const part = options.wantsBlob ? load.part : undefined;
   const facts = {
     scenario: settings.name,
     folder: existsSync(plan.folder) ? plan.folder : '',
-    vms: settings.vms,
+    vms: plan.requests.reduce((sum, { vms }) => sum + vms.length, 0),
     vgpus: plan.mdevs.vgpusMax,
     uneven: plan.mdevs.isUneven,
     processes: plan.requests.length,
@@ -88,15 +100,21 @@ export async function runScenario(options: RunOptions): Promise<RunRecord> {
   };
   const report = load.end(outcome.results, outcome.hosts);
   const all = [...outcome.hosts, ...baselineOutcome.hosts];
-  const summary = summarize(facts, outcome.results, outcome.lost, all, report);
+  const whole = summarize(facts, outcome.results, outcome.lost, all, report);
+  const note = shard && `shard ${shardText(shard)}: mdevsim merge judges the thresholds`;
+  const summary = note === undefined ? whole : { ...whole, notes: [note, ...whole.notes] };
+  const command = options.commandFor(plan.seed);
   const origin = {
     program: options.program,
-    command: options.commandFor(plan.seed),
+    command: shard ? `${command} --shard ${shardText(shard)}` : command,
     startedMs,
     clockStartSeconds: (load.startUs - startUs) / 1e6,
-    shard: null,
+    shard: shard ?? null,
   };
-  return recordOf(settings, origin, summary, { ...outcome, ...load.history });
+  const history = { ...outcome, ...load.history };
+  const record = recordOf(settings, origin, summary, history);
+  const blob = part && encodeBlob({ ...history, record, command, part, interrupted, hosts: all });
+  return { record, blob };
 }
 
 /** Creates the trace files, the sockets, the sysfs tree and the processes' objects; opens the VMs' mdevs. */
@@ -108,26 +126,35 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
   );
   const directory = settings.hosts > 1 ? new SocketDirectory(requests.length) : undefined;
   const vgpus = mdevs.vms.map((devices) => devices.length);
-  const load: RunLoad = new RunLoad(settings, vgpus, {
-    start: (body) => hosts.broadcast('loadStart', body),
-    stop: (body) => hosts.broadcast('loadStop', body),
-    move: (...args) => hosts.move(...args),
-  });
+  const load: RunLoad = new RunLoad(
+    settings,
+    vgpus,
+    {
+      start: (body) => hosts.broadcast('loadStart', body),
+      stop: (body) => hosts.broadcast('loadStop', body),
+      move: (...args) => hosts.move(...args),
+    },
+    { shard: options.shard, keepsPart: options.wantsBlob },
+  );
   const hosts: HostProcesses = new HostProcesses({
     requests: directory ? withMigrations(requests, directory, settings) : requests,
     onProgress: options.onProgress,
     killAfterOperations: inject === 'host-kill' ? KILL_AFTER_OPERATIONS : undefined,
     onReleased: (vm, device) => mdevs.close({ vm, device }),
+    onReady: () => load.hostsReady(),
     onBooted: (vm) => load.booted(vm),
     onMetrics: (vm, message) => load.metrics(vm, message),
-    onMoved: (event, error) => load.moved(event, error),
     onAddressSpaces: (vm, message) => load.addressSpaces(vm, message),
+    onMoved: (event, error) => load.moved(event, error),
     onVmEnded: (vm) => {
       load.ended(vm);
       mdevs.closeVm(vm);
     },
   });
-  mdevs.openAll(({ vm, device }, uuid) => hosts.requestDevice(vm, device, uuid));
+  mdevs.openAll(
+    requests.flatMap(({ vms }) => vms),
+    ({ vm, device }, uuid) => hosts.requestDevice(vm, device, uuid),
+  );
   const stopSysfs = serveSysfs(options, mdevs.registry);
   const baseline = new HostProcesses({
     requests: settings.baselineWorkers > 0 ? [baselineRequest(requests, settings.baselineWorkers)] : [],

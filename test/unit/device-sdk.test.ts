@@ -292,6 +292,7 @@ describe('model file', () => {
       sysfs: '',
       program: '',
       commandFor: () => '',
+      wantsBlob: false,
       onSysfs: () => {},
       onSysfsWrite: () => {},
       onSysfsLost: () => {},

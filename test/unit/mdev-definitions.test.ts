@@ -188,7 +188,7 @@ describe('mediated devices of a run', () => {
   it('are removed after their VM closes them, with one request to the VM', () => {
     const run = new RunMdevs({ vms: 1, vgpus: 2 }, '/', 1);
     const asked: string[] = [];
-    run.openAll(({ vm, device }, uuid) => asked.push(`${vm} ${device} ${uuid}`));
+    run.openAll([...run.vms.keys()], ({ vm, device }, uuid) => asked.push(`${vm} ${device} ${uuid}`));
     const [first, second] = run.vms.flat().map(({ uuid }) => uuid) as [string, string];
     const tree = new SysfsTree(run.registry);
     expect(tree.read(`/sys/bus/mdev/devices/${second}/mdevsim/vm_name`)).to.equal('vm0/gpu1\n');
