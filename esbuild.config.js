@@ -39,3 +39,15 @@ await build({
     'guest/guest': 'dist/workers/guest.js',
   },
 });
+
+// The browser's side of the report and the dashboard, with uPlot (MIT, Copyright (c) Leon Sorokin).
+await build({
+  bundle: true,
+  minify: true,
+  format: 'iife',
+  target: 'es2022',
+  legalComments: 'none',
+  logLevel: 'warning',
+  outdir: 'dist/bundle/report',
+  entryPoints: ['src/report/html/client/main.ts', 'src/report/html/client/style.css'],
+});

@@ -77,8 +77,11 @@ export interface GpuShares {
   }[];
 }
 
-/** `from`, `to`, start in seconds, µs until the old mappings were gone, µs in all, bytes before and after. */
-export type SwitchRow = readonly [string, string, number, number, number, number, number];
+/**
+ * Kinds before and after (0 nothing, 1 GPA, 2 IOVA), start in µs, µs until the old mappings were gone, µs in all, mapped KiB
+ * before and after.
+ */
+export type SwitchRow = readonly [number, number, number, number, number, number, number];
 
 /** A device's address space over time. */
 export interface StripRow {

@@ -92,7 +92,7 @@ export const clockAxis = (all: Colours, more: uPlot.Axis = {}): uPlot.Axis =>
 
 /** Options that charts over time share. */
 export const timeOptions = (model: PageModel): Pick<ChartOptions, 'cursor' | 'plugins' | 'padding'> => ({
-  padding: [14, 12, 0, 4],
+  padding: [14, 24, 0, 4],
   cursor: { sync: { key: 'clock', scales: ['x', null] }, drag: { x: true, y: false } },
   plugins: [marks(model)],
 });
@@ -103,42 +103,63 @@ export const clockRange = ({ seconds }: PageModel): [number, number] => [0, Math
 /** Maximum count of events that are marked. */
 const MARKS_LIMIT = 60;
 
-/** Shades the stages behind the lines, with their names, and marks the events. */
-function marks(model: PageModel): uPlot.Plugin {
-  const draw = (plot: uPlot) => {
-    const { ctx, bbox } = plot;
-    const all = colours();
-    const scale = devicePixelRatio;
-    ctx.save();
+/** Shades the stages behind the lines, with their names, and marks the events above them. */
+const marks = ({ stages, events }: PageModel): uPlot.Plugin => ({
+  hooks: {
+    drawClear: (plot) => within(plot, () => shadeStages(plot, stages)),
+    draw: (plot) => within(plot, () => markEvents(plot, events.slice(0, MARKS_LIMIT))),
+  },
+});
+
+/** Height of the names of the stages above the chart. */
+const NAMES_HEIGHT = 14;
+
+/** Draws within the chart and the line of names above it. */
+function within({ ctx, bbox }: uPlot, draw: () => void): void {
+  const above = NAMES_HEIGHT * devicePixelRatio;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top - above, bbox.width, bbox.height + above);
+  ctx.clip();
+  draw();
+  ctx.restore();
+}
+
+function shadeStages(plot: uPlot, stages: PageModel['stages']): void {
+  const { ctx, bbox } = plot;
+  const all = colours();
+  const scale = devicePixelRatio;
+  ctx.font = `${11 * scale}px system-ui, sans-serif`;
+  ctx.textBaseline = 'top';
+  ctx.textAlign = 'left';
+  let free = bbox.left;
+  for (const [i, stage] of stages.entries()) {
+    const [x0, x1] = [plot.valToPos(stage.from, 'x', true), plot.valToPos(stage.to, 'x', true)];
+    ctx.fillStyle = all.stage;
+    ctx.globalAlpha = i % 2 === 0 ? 1 : 0.55;
+    ctx.fillRect(x0, bbox.top, x1 - x0, bbox.height);
+    ctx.globalAlpha = 1;
+    const at = Math.max(x0 + 4 * scale, free);
+    const end = at + ctx.measureText(stage.name).width;
+    if (end > bbox.left + bbox.width) continue;
+    ctx.fillStyle = all.muted;
+    ctx.fillText(stage.name, at, bbox.top - (NAMES_HEIGHT - 1) * scale);
+    free = end + 10 * scale;
+  }
+}
+
+function markEvents(plot: uPlot, events: PageModel['events']): void {
+  const { ctx, bbox } = plot;
+  const scale = devicePixelRatio;
+  ctx.strokeStyle = colours().event;
+  ctx.globalAlpha = 0.75;
+  ctx.setLineDash([4 * scale, 3 * scale]);
+  ctx.lineWidth = scale;
+  for (const { at } of events) {
+    const x = Math.round(plot.valToPos(at, 'x', true)) + 0.5;
     ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top - 14 * scale, bbox.width, bbox.height + 14 * scale);
-    ctx.clip();
-    ctx.font = `${11 * scale}px system-ui, sans-serif`;
-    ctx.textBaseline = 'top';
-    let free = bbox.left;
-    for (const [i, stage] of model.stages.entries()) {
-      const [x0, x1] = [plot.valToPos(stage.from, 'x', true), plot.valToPos(stage.to, 'x', true)];
-      ctx.fillStyle = all.stage;
-      ctx.globalAlpha = i % 2 === 0 ? 1 : 0.55;
-      ctx.fillRect(x0, bbox.top, x1 - x0, bbox.height);
-      ctx.globalAlpha = 1;
-      const at = Math.max(x0 + 4 * scale, free);
-      if (at + ctx.measureText(stage.name).width > bbox.left + bbox.width) continue;
-      ctx.fillStyle = all.muted;
-      ctx.fillText(stage.name, at, bbox.top - 13 * scale);
-      free = at + ctx.measureText(stage.name).width + 10 * scale;
-    }
-    ctx.strokeStyle = all.event;
-    ctx.setLineDash([4 * scale, 3 * scale]);
-    ctx.lineWidth = scale;
-    for (const { at } of model.events.slice(0, MARKS_LIMIT)) {
-      const x = Math.round(plot.valToPos(at, 'x', true)) + 0.5;
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
-    }
-    ctx.restore();
-  };
-  return { hooks: { drawClear: draw } };
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  }
 }

@@ -57,7 +57,7 @@ export class DistributionPanel implements Panel {
       height: HEIGHT,
       data: [xs, ys],
       options: {
-        padding: [14, 12, 0, 4],
+        padding: [14, 28, 0, 4],
         cursor: { drag: { x: false, y: false } },
         scales: { x: { time: false, distr: 3 }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
         axes: [

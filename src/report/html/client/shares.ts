@@ -4,7 +4,15 @@
 import type { GpuShares, PageModel } from '../page-model.ts';
 import { axis, type Panel } from './chart.ts';
 import { RowsChart } from './rows.ts';
-import { colourOf, colours } from './theme.ts';
+import { type Colours, colours } from './theme.ts';
+
+/** Colours of a GPU's vGPUs in turn; none of them looks like an alarm. */
+const PARTS: readonly ((all: Colours) => string)[] = [
+  ({ c0 }) => c0,
+  ({ c4 }) => c4,
+  ({ c5 }) => c5,
+  ({ c3 }) => c3,
+];
 
 const percent = (part: number): string => `${(part * 100).toFixed(1)} %`;
 
@@ -33,16 +41,17 @@ export class SharesPanel implements Panel {
         values: (_, splits) => splits.map((part) => `${Math.round(part * 100)} %`),
         space: 60,
       }),
-      base: { padding: [8, 16, 0, 4], cursor: { drag: { x: false, y: false } } },
+      base: { padding: [8, 24, 0, 4], cursor: { drag: { x: false, y: false } } },
       paint: (ctx, row, top, bottom, x) => {
         let from = 0;
         for (const [i, { name, part }] of (gpus[row]?.vgpus ?? []).entries()) {
           const [left, right] = [x(from), x(from + part)];
-          ctx.fillStyle = colourOf(all, i);
+          ctx.fillStyle = PARTS[i % PARTS.length]?.(all) ?? all.c0;
           ctx.fillRect(left, top, Math.max(0, right - left - 1), bottom - top);
           from += part;
           ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
           ctx.textBaseline = 'middle';
+          ctx.textAlign = 'left';
           ctx.fillStyle = '#fff';
           if (bottom - top > 14 * devicePixelRatio && ctx.measureText(name).width + 10 < right - left)
             ctx.fillText(name, left + 5 * devicePixelRatio, (top + bottom) / 2);

@@ -11,8 +11,10 @@ import { type Colours, colours } from './theme.ts';
 /** Numbers of a segment in a row. */
 const FIELDS = 6;
 const KIB = 1024;
-/** Least mapped size that is drawn, in pages' bytes, as a part of the scale. */
+const MICRO = 1e6;
+/** Mapped bytes at the lower end of the scale, and least part of a row's height. */
 const LEAST_BYTES = 4096;
+const LEAST_HEIGHT = 0.15;
 
 interface Segment {
   readonly from: number;
@@ -66,7 +68,7 @@ export class StripsPanel implements Panel {
         for (const segment of rows[row] ?? []) paintSegment(ctx, segment, { top, bottom, x, highest }, all);
         ctx.fillStyle = all.text;
         for (const [, , at] of model.strips[row]?.switches ?? [])
-          ctx.fillRect(Math.round(x(at)), top, devicePixelRatio, bottom - top);
+          ctx.fillRect(Math.round(x(at / MICRO)), top, devicePixelRatio, bottom - top);
       },
       point: (row, at) => {
         const segment = row === undefined ? undefined : rows[row]?.find((s) => at >= s.from && at < s.to);
@@ -82,7 +84,7 @@ function segmentsOf({ start, segments }: StripRow): Segment[] {
   let from = start;
   for (let i = 0; i + FIELDS <= segments.length; i += FIELDS) {
     const [us = 0, gpa = 0, iova = 0, gpaKib = 0, iovaKib = 0, switches = 0] = segments.slice(i, i + FIELDS);
-    const to = from + us / 1e6;
+    const to = from + us / MICRO;
     const bytes = { gpaBytes: gpaKib * KIB, iovaBytes: iovaKib * KIB };
     result.push({ from, to, gpa: gpa / 100, iova: iova / 100, ...bytes, switches });
     from = to;
@@ -103,21 +105,23 @@ interface Area {
  */
 function paintSegment(ctx: CanvasRenderingContext2D, segment: Segment, area: Area, all: Colours): void {
   const { top, bottom, highest, x } = area;
-  const [left, right] = [x(segment.from), x(segment.to)];
-  const width = Math.max(right - left, 0.5);
+  // Whole pixels: parts of them would leave seams.
+  const left = Math.round(x(segment.from));
+  const width = Math.round(x(segment.to)) - left;
+  if (width <= 0) return;
   ctx.fillStyle = all.none;
   ctx.fillRect(left, top, width, bottom - top);
   const height = (bytes: number) =>
     bytes <= 0
       ? 0
       : (bottom - top) *
-        Math.max(0.12, Math.log(1 + bytes / LEAST_BYTES) / Math.log(1 + highest / LEAST_BYTES));
-  const gpaWidth = width * segment.gpa;
+        Math.max(LEAST_HEIGHT, Math.log(1 + bytes / LEAST_BYTES) / Math.log(1 + highest / LEAST_BYTES));
+  const gpaWidth = Math.round(width * segment.gpa);
   ctx.fillStyle = all.gpa;
   ctx.fillRect(left, bottom - height(segment.gpaBytes), gpaWidth, height(segment.gpaBytes));
   ctx.fillStyle = all.iova;
   const iovaHeight = height(segment.iovaBytes);
-  ctx.fillRect(left + gpaWidth, bottom - iovaHeight, width * segment.iova, iovaHeight);
+  ctx.fillRect(left + gpaWidth, bottom - iovaHeight, Math.round(width * segment.iova), iovaHeight);
 }
 
 function segmentText({ from, to, gpa, iova, gpaBytes, iovaBytes, switches }: Segment): string {
@@ -130,8 +134,8 @@ function segmentText({ from, to, gpa, iova, gpaBytes, iovaBytes, switches }: Seg
   return `${clockText(from)} to ${clockText(to)}: ${parts.join(', ')}`;
 }
 
-/** Words of the kinds of address spaces. */
-const KINDS: Readonly<Record<string, string>> = { system: 'GPA', iommu: 'IOVA', blocked: 'nothing' };
+/** Words of the kinds of address spaces, by number. */
+const KINDS = ['nothing', 'GPA', 'IOVA'];
 
 /** The switches of one device, chosen from a list. */
 class SwitchTable {
@@ -167,13 +171,13 @@ class SwitchTable {
 }
 
 const cellsOf = ([from, to, at, removedUs, tookUs, before, after]: SwitchRow): string[] => [
-  clockText(at),
-  KINDS[from] ?? from,
-  KINDS[to] ?? to,
+  clockText(at / MICRO),
+  KINDS[from] ?? '–',
+  KINDS[to] ?? '–',
   removedUs > 0 ? `after ${timeText(removedUs)}` : 'only differences',
   `after ${timeText(tookUs)}`,
-  bytesText(before),
-  bytesText(after),
+  bytesText(before * KIB),
+  bytesText(after * KIB),
 ];
 
 function rowOf(kind: 'th' | 'td', texts: readonly string[]): HTMLTableRowElement {
