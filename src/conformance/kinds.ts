@@ -2,6 +2,7 @@
  * Kinds of recorded vectors, and the runner of each.
  */
 import type { Quirks } from '../viommu/quirks.ts';
+import { runAmdVectors } from './amdvi/run.ts';
 import { VectorFormatError, type VectorOutcome } from './outcome.ts';
 import { runSpaprVectors } from './spapr/run.ts';
 import { runVectorFile } from './vfio/run.ts';
@@ -15,6 +16,7 @@ const KINDS: ReadonlyMap<string, Runner> = new Map<string, Runner>([
   ['vfio', (path) => vfioOutcomes(path)],
   ['vtd', (path, quirks) => runVtdVectors(readJsonFile(path), { quirks, file: path })],
   ['virtio-iommu', (path, quirks) => runVirtioIommuVectors(readJsonFile(path), { quirks })],
+  ['amd', (path, quirks) => runAmdVectors(readJsonFile(path), { quirks, file: path })],
   ['spapr', (path, quirks) => runSpaprVectors(readJsonFile(path), { quirks })],
 ]);
 

@@ -6,8 +6,9 @@
  */
 
 import * as vtd from '../../abi/vtd.ts';
-import { type Gpa, type Iova, offsetBy, PERM_RW } from '../../memory/address.ts';
+import { type Gpa, type Iova, PERM_RW } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
+import { isInterruptAddress, visitOutsideInterrupts } from '../interrupt-range.ts';
 import type { Translation, TranslationSource, TranslationVisitor } from '../notifier.ts';
 import { tablePointer } from './legacy-context.ts';
 
@@ -86,11 +87,11 @@ export abstract class PageTables implements DomainTables {
 
   leafAt(iova: number): Translation | undefined {
     if (!(iova < this.#limit)) return undefined;
-    if (iova >= vtd.INTERRUPT_RANGE_START && iova < vtd.INTERRUPT_RANGE_END) return undefined;
+    if (isInterruptAddress(iova)) return undefined;
     const leaf = this.#descend(iova);
     let found: Translation | undefined;
     if (leaf)
-      clipped(leaf.iova, leaf.gpa, leaf.size, leaf.perm, (at, gpa, size, perm) => {
+      visitOutsideInterrupts(leaf.iova, leaf.gpa, leaf.size, leaf.perm, (at, gpa, size, perm) => {
         if (iova >= at && iova < at + size) found = { iova: at, gpa, size, perm };
       });
     return found;
@@ -151,7 +152,7 @@ export abstract class PageTables implements DomainTables {
       if (walk.visit(at as Iova, gpa as Gpa, size, perm) === false) walk.entriesLeft = -1;
       return;
     }
-    clipped(at as Iova, gpa as Gpa, size, perm, (iova, target, bytes, granted) => {
+    visitOutsideInterrupts(at as Iova, gpa as Gpa, size, perm, (iova, target, bytes, granted) => {
       if (iova >= walk.end || iova + bytes <= walk.start) return;
       if (walk.visit(iova, target, bytes, granted) === false) walk.entriesLeft = -1;
     });
@@ -186,17 +187,3 @@ const pageOf = (low: number, high: number, size: number): number =>
 /** A leaf whose target touches the interrupt range is refused as a whole (3.15, LGN.4 and SGN.8), as in QEMU. */
 const touchesInterruptRange = (gpa: number, size: number): boolean =>
   gpa < vtd.INTERRUPT_RANGE_END && gpa + size > vtd.INTERRUPT_RANGE_START;
-
-/** Visits the parts of a leaf outside the interrupt range: IOVAs inside it are never translated. */
-function clipped(iova: Iova, gpa: Gpa, size: number, perm: number, visit: TranslationVisitor): void {
-  const end = iova + size;
-  if (iova >= vtd.INTERRUPT_RANGE_END || end <= vtd.INTERRUPT_RANGE_START) {
-    visit(iova, gpa, size, perm);
-    return;
-  }
-  if (iova < vtd.INTERRUPT_RANGE_START) visit(iova, gpa, vtd.INTERRUPT_RANGE_START - iova, perm);
-  if (end > vtd.INTERRUPT_RANGE_END) {
-    const skipped = vtd.INTERRUPT_RANGE_END - iova;
-    visit(vtd.INTERRUPT_RANGE_END as Iova, offsetBy(gpa, skipped), size - skipped, perm);
-  }
-}
