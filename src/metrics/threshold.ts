@@ -8,14 +8,14 @@ import { type Selector, ThresholdError } from './selector.ts';
 import { acceptedValues, parseDuration, parseSize, parseValue, TIME_ACCEPTED, type Unit } from './units.ts';
 
 /** Aggregations of each type of metric. */
-const AGGREGATIONS: Readonly<Record<MetricType, readonly string[]>> = {
+export const AGGREGATIONS: Readonly<Record<MetricType, readonly string[]>> = {
   counter: ['count', 'rate'],
   gauge: ['value', 'min', 'max'],
   rate: ['rate'],
   trend: ['avg', 'min', 'med', 'max', 'p(N)', 'count'],
 };
 
-const OPERATORS: Readonly<Record<string, (a: number, b: number) => boolean>> = {
+export const OPERATORS: Readonly<Record<string, (a: number, b: number) => boolean>> = {
   '<': (a, b) => a < b,
   '<=': (a, b) => a <= b,
   '>': (a, b) => a > b,

@@ -20,18 +20,26 @@ import { mergeAll, type VmSummary, violationCount, vmLines, vmSummary } from './
 type VmResult = FrameBodies['vmResult'];
 type HostResult = FrameBodies['hostResult'];
 
-/** Exit codes of the command. */
+/** Exit codes of the command. {@link EXIT_MEANINGS} has the meaning of each. */
 export const ExitCode = {
   ok: 0,
-  /** A violation, a wrong byte, an unannounced fault, or a lost device or VM. */
   failed: 1,
-  /** A threshold was not met. */
   thresholds: 99,
   badConfiguration: 104,
   interrupted: 105,
   scriptError: 107,
 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
+
+/** Meaning of each exit code, in the order of its weight: a run that deserves several codes has the last one. */
+export const EXIT_MEANINGS: Readonly<Record<keyof typeof ExitCode, string>> = {
+  ok: 'passed',
+  badConfiguration: 'not started: the command line, the scenario or the machine does not allow the run',
+  thresholds: 'a threshold was not met, or a rate was missed',
+  scriptError: 'a script threw or did not end in time, or an event of the scenario failed',
+  failed: 'wrong: a violation, a wrong byte, an unannounced fault, or a lost device or VM',
+  interrupted: 'interrupted by a signal',
+};
 
 /** Facts about the run itself. */
 interface RunFacts {
