@@ -142,7 +142,17 @@ export class DeviceLink {
 
   /** Raises an interrupt: counts it, then wakes the guest. */
   interrupt(vector: number): void {
-    add(this.#events, VECTORS + (vector & (MAX_VECTORS - 1)), 1, 'link.word');
+    this.countInterrupts(vector, 1);
+    this.#bumpEvents();
+  }
+
+  /** Counts interrupts without waking the guest; {@link wakeGuest} must follow. */
+  countInterrupts(vector: number, count: number): void {
+    add(this.#events, VECTORS + (vector & (MAX_VECTORS - 1)), count, 'link.word');
+  }
+
+  /** Wakes the guest for interrupts that have been counted. */
+  wakeGuest(): void {
     this.#bumpEvents();
   }
 

@@ -3,6 +3,7 @@
  * of a ring in shared memory, in order. No message is sent.
  */
 
+import { afterCallback } from '#host';
 import * as mem from '#mem';
 import { type AccessSize, allOnes } from '../memory/bus-access.ts';
 import { Gate } from './gate.ts';
@@ -41,6 +42,14 @@ export const REGION_CONFIG = 7;
  */
 export const REGION_SCANOUT = 9;
 
+/** A write that has not been posted yet. */
+interface CombinedWrite {
+  readonly region: number;
+  readonly offset: number;
+  readonly size: AccessSize;
+  value: number;
+}
+
 /** Guest's end, for one thread. Entries enter the ring in the order of the calls, also when the ring was full. */
 export class MmioPort {
   readonly #words: mem.SharedWords;
@@ -53,6 +62,8 @@ export class MmioPort {
   #queued = 0;
   /** Count of those among them that came while the gate was closed. */
   #held = 0;
+  /** Writes to post at the end of the callback; at most one of each register. */
+  readonly #combined: CombinedWrite[] = [];
   /** Count of block accesses that have begun and not ended. */
   #blocks = 0;
   #sequence = 0;
@@ -86,6 +97,22 @@ export class MmioPort {
   /** Posts a write. Resolves when it is in the ring: at once, unless the ring is full. */
   write(region: number, offset: number, size: AccessSize, value: bigint): void | Promise<void> {
     return this.#push(OP_WRITE, region, offset, size, value)?.then(() => {});
+  }
+
+  /**
+   * Posts a write of a doorbell: at the end of the event loop's callback that runs now, but before any later access. It
+   * replaces an earlier one of the same register that is not posted yet, as a write-combining buffer does. A doorbell
+   * costs as much as several commands, and one serves all that are queued.
+   */
+  writeCombined(region: number, offset: number, size: AccessSize, value: number): void {
+    const combined = this.#combined;
+    for (const write of combined) {
+      if (write.region !== region || write.offset !== offset) continue;
+      write.value = value;
+      return;
+    }
+    if (combined.length === 0) afterCallback(() => this.#postCombined());
+    combined.push({ region, offset, size, value });
   }
 
   /** Reads, after the owner has taken all earlier writes. Returns all ones if the owner has gone. */
@@ -160,6 +187,7 @@ export class MmioPort {
 
   /** Returns undefined if the entry is in the ring, otherwise a promise, which is false if it cannot enter the ring. */
   #push(op: number, region: number, offset: number, size: number, value: bigint) {
+    if (this.#combined.length > 0) this.#postCombined();
     const isFree = this.#queued === 0 && !this.#gate.pending;
     if (isFree && this.#tryPush(op, region, offset, size, value)) return undefined;
     this.#queued++;
@@ -170,6 +198,15 @@ export class MmioPort {
     const pushed = this.#queue.then(() => this.#pushSoon(op, region, offset, size, value));
     this.#queue = pushed;
     return pushed;
+  }
+
+  /** Posts the combined writes. They were made before the gate closed, if it has closed meanwhile. */
+  #postCombined(): void {
+    for (const { region, offset, size, value } of this.#combined.splice(0)) {
+      const isNext = this.#queued === 0;
+      if (isNext && this.#tryPush(OP_WRITE, region, offset, size, BigInt(value))) continue;
+      void this.#push(OP_WRITE, region, offset, size, BigInt(value));
+    }
   }
 
   async #pushSoon(op: number, region: number, offset: number, size: number, value: bigint): Promise<boolean> {

@@ -21,6 +21,7 @@ import { decodeFrame, encodeFrame, type Frame, type FrameKind } from '../proto/c
 import type { FrameBodies } from '../proto/schema.ts';
 import { StateError } from '../proto/state-codec.ts';
 import { DeviceInstance } from './instance.ts';
+import { InterruptBatch } from './interrupt-batch.ts';
 import { MigrationStateError } from './migration/migration.ts';
 import { MigrationState } from './migration/states.ts';
 import type { DeviceStreamPart } from './migration/stream-writer.ts';
@@ -86,6 +87,9 @@ export class DeviceRuntime {
   readonly #mmio: MmioServer;
   readonly #coordinator: DoorbellRinger;
   readonly #device: DeviceInstance;
+  readonly #interrupts: InterruptBatch;
+  /** True during the model's step, whose interrupts may wait for those of the next one. */
+  #stepping = false;
   /** Absent if the device cannot reach others. */
   readonly #peers: PeerPort | undefined;
   /** Target of the guest's accesses. */
@@ -103,6 +107,7 @@ export class DeviceRuntime {
     this.#link = new DeviceLink(task.link);
     this.#mmio = this.#link.mmioServer();
     this.#coordinator = coordinator;
+    this.#interrupts = new InterruptBatch(this.#link, nowUs);
     this.#peers = task.peers && new PeerPort(task.device, task.peers);
     this.#device = new DeviceInstance(
       {
@@ -144,30 +149,47 @@ export class DeviceRuntime {
   turn(idleMs: number): void {
     const sequence = this.#link.doorbell.sequence;
     this.#link.beginTurn();
-    this.#link.doorbell.take(() => {});
+    if (this.#link.doorbell.take(() => {}) > 0) this.#interrupts.deliver();
     this.#sendAnswers();
     // While the device does not run, accesses wait in the ring.
     const ran = this.#device.running;
     const servedPeers = ran && this.#peers?.serve(this.#device);
     const moreMmio = ran && this.#mmio.serve(this.#target, BURST);
     const moreControl = this.#serveControl();
-    const result = this.#stopping ? 'more' : this.#device.step();
+    const result = this.#step();
     this.#checkMemory();
+    if (result !== 'more' || this.#interrupts.isDue) this.#interrupts.deliver();
     if (result === 'more' || servedPeers || moreMmio || moreControl || ran !== this.#device.running) return;
     if (result === 'stalled') this.#counts.stalls++;
     this.#link.endTurn();
     this.#link.doorbell.wait(sequence, Math.min(this.#waitMs(result), idleMs, this.#device.waitUs / 1000));
   }
 
+  #step(): StepResult {
+    if (this.#stopping) return 'more';
+    this.#stepping = true;
+    try {
+      return this.#device.step();
+    } finally {
+      this.#stepping = false;
+    }
+  }
+
   /** Returns the device as a target of the guest's accesses, after which its BARs may have moved. */
   #targetOf(device: DeviceInstance): MmioTarget {
     return {
-      read: (region, offset, size) => device.read(region, offset, size),
+      read: (region, offset, size) => {
+        this.#interrupts.deliver();
+        return device.read(region, offset, size);
+      },
       write: (region, offset, size, value) => {
         device.write(region, offset, size, value);
         if (region === REGION_CONFIG) this.#publishBars();
       },
-      readBlock: (region, offset, bytes) => device.readBlock(region, offset, bytes),
+      readBlock: (region, offset, bytes) => {
+        this.#interrupts.deliver();
+        device.readBlock(region, offset, bytes);
+      },
       writeBlock: (region, offset, bytes) => {
         device.writeBlock(region, offset, bytes);
         if (region === REGION_CONFIG) this.#publishBars();
@@ -183,6 +205,7 @@ export class DeviceRuntime {
   }
 
   #accessPeer(isWrite: boolean, address: number, bytes: Uint8Array): PeerOutcome {
+    this.#interrupts.deliver();
     const outcome = this.#peers?.access(isWrite, address, bytes) ?? 'refused';
     // The wait for the other device does not count as the model's time.
     this.#link.beginTurn();
@@ -254,7 +277,8 @@ export class DeviceRuntime {
 
   #interrupt(vector: number): void {
     this.#counts.interrupts++;
-    this.#link.interrupt(vector);
+    this.#interrupts.add(vector);
+    if (!this.#stepping) this.#interrupts.deliver();
   }
 
   #sendFault(iova: Iova, write: boolean, denied: boolean): void {
@@ -299,6 +323,7 @@ export class DeviceRuntime {
   }
 
   #push(frame: Uint8Array): boolean {
+    this.#interrupts.deliver();
     const sent = this.#link.fromDevice.push(frame);
     if (sent) this.#coordinator.ring(this.#task.coordinatorBit);
     return sent;

@@ -217,6 +217,13 @@ export class GuestRam {
     if (this.#log !== undefined) this.#mark(gpa, 4);
   }
 
+  /** Writes consecutive words that lie in one page. @throws GuestAddressError */
+  writeWords(gpa: number, values: readonly number[]): void {
+    const index = this.#wordIndex(gpa);
+    for (let i = 0; i < values.length; i++) wr(this.#words, index + i, values[i] as number, 'ram.word');
+    if (this.#log !== undefined) this.#mark(gpa, values.length * 4);
+  }
+
   /** Sets bits atomically, so that no concurrent write of another thread is lost. @throws GuestAddressError */
   setBits32(gpa: number, bits: number): void {
     or(this.#words, this.#wordIndex(gpa), bits, 'ram.word');

@@ -27,6 +27,14 @@ export const sleep = (ms: number): Promise<void> => delay(ms);
 /** Resolves after everything that is ready on the event loop has run. */
 export const yieldTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+/**
+ * Calls `action` when the callback of the event loop that runs now has ended, and all promise reactions with it: once for
+ * everything that one wake-up of this thread has caused.
+ */
+export const afterCallback = (action: () => void): void =>
+  // A tick that is queued outside of promise reactions would run before them.
+  queueMicrotask(() => process.nextTick(action));
+
 /** Linux nice value of the threads that generate load: about a ninth of the weight of the threads that serve it. */
 const LOAD_NICE = 10;
 

@@ -5,6 +5,7 @@ import { yieldTurn } from '#host';
 import { DeviceLink, DeviceState, MAX_VECTORS, RING_MMIO } from '../../src/channel/device-link.ts';
 import { Doorbell, doorbellWords } from '../../src/channel/doorbell.ts';
 import { FrameRing, frameRingBytes } from '../../src/channel/frame-ring.ts';
+import { Gate } from '../../src/channel/gate.ts';
 import {
   MMIO_CHANNEL_BYTES,
   MMIO_RING_ENTRIES,
@@ -213,6 +214,79 @@ describe('MMIO channel', () => {
       },
     );
     expect(outcomes).to.deep.equal([]);
+  });
+});
+
+describe('combined writes of an MMIO port', () => {
+  /** Returns the writes that the owner sees, as [offset, value]. */
+  const served = (server: MmioServer) => {
+    const writes: [number, number][] = [];
+    server.serve(
+      {
+        read: () => 7n,
+        write: (_region, offset, _size, value) => void writes.push([offset, Number(value)]),
+      },
+      MMIO_RING_ENTRIES,
+    );
+    return writes;
+  };
+
+  it('are posted once for each register, with the last value, when the callback has ended', async () => {
+    const { port, server } = mmioRig();
+    for (const value of [1, 2, 3]) {
+      port.writeCombined(0, 8, 4, value);
+      port.writeCombined(0, 16, 4, 10 * value);
+    }
+    expect(served(server), 'not yet').to.deep.equal([]);
+    await Promise.resolve();
+    port.writeCombined(0, 8, 4, 4);
+    await yieldTurn();
+    expect(served(server)).to.deep.equal([
+      [8, 4],
+      [16, 30],
+    ]);
+  });
+
+  it('come before any later access', async () => {
+    const { port, server } = mmioRig();
+    port.writeCombined(0, 8, 4, 1);
+    port.write(0, 24, 4, 2n);
+    port.writeCombined(0, 8, 4, 3);
+    const read = port.read(0, 0, 4);
+    await Promise.resolve();
+    expect(served(server)).to.deep.equal([
+      [8, 1],
+      [24, 2],
+      [8, 3],
+    ]);
+    expect(await read).to.equal(7n);
+    expect(served(server), 'no write twice').to.deep.equal([]);
+  });
+
+  it('enter the ring even if the gate has closed after they were made', async () => {
+    const sab = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
+    const gate = new Gate();
+    const port = new MmioPort(sab, 0, () => {}, undefined, gate);
+    port.writeCombined(0, 8, 4, 1);
+    gate.close();
+    await yieldTurn();
+    expect(served(new MmioServer(sab, 0))).to.deep.equal([[8, 1]]);
+    expect(port.unfinished).to.deep.equal([]);
+  });
+
+  it('wait for room behind earlier accesses', async () => {
+    const { port, server } = mmioRig();
+    for (let i = 0; i < MMIO_RING_ENTRIES; i++) port.write(0, 0, 4, 0n);
+    const last = port.write(0, 1, 4, 0n);
+    port.writeCombined(0, 8, 4, 1);
+    await yieldTurn();
+    served(server);
+    await last;
+    await yieldTurn();
+    expect(served(server)).to.deep.equal([
+      [1, 0],
+      [8, 1],
+    ]);
   });
 });
 

@@ -239,6 +239,11 @@ export class GpuDriver {
     return this.#mmio.write(REGION_BAR0, vgpu.VGPU_OFFSET[name], wide ? 8 : 4, BigInt(value));
   }
 
+  /** Writes the tail of an engine's ring; see {@link MmioPort.writeCombined}. */
+  ringDoorbell(engine: vgpu.GpuEngine, tail: number): void {
+    this.#mmio.writeCombined(REGION_BAR0, vgpu.VGPU_OFFSET[vgpu.engineRegister(engine, 'RingTail')], 4, tail);
+  }
+
   /** Reads the low 32 bits of a BAR 0 register; all ones if the device is lost. */
   async readRegister(name: vgpu.VgpuRegister): Promise<number> {
     return Number(await this.#mmio.read(REGION_BAR0, vgpu.VGPU_OFFSET[name], 4));
@@ -360,6 +365,19 @@ export class GpuDriver {
    */
   submit(command: GpuCommand): Promise<GpuCompletion> {
     return this.#rings[command.engine ?? vgpu.engineOf(command.opcode)].submit(command);
+  }
+
+  /**
+   * Does as {@link submit} without a promise: calls `completed` or `failed` while the completions of the ring are taken
+   * out. Commands that are submitted in it share a doorbell.
+   * @throws as {@link submit}, at once or by `failed`
+   */
+  startCommand(
+    command: GpuCommand,
+    completed: (completion: GpuCompletion) => void,
+    failed: (error: Error) => void,
+  ): void {
+    this.#rings[command.engine ?? vgpu.engineOf(command.opcode)].start(command, completed, failed);
   }
 
   async #programEngines(): Promise<void> {

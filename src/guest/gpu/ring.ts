@@ -47,27 +47,24 @@ export interface GpuCompletion {
   readonly latencyUs: number;
 }
 
-interface Pending {
+/** A command in the ring, or one that waits for room. */
+interface Submission {
   readonly sequence: number;
-  resolve(completion: GpuCompletion): void;
-  reject(error: Error): void;
-}
-
-/** A command that waits for room in the ring. */
-interface Waiting extends Pending {
+  /** Words of the ring entry; empty for a command that was in the ring of the last host. */
   readonly words: readonly number[];
-}
-
-/** A command in the ring. */
-interface Outstanding extends Pending {
-  readonly slot: number;
-  readonly since: number;
+  readonly completed: (completion: GpuCompletion) => void;
+  readonly failed: (error: Error) => void;
+  slot: number;
+  /** Time of the doorbell write. */
+  since: number;
 }
 
 /** Calls of a ring to its driver. */
 interface RingOwner extends GpuRegisters {
   /** Returns the sequence number of the next command; the rings share the numbers. */
   nextSequence(): number;
+  /** Writes the tail register: once for all commands that a callback of the event loop submits. */
+  ringDoorbell(engine: vgpu.GpuEngine, tail: number): void;
   /** Ends the command that hangs, by a reset of the engine. */
   resetEngine(engine: vgpu.GpuEngine): Promise<void>;
 }
@@ -97,9 +94,9 @@ export class GpuRing {
   readonly #ring: Gpa;
   readonly #completions: Gpa;
   readonly #gate: Gate;
-  readonly #outstanding: Outstanding[] = [];
+  readonly #outstanding: Submission[] = [];
   /** In order of submission; empty while the ring has room, except during a pause. */
-  readonly #waiting: Waiting[] = [];
+  readonly #waiting: Submission[] = [];
   #tail: number;
   /** Count of handled interrupts of VECTOR_ERROR: faults, halts and hangs. */
   #faultInterrupts: number;
@@ -123,7 +120,7 @@ export class GpuRing {
     this.restored = [
       ...saved.outstanding.map(({ sequence, slot }) => ({
         sequence,
-        completion: this.#expect(sequence, (pending) => this.#addOutstanding(pending, slot)),
+        completion: this.#expect(sequence, [], (submission) => this.#enter(submission, slot, nowUs())),
       })),
       ...saved.waiting.map((words) => this.#restoreWaiting(words)),
     ];
@@ -165,7 +162,16 @@ export class GpuRing {
   }
 
   /** See GpuDriver.submit. */
-  async submit(command: GpuCommand): Promise<GpuCompletion> {
+  submit(command: GpuCommand): Promise<GpuCompletion> {
+    return new Promise((completed, failed) => this.start(command, completed, failed));
+  }
+
+  /** See GpuDriver.startCommand. */
+  start(
+    command: GpuCommand,
+    completed: (completion: GpuCompletion) => void,
+    failed: (error: Error) => void,
+  ): void {
     if (!this.#held) this.#throwIfDead();
     if (this.#waiting.length >= WAITING_LIMIT)
       throw new RangeError(
@@ -174,10 +180,9 @@ export class GpuRing {
       );
     const sequence = this.#owner.nextSequence();
     const words = commandWords(sequence, command);
-    const done = this.#expect(sequence, (pending) => this.#waiting.push({ ...pending, words }));
+    this.#waiting.push({ sequence, words, completed, failed, slot: 0, since: 0 });
     this.#fill();
     this.startPump();
-    return done;
   }
 
   /** Holds back new commands until `work` has ended; rejects them if it fails. */
@@ -186,7 +191,7 @@ export class GpuRing {
     try {
       await work;
     } catch (error) {
-      for (const { reject } of this.#waiting.splice(0)) reject(error as Error);
+      for (const { failed } of this.#waiting.splice(0)) failed(error as Error);
       throw error;
     } finally {
       this.#pause = undefined;
@@ -199,8 +204,8 @@ export class GpuRing {
    */
   reset(): void {
     this.#collect();
-    for (const { sequence, reject } of this.#outstanding.splice(0))
-      reject(new DeviceResetError(this.#owner.name, sequence));
+    for (const { sequence, failed } of this.#outstanding.splice(0))
+      failed(new DeviceResetError(this.#owner.name, sequence));
     this.#error = undefined;
     this.#tail = 0;
   }
@@ -227,18 +232,24 @@ export class GpuRing {
     return this.#owner.readRegister(vgpu.engineRegister(this.#engine, 'Status'));
   }
 
-  /** Returns the completion of a command that `add` puts in its place. */
-  #expect(sequence: number, add: (pending: Pending) => void): Promise<GpuCompletion> {
-    return new Promise((resolve, reject) => add({ sequence, resolve, reject }));
+  /** Returns the completion of a restored command, which `add` puts in its place. */
+  #expect(
+    sequence: number,
+    words: readonly number[],
+    add: (submission: Submission) => void,
+  ): Promise<GpuCompletion> {
+    return new Promise((completed, failed) => add({ sequence, words, completed, failed, slot: 0, since: 0 }));
   }
 
-  #addOutstanding(pending: Pending, slot: number): void {
-    this.#outstanding.push({ ...pending, slot, since: nowUs() });
+  #enter(submission: Submission, slot: number, since: number): void {
+    submission.slot = slot;
+    submission.since = since;
+    this.#outstanding.push(submission);
   }
 
   #restoreWaiting(words: readonly number[]): RestoredCommand {
     const sequence = words[vgpu.CommandWord.sequence] as number;
-    const completion = this.#expect(sequence, (pending) => this.#waiting.push({ ...pending, words }));
+    const completion = this.#expect(sequence, words, (submission) => this.#waiting.push(submission));
     return { sequence, completion };
   }
 
@@ -250,16 +261,15 @@ export class GpuRing {
       this.#rejectAll(this.#error);
       return;
     }
-    const tail = this.#tail;
-    while (this.#outstanding.length < RING_ENTRIES - 1) {
-      const next = this.#waiting.shift();
-      if (!next) break;
-      const at = this.#ring + this.#tail * vgpu.COMMAND_BYTES;
-      for (const [index, word] of next.words.entries()) this.#ram.write32(at + index * 4, word);
-      this.#addOutstanding(next, this.#tail);
+    const count = Math.min(this.#waiting.length, RING_ENTRIES - 1 - this.#outstanding.length);
+    if (count === 0) return;
+    const since = nowUs();
+    for (const next of this.#waiting.splice(0, count)) {
+      this.#ram.writeWords(this.#ring + this.#tail * vgpu.COMMAND_BYTES, next.words);
+      this.#enter(next, this.#tail, since);
       this.#tail = (this.#tail + 1) % RING_ENTRIES;
     }
-    if (this.#tail !== tail) void this.#set('RingTail', this.#tail);
+    this.#owner.ringDoorbell(this.#engine, this.#tail);
   }
 
   /** Runs while commands are outstanding: waits for interrupts and resolves completions. */
@@ -291,20 +301,27 @@ export class GpuRing {
     return true;
   }
 
+  /** Takes completed commands out of the ring and reports them. Returns whether there are any. */
   #collect(): boolean {
-    let any = false;
-    for (let first = this.#outstanding[0]; first; first = this.#outstanding[0]) {
-      const record = this.#completions + first.slot * vgpu.COMPLETION_BYTES;
-      if (this.#ram.load32(record + vgpu.CompletionWord.sequence * 4) !== first.sequence) break;
-      this.#outstanding.shift();
-      first.resolve({
+    const outstanding = this.#outstanding;
+    let count = 0;
+    for (; count < outstanding.length && this.#hasCompleted(outstanding[count] as Submission); count++);
+    if (count === 0) return false;
+    const now = nowUs();
+    for (const { slot, since, completed } of outstanding.splice(0, count)) {
+      const record = this.#completions + slot * vgpu.COMPLETION_BYTES;
+      completed({
         status: this.#ram.read32(record + vgpu.CompletionWord.status * 4),
         result: this.#ram.read32(record + vgpu.CompletionWord.result * 4),
-        latencyUs: nowUs() - first.since,
+        latencyUs: now - since,
       });
-      any = true;
     }
-    return any;
+    return true;
+  }
+
+  #hasCompleted({ slot, sequence }: Submission): boolean {
+    const record = this.#completions + slot * vgpu.COMPLETION_BYTES;
+    return this.#ram.load32(record + vgpu.CompletionWord.sequence * 4) === sequence;
   }
 
   /** Checks whether the device is lost or halted or its first command has timed out; resets an engine that hangs. */
@@ -322,7 +339,7 @@ export class GpuRing {
   }
 
   #rejectAll(error: Error): void {
-    for (const { reject } of [...this.#outstanding.splice(0), ...this.#waiting.splice(0)]) reject(error);
+    for (const { failed } of [...this.#outstanding.splice(0), ...this.#waiting.splice(0)]) failed(error);
   }
 
   #throwIfDead(): void {
@@ -331,21 +348,25 @@ export class GpuRing {
   }
 }
 
-/** Returns the words of a ring entry. */
+const float = new Float32Array(1);
+const floatBits = new Uint32Array(float.buffer);
+
+/** Returns the words of a ring entry, in the order of CommandWord. */
 function commandWords(sequence: number, command: GpuCommand): readonly number[] {
-  const { target = 0, source = 0 } = command;
-  const scalar = new DataView(new ArrayBuffer(4));
-  scalar.setFloat32(0, command.scalar ?? 0);
-  const words = new Uint32Array(vgpu.COMMAND_WORDS);
-  words[vgpu.CommandWord.opcode] = command.opcode;
-  words[vgpu.CommandWord.sequence] = sequence;
-  words[vgpu.CommandWord.target] = target % 2 ** 32;
-  words[vgpu.CommandWord.targetHigh] = Math.floor(target / 2 ** 32);
-  words[vgpu.CommandWord.source] = source % 2 ** 32;
-  words[vgpu.CommandWord.sourceHigh] = Math.floor(source / 2 ** 32);
-  words[vgpu.CommandWord.context] = command.context ?? 0;
-  words[vgpu.CommandWord.scalar] = scalar.getUint32(0);
-  words[vgpu.CommandWord.length] = command.length ?? 0;
-  words[vgpu.CommandWord.value] = command.value ?? 0;
-  return [...words];
+  const { opcode, target = 0, source = 0, length = 0, value = 0, context = 0, scalar = 0 } = command;
+  float[0] = scalar;
+  return [
+    opcode,
+    sequence,
+    0,
+    0,
+    (target % 2 ** 32) >>> 0,
+    (source % 2 ** 32) >>> 0,
+    length >>> 0,
+    value >>> 0,
+    Math.floor(target / 2 ** 32) >>> 0,
+    Math.floor(source / 2 ** 32) >>> 0,
+    context >>> 0,
+    floatBits[0] as number,
+  ];
 }
