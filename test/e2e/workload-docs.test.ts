@@ -26,7 +26,10 @@ describe('pages of workloads', function () {
     const thresholds = names.flatMap((stage) =>
       metricRows(workloadPage(stage)).flatMap(({ metrics, ops }) =>
         metrics.flatMap((metric) =>
-          ops.map((op) => [`${metric}{stage:${stage},op:${op}}`, ['count>0']] as const),
+          ops.map(
+            (op) =>
+              [`${metric}{stage:${stage},op:${op}}`, [metric === 'bytes' ? 'count>0B' : 'count>0']] as const,
+          ),
         ),
       ),
     );
