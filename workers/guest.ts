@@ -64,6 +64,14 @@ const api: GuestApi = {
       );
   },
 
+  async screenshot(index: number): Promise<Uint8Array> {
+    const name = task.devices[index]?.name;
+    const gpu = vm?.gpus.find((each) => each.name === name);
+    const device = gpu?.driver ?? vm?.devices.find((each) => each.name === name);
+    if (!device) throw new Error(`${name ?? `device ${index}`} has not started; accepted: a running device`);
+    return device.screenshot();
+  },
+
   async report(): Promise<GuestReport> {
     await metrics?.send();
     return vm?.report('') ?? { histograms: [], deviceHistograms: [], error: '' };

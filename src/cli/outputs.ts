@@ -82,22 +82,33 @@ export function checkOutputs(outputs: readonly OutputRequest[], json: boolean): 
 /** Returns whether an output takes stdout, so that the summary belongs on stderr. */
 export const takesStdout = (outputs: readonly OutputRequest[]): boolean => outputs.some(isOnStdout);
 
-/** Writes all outputs; returns a line for each one that has failed. @param blob content of the output `blob` */
+/** Outputs that are files now, and a line for each one that has failed. */
+interface WrittenOutputs {
+  readonly written: readonly OutputRequest[];
+  readonly failures: readonly string[];
+}
+
+/** Writes all outputs. @param blob content of the output `blob` */
 export function writeOutputs(
   outputs: readonly OutputRequest[],
   record: RunRecord,
   blob: Uint8Array = new Uint8Array(),
-): string[] {
-  return outputs.flatMap((output) => {
+): WrittenOutputs {
+  const written: OutputRequest[] = [];
+  const failures: string[] = [];
+  for (const output of outputs)
     try {
       const content = output.kind === BLOB ? blob : (OUTPUTS[output.kind]?.(record) ?? '');
-      if (isOnStdout(output)) process.stdout.write(content);
-      else writeWhole(output.path, content);
-      return [];
+      if (isOnStdout(output)) {
+        process.stdout.write(content);
+        continue;
+      }
+      writeWhole(output.path, content);
+      written.push(output);
     } catch (error) {
-      return [`${nameOf(output)}: ${error instanceof Error ? error.message : String(error)}`];
+      failures.push(`${nameOf(output)}: ${error instanceof Error ? error.message : String(error)}`);
     }
-  });
+  return { written, failures };
 }
 
 const isOnStdout = ({ path }: OutputRequest): boolean => path === STDOUT;

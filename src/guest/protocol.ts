@@ -85,6 +85,8 @@ export interface GuestApi {
    * @param to number of the process; undefined for the next one
    */
   migrate(to: number | undefined): Promise<string>;
+  /** Resolves to a PNG of what a device displays; rejects with the reason why there is none. */
+  screenshot(device: number): Promise<Uint8Array>;
   /** Returns the report of a script that has not ended. */
   report(): GuestReport | Promise<GuestReport>;
 }

@@ -314,6 +314,16 @@ export interface StripSwitch {
   readonly bytesAfter: number;
 }
 
+export interface ScreenshotRequest {
+  readonly id: number;
+}
+
+export interface Screenshot {
+  readonly id: number;
+  readonly png: Uint8Array;
+  readonly error: string;
+}
+
 export interface DeviceStateSet {
   readonly state: number;
 }
@@ -2001,6 +2011,54 @@ export function readStripSwitch(r: Reader, end: number): StripSwitch {
   return m;
 }
 
+export function writeScreenshotRequest(m: ScreenshotRequest, w: Writer): Writer {
+  if (m.id !== 0) w.uint32(8).uint32(m.id);
+  return w;
+}
+
+export function readScreenshotRequest(r: Reader, end: number): ScreenshotRequest {
+  const m: Draft<ScreenshotRequest> = { id: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.id = r.uint32();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeScreenshot(m: Screenshot, w: Writer): Writer {
+  if (m.id !== 0) w.uint32(8).uint32(m.id);
+  if (m.png.length > 0) w.uint32(18).bytes(m.png);
+  if (m.error !== '') w.uint32(26).string(m.error);
+  return w;
+}
+
+export function readScreenshot(r: Reader, end: number): Screenshot {
+  const m: Draft<Screenshot> = { id: 0, png: NO_BYTES, error: '' };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.id = r.uint32();
+        break;
+      case 18:
+        m.png = r.bytes();
+        break;
+      case 26:
+        m.error = r.string();
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
 export function writeDeviceStateSet(m: DeviceStateSet, w: Writer): Writer {
   if (m.state !== 0) w.uint32(8).uint32(m.state);
   return w;
@@ -2735,6 +2793,8 @@ export interface FrameBodies {
   vmMove: VmMove;
   vmMoveDone: VmMoveDone;
   vmAddressSpaces: VmAddressSpaces;
+  screenshotRequest: ScreenshotRequest;
+  screenshot: Screenshot;
   deviceStateSet: DeviceStateSet;
   deviceStateChanged: DeviceStateChanged;
   deviceDataRead: DeviceDataRead;
@@ -2794,6 +2854,8 @@ export const BODY_CODECS: {
   vmMove: { tag: 562, write: writeVmMove, read: readVmMove },
   vmMoveDone: { tag: 570, write: writeVmMoveDone, read: readVmMoveDone },
   vmAddressSpaces: { tag: 466, write: writeVmAddressSpaces, read: readVmAddressSpaces },
+  screenshotRequest: { tag: 578, write: writeScreenshotRequest, read: readScreenshotRequest },
+  screenshot: { tag: 586, write: writeScreenshot, read: readScreenshot },
   deviceStateSet: { tag: 482, write: writeDeviceStateSet, read: readDeviceStateSet },
   deviceStateChanged: { tag: 490, write: writeDeviceStateChanged, read: readDeviceStateChanged },
   deviceDataRead: { tag: 498, write: writeDeviceDataRead, read: readDeviceDataRead },

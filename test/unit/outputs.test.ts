@@ -56,7 +56,7 @@ describe('--out', () => {
     symlinkSync('old.json', inFolder('link.json'));
     const outputs = parse(`json=${inFolder('link.json')}`, `csv=${inFolder('new.csv')}`);
     checkOutputs(outputs, false);
-    expect(writeOutputs(outputs, recordFixture())).to.deep.equal([]);
+    expect(writeOutputs(outputs, recordFixture())).to.deep.equal({ written: outputs, failures: [] });
     expect(JSON.parse(readFileSync(inFolder('old.json'), 'utf8')).scenario).to.equal('fixture');
     expect(readdirSync(inFolder('.')).filter((name) => name.endsWith('.part'))).to.deep.equal([]);
   });
@@ -64,9 +64,10 @@ describe('--out', () => {
   it('names an output that fails at the end, and writes the others', () => {
     const outputs = parse('json=/dev/full', `csv=${inFolder('other.csv')}`);
     checkOutputs(outputs, false);
-    expect(writeOutputs(outputs, recordFixture())).to.deep.equal([
-      '--out json=/dev/full: ENOSPC: no space left on device, write',
-    ]);
+    expect(writeOutputs(outputs, recordFixture())).to.deep.equal({
+      written: outputs.slice(1),
+      failures: ['--out json=/dev/full: ENOSPC: no space left on device, write'],
+    });
     expect(readFileSync(inFolder('other.csv'), 'utf8')).to.match(/^metric,stage,/);
   });
 });

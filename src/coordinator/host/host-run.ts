@@ -8,6 +8,7 @@ import { type Hpa, PAGE_2M } from '../../memory/address.ts';
 import { HPA_BASE } from '../../memory/host-memory.ts';
 import type { Frame, FrameHeader, FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
+import { boundedText } from '../../report/text.ts';
 import { Coordinator, type Migrations } from '../coordinator.ts';
 import type { GpuRunSettings } from '../gpu-pool.ts';
 import type { ArrivedVm, VmConfig } from '../vm/config.ts';
@@ -114,6 +115,7 @@ export class HostRun {
     else if (frame.kind === 'runEnd') this.#runEnd();
     else if (frame.kind === 'loadStart') this.#onLoadStart(nowUs() + frame.body.startUs - wallMs() * 1000);
     else if (frame.kind === 'vmMove') this.#move(frame.header.vm, frame.body);
+    else if (frame.kind === 'screenshotRequest') void this.#takeScreenshot(frame.header, frame.body.id);
     else if (frame.kind === 'loadStop') {
       this.#isLoadStopped = true;
       for (const vm of this.coordinator.vms) vm.stopLoad();
@@ -268,6 +270,25 @@ export class HostRun {
     moved
       .then((error) => this.#send('vmMoveDone', number, { event, error }))
       .catch((error: unknown) => vm?.lose(error));
+  }
+
+  /** Takes a picture of a device and sends it, or the reason why there is none. */
+  async #takeScreenshot({ vm: number, device }: FrameHeader, id: number): Promise<void> {
+    try {
+      const vm = this.coordinator.vms.find(({ config, isHere }) => config.vm === number && isHere);
+      const png = await vm?.screenshot(device);
+      this.#send('screenshot', number, {
+        id,
+        png: png ?? new Uint8Array(),
+        error: png ? '' : this.#absence(number),
+      });
+    } catch (error) {
+      this.#send('screenshot', number, {
+        id,
+        png: new Uint8Array(),
+        error: boundedText((error as Error).message),
+      });
+    }
   }
 
   #absence(number: number): string {

@@ -35,11 +35,23 @@ const TERMINATE_TIMEOUT_MS = 2_000;
 /** Time for the iterations in flight of a declared load to end, when the run is interrupted. */
 const LOAD_STOP_TIMEOUT_MS = 5_000;
 
+/** Time limit for a picture of a device, and maximum size of one. */
+const SCREENSHOT_TIMEOUT_MS = 5_000;
+const SCREENSHOT_BYTES_LIMIT = 32 * 2 ** 20;
+
 /** End of a guest's script. */
 export interface GuestOutcome extends GuestReport {
   /** True if the run was interrupted before the script ended. */
   readonly interrupted: boolean;
 }
+
+/** Outcome of a guest that was aborted before its start. */
+export const NOT_STARTED: GuestOutcome = {
+  histograms: [],
+  deviceHistograms: [],
+  error: '',
+  interrupted: true,
+};
 
 export class GuestWorker {
   readonly #run: GuestRun;
@@ -107,6 +119,20 @@ export class GuestWorker {
     } catch {
       return false; // the guest has ended
     }
+  }
+
+  /** Resolves to a PNG of what a device displays. @throws Error with the reason why there is none */
+  async screenshot(device: number): Promise<Uint8Array> {
+    const asked = Promise.resolve(this.#guest.screenshot(device));
+    const ended = this.#died.then(({ error }) => Promise.reject(new Error(error || 'the guest has ended')));
+    const late = new Promise<never>((_, reject) => {
+      const why = `the guest did not answer within ${SCREENSHOT_TIMEOUT_MS} ms`;
+      after(SCREENSHOT_TIMEOUT_MS, () => reject(new Error(why)));
+    });
+    const png = await Promise.race([asked, ended, late]);
+    if (!(png instanceof Uint8Array) || png.length > SCREENSHOT_BYTES_LIMIT)
+      throw new Error(`the picture is too large; accepted: ${mib(SCREENSHOT_BYTES_LIMIT)}`);
+    return png;
   }
 
   /** Moves the VM under declared load; resolves to why it stays, or to an empty text. See GuestApi.migrate. */

@@ -22,7 +22,7 @@ import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './devi
 import { DeviceFrames } from './device-frames.ts';
 import { DeviceRemovals } from './device-removals.ts';
 import { GuestControl } from './guest-control.ts';
-import { type GuestOutcome, GuestWorker } from './guest-worker.ts';
+import { type GuestOutcome, GuestWorker, NOT_STARTED } from './guest-worker.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import type { ArrivingVm } from './migration/incoming.ts';
 import { type MigratableVm, VmMigration } from './migration/migration.ts';
@@ -34,9 +34,6 @@ import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
 
 /** Changes a VM's seed with each migration, so that other host frames back its RAM on each host. */
 const MIGRATION_STRIDE = 104_729;
-
-/** Outcome of a guest that was aborted before its start. */
-const NOT_STARTED: GuestOutcome = { histograms: [], deviceHistograms: [], error: '', interrupted: true };
 
 export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly config: VmConfig;
@@ -53,6 +50,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly #trace: VmTrace;
   readonly #control: GuestControl;
   #guest: GuestWorker | undefined;
+  /** Resolves to a PNG of what a device displays; see {@link GuestWorker.screenshot}. */
+  readonly screenshot = (device: number) => this.#guest?.screenshot(device);
   #onResumed: () => void = () => {};
   readonly #startUs = nowUs();
   /** Settles when the devices have started or failed. */
