@@ -55,6 +55,8 @@ interface HostProcessesOptions {
   onMetrics?(vm: number, message: FrameBodies['vmMetrics']): void;
   /** Called when a move of {@link HostProcesses.move} has ended, with why the VM stays; empty if it has moved. */
   onMoved?(event: number, error: string): void;
+  /** Called with the answer to {@link HostProcesses.requestScreenshot}. */
+  onScreenshot?(answer: FrameBodies['screenshot']): void;
   /** Called with the address spaces of a VM's devices since the last call. */
   onAddressSpaces?(vm: number, message: FrameBodies['vmAddressSpaces']): void;
   /** Called when a VM has its result or its process has ended; it holds no device any more. May be called twice. */
@@ -130,6 +132,16 @@ export class HostProcesses {
     }
     const body = { to: to === undefined ? 0 : to + 1, event };
     child.send(encodeFrame({ timeUs: wallMs() * 1000, process, vm, device: -1 }, 'vmMove', body), () => {});
+  }
+
+  /** Asks for a picture of a device; `onScreenshot` has the answer. Returns false if the VM does not run. */
+  requestScreenshot(vm: number, device: number, id: number): boolean {
+    const process = this.#processOf.get(vm);
+    const child = process === undefined ? undefined : this.#children.get(process);
+    if (process === undefined || !child?.connected || this.#results.has(vm)) return false;
+    const header = { timeUs: wallMs() * 1000, process, vm, device };
+    child.send(encodeFrame(header, 'screenshotRequest', { id }), () => {});
+    return true;
   }
 
   /** Sends a frame to every host process that has started. */
@@ -244,6 +256,7 @@ export class HostProcesses {
     else if (frame.kind === 'vmMetrics') this.#options.onMetrics?.(frame.header.vm, frame.body);
     else if (frame.kind === 'hostReady') this.#hostReady(request);
     else if (frame.kind === 'vmMoveDone') this.#options.onMoved?.(frame.body.event, frame.body.error);
+    else if (frame.kind === 'screenshot') this.#options.onScreenshot?.(frame.body);
     else if (frame.kind === 'vmAddressSpaces') this.#options.onAddressSpaces?.(frame.header.vm, frame.body);
     else if (frame.kind === 'deviceReleased') {
       this.#requested.get(frame.header.vm)?.delete(frame.header.device);
