@@ -7,6 +7,7 @@ import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { CaptureError } from '../conformance/vfio-user/capture.ts';
 import { CapacityError } from '../coordinator/workers/capacity.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
+import { StoredRunError } from '../report/compare/stored-run.ts';
 import { ExitCode } from '../report/summary.ts';
 import { BlobError } from '../scenario/blob.ts';
 import { builtInScenarios } from '../scenario/built-in.ts';
@@ -29,7 +30,7 @@ import { packageVersion } from './package-version.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
 import { filesOrShipped } from './shipped-data.ts';
-import { addMerge } from './stored-runs.ts';
+import { addCompare, addMerge } from './stored-runs.ts';
 import { addTools } from './tools.ts';
 import { TraceError, traceCommand } from './trace.ts';
 import { explainUsage, UsageError } from './usage.ts';
@@ -50,6 +51,7 @@ export function program(): Command {
     addServe,
     addTools,
     addMerge,
+    addCompare,
   ];
   for (const addTo of add) addTo(command);
   explainUsage(command);
@@ -204,6 +206,7 @@ const isUserError = (error: unknown): error is Error =>
   error instanceof SysfsDiskError ||
   error instanceof OutputError ||
   error instanceof BlobError ||
+  error instanceof StoredRunError ||
   (error instanceof Error && 'code' in error && 'syscall' in error);
 
 /** Runs the command line and sets the exit code. */

@@ -26,9 +26,7 @@ export class Histogram {
 
   /** Adds a sample; a negative one counts as 0. */
   add(value: number): void {
-    double[0] = value > 0 ? value : 0;
-    const bucket = (words[HIGH] as number) >>> DROPPED_BITS;
-    this.#addTo(bucket, 1);
+    this.#addTo(bucketOf(value), 1);
   }
 
   merge({ buckets, counts }: HistogramData): void {
@@ -65,6 +63,12 @@ export class Histogram {
       if (counts)
         for (const [i, count] of counts.entries()) if (count > 0) yield [octave * BUCKETS + i, count];
   }
+}
+
+/** Returns the number of a value's bucket; a negative value counts as 0. */
+export function bucketOf(value: number): number {
+  double[0] = value > 0 ? value : 0;
+  return (words[HIGH] as number) >>> DROPPED_BITS;
 }
 
 /** Returns the least value of a bucket. */

@@ -5,6 +5,7 @@
 import { ONLY_GROUP } from '../load/compile.ts';
 import { vmsOf } from '../load/groups.ts';
 import type { MetricStore } from '../metrics/store.ts';
+import { differences, shownValue } from '../platform/difference.ts';
 import type { LoadReport } from '../report/load-report.ts';
 import type { RunRecord } from '../report/record.ts';
 import { summarize } from '../report/summary.ts';
@@ -47,42 +48,18 @@ function checkProgram({ path, blob }: BlobFile, program: string): void {
 /** @throws BlobError that names the first difference */
 function checkSameRun(first: BlobFile, other: BlobFile): void {
   const [a, b] = [first.blob.run, other.blob.run];
-  const facts = [
-    ['seed', a.seed, b.seed],
-    ['count of shards', a.shard.count, b.shard.count],
-    ['injected fault', a.inject, b.inject],
-  ] as const;
-  const fact = facts.find(([, x, y]) => x !== y);
-  const different = fact ?? firstDifference(a.settings, b.settings, 'settings');
+  const facts = ({ seed, shard, inject, settings }: Blob['run']) => ({
+    seed,
+    'count of shards': shard.count,
+    inject,
+    settings,
+  });
+  const [different] = differences(facts(a), facts(b), '');
   if (!different) return;
-  const [what, x, y] = different;
   throw new BlobError(
-    `${other.path}: of another run than ${first.path}: ${what} is ${shown(y)}, not ${shown(x)}`,
+    `${other.path}: of another run than ${first.path}: ${different.where} is ${shownValue(different.b)}, not ${shownValue(different.a)}`,
   );
 }
-
-/** Maximum count of characters of a value in a message. */
-const SHOWN_LIMIT = 80;
-
-function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'missing';
-  return text.length > SHOWN_LIMIT ? `${text.slice(0, SHOWN_LIMIT)}…` : text;
-}
-
-type Difference = readonly [where: string, a: unknown, b: unknown];
-
-/** Returns the first place where two values differ, and their values there. */
-function firstDifference(a: unknown, b: unknown, where: string): Difference | undefined {
-  if (!isObject(a) || !isObject(b)) return Object.is(a, b) ? undefined : [where, a, b];
-  for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
-    const found = firstDifference(a[key], b[key], `${where}.${key}`);
-    if (found) return found;
-  }
-  return undefined;
-}
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === 'object' && value !== null;
 
 /** Checks that each shard is there once. @throws BlobError */
 function checkComplete(files: readonly BlobFile[]): void {
