@@ -23,6 +23,7 @@ import {
 } from '../scenario/scenario.ts';
 import { QUIRKS } from '../viommu/quirks.ts';
 import { conformanceCommand } from './conformance.ts';
+import { addExplore } from './explore.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { integer, optional, parameter, shardOption } from './option-parsers.ts';
 import { addOutputs, OutputError } from './outputs.ts';
@@ -49,6 +50,7 @@ export function program(): Command {
     addList,
     addSysfs,
     addServe,
+    addExplore,
     addTools,
     addMerge,
     addCompare,

@@ -16,7 +16,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['virtio', 'report'],
   ['guest', 'viommu', 'device'],
   ['models', 'coordinator', 'load', 'vfio-user'],
-  ['scenario', 'conformance'],
+  ['scenario', 'conformance', 'explore'],
   ['serve'],
   ['cli'],
 ];
