@@ -31,7 +31,7 @@ export type DeviceState = (typeof DeviceState)[keyof typeof DeviceState];
 const OFFSET_DOORBELL = 0;
 const OFFSET_STATE = OFFSET_DOORBELL + doorbellWords(SENDERS) * 4;
 /** Incremented by each interrupt and each change of state, so that a guest waits on one word. */
-const OFFSET_EVENTS = OFFSET_STATE + 16;
+const OFFSET_EVENTS = OFFSET_STATE + 32;
 const OFFSET_VECTORS = OFFSET_EVENTS + 4;
 const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
 const OFFSET_TO_DEVICE = OFFSET_MMIO + MMIO_CHANNEL_BYTES;
@@ -45,8 +45,21 @@ const FAULTS_RECORDED = 1;
 /** Changes with every turn of the device's thread; odd during a turn. */
 const TURN = 2;
 const MEMORY_KIB = 3;
+const PINNED_PAGES = 4;
+const CACHE_HITS = 5;
+const CACHE_MISSES = 6;
+const STATE_WORDS = 8;
 const EVENTS = 0;
 const VECTORS = 1;
+
+/** A device's use of its container. */
+export interface DeviceUse {
+  /** Pages that it holds pinned. */
+  readonly pinnedPages: number;
+  /** Accesses with a translation that the device had cached, and those without, modulo 2^32. */
+  readonly hits: number;
+  readonly misses: number;
+}
 
 /** Rings a device's doorbell for a caller that has only the memory of its link. */
 export function ringDevice(link: SharedArrayBuffer, sender: number): void {
@@ -67,7 +80,7 @@ export class DeviceLink {
     this.doorbell = new Doorbell(sab, OFFSET_DOORBELL, SENDERS);
     this.toDevice = new FrameRing(sab, OFFSET_TO_DEVICE, CONTROL_RING_BYTES);
     this.fromDevice = new FrameRing(sab, OFFSET_FROM_DEVICE, CONTROL_RING_BYTES);
-    this.#state = wordsOf(sab, OFFSET_STATE, 4);
+    this.#state = wordsOf(sab, OFFSET_STATE, STATE_WORDS);
     this.#events = wordsOf(sab, OFFSET_EVENTS, 1 + MAX_VECTORS);
   }
 
@@ -120,6 +133,19 @@ export class DeviceLink {
   /** Declared memory that the device last published, rounded up to KiB. */
   get memoryBytes(): number {
     return ld(this.#state, MEMORY_KIB, 'link.word') * 1024;
+  }
+
+  /** Device only: publishes its use of the container. */
+  setUse({ pinnedPages, hits, misses }: DeviceUse): void {
+    st(this.#state, PINNED_PAGES, pinnedPages, 'link.word');
+    st(this.#state, CACHE_HITS, hits | 0, 'link.word');
+    st(this.#state, CACHE_MISSES, misses | 0, 'link.word');
+  }
+
+  /** Use that the device has published last. */
+  get use(): DeviceUse {
+    const word = (index: number) => ld(this.#state, index, 'link.word') >>> 0;
+    return { pinnedPages: word(PINNED_PAGES), hits: word(CACHE_HITS), misses: word(CACHE_MISSES) };
   }
 
   /** Coordinator only: one more of this device's faults is recorded at the vIOMMU. */

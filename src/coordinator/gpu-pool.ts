@@ -76,8 +76,8 @@ export class GpuPool {
   }
 
   /** Returns one vGPU's use of its engine so far, also after it has left its GPU. */
-  statsOf({ gpu, slot }: Placement): VgpuStats | undefined {
-    return gpu.stats(this.#gpus.indexOf(gpu))[slot];
+  statsOf({ gpu, slot }: Placement): VgpuStats {
+    return gpu.statsOf(slot, this.#gpus.indexOf(gpu));
   }
 
   /** Returns every vGPU's use of its engines so far. */

@@ -96,6 +96,11 @@ export class DeviceDma {
     this.#observer = observer;
   }
 
+  /** Count of pages with a pin. */
+  get pinnedPages(): number {
+    return this.#held.pages;
+  }
+
   /** Count of pins held, over all pages. */
   get heldPins(): number {
     return this.#held.pins;

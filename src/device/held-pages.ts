@@ -8,8 +8,10 @@ import type { HostMemory } from '../memory/host-memory.ts';
 export class HeldPages {
   /** Count of pins, over all pages. */
   pins = 0;
+  /** Count of pages with a pin. */
+  pages = 0;
   readonly #first: number;
-  readonly #pages: number;
+  readonly #total: number;
   /** By page. Allocated by the first pin, since most models hold none. Only parts with held pages are touched. */
   #counts = new Int32Array(0);
   /** Pages that a table maps but this memory does not contain. */
@@ -17,7 +19,7 @@ export class HeldPages {
 
   constructor(memory: HostMemory) {
     this.#first = memory.base / PAGE_SIZE;
-    this.#pages = memory.size / PAGE_SIZE;
+    this.#total = memory.size / PAGE_SIZE;
   }
 
   /** Returns the count of pins of the page. */
@@ -26,20 +28,24 @@ export class HeldPages {
   }
 
   add(pfn: number): void {
-    if (this.#counts.length === 0) this.#counts = new Int32Array(this.#pages);
-    this.#set(pfn, this.count(pfn) + 1);
+    if (this.#counts.length === 0) this.#counts = new Int32Array(this.#total);
+    const count = this.count(pfn);
+    if (count === 0) this.pages++;
+    this.#set(pfn, count + 1);
     this.pins++;
   }
 
   /** Drops one pin of a page that has at least one. */
   remove(pfn: number): void {
-    this.#set(pfn, this.count(pfn) - 1);
+    const count = this.count(pfn);
+    if (count === 1) this.pages--;
+    this.#set(pfn, count - 1);
     this.pins--;
   }
 
   #set(pfn: number, count: number): void {
     const page = pfn - this.#first;
-    if (page >= 0 && page < this.#pages) this.#counts[page] = count;
+    if (page >= 0 && page < this.#total) this.#counts[page] = count;
     else if (count > 0) this.#elsewhere.set(pfn, count);
     else this.#elsewhere.delete(pfn);
   }

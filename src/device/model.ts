@@ -64,6 +64,8 @@ export interface DeviceModel {
   readonly bars: Readonly<Partial<Record<BarIndex, BarRegion>>>;
   /** Counters of the model, in addition to `DeviceContext.metrics`. They are read at the end. */
   readonly counters?: Readonly<Record<string, number>>;
+  /** Count of accesses whose translation the model had cached, and of those that it had to look up. */
+  readonly translations?: { readonly hits: number; readonly misses: number };
   /** The device's own memories, behind BARs or not. The runtime migrates them. Their names are unique. */
   readonly memories?: readonly DeviceMemory[];
   /** A device without it cannot be migrated, because the state that only the model knows would be lost. */

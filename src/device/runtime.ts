@@ -138,6 +138,7 @@ export class DeviceRuntime {
     this.#link.setState(DeviceState.ready);
     this.#send('deviceReady', { threadId, model: this.#task.model });
     while (!this.#stopping) this.turn(IDLE_WAIT_MS);
+    this.#publishUse();
     this.#device.close();
     const report = { ...this.#device.report(), ...this.#counts };
     this.#sendViolationTotals();
@@ -225,11 +226,17 @@ export class DeviceRuntime {
     // Declared memories have their own size limit.
     const { memoryBytes } = this.#device;
     this.#link.setMemoryBytes(memoryBytes);
+    this.#publishUse();
     const bytes = getHeapStatistics().external_memory - memoryBytes;
     if (bytes > BUFFER_BYTES_LIMIT)
       throw new DeviceMemoryError(
         `holds ${Math.ceil(bytes / 2 ** 20)} MiB of buffers; accepted: up to ${BUFFER_BYTES_LIMIT / 2 ** 20} MiB`,
       );
+  }
+
+  #publishUse(): void {
+    const { hits = 0, misses = 0 } = this.#device.model.translations ?? {};
+    this.#link.setUse({ pinnedPages: this.#device.dma.pinnedPages, hits, misses });
   }
 
   /** Serves at most BURST frames. Returns true if more may be waiting. */

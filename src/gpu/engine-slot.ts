@@ -46,6 +46,7 @@ import {
   SlotWord,
   slotWord,
   waitBucket,
+  waitOctaveBit,
   wantBit,
   wantingSlots,
   wantWord,
@@ -251,7 +252,10 @@ export class EngineSlot {
     if (this.#since !== undefined) {
       const waited = Math.max(0, times.clock - this.#since);
       this.#addTime(SlotWord.waited, waited);
-      this.#bump(SlotWord.waits + waitBucket(waited));
+      const bucket = waitBucket(waited);
+      this.#bump(SlotWord.waits + bucket);
+      const octaves = slotWord(this.#slot, SlotWord.waitOctaves);
+      wr(words, octaves, rd(words, octaves, 'engine.stats') | waitOctaveBit(bucket), 'engine.stats');
       this.#since = undefined;
     }
     return 'granted';

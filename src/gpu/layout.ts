@@ -48,14 +48,19 @@ export const SlotWord = {
   virtual: 4,
   busy: 6,
   waited: 8,
+  /** Bitmap of the powers of two whose buckets have waits. */
+  waitOctaves: 10,
   /** Histogram of waits. */
   waits: 16,
 } as const;
-/** Buckets of a wait histogram: WAIT_STEPS per power of two, from 0 to 2^WAIT_OCTAVES µs. */
-const WAIT_STEPS = 8;
-const WAIT_OCTAVES = 24;
-export const WAIT_BUCKETS: number = WAIT_STEPS * WAIT_OCTAVES;
-const SLOT_WORDS = 256;
+/**
+ * Buckets of a wait histogram: one below 1 µs, then WAIT_STEPS equal ones for each power of two up to 2^WAIT_OCTAVES µs.
+ * They are the buckets of a metric's histogram, so that nothing is lost when they become one.
+ */
+export const WAIT_STEPS = 128;
+export const WAIT_OCTAVES = 24;
+export const WAIT_BUCKETS: number = 1 + WAIT_STEPS * WAIT_OCTAVES;
+const SLOT_WORDS = 3104;
 
 /** The whole engine, as a share. */
 export const SHARE_ONE = 2 ** 20;
@@ -119,8 +124,22 @@ export function readTimeRelaxed(words: mem.SharedWords, index: number): number {
 /** Returns the bucket of a wait in engine time. */
 export function waitBucket(waitNs: number): number {
   const us = waitNs / 1000;
-  return us < 1 ? 0 : Math.min(WAIT_BUCKETS - 1, 1 + Math.floor(Math.log2(us) * WAIT_STEPS));
+  if (us < 1) return 0;
+  if (us >= 2 ** WAIT_OCTAVES) return WAIT_BUCKETS - 1;
+  const octave = octaveOf(us);
+  return 1 + octave * WAIT_STEPS + Math.floor((us / 2 ** octave - 1) * WAIT_STEPS);
 }
 
-/** Returns the upper end of a bucket, in microseconds of engine time; 9 % above its lower end. */
-export const bucketUs = (bucket: number): number => (bucket === 0 ? 0 : 2 ** (bucket / WAIT_STEPS));
+/** Returns the exponent of a number from 1 to 2^31. */
+const octaveOf = (value: number): number => 31 - Math.clz32(value);
+
+/** Returns the bit of a bucket in {@link SlotWord.waitOctaves}. */
+export const waitOctaveBit = (bucket: number): number =>
+  bucket === 0 ? 1 : 1 << Math.floor((bucket - 1) / WAIT_STEPS);
+
+/** Returns the upper end of a bucket, in microseconds of engine time; less than 1 % above its lower end. */
+export function bucketUs(bucket: number): number {
+  if (bucket === 0) return 0;
+  const octave = Math.floor((bucket - 1) / WAIT_STEPS);
+  return 2 ** octave * (1 + (((bucket - 1) % WAIT_STEPS) + 1) / WAIT_STEPS);
+}

@@ -103,15 +103,14 @@ export class PhysicalGpu {
 
   /** Returns the statistics of every vGPU since it was placed. */
   stats(gpu = 0): VgpuStats[] {
+    return this.#occupants.map((_, slot) => this.statsOf(slot, gpu));
+  }
+
+  /** Returns the statistics of the vGPU that has been placed in this slot. */
+  statsOf(slot: number, gpu = 0): VgpuStats {
+    const { name, type } = this.#occupants[slot] as Occupant;
     const clockUs = readTimeRelaxed(this.#words, GpuWord.clock) / 1000;
-    return this.#occupants.map(({ name, type }, slot) => ({
-      name,
-      gpu,
-      type: type.id,
-      share: type.share,
-      clockUs,
-      ...readSlotStats(this.#words, slot),
-    }));
+    return { name, gpu, type: type.id, share: type.share, clockUs, ...readSlotStats(this.#words, slot) };
   }
 
   /** Count of owners that were passed over because they did not renew their lease. */

@@ -2,7 +2,7 @@
  * Statistics of the scheduler: per vGPU in shared memory, between two readings, and fairness over many vGPUs.
  */
 import * as mem from '#mem';
-import { bucketUs, readTimeRelaxed, SlotWord, slotWord, WAIT_BUCKETS } from './layout.ts';
+import { bucketUs, readTimeRelaxed, SlotWord, slotWord, WAIT_OCTAVES, WAIT_STEPS } from './layout.ts';
 
 const { ld } = mem;
 
@@ -23,7 +23,7 @@ export interface VgpuStats {
   /** Turns that ended with work left, because another slot was next or the share was used up. */
   readonly preemptions: number;
   readonly commands: number;
-  /** Counts of waits for the engine, by bucket. */
+  /** Counts of waits for the engine, by bucket, up to the last one with waits. */
   readonly waits: readonly number[];
 }
 
@@ -39,8 +39,22 @@ export function readSlotStats(
     turns: word(SlotWord.turns),
     preemptions: word(SlotWord.preemptions),
     commands: word(SlotWord.commands),
-    waits: Array.from({ length: WAIT_BUCKETS }, (_, i) => word(SlotWord.waits + i)),
+    waits: waitsOf(word(SlotWord.waitOctaves), (bucket) => word(SlotWord.waits + bucket)),
   };
+}
+
+/** Reads the buckets of the powers of two that have waits; most have none. */
+function waitsOf(octaves: number, read: (bucket: number) => number): number[] {
+  if (octaves === 0) return [];
+  const length = 1 + WAIT_STEPS * (32 - Math.clz32(octaves));
+  const waits = new Array<number>(length).fill(0);
+  waits[0] = read(0);
+  for (let octave = 0; octave < WAIT_OCTAVES; octave++) {
+    if ((octaves & (1 << octave)) === 0) continue;
+    const first = 1 + octave * WAIT_STEPS;
+    for (let bucket = first; bucket < first + WAIT_STEPS; bucket++) waits[bucket] = read(bucket);
+  }
+  return waits;
 }
 
 /** One vGPU between two readings. Times in µs of engine time. */

@@ -30,6 +30,7 @@ export const METRICS: Readonly<Record<string, MetricSpec>> = {
   fault_latency: trend('a command that a DMA fault has ended'),
   migration_downtime: trend('the pause of a VM that has migrated'),
   reset_time: trend("a reset of a vGPU's function or engine"),
+  gpu_wait: trend("a vGPU's wait for its turn on the engine of its GPU, in engine time"),
   boot_time: trend("a guest's boot: drivers, translation, buffers"),
   iterations: counter('completed iterations'),
   dropped_iterations: counter('iterations that were not started'),
@@ -44,11 +45,21 @@ export const METRICS: Readonly<Record<string, MetricSpec>> = {
   stale_window_hits: counter('uses of a page between its lazy unmap and the flush that reached it'),
   violations: counter('broken contracts'),
   checks: { type: 'rate', unit: 'ratio', meaning: 'verified results with the right bytes' },
-  gpu_busy: gauge('engine time of a vGPU as a part of that of its GPU, at the end', 'ratio'),
-  gpu_fairness: gauge(
-    "Jain's index of the engine time of a group's vGPUs for their share, at the end",
+  iotlb_hits: {
+    type: 'rate',
+    unit: 'ratio',
+    meaning: "accesses of a vGPU's engines whose translation it had cached",
+  },
+  gpu_busy: gauge(
+    'engine time of a vGPU as a part of that of its GPU, in a second; at last in the whole run',
     'ratio',
   ),
+  gpu_fairness: gauge(
+    "Jain's index of the engine time of a group's vGPUs for their share, in a second; at last in the whole run",
+    'ratio',
+  ),
+  mapped_pages: gauge('pages in the container of a vGPU'),
+  pinned_pages: gauge('pages that a vGPU holds pinned'),
   vms_running: gauge('VMs that have started and not ended'),
   vgpu_rss: gauge('resident memory of a device worker', 'bytes'),
 };

@@ -12,12 +12,17 @@ type ChangeMessage = MetricsMessage['changes'][number];
 /** Maximum count of changes in one message: a message stays far below the limit of a frame. */
 const CHANGES_PER_MESSAGE = 512;
 
-/** Returns messages with what was gained in this second of the run's clock. */
-export function toMessages(second: number, changes: readonly MetricChange[]): MetricsMessage[] {
-  const messages: MetricsMessage[] = [];
+/** Returns messages with what was gained in this second of the run's clock; the first one also has `engineUse`. */
+export function toMessages(
+  second: number,
+  changes: readonly MetricChange[],
+  engineUse: readonly number[] = [],
+): MetricsMessage[] {
+  const messages: MetricsMessage[] = engineUse.length > 0 ? [{ second, changes: [], engineUse }] : [];
   for (let first = 0; first < changes.length; first += CHANGES_PER_MESSAGE)
     messages.push({
       second,
+      engineUse: [],
       changes: changes.slice(first, first + CHANGES_PER_MESSAGE).map(toChangeMessage),
     });
   return messages;

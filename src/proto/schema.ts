@@ -268,6 +268,7 @@ export interface VmMoveDone {
 export interface VmMetrics {
   readonly second: number;
   readonly changes: readonly MetricChange[];
+  readonly engineUse: readonly number[];
 }
 
 export interface MetricChange {
@@ -1751,12 +1752,18 @@ export function readVmMoveDone(r: Reader, end: number): VmMoveDone {
 export function writeVmMetrics(m: VmMetrics, w: Writer): Writer {
   if (m.second !== 0) w.uint32(8).uint32(m.second);
   for (const value of m.changes) writeMetricChange(value, w.uint32(18).fork()).ldelim();
+  if (m.engineUse.length > 0) {
+    w.uint32(26).fork();
+    for (const value of m.engineUse) w.uint64(value);
+    w.ldelim();
+  }
   return w;
 }
 
 export function readVmMetrics(r: Reader, end: number): VmMetrics {
   const changes: MetricChange[] = [];
-  const m: Draft<VmMetrics> = { second: 0, changes };
+  const engineUse: number[] = [];
+  const m: Draft<VmMetrics> = { second: 0, changes, engineUse };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -1765,6 +1772,9 @@ export function readVmMetrics(r: Reader, end: number): VmMetrics {
         break;
       case 18:
         changes.push(readMetricChange(r, r.uint32() + r.pos));
+        break;
+      case 26:
+        for (const last = r.uint32() + r.pos; r.pos < last; ) engineUse.push(Number(r.uint64()));
         break;
       default:
         r.skipType(tag & 7);

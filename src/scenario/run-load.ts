@@ -14,6 +14,7 @@ import type { LoadReport } from '../report/load-report.ts';
 import type { Shard } from '../report/record.ts';
 import { Director } from './director.ts';
 import { addEndMetrics, type EndMetrics } from './end-metrics.ts';
+import { Fairness } from './fairness.ts';
 import { RunEvents } from './run-events.ts';
 import type { RunHistory } from './run-record.ts';
 import { bucketSecondsOf, createStore, SCRIPT_BUCKET_SECONDS } from './run-store.ts';
@@ -61,6 +62,7 @@ export class RunLoad {
   readonly #isDeclared: boolean;
   readonly #events = new RunEvents();
   readonly #director: Director;
+  readonly #fairness = new Fairness();
   readonly #ended = new Set<number>();
   readonly #shard: Shard | undefined;
   /** Changes of the count of running VMs. */
@@ -119,6 +121,7 @@ export class RunLoad {
     if (!this.#ended.has(vm)) this.#events.add('end', vm);
     this.#ended.add(vm);
     this.#running.delete(vm);
+    this.#fairness.delete(vm);
     this.#left(vm);
   }
 
@@ -129,6 +132,8 @@ export class RunLoad {
     const changes = fromMessage(message);
     this.#store.merge(this.#tagsOf(vm), second, changes);
     this.#timelines.metrics(vm, second, changes);
+    if (message.engineUse.length > 0)
+      this.#fairness.add(vm, this.#groups[vm] ?? ONLY_GROUP, message.engineUse);
   }
 
   addressSpaces(vm: number, message: FrameBodies['vmAddressSpaces']): void {
@@ -219,6 +224,7 @@ export class RunLoad {
   #tick(): void {
     this.#record('vms_running', {}, this.#running.size);
     this.#logRunning();
+    for (const [group, index] of this.#fairness.take()) this.#record('gpu_fairness', { group }, index);
     const failed = this.#store.tick(this.#us);
     if (!failed || this.#abortedBy !== '' || this.#shard) return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;

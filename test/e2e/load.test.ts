@@ -98,6 +98,25 @@ describe('declared load', function () {
     expect(closed.p95).to.be.below((open.p95 ?? 0) / 2);
   });
 
+  it('devices are sampled each second', async () => {
+    const { code, summary } = await runScenario(data('samples'));
+    expect(summary.problems).to.deep.equal([]);
+    for (const [threshold, ok] of Object.entries(verdicts(summary))) expect(ok, threshold).to.equal(true);
+    expect(code).to.equal(0);
+    for (const name of [
+      'gpu_busy',
+      'gpu_fairness',
+      'gpu_wait',
+      'iotlb_hits',
+      'mapped_pages',
+      'pinned_pages',
+    ]) {
+      const found = summary.load.metrics.find((each) => each.name === name && each.tags.group === undefined);
+      const seconds = found?.series.count.filter((count) => count !== null).length;
+      expect(seconds, `seconds with samples of ${name}`).to.be.at.least(3);
+    }
+  });
+
   it('address spaces are switched under load', async () => {
     const { summary } = await runScenario(data('switches-under-load'));
     expect(summary.problems).to.deep.equal([]);

@@ -6,6 +6,7 @@ import type { FrameSocket } from '../../channel/frame-socket.ts';
 import { MigrationError } from '../../guest/migration-settings.ts';
 import { type Hpa, PAGE_2M } from '../../memory/address.ts';
 import { HPA_BASE } from '../../memory/host-memory.ts';
+import { toMessages } from '../../metrics/wire.ts';
 import type { Frame, FrameHeader, FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { boundedText } from '../../report/text.ts';
@@ -23,8 +24,11 @@ import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../workers/supervisor.ts';
 type RunRequest = FrameBodies['runRequest'];
 
 const PROGRESS_INTERVAL_MS = 250;
-/** Reports of progress for each report of the address spaces. */
-const STRIPS_EVERY = 4;
+/** Reports of progress for each sample of the devices. */
+const SAMPLE_EVERY = 4;
+/** Time between two samples. */
+const SAMPLE_SECONDS = (PROGRESS_INTERVAL_MS * SAMPLE_EVERY) / 1000;
+const US_PER_SECOND = 1e6;
 const MIB = 1024 * 1024;
 /** Difference between the seeds of two neighbouring VMs. */
 const SEED_STRIDE = 7919;
@@ -63,6 +67,8 @@ export class HostRun {
   readonly #loadStarted: Promise<number> = new Promise((resolve) => {
     this.#onLoadStart = resolve;
   });
+  /** Start of the run's clock; undefined before it. */
+  #clockUs: number | undefined;
   #isLoadStopped = false;
   #isAborted = false;
   #onAborted: () => void = () => {};
@@ -113,7 +119,7 @@ export class HostRun {
     this.coordinator.trace(bytes);
     if (frame.kind === 'deviceRequest') this.#release(frame.header, frame.body.uuid);
     else if (frame.kind === 'runEnd') this.#runEnd();
-    else if (frame.kind === 'loadStart') this.#onLoadStart(nowUs() + frame.body.startUs - wallMs() * 1000);
+    else if (frame.kind === 'loadStart') this.#startClock(nowUs() + frame.body.startUs - wallMs() * 1000);
     else if (frame.kind === 'vmMove') this.#move(frame.header.vm, frame.body);
     else if (frame.kind === 'screenshotRequest') void this.#takeScreenshot(frame.header, frame.body.id);
     else if (frame.kind === 'loadStop') {
@@ -207,7 +213,7 @@ export class HostRun {
     const sent = result
       .then((body) => {
         if (!body.moved) this.#done++;
-        this.#sendStrips(vm);
+        this.#sendSamples(vm, true);
         this.#ended.add(vm);
         this.#send('vmResult', vm.config.vm, body);
         if (this.#hostSocket) this.coordinator.removeVm(vm);
@@ -299,14 +305,30 @@ export class HostRun {
   #sendProgress(): void {
     try {
       this.#send('progress', 0, this.#progress());
-      if (++this.#reports % STRIPS_EVERY === 0) for (const vm of this.coordinator.vms) this.#sendStrips(vm);
+      if (++this.#reports % SAMPLE_EVERY === 0) for (const vm of this.coordinator.vms) this.#sendSamples(vm);
     } catch (error) {
       this.#report(error);
     }
   }
 
-  #sendStrips(vm: ArrivedVm): void {
-    if (!this.#ended.has(vm)) this.#send('vmAddressSpaces', vm.config.vm, stripsMessage(vm.devices));
+  #startClock(startUs: number): void {
+    this.#clockUs = startUs;
+    // What the devices have done while their guests booted is not part of the load.
+    for (const vm of this.coordinator.vms) vm.sampler.take();
+    this.#onLoadStart(startUs);
+  }
+
+  /** Sends the address spaces of a VM's devices, and their metrics. @param isLast true when they have stopped */
+  #sendSamples(vm: ArrivedVm, isLast = false): void {
+    const { vm: number, load } = vm.config;
+    if (this.#ended.has(vm)) return;
+    this.#send('vmAddressSpaces', number, stripsMessage(vm.devices));
+    // A hand-written load has no clock here; its samples count from when they arrive.
+    const startUs = load === '' ? nowUs() : this.#clockUs;
+    if (startUs === undefined) return;
+    const { changes, engineUse } = vm.sampler.take(isLast);
+    const second = Math.max(0, Math.floor((nowUs() - startUs) / US_PER_SECOND - SAMPLE_SECONDS / 2));
+    for (const message of toMessages(second, changes, engineUse)) this.#send('vmMetrics', number, message);
   }
 
   #progress(): FrameBodies['progress'] {

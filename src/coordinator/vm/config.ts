@@ -7,6 +7,7 @@ import type { GpuPool } from '../gpu-pool.ts';
 import type { DeviceSupervisor } from '../workers/supervisor.ts';
 import type { HostSocket } from './migration/host-socket.ts';
 import type { StripRecorder } from './strip-recorder.ts';
+import type { VmSampler } from './vm-sampler.ts';
 
 export interface VmConfig {
   readonly process: number;
@@ -47,6 +48,7 @@ export interface VmConfig {
 export interface ArrivedVm {
   readonly config: VmConfig;
   readonly devices: readonly { readonly index: number; readonly strip: StripRecorder }[];
+  readonly sampler: VmSampler;
   /** Ends the stages of the guest's declared load. */
   stopLoad(): void;
   /** Ends the guest, because the run is interrupted. */

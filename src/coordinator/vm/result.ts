@@ -2,7 +2,7 @@
  * The result of a VM's run: the guest's report, the verdict's faults and violations, and the devices' counters.
  */
 
-import type { JournalContent } from '../../channel/guest-journal.ts';
+import type { GuestJournal, JournalContent } from '../../channel/guest-journal.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { sumReports } from '../../report/device-report.ts';
 import { counted } from '../../report/text.ts';
@@ -26,6 +26,19 @@ interface VmEnd {
   /** Why the VM was lost, or empty. */
   readonly lost: string;
 }
+
+/** A guest's phase and counters. */
+export interface VmProgress {
+  readonly phase: string;
+  readonly operations: number;
+  readonly bytesVerified: number;
+}
+
+export const vmProgress = (phase: string, journal: GuestJournal): VmProgress => ({
+  phase,
+  operations: journal.get('operations'),
+  bytesVerified: journal.get('bytesVerified'),
+});
 
 /** Returns the result of a VM of which nothing is known but why it was lost. */
 export const lostResult = (lost: string): FrameBodies['vmResult'] => ({

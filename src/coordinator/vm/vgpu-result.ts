@@ -34,7 +34,7 @@ interface VgpuParts {
   /** The devices' slots on physical GPUs, by index. */
   readonly slots: readonly (Placement | undefined)[];
   readonly outcome: GuestOutcome;
-  statsOf(placement: Placement): VgpuStats | undefined;
+  statsOf(placement: Placement): VgpuStats;
 }
 
 export const vgpuResults = ({ models, devices, slots, outcome, statsOf }: VgpuParts): VgpuResult[] =>

@@ -26,9 +26,10 @@ import { type GuestOutcome, GuestWorker, NOT_STARTED } from './guest-worker.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import type { ArrivingVm } from './migration/incoming.ts';
 import { type MigratableVm, VmMigration } from './migration/migration.ts';
-import { lostResult, vmResult } from './result.ts';
+import { lostResult, type VmProgress, vmProgress, vmResult } from './result.ts';
 import { type Expectations, VmVerdict } from './verdict.ts';
 import { vgpuResults } from './vgpu-result.ts';
+import { VmSampler } from './vm-sampler.ts';
 import { NO_DEVICE, VmTrace } from './vm-trace.ts';
 import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
 
@@ -43,6 +44,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly journal = new GuestJournal();
   readonly context: VmContext;
   readonly iommu: VIommu;
+  readonly sampler: VmSampler;
   /** The devices' slots on physical GPUs, by index; undefined for devices that use no GPU. */
   readonly #slots: readonly (Placement | undefined)[];
   readonly #registers: IommuRegisters;
@@ -98,6 +100,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
         ? context.gpus.place(name, index, link.sab, config.mdevTypes[index], config.gpuTypes)
         : undefined,
     );
+    this.sampler = new VmSampler(this.devices, this.#slots, (placement) => context.gpus.statsOf(placement));
     for (const [index, reason] of config.lostDevices.entries())
       if (reason !== '') this.#arriveLost(this.devices[index] as VmDevice, reason);
   }
@@ -108,13 +111,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   /** The guest's phase and counters as they are now. */
-  get progress(): { readonly phase: string; readonly operations: number; readonly bytesVerified: number } {
-    const { journal } = this;
-    return {
-      phase: this.#control.currentPhase,
-      operations: journal.get('operations'),
-      bytesVerified: journal.get('bytesVerified'),
-    };
+  get progress(): VmProgress {
+    return vmProgress(this.#control.currentPhase, this.journal);
   }
 
   /** Attaches every device to the vIOMMU and starts its worker; resolves when all are ready or have failed. */

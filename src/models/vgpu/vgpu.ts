@@ -126,6 +126,10 @@ export class Vgpu implements DeviceModel {
       this.#registers.onWrite(name, () => this.#takeContexts());
   }
 
+  get translations(): { readonly hits: number; readonly misses: number } {
+    return this.#spaces.translations;
+  }
+
   step(): StepResult {
     if (this.config.busMaster) return this.#engines.step();
     this.#engines.release();

@@ -32,6 +32,8 @@ export class GpuAddressSpaces {
   #table = 0 as Iova;
   #count = 1;
   lastFault: GpuFault = { va: 0, iova: 0 };
+  /** Accesses to pages with a shadow entry, and to those without. */
+  readonly translations = { hits: 0, misses: 0 };
 
   constructor(dma: DeviceDma, makeShadow: (source: PteSource) => ShadowPageTable) {
     this.#dma = dma;
@@ -94,7 +96,10 @@ export class GpuAddressSpaces {
   translate(context: number, va: number, perm: number): ShadowEntry | Refusal {
     const shadow = this.#of(context, va);
     if (typeof shadow === 'number') return shadow;
+    const { fills } = shadow;
     const page = shadow.translate(va, perm);
+    if (shadow.fills === fills) this.translations.hits++;
+    else this.translations.misses++;
     if (typeof page === 'number') this.lastFault = shadow.lastFault;
     return page;
   }

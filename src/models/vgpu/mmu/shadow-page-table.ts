@@ -32,6 +32,8 @@ export class ShadowPageTable {
   readonly source: PteSource;
   readonly #vramBytes: number;
   lastFault: GpuFault = { va: 0, iova: 0 };
+  /** Count of translations without an entry. */
+  fills = 0;
 
   /** `vramBytes` is the size of the device's VRAM. */
   constructor(dma: DeviceDma, source: PteSource, vramBytes = 0) {
@@ -54,6 +56,7 @@ export class ShadowPageTable {
     const hit = this.entries.get(page);
     if (hit && (hit.perm & perm) === perm) return hit;
     if (hit) this.drop(hit);
+    this.fills++;
     return this.#fill(page, perm);
   }
 
