@@ -2,13 +2,10 @@
  * `mdevsim run`: takes settings from the file and the command line, prints progress on stderr and the summary on stdout.
  */
 import { resolve } from 'node:path';
-import { after, nowUs, wallMs } from '#host';
+import { after, wallMs } from '#host';
 import { writeText } from '../mdev/sysfs-server.ts';
-import { progressColours } from '../report/colours.ts';
 import type { Shard } from '../report/record.ts';
 import { ExitCode, summarize } from '../report/summary.ts';
-import { counted, oneLine } from '../report/text.ts';
-import type { RunProgress } from '../scenario/host-processes.ts';
 import { type LoadedScenario, loadSettings } from '../scenario/load.ts';
 import { unknownParam } from '../scenario/params.ts';
 import { type RunningRun, runScenario } from '../scenario/run.ts';
@@ -19,6 +16,7 @@ import { onInterrupt } from './interrupts.ts';
 import { checkOutputs, OutputError, wantsBlob } from './outputs.ts';
 import { programName } from './package-version.ts';
 import { type PrintFlags, printRecord } from './print-record.ts';
+import { type Progress, progressOf } from './progress.ts';
 import { repeatCommand } from './repeat-command.ts';
 
 /** Time limit for the end of a run after a second signal; after that the command exits. */
@@ -41,6 +39,7 @@ interface RunFlags extends PrintFlags {
   readonly artifacts: string;
   readonly sysfs: string;
   readonly shard?: Shard;
+  readonly quiet?: boolean;
 }
 
 /** Runs a scenario; resolves to the exit code. @throws ScenarioError, CapacityError, SysfsDiskError, OutputError */
@@ -49,21 +48,29 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   if (flags.shard && !wantsBlob(flags.out))
     throw new OutputError(`--shard ${shardText(flags.shard)} without --out blob=PATH, which a merge needs`);
   let running: RunningRun | undefined;
+  let progress: Progress | undefined;
   const restore = onInterrupt({
     onFirst: (signal) => {
       if (!running) endBeforeStart(path, signal, flags);
       const line = `interrupted by ${signal}: stopping the guests; a second signal ends at once\n`;
-      process.stderr.write(process.stderr.isTTY ? `\n${line}` : line);
+      if (progress && !flags.quiet) progress.print(line);
+      else process.stderr.write(line);
       running?.interrupt(signal);
     },
     onFurther: () => {
+      progress?.end();
       running?.kill();
       after(KILLED_EXIT_MS, () => process.exit(ExitCode.interrupted));
     },
   });
   const loaded = await loadSettings(path);
   const settings = override(loaded, flags);
-  const progress = new ProgressLine(settings.vms);
+  const shown = progressOf({
+    title: settings.name,
+    quiet: flags.quiet === true,
+    load: () => running?.live(),
+  });
+  progress = shown;
   const { record, blob } = await runScenario({
     path,
     settings,
@@ -78,18 +85,19 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     shard: flags.shard,
     wantsBlob: wantsBlob(flags.out),
     onSysfs: (paths) =>
-      process.stderr.write(
+      shown.print(
         `${paths} paths below ${resolve(flags.sysfs, 'sys')}\nMDEVCTL_ENV_ROOT=${resolve(flags.sysfs)} mdevctl list\n`,
       ),
-    onSysfsWrite: (write) => progress.print(writeText(write)),
+    onSysfsWrite: (write) => shown.print(writeText(write)),
     onSysfsLost: (error) =>
-      progress.print(`the tree below ${flags.sysfs} is no longer updated: ${error.message}\n`),
-    onProgress: (now) => progress.show(now),
+      shown.print(`the tree below ${flags.sysfs} is no longer updated: ${error.message}\n`),
+    onProgress: (now) => shown.show(now),
+    onOutput: shown.takesOutput ? (text) => shown.print(text) : undefined,
     onStart: (run) => {
       running = run;
     },
   });
-  progress.end();
+  shown.end();
   restore();
   printRecord(record, flags, blob);
   return record.exitCode;
@@ -139,52 +147,4 @@ function override({ settings, parameters }: LoadedScenario, flags: RunFlags): Sc
     deviceTimeoutMs: flags.deviceTimeout ?? settings.deviceTimeoutMs,
     params: { ...settings.params, ...flags.param },
   });
-}
-
-/** Least and longest time between two lines of progress where there is no terminal. */
-const LINE_LEAST_MS = 1_000;
-const LINE_LONGEST_MS = 10_000;
-
-/**
- * Progress: one line that is rewritten on a terminal. Elsewhere a line for a new phase, and one for new counts from time
- * to time.
- */
-class ProgressLine {
-  readonly #vms: number;
-  readonly #live = process.stderr.isTTY === true;
-  #phase = '';
-  #last = '';
-  #lastUs = Number.NEGATIVE_INFINITY;
-
-  constructor(vms: number) {
-    this.#vms = vms;
-  }
-
-  show({ devices, devicesReady, vmsDone, operations, bytesVerified, phase }: RunProgress): void {
-    const isStarting = operations === 0 && devicesReady < devices;
-    const work = `${counted(operations, 'operation')}, ${(bytesVerified / 2 ** 20).toFixed(0)} MiB verified`;
-    const state = isStarting
-      ? `starting: ${devicesReady} of ${counted(devices, 'vGPU')} ready`
-      : `${oneLine(phase)}: ${vmsDone} of ${counted(this.#vms, 'VM')} done, ${work}`;
-    if (this.#live) process.stderr.write(`\r\u001b[K${progressColours.dim(state)}`);
-    else this.#line(state, isStarting ? '' : phase);
-  }
-
-  #line(state: string, phase: string): void {
-    const ms = (nowUs() - this.#lastUs) / 1000;
-    const isDue = phase !== this.#phase ? ms >= LINE_LEAST_MS : ms >= LINE_LONGEST_MS;
-    if (!isDue || state === this.#last) return;
-    process.stderr.write(`${state}\n`);
-    [this.#phase, this.#last, this.#lastUs] = [phase, state, nowUs()];
-  }
-
-  /** Prints a line that stays. */
-  print(line: string): void {
-    this.end();
-    process.stderr.write(line);
-  }
-
-  end(): void {
-    if (this.#live) process.stderr.write('\r\u001b[K');
-  }
 }

@@ -3,7 +3,7 @@
  */
 import { hexDigits } from '../memory/address.ts';
 import type { FrameBodies } from '../proto/schema.ts';
-import { counted } from './text.ts';
+import { counted, titledLines } from './text.ts';
 
 type DeviceReport = FrameBodies['deviceReport'];
 type Access = DeviceReport['unimplemented'][number];
@@ -61,8 +61,8 @@ export function burndownLines({ unimplemented, unimplementedOthers }: DeviceRepo
   return lines;
 }
 
-/** Returns the models' own metrics as one line. Empty if there are none. */
+/** Returns the models' own metrics. Empty if there are none. */
 export function metricLines({ metrics }: DeviceReport): string[] {
   const shown = metrics.filter(({ value }) => value > 0).map(({ name, value }) => `${name} ${value}`);
-  return shown.length === 0 ? [] : [`  devices        ${shown.join('   ')}`];
+  return shown.length === 0 ? [] : titledLines('devices', shown);
 }

@@ -35,20 +35,36 @@ export const NO_LOAD: LoadReport = { seconds: 0, thresholds: [], metrics: [], ab
 
 /** Maximum count of thresholds and of stages printed. */
 const LINES_LIMIT = 40;
-const NAME_WIDTH = 34;
+/** Largest widths of columns; a longer text moves the rest of its line. */
+const METRIC_WIDTH_MAX = 40;
+const CONDITION_WIDTH_MAX = 20;
 const US_PER_SECOND = 1e6;
 
 /** Returns a line for each threshold, those that were not met first. */
 export function thresholdLines({ thresholds, abortedBy }: LoadReport): string[] {
-  const sorted = thresholds.toSorted((a, b) => Number(a.ok) - Number(b.ok));
-  const lines = sorted.slice(0, LINES_LIMIT).map(({ ok, metric, condition, text, implied }) => {
+  const sorted = thresholds.toSorted((a, b) => Number(a.ok) - Number(b.ok)).slice(0, LINES_LIMIT);
+  const metricWidth = widthOf(
+    sorted.map(({ metric }) => oneLine(metric)),
+    METRIC_WIDTH_MAX,
+  );
+  const conditionWidth = widthOf(
+    sorted.map(({ condition }) => condition),
+    CONDITION_WIDTH_MAX,
+  );
+  const lines = sorted.map(({ ok, metric, condition, text, implied }) => {
     const mark = ok ? colours.green('✓') : colours.red('✗');
-    return `  ${mark} ${oneLine(metric).padEnd(NAME_WIDTH)} ${condition.padEnd(16)} ${text}${implied ? '  (missed rate)' : ''}`;
+    const observed = implied ? `${text}  (missed rate)` : text;
+    return `  ${mark} ${oneLine(metric).padEnd(metricWidth)} ${condition.padEnd(conditionWidth)} ${observed}`;
   });
-  if (sorted.length > LINES_LIMIT) lines.push(`    and ${sorted.length - LINES_LIMIT} more thresholds`);
+  if (thresholds.length > LINES_LIMIT)
+    lines.push(`    and ${thresholds.length - LINES_LIMIT} more thresholds`);
   if (abortedBy !== '') lines.push(`  ${colours.red('aborted')} by ${oneLine(abortedBy)}`);
   return lines;
 }
+
+/** Returns the width of a column with these texts. */
+const widthOf = (texts: readonly string[], max: number): number =>
+  Math.min(max, Math.max(0, ...texts.map(({ length }) => length)));
 
 /** Returns a line for each event that was done; the others are problems. */
 export function eventLines({ events }: LoadReport): string[] {
@@ -67,7 +83,8 @@ export function stageLines({ metrics }: LoadReport): string[] {
   if (stages.length === 0) return [];
   const of = (stage: string, name: string) =>
     metrics.find((metric) => metric.name === name && metric.tags.stage === stage)?.values;
-  const cells = (texts: readonly string[]) => texts.map((text) => text.padStart(10)).join('');
+  const cells = (texts: readonly string[]) =>
+    texts.map((text, i) => text.padStart(i === 0 ? 11 : 9)).join('');
   const rows = stages.map((stage) => {
     const iterations = of(stage, 'iterations');
     const duration = of(stage, 'iteration_duration');
@@ -77,7 +94,7 @@ export function stageLines({ metrics }: LoadReport): string[] {
       formatValue(of(stage, 'dropped_iterations')?.count ?? 0, 'count'),
       ...['med', 'p95', 'p99', 'max'].map(time),
     ];
-    return `    ${stage.padEnd(17)}${cells(texts)}`;
+    return `    ${stage.padEnd(20)}${cells(texts)}`;
   });
-  return [`  ${'stage'.padEnd(19)}${cells(['iterations', 'dropped', 'p50', 'p95', 'p99', 'max'])}`, ...rows];
+  return [`  ${'stage'.padEnd(22)}${cells(['iterations', 'dropped', 'p50', 'p95', 'p99', 'max'])}`, ...rows];
 }

@@ -14,7 +14,7 @@ import {
   stageLines,
   thresholdLines,
 } from './load-report.ts';
-import { counted, oneLine, timeText } from './text.ts';
+import { COLUMNS, counted, oneLine, timeText, titledLines } from './text.ts';
 import { mergeAll, type VmSummary, violationCount, vmLines, vmSummary } from './vm-summary.ts';
 
 type VmResult = FrameBodies['vmResult'];
@@ -222,11 +222,7 @@ const LATENCY_TITLES: Readonly<Record<string, string>> = {
 export function summaryText(summary: RunSummary): string {
   const passed = summary.verdict === 'passed';
   const verdict = passed ? colours.green('PASSED') : colours.red(summary.verdict.toUpperCase());
-  const size = `${counted(summary.vms, 'VM')} × ${summary.uneven ? 'up to ' : ''}${counted(summary.vgpus, 'vGPU')}`;
-  const run = `${size} in ${counted(summary.processes, 'host process', 'host processes')}`;
-  const lines = [
-    `${verdict}  ${oneLine(summary.scenario)}: ${run}, ${summary.wallSeconds.toFixed(1)} s, seed ${summary.seed}`,
-  ];
+  const lines = headLines(verdict, summary);
   if (summary.inject !== '') lines.push(`  injected       ${summary.inject}`);
   for (const problem of summary.problems.slice(0, PROBLEM_LIMIT))
     lines.push(`  ${colours.red('✗')} ${oneLine(problem)}`);
@@ -241,6 +237,16 @@ export function summaryText(summary: RunSummary): string {
   return `${lines.join('\n')}\n`;
 }
 
+/** Returns verdict, name and size of the run: in one line if 80 columns have room for it. */
+function headLines(coloured: string, summary: RunSummary): string[] {
+  const { scenario, vms, vgpus, uneven, processes, wallSeconds, seed } = summary;
+  const size = `${counted(vms, 'VM')} × ${uneven ? 'up to ' : ''}${counted(vgpus, 'vGPU')}`;
+  const run = `${size} in ${counted(processes, 'host process', 'host processes')}, ${wallSeconds.toFixed(1)} s, seed ${seed}`;
+  const head = `  ${oneLine(scenario)}:`;
+  const isLong = summary.verdict.length + head.length + 1 + run.length > COLUMNS;
+  return isLong ? [`${coloured}${head}`, `  ${run}`] : [`${coloured}${head} ${run}`];
+}
+
 function noteLines({ notes, notesCut }: RunSummary): string[] {
   const lines = notes.slice(0, PROBLEM_LIMIT).map((note) => `  ${colours.dim('·')} ${oneLine(note)}`);
   const more = notes.length - lines.length + notesCut;
@@ -249,12 +255,26 @@ function noteLines({ notes, notesCut }: RunSummary): string[] {
 
 function countLines(s: RunSummary): string[] {
   const perSecond = Math.round(s.operations / Math.max(0.001, s.wallSeconds));
+  const { maps, unmaps, switches, audits, devices } = s;
   return [
-    `  operations     ${s.operations} (${perSecond}/s)   maps ${s.maps}   unmaps ${s.unmaps}   switches ${s.switches}   audits ${s.audits}`,
-    `  verified       ${bytesText(s.bytesVerified)}, ${counted(s.mismatches, 'mismatch', 'mismatches')}   checks failed ${s.checksFailed}`,
-    `  faults         ${s.faultsExpected} expected, ${s.faultsUnexpected} unexpected`,
-    `  violations     ${s.violations}   devices failed ${s.devicesFailed}   VMs lost ${s.vmsLost}`,
-    `  pins           ${s.devices.pins} taken, ${s.devices.unpins} dropped   stalls on a switch ${s.devices.stalls}`,
+    ...titledLines('operations', [
+      `${s.operations} (${perSecond}/s)`,
+      ...Object.entries({ maps, unmaps, switches, audits }).map(([name, count]) => `${name} ${count}`),
+    ]),
+    ...titledLines('verified', [
+      `${bytesText(s.bytesVerified)}, ${counted(s.mismatches, 'mismatch', 'mismatches')}`,
+      `checks failed ${s.checksFailed}`,
+    ]),
+    ...titledLines('faults', [`${s.faultsExpected} expected, ${s.faultsUnexpected} unexpected`]),
+    ...titledLines('violations', [
+      String(s.violations),
+      `devices failed ${s.devicesFailed}`,
+      `VMs lost ${s.vmsLost}`,
+    ]),
+    ...titledLines('pins', [
+      `${devices.pins} taken, ${devices.unpins} dropped`,
+      `stalls on a switch ${devices.stalls}`,
+    ]),
   ];
 }
 
@@ -284,16 +304,22 @@ function hostLines({ hosts }: RunSummary): string[] {
   if (devices === 0) return [];
   const rss = hosts.reduce((sum, host) => sum + host.devicesRss, 0) / devices;
   const startMs = Math.max(...hosts.map((host) => host.devicesStartUs)) / 1000;
-  const lines = [
-    `  vGPU start     ${devices} in ${timeText(startMs * 1000)} (${timeText((startMs * 1000) / devices)} each), ${bytesText(rss)} each`,
-  ];
+  const start = `${devices} in ${timeText(startMs * 1000)} (${timeText((startMs * 1000) / devices)} each)`;
+  const lines = titledLines('vGPU start', [`${start}, ${bytesText(rss)} each`]);
   const baseline = hosts.find((host) => host.baselineWorkers > 0);
-  if (baseline)
-    lines.push(
-      `  baseline       ${baseline.baselineWorkers} in ${timeText(baseline.baselineStartUs)} (${timeText(baseline.baselineStartUs / baseline.baselineWorkers)} each), ` +
-        `${bytesText(baseline.baselineRss / baseline.baselineWorkers)} each: a vGPU takes ` +
-        `${(rss / (baseline.baselineRss / baseline.baselineWorkers)).toFixed(2)} × the memory, ` +
-        `${((startMs * 1000) / devices / (baseline.baselineStartUs / baseline.baselineWorkers)).toFixed(2)} × the time`,
-    );
+  if (baseline) lines.push(...baselineLines(baseline, rss, (startMs * 1000) / devices));
   return lines;
+}
+
+/** Compares a vGPU with the baseline workers. */
+function baselineLines(
+  { baselineWorkers, baselineStartUs, baselineRss }: HostResult,
+  rss: number,
+  startUs: number,
+): string[] {
+  const [us, bytes] = [baselineStartUs / baselineWorkers, baselineRss / baselineWorkers];
+  return titledLines('baseline', [
+    `${baselineWorkers} in ${timeText(baselineStartUs)} (${timeText(us)} each), ${bytesText(bytes)} each:`,
+    `a vGPU takes ${(rss / bytes).toFixed(2)} × the memory, ${(startUs / us).toFixed(2)} × the time`,
+  ]);
 }

@@ -41,3 +41,18 @@ export function timeText(us: number): string {
     ? `${(us / 1000).toFixed(us < 10_000 ? 2 : 1)} ms`
     : `${(us / 1_000_000).toFixed(2)} s`;
 }
+
+/** Width of a summary, unless one of its texts is longer. */
+export const COLUMNS = 80;
+const TITLE_COLUMNS = 17;
+
+/** Returns a title with items beside it, wrapped between items. */
+export function titledLines(title: string, items: readonly string[]): string[] {
+  const lines: string[] = [];
+  for (const item of items) {
+    const longer = lines.length === 0 ? item : `${lines.at(-1)}   ${item}`;
+    if (lines.length === 0 || TITLE_COLUMNS + longer.length > COLUMNS) lines.push(item);
+    else lines[lines.length - 1] = longer;
+  }
+  return lines.map((line, i) => `  ${(i === 0 ? title : '').padEnd(TITLE_COLUMNS - 2)}${line}`);
+}

@@ -111,7 +111,8 @@ type Row = readonly [
   p99: string,
 ];
 
-const WIDTHS = [21, 10, 12, 5, 8, 8, 10, 10] as const;
+/** Widths of the columns: 80 with the indentation. */
+const WIDTHS = [17, 11, 10, 5, 8, 8, 10, 9] as const;
 const HEAD: Row = ['VM and vGPU', 'operations', 'type', 'GPU', 'share', 'used', 'p50', 'p99'];
 
 /** Returns the table of VMs and vGPUs, with their latencies from doorbell to interrupt. Empty for a single vGPU. */

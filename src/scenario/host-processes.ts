@@ -43,6 +43,8 @@ interface RunOutcome {
 interface HostProcessesOptions {
   readonly requests: readonly RunRequest[];
   onProgress(progress: RunProgress): void;
+  /** Called with what the processes print; if undefined, they print to stderr themselves. */
+  readonly onOutput?: ((text: string) => void) | undefined;
   /** Count of operations after which the last host process is killed: the `host-kill` fault. */
   readonly killAfterOperations: number | undefined;
   /** Called when a VM has closed a device on request. */
@@ -174,11 +176,15 @@ export class HostProcesses {
       this.#processEnded(request, 'was interrupted before its start');
       return;
     }
+    const { onOutput } = this.#options;
+    const output = onOutput ? 'pipe' : STDERR;
     const child = fork(workerEntry('host'), [], {
       serialization: 'advanced',
       // Lines that scripts and models print must not be mixed with the summary on stdout.
-      stdio: ['ignore', STDERR, STDERR, 'ipc'],
+      stdio: ['ignore', output, output, 'ipc'],
     });
+    if (onOutput)
+      for (const stream of [child.stdout, child.stderr]) stream?.setEncoding('utf8').on('data', onOutput);
     this.#children.set(request.process, child);
     let overdue = false;
     const cancel = after(request.timeoutMs + GRACE_MS, () => {

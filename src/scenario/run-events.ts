@@ -25,9 +25,9 @@ export class RunEvents {
     else this.#all.push({ us: nowUs(), kind, vm, text });
   }
 
-  /** Returns all events. @param startUs start of the run's clock */
-  list(startUs: number): readonly RunEvent[] {
-    return this.#all.map(({ us, kind, vm, text }) => ({
+  /** Returns the events. @param startUs start of the run's clock @param last count of the newest; by default all */
+  list(startUs: number, last = Number.POSITIVE_INFINITY): readonly RunEvent[] {
+    return this.#all.slice(-last).map(({ us, kind, vm, text }) => ({
       seconds: Number(((us - startUs) / US_PER_SECOND).toFixed(DIGITS)),
       kind,
       vm,

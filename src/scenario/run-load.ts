@@ -10,11 +10,12 @@ import type { Tags } from '../metrics/metrics.ts';
 import type { MetricStore, StoreData } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
+import type { LiveLoad } from '../report/live.ts';
 import type { LoadReport } from '../report/load-report.ts';
 import type { Shard } from '../report/record.ts';
 import { Director } from './director.ts';
 import { addEndMetrics, type EndMetrics } from './end-metrics.ts';
-import { Fairness } from './fairness.ts';
+import { LiveView } from './live-load.ts';
 import { RunEvents } from './run-events.ts';
 import type { RunHistory } from './run-record.ts';
 import { bucketSecondsOf, createStore, SCRIPT_BUCKET_SECONDS } from './run-store.ts';
@@ -31,6 +32,9 @@ const TICK_MS = 1000;
 const US_PER_SECOND = 1e6;
 /** Maximum count of changes of the count of running VMs that a part of a run has. */
 const RUNNING_CHANGES_LIMIT = 8192;
+
+/** Count of the newest events in the state of a running load. */
+const LIVE_EVENTS = 8;
 
 /** The load of a part of a run, as plain JSON. */
 export interface LoadPart {
@@ -54,6 +58,8 @@ export class RunLoad {
   readonly #store: MetricStore;
   readonly #timelines: RunTimelines;
   readonly #messages: LoadMessages;
+  readonly #view: LiveView;
+  readonly #vmsInAll: number;
   /** VMs that have not booted yet. */
   readonly #booting: Set<number>;
   readonly #running: Set<number>;
@@ -62,7 +68,6 @@ export class RunLoad {
   readonly #isDeclared: boolean;
   readonly #events = new RunEvents();
   readonly #director: Director;
-  readonly #fairness = new Fairness();
   readonly #ended = new Set<number>();
   readonly #shard: Shard | undefined;
   /** Changes of the count of running VMs. */
@@ -97,6 +102,8 @@ export class RunLoad {
     const all = vmsOf(settings);
     this.#groups = all.map(({ name }) => name);
     const vms = all.filter(({ vm }) => isInShard(vm, shard));
+    this.#vmsInAll = vms.length;
+    this.#view = new LiveView(this.#store, stages, vms, vgpus);
     this.#booting = new Set(vms.filter(({ bootUs }) => bootUs === 0).map(({ vm }) => vm));
     this.#running = new Set(this.#isDeclared ? [] : vms.map(({ vm }) => vm));
     this.#startUs = nowUs();
@@ -121,7 +128,6 @@ export class RunLoad {
     if (!this.#ended.has(vm)) this.#events.add('end', vm);
     this.#ended.add(vm);
     this.#running.delete(vm);
-    this.#fairness.delete(vm);
     this.#left(vm);
   }
 
@@ -132,8 +138,6 @@ export class RunLoad {
     const changes = fromMessage(message);
     this.#store.merge(this.#tagsOf(vm), second, changes);
     this.#timelines.metrics(vm, second, changes);
-    if (message.engineUse.length > 0)
-      this.#fairness.add(vm, this.#groups[vm] ?? ONLY_GROUP, message.engineUse);
   }
 
   addressSpaces(vm: number, message: FrameBodies['vmAddressSpaces']): void {
@@ -164,6 +168,16 @@ export class RunLoad {
       eventsCut: this.#events.cut,
       timelines: this.#timelines.list(this.#startUs),
     };
+  }
+
+  /** The load as it is now. */
+  get live(): LiveLoad {
+    return this.#view.state({
+      startUs: this.#isDeclared && !this.#isStarted ? undefined : this.#startUs,
+      vmsInAll: this.#vmsInAll,
+      running: this.#running,
+      events: this.#events.list(this.#startUs, LIVE_EVENTS),
+    });
   }
 
   /** Returns what a merge needs of this load. To be called before {@link end}, which adds to the metrics. */
@@ -224,7 +238,6 @@ export class RunLoad {
   #tick(): void {
     this.#record('vms_running', {}, this.#running.size);
     this.#logRunning();
-    for (const [group, index] of this.#fairness.take()) this.#record('gpu_fairness', { group }, index);
     const failed = this.#store.tick(this.#us);
     if (!failed || this.#abortedBy !== '' || this.#shard) return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;

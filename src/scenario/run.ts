@@ -3,6 +3,7 @@
  */
 import { existsSync } from 'node:fs';
 import { nowUs, wallMs } from '#host';
+import type { LiveLoad } from '../report/live.ts';
 import type { RunRecord } from '../report/record.ts';
 import { summarize } from '../report/summary.ts';
 import { encodeBlob } from './blob.ts';
@@ -27,12 +28,16 @@ interface RunOptions extends PlanOptions, RunSysfsOptions {
   /** Returns the command line that repeats the run. */
   commandFor(seed: number): string;
   onProgress(progress: RunProgress): void;
+  /** Called with the output of scripts and models; by default it goes to stderr. */
+  readonly onOutput?: ((text: string) => void) | undefined;
   /** Called before the first process starts. */
   onStart(run: RunningRun): void;
 }
 
-/** A run that can be interrupted. */
+/** A run that can be shown and interrupted. */
 export interface RunningRun {
+  /** Returns the state of the load now. */
+  live(): LiveLoad;
   /** Stops the guests and their devices in order. The summary has what was done. */
   interrupt(reason: string): void;
   /** Kills all host processes. */
@@ -69,6 +74,7 @@ export async function runScenario(options: RunOptions): Promise<RunResult> {
   const { baseline, hosts, load, cleanUp } = prepare(options, plan);
   let interrupted = false;
   options.onStart({
+    live: () => load.live,
     interrupt: (reason) => {
       interrupted = true;
       load.interrupted(reason);
@@ -139,6 +145,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
   const hosts: HostProcesses = new HostProcesses({
     requests: directory ? withMigrations(requests, directory, settings) : requests,
     onProgress: options.onProgress,
+    onOutput: options.onOutput,
     killAfterOperations: inject === 'host-kill' ? KILL_AFTER_OPERATIONS : undefined,
     onReleased: (vm, device) => mdevs.close({ vm, device }),
     onReady: () => load.hostsReady(),

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { LATENCIES_LIMIT, Latencies } from '../../src/report/histograms.ts';
+import { NO_LOAD } from '../../src/report/load-report.ts';
 import { ExitCode, PROBLEM_LIMIT, summarize, summaryText } from '../../src/report/summary.ts';
 import { hostResult, RUN_FACTS, type VmResult, vmResult } from '../fixtures/run-results.ts';
 
@@ -12,6 +13,63 @@ describe('run verdict', () => {
     expect(summary.exitCode).to.equal(ExitCode.ok);
     expect(summary.problems).to.deep.equal([]);
     expect(summaryText(summary)).to.match(/^PASSED {2}x: 1 VM × 1 vGPU in 1 host process, 2\.0 s, seed 7\n/);
+  });
+
+  it('is 80 columns wide, also with large counts; only texts of others may be longer', () => {
+    const big = 123_456_789_012;
+    const result = vmResult({
+      operations: big,
+      maps: big,
+      unmaps: big,
+      switches: big,
+      audits: big,
+      bytesVerified: big,
+    });
+    const latencies = Array.from({ length: 3 }, (_, vm): [number, VmResult] => [vm, result]);
+    const facts = {
+      ...RUN_FACTS,
+      scenario: 'a-scenario-with-quite-a-long-name',
+      vms: 1024,
+      vgpus: 31,
+      seed: 2_147_483_647,
+    };
+    const host = hostResult({
+      devices: 3000,
+      devicesStartUs: 5e8,
+      devicesRss: 3e12,
+      baselineWorkers: 256,
+      baselineStartUs: 3e7,
+      baselineRss: 2e9,
+    });
+    const verdict = (metric: string, ok: boolean) => ({
+      metric,
+      condition: 'p(99)<200ms over 10s',
+      ok,
+      observed: 1,
+      unit: 'time' as const,
+      text: '12.3ms from 100s on',
+      implied: false,
+    });
+    const load = {
+      ...NO_LOAD,
+      thresholds: [verdict('command_latency{stage:web,op:copy}', true), verdict('checks', false)],
+      metrics: ['warm', 'stage-of-20-letters.'].map((stage) => ({
+        name: 'iterations',
+        type: 'counter' as const,
+        unit: 'count' as const,
+        tags: { stage },
+        values: { count: 123_456_789 },
+        series: { seconds: 1, count: [] },
+      })),
+    };
+    const text = summaryText(summarize(facts, new Map(latencies), [], [host], load));
+    expect(text).to.match(
+      /^THRESHOLDS NOT MET {2}a-scenario-with-quite-a-long-name:\n {2}1024 VMs × 31 vGPUs/,
+    );
+    expect(text).to.match(/\n {2}✗ checks {29}p\(99\)<200ms over 10s 12\.3ms from 100s on\n/);
+    const lines = text.split('\n');
+    expect(lines.filter((line) => line.length > 80)).to.deep.equal([]);
+    expect(lines.length).to.be.above(15);
   });
 
   const bad: Record<string, Partial<VmResult>> = {
