@@ -96,7 +96,6 @@ function addRun(command: Command): void {
       new Option('--shard <i/n>', 'run part i of n of the VMs, for mdevsim merge').argParser(shardOption),
     )
     .option('--json', 'print the summary as JSON')
-    .option('--quiet', 'show no progress on stderr')
     .action(async (path, options) => {
       process.exitCode = await runCommand(path, options);
     });
@@ -184,13 +183,14 @@ function addServe(command: Command): void {
     .description('serve devices to real VMMs over vfio-user, until a signal')
     .requiredOption(
       '--type <type>',
-      'device type: virtio-rng, testdev, edu, mtty, mdpy, vgpu or one of their variants',
+      'device type: virtio-gpu, virtio-rng, testdev, edu, mtty, mdpy, vgpu or one of their variants',
     )
     .requiredOption('--socket <path>', 'UNIX socket to listen at; with several devices PATH.0, PATH.1, …')
     .option('--count <n>', 'count of devices, each in its own worker', integer(1, SERVED_DEVICES_LIMIT), 1)
     .option('--model <model>', 'device model in place of that of the type, also the path of a file')
     .option('--device-timeout <ms>', 'time limit of one call of a device model', integer(100, 3_600_000))
     .addOption(optional('--captures <dir>', "record each client's DMA maps, for mdevsim replay"))
+    .addOption(optional('--artifacts <dir>', 'folder of the pictures that SIGUSR2 takes of displays'))
     .option('--json', 'print the report as JSON')
     .action(async (options) => {
       const { serveCommand } = await import('./serve.ts');

@@ -6,6 +6,7 @@ import { ExitCode } from '../report/summary.ts';
 import { boundedText, oneLine } from '../report/text.ts';
 import { ScenarioError } from '../scenario/scenario.ts';
 import { resolveModel } from '../scenario/try-model.ts';
+import { Pictures } from '../serve/pictures.ts';
 import { qemuArguments } from '../serve/qemu-arguments.ts';
 import { ServedDevices, type ServedWorker } from '../serve/serve.ts';
 import { deviceLines, isClean } from '../serve/serve-report.ts';
@@ -22,6 +23,7 @@ interface ServeFlags {
   readonly model?: string;
   readonly deviceTimeout?: number;
   readonly captures: string;
+  readonly artifacts: string;
   readonly json?: boolean;
 }
 
@@ -52,19 +54,37 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
   const failed = devices.workers.filter(({ failure }) => failure !== '');
   if (failed.length < devices.workers.length) {
     for (const { socket } of devices.workers) process.stdout.write(`${qemuArguments(socket)}\n`);
-    process.stderr.write(`serving; guest RAM needs share=on (docs/serving-qemu.md)\n`);
+    const stopPictures = takePictures(devices.workers, flags.artifacts);
+    process.stderr.write(
+      `serving as process ${process.pid}; guest RAM needs share=on (docs/serving-qemu.md)\n`,
+    );
     process.stderr.write(`${await signal}: stopping\n`);
+    stopPictures();
   }
   await devices.stop();
   restore();
   return report(devices.workers, flags);
 }
 
+/** Writes pictures at each SIGUSR2, if there is a folder for them. Returns a function that ends this. */
+function takePictures(workers: readonly ServedWorker[], folder: string): () => void {
+  if (folder === '') return () => {};
+  const pictures = new Pictures(folder, workers);
+  const take = () => {
+    pictures.take().then(
+      (files) => process.stderr.write(`${files.length > 0 ? files.join('\n') : 'no picture'}\n`),
+      (error: Error) => process.stderr.write(`no picture: ${error.message}\n`),
+    );
+  };
+  process.on('SIGUSR2', take);
+  return () => process.off('SIGUSR2', take);
+}
+
 /** Returns a printer of events that stops after a limit. */
 function eventPrinter(_type: string): Parameters<typeof ServedDevices.start>[0]['onEvent'] {
   const printed = new Map<ServedWorker, number>();
   return (worker, event) => {
-    if (event.kind === 'report') return;
+    if (event.kind === 'report' || event.kind === 'picture') return;
     const lines = (printed.get(worker) ?? 0) + 1;
     printed.set(worker, lines);
     if (lines > EVENT_LINES_LIMIT) return;

@@ -13,6 +13,7 @@ import { Mtty } from './mtty/mtty.ts';
 import { Testdev } from './testdev/testdev.ts';
 import { INJECTED_FAULTS } from './vgpu/fault-injection.ts';
 import { Vgpu } from './vgpu/vgpu.ts';
+import { createVirtioGpu } from './virtio-gpu/virtio-gpu.ts';
 import { createVirtioRng } from './virtio-rng/virtio-rng.ts';
 
 const serial =
@@ -35,6 +36,7 @@ export const MODELS: Readonly<Record<string, ModelFactory>> = {
   mtty: serial(2),
   testdev: (context) => new Testdev(context),
   'virtio-rng': createVirtioRng,
+  'virtio-gpu': createVirtioGpu,
   mdpy: display(MDPY_MODES['mdpy-vga']!),
   ...eachType(MTTY_PORTS, serial),
   ...eachType(MDPY_MODES, display),

@@ -16,6 +16,8 @@ import { socketPaths } from './sockets.ts';
 /** Time limits for a worker to be ready, and to end when it is asked to. */
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 5_000;
+/** How long a picture may take. */
+const PICTURE_TIMEOUT_MS = 10_000;
 /**
  * Young generation of a served device's worker. There are few of them, and each command allocates: with 1 MB, as device
  * workers of a run have, a map and its unmap take 17 % longer.
@@ -53,6 +55,8 @@ export class ServedWorker {
   readonly #settings: ServeSettings;
   #worker: Worker | undefined;
   #ended: Promise<void> = Promise.resolve();
+  /** Takers of pictures, in the order of their requests. */
+  readonly #pictures: ((png: Uint8Array | undefined) => void)[] = [];
   #isOver = false;
   #lastTurn = 0;
   #turnMs = 0;
@@ -105,6 +109,23 @@ export class ServedWorker {
     cancel();
   }
 
+  /**
+   * Resolves to the device's picture as a PNG; undefined for none, or if the worker has not sent it within
+   * PICTURE_TIMEOUT_MS.
+   */
+  async picture(): Promise<Uint8Array | undefined> {
+    if (this.#isOver) return undefined;
+    return new Promise((done) => {
+      const cancel = after(PICTURE_TIMEOUT_MS, () => done(undefined));
+      this.#pictures.push((png) => {
+        cancel();
+        done(png);
+      });
+      this.#link.requestPicture();
+      this.#wake();
+    });
+  }
+
   /** Asks the worker to end; resolves when it has, at the latest after STOP_TIMEOUT_MS. */
   async stop(): Promise<void> {
     if (this.#isOver) return;
@@ -138,6 +159,7 @@ export class ServedWorker {
 
   #onEvent(event: ServeEvent): void {
     if (event.kind === 'report') this.report = event.report;
+    if (event.kind === 'picture') this.#pictures.shift()?.(event.png);
     this.#settings.onEvent(this, event);
   }
 

@@ -18,6 +18,10 @@ export async function serveDevice(
   const loop = new ServeLoop(device, new SocketListener(socket), {
     wakeFd,
     stopRequested: () => link.stopRequested,
+    woken: () => {
+      for (let left = link.takePictureRequests(); left > 0; left--)
+        send({ kind: 'picture', png: device.picture() });
+    },
     connected: () => send({ kind: 'connected' }),
     disconnected: (reason) =>
       send({

@@ -37,6 +37,8 @@ interface LoopOwner {
   readonly wakeFd: number;
   /** Returns true when the loop must end. */
   stopRequested(): boolean;
+  /** Called in the turn after a wake-up, between two steps of the model. */
+  woken(): void;
   connected(): void;
   disconnected(reason: string): void;
   /** The loop has another connection, or none (-1). */
@@ -57,6 +59,8 @@ export class ServeLoop {
   #isHot = false;
   #yieldedUs = nowUs();
   #stopping = false;
+  /** The owner has woken the loop since the last turn. */
+  #woken = false;
 
   constructor(device: ServedDevice, listener: SocketListener, owner: LoopOwner) {
     this.#device = device;
@@ -74,6 +78,8 @@ export class ServeLoop {
         const work = this.#transport && this.#serve();
         if (work) await work;
         this.#step();
+        if (this.#woken) this.#owner.woken();
+        this.#woken = false;
         if (nowUs() - this.#yieldedUs > YIELD_US) await this.#yield();
       } catch (error) {
         await this.#ended(error);
@@ -97,6 +103,7 @@ export class ServeLoop {
     if ((ready & 2) !== 0) {
       readSync(wakeFd, new Uint8Array(8));
       this.#stopping = this.#owner.stopRequested();
+      this.#woken = true;
     }
     if ((ready & 1) !== 0 && !this.#transport) this.#accept();
   }
@@ -136,6 +143,7 @@ export class ServeLoop {
     await yieldTurn();
     // A client that never pauses keeps the loop from its other waits.
     this.#stopping ||= this.#owner.stopRequested();
+    this.#woken = true;
     this.#yieldedUs = nowUs();
   }
 

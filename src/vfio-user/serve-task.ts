@@ -5,7 +5,7 @@
 import * as mem from '#mem';
 import { wordsOf } from '#mem';
 
-const { add, ld, st } = mem;
+const { add, ld, st, xchg } = mem;
 
 /** Words that the worker shares with the main thread. */
 const TURN = 0;
@@ -13,7 +13,9 @@ const STOP = 1;
 /** Descriptors plus 1; 0 for none. */
 const LISTENER = 2;
 const CONNECTION = 3;
-const WORDS = 4;
+/** Count of pictures that are asked for and not yet sent. */
+const PICTURES = 4;
+const WORDS = 5;
 
 /**
  * Words that a worker shares with its supervisor: the count of turns, which is odd during one, the request to stop,
@@ -43,6 +45,16 @@ export class ServeLink {
 
   requestStop(): void {
     st(this.#words, STOP, 1, 'link.word');
+  }
+
+  /** Asks for the device's picture, which comes as a message. */
+  requestPicture(): void {
+    add(this.#words, PICTURES, 1, 'link.word');
+  }
+
+  /** Worker only: takes the requests for a picture. */
+  takePictureRequests(): number {
+    return xchg(this.#words, PICTURES, 0, 'link.word');
   }
 
   /** Worker only: notes its sockets, -1 for none. */
@@ -103,4 +115,6 @@ export type ServeEvent =
       readonly liveMaps: number;
       readonly pins: number;
     }
+  /** The displayed picture as a PNG; undefined for none. */
+  | { readonly kind: 'picture'; readonly png: Uint8Array | undefined }
   | { readonly kind: 'report'; readonly report: ServedReport };

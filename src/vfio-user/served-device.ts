@@ -15,6 +15,7 @@ import { PinTableReader } from '../pin-table/reader.ts';
 import { PinTableWriter } from '../pin-table/writer.ts';
 import type { Completion } from '../platform/completion.ts';
 import { StateError } from '../proto/state-codec.ts';
+import { encodePng } from '../report/png.ts';
 import { Container, type DmaUser } from '../vfio/container.ts';
 import { VfioError } from '../vfio/errors.ts';
 import type { DmaMapping } from '../vfio/mapping.ts';
@@ -186,6 +187,18 @@ export class ServedDevice implements VfioDevice, DmaUser {
     this.#stepDue = result === 'more';
     if (result !== 'stalled') this.client.endStep();
     return result;
+  }
+
+  /** Returns the displayed picture as a PNG, if there is one. */
+  picture(): Uint8Array | undefined {
+    if (this.broken !== '') return undefined;
+    try {
+      const { scanout } = this.instance;
+      return scanout && encodePng(scanout);
+    } catch (error) {
+      this.fail(String(error));
+      return undefined;
+    }
   }
 
   /** Makes a step due, because something that the model waits for may have happened. */

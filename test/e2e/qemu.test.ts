@@ -4,15 +4,30 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { after, before, describe, it } from 'mocha';
 import { replayCapture } from '../../src/conformance/vfio-user/replay.ts';
 import { Served } from '../fixtures/served-devices.ts';
-import { bootGuest, findMachine, type GuestRun, type QemuMachine } from '../qemu/machine.ts';
+import { bootGuest, findMachine, Guest, type GuestRun, type QemuMachine } from '../qemu/machine.ts';
+import { decodePng } from '../support/png.ts';
 import { until } from '../support/until.ts';
 
 const INTEL = { machine: ',kernel-irqchip=split', devices: ['intel-iommu,caching-mode=on,intremap=on'] };
 const TIMEOUT_MS = 180_000;
+
+/** Returns the bytes of the first picture of the guest's program `display`: red, green and blue. */
+function expectedPicture(width: number, height: number): Buffer {
+  const pixels = Buffer.alloc(3 * width * height);
+  let at = 0;
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++)
+      for (const byte of [x * 7 + y * 13, x ^ y, (x * y) >> 4]) pixels[at++] = byte & 0xff;
+  return pixels;
+}
+
+const metricOf = (served: Served, name: string): number =>
+  served.worker().report!.metrics.find((metric) => metric.name === name)?.value ?? 0;
 
 describe('a real guest', function () {
   this.timeout(TIMEOUT_MS);
@@ -86,39 +101,67 @@ describe('a real guest', function () {
       expect(serial.worker(index).report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0 });
   });
 
-  it('has stock virtio drivers on virtio devices, with all DMA behind intel-iommu', async () => {
+  it('has stock virtio drivers on virtio devices, whose pictures arrive, behind intel-iommu', async () => {
     const entropy = await Served.start('virtio-rng', 1, machine.sockets);
+    const gpu = await Served.start('virtio-gpu', 1, machine.sockets);
+    const load =
+      'load+virtio-rng+drm+drm_kms_helper+drm_shmem_helper+virtio_dma_buf+virtio-gpu;' +
+      'cat+/sys/class/misc/hw_random/rng_current;grep+-ac+mdevsim+/sys/class/drm/*/edid';
+    const read = 'dd+if=/dev/hwrng+of=/random+bs=4096+count=256;wc+-c+/random;gzip+-c+/random|wc+-c';
+    const guest = Guest.start(machine, {
+      ...INTEL,
+      sockets: [entropy.worker().socket, gpu.worker().socket],
+      append: 'intel_iommu=on',
+      run: `${load};display;${read}`,
+    });
     try {
-      const read =
-        'load+virtio-rng;dd+if=/dev/hwrng+of=/random+bs=4096+count=256;wc+-c+/random;gzip+-c+/random|wc+-c';
-      const text = await bootGuest(machine, {
-        ...INTEL,
-        sockets: [entropy.worker().socket],
-        append: 'intel_iommu=on',
-        run: `${read};cat+/sys/class/misc/hw_random/rng_current`,
-      });
+      for (let index = 1; index <= 4; index++) {
+        const [, drawn] = await guest.until(new RegExp(`picture ${index} crc (\\w{8})`));
+        const png = await gpu.worker().picture();
+        const { width, height, pixels } = decodePng(png!);
+        const seen = crc32(pixels).toString(16).padStart(8, '0');
+        process.stdout.write(`      picture ${index}: CRC ${drawn} in the guest, ${seen} in the PNG\n`);
+        expect([width, height, seen]).to.deep.equal([1024, 768, drawn]);
+        if (index === 1) expect(pixels.equals(expectedPicture(width, height)), 'picture 1').to.equal(true);
+        guest.type('');
+      }
+      const text = await guest.ended;
       expect(text)
-        .to.include('virtio_rng.0')
-        .and.match(/^1048576 \/random\r?$/m);
+        .to.include('display: done')
+        .and.match(/^virtio_rng.\d$/m)
+        .and.match(/^1$/m);
+      expect(text).to.match(/^1048576 \/random$/m);
       // Random bytes do not become smaller.
-      const packed = Number(/^(\d+)\r?$/m.exec(text)?.[1]);
-      expect(packed).to.be.greaterThan(1_048_576);
+      expect(Number(/^(\d{7})$/m.exec(text)?.[1])).to.be.greaterThan(1_048_576);
+      expect(text).not.to.include('DMAR: [DMA');
     } finally {
+      guest.kill();
       await entropy.stop();
+      await gpu.stop();
     }
-    const report = entropy.worker().report!;
-    expect(report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0, faults: 0, messageReads: 0 });
-    const bytes = report.metrics.find(({ name }) => name === 'random bytes')?.value ?? 0;
+    for (const served of [entropy, gpu])
+      expect(served.worker().report).to.include({
+        ...{ liveMaps: 0, heldPins: 0, violationCount: 0, faults: 0, errors: 0, messageReads: 0 },
+      });
+    const bytes = metricOf(entropy, 'random bytes');
     expect(bytes).to.be.greaterThan(1_048_576);
     // Each of the driver's requests is a map of its own.
-    expect(report.maps).to.be.greaterThan(bytes / 64);
-    expect(report.unmaps).to.equal(report.maps);
+    expect(entropy.worker().report!.maps).to.be.greaterThan(bytes / 64);
+    // Every page of two framebuffers was pinned.
+    expect(gpu.worker().report!.pins).to.be.greaterThan((2 * 1024 * 768 * 4) / 4096);
+    expect(metricOf(gpu, 'failed commands')).to.equal(0);
   });
 
   it('finds its device again after two reboots, and leaves nothing behind when it is killed', async () => {
     const times = (text: string) => text.split('direct 5 of 5 rounds ok').length - 1;
-    const text = await boot({ run: 'guest+direct+5;reboot+-f', killWhen: (console) => times(console) === 3 });
-    expect(times(text)).to.equal(3);
+    const guest = Guest.start(machine, {
+      sockets: [served!.worker(0).socket],
+      run: 'guest+direct+5;reboot+-f',
+      reboots: true,
+    });
+    await guest.until(/(direct 5 of 5 rounds ok[\s\S]*){3}/);
+    guest.kill();
+    expect(times(await guest.ended)).to.equal(3);
     expect(await boot({ run: 'guest+direct+5' })).to.include('direct 5 of 5 rounds ok');
   });
 

@@ -2,10 +2,11 @@
  * `mdevsim serve` as a user starts it: arguments for QEMU, sockets, clients that come and go, the report.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
+import { decodePng } from '../support/png.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 import { until } from '../support/until.ts';
 import { VfioUserClient, VfioUserRequests } from '../support/vfio-user-client.ts';
@@ -77,6 +78,23 @@ describe('mdevsim serve', function () {
     expect(report.devices[0]).to.include({ clients: 2, maps: 2, unmaps: 2, liveMaps: 0, heldPins: 0 });
     expect(report.devices[1]).to.include({ clients: 1, maps: 1, liveMaps: 0 });
     expect(existsSync(`${path}.0`)).to.equal(false);
+  });
+
+  it('writes the pictures of displays at SIGUSR2', async () => {
+    const pictures = join(folder(), 'pictures');
+    const path = join(folder(), 's');
+    const output = await serve('--type', 'mdpy', '--count', '2', '--socket', path, '--artifacts', pictures);
+    expect(output.stderr).to.include(`serving as process ${child!.pid}`);
+    for (const round of [1, 2]) {
+      child!.kill('SIGUSR2');
+      const files = ['mdpy0', 'mdpy1'].map((name) => join(pictures, `${name}-${round}.png`));
+      await until(() => files.every((file) => existsSync(file)), `pictures ${round}`, TIMEOUT_MS);
+      await until(() => output.stderr.includes(files[1]!), 'its line', TIMEOUT_MS);
+      for (const file of files) expect(decodePng(readFileSync(file))).to.include({ width: 640, height: 480 });
+    }
+    child!.kill('SIGTERM');
+    await until(() => output.code !== undefined, 'end', TIMEOUT_MS);
+    expect(output.code).to.equal(0);
   });
 
   it('names a type, a path or a count that it cannot serve', async () => {

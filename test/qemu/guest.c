@@ -56,7 +56,7 @@ static void find_slot(void) {
         int fd = open(path, O_RDONLY);
         if (fd < 0) continue;
         if (read(fd, id, sizeof id - 1) > 0 && !strncmp(id, "0x11e8", 6))
-            snprintf(slot, sizeof slot, "%s", entry->d_name);
+            snprintf(slot, sizeof slot, "%.60s", entry->d_name);
         close(fd);
     }
     if (!slot[0]) fail("no device 1234:11e8");

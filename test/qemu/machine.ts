@@ -3,7 +3,7 @@
  *
  * The machine is the one of make-machine.sh in $MDEVSIM_QEMU_DIR, or $QEMU with the files $KERNEL and $INITRD.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, relative } from 'node:path';
@@ -60,65 +60,105 @@ export interface GuestRun {
   /** Arguments of -machine behind the type and memory. */
   readonly machine?: string;
   readonly devices?: readonly string[];
-  /** If given, the guest may reboot, and is killed when this returns true for its console. */
-  readonly killWhen?: (text: string) => boolean;
+  /** The guest may reboot; by default QEMU ends then. */
+  readonly reboots?: boolean;
   /** QEMU's object of the guest's memory, by default a shared memory file. */
   readonly memory?: string;
 }
 
+/** Returns QEMU's description of a served device. */
+export const vfioUserDevice = (machine: QemuMachine, socket: string): Record<string, unknown> => ({
+  driver: 'vfio-user-pci',
+  socket: { type: 'unix', path: machine.pathInside(socket) },
+});
+
+/** A guest that runs, and its console. */
+export class Guest {
+  /** The console so far. */
+  text = '';
+  /** Resolves to the console when QEMU has ended. Rejects after GUEST_TIMEOUT_MS. */
+  readonly ended: Promise<string>;
+  readonly #child: ChildProcess;
+  #waiting: () => void = () => {};
+  #hasEnded = false;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    const add = (data: Buffer) => {
+      this.text = (this.text + data.toString().replaceAll('\r', '')).slice(-CONSOLE_LIMIT);
+      this.#waiting();
+    };
+    child.stdout?.on('data', add);
+    child.stderr?.on('data', add);
+    this.ended = new Promise((resolve, reject) => {
+      const cancel = after(GUEST_TIMEOUT_MS, () => {
+        this.kill();
+        reject(
+          new Error(`the guest has not ended within ${GUEST_TIMEOUT_MS} ms:\n${this.text.slice(-2000)}`),
+        );
+      });
+      child.once('error', reject);
+      child.once('exit', () => {
+        cancel();
+        this.#hasEnded = true;
+        this.#waiting();
+        resolve(this.text);
+      });
+    });
+    // A guest that nobody waits for is killed by its test.
+    this.ended.catch(() => {});
+  }
+
+  static start(machine: QemuMachine, guest: GuestRun, more: readonly string[] = []): Guest {
+    const [command, ...first] = machine.command;
+    const child = spawn(command!, [...first, ...qemuArguments(machine, guest), ...more], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    return new Guest(child);
+  }
+
+  /** Waits until the console has `pattern`, and returns the match. @throws Error if the guest ends before */
+  async until(pattern: RegExp): Promise<RegExpExecArray> {
+    for (;;) {
+      const found = pattern.exec(this.text);
+      if (found) return found;
+      if (this.#hasEnded) throw new Error(`the guest ended before ${pattern}:\n${this.text.slice(-2000)}`);
+      await Promise.race([
+        this.ended,
+        new Promise<void>((resolve) => {
+          this.#waiting = resolve;
+        }),
+      ]);
+    }
+  }
+
+  /** Types a line at the console. */
+  type(line: string): void {
+    this.#child.stdin?.write(`${line}\n`);
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+}
+
 /** Boots a guest, and resolves to its console when it has powered off. @throws Error after GUEST_TIMEOUT_MS */
-export function bootGuest(machine: QemuMachine, guest: GuestRun): Promise<string> {
-  const {
-    append = '',
-    machine: options = '',
-    devices = [],
-    memory = 'memory-backend-memfd,share=on',
-    killWhen,
-  } = guest;
-  const device = (socket: string) =>
-    JSON.stringify({
-      driver: 'vfio-user-pci',
-      socket: { type: 'unix', path: machine.pathInside(socket) },
-    });
-  const [command, ...first] = machine.command;
-  const child = spawn(
-    command!,
-    [
-      ...first,
-      ...['-accel', 'tcg', '-m', '256M', '-smp', '1', '-nodefaults', '-no-user-config', '-display', 'none'],
-      ...[
-        '-serial',
-        'stdio',
-        ...(killWhen ? [] : ['-no-reboot']),
-        '-kernel',
-        machine.kernel,
-        '-initrd',
-        machine.initrd,
-      ],
-      ...['-append', `console=ttyS0 quiet panic=-1 no_timer_check ${append} run=${guest.run}`],
-      ...['-machine', `q35,memory-backend=m0${options}`],
-      ...devices.flatMap((text) => ['-device', text]),
-      ...['-object', `${memory},id=m0,size=256M`],
-      ...guest.sockets.flatMap((socket) => ['-device', device(socket)]),
-    ],
-    { stdio: ['ignore', 'pipe', 'pipe'] },
-  );
-  let text = '';
-  const add = (data: Buffer) => {
-    text = (text + data.toString()).slice(-CONSOLE_LIMIT);
-    if (killWhen?.(text)) child.kill('SIGKILL');
-  };
-  child.stdout.on('data', add);
-  child.stderr.on('data', add);
-  return new Promise((resolve, reject) => {
-    const cancel = after(GUEST_TIMEOUT_MS, () => {
-      child.kill('SIGKILL');
-      reject(new Error(`the guest has not ended within ${GUEST_TIMEOUT_MS} ms:\n${text.slice(-2000)}`));
-    });
-    child.once('error', reject);
-    child.once('exit', () => {
-      cancel();
-      resolve(text);
-    });
-  });
+export const bootGuest = (machine: QemuMachine, guest: GuestRun): Promise<string> =>
+  Guest.start(machine, guest).ended;
+
+function qemuArguments(machine: QemuMachine, guest: GuestRun): string[] {
+  const { append = '', machine: options = '', devices = [], reboots = false } = guest;
+  const { memory = 'memory-backend-memfd,share=on' } = guest;
+  const boards = [
+    ...devices,
+    ...guest.sockets.map((socket) => JSON.stringify(vfioUserDevice(machine, socket))),
+  ];
+  return [
+    ...['-accel', 'tcg', '-m', '256M', '-smp', '1', '-nodefaults', '-no-user-config', '-display', 'none'],
+    ...['-serial', 'stdio', ...(reboots ? [] : ['-no-reboot'])],
+    ...['-kernel', machine.kernel, '-initrd', machine.initrd],
+    ...['-append', `console=ttyS0 quiet panic=-1 no_timer_check ${append} run=${guest.run}`],
+    ...['-machine', `q35,memory-backend=m0${options}`, '-object', `${memory},id=m0,size=256M`],
+    ...boards.flatMap((text) => ['-device', text]),
+  ];
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the initrd of the QEMU tests from what make-machine.sh has made, and the guest's program.
+# Makes the initrd of the QEMU tests from what make-machine.sh has made, and the programs of the guests.
 #
 #   test/qemu/make-initrd.sh DIR   writes DIR/initrd
 #
@@ -14,7 +14,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/{bin,dev,proc,sys,modules}
 cp "$dir/busybox" "$work/bin/busybox"
 cp "$dir"/modules/* "$work/modules/"
-gcc -O1 -static -o "$work/bin/guest" "$here/guest.c"
+for program in guest display; do gcc -O1 -Wall -static -o "$work/bin/$program" "$here/$program.c"; done
 cat > "$work/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin

@@ -17,7 +17,7 @@ import { configDump } from '../support/config-dump.ts';
 
 const DATA = fileURLToPath(new URL('../data/', import.meta.url));
 const SLOT = requesterId(0, 4, 0);
-const GOLDEN_MODELS = ['vgpu', 'edu', 'mtty', 'mdpy'];
+const GOLDEN_MODELS = ['vgpu', 'edu', 'mtty', 'mdpy', 'virtio-rng', 'virtio-gpu'];
 
 /** Returns a device of the model in the state in which its guest's driver leaves it. */
 function enabled(model: string): DeviceHarness {

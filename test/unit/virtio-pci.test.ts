@@ -43,6 +43,32 @@ describe('virtio over PCI', () => {
     expect(accepted(F_VERSION_1 | F_ACCESS_PLATFORM)).to.equal(true);
   });
 
+  it('keeps a queue’s registers apart from another’s, and refuses sizes and vectors that it does not have', () => {
+    const driver = new VirtioPciDriver('virtio-gpu');
+    driver.negotiate();
+    const select = (queue: number) => driver.write(Common.queueSelect, 2, queue);
+    select(0);
+    driver.write(Common.queueSize, 2, 32);
+    driver.write(Common.desc, 8, 0x1_2345_6780n);
+    select(1);
+    expect(driver.read(Common.desc, 8)).to.equal(0);
+    driver.write(Common.queueSize, 2, 1024);
+    expect(driver.read(Common.queueSize, 2)).to.be.below(1024);
+    driver.write(Common.queueVector, 2, 3);
+    expect(driver.read(Common.queueVector, 2)).to.equal(virtio.NO_VECTOR);
+    driver.write(Common.queueVector, 2, 2);
+    expect(driver.read(Common.queueVector, 2)).to.equal(2);
+    select(0);
+    expect([driver.read(Common.queueSize, 2), driver.read(Common.desc, 8)]).to.deep.equal([
+      32, 0x1_2345_6780,
+    ]);
+    select(2);
+    expect([driver.read(Common.queueSize, 2), driver.read(Common.queueEnable, 2)]).to.deep.equal([0, 0]);
+    driver.write(Common.status, 1, 0);
+    select(0);
+    expect(driver.read(Common.desc, 8)).to.equal(0);
+  });
+
   it('reaches its registers through configuration space', () => {
     const { bus } = new VirtioPciDriver('virtio-rng');
     bus.writeConfig(WINDOW + 8, 4, BigInt(Common.queueSelect));
