@@ -51,8 +51,7 @@ export {
   type WindowCapabilities,
 } from './guest/iommu/spapr/driver.ts';
 export type { VirtioIommuDomain, VirtioIommuDriver, VirtioIommuFault } from './guest/iommu/virtio/driver.ts';
-export type { VtdDomain } from './guest/iommu/vtd/domain.ts';
-export type { VtdDriver } from './guest/iommu/vtd/driver.ts';
+export type { VtdDomain, VtdDriver } from './guest/iommu/vtd/driver.ts';
 export { type MigrateOptions, type Pause, VmMovedError } from './guest/migration.ts';
 export { MigrationError, type MigrationRound, type MigrationStats } from './guest/migration-settings.ts';
 export { type GuestPciDevice, InterruptTimeoutError } from './guest/pci-device.ts';

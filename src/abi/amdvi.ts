@@ -9,6 +9,12 @@
 /** Size of the register page, section 3.4. */
 export const REGISTER_BYTES = 0x4000;
 
+/**
+ * Offset of the configuration space of the IOMMU's PCI function, behind its registers. In the emulated machine the function
+ * has no other place.
+ */
+export const CONFIG_OFFSET = 0x4000;
+
 /** Register offsets, section 3.4. */
 export const DEVICE_TABLE_REG = 0x0000;
 export const COMMAND_BASE_REG = 0x0008;

@@ -103,6 +103,18 @@ export class PageAllocator {
     return this.#claim(gpa, PAGE_SIZE);
   }
 
+  /**
+   * Returns the GPA of `count` contiguous zeroed pages. They are never pages that were freed; each is freed alone.
+   * @throws PageAllocatorExhausted
+   */
+  allocateRun(count: number): number {
+    const gpa = this.#low;
+    if (gpa + count * PAGE_SIZE > this.#high) throw this.#exhausted(`run of ${count} pages`);
+    this.#low += count * PAGE_SIZE;
+    for (let i = 0; i < count; i++) this.#claim(gpa + i * PAGE_SIZE, PAGE_SIZE);
+    return gpa;
+  }
+
   /** Returns the GPA of a zeroed, aligned 2 MiB block. @throws PageAllocatorExhausted */
   allocateBlock(): number {
     const reused = this.#freeBlocks.pop();

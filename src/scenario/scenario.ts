@@ -38,7 +38,7 @@ export const RAM_MIB_MAX = 4096;
 export { HOSTS_LIMIT };
 
 /** Kinds of vIOMMU, as in the setting `viommu`. */
-export const VIOMMUS = ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'] as const;
+export const VIOMMUS = ['none', 'intel', 'intel-scalable', 'amd', 'virtio', 'spapr'] as const;
 
 /** Source of mdevctl definitions: a path relative to the scenario file, or the JSON itself. */
 const mdevSource = z.union(

@@ -4,6 +4,7 @@
 
 import { bridgeOfDevice, DEFAULT_WINDOW_START, SCENARIO_WINDOW_SIZE } from '../abi/spapr-host-bridges.ts';
 import type { GuestRam } from '../memory/guest-ram.ts';
+import { AmdViIommu } from './amdvi/iommu.ts';
 import { NoIommu } from './none.ts';
 import { BRIDGES_LIMIT, SpaprIommu } from './spapr/iommu.ts';
 import type { VIommu } from './viommu.ts';
@@ -23,6 +24,7 @@ const CREATORS: Readonly<Record<string, (ram: GuestRam) => VIommu>> = {
       firstStage: true,
       secondStage: true,
     }),
+  amd: (ram) => new AmdViIommu({ ram }),
   // Devices see system memory until the guest attaches them. The host bridge, 00:00.0, is an endpoint too.
   virtio: (ram) => new VirtioIommu({ ram, awBits: 48, bootBypass: true, functions: [0] }),
   // Each device has its own bridge, so windows are not shared. The platform chooses where dynamic windows lie. Here

@@ -34,6 +34,7 @@ const RUNS: readonly Expected[] = [
   { viommu: 'intel', ...TRANSLATED },
   { viommu: 'intel-scalable', params: { stage: 'second' }, ...TRANSLATED },
   { viommu: 'intel-scalable', params: { stage: 'first' }, ...TRANSLATED },
+  { viommu: 'amd', ...TRANSLATED },
   { viommu: 'virtio', ...TRANSLATED },
   { viommu: 'spapr', ...TRANSLATED, notes: [/'spapr' reports no faults to the guest/] },
 ];

@@ -6,7 +6,7 @@ import { describe, it } from 'mocha';
 import { expectSound } from './expect-sound.ts';
 import { type InProcessRun, runInProcess, type VmResult } from './run-in-process.ts';
 
-const VIOMMUS = ['intel', 'intel-scalable', 'virtio', 'spapr'];
+const VIOMMUS = ['intel', 'intel-scalable', 'amd', 'virtio', 'spapr'];
 const LIMIT = 'ENOSPC: limit of 65535 live mappings reached';
 
 async function result(name: string, run: Partial<InProcessRun> = {}): Promise<VmResult> {

@@ -78,7 +78,7 @@ describe('GPU scenarios', function () {
     expect(summary.devices.pins).to.equal(summary.devices.unpins);
   });
 
-  for (const viommu of ['none', 'intel-scalable', 'virtio', 'spapr'])
+  for (const viommu of ['none', 'intel-scalable', 'amd', 'virtio', 'spapr'])
     it(`live-migration behind ${viommu}`, async () => {
       expectPassed(await run('live-migration', '--viommu', viommu, '--param', 'bufferPages=64'));
     });

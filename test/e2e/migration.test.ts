@@ -35,7 +35,7 @@ const notesOf = (received: Hosts['received']): string =>
 describe('a VM that migrates to another host', function () {
   this.timeout(120_000);
 
-  for (const viommu of ['none', 'intel', 'intel-scalable', 'virtio', 'spapr'])
+  for (const viommu of ['none', 'intel', 'intel-scalable', 'amd', 'virtio', 'spapr'])
     it(`resumes there with its devices, its memory and its vIOMMU: ${viommu}`, async () => {
       const [first, second] = (await runBothHosts({ viommu })) as [
         Hosts['received'][0],

@@ -28,6 +28,7 @@ const VIOMMUS: readonly MachineOptions[] = [
   { viommu: 'intel' },
   { viommu: 'intel-scalable', params: { stage: 'second' } },
   { viommu: 'intel-scalable', params: { stage: 'first' } },
+  { viommu: 'amd' },
   { viommu: 'virtio' },
   { viommu: 'spapr' },
 ];

@@ -30,7 +30,7 @@ describe('lazy unmaps', () => {
     return { ...made, vm: made.vm, dma: device.dma, device, isMapped, mapPage };
   }
 
-  for (const viommu of ['intel', 'intel-scalable', 'virtio'])
+  for (const viommu of ['intel', 'intel-scalable', 'amd', 'virtio'])
     describe(`behind ${viommu}`, () => {
       it('leave a page to the device until the flush, and keep it from others', async () => {
         const { dma, isMapped, mapPage } = await lazyMachine(viommu);

@@ -50,7 +50,7 @@ const MALFORMED: readonly (readonly [title: string, text: string, error: string]
   [
     'an unknown vIOMMU',
     'name: x\nviommu: intell\nload:\n  s: { executor: constant-vus, duration: 1s, workload: copy }\n',
-    "FILE:2:9: viommu: no vIOMMU 'intell'; nearest: intel; accepted: none, intel, intel-scalable, virtio, spapr",
+    "FILE:2:9: viommu: no vIOMMU 'intell'; nearest: intel; accepted: none, intel, intel-scalable, amd, virtio, spapr",
   ],
   [
     'no load',

@@ -5,17 +5,18 @@ import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { yieldTurn } from '#host';
 import * as vtd from '../../src/abi/vtd.ts';
+import { InvalidationTimeout } from '../../src/guest/iommu/command-ring.ts';
 import type { UnmapRange } from '../../src/guest/iommu/guest-iommu.ts';
-import type { VtdDomain } from '../../src/guest/iommu/vtd/domain.ts';
+import { IovaInUse, MappingRangeError, PartialUnmap } from '../../src/guest/iommu/mapping-errors.ts';
 import {
   CommandTimeout,
+  type VtdDomain,
   VtdDriver,
   VtdDriverError,
   type VtdDriverOptions,
   type VtdMode,
 } from '../../src/guest/iommu/vtd/driver.ts';
-import { InvalidationTimeout, QUEUE_ENTRIES } from '../../src/guest/iommu/vtd/invalidation-queue.ts';
-import { IovaInUse, MappingRangeError, PartialUnmap } from '../../src/guest/iommu/vtd/page-table-editor.ts';
+import { QUEUE_ENTRIES } from '../../src/guest/iommu/vtd/invalidation-queue.ts';
 import { PageAllocator } from '../../src/guest/page-allocator.ts';
 import type { RegisterPort } from '../../src/guest/register-port.ts';
 import type { Iova } from '../../src/memory/address.ts';

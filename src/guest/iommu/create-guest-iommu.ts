@@ -4,6 +4,7 @@
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import type { RegisterPort } from '../register-port.ts';
+import { AmdViDriver, type AmdViDriverState } from './amdvi/driver.ts';
 import type { GuestIommu } from './guest-iommu.ts';
 import { SoftwareSwitchedSpapr, type SwitchedSpaprState } from './spapr/switched-driver.ts';
 import type { VirtioIommuDriver } from './virtio/driver.ts';
@@ -13,7 +14,7 @@ import { SkippingVtdDriver, type SkippingVtdState } from './vtd/fault-injection.
 
 /** The parts of a guest that its driver for the vIOMMU uses. */
 export interface GuestIommuParts {
-  /** Kind of the vIOMMU: `intel`, `intel-scalable`, `virtio` or `spapr`. */
+  /** Kind of the vIOMMU: `intel`, `intel-scalable`, `amd`, `virtio` or `spapr`. */
   readonly viommu: string;
   readonly ram: GuestRam;
   /** Pages below 4 GiB, for tables and queues. */
@@ -75,6 +76,16 @@ interface DriverFactory {
 const FACTORIES: Readonly<Record<string, DriverFactory>> = {
   intel: { create: createVtd, restore: restoreVtd, atBoot: false },
   'intel-scalable': { create: createVtd, restore: restoreVtd, atBoot: false },
+  amd: {
+    create: async ({ registers, ram, pages, requesterIds }) => {
+      const driver = new AmdViDriver(registers(), ram, pages, requesterIds);
+      await driver.start();
+      return driver;
+    },
+    restore: ({ registers, ram, pages }, saved) =>
+      AmdViDriver.restore(registers(), ram, pages, saved as AmdViDriverState),
+    atBoot: false,
+  },
   virtio: {
     create: async (parts) => new SoftwareSwitchedVirtioIommu(await parts.virtioIommu()),
     restore: ({ virtioIommu }, saved) => {

@@ -11,7 +11,7 @@ export type Invalidation =
   | { readonly kind: 'pages'; readonly domainId: number; readonly start: number; readonly end: number }
   | { readonly kind: 'all' };
 
-export type Command =
+type Command =
   | Invalidation
   | {
       readonly kind: 'wait';

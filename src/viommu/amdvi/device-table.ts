@@ -28,7 +28,7 @@ export type DeviceEntry =
     };
 
 /** Events of page faults that the entry suppresses: none, all, or all after the first (SA, SE). */
-export type Suppress = 'none' | 'all' | 'later';
+type Suppress = 'none' | 'all' | 'later';
 
 /** Reserved bits of words 5 to 7, which QEMU checks although they do not concern DMA. */
 const QEMU_RESERVED = [0x0030_0000, 0x0000_7fff, 0x003f_0000] as const;
@@ -59,8 +59,12 @@ export class DeviceTable {
     this.#onWalked = onWalked;
   }
 
+  /** The register's value in use. */
+  latched = 0n;
+
   /** Sets the place of the table from the register's value. */
   setPlace(register: bigint): void {
+    this.latched = register;
     this.#base = Number(register & amdvi.BASE_ADDRESS_MASK);
     this.#entries = (Number(register & amdvi.DEVICE_TABLE_SIZE_MASK) + 1) * amdvi.DTES_PER_PAGE;
   }

@@ -98,7 +98,7 @@ function encodedSize(low: number, high: number): number {
 }
 
 /** Returns the count of 1 bits below the lowest 0 of a 32-bit word. */
-export function trailingOnes(word: number): number {
+function trailingOnes(word: number): number {
   const zeros = ~word;
   return zeros === 0 ? 32 : 31 - Math.clz32(zeros & -zeros);
 }

@@ -23,8 +23,9 @@ import { type DeviceEntry, DeviceTable } from './device-table.ts';
 import { type AmdViEvent, EventLog } from './event-log.ts';
 import { type Fault, notPresent } from './faults.ts';
 import { WALK_ENTRY_LIMIT } from './page-tables.ts';
-import { CONFIG_BYTES, type MsiMessage, PciFunction } from './pci-function.ts';
+import { CONFIG_BYTES, PciFunction } from './pci-function.ts';
 import { type AmdViCapabilities, type AmdViRegisterFile, createRegisters, setStatus } from './registers.ts';
+import { type AmdViParts, restoreUnit, saveUnit } from './state.ts';
 
 const { CONTROL, STATUS, EVENT } = amdvi;
 
@@ -33,8 +34,7 @@ const TURN_WORK_LIMIT = 2 ** 20;
 /** Work of one command, in table entries. */
 const COMMAND_WORK = 512;
 
-/** Offset of the IOMMU's PCI configuration space, behind its registers. */
-const CONFIG_OFFSET = amdvi.REGISTER_BYTES;
+const { CONFIG_OFFSET } = amdvi;
 
 export interface AmdViOptions extends AmdViCapabilities {
   readonly ram: GuestRam;
@@ -43,7 +43,7 @@ export interface AmdViOptions extends AmdViCapabilities {
   /** QEMU's dma-remap: false leaves every device untranslated; default true. */
   readonly dmaRemap?: boolean;
   /** Sends the unit's own interrupts. */
-  readonly raiseMsi?: (message: MsiMessage) => void;
+  readonly raiseMsi?: (address: number, data: number) => void;
   /** Called for every refused access, also when the log has no room or the entry suppresses the event. */
   readonly onFault?: (record: DmaFaultRecord) => void;
 }
@@ -67,7 +67,7 @@ export class AmdViIommu implements VIommu {
   readonly #asQemu: boolean;
   readonly #dmaRemap: boolean;
   readonly #xtsup: boolean;
-  readonly #raiseMsi: (message: MsiMessage) => void;
+  readonly #raiseMsi: (address: number, data: number) => void;
   readonly #onFault: (record: DmaFaultRecord) => void;
   readonly #table: DeviceTable;
   readonly #log: EventLog;
@@ -159,6 +159,32 @@ export class AmdViIommu implements VIommu {
     const caused = this.#caused;
     this.#caused = outer;
     return caused;
+  }
+
+  /** @throws Error while a register command or the command buffer is in progress */
+  save(): Uint8Array {
+    if (this.#serial.busy) throw new Error('AMD-Vi: a register command or the command buffer is under way');
+    return saveUnit(this.#parts);
+  }
+
+  /** @throws StateError; Error if a device is attached already */
+  restore(state: Uint8Array): void {
+    if (this.#devices.size > 0)
+      throw new Error(`AMD-Vi: ${this.#devices.size} devices are attached before restore`);
+    this.#enabled = restoreUnit(state, this.#parts);
+  }
+
+  get #parts(): AmdViParts {
+    return {
+      quirks: this.#asQemu ? 'qemu' : 'spec',
+      registers: this.#registers,
+      pci: this.pci,
+      table: this.#table,
+      log: this.#log,
+      buffer: this.#buffer,
+      translated: this.#translated,
+      logged: this.#logged,
+    };
   }
 
   quiesce(work: () => void): Completion {
@@ -262,18 +288,16 @@ export class AmdViIommu implements VIommu {
   /** Sends the unit's interrupt: its MSI, or the general interrupt register's with IntCapXTEn. */
   #interrupt(): void {
     const control = this.#registers.get('Control');
-    if (this.#xtsup && (control & CONTROL.INT_CAP_XT_EN) !== 0n) this.#raiseMsi(this.#xtMessage());
-    else if (this.pci.message) this.#raiseMsi(this.pci.message);
+    const { message } = this.pci;
+    if (this.#xtsup && (control & CONTROL.INT_CAP_XT_EN) !== 0n) this.#generalInterrupt();
+    else if (message) this.#raiseMsi(...message);
   }
 
-  /** Section 3.4.13: vector in bits 39:32, destination in bits 31:8 and 63:56. */
-  #xtMessage(): MsiMessage {
+  /** Section 3.4.13: vector in bits 39:32, destination in bits 31:8. */
+  #generalInterrupt(): void {
     const value = this.#registers.get('GeneralInterrupt');
-    const destination = Number((value >> 8n) & 0xff_ffffn);
-    return {
-      address: amdvi.INTERRUPT_RANGE_START + (destination % 256) * 4096,
-      data: Number((value >> 32n) & 0xffn),
-    };
+    const destination = Number((value >> 8n) & 0xffn);
+    this.#raiseMsi(amdvi.INTERRUPT_RANGE_START + destination * 4096, Number((value >> 32n) & 0xffn));
   }
 
   /** Runs a command in its turn. The register write that caused it completes with it. */

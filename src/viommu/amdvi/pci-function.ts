@@ -56,10 +56,7 @@ const TABLE: readonly RegisterSpec<ConfigRegister>[] = [
 ];
 
 /** Message of an interrupt: address and data. */
-export interface MsiMessage {
-  readonly address: number;
-  readonly data: number;
-}
+type MsiMessage = readonly [address: number, data: number];
 
 export class PciFunction {
   readonly registers = new RegisterFile(CONFIG_BYTES, TABLE);
@@ -69,7 +66,7 @@ export class PciFunction {
     const { registers } = this;
     if ((registers.get('MsiControl') & MSI_ENABLE) === 0n) return undefined;
     const address = registers.get32('MsiUpperAddress') * 2 ** 32 + registers.get32('MsiAddress');
-    return { address, data: registers.get32('MsiData') & 0xffff };
+    return [address, registers.get32('MsiData') & 0xffff];
   }
 
   /** Sets "signaled target abort": the unit has refused a request, or could not read a table. */

@@ -5,9 +5,9 @@ import type { Mutant } from '../mutant.ts';
 
 const CONTEXTS = 'src/guest/iommu/vtd/context-tables.ts';
 const DESCRIPTORS = 'src/guest/iommu/vtd/descriptors.ts';
-const VTD_DOMAIN = 'src/guest/iommu/vtd/domain.ts';
+const VTD_DOMAIN = 'src/guest/iommu/paged-domain.ts';
 const VTD_DRIVER = 'src/guest/iommu/vtd/driver.ts';
-const VTD_QUEUE = 'src/guest/iommu/vtd/invalidation-queue.ts';
+const VTD_QUEUE = 'src/guest/iommu/command-ring.ts';
 const EDITOR = 'src/guest/iommu/vtd/page-table-editor.ts';
 const VIRTIO_DOMAIN = 'src/guest/iommu/virtio/domain.ts';
 const VIRTIO_DRIVER = 'src/guest/iommu/virtio/driver.ts';
@@ -166,8 +166,8 @@ export const GUEST_IOMMU_MUTANTS: readonly Mutant[] = [
   {
     id: 'guest-iommu/queue-without-spare',
     file: VTD_QUEUE,
-    find: 'this.#used + slots <= this.#entries - SPARE_SLOTS',
-    replace: 'this.#used + slots <= this.#entries',
+    find: 'this.#used + slots <= this.#format.entries - SPARE_SLOTS',
+    replace: 'this.#used + slots <= this.#format.entries',
     why: 'A full queue looks empty.',
     killedBy: SWITCHED,
   },

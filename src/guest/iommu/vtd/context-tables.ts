@@ -8,8 +8,8 @@
 import * as vtd from '../../../abi/vtd.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
+import type { Descriptor } from '../command-ring.ts';
 import { contextDevice, pasidCache } from './descriptors.ts';
-import type { Descriptor } from './invalidation-queue.ts';
 
 /** Target of an entry. `root` is the GPA of the top-level page table; undefined for pass-through. */
 interface DeviceTarget {

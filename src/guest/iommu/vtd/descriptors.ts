@@ -2,7 +2,7 @@
  * Invalidation descriptors of a driver (specification section 6.5.2).
  */
 import * as vtd from '../../../abi/vtd.ts';
-import type { Descriptor } from './invalidation-queue.ts';
+import type { Descriptor } from '../command-ring.ts';
 
 /** Drains reads and writes. */
 const DRAIN = vtd.QI_IOTLB_DW | vtd.QI_IOTLB_DR;

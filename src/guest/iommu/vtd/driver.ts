@@ -12,11 +12,13 @@ import { InFlight } from '../../in-flight.ts';
 import { Mutex } from '../../mutex.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
+import { alignedPieces } from '../aligned-pieces.ts';
+import type { CommandRingState, Descriptor } from '../command-ring.ts';
 import type { GuestFault, GuestIommu, UnmapRange } from '../guest-iommu.ts';
+import { type DomainHost, PagedDomain, type PagedDomainState } from '../paged-domain.ts';
 import type { DeviceTables, DeviceTablesState } from './context-tables.ts';
 import { CONTEXT_GLOBAL, IOTLB_GLOBAL, PASID_CACHE_GLOBAL } from './descriptors.ts';
-import { type DomainHost, VtdDomain, type VtdDomainState } from './domain.ts';
-import { type Descriptor, VtdQueue, type VtdQueueState } from './invalidation-queue.ts';
+import { VtdQueue } from './invalidation-queue.ts';
 import {
   MODES,
   type ModeParts,
@@ -25,9 +27,12 @@ import {
   VtdDriverError,
   type VtdMode,
 } from './modes.ts';
-import type { PageTablesState } from './page-table-editor.ts';
+import { PageTableEditor, type PageTablesState } from './page-table-editor.ts';
 
 export { type VtdCapabilities, VtdDriverError, type VtdMode } from './modes.ts';
+
+/** A domain of the VT-d driver. */
+export type VtdDomain = PagedDomain<PageTablesState>;
 
 /** Default time limit for an invalidation or a global command. */
 const DEFAULT_TIMEOUT_MS = 60_000;
@@ -62,9 +67,9 @@ export interface VtdDriverOptions {
 export interface VtdDriverState {
   readonly options: VtdDriverOptions;
   readonly capabilities: VtdCapabilities;
-  readonly queue: VtdQueueState;
+  readonly queue: CommandRingState;
   readonly tables: DeviceTablesState;
-  readonly domains: readonly VtdDomainState[];
+  readonly domains: readonly PagedDomainState<PageTablesState>[];
   /** Domain IDs by requester ID: PASS_THROUGH_DOMAIN, or one of `domains`. */
   readonly attachments: readonly (readonly [requesterId: number, domainId: number])[];
   readonly freeIds: readonly number[];
@@ -208,17 +213,16 @@ export class VtdDriver implements GuestIommu {
 
   #addDomain(id: number, saved?: PageTablesState): VtdDomain {
     const { levels, largestLeaf, cachingMode } = this.capabilities;
-    const host: DomainHost = {
-      ram: this.#ram,
-      pages: this.#pages,
-      levels,
-      largestLeaf,
-      encoding: this.#mode.encoding,
+    const pages = this.#pages;
+    const host: DomainHost<PageTablesState> = {
+      pages,
       cachingMode,
       inFlight: this.#inFlight,
       invalidate: (changed, ranges) => this.submitInvalidation(changed, ranges),
     };
-    const domain = new VtdDomain(id, host, saved);
+    const { encoding } = this.#mode;
+    const tables = new PageTableEditor(this.#ram, pages, levels, largestLeaf, encoding, saved);
+    const domain = new PagedDomain(id, host, tables);
     this.#domains.set(id, domain);
     return domain;
   }
@@ -313,16 +317,8 @@ export class VtdDriver implements GuestIommu {
   #pageDescriptors(domainId: number, ranges: readonly UnmapRange[]): Descriptor[] | undefined {
     const { maxAddressMask } = this.capabilities;
     if (maxAddressMask < 0) return undefined;
-    const descriptors: Descriptor[] = [];
-    for (const { iova, size } of ranges)
-      for (let at = iova; at < iova + size; ) {
-        if (descriptors.length === PAGE_SELECTIVE_LIMIT) return undefined;
-        let mask = 0;
-        while (mask < maxAddressMask && fits(at, mask + 1, iova + size)) mask++;
-        descriptors.push(this.#mode.iotlb.pages(domainId, at, mask));
-        at += 2 ** (12 + mask);
-      }
-    return descriptors;
+    const pieces = alignedPieces(ranges, maxAddressMask, PAGE_SELECTIVE_LIMIT);
+    return pieces?.map(({ iova, mask }) => this.#mode.iotlb.pages(domainId, iova, mask));
   }
 
   #changeTables(what: string, work: () => Promise<void>): Promise<void> {
@@ -386,9 +382,3 @@ export class VtdDriver implements GuestIommu {
     return Number(await this.#port.read(vtd.GSTS_REG, 4));
   }
 }
-
-/** Returns true if 2^`mask` pages at `at` are naturally aligned and do not extend beyond `end`. */
-const fits = (at: number, mask: number, end: number): boolean => {
-  const size = 2 ** (12 + mask);
-  return at % size === 0 && at + size <= end;
-};

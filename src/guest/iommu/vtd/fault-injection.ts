@@ -6,8 +6,7 @@ import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
 import type { UnmapRange } from '../guest-iommu.ts';
-import type { VtdDomain } from './domain.ts';
-import { VtdDriver, type VtdDriverState } from './driver.ts';
+import { type VtdDomain, VtdDriver, type VtdDriverState } from './driver.ts';
 
 /** Count of invalidations before the first skipped one, so that the VM is under load by then. */
 const INVALIDATIONS_BEFORE = 40;

@@ -7,27 +7,8 @@ import * as vtd from '../../../abi/vtd.ts';
 import { hex, PAGE_SIZE, PERM_READ, PERM_WRITE } from '../../../memory/address.ts';
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
-
-/** Thrown for a range that is empty, not page-aligned, or beyond the domain's address width. */
-export class MappingRangeError extends RangeError {
-  override name = 'MappingRangeError';
-}
-
-/** Thrown if part of the range to map is mapped already; nothing was changed. */
-export class IovaInUse extends Error {
-  constructor(iova: number) {
-    super(`IOVA ${hex(iova)} is already mapped`);
-    this.name = 'IovaInUse';
-  }
-}
-
-/** Thrown if the range to unmap covers only part of a large page; nothing was changed. */
-export class PartialUnmap extends Error {
-  constructor(iova: number, size: number) {
-    super(`the range covers only part of the ${size}-byte page mapped at IOVA ${hex(iova)}`);
-    this.name = 'PartialUnmap';
-  }
-}
+import { IovaInUse, MappingRangeError, PartialUnmap } from '../mapping-errors.ts';
+import type { DomainTables } from '../paged-domain.ts';
 
 /** Encoding of the entries of one stage: bits of the low word. */
 export interface EntryEncoding {
@@ -77,7 +58,7 @@ interface Leaf {
 }
 
 /** Maps and unmaps ranges in the page tables of one domain. */
-export class PageTableEditor {
+export class PageTableEditor implements DomainTables<PageTablesState> {
   /** GPA of the top-level table. */
   readonly root: number;
   readonly #ram: GuestRam;

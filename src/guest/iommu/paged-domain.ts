@@ -1,56 +1,57 @@
 /**
- * A VT-d domain of a guest: an IOVA→GPA address space to which devices are attached.
+ * A domain of a guest's driver that keeps its translations in page tables in guest RAM: an IOVA→GPA address space to which
+ * devices are attached.
  */
-import type { GuestRam } from '../../../memory/guest-ram.ts';
-import type { InFlight } from '../../in-flight.ts';
-import type { PageAllocator } from '../../page-allocator.ts';
-import type { GuestDomain, MapRange, UnmapRange } from '../guest-iommu.ts';
-import { type EntryEncoding, PageTableEditor, type PageTablesState } from './page-table-editor.ts';
+import type { InFlight } from '../in-flight.ts';
+import type { PageAllocator } from '../page-allocator.ts';
+import type { GuestDomain, MapRange, UnmapRange } from './guest-iommu.ts';
+
+/** The page tables of one domain, in the hardware's format. */
+export interface DomainTables<State> {
+  /** GPA of the top-level table. */
+  readonly root: number;
+  /** @throws MappingRangeError, IovaInUse, PageAllocatorExhausted; then nothing of the range stays mapped */
+  map(iova: number, gpa: number, size: number, perm: number): void;
+  /** Returns the count of bytes that were mapped. @throws MappingRangeError, PartialUnmap */
+  unmap(iova: number, size: number): number;
+  /** Returns the tables that are unlinked. They may be freed after an invalidation that started after this call. */
+  takeRetired(): number[];
+  /** Returns all tables, the root included, of a domain that no device uses any more. */
+  dismantle(): number[];
+  save(): State;
+}
 
 /** The parts of a driver that its domains use. */
-export interface DomainHost {
-  readonly ram: GuestRam;
+export interface DomainHost<State> {
   /** For page tables. */
   readonly pages: PageAllocator;
-  /** Count of levels of the page tables. */
-  readonly levels: number;
-  /** Level of the largest leaf: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB. */
-  readonly largestLeaf: number;
-  /** First-stage or second-stage entries. */
-  readonly encoding: EntryEncoding;
-  /** CAP.CM: entries must also be invalidated when they become present. */
+  /** True if entries must also be invalidated when they become present. */
   readonly cachingMode: boolean;
   readonly inFlight: InFlight;
   /** Invalidates the translations of these ranges; resolves when no device uses them any more. */
-  invalidate(domain: VtdDomain, ranges: readonly UnmapRange[]): Promise<void>;
+  invalidate(domain: PagedDomain<State>, ranges: readonly UnmapRange[]): Promise<void>;
 }
 
 /** State of a domain: its ID and its page tables. */
-export interface VtdDomainState {
+export interface PagedDomainState<State> {
   readonly id: number;
-  readonly tables: PageTablesState;
+  readonly tables: State;
 }
 
-/** A domain of the VT-d driver. */
-export class VtdDomain implements GuestDomain {
+export class PagedDomain<State> implements GuestDomain {
   readonly id: number;
-  readonly #host: DomainHost;
-  readonly #tables: PageTableEditor;
+  readonly #host: DomainHost<State>;
+  readonly #tables: DomainTables<State>;
   /** Ranges that are unmapped without an invalidation, and the tables that are empty since. */
   #deferred: { readonly ranges: UnmapRange[]; readonly tables: number[] } = { ranges: [], tables: [] };
 
-  /**
-   * @param saved tables that are in guest RAM already
-   * @throws PageAllocatorExhausted
-   */
-  constructor(id: number, host: DomainHost, saved?: PageTablesState) {
+  constructor(id: number, host: DomainHost<State>, tables: DomainTables<State>) {
     this.id = id;
     this.#host = host;
-    const { ram, pages, levels, largestLeaf, encoding } = host;
-    this.#tables = new PageTableEditor(ram, pages, levels, largestLeaf, encoding, saved);
+    this.#tables = tables;
   }
 
-  save(): VtdDomainState {
+  save(): PagedDomainState<State> {
     return { id: this.id, tables: this.#tables.save() };
   }
 
