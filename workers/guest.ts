@@ -94,7 +94,7 @@ async function startScript(vm: GuestVm, control: VmControl, sender: MetricsSende
     await guest?.(vm);
     return;
   }
-  load = newLoad(vm, iteration);
+  load = newLoad(vm, sender, iteration);
   await load.boot();
   vm.metrics.trend('boot_time').add(nowUs() - bootUs);
   await vm.phase('load');
@@ -107,8 +107,9 @@ async function startScript(vm: GuestVm, control: VmControl, sender: MetricsSende
   }
 }
 
-function newLoad(vm: GuestVm, iteration: CheckedScenario['iteration']): LoadRun {
+function newLoad(vm: GuestVm, sender: MetricsSender, iteration: CheckedScenario['iteration']): LoadRun {
   const run = new LoadRun(vm, JSON.parse(task.load) as VmLoad, iteration);
+  sender.takeIterations = () => run.takeIterations();
   if (isLoadStopped) run.stop();
   return run;
 }
@@ -121,7 +122,7 @@ async function resumeLoad(
   { script }: GuestSnapshot,
 ): Promise<void> {
   const { iteration } = await importScript();
-  load = newLoad(vm, iteration);
+  load = newLoad(vm, sender, iteration);
   await load.restore(script as SavedLoad);
   await control.resumed();
   for (const { driver } of vm.gpus) driver.resume();

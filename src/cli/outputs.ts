@@ -60,6 +60,10 @@ export const addOutputs = (command: Command): Command =>
       .default([], 'none'),
   );
 
+/** Returns whether an output has a sample of the iterations. */
+export const wantsIterations = (outputs: readonly OutputRequest[]): boolean =>
+  outputs.some(({ kind }) => kind === BLOB || kind === 'perfetto');
+
 export const wantsBlob = (outputs: readonly OutputRequest[]): boolean =>
   outputs.some(({ kind }) => kind === BLOB);
 

@@ -13,7 +13,7 @@ import { recordOf } from '../scenario/run-record.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
 import { shardText } from '../scenario/shard.ts';
 import { onInterrupt } from './interrupts.ts';
-import { checkOutputs, OutputError, wantsBlob } from './outputs.ts';
+import { checkOutputs, OutputError, wantsBlob, wantsIterations } from './outputs.ts';
 import { programName } from './package-version.ts';
 import { type PrintFlags, printRecord } from './print-record.ts';
 import { type Progress, progressOf } from './progress.ts';
@@ -84,6 +84,7 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     sysfs: flags.sysfs,
     shard: flags.shard,
     wantsBlob: wantsBlob(flags.out),
+    wantsIterations: wantsIterations(flags.out),
     onSysfs: (paths) =>
       shown.print(
         `${paths} paths below ${resolve(flags.sysfs, 'sys')}\nMDEVCTL_ENV_ROOT=${resolve(flags.sysfs)} mdevctl list\n`,
@@ -123,7 +124,7 @@ function endBeforeStart(path: string, signal: string, flags: RunFlags): never {
     clockStartSeconds: 0,
     shard: null,
   };
-  const history = { results: new Map(), lost: [], events: [], eventsCut: 0, timelines: [] };
+  const history = { results: new Map(), lost: [], events: [], eventsCut: 0, timelines: [], iterations: [] };
   const record = recordOf(parseSettings({ name: 'not started' }), origin, summary, history);
   if (flags.json || flags.out.length > 0) printRecord(record, flags);
   process.stderr.write(`mdevsim: INTERRUPTED by ${signal} before the run has started\n`);

@@ -4,7 +4,7 @@
  */
 import { every, nowUs } from '#host';
 import type { Metrics } from '../metrics/metrics.ts';
-import { toMessages } from '../metrics/wire.ts';
+import { type IterationMessage, iterationsMessage, toMessages } from '../metrics/wire.ts';
 import type { VmControl } from './protocol.ts';
 
 const SEND_INTERVAL_MS = 1000;
@@ -17,6 +17,8 @@ export class MetricsSender {
   #startUs: number;
   readonly #stop: () => void;
   readonly #intervalMs: number;
+  /** Returns a sample of the iterations since the last call. */
+  takeIterations: () => readonly IterationMessage[] = () => [];
 
   constructor(metrics: Metrics, control: VmControl, isDeclared: boolean) {
     this.#intervalMs = isDeclared ? SEND_INTERVAL_MS : SCRIPT_INTERVAL_MS;
@@ -38,6 +40,8 @@ export class MetricsSender {
     const middle = nowUs() - this.#startUs - (this.#intervalMs * 1000) / 2;
     const second = Math.max(0, Math.floor(middle / US_PER_SECOND));
     for (const message of toMessages(second, this.#metrics.take())) await this.#control.metrics(message);
+    const iterations = this.takeIterations();
+    if (iterations.length > 0) await this.#control.metrics(iterationsMessage(second, iterations));
   }
 
   /** Sends the rest. */

@@ -8,6 +8,7 @@ import type { Unit } from './units.ts';
 
 export type MetricsMessage = FrameBodies['vmMetrics'];
 type ChangeMessage = MetricsMessage['changes'][number];
+export type IterationMessage = MetricsMessage['iterations'][number];
 
 /** Maximum count of changes in one message: a message stays far below the limit of a frame. */
 const CHANGES_PER_MESSAGE = 512;
@@ -18,15 +19,23 @@ export function toMessages(
   changes: readonly MetricChange[],
   engineUse: readonly number[] = [],
 ): MetricsMessage[] {
-  const messages: MetricsMessage[] = engineUse.length > 0 ? [{ second, changes: [], engineUse }] : [];
+  const messages: MetricsMessage[] =
+    engineUse.length > 0 ? [{ second, changes: [], engineUse, iterations: [] }] : [];
   for (let first = 0; first < changes.length; first += CHANGES_PER_MESSAGE)
     messages.push({
       second,
       engineUse: [],
+      iterations: [],
       changes: changes.slice(first, first + CHANGES_PER_MESSAGE).map(toChangeMessage),
     });
   return messages;
 }
+
+/** Returns a message with iterations that have ended in this second of the run's clock. */
+export const iterationsMessage = (
+  second: number,
+  iterations: readonly IterationMessage[],
+): MetricsMessage => ({ second, changes: [], engineUse: [], iterations: [...iterations] });
 
 const toChangeMessage = (change: MetricChange): ChangeMessage => ({
   name: change.name,

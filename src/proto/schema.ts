@@ -269,6 +269,16 @@ export interface VmMetrics {
   readonly second: number;
   readonly changes: readonly MetricChange[];
   readonly engineUse: readonly number[];
+  readonly iterations: readonly IterationSpan[];
+}
+
+export interface IterationSpan {
+  readonly vgpu: number;
+  readonly stage: string;
+  readonly workload: string;
+  readonly vu: number;
+  readonly startUs: number;
+  readonly tookUs: number;
 }
 
 export interface MetricChange {
@@ -1757,13 +1767,15 @@ export function writeVmMetrics(m: VmMetrics, w: Writer): Writer {
     for (const value of m.engineUse) w.uint64(value);
     w.ldelim();
   }
+  for (const value of m.iterations) writeIterationSpan(value, w.uint32(34).fork()).ldelim();
   return w;
 }
 
 export function readVmMetrics(r: Reader, end: number): VmMetrics {
   const changes: MetricChange[] = [];
   const engineUse: number[] = [];
-  const m: Draft<VmMetrics> = { second: 0, changes, engineUse };
+  const iterations: IterationSpan[] = [];
+  const m: Draft<VmMetrics> = { second: 0, changes, engineUse, iterations };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -1775,6 +1787,49 @@ export function readVmMetrics(r: Reader, end: number): VmMetrics {
         break;
       case 26:
         for (const last = r.uint32() + r.pos; r.pos < last; ) engineUse.push(Number(r.uint64()));
+        break;
+      case 34:
+        iterations.push(readIterationSpan(r, r.uint32() + r.pos));
+        break;
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeIterationSpan(m: IterationSpan, w: Writer): Writer {
+  if (m.vgpu !== 0) w.uint32(8).uint32(m.vgpu);
+  if (m.stage !== '') w.uint32(18).string(m.stage);
+  if (m.workload !== '') w.uint32(26).string(m.workload);
+  if (m.vu !== 0) w.uint32(32).uint32(m.vu);
+  if (m.startUs !== 0) w.uint32(40).uint64(m.startUs);
+  if (m.tookUs !== 0) w.uint32(48).uint64(m.tookUs);
+  return w;
+}
+
+export function readIterationSpan(r: Reader, end: number): IterationSpan {
+  const m: Draft<IterationSpan> = { vgpu: 0, stage: '', workload: '', vu: 0, startUs: 0, tookUs: 0 };
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      case 8:
+        m.vgpu = r.uint32();
+        break;
+      case 18:
+        m.stage = r.string();
+        break;
+      case 26:
+        m.workload = r.string();
+        break;
+      case 32:
+        m.vu = r.uint32();
+        break;
+      case 40:
+        m.startUs = Number(r.uint64());
+        break;
+      case 48:
+        m.tookUs = Number(r.uint64());
         break;
       default:
         r.skipType(tag & 7);

@@ -69,6 +69,19 @@ export interface VgpuTimeline {
   readonly activity: Activity | null;
 }
 
+/** One iteration of a VU. */
+export interface IterationSpan {
+  readonly vm: number;
+  readonly vgpu: number;
+  readonly stage: string;
+  readonly workload: string;
+  /** Number of the VU on its vGPU in the stage. */
+  readonly vu: number;
+  /** Time on the run's clock, in an open stage when it was due, and its duration. */
+  readonly startUs: number;
+  readonly tookUs: number;
+}
+
 /** A part of a run's VMs: number from 1, and count of the parts. */
 export interface Shard {
   readonly index: number;
@@ -97,4 +110,6 @@ export interface RunRecord extends RunSummary {
   readonly eventsCut: number;
   readonly evidence: readonly ViolationRecord[];
   readonly timelines: readonly VgpuTimeline[];
+  /** A sample of the iterations, in order of their end. Only a run that writes a timeline has some. */
+  readonly iterations: readonly IterationSpan[];
 }

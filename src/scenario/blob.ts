@@ -92,6 +92,15 @@ const action = z.strictObject({
   action: text,
   error: text,
 });
+const iteration = z.strictObject({
+  vm: count,
+  vgpu: count,
+  stage: text,
+  workload: text,
+  vu: count,
+  startUs: count,
+  tookUs: count,
+});
 const blobShape = z.strictObject({
   format: z.literal(FORMAT),
   version: z.literal(VERSION),
@@ -101,6 +110,7 @@ const blobShape = z.strictObject({
   eventsCut: count,
   actions: z.array(action),
   timelines: z.array(z.looseObject({ vm: count, vgpu: count })),
+  iterations: z.array(iteration),
   lost: z.array(z.strictObject({ vm: count, reason: text })),
   results: z.array(text),
   hosts: z.array(text),
@@ -159,6 +169,7 @@ export function encodeBlob({
     eventsCut: record.eventsCut,
     actions: [...load.events],
     timelines: record.timelines.filter(({ vm }) => isInShard(vm, own)).map((timeline) => ({ ...timeline })),
+    iterations: [...record.iterations],
     lost: [...lost],
     results: [...results].map(([vm, result]) => frameText(vm, 'vmResult', result)),
     hosts: hosts.map((host) => frameText(0, 'hostResult', host)),

@@ -115,6 +115,7 @@ function mergedRecord(blobs: readonly Blob[], settings: ScenarioSettings): RunRe
     lost,
     events: blobs.flatMap(({ events }) => events).sort((a, b) => a.seconds - b.seconds),
     eventsCut: blobs.reduce((sum, { eventsCut }) => sum + eventsCut, 0),
+    iterations: blobs.flatMap(({ iterations }) => iterations),
     timelines: blobs.flatMap(({ timelines }) => timelines).sort((a, b) => a.vm - b.vm || a.vgpu - b.vgpu),
   });
 }

@@ -7,14 +7,16 @@ import { compileLoad, ONLY_GROUP } from '../load/compile.ts';
 import { compileEvents } from '../load/events.ts';
 import { vmsOf } from '../load/groups.ts';
 import type { Tags } from '../metrics/metrics.ts';
+import { SpanSample } from '../metrics/span-sample.ts';
 import type { MetricStore, StoreData } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LiveLoad } from '../report/live.ts';
 import type { LoadReport } from '../report/load-report.ts';
-import type { Shard } from '../report/record.ts';
+import type { IterationSpan, Shard } from '../report/record.ts';
 import { Director } from './director.ts';
 import { addEndMetrics, type EndMetrics } from './end-metrics.ts';
+import { Fairness } from './fairness.ts';
 import { LiveView } from './live-load.ts';
 import { RunEvents } from './run-events.ts';
 import type { RunHistory } from './run-record.ts';
@@ -30,6 +32,8 @@ type HostResult = FrameBodies['hostResult'];
 const START_DELAY_US = 50_000;
 const TICK_MS = 1000;
 const US_PER_SECOND = 1e6;
+/** Maximum count of sampled iterations. */
+const ITERATIONS_LIMIT = 32_768;
 /** Maximum count of changes of the count of running VMs that a part of a run has. */
 const RUNNING_CHANGES_LIMIT = 8192;
 
@@ -57,6 +61,7 @@ interface LoadMessages {
 export class RunLoad {
   readonly #store: MetricStore;
   readonly #timelines: RunTimelines;
+  readonly #iterations = new SpanSample<IterationSpan>(ITERATIONS_LIMIT);
   readonly #messages: LoadMessages;
   readonly #view: LiveView;
   readonly #vmsInAll: number;
@@ -68,6 +73,7 @@ export class RunLoad {
   readonly #isDeclared: boolean;
   readonly #events = new RunEvents();
   readonly #director: Director;
+  readonly #fairness = new Fairness();
   readonly #ended = new Set<number>();
   readonly #shard: Shard | undefined;
   /** Changes of the count of running VMs. */
@@ -128,6 +134,7 @@ export class RunLoad {
     if (!this.#ended.has(vm)) this.#events.add('end', vm);
     this.#ended.add(vm);
     this.#running.delete(vm);
+    this.#fairness.delete(vm);
     this.#left(vm);
   }
 
@@ -135,9 +142,13 @@ export class RunLoad {
     // A hand-written load has a clock that its guests do not know. An interval belongs where most of it lies.
     const at = this.#us / US_PER_SECOND - SCRIPT_BUCKET_SECONDS / 2;
     const second = this.#isDeclared ? message.second : Math.max(0, at);
+    for (const span of message.iterations)
+      if (this.#iterations.wantsNext()) this.#iterations.keep({ vm, ...span });
     const changes = fromMessage(message);
     this.#store.merge(this.#tagsOf(vm), second, changes);
     this.#timelines.metrics(vm, second, changes);
+    if (message.engineUse.length > 0)
+      this.#fairness.add(vm, this.#groups[vm] ?? ONLY_GROUP, message.engineUse);
   }
 
   addressSpaces(vm: number, message: FrameBodies['vmAddressSpaces']): void {
@@ -161,12 +172,13 @@ export class RunLoad {
     return this.#startUs;
   }
 
-  /** Events so far, the count of those beyond the limit, and the timelines of the vGPUs. */
-  get history(): Pick<RunHistory, 'events' | 'eventsCut' | 'timelines'> {
+  /** Events so far, the count of those beyond the limit, the timelines of the vGPUs, and a sample of the iterations. */
+  get history(): Pick<RunHistory, 'events' | 'eventsCut' | 'timelines' | 'iterations'> {
     return {
       events: this.#events.list(this.#startUs),
       eventsCut: this.#events.cut,
       timelines: this.#timelines.list(this.#startUs),
+      iterations: this.#iterations.spans,
     };
   }
 
@@ -238,6 +250,7 @@ export class RunLoad {
   #tick(): void {
     this.#record('vms_running', {}, this.#running.size);
     this.#logRunning();
+    for (const [group, index] of this.#fairness.take()) this.#record('gpu_fairness', { group }, index);
     const failed = this.#store.tick(this.#us);
     if (!failed || this.#abortedBy !== '' || this.#shard) return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;

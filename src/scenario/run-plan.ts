@@ -25,6 +25,11 @@ import { type ResolvedModel, resolveModel } from './try-model.ts';
 /** Folder below the working directory with a folder for each run. */
 const RUNS_FOLDER = 'mdevsim-runs';
 
+/** Bounds of the iterations a second in the sample of a VM; between them, many VMs have fewer. */
+const SAMPLED_MIN = 4;
+const SAMPLED_MAX = 256;
+const SAMPLED = 4096;
+
 export type RunRequest = FrameBodies['runRequest'];
 
 /** All faults that `--inject` can inject. */
@@ -53,6 +58,8 @@ export interface PlanOptions {
   readonly trace: string;
   /** The part of the VMs that runs here; undefined for a whole run. */
   readonly shard?: Shard | undefined;
+  /** Whether to sample iterations for a timeline. */
+  readonly wantsIterations: boolean;
 }
 
 /** The parts of a plan that are the same for all its requests. */
@@ -148,6 +155,7 @@ function requestsOf(
   const scenario = isDataFile(url) ? '' : url;
   const stages = compileLoad(settings.load ?? {});
   const traces = traceFiles(options.trace, processes);
+  const sampled = options.wantsIterations ? sampledPerVm(settings.vms) : 0;
   return Array.from({ length: processes }, (_, process) => {
     const first = Math.ceil((process * members.length) / processes);
     const end = Math.ceil(((process + 1) * members.length) / processes);
@@ -170,21 +178,30 @@ function requestsOf(
       params: JSON.stringify(settings.params),
       gpu: settings.gpu,
       folder,
-      vmSettings: own.map((member) => vmSettings(member, settings.vms, stages)),
+      vmSettings: own.map((member) => vmSettings(member, settings.vms, stages, sampled)),
     };
   });
 }
 
-/** Returns the settings of a VM, and its part of the declared load. @param vms count of all VMs */
+/** Returns the most iterations a second that a VM samples. @param vms count of all VMs */
+const sampledPerVm = (vms: number): number =>
+  Math.min(SAMPLED_MAX, Math.max(SAMPLED_MIN, Math.floor(SAMPLED / vms)));
+
+/**
+ * Returns the settings of a VM, and its part of the declared load.
+ * @param vms count of all VMs
+ * @param sampled maximum count of sampled iterations a second
+ */
 function vmSettings(
   { vm, name, share, ramMiB, viommu, iommu, types, bootUs }: GroupVm,
   vms: number,
   stages: readonly Stage[],
+  sampled: number,
 ): RunRequest['vmSettings'][number] {
   const own = stages
     .filter(({ group = name }) => group === name)
     .map((stage) => ({ ...stage, share: stage.group === undefined ? { index: vm, count: vms } : share }));
-  const load: VmLoad = { iommu, stages: own };
+  const load: VmLoad = { iommu, stages: own, sampled };
   return {
     vm,
     load: stages.length > 0 ? JSON.stringify(load) : '',

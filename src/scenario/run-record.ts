@@ -6,6 +6,7 @@ import { groupsOf } from '../load/groups.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type {
   GroupRecord,
+  IterationSpan,
   RunEvent,
   RunRecord,
   Shard,
@@ -36,6 +37,7 @@ export interface RunHistory {
   readonly events: readonly RunEvent[];
   readonly eventsCut: number;
   readonly timelines: readonly VgpuTimeline[];
+  readonly iterations: readonly IterationSpan[];
 }
 
 const US_PER_SECOND = 1e6;
@@ -44,7 +46,7 @@ export const recordOf = (
   settings: ScenarioSettings,
   { startedMs, ...origin }: RunOrigin,
   summary: RunSummary,
-  { results, lost, events, eventsCut, timelines }: RunHistory,
+  { results, lost, events, eventsCut, timelines, iterations }: RunHistory,
 ): RunRecord => ({
   ...summary,
   ...origin,
@@ -57,6 +59,7 @@ export const recordOf = (
   eventsCut,
   evidence: [...results].sort(([a], [b]) => a - b).flatMap(violationRecords),
   timelines,
+  iterations,
 });
 
 function groupRecords(settings: ScenarioSettings): GroupRecord[] {

@@ -293,6 +293,7 @@ describe('model file', () => {
       program: '',
       commandFor: () => '',
       wantsBlob: false,
+      wantsIterations: false,
       onSysfs: () => {},
       onSysfsWrite: () => {},
       onSysfsLost: () => {},

@@ -7,12 +7,14 @@ import type { Verdict } from '../../src/metrics/threshold-judge.ts';
 import { recordCsv } from '../../src/report/outputs/csv.ts';
 import { recordJson } from '../../src/report/outputs/json.ts';
 import { recordJunit } from '../../src/report/outputs/junit.ts';
+import { recordPerfetto } from '../../src/report/outputs/perfetto.ts';
 import { recordPrometheus } from '../../src/report/outputs/prometheus.ts';
 import type { RunRecord } from '../../src/report/record.ts';
 import { recordFixture } from '../fixtures/record.ts';
 import { parseCsv } from '../support/csv-file.ts';
 import { parseJunit, xmllint } from '../support/junit-file.ts';
 import { parsePrometheus } from '../support/prometheus-file.ts';
+import { parseTrace } from '../support/trace-events.ts';
 
 /** A name with everything that a format may have to escape. */
 const HOSTILE = 'a "b" <c> & \'d\'\n,e\\\u0000\u001b]0;\ud800 ✓';
@@ -32,18 +34,21 @@ describe('json', () => {
   it('is the record, with one line for a list of numbers', () => {
     const record = recordFixture({ scenario: HOSTILE });
     const text = recordJson(record);
-    expect(JSON.parse(text)).to.deep.equal(JSON.parse(JSON.stringify(record)));
+    const { iterations: _, ...rest } = JSON.parse(JSON.stringify(record));
+    expect(JSON.parse(text)).to.deep.equal(rest);
     expect(text).to.match(/"count": \[1,1,1,1\]/);
     expect(recordJson(record)).to.match(/^\{\n {2}"version": 1,\n/);
   });
 });
 
 describe('csv', () => {
-  it('has a row for each metric in total and by stage, and one for each bucket', () => {
+  it('has a row for each metric in total, by stage and by group, and one for each bucket', () => {
     const rows = parseCsv(recordCsv(recordFixture()));
     expect(rows.every((row) => row.type !== '' && row.scope !== '')).to.equal(true);
     const of = (metric: string, stage: string, scope: string) =>
-      rows.filter((row) => row.metric === metric && row.stage === stage && row.scope === scope);
+      rows.filter(
+        (row) => row.metric === metric && row.stage === stage && row.group === '' && row.scope === scope,
+      );
     const [total] = of('command_latency', 'web', 'total');
     expect([total?.count, total?.min, total?.avg, total?.max, total?.to_s]).to.deep.equal([
       '4',
@@ -64,8 +69,8 @@ describe('csv', () => {
   it('quotes what RFC 4180 demands', () => {
     const record = recordFixture();
     const [metric] = record.load.metrics;
-    const load = { ...record.load, metrics: [{ ...metric!, tags: { stage: HOSTILE } }] };
-    expect(parseCsv(recordCsv({ ...record, load }))[0]?.stage).to.equal(HOSTILE);
+    const load = { ...record.load, metrics: [{ ...metric!, tags: { group: HOSTILE } }] };
+    expect(parseCsv(recordCsv({ ...record, load }))[0]?.group).to.equal(HOSTILE);
   });
 });
 
@@ -185,5 +190,91 @@ describe('prometheus', () => {
       [HOSTILE.replace('\ud800', '\ufffd'), 0],
       ['iterations', 1],
     ]);
+  });
+});
+
+describe('perfetto', () => {
+  const span = (overrides: Partial<RunRecord['iterations'][number]>): RunRecord['iterations'][number] => ({
+    vm: 0,
+    vgpu: 0,
+    stage: 'web',
+    workload: 'copy',
+    vu: 0,
+    startUs: 0,
+    tookUs: 10,
+    ...overrides,
+  });
+  const change = { from: 'system', to: 'iommu', removedUs: 1, bytesBefore: 4096, bytesAfter: 0 };
+  const record = recordFixture({
+    events: [
+      { seconds: -0.1, kind: 'boot', vm: 0, text: '' },
+      { seconds: 2, kind: 'abort', vm: null, text: HOSTILE },
+    ],
+    timelines: [
+      {
+        vm: 0,
+        vgpu: 0,
+        // Two readings of the clock may make neighbours overlap.
+        addressSpace: {
+          segments: [],
+          switches: [
+            { ...change, startUs: -200_000, tookUs: 300 },
+            { ...change, startUs: -199_900, tookUs: 50 },
+          ],
+        },
+        activity: null,
+      },
+    ],
+    iterations: [
+      span({ startUs: 1000 }),
+      span({ startUs: 1005, vu: 1 }),
+      span({ startUs: 1010 }),
+      span({ startUs: 1015, vu: 1, stage: 'batch', workload: 'fill' }),
+    ],
+  });
+
+  it('has lanes of the run, of each worker, and of iterations that overlap', () => {
+    const { events, names, otherData } = parseTrace(recordPerfetto(record));
+    const lane = ({ pid, tid }: { readonly pid: number; readonly tid: number }) => names.get(`${pid}/${tid}`);
+    const of = (category: string) =>
+      events
+        .filter(({ cat }) => cat === category)
+        .map((event) => [lane(event), event.name, event.ts, event.dur]);
+    expect(of('stage')).to.deep.equal([
+      ['stage web', 'web', 500_000, 4e6],
+      ['stage batch', 'batch', 1_500_000, 3e6],
+    ]);
+    expect(of('event')).to.deep.equal([
+      ['events', 'abort', 2_500_000, undefined],
+      ['vm0 guest', 'boot', 400_000, undefined],
+    ]);
+    expect(of('switch')).to.deep.equal([
+      ['vm0/gpu0', 'system → iommu', 300_000, 300],
+      ['vm0/gpu0', 'system → iommu', 300_300, 50],
+    ]);
+    expect(of('iteration').map(([at, , ts]) => [at, ts])).to.deep.equal([
+      ['vm0/gpu0 iterations', 501_000],
+      ['vm0/gpu0 iterations', 501_010],
+      ['vm0/gpu0 iterations', 501_005],
+      ['vm0/gpu0 iterations', 501_015],
+    ]);
+    expect(new Set(events.filter(({ cat }) => cat === 'iteration').map(({ tid }) => tid))).to.have.length(2);
+    expect([names.get('1'), names.get('2'), otherData.eventsCut]).to.deep.equal(['run fixture', 'VM 0', 0]);
+  });
+
+  it('has counters in total and by stage, at the start of their buckets', () => {
+    const { events } = parseTrace(recordPerfetto(record));
+    const of = (counter: string) =>
+      events.filter(({ ph, name }) => ph === 'C' && name === counter).map(({ ts, args }) => [ts, args.value]);
+    expect(of('iterations/s web')).to.deep.equal([0, 1, 2, 3].map((second) => [500_000 + second * 1e6, 1]));
+    expect(of('iterations/s')[0]).to.deep.equal([500_000, 2]);
+    expect(of('p99 of command_latency batch (ms)').map(([ts]) => ts)).to.have.length(4);
+  });
+
+  it('has a bounded count of events, and says how many it lacks', () => {
+    const many = Array.from({ length: 120_000 }, (_, i) => span({ startUs: i * 10 }));
+    const { events, otherData } = parseTrace(recordPerfetto({ ...record, iterations: many }));
+    expect(events).to.have.length(100_000);
+    expect(otherData.eventsCut).to.be.within(20_000, 20_100);
   });
 });

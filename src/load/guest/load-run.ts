@@ -7,11 +7,13 @@ import type { GuestVm } from '../../guest/guest-vm.ts';
 import type { GuestIommu } from '../../guest/iommu/guest-iommu.ts';
 import { type Pause, VmMovedError } from '../../guest/migration.ts';
 import { SharedMutex } from '../../guest/mutex.ts';
+import type { IterationMessage } from '../../metrics/wire.ts';
 import { peakVus } from '../compile.ts';
 import type { IommuMode } from '../schema.ts';
 import { WORKLOADS } from '../workload-names.ts';
 import { Activity } from './activity.ts';
 import { RunClock } from './clock.ts';
+import { IterationLog } from './iteration-log.ts';
 import { LoadGpu } from './load-gpu.ts';
 import type { Iteration, LoadVm } from './load-vm.ts';
 import type { SavedLoad } from './saved-load.ts';
@@ -22,6 +24,8 @@ import { Turns } from './turns.ts';
 export interface VmLoad {
   readonly iommu: IommuMode;
   readonly stages: readonly VmStage[];
+  /** Maximum count of iterations a second in the sample for timelines; 0 for no sample. */
+  readonly sampled: number;
 }
 
 export class LoadRun {
@@ -30,6 +34,7 @@ export class LoadRun {
   readonly #iteration: Iteration | undefined;
   readonly #clock = new RunClock();
   readonly #activity = new Activity();
+  readonly #log: IterationLog | undefined;
   #load: LoadVm | undefined;
   #gpus: readonly LoadGpu[] = [];
   #stages: readonly StageRun[] = [];
@@ -48,6 +53,7 @@ export class LoadRun {
     this.#vm = vm;
     this.#plan = plan;
     this.#iteration = iteration;
+    this.#log = plan.sampled > 0 ? new IterationLog(this.#clock, plan.sampled) : undefined;
     this.#moved.catch(() => {}); // nothing waits for it while the stages do not run
   }
 
@@ -105,6 +111,11 @@ export class LoadRun {
     } finally {
       this.isRunning = false;
     }
+  }
+
+  /** Returns a sample of the iterations that have ended since the last call. */
+  takeIterations(): readonly IterationMessage[] {
+    return this.#log?.take() ?? [];
   }
 
   /** Ends the stages: they start no more iterations. */
@@ -172,6 +183,7 @@ export class LoadRun {
       iteration: this.#iteration,
       turns: new Turns(),
       activity: this.#activity,
+      log: this.#log,
     };
   }
 

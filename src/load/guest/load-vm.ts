@@ -6,6 +6,7 @@ import type { GuestIommu } from '../../guest/iommu/guest-iommu.ts';
 import type { SharedMutex } from '../../guest/mutex.ts';
 import type { GuestGpu } from '../../guest/vm-parts.ts';
 import type { Activity } from './activity.ts';
+import type { IterationLog } from './iteration-log.ts';
 import type { Turns } from './turns.ts';
 
 /** The scenario's own workload. */
@@ -20,4 +21,6 @@ export interface LoadVm {
   readonly iteration: Iteration | undefined;
   readonly turns: Turns;
   readonly activity: Activity;
+  /** Undefined if no timeline is written. */
+  readonly log: IterationLog | undefined;
 }

@@ -8,6 +8,7 @@ import type { Stage } from '../compile.ts';
 import { workloadOf } from '../workloads/index.ts';
 import type { StageVu } from './executors.ts';
 import { IterationContext } from './iteration.ts';
+import type { IterationSource } from './iteration-log.ts';
 import type { LoadGpu, VuBuffer } from './load-gpu.ts';
 import type { LoadVm } from './load-vm.ts';
 import type { SavedVu } from './saved-load.ts';
@@ -19,6 +20,7 @@ const VU_STRIDE = 0xc2b2_ae35;
 
 /** One workload of a VU's mix. */
 interface Choice {
+  readonly source: IterationSource;
   /** Sum of the weights up to this one, as a part of all. */
   readonly upTo: number;
   readonly context: IterationContext;
@@ -72,6 +74,7 @@ export class Vu implements StageVu {
       const tagged = metrics.tagged({ vgpu: String(gpu.gpu.index), stage: stage.name, workload });
       const parts = { vm, gpu, buffer, prng: this.#prng, metrics: tagged, verify: stage.verify };
       return {
+        source: { vgpu: gpu.gpu.index, stage: stage.name, workload, vu: index },
         upTo: sum / total,
         context: new IterationContext({ ...parts, workload: workloadOf(workload) }),
         iterations: tagged.counter('iterations'),
@@ -91,14 +94,16 @@ export class Vu implements StageVu {
    * @throws the errors of the workload
    */
   async iterate(dueUs: number = nowUs()): Promise<void> {
-    const { activity, turns } = this.#vm;
+    const { activity, turns, log } = this.#vm;
     this.iterations++;
     activity.begin();
     const choice = this.#choose();
     try {
       await choice.context.run(dueUs);
       choice.iterations.add();
-      choice.duration.add(nowUs() - dueUs);
+      const tookUs = nowUs() - dueUs;
+      choice.duration.add(tookUs);
+      log?.add(choice.source, dueUs, tookUs);
     } catch (error) {
       if (!(error instanceof DeviceResetError || error instanceof DeviceLostError)) throw error;
       choice.interrupted.add();

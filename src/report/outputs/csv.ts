@@ -1,5 +1,6 @@
 /**
- * The output `csv` (RFC 4180): a row for each metric and stage in total, and one for each bucket of its time series.
+ * The output `csv` (RFC 4180): a row for each metric in total, by stage and by group, and one for each bucket of
+ * their time series.
  *
  * Times are in seconds of the run's clock. Values of `time` are in microseconds, of `bytes` in bytes. A column that the
  * type of the metric does not have is empty.
@@ -8,7 +9,7 @@ import type { MetricSummary } from '../../metrics/metric-summary.ts';
 import type { RunRecord } from '../record.ts';
 
 const VALUES = ['count', 'rate', 'value', 'min', 'avg', 'med', 'p95', 'p99', 'max'] as const;
-const COLUMNS = ['metric', 'stage', 'type', 'unit', 'scope', 'from_s', 'to_s', ...VALUES] as const;
+const COLUMNS = ['metric', 'stage', 'group', 'type', 'unit', 'scope', 'from_s', 'to_s', ...VALUES] as const;
 
 type Row = Partial<Record<(typeof COLUMNS)[number], string | number | null>>;
 
@@ -25,6 +26,7 @@ export function recordCsv({ load }: RunRecord): string {
 const nameOf = ({ name, tags, type, unit }: MetricSummary): Row => ({
   metric: name,
   stage: tags.stage ?? '',
+  group: tags.group ?? '',
   type,
   unit,
 });

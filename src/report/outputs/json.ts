@@ -3,8 +3,8 @@
  */
 import type { RunRecord } from '../record.ts';
 
-/** Returns the record as JSON. */
-export const recordJson = (record: RunRecord): string => `${jsonText(record, '')}\n`;
+/** Returns the record as JSON, without the sample of iterations, which is for timelines. */
+export const recordJson = ({ iterations: _, ...record }: RunRecord): string => `${jsonText(record, '')}\n`;
 
 const INDENT = '  ';
 

@@ -7,6 +7,7 @@ import type { RunRecord } from '../record.ts';
 import { recordCsv } from './csv.ts';
 import { recordJson } from './json.ts';
 import { recordJunit } from './junit.ts';
+import { recordPerfetto } from './perfetto.ts';
 import { recordPrometheus } from './prometheus.ts';
 
 /** Content of a file by kind of output. */
@@ -16,4 +17,5 @@ export const OUTPUTS: Readonly<Record<string, (record: RunRecord) => string>> = 
   csv: recordCsv,
   junit: recordJunit,
   prometheus: recordPrometheus,
+  perfetto: recordPerfetto,
 };
