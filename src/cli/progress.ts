@@ -10,6 +10,7 @@ import { type HostProgress, liveLine, liveLines } from '../report/live-text.ts';
 /** Interval of redraws on a terminal. */
 const REDRAW_MS = 250;
 const DEFAULT_COLUMNS = 80;
+const DEFAULT_ROWS = 24;
 /** Least and longest time between two lines where there is no terminal. */
 const LINE_LEAST_MS = 1_000;
 const LINE_LONGEST_MS = 5_000;
@@ -70,8 +71,10 @@ class LiveProgress implements Progress {
   #draw(): void {
     const load = this.#options.load();
     if (!this.#hosts || !load) return;
-    const columns = process.stderr.columns || DEFAULT_COLUMNS;
-    this.#update(liveLines(this.#options.title, this.#hosts, load, columns).join('\n'));
+    const { columns, rows } = process.stderr;
+    const lines = liveLines(this.#options.title, this.#hosts, load, columns || DEFAULT_COLUMNS);
+    // The last row stays free for the cursor.
+    this.#update(lines.slice(0, Math.max(1, (rows || DEFAULT_ROWS) - 1)).join('\n'));
   }
 }
 
