@@ -286,14 +286,19 @@ export class MmioServer {
     return ((rd(this.#words, WORD_HEAD, 'ring.head') - mark) | 0) >= 0;
   }
 
+  /** Drops the entries in the ring, because the guest that posted them has gone. Nobody waits for their answers. */
+  discard(): void {
+    st(this.#words, WORD_HEAD, ld(this.#words, WORD_TAIL, 'ring.tail'), 'ring.head');
+    wake(this.#words, WORD_HEAD, 'ring.wait');
+  }
+
   /** Marks the owner as gone: reads return all ones, writes are dropped. */
   close(): void {
     st(this.#words, WORD_CLOSED, 1, 'link.word');
     // Change both words that a guest waits on, so that a guest that has just read the flag does not sleep.
     add(this.#words, WORD_REPLY_SEQUENCE, 1, 'link.word');
     wake(this.#words, WORD_REPLY_SEQUENCE, 'link.wait');
-    st(this.#words, WORD_HEAD, ld(this.#words, WORD_TAIL, 'ring.tail'), 'ring.head');
-    wake(this.#words, WORD_HEAD, 'ring.wait');
+    this.discard();
   }
 
   #serveOne(target: MmioTarget, at: number): void {

@@ -296,6 +296,7 @@ export class DeviceInstance {
   }
 
   #rebuild(): void {
+    this.metrics.keep(this.model.counters ?? {});
     this.model.close();
     this.timers.clear();
     this.#model = undefined;

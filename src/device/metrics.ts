@@ -16,6 +16,8 @@ const isName = (name: unknown): name is string =>
 
 export class MetricSet implements DeviceMetrics {
   readonly #values = new Map<string, number>();
+  /** Counters of the models before the last reset. */
+  readonly #kept = new Map<string, number>();
 
   add(name: string, by = 1): void {
     this.set(name, this.get(name) + by);
@@ -34,9 +36,16 @@ export class MetricSet implements DeviceMetrics {
     return this.#values.get(name) ?? 0;
   }
 
+  /** Adds the counters of a model that a reset ends: the report counts on. Drops invalid ones. */
+  keep(counters: Readonly<Record<string, number>>): void {
+    for (const [name, value] of Object.entries(counters))
+      if (isName(name) && isMetric(value) && this.#kept.size < METRICS_LIMIT)
+        this.#kept.set(name, (this.#kept.get(name) ?? 0) + value);
+  }
+
   /**
    * Returns these metrics and a model's counters, rounded down to integers. Calls `refuse` for an invalid counter,
-   * and for a counter beyond METRICS_LIMIT.
+   * and for a counter beyond METRICS_LIMIT. The counters include those of earlier models.
    */
   collect(
     counters: Readonly<Record<string, number>>,
@@ -44,7 +53,8 @@ export class MetricSet implements DeviceMetrics {
   ): { name: string; value: number }[] {
     const all = new Map(this.#values);
     for (const [name, value] of Object.entries(counters)) {
-      if (isName(name) && isMetric(value) && all.size < METRICS_LIMIT) all.set(name, value);
+      if (isName(name) && isMetric(value) && all.size < METRICS_LIMIT)
+        all.set(name, value + (this.#kept.get(name) ?? 0));
       else
         refuse(`counter '${name.slice(0, METRIC_NAME_LIMIT)}' is ${String(value)}; accepted: 0 to 2^53 - 1`);
     }

@@ -259,6 +259,15 @@ export class DeviceRuntime {
     } else if (frame.kind === 'deviceStateSet') this.#enterState(frame.body.state);
     else if (frame.kind === 'deviceDataRead') this.#readData(frame.body.maxBytes);
     else if (frame.kind === 'deviceDataWrite') this.#writeData(frame.body.data);
+    else if (frame.kind === 'deviceReset') this.#reset();
+  }
+
+  /** Resets the function for its next guest. The guest has gone: it posts nothing, and nothing of it may still arrive. */
+  #reset(): void {
+    this.#mmio.discard();
+    this.#device.reset();
+    this.#publishBars();
+    this.#answer('deviceResetDone', {});
   }
 
   /** Enters a migration state. Writes are posted, so those that the guest made before it stopped are served first. */

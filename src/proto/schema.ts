@@ -335,6 +335,10 @@ export interface Screenshot {
   readonly error: string;
 }
 
+export type DeviceReset = Record<string, never>;
+
+export type DeviceResetDone = Record<string, never>;
+
 export interface DeviceStateSet {
   readonly state: number;
 }
@@ -2124,6 +2128,38 @@ export function readScreenshot(r: Reader, end: number): Screenshot {
   return m;
 }
 
+export function writeDeviceReset(_m: DeviceReset, w: Writer): Writer {
+  return w;
+}
+
+export function readDeviceReset(r: Reader, end: number): DeviceReset {
+  const m: Draft<DeviceReset> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
+export function writeDeviceResetDone(_m: DeviceResetDone, w: Writer): Writer {
+  return w;
+}
+
+export function readDeviceResetDone(r: Reader, end: number): DeviceResetDone {
+  const m: Draft<DeviceResetDone> = {};
+  while (r.pos < end) {
+    const tag = r.uint32();
+    switch (tag) {
+      default:
+        r.skipType(tag & 7);
+    }
+  }
+  return m;
+}
+
 export function writeDeviceStateSet(m: DeviceStateSet, w: Writer): Writer {
   if (m.state !== 0) w.uint32(8).uint32(m.state);
   return w;
@@ -2866,6 +2902,8 @@ export interface FrameBodies {
   deviceData: DeviceData;
   deviceDataWrite: DeviceDataWrite;
   deviceDataWritten: DeviceDataWritten;
+  deviceReset: DeviceReset;
+  deviceResetDone: DeviceResetDone;
   migrationStart: MigrationStart;
   migrationReady: MigrationReady;
   ramPages: RamPages;
@@ -2927,6 +2965,8 @@ export const BODY_CODECS: {
   deviceData: { tag: 506, write: writeDeviceData, read: readDeviceData },
   deviceDataWrite: { tag: 514, write: writeDeviceDataWrite, read: readDeviceDataWrite },
   deviceDataWritten: { tag: 522, write: writeDeviceDataWritten, read: readDeviceDataWritten },
+  deviceReset: { tag: 530, write: writeDeviceReset, read: readDeviceReset },
+  deviceResetDone: { tag: 538, write: writeDeviceResetDone, read: readDeviceResetDone },
   migrationStart: { tag: 642, write: writeMigrationStart, read: readMigrationStart },
   migrationReady: { tag: 650, write: writeMigrationReady, read: readMigrationReady },
   ramPages: { tag: 658, write: writeRamPages, read: readRamPages },

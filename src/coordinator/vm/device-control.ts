@@ -1,12 +1,12 @@
 /**
- * Requests to a device's migration interface: VFIO's device states and its data stream, over the control ring, one at a
- * time. If a device does not answer, only its request fails.
+ * Requests to a device: VFIO's device states, its migration stream, and its reset, over the control ring, one at a time.
+ * If a device does not answer, only its request fails.
  */
 import { after } from '#host';
 import type { Frame, FrameKind } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 
-/** Time limit of a device for a state transition or a piece of its stream. */
+/** Time limit of a device for a state transition, a piece of its stream or its reset. */
 const DEVICE_ANSWER_TIMEOUT_MS = 20_000;
 
 /** Frame with which a device answers each request. */
@@ -14,13 +14,14 @@ const ANSWERS = {
   deviceStateSet: 'deviceStateChanged',
   deviceDataRead: 'deviceData',
   deviceDataWrite: 'deviceDataWritten',
+  deviceReset: 'deviceResetDone',
 } as const;
 type Request = keyof typeof ANSWERS;
 type Answer<R extends Request> = FrameBodies[(typeof ANSWERS)[R]];
 
-/** Thrown when a device refuses a migration request or fails to answer it. */
-class DeviceMigrationError extends Error {
-  override name = 'DeviceMigrationError';
+/** Thrown when a device refuses a request or fails to answer it. */
+class DeviceRequestError extends Error {
+  override name = 'DeviceRequestError';
 }
 
 /** The parts of a device that are used here. */
@@ -52,23 +53,28 @@ export class DeviceControl {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** Makes the device enter a state. @throws DeviceMigrationError with the device's reason */
+  /** Makes the device enter a state. @throws DeviceRequestError with the device's reason */
   async setState(state: number): Promise<void> {
     const { error } = await this.#ask('deviceStateSet', { state });
     this.#check(error);
   }
 
-  /** Returns the next bytes of the device's stream. @throws DeviceMigrationError */
+  /** Returns the next bytes of the device's stream. @throws DeviceRequestError */
   async read(maxBytes: number): Promise<FrameBodies['deviceData']> {
     const data = await this.#ask('deviceDataRead', { maxBytes });
     this.#check(data.error);
     return data;
   }
 
-  /** @throws DeviceMigrationError for bytes that the device rejects */
+  /** @throws DeviceRequestError for bytes that the device rejects */
   async write(data: Uint8Array): Promise<void> {
     const { error } = await this.#ask('deviceDataWrite', { data });
     this.#check(error);
+  }
+
+  /** Resets the function. Its DMA has ended and its pins are gone when the promise resolves. @throws DeviceRequestError */
+  async reset(): Promise<void> {
+    await this.#ask('deviceReset', {});
   }
 
   /** Handles an answer; ignores any other frame. */
@@ -84,11 +90,11 @@ export class DeviceControl {
   }
 
   #fail(reason: string): void {
-    this.#pending?.reject(new DeviceMigrationError(`${this.#device.name} is lost: ${reason}`));
+    this.#pending?.reject(new DeviceRequestError(`${this.#device.name} is lost: ${reason}`));
   }
 
   #check(error: string): void {
-    if (error !== '') throw new DeviceMigrationError(`${this.#device.name}: ${error}`);
+    if (error !== '') throw new DeviceRequestError(`${this.#device.name}: ${error}`);
   }
 
   #ask<R extends Request>(request: R, body: FrameBodies[R]): Promise<Answer<R>> {
