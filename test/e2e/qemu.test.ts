@@ -67,11 +67,27 @@ describe('a real guest', function () {
     expect(text).to.include('direct 20 of 20 rounds ok');
   });
 
-  it('maps, moves and unmaps pages behind intel-iommu, and finds a fault in its log', async () => {
-    const run = 'guest+vfio+100;guest+fault;dmesg|grep+DMAR:';
-    const text = await boot({ ...INTEL, append: 'intel_iommu=on', run });
-    expect(text).to.include('interrupt ok').and.include('vfio 100 of 100 rounds ok');
-    expect(text).to.match(/DMAR: \[DMA Read.*fault addr 0xdead0000/);
+  it('maps and unmaps for each DMA behind intel-iommu, and finds faults in its log', async () => {
+    const vgpu = await Served.start('vgpu', 1, machine.sockets);
+    try {
+      const text = await bootGuest(machine, {
+        ...INTEL,
+        sockets: [served!.worker(0).socket, vgpu.worker().socket],
+        append: 'intel_iommu=on',
+        run: 'guest+vfio+100;guest+fault;vgpu+1000;dmesg|grep+DMAR:',
+      });
+      expect(text).to.include('interrupt ok').and.include('vfio 100 of 100 rounds ok');
+      expect(text).to.match(/DMAR: \[DMA Read.*fault addr 0xdead0000/);
+      expect(text).to.include('vgpu: 1000 of 1000 commands ok').and.include('vgpu: fault ok');
+      expect(text).to.match(/DMAR: \[DMA Read.*fault addr 0x20008000/);
+    } finally {
+      await vgpu.stop();
+    }
+    const report = vgpu.worker().report!;
+    expect(report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0, faults: 1, errors: 0 });
+    // A fill and a checksum map one buffer of two pages, a copy maps two.
+    expect(report.maps).to.be.greaterThan((1000 * 8) / 3);
+    expect(metricOf(vgpu, 'commands')).to.equal(1001);
   });
 
   it('maps, moves and unmaps pages behind virtio-iommu', async () => {

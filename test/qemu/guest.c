@@ -7,60 +7,12 @@
  *
  * Prints one line for each fact, with `ok` or what is wrong.
  */
-#define _GNU_SOURCE
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <linux/vfio.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "device.h"
 
-#define PAGE 4096
 #define EDU_ID 0x010000ed
 #define EDU_BUFFER 0x40000
 #define DMA_START 1
 #define DMA_FROM_BUFFER 2
-
-static volatile uint8_t *bar;
-static char slot[64];
-
-static void fail(const char *what) {
-    printf("edu: FAILED: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint32_t read32(int at) { return *(volatile uint32_t *)(bar + at); }
-static void write32(int at, uint32_t value) { *(volatile uint32_t *)(bar + at) = value; }
-static void write64(int at, uint64_t value) { *(volatile uint64_t *)(bar + at) = value; }
-
-static void put(const char *path, const char *text) {
-    int fd = open(path, O_WRONLY);
-    if (fd < 0 || write(fd, text, strlen(text)) < 0) fail(path);
-    close(fd);
-}
-
-/* Finds the device 1234:11e8. */
-static void find_slot(void) {
-    DIR *devices = opendir("/sys/bus/pci/devices");
-    struct dirent *entry;
-    while (devices && (entry = readdir(devices))) {
-        char path[PATH_MAX], id[16] = {0};
-        snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/device", entry->d_name);
-        int fd = open(path, O_RDONLY);
-        if (fd < 0) continue;
-        if (read(fd, id, sizeof id - 1) > 0 && !strncmp(id, "0x11e8", 6))
-            snprintf(slot, sizeof slot, "%.60s", entry->d_name);
-        close(fd);
-    }
-    if (!slot[0]) fail("no device 1234:11e8");
-}
 
 static void await_dma(void) {
     for (long polls = 0; read32(0x98) & DMA_START; polls++)
@@ -92,12 +44,6 @@ static uint64_t physical(void *address) {
     return (entry & ((1ull << 55) - 1)) * PAGE;
 }
 
-static void *pages(int count) {
-    void *memory = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (memory == MAP_FAILED || mlock(memory, count * PAGE)) fail("memory");
-    return memory;
-}
-
 static void check_registers(void) {
     printf("edu: id %08x %s\n", read32(0), read32(0) == EDU_ID ? "ok" : "WRONG");
     write32(4, 0x12345678);
@@ -124,52 +70,9 @@ static void direct(int rounds) {
     printf("edu: direct %d of %d rounds %s\n", good, rounds, good == rounds ? "ok" : "WRONG");
 }
 
-static int container, device;
-
-static void map(uint64_t iova, void *memory) {
-    struct vfio_iommu_type1_dma_map request = {sizeof request, VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
-                                               (uintptr_t)memory, iova, PAGE};
-    if (ioctl(container, VFIO_IOMMU_MAP_DMA, &request)) fail("map");
-}
-
-static void unmap(uint64_t iova) {
-    struct vfio_iommu_type1_dma_unmap request = {.argsz = sizeof request, .iova = iova, .size = PAGE};
-    if (ioctl(container, VFIO_IOMMU_UNMAP_DMA, &request) || request.size != PAGE) fail("unmap");
-}
-
-static void open_vfio(void) {
-    char path[PATH_MAX], link[PATH_MAX] = {0};
-    snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/driver", slot);
-    if (access(path, F_OK)) put("/sys/bus/pci/drivers/vfio-pci/new_id", "1234 11e8");
-    snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/iommu_group", slot);
-    if (readlink(path, link, sizeof link - 1) < 0) fail(path);
-    snprintf(path, sizeof path, "/dev/vfio/%s", strrchr(link, '/') + 1);
-    container = open("/dev/vfio/vfio", O_RDWR);
-    int group = open(path, O_RDWR);
-    if (container < 0 || group < 0) fail(path);
-    if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container)) fail("set container");
-    if (ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)) fail("set iommu");
-    device = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, slot);
-    if (device < 0) fail("device");
-    struct vfio_region_info info = {.argsz = sizeof info, .index = VFIO_PCI_BAR0_REGION_INDEX};
-    if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &info)) fail("BAR 0");
-    bar = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, device, info.offset);
-    if (bar == MAP_FAILED) fail("mmap of BAR 0");
-    struct vfio_region_info config = {.argsz = sizeof config, .index = VFIO_PCI_CONFIG_REGION_INDEX};
-    uint16_t command = 6;
-    if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &config) || pwrite(device, &command, 2, config.offset + 4) != 2)
-        fail("configuration space");
-}
-
 static void interrupt(void) {
-    int event = eventfd(0, 0);
+    int event = interrupt_event(VFIO_PCI_MSI_IRQ_INDEX);
     uint64_t count = 0;
-    char request[sizeof(struct vfio_irq_set) + sizeof(int)];
-    struct vfio_irq_set *irqs = (void *)request;
-    *irqs = (struct vfio_irq_set){sizeof request, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-                                  VFIO_PCI_MSI_IRQ_INDEX, 0, 1};
-    memcpy(irqs->data, &event, sizeof event);
-    if (ioctl(device, VFIO_DEVICE_SET_IRQS, irqs)) fail("MSI");
     write32(0x60, 1);
     if (read(event, &count, 8) != 8) fail("interrupt");
     printf("edu: interrupt %s\n", count == 1 ? "ok" : "WRONG");
@@ -183,11 +86,11 @@ static void vfio(int rounds) {
     int good = 0;
     for (int i = 0; i < rounds; i++) {
         uint64_t iova = 0x10000000ull + (uint64_t)(i % 64) * 2 * PAGE;
-        map(iova, memory);
-        map(iova + PAGE, memory + PAGE);
+        map(iova, memory, PAGE);
+        map(iova + PAGE, memory + PAGE, PAGE);
         good += move(memory, iova, memory + PAGE, iova + PAGE, i);
-        unmap(iova);
-        unmap(iova + PAGE);
+        unmap(iova, PAGE);
+        unmap(iova + PAGE, PAGE);
     }
     printf("edu: vfio %d of %d rounds %s\n", good, rounds, good == rounds ? "ok" : "WRONG");
 }
@@ -202,7 +105,7 @@ int main(int count, char **arguments) {
     const char *mode = count > 1 ? arguments[1] : "";
     int rounds = count > 2 ? atoi(arguments[2]) : 1;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    find_slot();
+    find_slot("edu", "1234 11e8");
     if (!strcmp(mode, "direct")) direct(rounds);
     else if (!strcmp(mode, "vfio")) vfio(rounds);
     else if (!strcmp(mode, "fault")) fault();

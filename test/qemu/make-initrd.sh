@@ -14,7 +14,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/{bin,dev,proc,sys,modules}
 cp "$dir/busybox" "$work/bin/busybox"
 cp "$dir"/modules/* "$work/modules/"
-for program in guest display; do gcc -O1 -Wall -static -o "$work/bin/$program" "$here/$program.c"; done
+for program in guest display vgpu; do gcc -O1 -Wall -static -o "$work/bin/$program" "$here/$program.c"; done
 cat > "$work/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
