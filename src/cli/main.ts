@@ -96,6 +96,7 @@ function addRun(command: Command): void {
       new Option('--shard <i/n>', 'run part i of n of the VMs, for mdevsim merge').argParser(shardOption),
     )
     .option('--json', 'print the summary as JSON')
+    .option('--quiet', 'show no progress on stderr')
     .action(async (path, options) => {
       process.exitCode = await runCommand(path, options);
     });
