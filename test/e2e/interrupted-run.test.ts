@@ -9,9 +9,11 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import type { RunSummary } from '../../src/report/summary.ts';
+import { parseJunit } from '../support/junit-file.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { parseTrace } from '../support/trace-events.ts';
 import { until } from '../support/until.ts';
-import { COMMAND, fixture, ROOT } from './run-command.ts';
+import { COMMAND, fixture, mdevsim, ROOT } from './run-command.ts';
 
 /** Time limit for the start or the end of a run on a busy machine. */
 const LIMIT_MS = 60_000;
@@ -92,6 +94,7 @@ function membersOf(group: number): number[] {
 describe('an interrupted run', function () {
   this.timeout(3 * LIMIT_MS);
   const temporary = temporaryFolder();
+  const outputs = temporaryFolder();
 
   const data = (name: string) => `test/fixtures/scenarios/${name}.yaml`;
   const start = (scenario: string, ...options: string[]) =>
@@ -140,8 +143,17 @@ describe('an interrupted run', function () {
       expect(leftovers()).to.deep.equal([]);
     });
 
-  it('ends a declared load at once with a second signal', async () => {
-    const run = new Running(data('works-for-long'), [], temporary());
+  it('ends a declared load at once with a second signal, and writes its outputs', async () => {
+    const [junit, blob, perfetto] = ['junit', 'blob', 'perfetto'].map((kind) => join(outputs(), kind)) as [
+      string,
+      string,
+      string,
+    ];
+    const out = Object.entries({ junit, blob, perfetto }).flatMap(([kind, path]) => [
+      '--out',
+      `${kind}=${path}`,
+    ]);
+    const run = new Running(data('works-for-long'), out, temporary());
     await run.works();
     process.kill(run.pid, 'SIGINT');
     await run.says('interrupted by SIGINT');
@@ -149,6 +161,10 @@ describe('an interrupted run', function () {
     if (run.child.exitCode === null) process.kill(run.pid, 'SIGINT');
     expect(await run.end(), run.stderr).to.equal(105);
     expect(run.stdout).to.match(/^INTERRUPTED {2}/);
+    const errors = parseJunit(readFileSync(junit, 'utf8')).testcase.filter(({ error }) => error);
+    expect(errors.map(({ name }) => name)).to.deep.equal(['the run is not interrupted']);
+    expect(parseTrace(readFileSync(perfetto, 'utf8')).events).not.to.deep.equal([]);
+    expect((await mdevsim('merge', blob)).code).to.equal(105);
     expect(leftovers()).to.deep.equal([]);
   });
 

@@ -114,6 +114,13 @@ describe('junit', () => {
     const result = { vm: 3, scriptError: 'Error: x' } as RunRecord['results'][number];
     const script = { ...passed, results: [result], problems: ['VM 3 script: Error: x'] };
     expect(failures(script)).to.deep.equal([0, 1]);
+    const event = { seconds: 2, endSeconds: null, action: 'migrate web/1', error: 'x' };
+    const failed = {
+      ...passed,
+      load: { ...load, events: [event] },
+      problems: ['event at 2 s, migrate web/1: x'],
+    };
+    expect(failures(failed)).to.deep.equal([0, 1]);
   });
 
   it('holds any text, and bounds the problems', () => {

@@ -44,17 +44,21 @@ export function recordJunit(record: RunRecord): string {
 }
 
 function runCases(record: RunRecord): TestCase[] {
-  const { problems, results, verdict } = record;
-  const scripts = new Set(
-    results
-      .filter(({ scriptError }) => scriptError !== '')
-      .map(({ vm, scriptError }) => `VM ${vm} script: ${scriptError}`),
-  );
+  const { problems, results, verdict, load } = record;
+  // The texts that the summary has for errors of scripts and of the scenario's events.
+  const scripts = new Set([
+    ...results.flatMap(({ vm, scriptError }) =>
+      scriptError === '' ? [] : `VM ${vm} script: ${scriptError}`,
+    ),
+    ...load.events.flatMap(({ seconds, action, error }) =>
+      error === '' ? [] : `event at ${seconds} s, ${action}: ${error}`,
+    ),
+  ]);
   const wrong = problems.filter((problem) => !scripts.has(problem));
   const interrupted = verdict === 'interrupted' ? ['the run was interrupted before its end'] : [];
   return [
     runCase('no violation, wrong byte, unannounced fault, lost device or VM', 'failure', 'failed', wrong),
-    runCase('scripts end without an error', 'error', 'script error', [...scripts]),
+    runCase('scripts and events end without an error', 'error', 'script error', [...scripts]),
     runCase('the run is not interrupted', 'error', 'interrupted', interrupted),
   ];
 }
