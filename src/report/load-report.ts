@@ -38,6 +38,8 @@ const LINES_LIMIT = 40;
 /** Largest widths of columns; a longer text moves the rest of its line. */
 const METRIC_WIDTH_MAX = 40;
 const CONDITION_WIDTH_MAX = 20;
+/** Width of both columns up to which they stand two spaces apart. */
+const ROOMY_WIDTH = 50;
 const US_PER_SECOND = 1e6;
 
 /** Returns a line for each threshold, those that were not met first. */
@@ -51,10 +53,11 @@ export function thresholdLines({ thresholds, abortedBy }: LoadReport): string[] 
     sorted.map(({ condition }) => condition),
     CONDITION_WIDTH_MAX,
   );
+  const gap = metricWidth + conditionWidth > ROOMY_WIDTH ? ' ' : '  ';
   const lines = sorted.map(({ ok, metric, condition, text, implied }) => {
     const mark = ok ? colours.green('✓') : colours.red('✗');
     const observed = implied ? `${text}  (missed rate)` : text;
-    return `  ${mark} ${oneLine(metric).padEnd(metricWidth)} ${condition.padEnd(conditionWidth)} ${observed}`;
+    return `  ${mark} ${oneLine(metric).padEnd(metricWidth)}${gap}${condition.padEnd(conditionWidth)}${gap}${observed}`;
   });
   if (thresholds.length > LINES_LIMIT)
     lines.push(`    and ${thresholds.length - LINES_LIMIT} more thresholds`);
