@@ -173,7 +173,7 @@ describe('an interrupted run', function () {
     await run.says('the guest works', 2);
     process.kill(-run.pid, 'SIGINT');
     expect(await run.end(), run.stderr).to.equal(105);
-    expect(run.stdout).to.match(/^INTERRUPTED {2}works-until-stopped: 2 VMs × 2 vGPUs in 2 host processes/);
+    expect(run.stdout).to.match(/^INTERRUPTED {2}works-until-stopped:\s+2 VMs × 2 vGPUs in 2 host processes/);
     expect(run.stdout).to.include('· VM 1 works');
     expect(leftovers()).to.deep.equal([]);
   });
