@@ -2,14 +2,15 @@
  * Serves devices over vfio-user: each in its own worker with its own socket. The main thread starts the workers, watches
  * them, and collects their reports.
  */
-import { closeSync, rmSync, writeSync } from 'node:fs';
+import { rmSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { after, every, sleep } from '#host';
 import { checkCapacity } from '../coordinator/workers/capacity.ts';
 import { workerEntry } from '../coordinator/workers/entries.ts';
 import { DEVICE_TIMEOUT_MS, START_CONCURRENCY, WORKER_LIMITS } from '../coordinator/workers/supervisor.ts';
 import type { ResolvedModel } from '../scenario/try-model.ts';
-import { eventFile } from '../vfio-user/linux.ts';
+import { closeFile, eventFile, freeAll } from '../vfio-user/linux.ts';
+import { ResourceLedger } from '../vfio-user/resource-ledger.ts';
 import { type ServedReport, type ServeEvent, ServeLink, type ServeTask } from '../vfio-user/serve-task.ts';
 import { socketPaths } from './sockets.ts';
 
@@ -51,6 +52,7 @@ export class ServedWorker {
   /** Why the worker has ended too early, or empty. */
   failure = '';
   readonly #link = new ServeLink();
+  readonly #ledger = new ResourceLedger();
   readonly #wakeFd = eventFile();
   readonly #settings: ServeSettings;
   #worker: Worker | undefined;
@@ -77,6 +79,7 @@ export class ServedWorker {
       captures: this.#settings.captures ?? '',
       socket: this.socket,
       link: this.#link.sab,
+      ledger: this.#ledger.sab,
       wakeFd: this.#wakeFd,
     };
     const worker = new Worker(workerEntry('served'), {
@@ -98,9 +101,9 @@ export class ServedWorker {
       worker.once('exit', () => {
         if (!this.report) this.#fail('its worker has ended');
         this.#isOver = true;
-        closeSync(this.#wakeFd);
-        // A worker that has died leaves its client waiting.
-        for (const fd of this.#link.sockets) closeSync(fd);
+        closeFile(this.#wakeFd);
+        // A worker that has died leaves its client waiting, and its memory and descriptors behind.
+        freeAll(this.#ledger);
         done();
       });
     });

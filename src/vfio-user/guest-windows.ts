@@ -5,12 +5,13 @@
  * A file that cannot shrink is mapped once, whole, and used in place. An access behind the end of any other file would
  * end the process (SIGBUS), so such a file has a range of host addresses, but its bytes are read and written by calls.
  */
-import { closeSync, constants, fstatSync, readSync, statfsSync, writeSync } from 'node:fs';
+import { constants, fstatSync, readSync, statfsSync, writeSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { type Hpa, PAGE_2M, PAGE_SIZE } from '../memory/address.ts';
 import { HostMemory, HPA_BASE } from '../memory/host-memory.ts';
 import { VfioError } from '../vfio/errors.ts';
 import {
+  closeFile,
   duplicate,
   fileFlags,
   fileStatus,
@@ -233,7 +234,7 @@ export class GuestWindows extends HostMemory {
   #remove(file: GuestFile): void {
     this.#files.delete(file.key);
     if (file.fd >= 0) {
-      closeSync(file.fd);
+      closeFile(file.fd);
       this.#unmapped = this.#unmapped.filter((other) => other !== file);
     } else unmapFile(this.#address + BigInt(file.offset), file.length);
   }

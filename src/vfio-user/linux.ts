@@ -5,9 +5,10 @@
  * Structures for calls are written into memory outside JavaScript's heap, whose address is known. Each call is
  * synchronous. A thread that blocks in one cannot be terminated, so every wait has a time-out.
  */
-import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import koffi from 'koffi';
+import type { ResourceLedger } from './resource-ledger.ts';
+import { SystemCallError } from './system-call-error.ts';
 
 const libc = koffi.load('libc.so.6');
 
@@ -71,26 +72,31 @@ const BUFFER_BYTES = 65_536;
 /** Clients that may wait for a connection. */
 const BACKLOG = 8;
 
-/** Thrown by a failed call: its name and errno. */
-export class SystemCallError extends Error {
-  readonly errno: number;
-  /** `ENOENT`, or the number of an unknown errno. */
-  readonly code: string;
-  readonly syscall: string;
-  constructor(syscall: string, errno: number, detail = '') {
-    const code = codeOf(errno);
-    super(`${code}: ${syscall}${detail === '' ? '' : ` ${detail}`}`);
-    this.name = 'SystemCallError';
-    [this.errno, this.code, this.syscall] = [errno, code, syscall];
-  }
-}
-
-const codeOf = (errno: number): string =>
-  Object.entries(constants.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
-
 function checked(result: number, syscall: string, detail = ''): number {
   if (result < 0) throw new SystemCallError(syscall, koffi.errno(), detail);
   return result;
+}
+
+/** Ledger of what this thread holds, if its supervisor keeps one. */
+let ledger: ResourceLedger | undefined;
+
+/** Notes from now on what this thread holds. */
+export function keepLedger(kept: ResourceLedger): void {
+  ledger = kept;
+  for (const { address, bytes } of [statusArena, pollArena])
+    ledger.reserved({ address, length: bytes.length });
+}
+
+/** Frees what a thread that has ended still holds. */
+export function freeAll({ fds, ranges }: ResourceLedger): void {
+  for (const fd of fds) calls.close(fd);
+  for (const { address, length } of ranges) calls.munmap(address, length);
+}
+
+/** Notes a descriptor that this thread has got from another call. Returns it. */
+export function own(fd: number): number {
+  ledger?.opened(fd);
+  return fd;
 }
 
 /** Memory outside the heap, with its address. */
@@ -104,12 +110,15 @@ export function reserve(length: number): { readonly address: bigint; readonly bu
   const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   const address = calls.mmap(null, length, PROT_READ_WRITE, flags, -1, 0) as bigint;
   if (address === MAP_FAILED) throw new SystemCallError('mmap', koffi.errno(), `of ${length} bytes`);
+  ledger?.reserved({ address, length });
   return { address, buffer: koffi.view(address, length) as ArrayBuffer };
 }
 
 /** Gives reserved address space back. Nobody may use a view of it afterwards. */
-export const release = (address: bigint, length: number): void =>
-  void checked(calls.munmap(address, length), 'munmap');
+export function release(address: bigint, length: number): void {
+  ledger?.releasing(address);
+  checked(calls.munmap(address, length), 'munmap');
+}
 
 function allocate(length: number): NativeBytes {
   const { address, buffer } = reserve(length);
@@ -175,20 +184,23 @@ export function fileStatus(fd: number): FileStatus {
 }
 
 /** Closes a descriptor, in a fraction of the time of Node's call. */
-export const closeFile = (fd: number): void => void calls.close(fd);
+export function closeFile(fd: number): void {
+  ledger?.closing(fd);
+  calls.close(fd);
+}
 
 /** Returns the status flags of an open file. @throws SystemCallError */
 export const fileFlags = (fd: number): number => checked(calls.fcntl(fd, F_GETFL, 0), 'fcntl');
 
 /** Returns another descriptor of the same open file. @throws SystemCallError */
-export const duplicate = (fd: number): number => checked(calls.fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl');
+export const duplicate = (fd: number): number => own(checked(calls.fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl'));
 
 /** Creates an empty memory file that can be sealed. @throws SystemCallError */
 export const memoryFile = (name: string): number =>
-  checked(calls.memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create');
+  own(checked(calls.memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create'));
 
 /** Creates an event counter. @throws SystemCallError */
-export const eventFile = (): number => checked(calls.eventfd(0, EFD_CLOEXEC), 'eventfd');
+export const eventFile = (): number => own(checked(calls.eventfd(0, EFD_CLOEXEC), 'eventfd'));
 
 /** Memory for the structures of poll(). One per thread. */
 const pollArena = allocate(4096);
@@ -227,7 +239,7 @@ function socketAddress(path: string): { readonly arena: NativeBytes; readonly le
   return { arena: pollArena, length: 2 + name.length + 1 };
 }
 
-const unixSocket = (): number => checked(calls.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket');
+const unixSocket = (): number => own(checked(calls.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket'));
 
 /** Listens at a path. @throws SystemCallError, RangeError for a path that is too long */
 export function listenAt(path: string): number {
@@ -252,14 +264,14 @@ function closedOnError(fd: number, work: (fd: number) => void): number {
     work(fd);
     return fd;
   } catch (error) {
-    closeSync(fd);
+    closeFile(fd);
     throw error;
   }
 }
 
 /** Accepts a waiting connection. @throws SystemCallError */
 export const acceptOne = (fd: number): number =>
-  checked(calls.accept4(fd, null, null, SOCK_CLOEXEC), 'accept4');
+  own(checked(calls.accept4(fd, null, null, SOCK_CLOEXEC), 'accept4'));
 
 // Offsets in an arena: struct msghdr, struct iovec, control data, and the bytes themselves.
 const MSG_IOV = 16;
@@ -346,7 +358,8 @@ export class MessageSocket {
       const length = Number(bytes.readBigUInt64LE(at));
       if (length < 16) break;
       if (bytes.readInt32LE(at + 8) === SOL_SOCKET && bytes.readInt32LE(at + 12) === SCM_RIGHTS)
-        for (let i = at + 16; i + 4 <= Math.min(end, at + length); i += 4) fds.push(bytes.readInt32LE(i));
+        for (let i = at + 16; i + 4 <= Math.min(end, at + length); i += 4)
+          fds.push(own(bytes.readInt32LE(i)));
       at += Math.ceil(length / 8) * 8;
     }
     return fds;

@@ -2,10 +2,11 @@
  * Recorder of a client's DMA maps, as a capture that `mdevsim replay` reads (docs/captures.md). Each connection has a file
  * of its own. A file without its last line is not complete: the capture was cut at its limit.
  */
-import { closeSync, fstatSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { fstatSync, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { nowUs } from '#host';
 import { hex } from '../memory/address.ts';
+import { closeFile, own } from './linux.ts';
 
 /** Most lines of one capture; the reader accepts a million. */
 const LINES_LIMIT = 900_000;
@@ -44,7 +45,7 @@ export class MapRecorder {
   /** Begins the file of a connection. */
   begin(): void {
     const capture = `${this.#name}-${this.#connections++}`;
-    this.#fd = openSync(join(this.#folder, `${capture}.jsonl`), 'w');
+    this.#fd = own(openSync(join(this.#folder, `${capture}.jsonl`), 'w'));
     [this.#lines, this.#lastUs, this.#hasMemory] = [0, nowUs(), false];
     this.#text = `${JSON.stringify({ capture, source: 'mdevsim serve', config: { viommu: '' } })}\n`;
     this.#add({ ev: 'accept', conn: 0 });
@@ -93,7 +94,7 @@ export class MapRecorder {
 
   #close(): void {
     this.#flush();
-    closeSync(this.#fd);
+    closeFile(this.#fd);
     this.#fd = -1;
   }
 }

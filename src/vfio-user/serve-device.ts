@@ -2,6 +2,8 @@
  * The body of the worker of one served device.
  */
 import type { ModelFactory } from '../device/model.ts';
+import { keepLedger } from './linux.ts';
+import { ResourceLedger } from './resource-ledger.ts';
 import { ServeLoop } from './serve-loop.ts';
 import { type ServedReport, type ServeEvent, ServeLink, type ServeTask } from './serve-task.ts';
 import { ServedDevice } from './served-device.ts';
@@ -9,11 +11,12 @@ import { SocketListener } from './socket.ts';
 
 /** Serves a device until the main thread asks to stop. @throws SocketPathError, and whatever the model throws */
 export async function serveDevice(
-  { name, model, captures, socket, link: sab, wakeFd }: ServeTask,
+  { name, model, captures, socket, link: sab, ledger, wakeFd }: ServeTask,
   factory: ModelFactory,
   send: (event: ServeEvent) => void,
 ): Promise<void> {
   const link = new ServeLink(sab);
+  keepLedger(new ResourceLedger(ledger));
   const device = new ServedDevice({ name, model, captures }, factory);
   const loop = new ServeLoop(device, new SocketListener(socket), {
     wakeFd,
@@ -30,7 +33,6 @@ export async function serveDevice(
         liveMaps: device.dma.liveMaps,
         pins: device.instance.dma.heldPins,
       }),
-    sockets: (listener, connection) => link.setSockets(listener, connection),
     busy: () => link.changeTurn(),
   });
   send({ kind: 'ready' });

@@ -41,8 +41,6 @@ interface LoopOwner {
   woken(): void;
   connected(): void;
   disconnected(reason: string): void;
-  /** The loop has another connection, or none (-1). */
-  sockets(listener: number, connection: number): void;
   /** The model is about to be called, or has returned. */
   busy(isBusy: boolean): void;
 }
@@ -70,7 +68,6 @@ export class ServeLoop {
 
   /** Runs until its owner wants it to stop. Then the client is gone and nothing is mapped. */
   async run(): Promise<void> {
-    this.#owner.sockets(this.#listener.fd, -1);
     while (!this.#stopping) {
       this.#wait();
       this.#owner.busy(true);
@@ -87,7 +84,6 @@ export class ServeLoop {
       this.#owner.busy(false);
     }
     await this.#ended(new ConnectionClosedError('the server ends'));
-    this.#owner.sockets(-1, -1);
     this.#listener.close();
   }
 
@@ -114,7 +110,6 @@ export class ServeLoop {
     this.#server = new VfioUserServer(this.#device, transport, closeFile);
     this.counters.clients++;
     this.#device.recorder?.begin();
-    this.#owner.sockets(this.#listener.fd, transport.fd);
     this.#owner.connected();
   }
 
@@ -166,7 +161,6 @@ export class ServeLoop {
     [this.#transport, this.#server] = [undefined, undefined];
     this.counters.commands += server.counters.commands;
     this.counters.errors += server.counters.errors;
-    this.#owner.sockets(this.#listener.fd, -1);
     transport.close();
     await this.#device.disconnected();
     this.#device.windows.clear();

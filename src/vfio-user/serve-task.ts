@@ -10,12 +10,9 @@ const { add, ld, st, xchg } = mem;
 /** Words that the worker shares with the main thread. */
 const TURN = 0;
 const STOP = 1;
-/** Descriptors plus 1; 0 for none. */
-const LISTENER = 2;
-const CONNECTION = 3;
 /** Count of pictures that are asked for and not yet sent. */
-const PICTURES = 4;
-const WORDS = 5;
+const PICTURES = 2;
+const WORDS = 3;
 
 /**
  * Words that a worker shares with its supervisor: the count of turns, which is odd during one, the request to stop,
@@ -56,17 +53,6 @@ export class ServeLink {
   takePictureRequests(): number {
     return xchg(this.#words, PICTURES, 0, 'link.word');
   }
-
-  /** Worker only: notes its sockets, -1 for none. */
-  setSockets(listener: number, connection: number): void {
-    st(this.#words, LISTENER, listener + 1, 'link.word');
-    st(this.#words, CONNECTION, connection + 1, 'link.word');
-  }
-
-  /** Descriptors of the worker's sockets. */
-  get sockets(): readonly number[] {
-    return [LISTENER, CONNECTION].map((at) => ld(this.#words, at, 'link.word') - 1).filter((fd) => fd >= 0);
-  }
 }
 
 export interface ServeTask {
@@ -78,6 +64,8 @@ export interface ServeTask {
   readonly captures: string;
   readonly socket: string;
   readonly link: SharedArrayBuffer;
+  /** Ledger of its descriptors and address space. */
+  readonly ledger: SharedArrayBuffer;
   /** An event counter that ends the worker's wait. */
   readonly wakeFd: number;
 }

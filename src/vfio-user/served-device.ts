@@ -2,7 +2,7 @@
  * A device model behind the protocol: its instance, container, pin table, host memory and interrupts, all in the thread
  * that serves its socket.
  */
-import { closeSync, ftruncateSync, readlinkSync, writeSync } from 'node:fs';
+import { ftruncateSync, readlinkSync, writeSync } from 'node:fs';
 import { drawBytes, nowUs, wallMs } from '#host';
 import { REGION_CONFIG } from '../channel/mmio-channel.ts';
 import type { BarIndex } from '../device/bar-region.ts';
@@ -25,7 +25,7 @@ import { DirtyLog } from './dirty-log.ts';
 import { DmaSpace, SERVED_MAPS_LIMIT } from './dma-space.ts';
 import { GuestWindows } from './guest-windows.ts';
 import { IrqSet } from './irqs.ts';
-import { mapFile, memoryFile, release, reserve, waitWritable } from './linux.ts';
+import { closeFile, mapFile, memoryFile, release, reserve, waitWritable } from './linux.ts';
 import { MapRecorder } from './map-recorder.ts';
 import { REGION_FLAG_READ, REGION_FLAG_WRITE, REGION_INDEX_CONFIG } from './protocol.ts';
 
@@ -227,7 +227,7 @@ export class ServedDevice implements VfioDevice, DmaUser {
   close(): void {
     if (this.broken === '') this.instance.close();
     for (const { fd, bytes, address } of this.#shared.values()) {
-      closeSync(fd);
+      closeFile(fd);
       release(address, bytes.length);
     }
     this.windows.free();
@@ -308,7 +308,7 @@ const eventCalls = {
     // A counter that is full would block the thread, and its owner has been told often enough.
     if (waitWritable(fd, 0)) writeSync(fd, EVENT_ONE);
   },
-  close: (fd: number) => closeSync(fd),
+  close: closeFile,
   isEvent: (fd: number) => readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]',
 };
 

@@ -2,19 +2,20 @@
  * Transport over a UNIX stream socket, with descriptors. Both directions are bounded: a message has a largest size, and
  * a peer that does not read loses its connection.
  */
-import { chmodSync, closeSync, lstatSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import {
   acceptOne,
+  closeFile,
   connectTo,
   listenAt,
   MessageSocket,
   SOCKET_PATH_BYTES,
-  SystemCallError,
   waitReadable,
   waitWritable,
 } from './linux.ts';
 import { ConnectionClosedError, type Message, MessageReader } from './message.ts';
+import { SystemCallError } from './system-call-error.ts';
 import type { Transport } from './transport.ts';
 
 /** Time for which a peer may keep its side of the socket full. A client counts a server as dead after about as long. */
@@ -27,7 +28,7 @@ const HOT_WAIT_MS = 20;
 export class SocketTransport implements Transport {
   readonly fd: number;
   readonly #socket: MessageSocket;
-  readonly #reader = new MessageReader(closeSync);
+  readonly #reader = new MessageReader(closeFile);
   #open = true;
 
   /** Owns the descriptor. */
@@ -85,7 +86,7 @@ export class SocketTransport implements Transport {
     if (!this.#open) return;
     this.#open = false;
     this.#reader.close();
-    closeSync(this.fd);
+    closeFile(this.fd);
     this.#socket.free();
   }
 }
@@ -122,7 +123,7 @@ export class SocketListener {
   }
 
   close(): void {
-    closeSync(this.fd);
+    closeFile(this.fd);
     rmSync(this.path, { force: true });
   }
 }
@@ -136,7 +137,7 @@ function checkFree(path: string): void {
   if (!found) return;
   if (!found.isSocket()) throw new SocketPathError(`${path} exists; accepted: a free path, or a socket`);
   try {
-    closeSync(connectTo(path));
+    closeFile(connectTo(path));
   } catch {
     return;
   }

@@ -161,6 +161,13 @@ describe('floors of the repository', () => {
     expect(cycleIn(fileGraph([...SRC, ...WORKERS]))).to.equal(undefined);
   });
 
+  it('close descriptors of served devices in linux.ts alone, which keeps their ledger', () => {
+    const closing = SRC.filter(
+      ({ path, code }) => path.startsWith('src/vfio-user/') && /\bcloseSync\b/.test(code),
+    );
+    expect(closing.map(({ path }) => path)).to.deep.equal([]);
+  });
+
   it('have no import of a missing file', () => {
     const known = new Set([...SRC, ...WORKERS].map(({ path }) => path));
     const missing = [...SRC, ...WORKERS].flatMap(({ path, imports }) =>

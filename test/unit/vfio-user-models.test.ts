@@ -5,6 +5,7 @@
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
 import { enable, Served } from '../fixtures/served-devices.ts';
+import { holdingsOfProcess } from '../support/process-holdings.ts';
 import { until } from '../support/until.ts';
 import { quads, ReplyError, VfioUser, type VfioUserRequests, words } from '../support/vfio-user-client.ts';
 
@@ -55,6 +56,29 @@ describe('a served model that breaks its contract', function () {
     await until(() => served.worker().failure !== '', 'the worker has failed');
     expect(served.worker().failure).to.include('stuck-model');
     expectNeighbour(0xbad0);
+  });
+
+  it('does not return: what its worker held is freed while the server goes on', async () => {
+    // What the first worker starts for good.
+    await start('misbehaves');
+    await served.stop();
+    const before = holdingsOfProcess();
+    served = await Served.start(model('misbehaves'), 1, undefined, CALL_MS);
+    const client = served.client();
+    enable(client);
+    const memory = served.memory(16 * PAGE);
+    for (const at of [0, 1, 2]) client.map(at * PAGE, PAGE, at * PAGE, memory);
+    client.setIrqs(36, 1, 0, 1, [served.event()]);
+    const held = holdingsOfProcess();
+    expect([held.reservations - before.reservations, held.memoryFiles - before.memoryFiles]).to.deep.equal([
+      1, 1,
+    ]);
+    client.client.post(VfioUser.REGION_WRITE, trigger(2));
+    await expectClosed(client);
+    served.disconnect();
+    const isFreed = () => JSON.stringify(holdingsOfProcess()) === JSON.stringify(before);
+    await until(isFreed, 'everything is freed').catch(() => {});
+    expect(holdingsOfProcess()).to.deep.equal(before);
   });
 
   it('throws: the device answers with ones from then on', async () => {
