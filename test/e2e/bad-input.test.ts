@@ -109,7 +109,7 @@ const CONFIGURATION: readonly Case[] = [
     title: 'an unknown option',
     args: ['run', 'first-light', '--vgpu', '2'],
     code: 104,
-    output: /no option '--vgpu' of mdevsim run; nearest: --vgpus; accepted: --,
+    output: /no option '--vgpu' of mdevsim run; nearest: --vgpus; accepted: --/,
   },
   {
     title: 'an unknown argument among choices',
