@@ -23,6 +23,7 @@ import {
 } from '../scenario/scenario.ts';
 import { QUIRKS } from '../viommu/quirks.ts';
 import { conformanceCommand } from './conformance.ts';
+import { DashboardError } from './dashboard.ts';
 import { addExplore } from './explore.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { integer, optional, parameter, shardOption } from './option-parsers.ts';
@@ -94,6 +95,11 @@ function addRun(command: Command): void {
     )
     .addOption(
       new Option('--shard <i/n>', 'run part i of n of the VMs, for mdevsim merge').argParser(shardOption),
+    )
+    .option(
+      '--dashboard [port]',
+      'show the run live in a browser of this machine (default: any free port)',
+      integer(0, 65_535),
     )
     .option('--json', 'print the summary as JSON')
     .option('--quiet', 'show no progress on stderr')
@@ -209,6 +215,7 @@ const isUserError = (error: unknown): error is Error =>
   error instanceof VectorFileError ||
   error instanceof SysfsDiskError ||
   error instanceof OutputError ||
+  error instanceof DashboardError ||
   error instanceof BlobError ||
   error instanceof StoredRunError ||
   (error instanceof Error && 'code' in error && 'syscall' in error);

@@ -12,6 +12,7 @@ import { type RunningRun, runScenario } from '../scenario/run.ts';
 import { recordOf } from '../scenario/run-record.ts';
 import { parseSettings, ScenarioError, type ScenarioSettings } from '../scenario/scenario.ts';
 import { shardText } from '../scenario/shard.ts';
+import { startDashboard } from './dashboard.ts';
 import { onInterrupt } from './interrupts.ts';
 import { checkOutputs, OutputError, wantsBlob, wantsIterations } from './outputs.ts';
 import { programName } from './package-version.ts';
@@ -40,6 +41,8 @@ interface RunFlags extends PrintFlags {
   readonly sysfs: string;
   readonly shard?: Shard;
   readonly quiet?: boolean;
+  /** Port of the dashboard; true for any free one. */
+  readonly dashboard?: number | true;
 }
 
 /** Runs a scenario; resolves to the exit code. @throws ScenarioError, CapacityError, SysfsDiskError, OutputError */
@@ -71,6 +74,7 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     load: () => running?.live(),
   });
   progress = shown;
+  const dashboard = await startDashboard(flags.dashboard);
   const { record, blob } = await runScenario({
     path,
     settings,
@@ -96,11 +100,13 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     onOutput: shown.takesOutput ? (text) => shown.print(text) : undefined,
     onStart: (run) => {
       running = run;
+      dashboard?.show(run);
     },
   });
   shown.end();
   restore();
   printRecord(record, flags, blob);
+  await dashboard?.end(record);
   return record.exitCode;
 }
 

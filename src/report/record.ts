@@ -60,6 +60,8 @@ export interface ViolationRecord {
 
 /** A vGPU over time. Times are in microseconds of the run's clock, negative before its start. */
 export interface VgpuTimeline {
+  /** `vm0/gpu1`. */
+  readonly name: string;
   readonly vm: number;
   /** Its number in the VM. */
   readonly vgpu: number;

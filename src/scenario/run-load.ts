@@ -3,6 +3,7 @@
  * metrics, and judges the thresholds.
  */
 import { every, nowUs, wallMs } from '#host';
+import { DEFAULT_MODEL } from '../coordinator/workers/supervisor.ts';
 import { compileLoad, ONLY_GROUP } from '../load/compile.ts';
 import { compileEvents } from '../load/events.ts';
 import { vmsOf } from '../load/groups.ts';
@@ -11,8 +12,9 @@ import { SpanSample } from '../metrics/span-sample.ts';
 import type { MetricStore, StoreData } from '../metrics/store.ts';
 import { fromMessage, type MetricsMessage } from '../metrics/wire.ts';
 import type { FrameBodies } from '../proto/schema.ts';
+import type { LiveRecord } from '../report/html/live-page.ts';
 import type { LiveLoad } from '../report/live.ts';
-import type { LoadReport } from '../report/load-report.ts';
+import { type LoadReport, NO_LOAD } from '../report/load-report.ts';
 import type { IterationSpan, Shard } from '../report/record.ts';
 import { Director } from './director.ts';
 import { addEndMetrics, type EndMetrics } from './end-metrics.ts';
@@ -98,7 +100,11 @@ export class RunLoad {
     const stages = compileLoad(settings.load ?? {});
     this.#isDeclared = stages.length > 0;
     this.#store = createStore(settings, keepsPart);
-    this.#timelines = new RunTimelines(vgpus, bucketSecondsOf(settings));
+    this.#timelines = new RunTimelines(
+      vgpus,
+      settings.model === DEFAULT_MODEL ? 'gpu' : 'dev',
+      bucketSecondsOf(settings),
+    );
     this.#messages = messages;
     const events = compileEvents(settings).filter(({ vm }) => isInShard(vm, shard));
     this.#director = new Director(events, {
@@ -195,6 +201,16 @@ export class RunLoad {
   /** Returns what a merge needs of this load. To be called before {@link end}, which adds to the metrics. */
   get part(): LoadPart {
     return { abortedBy: this.#abortedBy, running: this.#runningLog, store: this.#store.data() };
+  }
+
+  /** What the record has so far. */
+  get soFar(): Pick<LiveRecord, 'load' | 'vmsRunning' | 'thresholds'> {
+    const seconds = this.#us / US_PER_SECOND;
+    return {
+      load: { ...NO_LOAD, seconds, metrics: this.#store.summaries(seconds) },
+      vmsRunning: this.#running.size,
+      thresholds: this.#store.thresholdsSoFar(seconds),
+    };
   }
 
   /** Ends the clock; returns the report. */

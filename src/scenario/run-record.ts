@@ -76,7 +76,7 @@ function groupRecords(settings: ScenarioSettings): GroupRecord[] {
   });
 }
 
-const stageRecords = ({ load = {} }: ScenarioSettings): StageRecord[] =>
+export const stageRecords = ({ load = {} }: ScenarioSettings): StageRecord[] =>
   compileLoad(load).map((stage) => ({
     name: stage.name,
     group: stage.group ?? null,

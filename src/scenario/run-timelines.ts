@@ -19,12 +19,15 @@ export class RunTimelines {
   readonly #strips: (AddressSpaceStrip | undefined)[];
   readonly #activity: ActivityGrid;
   readonly #segments: number;
+  readonly #kind: string;
 
   /**
    * @param vgpus count of vGPUs of each VM
+   * @param kind word of the devices' names: `gpu` or `dev`
    * @param seconds least length of a bucket
    */
-  constructor(vgpus: readonly number[], seconds: number) {
+  constructor(vgpus: readonly number[], kind: string, seconds: number) {
+    this.#kind = kind;
     let count = 0;
     this.#first = vgpus.map((own) => {
       count += own;
@@ -69,6 +72,7 @@ export class RunTimelines {
       startUs: Math.round(timed.startUs + toClock),
     });
     return {
+      name: `vm${vm}/${this.#kind}${vgpu}`,
       vm,
       vgpu,
       addressSpace: {

@@ -3,11 +3,13 @@
  */
 import { existsSync } from 'node:fs';
 import { nowUs, wallMs } from '#host';
+import type { LiveRecord } from '../report/html/live-page.ts';
 import type { LiveLoad } from '../report/live.ts';
 import type { RunRecord } from '../report/record.ts';
 import { summarize } from '../report/summary.ts';
 import { encodeBlob } from './blob.ts';
 import { HostProcesses, type RunProgress } from './host-processes.ts';
+import { LiveRun } from './live-run.ts';
 import { RunLoad } from './run-load.ts';
 import { type PlanOptions, planRun, type RunPlan, type RunRequest } from './run-plan.ts';
 import { recordOf } from './run-record.ts';
@@ -42,6 +44,10 @@ export interface RunningRun {
   interrupt(reason: string): void;
   /** Kills all host processes. */
   kill(): void;
+  /** Returns what the record of the run has so far. */
+  record(): LiveRecord;
+  /** Resolves to a PNG of what a device displays. @throws ScreenshotError */
+  screenshot(vm: number, device: number): Promise<Uint8Array>;
 }
 
 /** Result of a run. */
@@ -57,6 +63,7 @@ interface PreparedRun {
   readonly baseline: HostProcesses;
   readonly hosts: HostProcesses;
   readonly load: RunLoad;
+  readonly live: LiveRun;
   /** Stops what was started beside the processes, and removes what it left. */
   cleanUp(): Promise<void>;
 }
@@ -71,7 +78,7 @@ export async function runScenario(options: RunOptions): Promise<RunResult> {
   const plan = await planRun(options);
   const startUs = nowUs();
   const startedMs = wallMs();
-  const { baseline, hosts, load, cleanUp } = prepare(options, plan);
+  const { baseline, hosts, load, live, cleanUp } = prepare(options, plan);
   let interrupted = false;
   options.onStart({
     live: () => load.live,
@@ -85,6 +92,8 @@ export async function runScenario(options: RunOptions): Promise<RunResult> {
       baseline.kill();
       hosts.kill();
     },
+    record: () => live.record(),
+    screenshot: (vm, device) => live.screenshots.take(vm, device),
   });
   // First, in its own process: the baseline needs a quiet machine and a process that has started no other worker.
   const baselineOutcome = await baseline.run();
@@ -144,8 +153,12 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
   );
   const hosts: HostProcesses = new HostProcesses({
     requests: directory ? withMigrations(requests, directory, settings) : requests,
-    onProgress: options.onProgress,
     onOutput: options.onOutput,
+    onProgress: (now) => {
+      live.progress = now;
+      options.onProgress(now);
+    },
+    onScreenshot: (answer) => live.screenshots.answered(answer),
     killAfterOperations: inject === 'host-kill' ? KILL_AFTER_OPERATIONS : undefined,
     onReleased: (vm, device) => mdevs.close({ vm, device }),
     onReady: () => load.hostsReady(),
@@ -158,6 +171,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
       mdevs.closeVm(vm);
     },
   });
+  const live = new LiveRun({ settings, processes: requests.length, load, hosts });
   mdevs.openAll(
     requests.flatMap(({ vms }) => vms),
     ({ vm, device }, uuid) => hosts.requestDevice(vm, device, uuid),
@@ -172,6 +186,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     baseline,
     hosts,
     load,
+    live,
     cleanUp: async () => {
       await stopSysfs();
       directory?.remove();

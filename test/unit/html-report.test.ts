@@ -37,6 +37,7 @@ const change = (i: number): StripSwitch => ({
 
 /** Returns the longest timeline that a run of many vGPUs has. */
 const fullTimeline = (vm: number, vgpu: number): VgpuTimeline => ({
+  name: `vm${vm}/gpu${vgpu}`,
   vm,
   vgpu,
   addressSpace: {
@@ -144,7 +145,7 @@ describe('HTML report', () => {
         ...vm,
         vgpus: vm.vgpus.map((vgpu) => ({ ...vgpu, name: evil, type: evil })),
       })),
-      timelines: [fullTimeline(0, 0)],
+      timelines: [{ ...fullTimeline(0, 0), name: evil }],
     };
     const page = recordHtml(recordFixture(evils));
     const own = recordHtml(base);

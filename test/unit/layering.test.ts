@@ -17,7 +17,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['guest', 'viommu', 'device'],
   ['models', 'coordinator', 'load', 'vfio-user'],
   ['scenario', 'conformance', 'explore'],
-  ['serve'],
+  ['serve', 'dashboard'],
   ['cli'],
 ];
 

@@ -219,6 +219,7 @@ describe('perfetto', () => {
     ],
     timelines: [
       {
+        name: 'vm0/gpu0',
         vm: 0,
         vgpu: 0,
         // Two readings of the clock may make neighbours overlap.

@@ -55,7 +55,7 @@ describe('timelines of a run', () => {
   const segment = { us: 100, gpaUs: 100, gpaBytes: 4096, iovaUs: 0, iovaBytes: 0, switches: 0 };
 
   it('keeps the vGPUs of VMs of different sizes apart, in order', () => {
-    const timelines = new RunTimelines([1, 3, 0, 2], 1);
+    const timelines = new RunTimelines([1, 3, 0, 2], 'gpu', 1);
     const guest = new Metrics({ vgpu: '1' });
     guest.trend('command_latency').add(40);
     guest.trend('map_latency').add(90);
@@ -68,13 +68,13 @@ describe('timelines of a run', () => {
         devices: [{ device, segments: [{ ...segment, startUs: 5 }], switches: [] }],
       });
     const all = timelines.list(nowUs());
-    expect(all.map(({ vm, vgpu }) => `${vm}/${vgpu}`)).to.deep.equal([
-      '0/0',
-      '1/0',
-      '1/1',
-      '1/2',
-      '3/0',
-      '3/1',
+    expect(all.map(({ name }) => name)).to.deep.equal([
+      'vm0/gpu0',
+      'vm1/gpu0',
+      'vm1/gpu1',
+      'vm1/gpu2',
+      'vm3/gpu0',
+      'vm3/gpu1',
     ]);
     expect(all.map(({ activity }) => activity?.commands ?? null)).to.deep.equal([
       null,
@@ -88,7 +88,7 @@ describe('timelines of a run', () => {
   });
 
   it('returns times on the clock of the run', () => {
-    const timelines = new RunTimelines([1], 1);
+    const timelines = new RunTimelines([1], 'dev', 1);
     const startUs = nowUs();
     const wallUs = wallMs() * 1000;
     timelines.addressSpaces(0, {

@@ -2,6 +2,7 @@
  * VRAM and display of a vgpu for its guest driver: VRAM through the aperture, modes and flips through registers.
  */
 
+import { nowUs } from '#host';
 import { PIXEL_BYTES, XRGB8888 } from '../../abi/scanout.ts';
 import * as vgpu from '../../abi/vgpu/vgpu.ts';
 import type { DeviceLink } from '../../channel/device-link.ts';
@@ -10,9 +11,9 @@ import { hex } from '../../memory/address.ts';
 import type { InFlight } from '../in-flight.ts';
 import { Mutex } from '../mutex.ts';
 
-/** Interval and count of polls for the end of a flip. */
+/** Longest interval between two polls for the end of a flip, and time limit of a flip. */
 const FLIP_POLL_MS = 50;
-const FLIP_POLLS = 40;
+const FLIP_TIMEOUT_MS = 2000;
 
 /** Access to the device's registers. */
 export interface GpuRegisters {
@@ -138,7 +139,8 @@ export class GpuDisplay {
 
   async #flip(base: number): Promise<void> {
     await this.#registers.writeRegister('DisplayBase', base);
-    for (let polls = 0; polls < FLIP_POLLS; polls++) {
+    // Interrupts of other commands end a wait, too: polls are not a measure of time.
+    for (const endUs = nowUs() + FLIP_TIMEOUT_MS * 1000; nowUs() < endUs; ) {
       const { events } = this.#link;
       const status = await this.#status();
       if ((status & vgpu.DISPLAY_ON) === 0)
@@ -148,7 +150,7 @@ export class GpuDisplay {
       if ((status & vgpu.DISPLAY_FLIP_PENDING) === 0) return;
       await this.#link.waitEvents(events, FLIP_POLL_MS);
     }
-    throw new Error(`${this.#registers.name} did not flip within ${FLIP_POLLS * FLIP_POLL_MS} ms`);
+    throw new Error(`${this.#registers.name} did not flip within ${FLIP_TIMEOUT_MS} ms`);
   }
 
   /** Disables the display. */

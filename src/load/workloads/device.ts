@@ -14,7 +14,10 @@ const PICTURES = [0, 0x4000] as const;
 export function displayFlip(context: IterationContext): Promise<void> {
   const { gpu, loadGpu } = context;
   return loadGpu.display.run(async () => {
-    if (!loadGpu.displayOn) await gpu.driver.display.show({ ...PICTURE, base: PICTURES[0] });
+    if (!loadGpu.displayOn) {
+      for (const [i, base] of PICTURES.entries()) await gpu.driver.vram.write(base, picture(i));
+      await gpu.driver.display.show({ ...PICTURE, base: PICTURES[0] });
+    }
     loadGpu.displayOn = true;
     for (const base of [PICTURES[1], PICTURES[0]]) {
       await gpu.driver.display.flip(base);
@@ -24,6 +27,16 @@ export function displayFlip(context: IterationContext): Promise<void> {
       context.check(shown === base, () => `shows VRAM ${shown} after a flip to ${base}`);
     }
   });
+}
+
+/** Returns the pixels of a picture (XRGB8888): a ramp of blue for the first one, of orange for the second. */
+function picture(index: number): Uint8Array {
+  const { width, height } = PICTURE;
+  const pixels = Uint32Array.from({ length: width * height }, (_, i) => {
+    const ramp = Math.floor((255 * ((i % width) + i / width)) / (width + height));
+    return index === 0 ? (ramp << 8) | 0xc0 : (0xe0 << 16) | (ramp << 8);
+  });
+  return new Uint8Array(pixels.buffer);
 }
 
 /** Resets the function; its driver restores rings, page tables and contexts. */

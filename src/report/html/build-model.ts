@@ -23,8 +23,14 @@ const COMMON_EVENTS = ['boot', 'end'];
 
 type Model = Omit<PageModel, 'vgpus' | 'heat' | 'gpus' | 'strips'>;
 
+/** The part of a record that the charts draw. */
+export type Charted = Pick<
+  RunRecord,
+  'load' | 'stages' | 'events' | 'timelines' | 'results' | 'processes' | 'vms'
+>;
+
 /** Returns the data of the charts. */
-export function pageModel(record: RunRecord): PageModel {
+export function pageModel(record: Charted): PageModel {
   const { load, stages, events } = record;
   const sorted = load.metrics.toSorted((a, b) => rankOf(a) - rankOf(b));
   const trends = sorted.filter(

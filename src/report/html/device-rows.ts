@@ -26,12 +26,10 @@ const PERCENT = 100;
 const MICRO = 1e6;
 
 /** Returns the rows of a run's vGPUs. */
-export function deviceRows(record: RunRecord): Rows {
+export function deviceRows(record: Pick<RunRecord, 'timelines' | 'results' | 'processes' | 'vms'>): Rows {
   const timelines = record.timelines.slice(0, ROWS_LIMIT);
   return {
-    vgpus: timelines.map(
-      ({ vm, vgpu }) => record.results.find((each) => each.vm === vm)?.vgpus[vgpu]?.name ?? `vm${vm}/${vgpu}`,
-    ),
+    vgpus: timelines.map(({ name }) => name),
     heat: heatOf(timelines.map(({ activity }) => activity)),
     gpus: gpusOf(record),
     strips: timelines.some(({ addressSpace }) => addressSpace.segments.length > 0)
@@ -80,7 +78,11 @@ function layerOf(name: string, unit: HeatLayer['unit'], rows: readonly Cells[]):
 }
 
 /** Returns the vGPUs by physical GPU. GPUs are numbered in each host process. */
-function gpusOf({ results, processes, vms }: RunRecord): PageModel['gpus'] {
+function gpusOf({
+  results,
+  processes,
+  vms,
+}: Pick<RunRecord, 'results' | 'processes' | 'vms'>): PageModel['gpus'] {
   const all = results.flatMap(({ vm, vgpus }) => {
     const host = Math.floor((vm * processes) / Math.max(1, vms));
     const place = processes > 1 ? `host ${host} ` : '';

@@ -30,7 +30,7 @@ interface Page {
 }
 
 /** Returns a page with its charts. */
-function pageOf({ title, status, details, model, live = NOTHING, connects = "'none'" }: Page): string {
+export function pageOf({ title, status, details, model, live = NOTHING, connects = "'none'" }: Page): string {
   const { script, style } = clientCode();
   // Only this script runs, whatever a text of the run contains.
   const hash = createHash('sha256').update(script).digest('base64');
@@ -75,7 +75,7 @@ const CHARTS = html`<section class="wide" id="latency-section"><h2>Latency over 
 <div class="tall"><div class="chart" id="heat"></div></div><p class="none muted">No vGPU has completed a command.</p></section>
 <section class="wide" id="shares-section"><h2>Shares of the GPU engines</h2>
 <p class="readout" id="shares-readout"></p>
-<div class="tall"><div class="chart" id="shares"></div></div><p class="none muted">No device uses a GPU.</p></section>
+<div class="tall"><div class="chart" id="shares"></div></div><p class="none muted">No device uses a GPU, or the run has not ended.</p></section>
 <section class="wide" id="strips-section"><h2>Address spaces</h2>
 <p class="legend"><span><i class="swatch gpa"></i>GPA: guest RAM, identity-mapped</span><span><i class="swatch iova"></i>IOVA:
 translations of the guest's tables</span><span><i class="swatch nothing"></i>nothing mapped</span></p>

@@ -1,6 +1,7 @@
 /**
  * The parts of the report that need no script: verdict, thresholds, problems, evidence, stages, and how to repeat the run.
  */
+import type { Verdict } from '../../metrics/threshold-judge.ts';
 import { formatValue } from '../../metrics/units.ts';
 import type { RunRecord } from '../record.ts';
 import { counted } from '../text.ts';
@@ -44,7 +45,7 @@ const tableOf =
 
 /** Returns verdict, facts, thresholds and problems. */
 export const statusHtml = (record: RunRecord): Html =>
-  html`${headerHtml(record)}${thresholdsHtml(record)}${problemsHtml(record)}`;
+  html`${headerHtml(record)}${thresholdsHtml(record.load.thresholds)}${problemsHtml(record)}`;
 
 function headerHtml(record: RunRecord): Html {
   const { verdict, scenario, question, vms, vgpus, uneven, processes, load } = record;
@@ -74,23 +75,28 @@ ${question === '' ? NOTHING : html`<p class="muted">${short(question)}</p>`}
 </header>`;
 }
 
-function thresholdsHtml({ load: { thresholds } }: RunRecord): Html {
-  const sorted = thresholds.toSorted((a, b) => Number(a.ok) - Number(b.ok));
+/** A threshold with its state: without one if it cannot be judged yet. */
+interface JudgedSoFar extends Pick<Verdict, 'metric' | 'condition' | 'text'> {
+  readonly ok: boolean | undefined;
+  readonly implied?: boolean;
+}
+
+/** Returns a table of thresholds, those that are not met first. @param when a word about their time, or empty */
+export function thresholdsHtml(thresholds: readonly JudgedSoFar[], when = ''): Html {
+  const title = when === '' ? 'Thresholds' : `Thresholds ${when}`;
+  const sorted = thresholds.toSorted((a, b) => Number(a.ok ?? true) - Number(b.ok ?? true));
   const rows = limited(
     sorted,
     THRESHOLDS_LIMIT,
     ({ ok, metric, condition, text, implied }) => html`<tr class="threshold">
-<td class="${ok ? 'ok' : 'bad'}">${ok ? '✓ met' : '✗ not met'}</td><td>${metric}</td><td>${condition}</td><td class="text">${short(text)}</td>
-<td class="muted">${implied ? 'missed rate' : ''}</td></tr>`,
+${ok === undefined ? html`<td class="muted">· waiting</td>` : html`<td class="${ok ? 'ok' : 'bad'}">${ok ? '✓ met' : '✗ not met'}</td>`}
+<td>${metric}</td><td>${condition}</td><td class="text">${short(text)}</td><td class="muted">${implied ? 'missed rate' : ''}</td></tr>`,
     (count) => html`<tr><td colspan="5">and ${count} more</td></tr>`,
   );
-  const none = html`<section class="wide"><h2>Thresholds</h2><p class="muted">The scenario has none.</p></section>`;
-  if (rows.length === 0) return none;
-  return section(
-    'Thresholds',
-    rows,
-    tableOf(html`<tr><th></th><th>metric</th><th>condition</th><th>observed</th><th></th></tr>`),
-  );
+  if (rows.length === 0)
+    return html`<section class="wide"><h2>${title}</h2><p class="muted">The scenario has none.</p></section>`;
+  const head = html`<tr><th></th><th>metric</th><th>condition</th><th>observed</th><th></th></tr>`;
+  return section(title, rows, tableOf(head));
 }
 
 const problemsHtml = ({ problems }: RunRecord): Html =>

@@ -6,6 +6,7 @@ import type { Panel } from './chart.ts';
 import { DistributionPanel } from './distribution.ts';
 import { HeatPanel } from './heat.ts';
 import { LatencyPanel, ThroughputPanel } from './lines.ts';
+import { followRun } from './live.ts';
 import { Selection } from './selection.ts';
 import { SharesPanel } from './shares.ts';
 import { StripsPanel } from './strips.ts';
@@ -41,3 +42,4 @@ onThemeChange(() => {
   for (const panel of panels) panel.restyle();
 });
 show(JSON.parse(byId('model').textContent ?? '') as PageModel);
+if (document.getElementById('screens')) followRun(show);
