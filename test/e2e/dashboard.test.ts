@@ -37,7 +37,7 @@ describe('dashboard', function () {
     for await (const chunk of started.stderr) {
       text += chunk;
       const url = /^dashboard +(http:\S+)$/m.exec(text)?.[1];
-      if (url === undefined || !text.includes('load')) continue;
+      if (url === undefined || !text.includes('pictures, ')) continue;
       started.stderr.resume();
       return { url, ended };
     }
@@ -49,9 +49,9 @@ describe('dashboard', function () {
       console.log(`    no browser tests: ${noBrowser}`);
       this.skip();
     }
-    const { url, ended } = await start();
     await withBrowser(async (open) => {
       const page = await open();
+      const { url, ended } = await start();
       await page.page.goto(url);
       expect(await page.text('#verdict')).to.equal('RUNNING');
       const canvases = '#latency canvas, #throughput canvas, #heat canvas, #strips canvas';
@@ -60,6 +60,7 @@ describe('dashboard', function () {
       });
       for (const chart of ['latency', 'throughput', 'heat', 'strips'])
         expect((await page.painted(chart)).colours, chart).to.be.at.least(3);
+      expect(await page.texts('.threshold')).to.have.length(3);
       await page.page.waitForSelector('#screen-device option');
       await page.page.select('#screen-device', '1');
       await page.page.click('#screen-take');
