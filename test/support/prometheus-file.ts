@@ -2,7 +2,7 @@
  * A strict parser of Prometheus' text exposition format 0.0.4, written from its specification.
  */
 
-export interface PrometheusSample {
+interface PrometheusSample {
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly value: number;

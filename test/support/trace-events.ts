@@ -47,7 +47,7 @@ const event = z.union([
   }),
 ]);
 
-export interface TraceEvent {
+interface TraceEvent {
   readonly ph: string;
   readonly name: string;
   readonly cat?: string;
