@@ -11,6 +11,7 @@ const SEED = 20261122;
 const CASES: Readonly<Record<Kind, number>> = {
   'vtd-legacy': 150,
   'vtd-scalable': 150,
+  amd: 250,
   virtio: 250,
   spapr: 250,
 };

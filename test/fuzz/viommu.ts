@@ -1,6 +1,7 @@
 /**
  * Runs fuzz cases against the vIOMMUs. A case depends only on the seed and its number.
  */
+import { amdCase } from './amd-case.ts';
 import { Digest } from './draw.ts';
 import { Rig, type World } from './rig.ts';
 import { spaprCase } from './spapr-case.ts';
@@ -10,6 +11,7 @@ import { vtdCase } from './vtd-case.ts';
 export const KINDS = {
   'vtd-legacy': (world: World) => vtdCase(world, false),
   'vtd-scalable': (world: World) => vtdCase(world, true),
+  amd: amdCase,
   virtio: virtioCase,
   spapr: spaprCase,
 } as const;

@@ -7,6 +7,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { describe, it } from 'mocha';
 import { yieldTurn } from '#host';
+import * as amdvi from '../../src/abi/amdvi.ts';
 import * as vtd from '../../src/abi/vtd.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
 import { TwinRam, TwinWorld } from '../fixtures/viommu-state-twin.ts';
@@ -17,6 +18,7 @@ import { KIND_NAMES, KINDS, type Kind } from '../fuzz/viommu.ts';
 const RUNS: Readonly<Record<Kind, number>> = {
   'vtd-legacy': 150,
   'vtd-scalable': 150,
+  amd: 200,
   virtio: 200,
   spapr: 200,
 };
@@ -34,9 +36,17 @@ async function setNewRoot(iommu: VIommu, draw: Draw): Promise<void> {
     await iommu.writeRegister(register, 8, draw.wide());
 }
 
+/** Disables and enables an AMD-Vi unit, which rereads every entry. */
+async function toggle(iommu: VIommu): Promise<void> {
+  const control = iommu.readRegister(amdvi.CONTROL_REG, 8);
+  await iommu.writeRegister(amdvi.CONTROL_REG, 8, control & ~amdvi.CONTROL.IOMMU_EN);
+  await iommu.writeRegister(amdvi.CONTROL_REG, 8, control);
+}
+
 const FLUSHES: Partial<Readonly<Record<Kind, (iommu: VIommu, draw: Draw) => Promise<void>>>> = {
   'vtd-legacy': setNewRoot,
   'vtd-scalable': setNewRoot,
+  amd: toggle,
 };
 
 describe('vIOMMU on another host', function () {

@@ -4,6 +4,7 @@
 
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
+import * as amdvi from '../../src/abi/amdvi.ts';
 import * as spapr from '../../src/abi/spapr.ts';
 import { DYNAMIC_WINDOW_START, liobnOf } from '../../src/abi/spapr-host-bridges.ts';
 import * as format from '../../src/abi/virtio-iommu.ts';
@@ -11,12 +12,16 @@ import * as vtd from '../../src/abi/vtd.ts';
 import { attachRequest, unmapRequest } from '../../src/guest/iommu/virtio/requests.ts';
 import type { GuestRam } from '../../src/memory/guest-ram.ts';
 import type { VIommu } from '../../src/viommu/viommu.ts';
+import { STATUS, waitCommand } from '../fixtures/amdvi-rig.ts';
 import { MIB, smallRam } from '../fixtures/recording-notifier.ts';
 import {
+  amdBench,
+  amdCommands,
   Bench,
   CASES,
   FIRST,
   leafOf,
+  makeAmd,
   makeVirtio,
   makeVtd,
   request,
@@ -107,6 +112,45 @@ describe('vIOMMU state', () => {
     }
     expect(target.held).to.deep.equal(source.held);
     expect(source.notifier(FIRST).mappingAt(0x7000)?.gpa).to.equal(0x180000);
+  });
+
+  it('continues commands, events and the suppression of a device (AMD-Vi)', () => {
+    const target = move(amdBench(ram()), (copy) => makeAmd(copy));
+    amdCommands(target, waitCommand(11));
+    expect(target.ram.read32(STATUS)).to.equal(11);
+    const tail = target.iommu.readRegister(amdvi.EVENT_TAIL_REG, 8);
+    target.translate(FIRST, 0x7000);
+    expect(target.iommu.readRegister(amdvi.EVENT_TAIL_REG, 8)).to.equal(tail);
+    target.translate(SECOND, 0x7000);
+    expect(target.iommu.readRegister(amdvi.EVENT_TAIL_REG, 8)).to.equal(tail + 16n);
+  });
+
+  it('looks up the devices that were looked up before (AMD-Vi, QEMU)', () => {
+    const options = { quirks: 'qemu' as const };
+    const target = move(amdBench(ram(), options), (copy) => makeAmd(copy, options));
+    expect(target.translate(FIRST, 0x5000)).to.include({ ok: true, gpa: 0x100000 });
+    expect(target.translate(0x30, 0x5000)).to.include({ ok: true, gpa: 0x5000 });
+  });
+
+  it('keeps a command buffer stopped (AMD-Vi)', () => {
+    const source = amdBench(ram());
+    amdCommands(source, [0, 0xf000_0000, 0, 0]);
+    const target = move(source, (copy) => makeAmd(copy));
+    amdCommands(target, waitCommand(11));
+    expect(target.ram.read32(STATUS)).to.equal(9);
+    expect(target.iommu.readRegister(amdvi.STATUS_REG, 8) & amdvi.STATUS.CMD_BUF_RUN).to.equal(0n);
+  });
+
+  it('is not saved during a command (AMD-Vi)', async () => {
+    const bench = amdBench(ram());
+    bench.notifier(FIRST).hold();
+    const done = bench.write(amdvi.CONTROL_REG, 8, 0);
+    expect(() => bench.iommu.save()).to.throw(
+      'AMD-Vi: a register command or the command buffer is under way',
+    );
+    bench.notifier(FIRST).release();
+    await done;
+    expect(bench.iommu.save().length).to.be.greaterThan(0);
   });
 
   it('distinguishes an endpoint with a failed ATTACH from an unused one (virtio, QEMU)', () => {

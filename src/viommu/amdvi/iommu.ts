@@ -51,6 +51,8 @@ export interface AmdViOptions extends AmdViCapabilities {
 export interface AmdViCounters {
   faults: number;
   invalidations: number;
+  /** Times that all devices were looked up anew: IommuEn, or the exclusion range. */
+  switches: number;
   /** Walks that ended at WALK_ENTRY_LIMIT. */
   truncatedWalks: number;
   /** Register commands dropped because PENDING_COMMAND_LIMIT were waiting. */
@@ -60,7 +62,13 @@ export interface AmdViCounters {
 export class AmdViIommu implements VIommu {
   readonly name = 'amd';
   readonly registerBytes: number = CONFIG_OFFSET + CONFIG_BYTES;
-  readonly counters: AmdViCounters = { faults: 0, invalidations: 0, truncatedWalks: 0, droppedCommands: 0 };
+  readonly counters: AmdViCounters = {
+    faults: 0,
+    invalidations: 0,
+    switches: 0,
+    truncatedWalks: 0,
+    droppedCommands: 0,
+  };
   /** The PCI function of the IOMMU. */
   readonly pci = new PciFunction();
   readonly #registers: AmdViRegisterFile;
@@ -125,7 +133,7 @@ export class AmdViIommu implements VIommu {
     registers.onWrite('Control', (value) => this.#controlWritten(value));
     for (const name of ['ExclusionBase', 'ExclusionLimit'] as const)
       registers.onWrite(name, () => {
-        if (this.#enabled) this.#submit(() => this.#devices.refreshAll());
+        if (this.#enabled) this.#submit(() => this.#refreshAll());
       });
   }
 
@@ -306,13 +314,18 @@ export class AmdViIommu implements VIommu {
     else this.#caused = this.#serial.run(command);
   }
 
+  #refreshAll(): Completion {
+    this.counters.switches++;
+    return this.#devices.refreshAll();
+  }
+
   /** Switches devices by IommuEn. The run bits of the status register follow when the switch is complete. */
   #controlWritten(control: bigint): void {
     this.#submit(() => {
       const enable = (control & CONTROL.IOMMU_EN) !== 0n;
       const changed = enable !== this.#enabled;
       this.#enabled = enable;
-      return whenDone(changed ? this.#devices.refreshAll() : undefined, () => {
+      return whenDone(changed ? this.#refreshAll() : undefined, () => {
         this.#log.controlWritten(enable && (control & CONTROL.EVENT_LOG_EN) !== 0n);
         this.#buffer.controlWritten(enable && (control & CONTROL.CMD_BUF_EN) !== 0n);
         return this.#run();

@@ -14,45 +14,45 @@ const STATUS_TARGET_ABORT = 0x0800n;
 const MSI_ENABLE = 1n;
 
 export type ConfigRegister =
-  | 'Identity'
-  | 'Command'
+  | 'PciIdentity'
+  | 'PciCommand'
   | 'PciStatus'
-  | 'Class'
-  | 'Subsystem'
-  | 'CapabilitiesPointer'
-  | 'CapabilityHeader'
-  | 'BaseLow'
-  | 'Range'
-  | 'Misc'
-  | 'DummyMsi'
-  | 'HyperTransport'
-  | 'MsiHeader'
-  | 'MsiControl'
-  | 'MsiAddress'
-  | 'MsiUpperAddress'
-  | 'MsiData';
+  | 'PciClass'
+  | 'PciSubsystem'
+  | 'PciCapabilitiesPointer'
+  | 'PciCapabilityHeader'
+  | 'PciBaseLow'
+  | 'PciRange'
+  | 'PciMisc'
+  | 'PciDummyMsi'
+  | 'PciHyperTransport'
+  | 'PciMsiHeader'
+  | 'PciMsiControl'
+  | 'PciMsiAddress'
+  | 'PciMsiUpperAddress'
+  | 'PciMsiData';
 
 const TABLE: readonly RegisterSpec<ConfigRegister>[] = [
-  { name: 'Identity', offset: 0x00, size: 4, reset: 0x1419_1022n },
-  { name: 'Command', offset: 0x04, size: 2, rw: 0x0507n },
+  { name: 'PciIdentity', offset: 0x00, size: 4, reset: 0x1419_1022n },
+  { name: 'PciCommand', offset: 0x04, size: 2, rw: 0x0507n },
   { name: 'PciStatus', offset: 0x06, size: 2, reset: 0x0010n, w1c: 0xf900n },
-  { name: 'Class', offset: 0x08, size: 4, reset: 0x0806_0000n },
-  { name: 'Subsystem', offset: 0x2c, size: 4, reset: 0x1100_1af4n },
-  { name: 'CapabilitiesPointer', offset: 0x34, size: 1, reset: 0x60n },
+  { name: 'PciClass', offset: 0x08, size: 4, reset: 0x0806_0000n },
+  { name: 'PciSubsystem', offset: 0x2c, size: 4, reset: 0x1100_1af4n },
+  { name: 'PciCapabilitiesPointer', offset: 0x34, size: 1, reset: 0x60n },
   // IotlbSup, HtTunnel, NpCache, EFRSup, CapExt; capability type 3.
-  { name: 'CapabilityHeader', offset: CAPABILITY.HEADER, size: 4, reset: 0x1f03_000fn },
-  { name: 'BaseLow', offset: CAPABILITY.BASE_LOW, size: 4, reset: REGISTERS_GPA },
-  { name: 'Range', offset: CAPABILITY.RANGE, size: 4, reset: 0xff00_0000n },
+  { name: 'PciCapabilityHeader', offset: CAPABILITY.HEADER, size: 4, reset: 0x1f03_000fn },
+  { name: 'PciBaseLow', offset: CAPABILITY.BASE_LOW, size: 4, reset: REGISTERS_GPA },
+  { name: 'PciRange', offset: CAPABILITY.RANGE, size: 4, reset: 0xff00_0000n },
   // 40-bit physical and 48-bit virtual addresses.
-  { name: 'Misc', offset: CAPABILITY.MISC, size: 4, reset: 0x0018_2840n },
-  { name: 'DummyMsi', offset: 0x58, size: 4, reset: 0x4005n },
-  { name: 'HyperTransport', offset: 0x5c, size: 4, reset: 0x5808n },
-  { name: 'MsiHeader', offset: 0x60, size: 2, reset: 0x5c05n },
-  { name: 'MsiControl', offset: 0x62, size: 2, reset: 0x0080n, rw: MSI_ENABLE },
-  { name: 'MsiAddress', offset: 0x64, size: 4, rw: 0xffff_fffcn },
-  { name: 'MsiUpperAddress', offset: 0x68, size: 4, rw: 0xffff_ffffn },
+  { name: 'PciMisc', offset: CAPABILITY.MISC, size: 4, reset: 0x0018_2840n },
+  { name: 'PciDummyMsi', offset: 0x58, size: 4, reset: 0x4005n },
+  { name: 'PciHyperTransport', offset: 0x5c, size: 4, reset: 0x5808n },
+  { name: 'PciMsiHeader', offset: 0x60, size: 2, reset: 0x5c05n },
+  { name: 'PciMsiControl', offset: 0x62, size: 2, reset: 0x0080n, rw: MSI_ENABLE },
+  { name: 'PciMsiAddress', offset: 0x64, size: 4, rw: 0xffff_fffcn },
+  { name: 'PciMsiUpperAddress', offset: 0x68, size: 4, rw: 0xffff_ffffn },
   // QEMU stores all 32 bits.
-  { name: 'MsiData', offset: 0x6c, size: 4, rw: 0xffff_ffffn },
+  { name: 'PciMsiData', offset: 0x6c, size: 4, rw: 0xffff_ffffn },
 ];
 
 /** Message of an interrupt: address and data. */
@@ -64,9 +64,9 @@ export class PciFunction {
   /** The message of the function's MSI; undefined while it is disabled. */
   get message(): MsiMessage | undefined {
     const { registers } = this;
-    if ((registers.get('MsiControl') & MSI_ENABLE) === 0n) return undefined;
-    const address = registers.get32('MsiUpperAddress') * 2 ** 32 + registers.get32('MsiAddress');
-    return [address, registers.get32('MsiData') & 0xffff];
+    if ((registers.get('PciMsiControl') & MSI_ENABLE) === 0n) return undefined;
+    const address = registers.get32('PciMsiUpperAddress') * 2 ** 32 + registers.get32('PciMsiAddress');
+    return [address, registers.get32('PciMsiData') & 0xffff];
   }
 
   /** Sets "signaled target abort": the unit has refused a request, or could not read a table. */

@@ -23,7 +23,6 @@ import type { AmdViRegister, AmdViRegisterFile } from './registers.ts';
 
 const KIND = 'amdvi';
 const VERSION = 1;
-const PCI = 'pci';
 const DEVICE_LIMIT = 2 ** 16;
 
 const { CONTROL, STATUS } = amdvi;
@@ -57,13 +56,9 @@ export interface AmdViParts {
 export function saveUnit(parts: AmdViParts): Uint8Array {
   const { registers, pci, table, log, buffer, translated, logged, quirks } = parts;
   const { head, tail } = buffer.offsets;
-  const function_ = Object.entries(registerValues(pci.registers)).map(([name, value]) => [
-    `${PCI}.${name}`,
-    value,
-  ]);
   return encodeState(KIND, VERSION, {
     ...registerValues(registers),
-    ...Object.fromEntries(function_),
+    ...registerValues(pci.registers),
     deviceTableInUse: table.latched,
     commandBufferInUse: buffer.latched,
     eventLogInUse: log.latched,
@@ -89,7 +84,7 @@ export function restoreUnit(bytes: Uint8Array, parts: AmdViParts): boolean {
   const state = decodeState(bytes, KIND, VERSION);
   checkQuirks(state, quirks);
   restoreRegisters(registers, state, DEVICE_BITS);
-  restoreRegisters(pci.registers, state.part(PCI), PCI_DEVICE_BITS);
+  restoreRegisters(pci.registers, state, PCI_DEVICE_BITS);
   const asQemu = quirks === 'qemu';
   table.setPlace(latched(state, 'deviceTableInUse', registers, 'DeviceTable', asQemu));
   log.restore(
