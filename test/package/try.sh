@@ -94,6 +94,14 @@ try_version() {
   [ "$version" -ge 24 ] || mend_node
   expect 0 'PASSED  first-light' run first-light --vms 1 --vgpus 2
   expect 104 'nearest built-in scenario: first-light' run frist-light
+  # The steps of docs/tutorial.md.
+  expect 0 'This machine carries' doctor
+  expect 0 'wrote load.yaml' init load.yaml
+  expect 0 'PASSED  load' run load.yaml --out junit=results.xml
+  grep -q 'testcase classname="load.thresholds"' results.xml || fail "Node $version: no thresholds in results.xml"
+  sed 's/rate==1/rate<1/' load.yaml > failing.yaml
+  expect 99 '✗ checks' run failing.yaml
+  expect 104 'no command' rnu
   expect 0 'PASSED  own' run own.ts
   expect 0 'PASSED  own-js' run own-js.js
   expect 0 'PASSED  own-js' run own-js.js --model ./inverter-js.js
