@@ -9,7 +9,7 @@ import { MetricsSender } from '../src/guest/metrics-sender.ts';
 import { VmMovedError } from '../src/guest/migration.ts';
 import type { GuestApi, GuestReport, GuestSnapshot, GuestTask, VmControl } from '../src/guest/protocol.ts';
 import { LoadRun, type VmLoad } from '../src/load/guest/load-run.ts';
-import type { SavedLoad } from '../src/load/guest/saved-load.ts';
+import type { SavedLoad, SavedStage } from '../src/load/guest/saved-load.ts';
 import { importScenario } from '../src/scenario/load.ts';
 import type { CheckedScenario } from '../src/scenario/scenario.ts';
 import { boundOutput } from './bound-output.ts';
@@ -19,6 +19,9 @@ const { task, port } = workerData as { task: GuestTask; port: MessagePort };
 
 yieldToOthers();
 const flushOutput = boundOutput();
+
+/** Report of a guest that has not started. */
+const NO_REPORT: GuestReport = { histograms: [], deviceHistograms: [], error: '' };
 
 /** The VM of the running script, its metrics and its load. */
 let vm: GuestVm | undefined;
@@ -74,7 +77,16 @@ const api: GuestApi = {
 
   async report(): Promise<GuestReport> {
     await metrics?.send();
-    return vm?.report('') ?? { histograms: [], deviceHistograms: [], error: '' };
+    return vm?.report('') ?? NO_REPORT;
+  },
+
+  async halt(): Promise<GuestReport> {
+    const stages = load?.halt() ?? [];
+    await metrics?.end();
+    return {
+      ...(vm?.report('') ?? NO_REPORT),
+      load: stages.length > 0 ? JSON.stringify(stages) : (task.loadState ?? ''),
+    };
   },
 };
 
@@ -108,7 +120,8 @@ async function startScript(vm: GuestVm, control: VmControl, sender: MetricsSende
 }
 
 function newLoad(vm: GuestVm, sender: MetricsSender, iteration: CheckedScenario['iteration']): LoadRun {
-  const run = new LoadRun(vm, JSON.parse(task.load) as VmLoad, iteration);
+  const before = JSON.parse(task.loadState || '[]') as SavedStage[];
+  const run = new LoadRun(vm, JSON.parse(task.load) as VmLoad, iteration, before);
   sender.takeIterations = () => run.takeIterations();
   if (isLoadStopped) run.stop();
   return run;

@@ -50,6 +50,8 @@ export interface GuestTask {
   readonly coordinatorBit: number;
   /** The VM's part of the declared load, as JSON; empty without one. */
   readonly load: string;
+  /** State of the load that an earlier guest of the VM has left, as JSON; empty for none. */
+  readonly loadState?: string;
   /** Name of a fault to inject into the guest's driver; empty for none. */
   readonly fault: string;
   /** State of a VM that arrives from another host. */
@@ -69,6 +71,8 @@ export interface GuestReport {
   readonly deviceHistograms: readonly (readonly EncodedHistogram[])[];
   /** Message and place of the script's error; empty if it succeeded. */
   readonly error: string;
+  /** State of a declared load that has not ended, as JSON, for the next guest of the VM. */
+  readonly load?: string;
 }
 
 /** Calls of the coordinator to the guest worker (Comlink). */
@@ -89,6 +93,8 @@ export interface GuestApi {
   screenshot(device: number): Promise<Uint8Array>;
   /** Returns the report of a script that has not ended. */
   report(): GuestReport | Promise<GuestReport>;
+  /** Ends the guest's work for a reset of its platform. Returns its report, with the state of its load. */
+  halt(): GuestReport | Promise<GuestReport>;
 }
 
 /**

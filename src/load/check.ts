@@ -122,7 +122,8 @@ export function functionProblems(scenario: LoadedScenario, functions: ScenarioFu
   if (functions.guest && scenario.events.length > 0)
     problems.push({
       path: ['events'],
-      message: 'migrations of VMs with a script guest(vm), which cannot move; accepted: no guest(vm)',
+      message:
+        'events of VMs with a script guest(vm), which neither moves nor reboots; accepted: no guest(vm)',
     });
   for (const text of Object.keys(thresholds)) {
     const problem = thresholdProblem(text, known, functions.guest || functions.iteration);

@@ -12,41 +12,68 @@ import { given, type Problem, range } from './settings.ts';
 /** Maximum count of events, and of host processes. */
 const EVENTS_LIMIT = 4096;
 export const HOSTS_LIMIT = 64;
-/** What an event may do to a VM; each takes the VM's name. */
-const ACTIONS = ['migrate'] as const;
+/** Actions of events on a VM, each with its options. */
+const ACTIONS = { migrate: ['to'], reboot: ['ram'] } as const satisfies Record<string, readonly string[]>;
+type ActionName = keyof typeof ACTIONS;
+const ACTION_NAMES = Object.keys(ACTIONS) as ActionName[];
 
 const VM_ACCEPTED = 'accepted: GROUP/NUMBER, such as web/1; without groups all/NUMBER';
 
-const eventShape = z.strictObject(
-  {
-    at: pauseShape.describe("time on the run's clock"),
-    migrate: z
-      .string({ error: ({ input }) => `${given(input)}; ${VM_ACCEPTED}` })
-      .describe('VM that moves to another host process: its group and its number there, from 0'),
-    to: range('int', 0, HOSTS_LIMIT - 1)
-      .optional()
-      .describe('number of the host process, from 0; default: the next one'),
-  },
-  {
-    error: (issue) =>
-      issue.code === 'unrecognized_keys'
-        ? `no action '${issue.keys[0]}'; accepted: ${ACTIONS.join(', ')}, with at and to`
-        : `${given(issue.input)}; accepted: { at, migrate, to }`,
-  },
-);
+const vmShape = (does: string) =>
+  z
+    .string({ error: ({ input }) => `${given(input)}; ${VM_ACCEPTED}` })
+    .describe(`VM that ${does}: its group and its number there, from 0`)
+    .optional();
+
+const eventShape = z
+  .strictObject(
+    {
+      at: pauseShape.describe("time on the run's clock"),
+      migrate: vmShape('moves to another host process'),
+      to: range('int', 0, HOSTS_LIMIT - 1)
+        .optional()
+        .describe('number of the host process, from 0; default: the next one'),
+      reboot: vmShape('boots again, after a reset of its platform'),
+      ram: z
+        .enum(['keep', 'clear'], { error: ({ input }) => `${given(input)}; accepted: keep, clear` })
+        .optional()
+        .describe('RAM at a reboot; default: keep'),
+    },
+    {
+      error: (issue) =>
+        issue.code === 'unrecognized_keys'
+          ? `no action '${issue.keys[0]}'; nearest: ${nearest(issue.keys[0] as string, ACTION_NAMES)}; ` +
+            `accepted: ${ACTION_NAMES.join(', ')}, with at`
+          : `${given(issue.input)}; accepted: { at, ${ACTION_NAMES.join(' | ')}, … }`,
+    },
+  )
+  .check(({ value, issues }) => {
+    const refuse = (path: string[], message: string) =>
+      void issues.push({ code: 'custom', path, message, input: value });
+    const [action, other] = ACTION_NAMES.filter((name) => value[name] !== undefined);
+    if (!action) refuse([], `no action; accepted: one of ${ACTION_NAMES.join(', ')}`);
+    else if (other) refuse([other], `a second action, beside ${action}; accepted: one`);
+    else
+      for (const option of Object.values(ACTIONS).flat())
+        if (value[option] !== undefined && !(ACTIONS[action] as readonly string[]).includes(option))
+          refuse([option], `not an option of ${action}; accepted: ${ACTIONS[action].join(', ')}`);
+  });
 
 const LIST_ACCEPTED = `accepted: a list of up to ${EVENTS_LIMIT} events such as { at: 2s, migrate: web/1, to: 1 }`;
 export const eventsShape = z.array(eventShape, LIST_ACCEPTED).max(EVENTS_LIMIT, LIST_ACCEPTED);
 export type EventSettings = z.infer<typeof eventsShape>;
 
-/** A migration at a time of the run's clock. */
-export interface MoveEvent {
+/** An action on a VM at a time of the run's clock. */
+export interface VmEvent {
   readonly atUs: number;
+  readonly action: ActionName;
   readonly vm: number;
   /** Name of the VM, such as `web/1`. */
   readonly name: string;
-  /** Number of the host process; undefined for the next one. */
+  /** Of `migrate`: number of the host process; undefined for the next one. */
   readonly to: number | undefined;
+  /** Of `reboot`: true if RAM is zeroed. */
+  readonly clearRam: boolean;
 }
 
 interface EventfulScenario extends GroupedScenario {
@@ -54,19 +81,31 @@ interface EventfulScenario extends GroupedScenario {
 }
 
 /** Returns the events in order of time. Names that no VM has are left out. */
-export function compileEvents(scenario: EventfulScenario): readonly MoveEvent[] {
+export function compileEvents(scenario: EventfulScenario): readonly VmEvent[] {
   const vms = vmNames(scenario);
   return scenario.events
-    .flatMap(({ at, migrate, to }) => {
-      const member = vms.get(migrate);
-      return member ? [{ atUs: parseDuration(at) ?? 0, vm: member.vm, name: migrate, to }] : [];
+    .flatMap((event) => {
+      const [action, name] = actionOf(event);
+      const member = vms.get(name);
+      const { at, to, ram } = event;
+      if (!member) return [];
+      return [{ atUs: parseDuration(at) ?? 0, action, vm: member.vm, name, to, clearRam: ram === 'clear' }];
     })
     .sort((a, b) => a.atUs - b.atUs);
 }
 
+/** Returns the action of a valid event, and the VM's name. */
+function actionOf(event: EventSettings[number]): [ActionName, string] {
+  const action = ACTION_NAMES.find((name) => event[name] !== undefined) ?? 'migrate';
+  return [action, event[action] ?? ''];
+}
+
 /** Returns the least count of host processes that the events need. */
 export function hostsFor(events: EventSettings): number {
-  return Math.max(events.length > 0 ? 2 : 1, ...events.map(({ to = 0 }) => to + 1));
+  return Math.max(
+    1,
+    ...events.map(({ migrate, to = 0 }) => (migrate === undefined ? 1 : Math.max(2, to + 1))),
+  );
 }
 
 /** Returns what does not fit in events that are valid one by one. @param stages of the load; empty without one */
@@ -81,12 +120,14 @@ export function eventProblems(scenario: EventfulScenario, stages: readonly Stage
     ];
   const vms = vmNames(scenario);
   const loadEndUs = Math.max(0, ...stages.map(endOf));
-  return events.flatMap(({ at, migrate }, i) => {
-    const member = vms.get(migrate);
-    if (!member) return [{ path: ['events', i, 'migrate'], message: unknownVm(scenario, migrate) }];
+  return events.flatMap((event, i) => {
+    const { at } = event;
+    const [action, name] = actionOf(event);
+    const member = vms.get(name);
+    if (!member) return [{ path: ['events', i, action], message: unknownVm(scenario, name) }];
     const us = parseDuration(at) ?? 0;
     if (us < member.bootUs)
-      return [{ path: ['events', i, 'at'], message: `${at} is before the boot of ${migrate}` }];
+      return [{ path: ['events', i, 'at'], message: `${at} is before the boot of ${name}` }];
     if (us >= loadEndUs)
       return [{ path: ['events', i, 'at'], message: `${at} is after the end of the last stage` }];
     return [];

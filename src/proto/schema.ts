@@ -255,12 +255,14 @@ export interface LoadStop {
   readonly reason: string;
 }
 
-export interface VmMove {
-  readonly to: number;
+export interface VmAct {
+  readonly action: string;
   readonly event: number;
+  readonly to: number;
+  readonly clearRam: boolean;
 }
 
-export interface VmMoveDone {
+export interface VmActDone {
   readonly event: number;
   readonly error: string;
 }
@@ -1715,22 +1717,30 @@ export function readLoadStop(r: Reader, end: number): LoadStop {
   return m;
 }
 
-export function writeVmMove(m: VmMove, w: Writer): Writer {
-  if (m.to !== 0) w.uint32(8).uint32(m.to);
+export function writeVmAct(m: VmAct, w: Writer): Writer {
+  if (m.action !== '') w.uint32(10).string(m.action);
   if (m.event !== 0) w.uint32(16).uint32(m.event);
+  if (m.to !== 0) w.uint32(24).uint32(m.to);
+  if (m.clearRam !== false) w.uint32(32).bool(m.clearRam);
   return w;
 }
 
-export function readVmMove(r: Reader, end: number): VmMove {
-  const m: Draft<VmMove> = { to: 0, event: 0 };
+export function readVmAct(r: Reader, end: number): VmAct {
+  const m: Draft<VmAct> = { action: '', event: 0, to: 0, clearRam: false };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
-      case 8:
-        m.to = r.uint32();
+      case 10:
+        m.action = r.string();
         break;
       case 16:
         m.event = r.uint32();
+        break;
+      case 24:
+        m.to = r.uint32();
+        break;
+      case 32:
+        m.clearRam = r.bool();
         break;
       default:
         r.skipType(tag & 7);
@@ -1739,14 +1749,14 @@ export function readVmMove(r: Reader, end: number): VmMove {
   return m;
 }
 
-export function writeVmMoveDone(m: VmMoveDone, w: Writer): Writer {
+export function writeVmActDone(m: VmActDone, w: Writer): Writer {
   if (m.event !== 0) w.uint32(8).uint32(m.event);
   if (m.error !== '') w.uint32(18).string(m.error);
   return w;
 }
 
-export function readVmMoveDone(r: Reader, end: number): VmMoveDone {
-  const m: Draft<VmMoveDone> = { event: 0, error: '' };
+export function readVmActDone(r: Reader, end: number): VmActDone {
+  const m: Draft<VmActDone> = { event: 0, error: '' };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -2891,8 +2901,8 @@ export interface FrameBodies {
   loadStart: LoadStart;
   loadStop: LoadStop;
   vmMetrics: VmMetrics;
-  vmMove: VmMove;
-  vmMoveDone: VmMoveDone;
+  vmAct: VmAct;
+  vmActDone: VmActDone;
   vmAddressSpaces: VmAddressSpaces;
   screenshotRequest: ScreenshotRequest;
   screenshot: Screenshot;
@@ -2954,8 +2964,8 @@ export const BODY_CODECS: {
   loadStart: { tag: 442, write: writeLoadStart, read: readLoadStart },
   loadStop: { tag: 450, write: writeLoadStop, read: readLoadStop },
   vmMetrics: { tag: 458, write: writeVmMetrics, read: readVmMetrics },
-  vmMove: { tag: 562, write: writeVmMove, read: readVmMove },
-  vmMoveDone: { tag: 570, write: writeVmMoveDone, read: readVmMoveDone },
+  vmAct: { tag: 562, write: writeVmAct, read: readVmAct },
+  vmActDone: { tag: 570, write: writeVmActDone, read: readVmActDone },
   vmAddressSpaces: { tag: 466, write: writeVmAddressSpaces, read: readVmAddressSpaces },
   screenshotRequest: { tag: 578, write: writeScreenshotRequest, read: readScreenshotRequest },
   screenshot: { tag: 586, write: writeScreenshot, read: readScreenshot },

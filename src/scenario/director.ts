@@ -2,20 +2,20 @@
  * Carries out the events of a scenario at their times of the run's clock, and records how each has ended.
  */
 import { after, nowUs } from '#host';
-import type { MoveEvent } from '../load/events.ts';
+import type { VmEvent } from '../load/events.ts';
 import type { EventResult } from '../report/load-report.ts';
 
 const US_PER_SECOND = 1e6;
 
 interface DirectorActions {
-  /** Asks the host process of a VM to move it; the answer goes to {@link Director.moved}. */
-  move(vm: number, to: number | undefined, event: number): void;
+  /** Asks the host process of a VM to act; the answer goes to {@link Director.done}. */
+  act(event: VmEvent, number: number): void;
   /** Records the begin of an event, and its end. */
   record(kind: string, vm: number, text: string): void;
 }
 
 /** An event, and how it has ended so far. */
-interface DirectedEvent extends MoveEvent {
+interface DirectedEvent extends VmEvent {
   hasBegun: boolean;
   endSeconds: number | null;
   error: string;
@@ -27,7 +27,7 @@ export class Director {
   readonly #cancels: (() => void)[] = [];
   #startUs = 0;
 
-  constructor(events: readonly MoveEvent[], actions: DirectorActions) {
+  constructor(events: readonly VmEvent[], actions: DirectorActions) {
     this.#events = events.map((event) => ({ ...event, hasBegun: false, endSeconds: null, error: '' }));
     this.#actions = actions;
   }
@@ -43,17 +43,17 @@ export class Director {
 
   #begin(event: DirectedEvent, number: number): void {
     event.hasBegun = true;
-    this.#actions.record('migrate', event.vm, actionOf(event));
-    this.#actions.move(event.vm, event.to, number);
+    this.#actions.record(event.action, event.vm, textOf(event));
+    this.#actions.act(event, number);
   }
 
-  /** A move has ended. @param error why the VM stays; empty if it has moved */
-  moved(number: number, error: string): void {
+  /** An action has ended. @param error why it was not done; empty if it was */
+  done(number: number, error: string): void {
     const event = this.#events[number];
     if (!event) return;
     event.endSeconds = (nowUs() - this.#startUs) / US_PER_SECOND;
     event.error = error;
-    this.#actions.record(error === '' ? 'migrated' : 'stays', event.vm, error);
+    this.#actions.record(`${event.action} ${error === '' ? 'done' : 'failed'}`, event.vm, error);
   }
 
   /** No more events begin. */
@@ -70,11 +70,14 @@ export class Director {
       return {
         seconds: atUs / US_PER_SECOND,
         endSeconds,
-        action: actionOf(event),
+        action: textOf(event),
         error: error === '' && endSeconds === null && isPlanned ? unfinished : error,
       };
     });
   }
 }
 
-const actionOf = ({ name, to }: MoveEvent): string => `migrate ${name}${to === undefined ? '' : ` to ${to}`}`;
+function textOf({ action, name, to, clearRam }: VmEvent): string {
+  const target = to === undefined ? '' : ` to ${to}`;
+  return `${action} ${name}${target}${clearRam ? ', RAM cleared' : ''}`;
+}

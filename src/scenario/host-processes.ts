@@ -4,6 +4,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { after, wallMs } from '#host';
 import { workerEntry } from '../coordinator/workers/entries.ts';
+import type { VmEvent } from '../load/events.ts';
 import { decodeFrame, encodeFrame, FrameError, type FrameKind } from '../proto/codec.ts';
 import type { FrameBodies } from '../proto/schema.ts';
 import type { LostVm } from '../report/summary.ts';
@@ -55,8 +56,8 @@ interface HostProcessesOptions {
   onBooted?(vm: number): void;
   /** Called with what the metrics of a VM have gained. */
   onMetrics?(vm: number, message: FrameBodies['vmMetrics']): void;
-  /** Called when a move of {@link HostProcesses.move} has ended, with why the VM stays; empty if it has moved. */
-  onMoved?(event: number, error: string): void;
+  /** Called when an action of {@link HostProcesses.act} has ended, with why it was not done; empty if it was. */
+  onActed?(event: number, error: string): void;
   /** Called with the answer to {@link HostProcesses.requestScreenshot}. */
   onScreenshot?(answer: FrameBodies['screenshot']): void;
   /** Called with the address spaces of a VM's devices since the last call. */
@@ -120,20 +121,16 @@ export class HostProcesses {
     else if (child.connected) child.send(frame, () => {});
   }
 
-  /**
-   * Moves a VM under declared load to another host process; `onMoved` has the answer.
-   * @param to number of the process; undefined for the next one
-   * @param event number for the answer
-   */
-  move(vm: number, to: number | undefined, event: number): void {
+  /** Has the host process of a VM act on it; `onActed` has the answer. @param number for the answer */
+  act({ vm, action, to, clearRam }: VmEvent, number: number): void {
     const process = this.#processOf.get(vm);
     const child = process === undefined ? undefined : this.#children.get(process);
     if (process === undefined || !child?.connected || this.#results.has(vm)) {
-      this.#options.onMoved?.(event, 'the VM has ended; accepted: a running VM');
+      this.#options.onActed?.(number, 'the VM has ended; accepted: a running VM');
       return;
     }
-    const body = { to: to === undefined ? 0 : to + 1, event };
-    child.send(encodeFrame({ timeUs: wallMs() * 1000, process, vm, device: -1 }, 'vmMove', body), () => {});
+    const body = { action, event: number, to: to === undefined ? 0 : to + 1, clearRam };
+    child.send(encodeFrame({ timeUs: wallMs() * 1000, process, vm, device: -1 }, 'vmAct', body), () => {});
   }
 
   /** Asks for a picture of a device; `onScreenshot` has the answer. Returns false if the VM does not run. */
@@ -261,7 +258,7 @@ export class HostProcesses {
     } else if (frame.kind === 'vmBooted') this.#options.onBooted?.(frame.header.vm);
     else if (frame.kind === 'vmMetrics') this.#options.onMetrics?.(frame.header.vm, frame.body);
     else if (frame.kind === 'hostReady') this.#hostReady(request);
-    else if (frame.kind === 'vmMoveDone') this.#options.onMoved?.(frame.body.event, frame.body.error);
+    else if (frame.kind === 'vmActDone') this.#options.onActed?.(frame.body.event, frame.body.error);
     else if (frame.kind === 'screenshot') this.#options.onScreenshot?.(frame.body);
     else if (frame.kind === 'vmAddressSpaces') this.#options.onAddressSpaces?.(frame.header.vm, frame.body);
     else if (frame.kind === 'deviceReleased') {

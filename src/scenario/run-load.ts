@@ -5,7 +5,7 @@
 import { every, nowUs, wallMs } from '#host';
 import { DEFAULT_MODEL } from '../coordinator/workers/supervisor.ts';
 import { compileLoad, ONLY_GROUP } from '../load/compile.ts';
-import { compileEvents } from '../load/events.ts';
+import { compileEvents, type VmEvent } from '../load/events.ts';
 import { vmsOf } from '../load/groups.ts';
 import type { Tags } from '../metrics/metrics.ts';
 import { SpanSample } from '../metrics/span-sample.ts';
@@ -56,8 +56,8 @@ export interface LoadPart {
 interface LoadMessages {
   start(body: FrameBodies['loadStart']): void;
   stop(body: FrameBodies['loadStop']): void;
-  /** Asks the host process of a VM to move it to another one; the answer goes to {@link RunLoad.moved}. */
-  move(vm: number, to: number | undefined, event: number): void;
+  /** Asks the host process of a VM to act on it; the answer goes to {@link RunLoad.acted}. */
+  act(event: VmEvent, number: number): void;
 }
 
 export class RunLoad {
@@ -108,7 +108,7 @@ export class RunLoad {
     this.#messages = messages;
     const events = compileEvents(settings).filter(({ vm }) => isInShard(vm, shard));
     this.#director = new Director(events, {
-      move: (...args) => messages.move(...args),
+      act: (...args) => messages.act(...args),
       record: (...args) => this.#events.add(...args),
     });
     const all = vmsOf(settings);
@@ -161,9 +161,9 @@ export class RunLoad {
     this.#timelines.addressSpaces(vm, message);
   }
 
-  /** A migration that an event has asked for has ended. @param error why the VM stays, or empty */
-  moved(event: number, error: string): void {
-    this.#director.moved(event, error);
+  /** The action of an event has ended. @param error why it was not done, or empty */
+  acted(event: number, error: string): void {
+    this.#director.done(event, error);
   }
 
   /** A signal ends the run. */

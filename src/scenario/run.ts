@@ -147,7 +147,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     {
       start: (body) => hosts.broadcast('loadStart', body),
       stop: (body) => hosts.broadcast('loadStop', body),
-      move: (...args) => hosts.move(...args),
+      act: (...args) => hosts.act(...args),
     },
     { shard: options.shard, keepsPart: options.wantsBlob },
   );
@@ -165,7 +165,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     onBooted: (vm) => load.booted(vm),
     onMetrics: (vm, message) => load.metrics(vm, message),
     onAddressSpaces: (vm, message) => load.addressSpaces(vm, message),
-    onMoved: (event, error) => load.moved(event, error),
+    onActed: (event, error) => load.acted(event, error),
     onVmEnded: (vm) => {
       load.ended(vm);
       mdevs.closeVm(vm);

@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
 import { nowUs, sleep } from '#host';
-import { compileEvents } from '../../src/load/events.ts';
+import { compileEvents, type VmEvent } from '../../src/load/events.ts';
 import { readDataFile } from '../../src/scenario/data-file.ts';
 import { Director } from '../../src/scenario/director.ts';
 import { checkScenario, ScenarioError } from '../../src/scenario/scenario.ts';
@@ -20,8 +20,24 @@ const LOAD =
 const MALFORMED: readonly (readonly [title: string, event: string, error: string])[] = [
   [
     'of an action that there is not',
-    '{ at: 1s, reboot: web/0 }',
-    "5: events.0.migrate: missing; accepted: GROUP/NUMBER, such as web/1; without groups all/NUMBER\nFILE:8:15: events.0.reboot: no action 'reboot'; accepted: migrate, with at and to",
+    '{ at: 1s, rebot: web/0 }',
+    "15: events.0.rebot: no action 'rebot'; nearest: reboot; accepted: migrate, reboot, with at",
+  ],
+  ['without an action', '{ at: 1s }', '5: events.0: no action; accepted: one of migrate, reboot'],
+  [
+    'of two actions',
+    '{ at: 1s, migrate: web/0, reboot: web/1 }',
+    '39: events.0.reboot: a second action, beside migrate; accepted: one',
+  ],
+  [
+    'with an option of another action',
+    '{ at: 1s, reboot: web/0, to: 1 }',
+    '34: events.0.to: not an option of reboot; accepted: ram',
+  ],
+  [
+    'with RAM that is neither kept nor cleared',
+    '{ at: 1s, reboot: web/0, ram: burn }',
+    '35: events.0.ram: "burn"; accepted: keep, clear',
   ],
   [
     'without a unit',
@@ -76,7 +92,7 @@ describe('events', () => {
     };
     expect(() => checkScenario({ default: { ...settings, async guest() {} } })).to.throw(
       ScenarioError,
-      'events: migrations of VMs with a script guest(vm), which cannot move; accepted: no guest(vm)',
+      'events: events of VMs with a script guest(vm), which neither moves nor reboots; accepted: no guest(vm)',
     );
     expect(checkScenario({ default: settings }).settings.hosts).to.equal(2);
   });
@@ -92,46 +108,62 @@ describe('events', () => {
     );
     expect(settings.hosts).to.equal(5);
     expect(compileEvents(settings)).to.deep.equal([
-      { atUs: 2e6, vm: 2, name: 'web/2', to: undefined },
-      { atUs: 6e6, vm: 3, name: 'late/0', to: 4 },
+      { atUs: 2e6, action: 'migrate', vm: 2, name: 'web/2', to: undefined, clearRam: false },
+      { atUs: 6e6, action: 'migrate', vm: 3, name: 'late/0', to: 4, clearRam: false },
+    ]);
+  });
+
+  it('need one host process, unless a VM migrates', () => {
+    const settings = read(`${GROUPS}${LOAD}  - { at: 2s, reboot: web/2, ram: clear }\n`);
+    expect(settings.hosts).to.equal(1);
+    expect(compileEvents(settings)).to.deep.equal([
+      { atUs: 2e6, action: 'reboot', vm: 2, name: 'web/2', to: undefined, clearRam: true },
     ]);
   });
 });
 
 describe('director', () => {
+  const migrate = (atUs: number, vm: number, to?: number): VmEvent => ({
+    atUs,
+    action: 'migrate',
+    vm,
+    name: `a/${vm}`,
+    to,
+    clearRam: false,
+  });
   const EVENTS = [
-    { atUs: 0, vm: 0, name: 'a/0', to: 1 },
-    { atUs: 1000, vm: 1, name: 'a/1', to: undefined },
-    { atUs: 600e6, vm: 0, name: 'a/0', to: undefined },
+    migrate(0, 0, 1),
+    { ...migrate(1000, 1), action: 'reboot' as const, clearRam: true },
+    migrate(600e6, 0),
   ];
 
   async function directed() {
-    const moves: unknown[] = [];
+    const acts: unknown[] = [];
     const records: string[] = [];
     const director = new Director(EVENTS, {
-      move: (...move) => moves.push(move),
+      act: ({ action, vm, to }, number) => acts.push([action, vm, to, number]),
       record: (kind, vm, text) => records.push(`${kind} ${vm} ${text}`.trim()),
     });
     director.start(nowUs());
-    await until(() => moves.length === 2, 'two moves', 10_000);
-    director.moved(1, 'the VM is booting');
-    director.moved(0, '');
-    director.moved(7, ''); // of no event
+    await until(() => acts.length === 2, 'two actions', 10_000);
+    director.done(1, 'the VM is booting');
+    director.done(0, '');
+    director.done(7, ''); // of no event
     await sleep(0);
-    return { director, moves, records };
+    return { director, acts, records };
   }
 
   it('begins events at their times and records their ends', async () => {
-    const { director, moves, records } = await directed();
-    expect(moves).to.deep.equal([
-      [0, 1, 0],
-      [1, undefined, 1],
+    const { director, acts, records } = await directed();
+    expect(acts).to.deep.equal([
+      ['migrate', 0, 1, 0],
+      ['reboot', 1, undefined, 1],
     ]);
     expect(records).to.deep.equal([
       'migrate 0 migrate a/0 to 1',
-      'migrate 1 migrate a/1',
-      'stays 1 the VM is booting',
-      'migrated 0',
+      'reboot 1 reboot a/1, RAM cleared',
+      'reboot failed 1 the VM is booting',
+      'migrate done 0',
     ]);
     const [first, second, third] = director.end(true);
     expect(first).to.include({ action: 'migrate a/0 to 1', seconds: 0, error: '' });

@@ -41,7 +41,7 @@ interface Run {
   readonly progress?: StageProgress;
   /** Iterations of each VU at its last host. */
   readonly before?: readonly number[];
-  readonly during?: (clock: RunClock, vus: readonly FakeVu[]) => Promise<void>;
+  readonly during?: (clock: RunClock, vus: readonly FakeVu[], dropped: () => number) => Promise<void>;
 }
 
 /** Runs a stage from now on; returns its VUs, the count of dropped iterations, and the start on the scale of nowUs. */
@@ -81,7 +81,7 @@ async function run({
   };
   await Promise.all([
     execute({ stage, share, clock, vus: all, dropped: counter, readyUs, progress }),
-    during?.(clock, all.flat()),
+    during?.(clock, all.flat(), () => dropped),
   ]);
   return { vus: all.flat(), dropped, start, total: all.flat().reduce((sum, vu) => sum + vu.iterations, 0) };
 }
@@ -154,10 +154,11 @@ describe('executors of a VM that moves', () => {
       pattern,
       work,
       progress,
-      during: async (clock, vus) => {
+      during: async (clock, vus, droppedHere) => {
         await sleep(60);
         clock.hold();
         await sleep(60); // for what is in flight
+        dropped = droppedHere();
         saved = { progress: { ...progress }, iterations: vus.map(({ iterations }) => iterations) };
         const held = vus.map(({ iterations }) => iterations);
         await sleep(60);

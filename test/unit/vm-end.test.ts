@@ -9,7 +9,7 @@ import { vmResult } from '../../src/coordinator/vm/result.ts';
 import { VmVerdict } from '../../src/coordinator/vm/verdict.ts';
 import type { Iova } from '../../src/memory/address.ts';
 
-const OUTCOME = { histograms: [], deviceHistograms: [], error: '', interrupted: false };
+const OUTCOME = { histograms: [], deviceHistograms: [], error: '', interrupted: false, halted: false };
 const RECORD = { requesterId: 8, iova: 0x5000 as Iova, write: true, reason: 5, text: 'no' };
 
 type End = Parameters<typeof vmResult>[1];

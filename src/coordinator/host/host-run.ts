@@ -120,7 +120,7 @@ export class HostRun {
     if (frame.kind === 'deviceRequest') this.#release(frame.header, frame.body.uuid);
     else if (frame.kind === 'runEnd') this.#runEnd();
     else if (frame.kind === 'loadStart') this.#startClock(nowUs() + frame.body.startUs - wallMs() * 1000);
-    else if (frame.kind === 'vmMove') this.#move(frame.header.vm, frame.body);
+    else if (frame.kind === 'vmAct') this.#act(frame.header.vm, frame.body);
     else if (frame.kind === 'screenshotRequest') void this.#takeScreenshot(frame.header, frame.body.id);
     else if (frame.kind === 'loadStop') {
       this.#isLoadStopped = true;
@@ -269,12 +269,15 @@ export class HostRun {
       .catch((error: unknown) => vm.lose(error));
   }
 
-  /** Moves a VM under declared load to another host process, and reports how that has ended. */
-  #move(number: number, { to, event }: FrameBodies['vmMove']): void {
+  /** Acts on a VM under declared load, and reports how that has ended. */
+  #act(number: number, body: FrameBodies['vmAct']): void {
     const vm = this.coordinator.vms.find(({ config, isHere }) => config.vm === number && isHere);
-    const moved = vm?.move(to === 0 ? undefined : to - 1) ?? Promise.resolve(this.#absence(number));
-    moved
-      .then((error) => this.#send('vmMoveDone', number, { event, error }))
+    const { event, action } = body;
+    const acted = vm
+      ? (ACTIONS[action]?.(vm, body) ?? Promise.resolve(`no action '${action}'`))
+      : Promise.resolve(this.#absence(number));
+    acted
+      .then((error) => this.#send('vmActDone', number, { event, error }))
       .catch((error: unknown) => vm?.lose(error));
   }
 
@@ -343,6 +346,12 @@ export class HostRun {
     };
   }
 }
+
+/** Actions on a VM; each resolves to why it was not done, or to an empty text. */
+const ACTIONS: Readonly<Record<string, (vm: Vm, body: FrameBodies['vmAct']) => Promise<string>>> = {
+  migrate: (vm, { to }) => vm.move(to === 0 ? undefined : to - 1),
+  reboot: (vm, { clearRam }) => vm.reboot({ clearRam }),
+};
 
 /** Returns the request without the model's text, which is in its file and not needed in a trace. */
 const withoutSource = (request: RunRequest): RunRequest =>

@@ -29,6 +29,9 @@ const HISTOGRAM_BYTES_LIMIT = 64 * 1024;
 const BUFFER_BYTES_LIMIT = 2 ** 30;
 const BUFFERS_CHECK_MS = 250;
 
+/** Maximum length of the state of a load, as JSON. */
+const LOAD_STATE_LIMIT = 4 * 2 ** 20;
+
 /** Time limit for the exit of a terminated guest worker. */
 const TERMINATE_TIMEOUT_MS = 2_000;
 
@@ -43,7 +46,12 @@ const SCREENSHOT_BYTES_LIMIT = 32 * 2 ** 20;
 export interface GuestOutcome extends GuestReport {
   /** True if the run was interrupted before the script ended. */
   readonly interrupted: boolean;
+  /** True if the guest was halted, because its platform resets. */
+  readonly halted: boolean;
 }
+
+/** Reasons to end a guest that has not ended by itself. */
+type Cut = 'late' | 'aborted' | 'halted';
 
 /** Outcome of a guest that was aborted before its start. */
 export const NOT_STARTED: GuestOutcome = {
@@ -51,6 +59,7 @@ export const NOT_STARTED: GuestOutcome = {
   deviceHistograms: [],
   error: '',
   interrupted: true,
+  halted: false,
 };
 
 export class GuestWorker {
@@ -61,8 +70,8 @@ export class GuestWorker {
   readonly #guest: Comlink.Remote<GuestApi>;
   readonly #control: VmControl;
   readonly #died: Promise<GuestReport>;
-  readonly #aborted: Promise<'aborted'>;
-  #abort = () => {};
+  readonly #cut: Promise<Cut>;
+  #onCut: (cut: Cut) => void = () => {};
   #ended: Promise<void> | undefined;
 
   /** Starts the worker. */
@@ -77,8 +86,8 @@ export class GuestWorker {
     this.#port = channel.port1;
     this.#guest = Comlink.wrap<GuestApi>(channel.port1 as unknown as Comlink.Endpoint);
     this.#control = Comlink.proxy(run.control);
-    this.#aborted = new Promise((resolve) => {
-      this.#abort = () => resolve('aborted');
+    this.#cut = new Promise((resolve) => {
+      this.#onCut = resolve;
     });
     this.#died = new Promise((resolve) => {
       this.#worker.once('error', (error: Error) => resolve(failedReport(errorLine(error))));
@@ -92,7 +101,8 @@ export class GuestWorker {
   }
 
   /**
-   * Runs the script until it ends, times out, is aborted or its worker dies. Resolves to its outcome; never rejects.
+   * Runs the script until it ends, times out, is aborted or halted, or its worker dies. Resolves to its outcome; never
+   * rejects.
    */
   async run(snapshot?: GuestSnapshot): Promise<GuestOutcome> {
     const { timeoutMs } = this.#run;
@@ -104,7 +114,7 @@ export class GuestWorker {
     // A snapshot from another host may be refused before the script starts.
     const ran = asked.then(checkedReport).catch((error: Error) => failedReport(errorLine(error)));
     const { exceeded, stop } = this.#watchBuffers();
-    const first = await Promise.race([ran, this.#died, late, this.#aborted, exceeded]);
+    const first = await Promise.race([ran, this.#died, late, this.#cut, exceeded]);
     cancel();
     stop();
     const outcome = await this.#outcomeOf(first);
@@ -160,14 +170,24 @@ export class GuestWorker {
 
   /** Makes {@link run} resolve now: the run is interrupted. */
   abort(): void {
-    this.#abort();
+    this.#onCut('aborted');
   }
 
-  async #outcomeOf(first: GuestReport | 'late' | 'aborted'): Promise<GuestOutcome> {
-    if (typeof first !== 'string') return { ...first, interrupted: false };
-    const report = await this.#reportNow();
+  /** Makes {@link run} resolve now: the platform resets, and another guest continues the load. */
+  halt(): void {
+    this.#onCut('halted');
+  }
+
+  async #outcomeOf(first: GuestReport | Cut): Promise<GuestOutcome> {
+    if (typeof first !== 'string') return { ...first, interrupted: false, halted: false };
+    const report = await this.#reportNow(first);
     const late = `script did not end within ${this.#run.timeoutMs} ms`;
-    return { ...report, error: first === 'late' ? late : '', interrupted: first === 'aborted' };
+    return {
+      ...report,
+      error: first === 'late' ? late : '',
+      interrupted: first === 'aborted',
+      halted: first === 'halted',
+    };
   }
 
   /** Measures the buffers that the script holds outside V8's heap; `exceeded` resolves when they are too large. */
@@ -195,8 +215,9 @@ export class GuestWorker {
   }
 
   /** Asks for the report of a script that has not ended; resolves to an empty one if its thread does not answer. */
-  async #reportNow(): Promise<GuestReport> {
-    const asked = Promise.resolve(this.#guest.report()).then(checkedReport);
+  async #reportNow(cut: Cut): Promise<GuestReport> {
+    const report = cut === 'halted' ? this.#guest.halt() : this.#guest.report();
+    const asked = Promise.resolve(report).then(checkedReport);
     const late = sleep(REPORT_TIMEOUT_MS).then(() => failedReport(''));
     return Promise.race([asked.catch(() => failedReport('')), late, this.#died]);
   }
@@ -221,8 +242,10 @@ const mib = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
 const failedReport = (error: string): GuestReport => ({ histograms: [], deviceHistograms: [], error });
 
 /** Returns a report with the expected types and sizes, whatever the worker has sent. */
-function checkedReport({ histograms, deviceHistograms, error }: GuestReport): GuestReport {
+function checkedReport({ histograms, deviceHistograms, error, load }: GuestReport): GuestReport {
+  const state = String(load ?? '');
   return {
+    ...(state !== '' && state.length <= LOAD_STATE_LIMIT && { load: state }),
     histograms: checkedHistograms(histograms),
     deviceHistograms: Array.from(deviceHistograms, checkedHistograms).slice(0, DEVICES_LIMIT),
     error: boundedText(error),

@@ -26,7 +26,7 @@ interface RegistersOwner {
 export class IommuRegisters {
   /** The channel, for the guest's thread. */
   readonly mmio = new SharedArrayBuffer(MMIO_CHANNEL_BYTES);
-  readonly #iommu: VIommu;
+  #iommu: VIommu;
   readonly #owner: RegistersOwner;
   readonly #server = new MmioServer(this.mmio, 0);
   #pending = 0;
@@ -67,6 +67,12 @@ export class IommuRegisters {
     while (this.#pending > 0 && nowUs() < deadline) await sleep(SETTLE_POLL_MS);
     if (this.#pending > 0)
       this.#owner.violation('stuck-register-write', `${this.#pending} register writes did not complete`);
+  }
+
+  /** Drops the accesses in the ring, whose guest has gone, and serves those of the next guest by another vIOMMU. */
+  replace(iommu: VIommu): void {
+    this.#server.discard();
+    this.#iommu = iommu;
   }
 
   #track(work: Completion): void {

@@ -65,6 +65,13 @@ export class VmVerdict {
     for (const key of this.#expected.keys()) if (key.startsWith(`${device}:`)) this.#expected.delete(key);
   }
 
+  /** Drops all announcements, because the guest that has made them has gone. */
+  guestGone(): void {
+    this.#expected.clear();
+    this.#allowed.clear();
+    this.#removals.clear();
+  }
+
   expectFault(device: number, iova: number): void {
     if (this.#lost.has(device)) return;
     const key = keyOf(device, iova);

@@ -14,18 +14,19 @@ import type { FrameBodies } from '../../proto/schema.ts';
 import { boundedText } from '../../report/text.ts';
 import { createViommu } from '../../viommu/create-viommu.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
-import type { Placement } from '../gpu-pool.ts';
-import { modelAt, usesGpu } from '../model-names.ts';
 import { DEFAULT_MODEL } from '../workers/supervisor.ts';
 import type { VmConfig, VmContext } from './config.ts';
 import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './device.ts';
 import { DeviceFrames } from './device-frames.ts';
 import { DeviceRemovals } from './device-removals.ts';
+import { DeviceSlots } from './device-slots.ts';
 import { GuestControl } from './guest-control.ts';
+import { GuestLives, type RebootSettings } from './guest-lives.ts';
 import { type GuestOutcome, GuestWorker, NOT_STARTED } from './guest-worker.ts';
 import { IommuRegisters } from './iommu-registers.ts';
 import type { ArrivingVm } from './migration/incoming.ts';
 import { type MigratableVm, VmMigration } from './migration/migration.ts';
+import { resetPlatform } from './platform-reset.ts';
 import { lostResult, type VmProgress, vmProgress, vmResult } from './result.ts';
 import { type Expectations, VmVerdict } from './verdict.ts';
 import { vgpuResults } from './vgpu-result.ts';
@@ -43,17 +44,16 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly verdict = new VmVerdict();
   readonly journal = new GuestJournal();
   readonly context: VmContext;
-  readonly iommu: VIommu;
+  iommu: VIommu;
   readonly sampler: VmSampler;
-  /** The devices' slots on physical GPUs, by index; undefined for devices that use no GPU. */
-  readonly #slots: readonly (Placement | undefined)[];
+  readonly #slots: DeviceSlots;
   readonly #registers: IommuRegisters;
   readonly #migration: VmMigration;
   readonly #trace: VmTrace;
   readonly #control: GuestControl;
-  #guest: GuestWorker | undefined;
+  readonly #lives: GuestLives;
   /** Resolves to a PNG of what a device displays; see {@link GuestWorker.screenshot}. */
-  readonly screenshot = (device: number) => this.#guest?.screenshot(device);
+  readonly screenshot = (device: number) => this.#lives.worker?.screenshot(device);
   #onResumed: () => void = () => {};
   readonly #startUs = nowUs();
   /** Settles when the devices have started or failed. */
@@ -63,7 +63,6 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly #removals = new DeviceRemovals(this);
   readonly #frames: DeviceFrames;
   #ending = false;
-  #isAborted = false;
   /** Why the VM is lost, or empty. */
   #lost = '';
 
@@ -84,6 +83,13 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     });
     const memory = new BusMemory(this.ram, config.vgpus > 1);
     this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index, memory));
+    this.#lives = new GuestLives({
+      createWorker: (loadState) => this.#createWorker(loadState),
+      resetPlatform: (settings) => {
+        this.verdict.guestGone();
+        return resetPlatform(this, settings);
+      },
+    });
     this.#control = new GuestControl({
       devices: this.devices,
       verdict: this.verdict,
@@ -95,12 +101,10 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       number: config.vm,
       onResumed: () => this.#onResumed(),
     });
-    this.#slots = this.devices.map(({ name, link }, index) =>
-      usesGpu(modelAt(config.model, index))
-        ? context.gpus.place(name, index, link.sab, config.mdevTypes[index], config.gpuTypes)
-        : undefined,
+    this.#slots = new DeviceSlots(context.gpus, this.devices, config);
+    this.sampler = new VmSampler(this.devices, this.#slots.all, (placement) =>
+      context.gpus.statsOf(placement),
     );
-    this.sampler = new VmSampler(this.devices, this.#slots, (placement) => context.gpus.statsOf(placement));
     for (const [index, reason] of config.lostDevices.entries())
       if (reason !== '') this.#arriveLost(this.devices[index] as VmDevice, reason);
   }
@@ -123,12 +127,15 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   /** Starts the guest's worker and has it load the script. */
-  async loadGuest(): Promise<void> {
-    const task = guestTask(this, this.devices, this.#registers.mmio);
+  loadGuest(): Promise<void> {
+    return this.#lives.load();
+  }
+
+  #createWorker(loadState: string): GuestWorker {
+    const task = guestTask(this, this.devices, this.#registers.mmio, loadState);
     const { timeoutMs } = this.config;
     const entry = this.context.workers.guest;
-    this.#guest = new GuestWorker({ entry, task, control: this.#control, timeoutMs });
-    await this.#guest.load();
+    return new GuestWorker({ entry, task, control: this.#control, timeoutMs });
   }
 
   /**
@@ -137,8 +144,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
    */
   async runGuest(snapshot?: GuestSnapshot): Promise<FrameBodies['vmResult']> {
     try {
-      if (!this.#guest && !this.#isAborted) await this.loadGuest();
-      const outcome = this.#guest ? await this.#guest.run(snapshot) : NOT_STARTED;
+      const outcome = await this.#lives.run(snapshot);
       this.#onResumed();
       return await this.#end(outcome);
     } catch (error) {
@@ -159,25 +165,29 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /** Ends the stages of the guest's declared load. */
   stopLoad(): void {
-    void this.#guest?.stopLoad();
+    void this.#lives.worker?.stopLoad();
   }
 
   /** Moves the VM, which is under declared load, to another host process. Resolves to why it stays, or to ''. */
   async move(to: number | undefined): Promise<string> {
-    const error = (await this.#guest?.migrate(to)) ?? 'the VM is starting; accepted: a running VM';
+    const error = (await this.#lives.worker?.migrate(to)) ?? 'the VM is starting; accepted: a running VM';
     return this.#migration.moved ? '' : error || 'the VM has ended';
+  }
+
+  /** Resets the platform and boots the guest again. Resolves to why it does not, or to ''. */
+  reboot(settings: RebootSettings): Promise<string> {
+    if (this.#migration.isActive) return Promise.resolve('the VM migrates; accepted: a running VM');
+    return this.#lives.reboot(settings);
   }
 
   /** Ends the guest in order, because the run is interrupted. The VM's result has what was done. */
   interrupt(): void {
-    this.#isAborted = true;
-    void this.#guest?.interrupt();
+    this.#lives.interrupt();
   }
 
   /** Ends the guest's script wherever it is. */
   abort(): void {
-    this.#isAborted = true;
-    this.#guest?.abort();
+    this.#lives.abort();
   }
 
   async #end(outcome: GuestOutcome): Promise<FrameBodies['vmResult']> {
@@ -200,7 +210,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       vgpus: vgpuResults({
         models: this.config.model,
         devices: this.devices,
-        slots: this.#slots,
+        slots: this.#slots.all,
         outcome,
         statsOf: (placement) => this.context.gpus.statsOf(placement),
       }),
@@ -219,6 +229,12 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   expectations(): string {
     return JSON.stringify(this.verdict.expectations);
+  }
+
+  async resetIommu(): Promise<void> {
+    this.iommu = createViommu(this.config.viommu, this.ram);
+    this.#registers.replace(this.iommu);
+    for (const device of this.devices) await this.iommu.attach(device.space);
   }
 
   settle(): Promise<void> {
@@ -257,7 +273,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /** Ends a VM whose migration to this host has failed: stops its devices and its guest's worker. */
   async discard(): Promise<void> {
-    await this.#guest?.end();
+    await this.#lives.worker?.end();
     await this.#stopDevices();
   }
 
@@ -323,7 +339,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   #arriveLost(device: VmDevice, reason: string): void {
     device.arriveLost(reason);
     this.verdict.deviceLost(device.index);
-    this.#releaseSlot(device);
+    this.#slots.release(device);
   }
 
   #makeDevice(index: number, memory: BusMemory): VmDevice {
@@ -343,7 +359,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     // A device from another host is attached after its vIOMMU's state has been restored.
     if (this.config.migrations === 0) await this.iommu.attach(device.space);
     const ready = new Promise<void>((resolve) => this.#whenReady.set(device.index, resolve));
-    const run = await this.context.supervisor.start(deviceTask(this, device, this.#slots[device.index]));
+    const run = await this.context.supervisor.start(deviceTask(this, device, this.#slots.all[device.index]));
     device.run = run;
     run.ended
       .catch((error: Error) => {
@@ -363,19 +379,14 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     const reason = boundedText(why);
     this.#migration.deviceLost(device.name, reason);
     const pinsReleased = device.fail(reason);
-    this.#releaseSlot(device);
+    this.#slots.release(device);
     if (pinsReleased > 0) device.failure = `${reason} (${pinsReleased} pins released)`;
     this.#trace.record('deviceFailed', device.index, { reason, pinsReleased });
   }
 
   /** Ends the use of its physical GPUs, because the VM has ended here. */
   forgetGpus(): void {
-    this.context.gpus.forget(this.#slots);
-  }
-
-  #releaseSlot({ index }: VmDevice): void {
-    const placement = this.#slots[index];
-    placement?.gpu.release(placement.slot);
+    this.#slots.forget();
   }
 
   async #stopDevices(): Promise<void> {
@@ -387,7 +398,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       if (!device.report && device.failure === '')
         await this.quarantine(device, 'did-not-stop', `was still running ${STOP_TIMEOUT_MS} ms after stop`);
       device.link.mmioServer().close();
-      if (device.failure === '') this.#releaseSlot(device);
+      if (device.failure === '') this.#slots.release(device);
       const pins = device.failure === '' ? device.container.pins() : 0;
       if (pins > 0)
         this.#trace.violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);

@@ -70,6 +70,7 @@ export function guestTask(
   { config, context, ram, journal }: VmParts,
   devices: readonly VmDevice[],
   iommuMmio: SharedArrayBuffer,
+  loadState: string,
 ): GuestTask {
   const { vm, seed, scenario, params, viommu, inject, model, folder } = config;
   return {
@@ -84,6 +85,7 @@ export function guestTask(
     viommu,
     journal: journal.sab,
     load: config.load,
+    loadState,
     iommuMmio,
     coordinatorDoorbell: context.doorbell,
     coordinatorSenders: context.doorbellSenders,

@@ -16,7 +16,7 @@ import { RunClock } from './clock.ts';
 import { IterationLog } from './iteration-log.ts';
 import { LoadGpu } from './load-gpu.ts';
 import type { Iteration, LoadVm } from './load-vm.ts';
-import type { SavedLoad } from './saved-load.ts';
+import type { SavedLoad, SavedStage } from './saved-load.ts';
 import { StageRun, type VmStage } from './stage-run.ts';
 import { Turns } from './turns.ts';
 
@@ -40,6 +40,8 @@ export class LoadRun {
   #stages: readonly StageRun[] = [];
   #readyUs = 0;
   #saved: SavedLoad | undefined;
+  /** Stages as the VM's last guest has left them; empty for the first guest. */
+  readonly #before: readonly SavedStage[];
   /** True while the stages run. */
   isRunning = false;
   /** The migration in progress, or the last one. Rejects with VmMovedError only. */
@@ -49,8 +51,15 @@ export class LoadRun {
     this.#onMoved = reject;
   });
 
-  constructor(vm: GuestVm, plan: VmLoad, iteration: Iteration | undefined) {
+  /** @param before stages as {@link halt} of the VM's last guest has returned them */
+  constructor(
+    vm: GuestVm,
+    plan: VmLoad,
+    iteration: Iteration | undefined,
+    before: readonly SavedStage[] = [],
+  ) {
     this.#vm = vm;
+    this.#before = before;
     this.#plan = plan;
     this.#iteration = iteration;
     this.#log = plan.sampled > 0 ? new IterationLog(this.#clock, plan.sampled) : undefined;
@@ -95,7 +104,7 @@ export class LoadRun {
     this.#readyUs = this.#saved?.readyUs ?? clock.us;
     const parts = { clock, vm: this.#load as LoadVm, gpus: this.#gpus, readyUs: this.#readyUs };
     this.#stages = this.#plan.stages.map(
-      (stage, i) => new StageRun({ ...parts, stage, saved: this.#saved?.stages[i] }),
+      (stage, i) => new StageRun({ ...parts, stage, saved: this.#saved?.stages[i] ?? this.#before[i] }),
     );
     const running = this.#stages.map((stage) => stage.run());
     this.isRunning = true;
@@ -116,6 +125,13 @@ export class LoadRun {
   /** Returns a sample of the iterations that have ended since the last call. */
   takeIterations(): readonly IterationMessage[] {
     return this.#log?.take() ?? [];
+  }
+
+  /** Ends the load for a reset of the platform. Returns its stages, which the next guest continues. */
+  halt(): readonly SavedStage[] {
+    this.stop();
+    for (const stage of this.#stages) stage.halt();
+    return this.#stages.map((stage) => stage.save());
   }
 
   /** Ends the stages: they start no more iterations. */

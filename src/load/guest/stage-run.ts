@@ -79,7 +79,12 @@ export class StageRun {
     );
   }
 
-  /** Returns the state of the stage while no iteration is in flight, as plain JSON. */
+  /** Counts the iterations in flight as interrupted, because the guest ends. */
+  halt(): void {
+    for (const vu of this.#vus.flat()) vu.halt();
+  }
+
+  /** Returns the state of the stage, as plain JSON. Iterations in flight count as started. */
   save(): SavedStage {
     if (this.#state !== 'running') return { state: this.#state };
     return {

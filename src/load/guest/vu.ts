@@ -51,6 +51,8 @@ export class Vu implements StageVu {
   iterations: number;
   readonly #prng: Prng;
   readonly #choices: readonly Choice[];
+  /** The workload of the iteration in flight. */
+  #current: Choice | undefined;
   readonly #vm: LoadVm;
 
   constructor({ vm, gpu, vgpu, buffer, stage, index, metrics, saved }: VuParts) {
@@ -98,6 +100,7 @@ export class Vu implements StageVu {
     this.iterations++;
     activity.begin();
     const choice = this.#choose();
+    this.#current = choice;
     try {
       await choice.context.run(dueUs);
       choice.iterations.add();
@@ -108,12 +111,18 @@ export class Vu implements StageVu {
       if (!(error instanceof DeviceResetError || error instanceof DeviceLostError)) throw error;
       choice.interrupted.add();
     } finally {
+      this.#current = undefined;
       activity.end();
     }
     await turns.take();
   }
 
-  /** Returns the state of the VU between two iterations. */
+  /** Counts the iteration in flight as interrupted, because the guest ends. */
+  halt(): void {
+    this.#current?.interrupted.add();
+  }
+
+  /** Returns the state of the VU. An iteration in flight counts as started. */
   save(): SavedVu {
     return { slot: this.buffer.slot, iterations: this.iterations, prng: this.#prng.state };
   }

@@ -66,6 +66,11 @@ export class VmMigration {
     await this.#outgoing.copy();
   }
 
+  /** True while the VM migrates, or once it has moved. */
+  get isActive(): boolean {
+    return this.#settings !== undefined;
+  }
+
   /** True from the moment the other host may run the VM. */
   get handedOver(): boolean {
     return this.#outgoing?.handedOver === true;
