@@ -6,6 +6,7 @@ import { DeviceDefinitionError } from '../src/device/errors.ts';
 import type { ModelFactory } from '../src/device/model.ts';
 import { factoryOf } from '../src/device/sdk/definition.ts';
 import { MODELS } from '../src/models/index.ts';
+import { nearest } from '../src/platform/nearest.ts';
 import { boundOutput } from './bound-output.ts';
 
 /** Makes this thread load a module from the given text. */
@@ -27,9 +28,9 @@ export async function loadModel(model: string, source = ''): Promise<ModelFactor
     return factoryOf(((await import(model)) as { readonly default?: unknown }).default);
   }
   const factory = MODELS[model];
-  if (!factory)
-    throw new DeviceDefinitionError(
-      `no such device model; accepted: ${Object.keys(MODELS).join(', ')}, or the path of a file`,
-    );
-  return factory;
+  if (factory) return factory;
+  const names = Object.keys(MODELS);
+  throw new DeviceDefinitionError(
+    `no such device model; nearest: ${nearest(model, names)}; accepted: ${names.join(', ')}, or the path of a file`,
+  );
 }

@@ -82,7 +82,7 @@ function addRun(command: Command): void {
         .argParser(parameter)
         .default({}, 'none'),
     )
-    .addOption(optional('--inject <fault>', `inject a fault: ${INJECTIONS.join(', ')}`))
+    .addOption(optional('--inject <fault>', 'inject a fault').choices(INJECTIONS))
     .addOption(optional('--trace <file>', 'write all control messages to a file'))
     .addOption(
       optional('--sysfs <dir>', "write the run's sysfs tree below a directory and execute writes to it"),

@@ -79,7 +79,7 @@ const CONFIGURATION: readonly Case[] = [
     title: 'an unknown injection',
     args: ['run', 'scenarios/first-light.ts', '--inject', 'gremlins'],
     code: 104,
-    output: /unknown fault 'gremlins'; accepted: .*host-kill/,
+    output: /'gremlins' is invalid; nearest: [\w-]+; accepted: .*host-kill/,
   },
   {
     title: 'an unknown vIOMMU',

@@ -277,7 +277,10 @@ describe('model file', () => {
       /exports no device model by default; accepted: defineDevice/,
     ],
     'has registers that overlap': [file('overlaps'), /RegisterTableError: register Second overlaps First/],
-    'has no known name': ['nothing', /no such device model; accepted: vgpu, .*edu.*, or the path of a file/],
+    'has no known name': [
+      'nothing',
+      /no such device model; nearest: \w+; accepted: vgpu, .*edu.*, or the path of a file/,
+    ],
   };
 
   it('has none of the faults that can be injected into the vgpu', async () => {
