@@ -6,6 +6,12 @@
  *   1. The guest writes the line's length and bytes behind the last line.
  *   2. It stores the new end.
  *   3. The coordinator loads the end, and reads only the bytes before it: with the end it sees those bytes, too.
+ * A counter is two words, and a reader must not combine halves of two values:
+ *   1. To change the upper half, the guest stores the new one with the bit CHANGING, then the lower half, then the upper
+ *      half without the bit.
+ *   2. A reader takes a lower half only between two equal loads of the upper half without the bit.
+ *   3. If a guest stops in the middle, the reader returns the new upper half alone. A growing counter is then neither
+ *      below the old value nor above the new one.
  * The coordinator trusts nothing here. Counters are masked to 53 bits, and lines are bounded by the memory.
  */
 import * as mem from '#mem';
@@ -35,6 +41,8 @@ const JOURNAL_BYTES: number = HEADER_BYTES + LINES_LIMIT * (PREFIX_BYTES + LINE_
 
 /** Largest high word of a counter: 53 bits in total. */
 const HIGH_MASK = 0x1f_ffff;
+/** Bit of a high word while the two halves of its counter do not match. */
+const CHANGING = 1 << 30;
 /** Most reads of a counter that changes meanwhile. */
 const READ_TRIES = 4;
 
@@ -59,14 +67,14 @@ export class GuestJournal {
 
   get(counter: Counter): number {
     const index = 2 * COUNTERS.indexOf(counter);
-    let [low, high] = [0, ld(this.#words, index + 1, 'journal.counter')];
+    let high = ld(this.#words, index + 1, 'journal.counter');
     for (let tries = 0; tries < READ_TRIES; tries++) {
       const before = high;
-      low = ld(this.#words, index, 'journal.counter');
+      const low = ld(this.#words, index, 'journal.counter');
       high = ld(this.#words, index + 1, 'journal.counter');
-      if (high === before) break;
+      if (high === before && (high & CHANGING) === 0) return (high & HIGH_MASK) * 2 ** 32 + (low >>> 0);
     }
-    return (high & HIGH_MASK) * 2 ** 32 + (low >>> 0);
+    return (high & HIGH_MASK) * 2 ** 32;
   }
 
   /** Sets a counter. A value that is no count, such as NaN, leaves it as it was; a negative one is 0. */
@@ -75,8 +83,11 @@ export class GuestJournal {
     if (typeof wanted !== 'number' || Number.isNaN(wanted)) return;
     const count = Math.floor(Math.min(Math.max(wanted, 0), Number.MAX_SAFE_INTEGER));
     const index = 2 * COUNTERS.indexOf(counter);
-    st(this.#words, index + 1, Math.floor(count / 2 ** 32), 'journal.counter');
+    const high = Math.floor(count / 2 ** 32);
+    const carries = ld(this.#words, index + 1, 'journal.counter') !== high;
+    if (carries) st(this.#words, index + 1, high | CHANGING, 'journal.counter');
     st(this.#words, index, count | 0, 'journal.counter');
+    if (carries) st(this.#words, index + 1, high, 'journal.counter');
   }
 
   add(counter: Counter, count: number): void {

@@ -6,7 +6,7 @@
  */
 import * as mem from '#mem';
 
-const { ld, rd, wr } = mem;
+const { ld, rd, st, wr } = mem;
 
 /**
  * Slots of one physical GPU: more vGPUs than any vendor's types allow, and few enough that a scan of all is cheap.
@@ -96,29 +96,42 @@ export function* wantingSlots(words: mem.SharedWords): Iterable<number> {
   }
 }
 
-/** Reads a time as the owner of the engine: no other thread writes it, so the two halves match. */
-export const readTime = (words: mem.SharedWords, index: number): number =>
-  rd(words, index + 1, 'engine.clock') * 2 ** 32 + (rd(words, index, 'engine.clock') >>> 0);
+/**
+ * Bit of a time's high word while its halves do not match, which happens every 4.3 s of engine time. Without it, a
+ * reader may combine the new high word with the old low word, also when both loads of the high word are equal.
+ */
+const CHANGING = 1 << 30;
 
+/** Reads a time as the owner of the engine: no other thread writes it. An owner may have died in the middle of a write. */
+export const readTime = (words: mem.SharedWords, index: number): number =>
+  (rd(words, index + 1, 'engine.clock') & ~CHANGING) * 2 ** 32 + (rd(words, index, 'engine.clock') >>> 0);
+
+/** Writes a time, which is not negative. */
 export const writeTime = (words: mem.SharedWords, index: number, value: number): void => {
-  wr(words, index + 1, Math.floor(value / 2 ** 32), 'engine.clock');
-  wr(words, index, (value % 2 ** 32) | 0, 'engine.clock');
+  const high = Math.floor(value / 2 ** 32);
+  if (rd(words, index + 1, 'engine.clock') === high) {
+    wr(words, index, value | 0, 'engine.clock');
+    return;
+  }
+  // Ordered stores, so that no reader sees the low word before the bit, or the high word before the low word.
+  st(words, index + 1, high | CHANGING, 'engine.clock');
+  st(words, index, value | 0, 'engine.clock');
+  st(words, index + 1, high, 'engine.clock');
 };
 
-/** Tries of a reader that does not own the engine. The upper half changes every 4.3 s of engine time. */
+/** Tries of a reader that does not own the engine. */
 const READ_TRIES = 3;
 
-/** Reads a time that another thread may be writing. */
+/** Reads a time that another thread may be writing. If that stopped in the middle, returns the new high half alone. */
 export function readTimeRelaxed(words: mem.SharedWords, index: number): number {
-  let low = 0;
   let high = ld(words, index + 1, 'engine.stats');
   for (let i = 0; i < READ_TRIES; i++) {
     const before = high;
-    low = ld(words, index, 'engine.stats');
+    const low = ld(words, index, 'engine.stats');
     high = ld(words, index + 1, 'engine.stats');
-    if (high === before) break;
+    if (high === before && (high & CHANGING) === 0) return high * 2 ** 32 + (low >>> 0);
   }
-  return high * 2 ** 32 + (low >>> 0);
+  return (high & ~CHANGING) * 2 ** 32;
 }
 
 /** Returns the bucket of a wait in engine time. */
