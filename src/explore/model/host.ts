@@ -1,10 +1,11 @@
 /**
  * `#host` of the model: a clock that each step advances by a microsecond, and no timers.
  */
-import { ModelError } from './runtime.ts';
+import { defer, ModelError } from './runtime.ts';
 import { plainStep, type Step, StepKind } from './step.ts';
 
-export { Prng } from '../../platform/platform.ts';
+// Names that are not replaced below: the seeded generator of random numbers, and the priority of threads.
+export * from '../../platform/platform.ts';
 
 let clockUs = 0;
 /** Sets the clock; for the scheduler. */
@@ -25,6 +26,9 @@ export function* yieldToOthers(): Generator<Step, undefined, undefined> {
 export function* sleep(ms: number): Generator<Step, undefined, undefined> {
   yield plainStep(StepKind.sleep, 'host.sleep', ms);
 }
+
+/** Calls `action` when this thread waits next, or ends. */
+export const afterCallback = (action: () => unknown): void => defer(action);
 
 const refuse = (name: string) => (): never => {
   throw new ModelError(`${name}() of #host is not supported in the model`);

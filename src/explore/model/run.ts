@@ -8,7 +8,16 @@ import type { Harness } from '../harness.ts';
 import { ViolationError } from '../harness.ts';
 import { setClock } from './host.ts';
 import { memory } from './memory.ts';
-import { ModelError, now, PendingWait, resultOf, Steps } from './runtime.ts';
+import {
+  type Deferred,
+  ModelError,
+  now,
+  PendingWait,
+  resultOf,
+  Steps,
+  useDeferred,
+  wholeThread,
+} from './runtime.ts';
 import { perform, plainStep, type Step, StepKind } from './step.ts';
 import { WeakMemory } from './weak-memory.ts';
 
@@ -44,6 +53,7 @@ interface Thread extends ModelThread {
   /** End of a wait or a sleep in virtual time; Infinity without one. */
   deadline: number;
   result: unknown;
+  readonly deferred: Deferred;
 }
 
 /** State of a run that a strategy sees. */
@@ -303,6 +313,7 @@ class Run implements RunView {
 
   /** Runs a thread up to its next step. */
   #advance(thread: Thread, value: unknown): void {
+    useDeferred(thread.deferred);
     try {
       if (!thread.body) {
         const begun = thread.begin();
@@ -311,7 +322,7 @@ class Run implements RunView {
           thread.result = begun;
           return;
         }
-        thread.body = begun as Generator<Step, unknown, unknown>;
+        thread.body = wholeThread(begun as Generator<Step, unknown, unknown>);
       }
       const { done, value: next } = thread.body.next(value);
       if (done) {
@@ -371,6 +382,7 @@ function threadsOf(harness: Harness, state: unknown, kill: (index: number) => un
     body: undefined,
     resumed: undefined,
     result: undefined,
+    deferred: [],
   });
   const threads = names.map((name, index) =>
     thread(index, name, () => harness.threads[name]?.(state), Number.POSITIVE_INFINITY),

@@ -70,8 +70,27 @@ export class PendingWait {
   }
 }
 
+/** Actions for the end of the callback that a thread runs. */
+export type Deferred = (() => unknown)[];
+let deferred: Deferred = [];
+
+/** Takes the actions of the thread that runs from now on; for the scheduler. */
+export function useDeferred(actions: Deferred): void {
+  deferred = actions;
+}
+
+export const defer = (action: () => unknown): void => {
+  deferred.push(action);
+};
+
+/** Ends the callback that a thread runs: calls what waits for it. */
+export function* endCallback(): Generator<Step, void, unknown> {
+  for (const action of deferred.splice(0)) yield* call(action);
+}
+
 /** Waits for an awaited value. */
 export function* settle(value: unknown): Generator<Step, unknown, unknown> {
+  if (deferred.length > 0) yield* endCallback();
   if (value instanceof Settled) return yield* settle(value.value);
   if (value instanceof PendingWait) return yield plainStep(StepKind.join, 'await', 0, value);
   if (value instanceof globalThis.Promise) throw new ModelError('the model cannot await a promise of Node');
@@ -118,6 +137,19 @@ export function* all(source: Iterator<unknown>): Generator<Step, unknown[], unkn
   for (let result = yield* next(source); !result.done; result = yield* next(source))
     values.push(result.value);
   return values;
+}
+
+/** Reads properties of an object, of which some are getters that step. */
+export function* properties(
+  keys: readonly string[],
+  object: Readonly<Record<string, unknown>>,
+): Generator<Step, Record<string, unknown>, unknown> {
+  const read: Record<string, unknown> = {};
+  for (const key of keys) {
+    const value = object[key];
+    read[key] = isSteps(value) ? yield* value : value;
+  }
+  return read;
 }
 
 type Callback = (...values: unknown[]) => unknown;
@@ -202,6 +234,13 @@ class ModelBuffer {
 }
 
 export { ModelBuffer as SharedArrayBuffer };
+
+/** Runs a thread's function and the end of its last callback. */
+export function* wholeThread(body: Generator<Step, unknown, unknown>): Generator<Step, unknown, unknown> {
+  const result = yield* body;
+  if (deferred.length > 0) yield* endCallback();
+  return result;
+}
 
 const ModelPromise = {
   resolve: settled,

@@ -5,7 +5,7 @@
  * which some function of the graph steps. Names are compared, not types, so the answer errs only on the side of
  * "steps": at run time a call that returns no generator costs one comparison.
  */
-import { type AnyNode, boundNames, childrenOf, isFunction, keyOf } from './syntax.ts';
+import { type AnyNode, boundNames, childrenOf, isFunction, keyOf, patternKeys } from './syntax.ts';
 
 /** Methods of arrays and maps that call a function. Their calls with a stepping function are emulated. */
 const HIGHER_ORDER = new Set(
@@ -13,7 +13,7 @@ const HIGHER_ORDER = new Set(
 );
 
 /** Functions of `#host` and methods of promises that may be steps. */
-const BUILT_IN_STEPS = ['yieldTurn', 'yieldToOthers', 'sleep', '.then', '.finally'];
+const BUILT_IN_STEPS = ['yieldTurn', 'yieldToOthers', 'sleep', 'afterCallback', '.then', '.finally'];
 
 /** A module without types. */
 export interface ModuleSource {
@@ -121,6 +121,9 @@ class Collector {
         if (key !== undefined) unit?.reads.add(key);
         break;
       }
+      case 'ObjectPattern':
+        for (const key of patternKeys(node)) unit?.reads.add(`.${key}`);
+        break;
       case 'AwaitExpression':
         if (unit) unit.stepping = true;
         break;
@@ -218,10 +221,12 @@ export function analyse(modules: readonly ModuleSource[]): Analysis {
   for (let changed = true; changed; ) {
     changed = false;
     for (const unit of units.values()) {
+      const before = unit.stepping;
       unit.stepping ||=
         [...unit.calls].some((key) => calls.has(key) || generators.has(key)) ||
         [...unit.reads].some((key) => getters.has(key)) ||
         unit.callbacks.some(({ stepping }) => stepping);
+      changed ||= unit.stepping !== before;
       if (!unit.stepping || unit.key === undefined || unit.node.generator) continue;
       if (unit.kind === 'constructor' || unit.kind === 'set') continue;
       const names = unit.kind === 'get' ? getters : calls;

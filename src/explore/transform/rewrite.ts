@@ -22,7 +22,7 @@ import {
   operationOf,
   type Unit,
 } from './analyse.ts';
-import { type AnyNode, childrenOf, isFunction, keyOf } from './syntax.ts';
+import { type AnyNode, childrenOf, isFunction, keyOf, patternKeys } from './syntax.ts';
 
 /** Operations that are a generator of several steps. */
 const COPIES = new Set(['copy', 'copyIn', 'copyOut']);
@@ -67,6 +67,9 @@ class Rewriter {
         break;
       case 'MemberExpression':
         this.#read(node, unit, parent);
+        break;
+      case 'VariableDeclarator':
+        this.#destructured(node, unit);
         break;
       case 'AwaitExpression':
         this.#text.remove(node.start, node.start + 'await'.length);
@@ -187,7 +190,7 @@ class Rewriter {
     const from = node.callee.object.end;
     const dot = this.#module.code.slice(from, first.start).search(new RegExp(`\\??\\.\\s*${name}\\s*\\(`));
     this.#text.overwrite(from + dot, first.start, `, '${name}', `);
-    this.#wrap(node, unit ? '(yield* $.each(' : '$.now($.each(', unit ? ')' : '))');
+    this.#wrap(node, unit ? '(yield* $.each(' : '$.now($.each(', ')');
   }
 
   #read(node: AnyNode, unit: Unit | undefined, parent: AnyNode | undefined): void {
@@ -201,6 +204,15 @@ class Rewriter {
     )
       return;
     this.#checked(node, unit, parent);
+  }
+
+  /** `const { sequence } = doorbell;` reads getters that step. */
+  #destructured({ id, init }: AnyNode, unit: Unit | undefined): void {
+    if (id?.type !== 'ObjectPattern' || init === null) return;
+    const keys = patternKeys(id);
+    if (!keys.some((key) => this.#analysis.getters.has(`.${key}`))) return;
+    const text = `$.properties(${JSON.stringify(keys)}, `;
+    this.#wrap(init, unit ? `(yield* ${text}` : `$.now(${text}`, '))');
   }
 
   /** A loop over a generator of the sources takes its values, and passes its steps on. */

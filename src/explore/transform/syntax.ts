@@ -87,3 +87,9 @@ export function keyOf(node: AnyNode, computed: boolean, file: string): string | 
   if (computed || node.type !== 'Identifier') return undefined;
   return `.${node.name}`;
 }
+
+/** Returns the property names that an object pattern takes. */
+export const patternKeys = (pattern: AnyNode): string[] =>
+  pattern.properties.flatMap(({ type, key, computed }) =>
+    type === 'Property' && !computed && key.type === 'Identifier' ? [key.name] : [],
+  );
