@@ -9,7 +9,7 @@ import type { RunSummary } from './summary.ts';
 export interface RunEvent {
   /** Time on the run's clock; negative before its start. */
   readonly seconds: number;
-  /** `boot`, `end` and `lost` of a VM; `abort` by a threshold; `interrupt` by a signal. */
+  /** `boot`, `end` and `lost` of a VM; `phase` of its script; `abort` by a threshold; `interrupt` by a signal. */
   readonly kind: string;
   /** The VM that it concerns; null for the whole run. */
   readonly vm: number | null;

@@ -54,6 +54,8 @@ interface HostProcessesOptions {
   onReady?(): void;
   /** Called when a VM is ready for its load. */
   onBooted?(vm: number): void;
+  /** Called when the guest of a VM has begun a phase of its script. */
+  onPhase?(vm: number, name: string): void;
   /** Called with what the metrics of a VM have gained. */
   onMetrics?(vm: number, message: FrameBodies['vmMetrics']): void;
   /** Called when an action of {@link HostProcesses.act} has ended, with why it was not done; empty if it was. */
@@ -256,6 +258,7 @@ export class HostProcesses {
       this.#options.onVmEnded?.(frame.header.vm);
       this.#endRunIfDone();
     } else if (frame.kind === 'vmBooted') this.#options.onBooted?.(frame.header.vm);
+    else if (frame.kind === 'guestPhase') this.#options.onPhase?.(frame.header.vm, frame.body.name);
     else if (frame.kind === 'vmMetrics') this.#options.onMetrics?.(frame.header.vm, frame.body);
     else if (frame.kind === 'hostReady') this.#hostReady(request);
     else if (frame.kind === 'vmActDone') this.#options.onActed?.(frame.body.event, frame.body.error);

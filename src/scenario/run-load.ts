@@ -135,6 +135,11 @@ export class RunLoad {
     this.#left(vm);
   }
 
+  /** The guest of a VM has begun a phase of its script. Phases of a declared load are its stages. */
+  phase(vm: number, name: string): void {
+    if (!this.#isDeclared) this.#events.add('phase', vm, name);
+  }
+
   /** A VM has ended. May be called twice. */
   ended(vm: number): void {
     if (!this.#ended.has(vm)) this.#events.add('end', vm);

@@ -163,6 +163,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
     onReleased: (vm, device) => mdevs.close({ vm, device }),
     onReady: () => load.hostsReady(),
     onBooted: (vm) => load.booted(vm),
+    onPhase: (vm, name) => load.phase(vm, name),
     onMetrics: (vm, message) => load.metrics(vm, message),
     onAddressSpaces: (vm, message) => load.addressSpaces(vm, message),
     onActed: (event, error) => load.acted(event, error),

@@ -200,6 +200,28 @@ describe('HTML report', () => {
     expect(Buffer.byteLength(recordHtml(record))).to.be.below(MIB);
   });
 
+  it('shades the phases of a script, which has no stages, as the first VM went through them', () => {
+    const phase = (seconds: number, vm: number, text: string) => ({ seconds, kind: 'phase', vm, text });
+    const events = [
+      phase(0.5, 1, 'identity'),
+      phase(1, 2, 'identity'),
+      phase(2, 1, 'churn'),
+      { seconds: 2.5, kind: 'end', vm: 2, text: '' },
+      { seconds: 3, kind: 'end', vm: 1, text: '' },
+    ];
+    const model = pageModel(recordFixture({ stages: [], events }));
+    expect(model.stages).to.deep.equal([
+      { name: 'identity', from: 0.5, to: 2, measured: true },
+      { name: 'churn', from: 2, to: 3, measured: true },
+    ]);
+    expect(model.from, 'the first phase').to.equal(0.5);
+    expect(model.events.map(({ text }) => text)).to.deep.equal(['end vm2', 'end vm1']);
+    expect(pageModel(recordFixture({ events })).stages.map(({ name }) => name)).to.deep.equal([
+      'web',
+      'batch',
+    ]);
+  });
+
   it('draws a strip whose spans have the length, the kinds and the switches of the recorded ones', () => {
     const timelines = [fullTimeline(0, 0)];
     const [strip] = pageModel(recordFixture({ timelines, results: results(1, 1) })).strips;

@@ -95,6 +95,8 @@ export class HostRun {
           return this.#loadStarted;
         },
         started: this.#loadStarted,
+        // The VM has recorded it in the trace.
+        phase: (vm, name) => channel.send(frame('guestPhase', vm, { name })),
         metrics: (vm, message) => this.#send('vmMetrics', vm, message),
       },
       migrations: this.#migrations(),

@@ -61,6 +61,8 @@ export interface LoadChannel {
   booted(vm: number): Promise<number>;
   /** Start of the run's clock, as of {@link booted}. */
   readonly started: Promise<number>;
+  /** Reports that the guest of a VM has begun a phase of its script. */
+  phase?(vm: number, name: string): void;
   /** Reports what the metrics of a VM have gained. */
   metrics(vm: number, message: FrameBodies['vmMetrics']): void;
 }

@@ -43,6 +43,7 @@ export class GuestControl implements VmControl {
   phase(name: string): void {
     this.currentPhase = boundedText(name, PHASE_LIMIT);
     this.#vm.trace.record('guestPhase', NO_DEVICE, { name: this.currentPhase });
+    this.#vm.load.phase?.(this.#vm.number, this.currentPhase);
   }
 
   booted(): Promise<number> {

@@ -20,6 +20,7 @@ const DIGITS = 4;
 const FIRST = ['command_latency', 'iteration_duration', 'commands', 'iterations', 'dropped_iterations'];
 /** Events of many VMs, which others precede. */
 const COMMON_EVENTS = ['boot', 'end'];
+const PHASE = 'phase';
 
 type Model = Omit<PageModel, 'vgpus' | 'heat' | 'gpus' | 'strips'>;
 
@@ -38,14 +39,11 @@ export function pageModel(record: Charted): PageModel {
   );
   const shown = trends.slice(0, TRENDS_LIMIT);
   const model: Model = {
+    from: beginOf(record),
     seconds: rounded(load.seconds),
-    stages: stages.slice(0, STAGES_LIMIT).map(({ name, startSeconds, endSeconds, measured }) => ({
-      name,
-      from: startSeconds,
-      to: Math.min(endSeconds, Math.max(load.seconds, startSeconds)),
-      measured,
-    })),
+    stages: (stages.length > 0 ? stageSpans(record) : phaseSpans(record)).slice(0, STAGES_LIMIT),
     events: events
+      .filter(({ kind }) => kind !== PHASE)
       .toSorted((a, b) => commonness(a) - commonness(b))
       .slice(0, EVENTS_LIMIT)
       .map((event) => ({ at: event.seconds, text: eventText(event) })),
@@ -54,6 +52,39 @@ export function pageModel(record: Charted): PageModel {
     distributions: shown.map(distribution),
   };
   return { ...model, ...deviceRows(record) };
+}
+
+/** The clock of a script starts with the processes; its charts begin with the first phase of a guest. */
+function beginOf({ stages, events }: Charted): number {
+  const first =
+    stages.length > 0
+      ? 0
+      : Math.min(...events.filter(({ kind }) => kind === PHASE).map(({ seconds }) => seconds));
+  return Number.isFinite(first) ? Math.max(0, rounded(first)) : 0;
+}
+
+type Spans = Model['stages'];
+
+const stageSpans = ({ load, stages }: Charted): Spans =>
+  stages.map(({ name, startSeconds, endSeconds, measured }) => ({
+    name,
+    from: startSeconds,
+    to: Math.min(endSeconds, Math.max(load.seconds, startSeconds)),
+    measured,
+  }));
+
+/** A script has no stages. Its phases in the first VM stand for those of all. */
+function phaseSpans({ load, events }: Charted): Spans {
+  const phases = events.filter(({ kind }) => kind === PHASE);
+  const first = Math.min(...phases.map(({ vm }) => vm ?? 0));
+  const own = phases.filter(({ vm }) => vm === first);
+  const end = events.find(({ kind, vm }) => kind === 'end' && vm === first)?.seconds ?? load.seconds;
+  return own.map(({ seconds, text }, i) => ({
+    name: text,
+    from: seconds,
+    to: own[i + 1]?.seconds ?? Math.max(seconds, end),
+    measured: true,
+  }));
 }
 
 export const eventText = ({ kind, vm, text }: RunEvent): string =>

@@ -94,7 +94,8 @@ export interface StripRow {
 }
 
 export interface PageModel {
-  /** Length of the run's clock. */
+  /** Time at which the charts begin, and the length of the run's clock. */
+  readonly from: number;
   readonly seconds: number;
   readonly stages: readonly StageSpan[];
   readonly events: readonly EventMark[];

@@ -98,7 +98,10 @@ export const timeOptions = (model: PageModel): Pick<ChartOptions, 'cursor' | 'pl
 });
 
 /** Range of the run's clock, at least one second. */
-export const clockRange = ({ seconds }: PageModel): [number, number] => [0, Math.max(1, seconds)];
+export const clockRange = ({ from, seconds }: PageModel): [number, number] => [
+  from,
+  Math.max(from + 1, seconds),
+];
 
 /** Maximum count of events that are marked. */
 const MARKS_LIMIT = 60;

@@ -74,7 +74,8 @@ export class RowsChart {
         legend: { show: false },
         scales: { x: { time: false }, y: { dir: -1, range: [0, count] } },
         axes: [
-          xAxis,
+          // Rows beyond the height of the page scroll: their axis stands above them.
+          { ...xAxis, side: count * rowHeight > ROWS_HEIGHT ? 0 : 2 },
           axis(all, {
             size: Math.min(120, 16 + widest * 6.5),
             splits: () => shown.map((i) => i + 0.5),

@@ -15,6 +15,8 @@ const MICRO = 1e6;
 /** Mapped bytes at the lower end of the scale, and least part of a row's height. */
 const LEAST_BYTES = 4096;
 const LEAST_HEIGHT = 0.15;
+/** Height of rows below which heights cannot be told apart. */
+const LOW_ROW = 8;
 
 interface Segment {
   readonly from: number;
@@ -111,9 +113,11 @@ function paintSegment(ctx: CanvasRenderingContext2D, segment: Segment, area: Are
   if (width <= 0) return;
   ctx.fillStyle = all.none;
   ctx.fillRect(left, top, width, bottom - top);
+  // A row of a few pixels shows the kind alone.
+  const isLow = bottom - top < LOW_ROW * devicePixelRatio;
   const height = (bytes: number) =>
-    bytes <= 0
-      ? 0
+    bytes <= 0 || isLow
+      ? Math.sign(bytes) * (bottom - top)
       : (bottom - top) *
         Math.max(LEAST_HEIGHT, Math.log(1 + bytes / LEAST_BYTES) / Math.log(1 + highest / LEAST_BYTES));
   const gpaWidth = Math.round(width * segment.gpa);
