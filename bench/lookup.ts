@@ -4,7 +4,9 @@
 import * as mem from '#mem';
 import * as address from '../src/memory/address.ts';
 import * as layout from '../src/pin-table/layout.ts';
+import { PinTableReader } from '../src/pin-table/reader.ts';
 import * as walk from '../src/pin-table/walk.ts';
+import type { PinTableWriter } from '../src/pin-table/writer.ts';
 import * as bare from './bare-lookup.ts';
 import { format, type Report, takeTurns } from './report.ts';
 import type { Rival } from './rival.ts';
@@ -27,6 +29,8 @@ const TREE_LOOKUPS = LOOKUPS / 8;
 
 /** Maximum ratio to the radix in C, by layout. */
 const RADIX_BOUND: Readonly<Record<string, number>> = { '1k dense': 2.5, '64k dense': 1.5, '1M dense': 1.5 };
+/** Maximum ratio of lookups in lists to the same in C. */
+const LIST_BOUND = 1.25;
 /** Minimum ratio of the trees to this table, by layout. */
 const TREE_BOUND: Readonly<Record<string, number>> = { '1k dense': 10, '64k dense': 50 };
 const GROWTH_BOUND = 1.3;
@@ -123,6 +127,20 @@ const fromIovas: Batch<mem.SharedWords> = (words, { mask, run, shift }) => {
   return sum;
 };
 
+/** Draws a list of pages, then looks all of them up, as `lookup batch` in bench/c/rival.c. */
+const inLists: Batch<PinTableReader> = (reader, { mask, run, shift }) => {
+  let sum = 0;
+  let state = random;
+  for (let i = 0; i < BATCH; i++) {
+    state = next(state);
+    reader.list(i, pageOf(state & mask, run, shift));
+  }
+  random = state;
+  reader.lookupList(BATCH);
+  for (let i = 0; i < BATCH; i++) sum = (sum + reader.listed(i)) | 0;
+  return sum;
+};
+
 /** Returns nanoseconds per lookup. A first pass loads what the other sides have evicted from the caches. */
 function timeOf<W>(batch: Batch<W>, words: W, pages: Pages): number {
   const pass = () => {
@@ -166,11 +184,30 @@ async function compare(report: Report, rival: Rival, shape: Layout): Promise<voi
     report.bound(`lookup ${shape.name}: C red-black tree to JS`, result.ratio(2, 0), '≥', tree);
     if (rival.hasGlib) report.bound(`lookup ${shape.name}: GTree to JS`, result.ratio(4, 0), '≥', tree);
   }
+  await compareLists(report, rival, shape, writer);
   const bytes = memoryOf(shape, writer.nodesInUse) / shape.pages;
   const memory = `memory ${shape.name}: nodes and touched root, per page`;
   // No bound for 1k dense: a thousand consecutive pages do not fill their nodes.
   if (shape.name === '1k dense') report.say(`${memory} ${format(bytes)} B`);
   else report.bound(memory, bytes, '≤', shape.run ? CLUSTERED_BYTES : DENSE_BYTES, 'B');
+}
+
+async function compareLists(
+  report: Report,
+  rival: Rival,
+  shape: Layout,
+  writer: PinTableWriter,
+): Promise<void> {
+  const reader = new PinTableReader(writer.handle, writer.addReader());
+  const pages = new Pages(shape);
+  reader.enter();
+  const result = await takeTurns([
+    () => timeOf(inLists, reader, pages),
+    () => rival.ask(`lookup batch ${LOOKUPS}`),
+  ]);
+  reader.exit();
+  report.say(`in lists       ${result.ns.map((ns) => format(ns).padStart(8)).join(' ')}   WebAssembly / C`);
+  report.bound(`lookup ${shape.name} in lists: WebAssembly to C`, result.ratio(0, 1), '≤', LIST_BOUND);
 }
 
 /** Returns the touched bytes of a table: its nodes, and the 4 KiB pages of the root with an entry in use. */

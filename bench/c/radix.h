@@ -99,8 +99,7 @@ static int32_t pin_page(int32_t *w, uint64_t iova, int32_t perm) {
   section_exit(w);
   return result;
 }
-static int unpin_page(int32_t *w, uint64_t iova) {
-  section_enter(w);
+static int unpin_walk(int32_t *w, uint64_t iova) {
   int32_t *entry = &w[WORD_ROOT + (int32_t)(iova >> 30)], *pin = entry + ROOT_PIN, *link = 0, word = *entry;
   if (word != 0 && !(word & PERM)) {
     entry = &w[word + (int32_t)(iova >> 21 & 511)];
@@ -118,6 +117,11 @@ static int unpin_page(int32_t *w, uint64_t iova) {
     pin_release(pin);
     if (link) pin_release(link);
   }
+  return had;
+}
+static int unpin_page(int32_t *w, uint64_t iova) {
+  section_enter(w);
+  int had = unpin_walk(w, iova);
   section_exit(w);
   return had;
 }

@@ -1,7 +1,7 @@
 /*
  * The C side of the benches: reads one command a line, and prints nanoseconds per operation and a checksum for each.
  *   setup PAGES RUN SEED   maps PAGES pages of 4 KiB in runs of RUN pages (0: one run), and draws random queries
- *   lookup radix|rb|glib N | pin N | insert N
+ *   lookup radix|batch|rb|glib N | pin N | pinrun N | insert N
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "radix.h"
 #include "tree.h"
 
-enum { QUERIES = 1 << 20, RUN_SPAN = 1 << 21, GIB_PAGES = 1 << 18 };
+enum { QUERIES = 1 << 20, RUN_SPAN = 1 << 21, GIB_PAGES = 1 << 18, BATCH = 512, PIN_RUN = 64, SECTION_PAGES = 16 };
 
 static radix table, scratch;
 static mapping *tree;
@@ -71,11 +71,24 @@ static void setup(int pages, int run, uint32_t seed) {
   }
 }
 
+/* Draws a list of pages, and then looks all of them up. */
+static uint64_t list[BATCH];
+static int32_t found[BATCH];
+static uint32_t lookup_batch(void) {
+  for (int i = 0; i < BATCH; i++) list[i] = random_iova();
+  for (int i = 0; i < BATCH; i++) found[i] = radix_lookup(table.words, list[i]);
+  uint32_t sum = 0;
+  for (int i = 0; i < BATCH; i++) sum += (uint32_t)found[i];
+  return sum;
+}
+
 static double lookups_once(const char *what, int n) {
   uint32_t sum = 0;
   double start = now_ns();
   if (!strcmp(what, "radix"))
     for (int i = 0; i < n; i++) sum += radix_lookup(table.words, random_iova());
+  else if (!strcmp(what, "batch"))
+    for (int i = 0; i < n; i += BATCH) sum += lookup_batch();
   else if (!strcmp(what, "rb"))
     for (int i = 0; i < n; i++) sum += rb_lookup(tree, random_iova());
 #ifdef WITH_GLIB
@@ -103,6 +116,27 @@ static double pins(int n) {
   return (now_ns() - start) / n;
 }
 
+/* Pins and unpins runs of consecutive pages, in sections of SECTION_PAGES. */
+static double pin_runs(int n) {
+  uint32_t sum = 0;
+  double start = now_ns();
+  for (int i = 0; i < n; i += PIN_RUN) {
+    uint64_t first = queries[i & (QUERIES - 1)] & ~(uint64_t)(PIN_RUN * 4096 - 1);
+    for (int at = 0; at < PIN_RUN; at += SECTION_PAGES) {
+      section_enter(table.words);
+      for (int j = at; j < at + SECTION_PAGES; j++) sum += pin_walk(table.words, first + j * 4096, 3) < 0;
+      section_exit(table.words);
+    }
+    for (int at = 0; at < PIN_RUN; at += SECTION_PAGES) {
+      section_enter(table.words);
+      for (int j = at; j < at + SECTION_PAGES; j++) sum += !unpin_walk(table.words, first + j * 4096);
+      section_exit(table.words);
+    }
+  }
+  if (sum) abort();
+  return (now_ns() - start) / n;
+}
+
 /* Inserts 1 GiB as 4 KiB pages, n times into the same nodes: links are new each time, memory is warm. */
 static double inserts(int n) {
   if (!scratch.words) radix_init(&scratch, 1024);
@@ -127,6 +161,7 @@ int main(void) {
     if (sscanf(line, "setup %d %d %u", &a, &b, &seed) == 3) setup(a, b, seed);
     else if (sscanf(line, "lookup %15s %d", what, &a) == 2) answer = lookups(what, a);
     else if (sscanf(line, "pin %d", &a) == 1) answer = pins(a);
+    else if (sscanf(line, "pinrun %d", &a) == 1) answer = pin_runs(a);
     else if (sscanf(line, "insert %d", &a) == 1) answer = inserts(a);
     else return 1;
     printf("%.4f %u\n", answer, (unsigned)sink);

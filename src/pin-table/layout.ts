@@ -9,6 +9,7 @@
  * then       nodes of 512 entries of 1 GiB (children of the high root), 2 MiB or 4 KiB
  * then       with 57-bit IOVAs only: the high root, 512 nodes of 512 GiB entries; entries below 2^48 are unused
  * then       with dirty-page logging only: the page log
+ * then       a list of pages for each reader: see reader.ts
  * ```
  * An entry is two words, and its name is the index of its frame word. The root and each node hold all their frame
  * words, then all their pin words. A lookup reads only frame words, so the caches hold twice as many of them (64k
@@ -41,6 +42,8 @@ export const WORD_LOG_FIRST = 1030;
 export const WORD_LOG_PAGES = 1031;
 /** Not 0 while device writes are logged. */
 export const WORD_LOGGING = 1032;
+/** Word index of the readers' lists. */
+export const WORD_LISTS = 1033;
 
 const WORD_READERS = 1088;
 const READER_STRIDE = 16;
@@ -81,6 +84,9 @@ export const PIN_LIMIT = 2 ** 24;
 
 /** Returns the word index of reader `slot`'s epoch. */
 export const readerEpoch = (slot: number): number => WORD_READERS + slot * READER_STRIDE;
+
+/** Maximum count of pages in a reader's list; each takes a word. */
+export const LIST_PAGES = 512;
 
 /** IOVA width of a table. */
 export type IovaBits = 48 | 57;

@@ -10,10 +10,21 @@ import * as protocol from './protocol.ts';
 import * as walk from './walk.ts';
 import { bindKernels, type PinKernels, type PinTableHandle } from './wasm/kernels.ts';
 
-const { rd } = mem;
+const { rd, wr } = mem;
 const { PAGE_1G, PAGE_SIZE } = address;
-const { MAGIC, MAX_READERS, OUTSIDE, PERM_MASK, PFN_SHIFT, readerEpoch, TABLE_IOVA_LIMIT, WORD_MAGIC } =
-  layout;
+const {
+  LIST_PAGES,
+  MAGIC,
+  MAX_READERS,
+  OUTSIDE,
+  PERM_MASK,
+  PFN_SHIFT,
+  readerEpoch,
+  TABLE_IOVA_LIMIT,
+  WORD_LISTS,
+  WORD_MAGIC,
+} = layout;
+const BYTES = Int32Array.BYTES_PER_ELEMENT;
 const { pinPage, unpinPage } = pins;
 const { dmaEnter, dmaExit, switchSequence } = protocol;
 const { lookup, lookupAt } = walk;
@@ -31,6 +42,8 @@ export class PinTableReader {
   readonly #slot: number;
   /** Byte address of this reader's epoch word. */
   readonly #epoch: number;
+  /** Word index of this reader's list. */
+  readonly #list: number;
   readonly #kernels: PinKernels | undefined;
   readonly #log: PageLog;
   #generation = OUTSIDE;
@@ -43,7 +56,8 @@ export class PinTableReader {
     if (!(Number.isInteger(slot) && slot >= 0 && slot < MAX_READERS))
       throw new PinTableError(`reader slot ${slot}; accepted: 0 to ${MAX_READERS - 1}`);
     this.#slot = slot;
-    this.#epoch = readerEpoch(slot) * Int32Array.BYTES_PER_ELEMENT;
+    this.#epoch = readerEpoch(slot) * BYTES;
+    this.#list = rd(this.#table, WORD_LISTS, 'table.init') + slot * LIST_PAGES;
     this.#kernels = bindKernels(handle);
     this.#log = new PageLog(this.#table);
   }
@@ -149,6 +163,33 @@ export class PinTableReader {
       while (done < pages && this.unpin(at + done * PAGE_SIZE)) done++;
       return done;
     });
+  }
+
+  /**
+   * Puts a page into the list for {@link lookupList}.
+   * @param index 0 to LIST_PAGES - 1
+   * @param page IOVA / 4096, below 2^32
+   */
+  list(index: number, page: number): void {
+    wr(this.#table, this.#list + index, page, 'table.list');
+  }
+
+  /**
+   * Looks up the first `count` pages of the list. Only inside a section. Random pages of a large table cost less in a
+   * list than one by one, because their cache misses overlap.
+   */
+  lookupList(count: number): void {
+    if (this.#kernels) this.#kernels.lookupList(this.#list * BYTES, count);
+    else
+      for (let i = 0; i < count; i++) {
+        const page = rd(this.#table, this.#list + i, 'table.list');
+        wr(this.#table, this.#list + i, lookupAt(this.#table, page >>> 18, page << 12), 'table.list');
+      }
+  }
+
+  /** Returns the leaf word of a page of the list, after {@link lookupList}. */
+  listed(index: number): number {
+    return rd(this.#table, this.#list + index, 'table.list');
   }
 
   /** Calls `act` for the pages of each GiB, until it does fewer than asked. Returns the count of pages done. */

@@ -14,6 +14,7 @@ import {
   HIGH_IOVA_LIMIT,
   HIGH_SPAN,
   type IovaBits,
+  LIST_PAGES,
   MAGIC,
   MAX_NODES,
   MAX_READERS,
@@ -28,6 +29,7 @@ import {
   tableWords,
   WORD_GENERATION,
   WORD_HIGH_ROOT,
+  WORD_LISTS,
   WORD_LOG,
   WORD_LOG_FIRST,
   WORD_LOG_PAGES,
@@ -52,7 +54,7 @@ import {
 import { forEachEntry, isAligned, linkOf, nodesNeeded } from './ranges.ts';
 import { PinTableError } from './reader.ts';
 import { gibEntry, highEntry, lookup } from './walk.ts';
-import { allocateTable, type PinTableHandle } from './wasm/kernels.ts';
+import { allocateTable, bindKernels, type PinKernels, type PinTableHandle } from './wasm/kernels.ts';
 
 const { rd, wr, st, waitEqAsync, wake } = mem;
 
@@ -76,6 +78,7 @@ export class PinTableWriter {
   /** First IOVA beyond the table. */
   readonly iovaLimit: number;
   readonly #table: mem.SharedWords;
+  readonly #kernels: PinKernels | undefined;
   /** Log of the host pages that devices write and hold. */
   readonly log: PageLog;
   readonly #pool: NodePool;
@@ -94,12 +97,15 @@ export class PinTableWriter {
     this.nodes = nodes;
     this.iovaLimit = iovaBits === 57 ? HIGH_IOVA_LIMIT : TABLE_IOVA_LIMIT;
     const words = tableWords(nodes, iovaBits);
-    this.handle = allocateTable((words + logWords(hostPages.count)) * Int32Array.BYTES_PER_ELEMENT);
+    const lists = words + logWords(hostPages.count);
+    this.handle = allocateTable((lists + MAX_READERS * LIST_PAGES) * Int32Array.BYTES_PER_ELEMENT);
     this.#table = mem.wordsOf(this.sab);
+    this.#kernels = bindKernels(this.handle);
     this.#pool = new NodePool(this.#table, nodes);
     this.#highRoot = iovaBits === 57 ? WORD_NODES + nodes * NODE_WORDS : 0;
     st(this.#table, WORD_HIGH_ROOT, this.#highRoot, 'table.init');
     st(this.#table, WORD_GENERATION, 1, 'table.init');
+    st(this.#table, WORD_LISTS, lists, 'table.init');
     st(this.#table, WORD_LOG, words, 'table.init');
     st(this.#table, WORD_LOG_FIRST, hostPages.first, 'table.init');
     st(this.#table, WORD_LOG_PAGES, hostPages.count, 'table.init');
@@ -304,7 +310,9 @@ export class PinTableWriter {
     if ((word & PERM_MASK) !== 0) throw new PinTableError('a larger leaf is already mapped here');
     if (word === 0) {
       const node = count === NODE_ENTRIES ? this.#pool.takeAny() : this.#pool.take();
-      leavesFill(this.#table, node + first, count, frame);
+      const kernels = this.#kernels;
+      if (kernels) kernels.fillLeaves((node + first) * Int32Array.BYTES_PER_ELEMENT, count, frame);
+      else leavesFill(this.#table, node + first, count, frame);
       this.#pool.count(link, 1);
       this.#pool.count(node, count);
       linkPublish(this.#table, link, node);

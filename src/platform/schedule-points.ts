@@ -51,6 +51,7 @@ export type Site =
   | 'log.clear'
   | 'table.init'
   | 'table.audit'
+  | 'table.list'
   // rings, doorbells and the words of a device link
   | 'ring.slot'
   | 'ring.head'

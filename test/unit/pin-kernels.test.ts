@@ -4,8 +4,20 @@ import { describe, it } from 'mocha';
 import { Prng } from '#host';
 import * as mem from '#mem';
 import { type Hpa, type Iova, PAGE_1G, PAGE_2M, PAGE_SIZE, PERM_READ } from '../../src/memory/address.ts';
-import { PIN_LIMIT, PIN_ONE, PIN_VALID, pinWord, TABLE_IOVA_LIMIT } from '../../src/pin-table/layout.ts';
+import {
+  LIST_PAGES,
+  NODE_ENTRIES,
+  NODE_WORDS,
+  PIN_LIMIT,
+  PIN_ONE,
+  PIN_VALID,
+  pinWord,
+  TABLE_IOVA_LIMIT,
+  WORD_NODES,
+} from '../../src/pin-table/layout.ts';
+import { leavesFill } from '../../src/pin-table/protocol.ts';
 import { PIN_DENIED, PIN_UNMAPPED, PinTableReader } from '../../src/pin-table/reader.ts';
+import { bindKernels } from '../../src/pin-table/wasm/kernels.ts';
 import { PinTableWriter } from '../../src/pin-table/writer.ts';
 import type { PinCountTask } from '../fixtures/pin-worker.ts';
 import { findEntry } from '../support/find-entry.ts';
@@ -79,6 +91,46 @@ describe('WebAssembly pin kernels compared with JavaScript', () => {
         expect([js.unpinRun(iova, done), wasm.unpinRun(iova, done)]).to.deep.equal([done, done]);
         expect(pins()).to.equal(0);
       }
+    }
+  });
+
+  it('look up the pages of a list as one by one, for any length and leaf', () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const { prng, writer, js, wasm, address } = randomTable(seed);
+      const lengths = [0, 1, 3, 4, 5, 8, LIST_PAGES - 1, LIST_PAGES];
+      for (const reader of [js, wasm])
+        for (const length of lengths) {
+          const pages = Array.from({ length }, () =>
+            prng.below(4) === 0 ? prng.next32() : Math.floor(address() / PAGE_SIZE) % 2 ** 32,
+          );
+          reader.enter();
+          for (const [i, page] of pages.entries()) reader.list(i, page);
+          reader.lookupList(length);
+          const found = pages.map((_, i) => reader.listed(i));
+          expect(found, `${length} pages`).to.deep.equal(
+            pages.map((page) => reader.lookup(page * PAGE_SIZE)),
+          );
+          reader.exit();
+        }
+      expect(writer.waitDrained(0)).to.equal(undefined);
+    }
+  });
+
+  it('fill leaf tables as the JavaScript kernel, for any part of a table', () => {
+    const prng = new Prng(7);
+    for (let i = 0; i < 60; i++) {
+      const { handle } = new PinTableWriter(4);
+      const [filled, expected] = [mem.wordsOf(handle.sab), mem.wordsOf(new PinTableWriter(4).sab)];
+      const kernels = bindKernels(handle)!;
+      const first = prng.below(NODE_ENTRIES);
+      const count = prng.below(NODE_ENTRIES - first + 1);
+      const frame = prng.next32() | 0;
+      kernels.fillLeaves((WORD_NODES + first) * 4, count, frame);
+      leavesFill(expected, WORD_NODES + first, count, frame);
+      for (let word = WORD_NODES; word < WORD_NODES + NODE_WORDS; word++)
+        expect(mem.rd(filled, word, 'table.init'), `word ${word}`).to.equal(
+          mem.rd(expected, word, 'table.init'),
+        );
     }
   });
 

@@ -44,18 +44,33 @@ export const GE: Code = [0x4e];
 export const EQ: Code = [0x46];
 export const NE: Code = [0x47];
 export const LT: Code = [0x48];
+export const GE_U: Code = [0x4f];
 export const ADD: Code = [0x6a];
 export const AND: Code = [0x71];
+export const OR: Code = [0x72];
 export const SHL: Code = [0x74];
 export const SHR_U: Code = [0x76];
 /** Plain load from the address on the stack plus `byteOffset`. */
 export const load = memoryOp(0x28);
+/** Pops value and address; a plain store. */
+export const store = memoryOp(0x36);
 export const atomicLoad = memoryOp(0xfe, 0x10);
 export const atomicStore = memoryOp(0xfe, 0x17);
 /** Pops address and operand, pushes the old value. */
 export const atomicAdd = memoryOp(0xfe, 0x1e);
 /** Pops address and maximum count of waiters, pushes the count of woken ones. */
 export const atomicNotify = memoryOp(0xfe, 0x00);
+
+/** Vectors of four int32, on the stack only. */
+export const splat: Code = [0xfd, 0x11];
+export const addVector: Code = [0xfd, 0xae, 0x01];
+export const vector4 = (...lanes: readonly [number, number, number, number]): Code => [
+  0xfd,
+  0x0c,
+  ...new Uint8Array(Int32Array.from(lanes).buffer),
+];
+/** Pops a vector and the address of its first word. */
+export const storeVector = (byteOffset = 0): Code => [0xfd, 0x0b, ALIGN_WORD, ...unsigned(byteOffset)];
 
 const END = 0x0b;
 export const block = (...body: Code[]): Code => [0x02, BLOCK_EMPTY, ...body.flat(), END];

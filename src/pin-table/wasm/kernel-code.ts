@@ -8,11 +8,16 @@
  * - `pin`: enter, walk.root, walk.mid, pin.inc (pin.undo, pin.undo.wake), walk.mid, walk.leaf, pin.inc (…),
  *   walk.frame, unpin.dec and unpin.wake where it must undo, exit.
  * - `unpin`: enter, walk.root, walk.mid, walk.leaf, unpin.dec, unpin.wake, unpin.dec, unpin.wake, exit.
+ * - `pinRun`, `unpinRun`: the same for each page, with one enter and exit for up to SECTION_PAGES pages. A section may
+ *   hold any count of walks, and no step of a pin waits.
+ * - `lookupList`: walk.root, walk.mid, walk.leaf for each page, within a section of the caller.
+ * - `fillLeaves`: map.frame, map.valid, into a node that is not linked yet.
  *
- * WebAssembly's atomics are sequentially consistent and its plain loads are unordered, as JavaScript's are. So the
- * arguments in protocol.ts and pin-counts.ts hold without change.
+ * WebAssembly's atomics are sequentially consistent and its plain loads and stores are unordered, as JavaScript's are.
+ * A vector's lanes are plain stores, too. So the arguments in protocol.ts and pin-counts.ts hold without change.
  */
 
+import { PAGE_SIZE } from '../../memory/address.ts';
 import {
   NODE_ENTRIES,
   OUTSIDE,
@@ -30,6 +35,7 @@ import { PIN_DENIED, PIN_UNMAPPED } from '../pin-counts.ts';
 import {
   ADD,
   AND,
+  addVector,
   assemble,
   atomicAdd,
   atomicLoad,
@@ -39,7 +45,6 @@ import {
   br,
   brIf,
   type Code,
-  call,
   DROP,
   EQ,
   EQZ,
@@ -51,10 +56,15 @@ import {
   load,
   loop,
   NE,
+  OR,
   SHL,
   SHR_U,
   set,
+  splat,
+  store,
+  storeVector,
   tee,
+  vector4,
   when,
 } from './assembler.ts';
 
@@ -119,40 +129,50 @@ const acquire = (pin: number, before: number, depth: number): Code =>
     br(depth + 1),
   );
 
-const GIB = 0;
-const LOW = 1;
-
 /** Pushes the address of entry `(low >>> shift) & 511` of the node whose word index is in `word`. */
-const child = (word: number, shift: number): Code =>
-  [...[get(word), i32(2), SHL], ...[get(LOW), i32(shift), SHR_U, i32(511), AND, i32(2), SHL], ADD].flat();
+const child = (word: number, shift: number, low: number): Code =>
+  [...[get(word), i32(2), SHL], ...[get(low), i32(shift), SHR_U, i32(511), AND, i32(2), SHL], ADD].flat();
 
-const rootEntry: Code = [get(GIB), i32(2), SHL, i32(WORD_ROOT * 4), ADD].flat();
+/** Pushes the address of the root's entry for a GiB. */
+const rootOf = (gib: number): Code => [get(gib), i32(2), SHL, i32(WORD_ROOT * 4), ADD].flat();
 /** Sets `pin` to the address of the pin word of the entry at `entry`. */
 const pinOf = (entry: number, bytes: number, pin: number): Code =>
   [get(entry), i32(bytes), ADD, set(pin)].flat();
 const isLeaf = (word: number): Code => [get(word), i32(PERM_MASK), AND].flat();
 
-/** pin(gib, low, perm, epoch) → host PFN, PIN_UNMAPPED or PIN_DENIED. `epoch` is the slot's byte address. */
-function pinBody(): Code {
-  const [PERM, EPOCH, SEEN, WORD, ENTRY, PIN, LINK, PAGE, RESULT] = [2, 3, 4, 5, 6, 7, 8, 9, 10];
+/** Opens a section from the generation that the table has now. */
+const open = (epoch: number, seen: number, now: number): Code =>
+  [i32(0), load(WORD_GENERATION * 4), set(seen), enter(epoch, seen, now)].flat();
+
+/** Locals with the IOVA of a page: its GiB, and the rest as the low 32 bits; and the first local that is free. */
+interface PageLocals {
+  readonly gib: number;
+  readonly low: number;
+  readonly free: number;
+}
+/** Count of locals that the code of a page uses, from the first free one on. */
+const PAGE_LOCALS = 6;
+
+/** Pins a page within a section, and pushes its host PFN, PIN_UNMAPPED or PIN_DENIED. */
+function pinPage({ gib, low, free }: PageLocals, PERM: number): Code {
+  const [WORD, ENTRY, PIN, LINK, PAGE, RESULT] = [free, free + 1, free + 2, free + 3, free + 4, free + 5];
   return [
-    ...[i32(0), load(WORD_GENERATION * 4), set(SEEN), enter(EPOCH, SEEN, WORD)],
-    ...[i32(PIN_UNMAPPED), set(RESULT)],
+    ...[i32(PIN_UNMAPPED), set(RESULT), i32(0), set(LINK)],
     block(
       // Walk to the leaf's ENTRY and its PIN word. LINK is the pin word of a leaf table's link; it takes the first pin.
       block(
-        ...[rootEntry, tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        ...[rootOf(gib), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
         pinOf(ENTRY, ROOT_PIN, PIN),
-        ...[get(LOW), i32(12), SHR_U, i32(2 ** 18 - 1), AND, set(PAGE)],
+        ...[get(low), i32(12), SHR_U, i32(2 ** 18 - 1), AND, set(PAGE)],
         ...[isLeaf(WORD), brIf(0)],
-        ...[child(WORD, 21), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        ...[child(WORD, 21, low), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
         pinOf(ENTRY, NODE_PIN, PIN),
         ...[get(PAGE), i32(511), AND, set(PAGE)],
         ...[isLeaf(WORD), brIf(0)],
         acquire(PIN, WORD, 1),
         ...[get(PIN), set(LINK), get(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
         ...[isLeaf(WORD), brIf(1)],
-        ...[child(WORD, 12), set(ENTRY), i32(0), set(PAGE)],
+        ...[child(WORD, 12, low), set(ENTRY), i32(0), set(PAGE)],
         pinOf(ENTRY, NODE_PIN, PIN),
       ),
       ...[get(ENTRY), load(), i32(PERM_MASK), AND, EQZ, brIf(0)],
@@ -166,26 +186,25 @@ function pinBody(): Code {
       release(PIN),
     ),
     ...[get(LINK), when(get(RESULT), i32(0), LT, when(release(LINK)))],
-    exit(EPOCH),
     get(RESULT),
   ].flat();
 }
 
-/** unpin(gib, low, epoch) → 1, or 0 if nothing is mapped there. */
-function unpinBody(): Code {
-  const [EPOCH, SEEN, WORD, ENTRY, PIN, LINK, RESULT] = [2, 3, 4, 5, 6, 7, 8];
+/** Unpins a page within a section, and pushes 1, or 0 if nothing is mapped there. */
+function unpinPage({ gib, low, free }: PageLocals): Code {
+  const [WORD, ENTRY, PIN, LINK, RESULT] = [free, free + 1, free + 2, free + 3, free + 4];
   return [
-    ...[i32(0), load(WORD_GENERATION * 4), set(SEEN), enter(EPOCH, SEEN, WORD)],
+    ...[i32(0), set(RESULT), i32(0), set(LINK)],
     block(
       block(
-        ...[rootEntry, tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        ...[rootOf(gib), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
         pinOf(ENTRY, ROOT_PIN, PIN),
         ...[isLeaf(WORD), brIf(0)],
-        ...[child(WORD, 21), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
+        ...[child(WORD, 21, low), tee(ENTRY), load(), tee(WORD), EQZ, brIf(1)],
         pinOf(ENTRY, NODE_PIN, PIN),
         ...[isLeaf(WORD), brIf(0)],
         ...[get(PIN), set(LINK)],
-        ...[child(WORD, 12), tee(ENTRY), load(), i32(PERM_MASK), AND, EQZ, brIf(1)],
+        ...[child(WORD, 12, low), tee(ENTRY), load(), i32(PERM_MASK), AND, EQZ, brIf(1)],
         pinOf(ENTRY, NODE_PIN, PIN),
       ),
       // The leaf first: the link's count must never be below the sum of the leaves' counts.
@@ -193,58 +212,165 @@ function unpinBody(): Code {
       ...[get(LINK), when(release(LINK))],
       ...[i32(1), set(RESULT)],
     ),
-    exit(EPOCH),
     get(RESULT),
   ].flat();
 }
 
-/** Indices of the functions that others call. */
-const PIN_FUNCTION = 0;
-const UNPIN_FUNCTION = 1;
+/** The parameters of `pin` and `unpin`: GiB and low bits of the IOVA; the others follow. */
+const PAGE = { gib: 0, low: 1 };
+
+/** Runs `operation` within a section and returns its result. `epoch` is the byte address of the reader's epoch word. */
+function inSection(epoch: number, operation: Code): Code {
+  const [SEEN, NOW] = [epoch + 1, epoch + 2];
+  return [open(epoch, SEEN, NOW), operation, set(SEEN), exit(epoch), get(SEEN)].flat();
+}
+
+/** Maximum count of pages of one section, which takes less than a microsecond. An unmap waits for sections. */
+const SECTION_PAGES = 16;
+
+/** Adds `by` to a local, and leaves the sum on the stack. */
+const advance = (local: number, by: number): Code => [get(local), i32(by), ADD, tee(local)].flat();
+
+/** The locals of a loop over pages, behind the parameters. */
+const loopLocals = (epoch: number) => ({
+  done: epoch + 1,
+  end: epoch + 2,
+  seen: epoch + 3,
+  now: epoch + 4,
+  free: epoch + 5,
+});
+const LOOP_LOCALS: number = 4 + PAGE_LOCALS;
+
+/**
+ * Repeats `body` for up to SECTION_PAGES of `count` pages in each section. It advances `done` to `end`; if it leaves
+ * earlier, that is the end.
+ */
+function inSections(count: number, epoch: number, body: Code): Code {
+  const { done, end, seen, now } = loopLocals(epoch);
+  return block(
+    loop(
+      ...[get(done), get(count), GE, brIf(1)],
+      ...[get(done), i32(SECTION_PAGES), ADD, set(end)],
+      ...[get(count), get(end), LT, when(get(count), set(end))],
+      ...[open(epoch, seen, now), block(body), exit(epoch)],
+      ...[get(done), get(end), EQ, brIf(0)],
+    ),
+  );
+}
 
 /**
  * pinRun(gib, low, count, perm, epoch), unpinRun(gib, low, count, epoch) → count of pages done before the first that
- * failed. Each page has its own section, so an unmap waits for one page and not for the run. The run stays in its GiB.
+ * failed. The run stays in its GiB.
  */
-function runBody(operation: Code, DONE: number): Code {
-  const COUNT = 2;
+function runBody(operation: (page: PageLocals) => Code, isFailure: Code, epoch: number): Code {
+  const { done, end, free } = loopLocals(epoch);
+  const body = loop(
+    ...[operation({ ...PAGE, free }), isFailure, brIf(1)],
+    ...[advance(PAGE.low, PAGE_SIZE), DROP],
+    ...[advance(done, 1), get(end), LT, brIf(0)],
+  );
+  return [inSections(2, epoch, body), get(done)].flat();
+}
+
+/** Walks of a step of `lookupList`. */
+const LOOKUP_STEP = 4;
+
+/**
+ * lookupList(list, count): replaces each page number of a list by the leaf word of its page, or 0. Within a section. A
+ * walk does not depend on the one before it, so that the processor overlaps their cache misses.
+ */
+function lookupListBody(): Code {
+  const [AT, END, NUMBER, WORD, PAGES] = [0, 1, 2, 3, 4];
+  const entry = (shift: number): Code =>
+    [get(WORD), get(NUMBER), i32(shift), SHR_U, i32(NODE_ENTRIES - 1), AND, OR, i32(2), SHL].flat();
+  /** Replaces the number at AT + `offset`. PAGES selects the bits that number the page within a larger leaf. */
+  const replace = (offset: number): Code =>
+    block(
+      ...[get(AT), load(offset), tee(NUMBER), i32(18), SHR_U, i32(2), SHL, load(WORD_ROOT * 4), set(WORD)],
+      block(
+        ...[i32(2 ** 18 - 1), set(PAGES), isLeaf(WORD), brIf(0)],
+        ...[entry(9), load(), set(WORD), i32(NODE_ENTRIES - 1), set(PAGES), isLeaf(WORD), brIf(0)],
+        ...[get(AT), entry(0), load(), store(offset), br(1)],
+      ),
+      ...[get(AT), get(WORD), get(NUMBER), get(PAGES), AND, i32(PFN_SHIFT), SHL, ADD, store(offset)],
+    );
+  const steps = (pages: number): Code =>
+    block(
+      loop(
+        ...[get(END), i32(-4 * pages), ADD, get(AT), LT, brIf(1)],
+        ...Array.from({ length: pages }, (_, i) => replace(4 * i)),
+        ...[get(AT), i32(4 * pages), ADD, set(AT), br(0)],
+      ),
+    );
+  return [get(AT), get(END), i32(2), SHL, ADD, set(END), steps(LOOKUP_STEP), steps(1)].flat();
+}
+
+/** Count of leaves that a step of `fillLeaves` writes. */
+const FILL_STEP = 8;
+
+/**
+ * fillLeaves(entry, count, frame): leavesFill of protocol.ts, with vectors of four words. `entry` is the byte address of
+ * the first frame word.
+ */
+function fillLeavesBody(): Code {
+  const [ENTRY, COUNT, FRAME] = [0, 1, 2];
+  const step = 1 << PFN_SHIFT;
+  const lanes = vector4(0, step, 2 * step, 3 * step);
+  const valid = vector4(PIN_VALID, PIN_VALID, PIN_VALID, PIN_VALID);
+  const next = (count: number): Code =>
+    [
+      ...[get(FRAME), i32(count * step), ADD, set(FRAME), get(ENTRY), i32(count * 4), ADD, set(ENTRY)],
+      ...[get(COUNT), i32(-count), ADD, set(COUNT), br(0)],
+    ].flat();
   return [
     block(
       loop(
-        ...[get(DONE), get(COUNT), GE, brIf(1)],
-        ...[get(GIB), get(LOW), get(DONE), i32(12), SHL, ADD, operation, brIf(1)],
-        ...[get(DONE), i32(1), ADD, set(DONE), br(0)],
+        ...[get(COUNT), i32(FILL_STEP), LT, brIf(1)],
+        ...[get(ENTRY), get(FRAME), splat, lanes, addVector, storeVector()],
+        ...[get(ENTRY), get(FRAME), i32(4 * step), ADD, splat, lanes, addVector, storeVector(16)],
+        ...[get(ENTRY), valid, storeVector(NODE_PIN), get(ENTRY), valid, storeVector(NODE_PIN + 16)],
+        next(FILL_STEP),
       ),
     ),
-    get(DONE),
+    block(
+      loop(
+        ...[get(COUNT), EQZ, brIf(1)],
+        ...[get(ENTRY), get(FRAME), store(), get(ENTRY), i32(PIN_VALID), store(NODE_PIN)],
+        next(1),
+      ),
+    ),
   ].flat();
 }
 
+const failed: Code = [i32(0), LT].flat();
+
 const FUNCTIONS: readonly Func[] = [
-  { name: 'pin', params: 4, locals: 7, results: 1, body: pinBody() },
-  { name: 'unpin', params: 3, locals: 6, results: 1, body: unpinBody() },
   {
-    name: 'enter',
-    params: 2,
-    locals: 1,
+    name: 'pin',
+    params: 4,
+    locals: 2 + PAGE_LOCALS,
     results: 1,
-    body: [enter(0, 1, 2), get(1)].flat(),
+    body: inSection(3, pinPage({ ...PAGE, free: 6 }, 2)),
   },
+  {
+    name: 'unpin',
+    params: 3,
+    locals: 2 + PAGE_LOCALS,
+    results: 1,
+    body: inSection(2, unpinPage({ ...PAGE, free: 5 })),
+  },
+  { name: 'enter', params: 2, locals: 1, results: 1, body: [enter(0, 1, 2), get(1)].flat() },
   { name: 'exit', params: 1, locals: 0, results: 0, body: exit(0) },
   {
     name: 'pinRun',
     params: 5,
-    locals: 1,
+    locals: LOOP_LOCALS,
     results: 1,
-    body: runBody([get(3), get(4), call(PIN_FUNCTION), i32(0), LT].flat(), 5),
+    body: runBody((page) => pinPage(page, 3), failed, 4),
   },
-  {
-    name: 'unpinRun',
-    params: 4,
-    locals: 1,
-    results: 1,
-    body: runBody([get(3), call(UNPIN_FUNCTION), EQZ].flat(), 4),
-  },
+  { name: 'unpinRun', params: 4, locals: LOOP_LOCALS, results: 1, body: runBody(unpinPage, EQZ, 3) },
+  { name: 'lookupList', params: 2, locals: 3, results: 0, body: lookupListBody() },
+  { name: 'fillLeaves', params: 3, locals: 0, results: 0, body: fillLeavesBody() },
 ];
 
 /** Returns the module's bytes; the same on every machine. */

@@ -52,6 +52,10 @@ export interface PinKernels {
   pinRun(gib: number, low: number, count: number, perm: number, epoch: number): number;
   /** Returns the count of pages unpinned before the first that is not mapped. The run stays in its GiB. */
   unpinRun(gib: number, low: number, count: number, epoch: number): number;
+  /** Replaces `count` page numbers at the byte address `list` by the leaf words of their pages. */
+  lookupList(list: number, count: number): void;
+  /** Writes leaves of consecutive frames and their pin words, as `leavesFill`. `entry` is a byte address. */
+  fillLeaves(entry: number, count: number, frame: number): void;
   /** Takes the generation last read; returns the section's generation. */
   enter(epoch: number, generation: number): number;
   exit(epoch: number): void;
