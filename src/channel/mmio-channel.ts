@@ -111,8 +111,17 @@ export class MmioPort {
       write.value = value;
       return;
     }
-    if (combined.length === 0) afterCallback(() => this.#postCombined());
+    if (combined.length === 0) afterCallback(() => this.postCombined());
     combined.push({ region, offset, size, value });
+  }
+
+  /** Posts the combined writes now, also if the gate has closed after they were made. */
+  postCombined(): void {
+    for (const { region, offset, size, value } of this.#combined.splice(0)) {
+      const isNext = this.#queued === 0;
+      if (isNext && this.#tryPush(OP_WRITE, region, offset, size, BigInt(value))) continue;
+      void this.#push(OP_WRITE, region, offset, size, BigInt(value));
+    }
   }
 
   /** Reads, after the owner has taken all earlier writes. Returns all ones if the owner has gone. */
@@ -187,7 +196,7 @@ export class MmioPort {
 
   /** Returns undefined if the entry is in the ring, otherwise a promise, which is false if it cannot enter the ring. */
   #push(op: number, region: number, offset: number, size: number, value: bigint) {
-    if (this.#combined.length > 0) this.#postCombined();
+    if (this.#combined.length > 0) this.postCombined();
     const isFree = this.#queued === 0 && !this.#gate.pending;
     if (isFree && this.#tryPush(op, region, offset, size, value)) return undefined;
     this.#queued++;
@@ -198,15 +207,6 @@ export class MmioPort {
     const pushed = this.#queue.then(() => this.#pushSoon(op, region, offset, size, value));
     this.#queue = pushed;
     return pushed;
-  }
-
-  /** Posts the combined writes. They were made before the gate closed, if it has closed meanwhile. */
-  #postCombined(): void {
-    for (const { region, offset, size, value } of this.#combined.splice(0)) {
-      const isNext = this.#queued === 0;
-      if (isNext && this.#tryPush(OP_WRITE, region, offset, size, BigInt(value))) continue;
-      void this.#push(OP_WRITE, region, offset, size, BigInt(value));
-    }
   }
 
   async #pushSoon(op: number, region: number, offset: number, size: number, value: bigint): Promise<boolean> {

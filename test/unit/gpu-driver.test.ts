@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
 import { sleep } from '#host';
 import * as vgpu from '../../src/abi/vgpu/vgpu.ts';
+import type { MmioTarget } from '../../src/channel/mmio-channel.ts';
 import { GpuDriver } from '../../src/guest/gpu/driver.ts';
 import { DeviceResetError } from '../../src/guest/gpu/errors.ts';
 import { type GpuCommand, RING_ENTRIES, WAITING_LIMIT } from '../../src/guest/gpu/ring.ts';
@@ -29,6 +30,24 @@ describe('guest driver of a vgpu', () => {
     const spin = await gpu.driver.submit({ opcode: Opcode.compute, value: Kernel.spin, length: 4 });
     expect([spin.status, gpu.driver.hangs]).to.deep.equal([hung, 1]);
     expect(counts()).to.deep.equal([4, 2, 0, 1]);
+  });
+
+  it('has rung every doorbell when its state is saved', async () => {
+    const gpu = await start();
+    await gpu.buffer(0, 1);
+    const done = gpu.driver.submit(FILL);
+    gpu.gate.close();
+    gpu.driver.save();
+    const written: number[] = [];
+    const write: MmioTarget['write'] = (region, offset, size, value) => {
+      written.push(offset);
+      gpu.instance.write(region, offset, size, value);
+    };
+    const none = () => expect.fail('only writes');
+    gpu.link.mmioServer().serve({ write, read: none, readBlock: none, writeBlock: none }, 64);
+    expect(written.at(-1)).to.equal(vgpu.VGPU_OFFSET.RingTail);
+    gpu.gate.open();
+    expect((await done).status).to.equal(ok);
   });
 
   it('sends each command to its engine, or to the named one', async () => {

@@ -131,6 +131,8 @@ export class GpuDriver {
    * @throws InFlightError while other calls are in flight
    */
   save(): unknown {
+    // The device of the other host must know of every command that is in the ring.
+    this.#mmio.postCombined();
     this.#inFlight.expectNone(this.name, this.#mmio.unfinished);
     const saved: SavedGpu = {
       rings: { copy: this.#rings.copy.save(), compute: this.#rings.compute.save() },
