@@ -22,7 +22,7 @@ export function explainUsage(command: Command): void {
 }
 
 /** Returns the names of a command's options, those without a long form last. */
-export const optionNames = (command: Command): string[] => [
+const optionNames = (command: Command): string[] => [
   ...command.options.flatMap(({ long, short }) => long ?? short ?? []),
   '--help',
 ];
