@@ -29,6 +29,8 @@ export interface Progress {
   show(hosts: HostProgress): void;
   /** Prints a text that stays. */
   print(text: string): void;
+  /** As {@link print}, also with `--quiet`. */
+  warn(text: string): void;
   end(): void;
 }
 
@@ -38,7 +40,13 @@ export function progressOf(options: ProgressOptions): Progress {
   return process.stderr.isTTY ? new LiveProgress(options) : new LineProgress(options);
 }
 
-const QUIET: Progress = { takesOutput: false, show: () => {}, print: () => {}, end: () => {} };
+const QUIET: Progress = {
+  takesOutput: false,
+  show: () => {},
+  print: () => {},
+  warn: (text) => void process.stderr.write(text),
+  end: () => {},
+};
 
 class LiveProgress implements Progress {
   readonly takesOutput: boolean = true;
@@ -61,6 +69,10 @@ class LiveProgress implements Progress {
     this.#update.clear();
     process.stderr.write(text.endsWith('\n') ? text : `${text}\n`);
     this.#draw();
+  }
+
+  warn(text: string): void {
+    this.print(text);
   }
 
   end(): void {
@@ -103,6 +115,10 @@ class LineProgress implements Progress {
 
   print(text: string): void {
     process.stderr.write(text);
+  }
+
+  warn(text: string): void {
+    this.print(text);
   }
 
   end(): void {}

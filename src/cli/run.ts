@@ -56,7 +56,7 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
     onFirst: (signal) => {
       if (!running) endBeforeStart(path, signal, flags);
       const line = `interrupted by ${signal}: stopping the guests; a second signal ends at once\n`;
-      if (progress && !flags.quiet) progress.print(line);
+      if (progress) progress.warn(line);
       else process.stderr.write(line);
       running?.interrupt(signal);
     },
@@ -95,7 +95,7 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
       ),
     onSysfsWrite: (write) => shown.print(writeText(write)),
     onSysfsLost: (error) =>
-      shown.print(`the tree below ${flags.sysfs} is no longer updated: ${error.message}\n`),
+      shown.warn(`the tree below ${flags.sysfs} is no longer updated: ${error.message}\n`),
     onProgress: (now) => shown.show(now),
     onOutput: shown.takesOutput ? (text) => shown.print(text) : undefined,
     onStart: (run) => {
