@@ -22,14 +22,14 @@ const STATE_INTERVAL_MS = 1000;
 /** Maximum count of pages that follow the run, and of connections. */
 export const PAGES_LIMIT = 8;
 const CONNECTIONS_LIMIT = 64;
-/** How long pages may take to read the last state. */
+/** Time limit for pages to read the last state. */
 const END_TIMEOUT_MS = 2000;
 
 /** The run, as the dashboard needs it. */
 export interface DashboardRun {
-  /** What the run has so far. */
+  /** The record of the run so far. */
   record(): LiveRecord;
-  /** Resolves to a PNG. @throws Error with the reason why there is none */
+  /** Resolves to a PNG. @throws Error with the reason why there is no picture */
   screenshot(vm: number, device: number): Promise<Uint8Array>;
 }
 

@@ -87,7 +87,7 @@ export interface Difference {
 
 /**
  * Runs a schedule twice and compares the traces. Returns the first difference, which a harness has if it depends on
- * something else than the schedule, such as a variable of its module; undefined if there is none.
+ * something else than the schedule, such as a variable of its module; undefined if nothing differs.
  */
 export function firstDifference(harness: Harness, strategy: () => Strategy): Difference | undefined {
   memory.clear();

@@ -89,7 +89,7 @@ export interface GuestApi {
    * @param to number of the process; undefined for the next one
    */
   migrate(to: number | undefined): Promise<string>;
-  /** Resolves to a PNG of what a device displays; rejects with the reason why there is none. */
+  /** Resolves to a PNG of the display of a device; rejects with the reason why there is no picture. */
   screenshot(device: number): Promise<Uint8Array>;
   /** Returns the report of a script that has not ended. */
   report(): GuestReport | Promise<GuestReport>;

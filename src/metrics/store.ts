@@ -43,7 +43,7 @@ interface StoreOptions {
   readonly bucketSeconds?: number;
   /** Tags by which metrics are divided in the report. */
   readonly dividedBy?: readonly ('stage' | 'group')[];
-  /** Whether {@link MetricStore.data} has what the thresholds of a whole run need from its parts. */
+  /** True if {@link MetricStore.data} must have all that the thresholds of a whole run need from its parts. */
   readonly keepsSeconds?: boolean;
 }
 

@@ -65,7 +65,7 @@ export interface VgpuTimeline {
   readonly vm: number;
   /** Its number in the VM. */
   readonly vgpu: number;
-  /** How much of its container was GPA (identity) and how much IOVA, with the first and the last switches. */
+  /** Parts of its container that were GPA (identity) and IOVA, with the first and the last switches. */
   readonly addressSpace: StripData;
   /** Its commands; null if it has completed none. */
   readonly activity: Activity | null;

@@ -208,7 +208,7 @@ export class RunLoad {
     return { abortedBy: this.#abortedBy, running: this.#runningLog, store: this.#store.data() };
   }
 
-  /** What the record has so far. */
+  /** The load as the record has it so far. */
   get soFar(): Pick<LiveRecord, 'load' | 'vmsRunning' | 'thresholds'> {
     const seconds = this.#us / US_PER_SECOND;
     return {

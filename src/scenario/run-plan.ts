@@ -58,7 +58,7 @@ export interface PlanOptions {
   readonly trace: string;
   /** The part of the VMs that runs here; undefined for a whole run. */
   readonly shard?: Shard | undefined;
-  /** Whether to sample iterations for a timeline. */
+  /** True if iterations must be sampled for a timeline. */
   readonly wantsIterations: boolean;
 }
 

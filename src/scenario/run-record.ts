@@ -30,7 +30,7 @@ export interface RunOrigin {
   readonly shard: Shard | null;
 }
 
-/** What happened in a run. */
+/** Results, losses and events of a run. */
 export interface RunHistory {
   readonly results: ReadonlyMap<number, VmResult>;
   readonly lost: readonly LostVm[];

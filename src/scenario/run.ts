@@ -25,7 +25,7 @@ const KILL_AFTER_OPERATIONS = 50;
 interface RunOptions extends PlanOptions, RunSysfsOptions {
   /** Name and version of the program. */
   readonly program: string;
-  /** Whether the result has a blob. */
+  /** True if the result must have a blob. */
   readonly wantsBlob: boolean;
   /** Returns the command line that repeats the run. */
   commandFor(seed: number): string;
@@ -53,7 +53,7 @@ export interface RunningRun {
 /** Result of a run. */
 export interface RunResult {
   readonly record: RunRecord;
-  /** What a merge needs, if it is wanted. */
+  /** The part of a merge, if it is wanted. */
   readonly blob: Uint8Array | undefined;
 }
 

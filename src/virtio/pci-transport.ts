@@ -40,7 +40,7 @@ export interface VirtioPciDevice {
   reset(): void;
 }
 
-/** What the driver has written for one queue. */
+/** Registers of one queue, as the driver has written them. */
 interface QueueSetup {
   size: number;
   vector: number;

@@ -22,7 +22,7 @@ const THRESHOLDS = compileThresholds(
 const store = (keepsSeconds: boolean) =>
   new MetricStore(THRESHOLDS, { dividedBy: ['stage', 'group'], keepsSeconds });
 
-/** What a VM gains at a second. */
+/** Gain of a VM at a second. */
 const gain = fc.record({
   vm: fc.nat(7),
   second: fc.nat(300),

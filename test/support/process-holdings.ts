@@ -1,5 +1,5 @@
 /**
- * What this process holds of the system: descriptors, threads, and mappings outside JavaScript's memory.
+ * Resources of the system that this process holds: descriptors, threads, and mappings outside JavaScript's memory.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 

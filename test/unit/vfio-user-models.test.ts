@@ -59,7 +59,7 @@ describe('a served model that breaks its contract', function () {
   });
 
   it('does not return: what its worker held is freed while the server goes on', async () => {
-    // What the first worker starts for good.
+    // The first worker starts these for good.
     await start('misbehaves');
     await served.stop();
     const before = holdingsOfProcess();

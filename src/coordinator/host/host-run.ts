@@ -283,7 +283,7 @@ export class HostRun {
       .catch((error: unknown) => vm?.lose(error));
   }
 
-  /** Takes a picture of a device and sends it, or the reason why there is none. */
+  /** Takes a picture of a device and sends it, or the reason why it is missing. */
   async #takeScreenshot({ vm: number, device }: FrameHeader, id: number): Promise<void> {
     try {
       const vm = this.coordinator.vms.find(({ config, isHere }) => config.vm === number && isHere);
@@ -318,7 +318,7 @@ export class HostRun {
 
   #startClock(startUs: number): void {
     this.#clockUs = startUs;
-    // What the devices have done while their guests booted is not part of the load.
+    // The work of the devices while their guests booted is not part of the load.
     for (const vm of this.coordinator.vms) vm.sampler.take();
     this.#onLoadStart(startUs);
   }

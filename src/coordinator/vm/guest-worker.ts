@@ -131,7 +131,7 @@ export class GuestWorker {
     }
   }
 
-  /** Resolves to a PNG of what a device displays. @throws Error with the reason why there is none */
+  /** Resolves to a PNG of the display of a device. @throws Error with the reason why there is no picture */
   async screenshot(device: number): Promise<Uint8Array> {
     const asked = Promise.resolve(this.#guest.screenshot(device));
     const ended = this.#died.then(({ error }) => Promise.reject(new Error(error || 'the guest has ended')));

@@ -15,7 +15,7 @@ import type { VmDevice } from './device.ts';
 /** Bucket of a metric's histogram that begins at 1 µs, as the second bucket of waits does. */
 const FIRST_WAIT_BUCKET = bucketOf(1);
 
-/** What the devices have gained since the last sample. */
+/** Gains of the devices since the last sample. */
 export interface VmSample {
   readonly changes: readonly MetricChange[];
   /** Engine time of each vGPU for its share: ns divided by the part of the engine. */

@@ -33,7 +33,7 @@ export interface StageRun {
   readonly progress: StageProgress;
 }
 
-/** How far a stage is, beside its VUs. */
+/** Progress of a stage, beside its VUs. */
 export interface StageProgress {
   /** Iterations of `shared-iterations` that have not been started. */
   left?: number;

@@ -80,7 +80,7 @@ export class GpuDisplay {
     if (this.#front?.resource === resource) this.off();
   }
 
-  /** Returns the picture with the cursor; undefined while there is none. */
+  /** Returns the picture with the cursor; undefined while there is no picture. */
   scanout(): Scanout | undefined {
     if (!this.#front) return undefined;
     const { rect, pixels } = this.#front;

@@ -124,7 +124,7 @@ export class VirtioFunction implements DeviceModel {
     this.#behaviour.reset();
   }
 
-  /** Performs the next chain of a queue. Returns 'idle' if there is none. */
+  /** Performs the next chain of a queue. Returns 'idle' if the queue is empty. */
   #perform(index: number): StepResult {
     const queue = this.transport.queues[index];
     const before = queue?.state;

@@ -32,7 +32,7 @@ export interface ComparedValue {
   readonly ratio: number | null;
   /** Part of 1 by which the ratio may differ from 1 by noise; null for runs that are too short to show it. */
   readonly noise: number | null;
-  /** Whether the ratio is beyond the noise; null if the noise is not known. */
+  /** True if the ratio is beyond the noise; null if the noise is not known. */
   readonly isBeyond: boolean | null;
 }
 

@@ -33,7 +33,7 @@ export interface FailOnResult {
   readonly value: ComparedValue | null;
 }
 
-/** Parses a condition; undefined for a text that is none. @throws ThresholdError for an invalid selector */
+/** Parses a condition; undefined for an invalid text. @throws ThresholdError for an invalid selector */
 export function parseFailOn(text: string): FailOn | undefined {
   const [, selector, aggregation, operator, factor] = EXPRESSION.exec(text) ?? [];
   if (selector === undefined || aggregation === undefined || operator === undefined) return undefined;

@@ -35,7 +35,7 @@ export function followRun(show: (model: PageModel) => void): void {
   byId('screen-take').addEventListener('click', () => void takeScreenshot(devices.value));
 }
 
-/** Fetches a picture and shows it, or the reason why there is none. */
+/** Fetches a picture and shows it, or the reason why it is missing. */
 async function takeScreenshot(row: string): Promise<void> {
   const [place, readout] = [byId('screen'), byId('screen-readout')];
   const button = byId<HTMLButtonElement>('screen-take');
