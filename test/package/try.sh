@@ -92,7 +92,11 @@ try_version() {
   echo "Node $(node --version), npm $(npm --version)"
   install_project
   [ "$version" -ge 24 ] || mend_node
-  expect 0 'PASSED  first-light' run first-light --vms 1 --vgpus 2
+  expect 0 'PASSED  first-light' run first-light --vms 1 --vgpus 2 --out html=report.html
+  # The script of the charts and the data that it draws are in the package and in the page.
+  if ! grep -q 'id="model">{"from":' report.html || ! grep -q 'uPlot' report.html; then
+    fail "Node $version: the report has no charts"
+  fi
   expect 104 'nearest built-in scenario: first-light' run frist-light
   # The steps of docs/tutorial.md.
   expect 0 'This machine carries' doctor
