@@ -37,7 +37,8 @@ export interface Progress {
 /** Returns the progress that suits stderr. */
 export function progressOf(options: ProgressOptions): Progress {
   if (options.quiet) return QUIET;
-  return process.stderr.isTTY ? new LiveProgress(options) : new LineProgress(options);
+  const canRedraw = process.stderr.isTTY && process.env.TERM !== 'dumb';
+  return canRedraw ? new LiveProgress(options) : new LineProgress(options);
 }
 
 const QUIET: Progress = {

@@ -17,8 +17,8 @@ const VERDICT = /(PASSED|THRESHOLDS NOT MET|FAILED)/;
 const LOAD = `name: shown
 vgpus: 2
 load:
-  timed: { executor: constant-vus, vus: 1, duration: 2s, workload: copy }
-  counted: { executor: shared-iterations, vus: 1, iterations: 6, startTime: 1s, workload: fill }
+  timed: { executor: constant-vus, vus: 1, duration: 5s, workload: copy }
+  counted: { executor: shared-iterations, vus: 1, iterations: 6, startTime: 2s, workload: fill }
 thresholds:
   checks: ['rate==1']
   command_latency{stage:timed}: ['max<1us']
@@ -81,7 +81,7 @@ describe('progress', function () {
     seen(
       /^shown {2}\d+ s, 1 of 1 VM, 2 vGPUs\n {2}\d+ iterations\/s, \d+ commands\/s, p99 [\d.]+(us|ms|s)\n/,
     ).to.equal(true);
-    seen(/^ {2}timed +█+░+ {2}\d of 2 s +\d+ iterations$/m).to.equal(true);
+    seen(/^ {2}timed +█+░+ {2}\d of 5 s +\d+ iterations$/m).to.equal(true);
     seen(/^ {2}counted +░+ {2}starts in \d s/m).to.equal(true);
     seen(/^ {2}counted +█{20} {2}done +6 of 6 iterations$/m).to.equal(true);
     seen(/^ {2}✓ checks +rate==1 +1$/m).to.equal(true);
@@ -136,7 +136,7 @@ describe('progress', function () {
   });
 
   it('without a terminal: a line from time to time, on stderr', async () => {
-    writeFileSync(inFolder('lines.yaml'), LOAD.replace('2s', '12s'));
+    writeFileSync(inFolder('lines.yaml'), LOAD.replace('5s', '12s'));
     const { stdout, stderr } = await mdevsim('run', inFolder('lines.yaml'));
     const lines = stderr.trimEnd().split('\n');
     expect(lines.length).to.be.within(2, 8);
