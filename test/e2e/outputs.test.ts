@@ -327,6 +327,28 @@ describe('shards of a run', function () {
     ]);
   });
 
+  it('start their clock without a VM that boots before it', async () => {
+    const json = inFolder('late.json');
+    const out = ['--out', `json=${json}`, '--out', `blob=${inFolder('late.blob')}`];
+    const { code, stdout, stderr } = await mdevsim(
+      'run',
+      scenario(),
+      '--seed',
+      '7',
+      '--shard',
+      '5/6',
+      ...out,
+    );
+    expect(code, stdout + stderr).to.equal(0);
+    const record = readRecord(json);
+    expect(record.results.map(({ vm }) => vm)).to.deep.equal([4]);
+    expect(metricOf(record, 'iterations', 'each')?.values.count).to.equal(36);
+    expect([record.shard, record.load.thresholds]).to.deep.equal([{ index: 5, count: 6 }, []]);
+    expect(record.command).to.match(/--seed 7 --shard 5\/6$/);
+    const boot = record.events.find(({ kind }) => kind === 'boot');
+    expect(boot?.seconds).to.be.above(0.3);
+  });
+
   it('are refused without a seed, without a blob, and where there are fewer VMs', async () => {
     const path = scenario();
     const blob = ['--out', `blob=${inFolder('x.blob')}`];

@@ -8,7 +8,10 @@ export const recordJson = ({ iterations: _, ...record }: RunRecord): string => `
 
 const INDENT = '  ';
 
-/** Returns indented JSON in which a list of numbers is one line. */
+/** Maximum length of an object of plain values in one line. */
+const LINE_LIMIT = 200;
+
+/** Returns indented JSON in which a list of numbers is one line, and a short object of plain values, too. */
 function jsonText(value: unknown, indent: string): string {
   if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
   const deeper = indent + INDENT;
@@ -17,7 +20,10 @@ function jsonText(value: unknown, indent: string): string {
     return `[\n${value.map((item) => deeper + jsonText(item, deeper)).join(',\n')}\n${indent}]`;
   }
   const fields = Object.entries(value).filter(([, field]) => field !== undefined);
-  if (fields.length === 0) return '{}';
+  if (fields.every(([, field]) => typeof field !== 'object' || field === null)) {
+    const line = JSON.stringify(value);
+    if (line.length <= LINE_LIMIT) return line;
+  }
   const lines = fields.map(([name, field]) => `${deeper}${JSON.stringify(name)}: ${jsonText(field, deeper)}`);
   return `{\n${lines.join(',\n')}\n${indent}}`;
 }
