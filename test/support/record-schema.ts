@@ -156,6 +156,7 @@ const change = z.strictObject({
 const timeline = z.strictObject({
   vm: count,
   vgpu: count,
+  name: text,
   addressSpace: z.strictObject({ segments: z.array(segment), switches: z.array(change) }),
   activity: z
     .strictObject({ seconds: number, commands: bucketed, avgUs: bucketed, maxUs: bucketed })

@@ -125,7 +125,7 @@ function vmEvents(record: RunRecord): TraceEvent[] {
 
 function deviceEvents(
   record: RunRecord,
-  { vm, vgpu, addressSpace }: RunRecord['timelines'][number],
+  { name, vm, vgpu, addressSpace }: RunRecord['timelines'][number],
 ): TraceEvent[] {
   const [pid, tid] = [pidOf(vm), FIRST_DEVICE_TID + vgpu];
   let freeAt = 0;
@@ -136,7 +136,7 @@ function deviceEvents(
     const args = { bytesBefore, bytesAfter, removedUs };
     return [{ ph: 'X', name: `${from} → ${to}`, cat: 'switch', pid, tid, ts, dur: each.tookUs, args }];
   });
-  return [...nameOf('thread', pid, tid, `vm${vm}/gpu${vgpu}`), ...switches];
+  return [...nameOf('thread', pid, tid, name), ...switches];
 }
 
 /** Returns the iterations of each vGPU in as many lanes as overlap at one time. */
