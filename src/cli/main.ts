@@ -198,6 +198,7 @@ function addServe(command: Command): void {
     .option('--device-timeout <ms>', 'time limit of one call of a device model', integer(100, 3_600_000))
     .addOption(optional('--captures <dir>', "record each client's DMA maps, for mdevsim replay"))
     .addOption(optional('--artifacts <dir>', 'folder of the pictures that SIGUSR2 takes of displays'))
+    .option('--no-msix', 'devices without MSI-X, which QEMU 11.1 can unplug')
     .option('--json', 'print the report as JSON')
     .action(async (options) => {
       const { serveCommand } = await import('./serve.ts');

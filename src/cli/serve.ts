@@ -24,6 +24,7 @@ interface ServeFlags {
   readonly deviceTimeout?: number;
   readonly captures: string;
   readonly artifacts: string;
+  readonly msix: boolean;
   readonly json?: boolean;
 }
 
@@ -48,6 +49,7 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
     socket: flags.socket,
     count: flags.count,
     captures: flags.captures,
+    msix: flags.msix,
     ...(flags.deviceTimeout !== undefined && { deviceTimeoutMs: flags.deviceTimeout }),
     onEvent: eventPrinter(flags.type),
   });

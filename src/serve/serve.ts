@@ -17,7 +17,7 @@ import { socketPaths } from './sockets.ts';
 /** Time limits for a worker to be ready, and to end when it is asked to. */
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 5_000;
-/** How long a picture may take. */
+/** Time limit of a picture. */
 const PICTURE_TIMEOUT_MS = 10_000;
 /**
  * Young generation of a served device's worker. There are few of them, and each command allocates: with 1 MB, as device
@@ -37,6 +37,8 @@ export interface ServeSettings {
   readonly captures?: string;
   /** Time limit of one call of a model. */
   readonly deviceTimeoutMs?: number;
+  /** False for devices without MSI-X; by default true. */
+  readonly msix?: boolean;
   /** Called when a device's client has come or gone, or its worker has failed. */
   onEvent(
     device: ServedWorker,
@@ -78,6 +80,7 @@ export class ServedWorker {
       modelSource: source,
       captures: this.#settings.captures ?? '',
       socket: this.socket,
+      msix: this.#settings.msix ?? true,
       link: this.#link.sab,
       ledger: this.#ledger.sab,
       wakeFd: this.#wakeFd,

@@ -11,13 +11,13 @@ import { SocketListener } from './socket.ts';
 
 /** Serves a device until the main thread asks to stop. @throws SocketPathError, and whatever the model throws */
 export async function serveDevice(
-  { name, model, captures, socket, link: sab, ledger, wakeFd }: ServeTask,
+  { name, model, captures, socket, msix, link: sab, ledger, wakeFd }: ServeTask,
   factory: ModelFactory,
   send: (event: ServeEvent) => void,
 ): Promise<void> {
   const link = new ServeLink(sab);
   keepLedger(new ResourceLedger(ledger));
-  const device = new ServedDevice({ name, model, captures }, factory);
+  const device = new ServedDevice({ name, model, captures, msix }, factory);
   const loop = new ServeLoop(device, new SocketListener(socket), {
     wakeFd,
     stopRequested: () => link.stopRequested,

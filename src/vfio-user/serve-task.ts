@@ -63,6 +63,8 @@ export interface ServeTask {
   /** Folder of the captures of its clients' maps, or empty. */
   readonly captures: string;
   readonly socket: string;
+  /** False for a device whose clients see no MSI-X capability. */
+  readonly msix: boolean;
   readonly link: SharedArrayBuffer;
   /** Ledger of its descriptors and address space. */
   readonly ledger: SharedArrayBuffer;

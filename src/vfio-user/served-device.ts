@@ -24,6 +24,7 @@ import type { MigrationPort, ServedRegion, VfioDevice } from './device.ts';
 import { DirtyLog } from './dirty-log.ts';
 import { DmaSpace, SERVED_MAPS_LIMIT } from './dma-space.ts';
 import { GuestWindows } from './guest-windows.ts';
+import { type CapabilityLink, irqCounts, msixLink } from './irq-capabilities.ts';
 import { IrqSet } from './irqs.ts';
 import { closeFile, mapFile, memoryFile, release, reserve, waitWritable } from './linux.ts';
 import { MapRecorder } from './map-recorder.ts';
@@ -49,6 +50,8 @@ interface ServedOptions {
   readonly model: string;
   /** Folder of the captures of its clients' maps, or empty. */
   readonly captures?: string;
+  /** False for a device whose clients see no MSI-X capability. */
+  readonly msix?: boolean;
 }
 
 export class ServedDevice implements VfioDevice, DmaUser {
@@ -69,12 +72,14 @@ export class ServedDevice implements VfioDevice, DmaUser {
   /** Why the device no longer works, or empty. */
   broken = '';
   readonly #shared = new Map<string, SharedRegion & { readonly address: bigint }>();
+  /** The link to the MSI-X capability, if it is hidden. */
+  readonly #hidden: CapabilityLink | undefined;
   #probes = 0;
   /** Set when a step may find work. */
   #stepDue = true;
 
   /** Creates the model. @throws whatever its factory throws */
-  constructor({ name, model, captures = '' }: ServedOptions, factory: ModelFactory) {
+  constructor({ name, model, captures = '', msix = true }: ServedOptions, factory: ModelFactory) {
     this.name = name;
     this.recorder = captures === '' ? undefined : new MapRecorder(captures, name);
     const table = allocateTable(this.windows);
@@ -123,7 +128,9 @@ export class ServedDevice implements VfioDevice, DmaUser {
         return model;
       },
     );
-    this.irqs = new IrqSet(irqCounts(this.instance.model.config.bytes()), eventCalls);
+    const config = this.instance.model.config.bytes();
+    this.#hidden = msix ? undefined : msixLink(config);
+    this.irqs = new IrqSet(irqCounts(config, this.#hidden !== undefined), eventCalls);
     this.migration = migrationPort(this.instance, () => this.#touch());
   }
 
@@ -150,6 +157,10 @@ export class ServedDevice implements VfioDevice, DmaUser {
       const high = length === 8 ? Number(value >> 32n) : 0;
       for (let i = 0; i < length; i++) target[i] = ((i < 4 ? low : high) >>> (8 * (i & 3))) & 0xff;
     } else this.instance.readBlock(region, offset, target);
+    if (this.#hidden && region === REGION_CONFIG && this.broken === '') {
+      const at = this.#hidden.offset - offset;
+      if (at >= 0 && at < length) target[at] = this.#hidden.next;
+    }
   }
 
   write(index: number, offset: number, source: Uint8Array): void {
@@ -311,25 +322,6 @@ const eventCalls = {
   close: closeFile,
   isEvent: (fd: number) => readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]',
 };
-
-const INTERRUPT_PIN = 0x3d;
-const CAPABILITIES_POINTER = 0x34;
-const CAPABILITY_MSI = 0x05;
-const CAPABILITY_MSIX = 0x11;
-const MSIX_COUNT_MASK = 0x7ff;
-
-/** Returns the counts of interrupts by type, as configuration space declares them. */
-function irqCounts(config: Uint8Array): readonly number[] {
-  const view = new DataView(config.buffer, config.byteOffset, config.length);
-  let [msi, msix] = [0, 0];
-  for (let at = view.getUint8(CAPABILITIES_POINTER), left = 48; at >= 0x40 && left > 0; left--) {
-    const id = view.getUint8(at);
-    if (id === CAPABILITY_MSI) msi = 1 << ((view.getUint16(at + 2, true) >>> 1) & 7);
-    if (id === CAPABILITY_MSIX) msix = (view.getUint16(at + 2, true) & MSIX_COUNT_MASK) + 1;
-    at = view.getUint8(at + 1);
-  }
-  return [view.getUint8(INTERRUPT_PIN) > 0 ? 1 : 0, msi, msix, 1, 1];
-}
 
 /** Returns the migration interface of an instance, with its errors as errnos. */
 function migrationPort(instance: DeviceInstance, changed: () => void): MigrationPort {

@@ -4,30 +4,15 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { crc32 } from 'node:zlib';
 import { expect } from 'chai';
 import { after, before, describe, it } from 'mocha';
 import { replayCapture } from '../../src/conformance/vfio-user/replay.ts';
+import { expectNothingLeft, expectPictures, INTEL, LOAD_VIRTIO, metricOf } from '../fixtures/qemu-guests.ts';
 import { Served } from '../fixtures/served-devices.ts';
 import { bootGuest, findMachine, Guest, type GuestRun, type QemuMachine } from '../qemu/machine.ts';
-import { decodePng } from '../support/png.ts';
 import { until } from '../support/until.ts';
 
-const INTEL = { machine: ',kernel-irqchip=split', devices: ['intel-iommu,caching-mode=on,intremap=on'] };
 const TIMEOUT_MS = 180_000;
-
-/** Returns the bytes of the first picture of the guest's program `display`: red, green and blue. */
-function expectedPicture(width: number, height: number): Buffer {
-  const pixels = Buffer.alloc(3 * width * height);
-  let at = 0;
-  for (let y = 0; y < height; y++)
-    for (let x = 0; x < width; x++)
-      for (const byte of [x * 7 + y * 13, x ^ y, (x * y) >> 4]) pixels[at++] = byte & 0xff;
-  return pixels;
-}
-
-const metricOf = (served: Served, name: string): number =>
-  served.worker().report!.metrics.find((metric) => metric.name === name)?.value ?? 0;
 
 describe('a real guest', function () {
   this.timeout(TIMEOUT_MS);
@@ -45,10 +30,7 @@ describe('a real guest', function () {
   after(async () => {
     if (!served) return;
     await served.stop();
-    for (const index of [0, 1]) {
-      const report = served.worker(index).report!;
-      expect(report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0, lostAccesses: 0 });
-    }
+    for (const index of [0, 1]) expectNothingLeft(served, index);
   });
   const boot = (guest: Omit<GuestRun, 'sockets'>, devices = [0]) =>
     bootGuest(machine, { ...guest, sockets: devices.map((index) => served!.worker(index).socket) });
@@ -63,7 +45,7 @@ describe('a real guest', function () {
   });
 
   it('moves pages behind intel-iommu in pass-through', async () => {
-    const text = await boot({ ...INTEL, append: 'intel_iommu=on iommu=pt', run: 'guest+direct+20' });
+    const text = await boot({ ...INTEL, append: `${INTEL.append} iommu=pt`, run: 'guest+direct+20' });
     expect(text).to.include('direct 20 of 20 rounds ok');
   });
 
@@ -73,7 +55,6 @@ describe('a real guest', function () {
       const text = await bootGuest(machine, {
         ...INTEL,
         sockets: [served!.worker(0).socket, vgpu.worker().socket],
-        append: 'intel_iommu=on',
         run: 'guest+vfio+100;guest+fault;vgpu+1000;dmesg|grep+DMAR:',
       });
       expect(text).to.include('interrupt ok').and.include('vfio 100 of 100 rounds ok');
@@ -113,34 +94,21 @@ describe('a real guest', function () {
     } finally {
       await serial.stop();
     }
-    for (const index of [0, 1])
-      expect(serial.worker(index).report).to.include({ liveMaps: 0, heldPins: 0, violationCount: 0 });
+    for (const index of [0, 1]) expectNothingLeft(serial, index);
   });
 
   it('has stock virtio drivers on virtio devices, whose pictures arrive, behind intel-iommu', async () => {
     const entropy = await Served.start('virtio-rng', 1, machine.sockets);
     const gpu = await Served.start('virtio-gpu', 1, machine.sockets);
-    const load =
-      'load+virtio-rng+drm+drm_kms_helper+drm_shmem_helper+virtio_dma_buf+virtio-gpu;' +
-      'cat+/sys/class/misc/hw_random/rng_current;grep+-ac+mdevsim+/sys/class/drm/*/edid';
+    const found = 'cat+/sys/class/misc/hw_random/rng_current;grep+-ac+mdevsim+/sys/class/drm/*/edid';
     const read = 'dd+if=/dev/hwrng+of=/random+bs=4096+count=256;wc+-c+/random;gzip+-c+/random|wc+-c';
     const guest = Guest.start(machine, {
       ...INTEL,
       sockets: [entropy.worker().socket, gpu.worker().socket],
-      append: 'intel_iommu=on',
-      run: `${load};display;${read}`,
+      run: `${LOAD_VIRTIO};${found};display;${read}`,
     });
     try {
-      for (let index = 1; index <= 4; index++) {
-        const [, drawn] = await guest.until(new RegExp(`picture ${index} crc (\\w{8})`));
-        const png = await gpu.worker().picture();
-        const { width, height, pixels } = decodePng(png!);
-        const seen = crc32(pixels).toString(16).padStart(8, '0');
-        process.stdout.write(`      picture ${index}: CRC ${drawn} in the guest, ${seen} in the PNG\n`);
-        expect([width, height, seen]).to.deep.equal([1024, 768, drawn]);
-        if (index === 1) expect(pixels.equals(expectedPicture(width, height)), 'picture 1').to.equal(true);
-        guest.type('');
-      }
+      await expectPictures(guest, gpu);
       const text = await guest.ended;
       expect(text)
         .to.include('display: done')
@@ -175,7 +143,7 @@ describe('a real guest', function () {
       run: 'guest+direct+5;reboot+-f',
       reboots: true,
     });
-    await guest.until(/(direct 5 of 5 rounds ok[\s\S]*){3}/);
+    for (let boots = 1; boots <= 3; boots++) await guest.until(/direct 5 of 5 rounds ok/);
     guest.kill();
     expect(times(await guest.ended)).to.equal(3);
     expect(await boot({ run: 'guest+direct+5' })).to.include('direct 5 of 5 rounds ok');
@@ -195,14 +163,5 @@ describe('a real guest', function () {
       const { problems, holds } = await replayCapture(join(folder, file));
       expect({ file, problems, holds }).to.deep.equal({ file, problems: [], holds: true });
     }
-  });
-
-  it('shares no device with another guest that runs at the same time', async () => {
-    const texts = await Promise.all([
-      boot({ run: 'guest+direct+50' }, [0]),
-      boot({ ...INTEL, append: 'intel_iommu=on', run: 'guest+vfio+50' }, [1]),
-    ]);
-    expect(texts[0]).to.include('direct 50 of 50 rounds ok');
-    expect(texts[1]).to.include('vfio 50 of 50 rounds ok');
   });
 });

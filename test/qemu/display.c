@@ -1,7 +1,7 @@
 /*
  * Program of the test guests: draws pictures by the guest's own DRM driver, without a library.
  *
- *   display   prints the CRC-32 of each picture's red, green and blue bytes, and continues after a line on its input
+ *   display SEED   prints the CRC-32 of each picture's red, green and blue bytes, and continues after a line on its input
  *
  * The pictures are: a pattern over the whole framebuffer; a box in it, the only part that is flushed; a cursor over it;
  * a second framebuffer.
@@ -81,7 +81,7 @@ struct buffer {
 static int card;
 static uint32_t crtc_id, connector_id;
 static struct mode mode;
-static int pictures;
+static int pictures, seed;
 
 static void fail(const char *what) {
     printf("display: FAILED: %s: %s\n", what, strerror(errno));
@@ -104,7 +104,7 @@ static uint32_t *pixel(struct buffer *buffer, int x, int y) {
 
 /* The picture that the test expects, in both frames. */
 static uint32_t pattern(int x, int y, int frame) {
-    return ((x * 7 + y * 13 + frame * 64) & 0xff) << 16 | ((x ^ y) & 0xff) << 8 | ((x * y >> 4) & 0xff);
+    return ((x * 7 + y * 13 + frame * 64 + seed) & 0xff) << 16 | ((x ^ y) & 0xff) << 8 | ((x * y >> 4) & 0xff);
 }
 
 static void find_display(void) {
@@ -171,7 +171,8 @@ static void box(struct buffer *buffer, int x, int y, int width, int height, uint
         for (int column = 0; column < width; column++) *pixel(buffer, x + column, y + row) = colour;
 }
 
-int main(void) {
+int main(int count, char **arguments) {
+    seed = count > 1 ? atoi(arguments[1]) : 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
     card = open("/dev/dri/card0", O_RDWR);
     if (card < 0) fail("/dev/dri/card0");

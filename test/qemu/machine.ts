@@ -79,13 +79,17 @@ export class Guest {
   /** Resolves to the console when QEMU has ended. Rejects after GUEST_TIMEOUT_MS. */
   readonly ended: Promise<string>;
   readonly #child: ChildProcess;
+  /** The console behind the last match. */
+  #unread = '';
   #waiting: () => void = () => {};
   #hasEnded = false;
 
   private constructor(child: ChildProcess) {
     this.#child = child;
     const add = (data: Buffer) => {
-      this.text = (this.text + data.toString().replaceAll('\r', '')).slice(-CONSOLE_LIMIT);
+      const more = data.toString().replaceAll('\r', '');
+      this.text = (this.text + more).slice(-CONSOLE_LIMIT);
+      this.#unread = (this.#unread + more).slice(-CONSOLE_LIMIT);
       this.#waiting();
     };
     child.stdout?.on('data', add);
@@ -117,11 +121,17 @@ export class Guest {
     return new Guest(child);
   }
 
-  /** Waits until the console has `pattern`, and returns the match. @throws Error if the guest ends before */
+  /**
+   * Waits until the console has `pattern` behind the previous match, and returns the match.
+   * @throws Error if the guest ends before
+   */
   async until(pattern: RegExp): Promise<RegExpExecArray> {
     for (;;) {
-      const found = pattern.exec(this.text);
-      if (found) return found;
+      const found = pattern.exec(this.#unread);
+      if (found) {
+        this.#unread = this.#unread.slice(found.index + found[0].length);
+        return found;
+      }
       if (this.#hasEnded) throw new Error(`the guest ended before ${pattern}:\n${this.text.slice(-2000)}`);
       await Promise.race([
         this.ended,

@@ -27,6 +27,10 @@ load() {
     [ -e /modules/$module.ko ] && insmod /modules/$module.ko $([ $module = vfio_iommu_type1 ] && echo allow_unsafe_interrupts=1)
   done
 }
+# Performs the lines of its input, up to one that is "end".
+obey() {
+  while read -r line && [ "$line" != end ]; do eval "$line"; echo "guest: obeyed"; done
+}
 load $(grep -v '^#' /modules/list | head -n 1)
 echo "guest: up"
 run=$(sed -n 's/.*run=\([^ ]*\).*/\1/p' /proc/cmdline | tr + ' ')

@@ -142,3 +142,35 @@ describe('vfio-user: interrupts', () => {
     expect(settle().length).to.equal(2);
   });
 });
+
+describe('vfio-user: MSI-X', () => {
+  const started: Served[] = [];
+  after(async () => {
+    for (const served of started) await served.stop();
+  });
+
+  /** Returns the capability IDs of a served virtio-rng, read byte by byte and in blocks, and its counts of interrupts. */
+  async function capabilities(msix: boolean) {
+    const served = await Served.start('virtio-rng', 1, undefined, undefined, msix);
+    started.push(served);
+    const client = served.client();
+    const space = client.read(7, 0, 256);
+    const ids: number[] = [];
+    for (let at = client.read(7, 0x34, 1)[0]!; at !== 0; at = client.read(7, at + 1, 1)[0]!) {
+      ids.push(client.read(7, at, 1)[0]!);
+      expect(client.read(7, at, 2).readUInt16LE()).to.equal(space.readUInt16LE(at));
+    }
+    const counts = [0, 1, 2].map((index) =>
+      client.client.request(VfioUser.GET_IRQ_INFO, words(16, 0, index, 0)).readUInt32LE(12),
+    );
+    return { ids, counts };
+  }
+
+  it('is a capability with a vector for each queue and one for changes', async () => {
+    expect(await capabilities(true)).to.deep.equal({ ids: [9, 9, 9, 9, 9, 0x11], counts: [1, 0, 2] });
+  });
+
+  it('is hidden on demand', async () => {
+    expect(await capabilities(false)).to.deep.equal({ ids: [9, 9, 9, 9, 9], counts: [1, 0, 0] });
+  });
+});
