@@ -87,9 +87,12 @@ export class AddressSpaceStrip {
 
   #mergeShortest(): void {
     const all = this.#segments;
-    let shortest = 0;
-    for (let at = 1; at + 1 < all.length; at++)
-      if (lengthOfPair(all, at) < lengthOfPair(all, shortest)) shortest = at;
+    let [shortest, least, before] = [0, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+    for (let at = 0; at < all.length; at++) {
+      const { us } = all[at] as StripSegment;
+      if (before + us < least) [shortest, least] = [at - 1, before + us];
+      before = us;
+    }
     all.splice(shortest, 2, merged(all[shortest] as StripSegment, all[shortest + 1] as StripSegment));
   }
 }
@@ -100,9 +103,6 @@ export function thinned(data: StripData, limit: number): StripData {
   strip.add(data);
   return strip.data;
 }
-
-const lengthOfPair = (all: readonly StripSegment[], at: number): number =>
-  (all[at]?.us ?? 0) + (all[at + 1]?.us ?? 0);
 
 /** True if a segment continues the one before it without a change. */
 const isSame = (a: StripSegment, b: StripSegment): boolean =>
