@@ -17,6 +17,7 @@ const CHARTS: Readonly<Record<string, number>> = {
   distribution: 3,
   heat: 3,
   shares: 3,
+  gauges: 3,
   strips: 4,
 };
 

@@ -9,6 +9,7 @@ import type { Bucketed, PageModel } from './page-model.ts';
 /** Maximum count of latencies with their stages, and of counters. */
 const TRENDS_LIMIT = 32;
 const RATES_LIMIT = 24;
+const GAUGES_LIMIT = 40;
 /** Maximum count of events and of stages that the charts mark. */
 const EVENTS_LIMIT = 256;
 const STAGES_LIMIT = 64;
@@ -21,6 +22,7 @@ const FIRST = ['command_latency', 'iteration_duration', 'commands', 'iterations'
 /** Events of many VMs, which others precede. */
 const COMMON_EVENTS = ['boot', 'end'];
 const PHASE = 'phase';
+const FAIRNESS = 'gpu_fairness';
 
 type Model = Omit<PageModel, 'vgpus' | 'heat' | 'gpus' | 'strips'>;
 
@@ -50,6 +52,7 @@ export function pageModel(record: Charted): PageModel {
     trends: shown.map(trendLine),
     rates: rateLines(sorted),
     distributions: shown.map(distribution),
+    gauges: gaugeLines(load.metrics),
   };
   return { ...model, ...deviceRows(record) };
 }
@@ -133,6 +136,25 @@ function rateLines(sorted: readonly MetricSummary[]): PageModel['rates'] {
     seconds,
     perSecond: roundedAll(count.map((each) => (each === null ? null : each / seconds))),
   }));
+}
+
+/** Returns gauges and rates, each by group if the run has groups. Fairness comes first. */
+function gaugeLines(metrics: readonly MetricSummary[]): PageModel['gauges'] {
+  const lines = metrics.filter(
+    ({ type, tags }) => (type === 'gauge' || type === 'rate') && tags.stage === undefined,
+  );
+  const divided = new Set(lines.filter(({ tags }) => tags.group !== undefined).map(({ name }) => name));
+  return lines
+    .filter(({ name, tags }) => tags.group !== undefined || !divided.has(name))
+    .toSorted((a, b) => Number(b.name === FAIRNESS) - Number(a.name === FAIRNESS))
+    .slice(0, GAUGES_LIMIT)
+    .map(({ name, tags, unit, series: { seconds, value, rate } }) => ({
+      metric: name,
+      part: tags.group ?? 'all',
+      unit: unit === 'time' ? 'count' : unit,
+      seconds,
+      values: roundedAll(value ?? rate),
+    }));
 }
 
 function distribution({ name, tags, histogram }: MetricSummary): PageModel['distributions'][number] {

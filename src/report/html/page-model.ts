@@ -39,6 +39,16 @@ interface RateLine {
   readonly perSecond: Bucketed;
 }
 
+/** A gauge or a rate over time. */
+interface GaugeLine {
+  readonly metric: string;
+  /** Name of the group, or `all`. */
+  readonly part: string;
+  readonly unit: 'bytes' | 'ratio' | 'count';
+  readonly seconds: number;
+  readonly values: Bucketed;
+}
+
 /** Samples of a trend by value. Bucket i begins at `from[i]` and is as wide as its power of two divided by `perOctave`. */
 interface Distribution {
   readonly metric: string;
@@ -102,6 +112,7 @@ export interface PageModel {
   readonly trends: readonly TrendLine[];
   readonly rates: readonly RateLine[];
   readonly distributions: readonly Distribution[];
+  readonly gauges: readonly GaugeLine[];
   /** Names of the vGPUs, in the order of the rows of `heat` and `strips`. */
   readonly vgpus: readonly string[];
   readonly heat: Heat | null;

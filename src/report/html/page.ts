@@ -76,6 +76,9 @@ const CHARTS = html`<section class="wide" id="latency-section"><h2>Latency over 
 <section class="wide" id="shares-section"><h2>Shares of the GPU engines</h2>
 <p class="readout" id="shares-readout"></p>
 <div class="tall"><div class="chart" id="shares"></div></div><p class="none muted">No device uses a GPU, or the run has not ended.</p></section>
+<section class="wide" id="gauges-section"><h2>Fairness and other gauges</h2>
+<div class="controls"><select id="gauge" aria-label="gauge"></select></div>
+<div class="chart" id="gauges"></div><p class="none muted">No gauge was recorded.</p></section>
 <section class="wide" id="strips-section"><h2>Address spaces</h2>
 <p class="legend"><span><i class="swatch gpa"></i>GPA: guest RAM, identity-mapped</span><span><i class="swatch iova"></i>IOVA:
 translations of the guest's tables</span><span><i class="swatch nothing"></i>nothing mapped</span></p>

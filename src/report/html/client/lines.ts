@@ -18,7 +18,7 @@ const PERCENTILES = [
 ] as const;
 
 /** Returns the middles of the buckets. */
-const middles = (seconds: number, values: Bucketed): number[] =>
+export const middles = (seconds: number, values: Bucketed): number[] =>
   values.map((_, i) => Number(((i + 0.5) * seconds).toFixed(6)));
 
 /** Values above 0: a logarithmic axis has no place for others. */

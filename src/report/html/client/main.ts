@@ -4,6 +4,7 @@
 import type { PageModel } from '../page-model.ts';
 import type { Panel } from './chart.ts';
 import { DistributionPanel } from './distribution.ts';
+import { GaugesPanel } from './gauges.ts';
 import { HeatPanel } from './heat.ts';
 import { LatencyPanel, ThroughputPanel } from './lines.ts';
 import { followRun } from './live.ts';
@@ -20,6 +21,7 @@ const panels: readonly Panel[] = [
   new ThroughputPanel(byId('throughput')),
   new DistributionPanel(byId('distribution'), selection),
   new HeatPanel(byId('heat'), byId('heat-layer'), byId('heat-readout')),
+  new GaugesPanel(byId('gauges'), byId('gauge')),
   new SharesPanel(byId('shares'), byId('shares-readout')),
   new StripsPanel(byId('strips'), byId('strips-readout'), byId('strip-device'), byId('switches')),
 ];
@@ -31,6 +33,7 @@ function show(model: PageModel): void {
     distribution: model.distributions.length > 0,
     heat: model.heat !== null,
     shares: model.gpus.length > 0,
+    gauges: model.gauges.length > 0,
     strips: model.strips.length > 0,
   };
   for (const [id, present] of Object.entries(has)) byId(`${id}-section`).classList.toggle('empty', !present);
