@@ -207,6 +207,11 @@ export class DeviceLink {
     return waitEqAsync(this.#events, EVENTS, events, timeoutMs, 'link.wait');
   }
 
+  /** Ends the waits of {@link waitEvents} without an event. */
+  endWaits(): void {
+    wake(this.#events, EVENTS, 'link.wait');
+  }
+
   #bumpEvents(): void {
     add(this.#events, EVENTS, 1, 'link.word');
     wake(this.#events, EVENTS, 'link.wait');

@@ -41,6 +41,7 @@ const JOURNAL_BYTES: number = HEADER_BYTES + LINES_LIMIT * (PREFIX_BYTES + LINE_
 
 /** Largest high word of a counter: 53 bits in total. */
 const HIGH_MASK = 0x1f_ffff;
+const HALF = 2 ** 32;
 /** Bit of a high word while the two halves of its counter do not match. */
 const CHANGING = 1 << 30;
 /** Most reads of a counter that changes meanwhile. */
@@ -57,6 +58,8 @@ export class GuestJournal {
   readonly #words: mem.SharedWords;
   readonly #bytes: mem.SharedBytes;
   readonly #lines = { 1: 0, 2: 0 };
+  /** The guest's own copies of the counters that it has written, which save it a read of shared words. */
+  readonly #own: (number | undefined)[] = [];
 
   /** Makes an empty journal, or opens the one in `sab`. */
   constructor(sab: SharedArrayBuffer = new SharedArrayBuffer(JOURNAL_BYTES)) {
@@ -82,7 +85,9 @@ export class GuestJournal {
     const wanted = typeof value === 'bigint' ? Number(value) : value;
     if (typeof wanted !== 'number' || Number.isNaN(wanted)) return;
     const count = Math.floor(Math.min(Math.max(wanted, 0), Number.MAX_SAFE_INTEGER));
-    const index = 2 * COUNTERS.indexOf(counter);
+    const at = COUNTERS.indexOf(counter);
+    this.#own[at] = count;
+    const index = 2 * at;
     const high = Math.floor(count / 2 ** 32);
     const carries = ld(this.#words, index + 1, 'journal.counter') !== high;
     if (carries) st(this.#words, index + 1, high | CHANGING, 'journal.counter');
@@ -90,8 +95,16 @@ export class GuestJournal {
     if (carries) st(this.#words, index + 1, high, 'journal.counter');
   }
 
+  /** Adds to a counter. Only the guest does. */
   add(counter: Counter, count: number): void {
-    this.set(counter, this.get(counter) + count);
+    const at = COUNTERS.indexOf(counter);
+    const before = this.#own[at] ?? this.get(counter);
+    const after = before + count;
+    this.#own[at] = after;
+    // The upper half changes once in 2^32.
+    if (after % HALF >= count && after < Number.MAX_SAFE_INTEGER)
+      st(this.#words, 2 * at, after | 0, 'journal.counter');
+    else this.set(counter, after);
   }
 
   /** Appends a line. Returns false if there are JOURNAL_LIMITS of its kind already. */

@@ -96,6 +96,9 @@ export function* wantingSlots(words: mem.SharedWords): Iterable<number> {
   }
 }
 
+/** V8 calls `pow` for `2 ** 32` at each use. */
+const TWO_32 = 4_294_967_296;
+
 /**
  * Bit of a time's high word while its halves do not match, which happens every 4.3 s of engine time. Without it, a
  * reader may combine the new high word with the old low word, also when both loads of the high word are equal.
@@ -104,11 +107,11 @@ const CHANGING = 1 << 30;
 
 /** Reads a time as the owner of the engine: no other thread writes it. An owner may have died in the middle of a write. */
 export const readTime = (words: mem.SharedWords, index: number): number =>
-  (rd(words, index + 1, 'engine.clock') & ~CHANGING) * 2 ** 32 + (rd(words, index, 'engine.clock') >>> 0);
+  (rd(words, index + 1, 'engine.clock') & ~CHANGING) * TWO_32 + (rd(words, index, 'engine.clock') >>> 0);
 
 /** Writes a time, which is not negative. */
 export const writeTime = (words: mem.SharedWords, index: number, value: number): void => {
-  const high = Math.floor(value / 2 ** 32);
+  const high = Math.floor(value / TWO_32);
   if (rd(words, index + 1, 'engine.clock') === high) {
     wr(words, index, value | 0, 'engine.clock');
     return;
@@ -129,9 +132,9 @@ export function readTimeRelaxed(words: mem.SharedWords, index: number): number {
     const before = high;
     const low = ld(words, index, 'engine.stats');
     high = ld(words, index + 1, 'engine.stats');
-    if (high === before && (high & CHANGING) === 0) return high * 2 ** 32 + (low >>> 0);
+    if (high === before && (high & CHANGING) === 0) return high * TWO_32 + (low >>> 0);
   }
-  return (high & ~CHANGING) * 2 ** 32;
+  return (high & ~CHANGING) * TWO_32;
 }
 
 /** Returns the bucket of a wait in engine time. */

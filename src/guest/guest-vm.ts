@@ -101,6 +101,11 @@ export class GuestVm {
     return this.#journal.get('operations');
   }
 
+  /** Does as `operations++`, without a read of the shared counter. */
+  countOperation(): void {
+    this.#journal.add('operations', 1);
+  }
+
   set operations(count: number) {
     this.#journal.set('operations', count);
   }

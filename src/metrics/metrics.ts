@@ -43,7 +43,8 @@ class Series {
   readonly type: MetricType;
   readonly unit: Unit;
   readonly tags: Tags;
-  readonly changed: Aggregate;
+  /** Undefined if samples are discarded. */
+  changed: Aggregate | undefined;
 
   constructor(name: string, type: MetricType, unit: Unit, tags: Tags) {
     this.name = name;
@@ -54,6 +55,7 @@ class Series {
   }
 
   add(value: number | boolean = 1): void {
+    if (!this.changed) return;
     const number = Number(value);
     if (Number.isFinite(number)) this.changed.add(number);
   }
@@ -93,6 +95,15 @@ class Registry {
   }
 }
 
+/** Series of a guest that nobody takes: they have no samples. */
+class DiscardingRegistry extends Registry {
+  override series(name: string, type: MetricType, unit: Unit | undefined, tags: Tags): Series {
+    const series = super.series(name, type, unit, tags);
+    series.changed = undefined;
+    return series;
+  }
+}
+
 const DEFAULT_UNITS: Readonly<Record<MetricType, Unit>> = {
   counter: 'count',
   gauge: 'count',
@@ -109,6 +120,16 @@ export class Metrics {
   constructor(tags: Tags = {}, registry: Registry = new Registry()) {
     this.#tags = tags;
     this.#registry = registry;
+  }
+
+  /** Returns metrics that discard their samples, for work that is not measured. */
+  static discarding(): Metrics {
+    return new Metrics({}, new DiscardingRegistry());
+  }
+
+  /** False if samples are discarded. */
+  get measures(): boolean {
+    return !(this.#registry instanceof DiscardingRegistry);
   }
 
   /** Returns the same metrics with further tags. */
@@ -140,7 +161,7 @@ export class Metrics {
   take(): MetricChange[] {
     const changes: MetricChange[] = [];
     for (const { name, type, unit, tags, changed } of this.#registry.all.values()) {
-      if (changed.count === 0) continue;
+      if (!changed || changed.count === 0) continue;
       changes.push({ name, type, unit, tags, ...changed.data() });
       changed.clear();
     }

@@ -28,18 +28,17 @@ const make = (): Histogram =>
 /** Histograms by name; values in nanoseconds. */
 export class Latencies {
   readonly #histograms = new Map<string, Histogram>();
-  readonly #whole: Latencies | undefined;
+  readonly #parts: Latencies[] = [];
 
-  /** @param whole receives the same values, those of a VM for one of its devices */
+  /** @param whole has these values, too: that of a VM for one of its devices */
   constructor(whole?: Latencies) {
-    this.#whole = whole;
+    if (whole) whole.#parts.push(this);
   }
 
   /** Records a latency. Ignores a value that is no number, and a name beyond LATENCIES_LIMIT. */
   recordUs(name: LatencyName, microseconds: number): void {
     const nanoseconds = Math.round(Number(microseconds) * 1000);
     if (Number.isNaN(nanoseconds)) return;
-    this.#whole?.recordUs(name, microseconds);
     this.#of(name)?.recordValue(Math.max(1, Math.min(HIGHEST_NS, nanoseconds)));
   }
 
@@ -49,7 +48,7 @@ export class Latencies {
   }
 
   encode(): { name: string; data: Uint8Array }[] {
-    return [...this.#histograms].map(([name, histogram]) => ({
+    return [...this.#all()].map(([name, histogram]) => ({
       name,
       data: Buffer.from(hdr.encodeIntoCompressedBase64(histogram), 'base64'),
     }));
@@ -57,7 +56,7 @@ export class Latencies {
 
   /** Returns count and percentiles in microseconds, for each name with values. */
   summary(): LatencySummary[] {
-    return [...this.#histograms].map(([name, histogram]) => ({
+    return [...this.#all()].map(([name, histogram]) => ({
       name,
       count: histogram.totalCount,
       p50Us: histogram.getValueAtPercentile(50) / 1000,
@@ -65,6 +64,15 @@ export class Latencies {
       p99Us: histogram.getValueAtPercentile(99) / 1000,
       maxUs: histogram.maxValue / 1000,
     }));
+  }
+
+  /** Returns the histograms, with the values of the parts. */
+  #all(): ReadonlyMap<string, Histogram> {
+    if (this.#parts.length === 0) return this.#histograms;
+    const all = new Latencies();
+    for (const part of [this, ...this.#parts])
+      for (const [name, histogram] of part.#histograms) all.#of(name)?.add(histogram);
+    return all.#histograms;
   }
 
   #of(name: string): Histogram | undefined {

@@ -15,6 +15,7 @@ class FakeVu implements StageVu {
   readonly vgpu: number;
   alive = true;
   iterations = 0;
+  endedUs = 0;
   /** When each iteration was due and when it started, from the start of the clock. */
   readonly started: { readonly due: number; readonly at: number }[] = [];
   readonly #work: () => Promise<void>;
@@ -24,10 +25,11 @@ class FakeVu implements StageVu {
     this.#work = work;
   }
 
-  async iterate(dueUs = nowUs()): Promise<void> {
+  async iterate(dueUs: number): Promise<void> {
     this.iterations++;
     this.started.push({ due: dueUs, at: nowUs() });
     await this.#work();
+    this.endedUs = nowUs();
   }
 }
 

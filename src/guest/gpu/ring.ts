@@ -9,6 +9,7 @@ import type { Gate } from '../../channel/gate.ts';
 import { type Gpa, hex } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import { CommandTimeoutError, DeviceHaltedError, DeviceLostError, DeviceResetError } from './errors.ts';
+import { addWaiter, PULSE_MS, removeWaiter } from './pulse.ts';
 import type { SavedRing } from './saved-state.ts';
 import type { GpuRegisters } from './vram.ts';
 
@@ -18,9 +19,6 @@ export const RING_ENTRIES = 64;
 export const WAITING_LIMIT = 65_536;
 /** Time limit for a command. */
 const COMMAND_TIMEOUT_MS = 60_000;
-/** Interval at which the pump polls completions without an interrupt. */
-const PUMP_WAIT_MS = 1000;
-
 /** A command for an engine. Addresses are GPU virtual addresses of the context; lengths are bytes. */
 export interface GpuCommand {
   readonly opcode: vgpu.Opcode;
@@ -45,6 +43,8 @@ export interface GpuCompletion {
   readonly result: number;
   /** Time from the doorbell write until the guest reads the completion. */
   readonly latencyUs: number;
+  /** Time at which the guest has read it, on the process's clock. */
+  readonly readUs: number;
 }
 
 /** A command in the ring, or one that waits for room. */
@@ -103,6 +103,7 @@ export class GpuRing {
   /** Time of the last completion or health check. */
   #healthyUs = 0;
   #pumping = false;
+  readonly #waiter = { endWaits: () => this.#link.endWaits() };
   /** A reset of the function: no command may enter the ring before it has ended. */
   #pause: Promise<unknown> | undefined;
   #error: Error | undefined;
@@ -272,9 +273,10 @@ export class GpuRing {
     this.#owner.ringDoorbell(this.#engine, this.#tail);
   }
 
-  /** Runs while commands are outstanding: waits for interrupts and resolves completions. */
+  /** Runs while commands are outstanding: waits for interrupts or the pulse, and reports completions. */
   async #pump(): Promise<void> {
     this.#pumping = true;
+    addWaiter(this.#waiter);
     this.#healthyUs = nowUs();
     while (this.#isBusy) {
       if (this.#held) await this.#held;
@@ -284,16 +286,17 @@ export class GpuRing {
       if (!this.#isBusy) break;
       if (this.#mayHaveFailed()) await this.#checkHealth();
       if (this.#error) break;
-      await this.#link.waitEvents(events, PUMP_WAIT_MS);
+      await this.#link.waitEvents(events, Number.POSITIVE_INFINITY);
     }
     this.#pumping = false;
+    removeWaiter(this.#waiter);
     if (this.#error) this.#rejectAll(this.#error);
   }
 
-  /** Returns true on an error interrupt, if the link is down, or if nothing has completed for PUMP_WAIT_MS. */
+  /** Returns true on an error interrupt, if the link is down, or if nothing has completed for PULSE_MS. */
   #mayHaveFailed(): boolean {
     const faultInterrupts = this.#link.interrupts(vgpu.VECTOR_ERROR);
-    const wasHealthy = nowUs() - this.#healthyUs < PUMP_WAIT_MS * 1000;
+    const wasHealthy = nowUs() - this.#healthyUs < PULSE_MS * 1000;
     if (faultInterrupts === this.#faultInterrupts && this.#link.state === DeviceState.ready && wasHealthy)
       return false;
     this.#faultInterrupts = faultInterrupts;
@@ -314,6 +317,7 @@ export class GpuRing {
         status: this.#ram.read32(record + vgpu.CompletionWord.status * 4),
         result: this.#ram.read32(record + vgpu.CompletionWord.result * 4),
         latencyUs: now - since,
+        readUs: now,
       });
     }
     return true;

@@ -1,6 +1,7 @@
 /**
  * Executors: start the iterations of a stage on one VM.
  */
+import { nowUs } from '#host';
 import type { Counter } from '../../metrics/metrics.ts';
 import type { Pattern, Stage } from '../compile.ts';
 import { lengthOf } from '../compile.ts';
@@ -15,8 +16,10 @@ export interface StageVu {
   readonly alive: boolean;
   /** Count of started iterations. */
   readonly iterations: number;
-  /** Runs one iteration. @param dueUs when it was due, on the scale of `nowUs()`; default: now */
-  iterate(dueUs?: number): Promise<void>;
+  /** Time of the end of its last iteration, on the scale of `nowUs()`. */
+  readonly endedUs: number;
+  /** Runs one iteration. @param dueUs when it was due, on the scale of `nowUs()` */
+  iterate(dueUs: number): Promise<void>;
 }
 
 /** Stage, VUs and clock of an executor. */
@@ -74,12 +77,19 @@ const isOver = ({ stage, clock }: StageRun): boolean =>
 
 /** Iterates while `wanted` returns true and the stage lasts. */
 async function loop(run: StageRun, vu: StageVu, wanted: () => boolean): Promise<void> {
-  const { clock } = run;
-  while (!isOver(run) && vu.alive) {
+  const { clock, stage } = run;
+  const endUs = clock.onProcessClock(stage.startUs + lengthOf(stage));
+  // The clock is read once for each iteration: a read costs as much as a small command.
+  let us = nowUs();
+  while (!clock.stopped && us < endUs && vu.alive) {
     // A hold may last beyond the end of the stage.
-    if (clock.held) await clock.held;
-    else if (wanted()) await vu.iterate();
-    else return;
+    if (clock.held) {
+      await clock.held;
+      us = nowUs();
+    } else if (wanted()) {
+      await vu.iterate(us);
+      us = vu.endedUs;
+    } else return;
   }
 }
 

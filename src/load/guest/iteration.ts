@@ -56,6 +56,7 @@ export class IterationContext {
   readonly #run: Workload;
   readonly #verify: number;
   readonly #checks: Rate;
+  readonly #measures: boolean;
   readonly #commands: (CommandMetrics | undefined)[] = [];
   /** When the iteration was due; undefined once its first command has completed. */
   #dueUs: number | undefined;
@@ -69,6 +70,7 @@ export class IterationContext {
     this.#verify = verify;
     this.#run = workload;
     this.#checks = metrics.rate('checks');
+    this.#measures = metrics.measures;
   }
 
   get vm(): GuestVm {
@@ -86,20 +88,35 @@ export class IterationContext {
     return this.#run(this);
   }
 
-  /** Submits a command. Its latency counts from when the iteration was due, if none has completed in it yet. */
-  async submit(command: GpuCommand): Promise<GpuCompletion> {
-    const since = this.#dueUs ?? nowUs();
-    const completion = await this.gpu.driver.submit(command);
-    this.#dueUs = undefined;
+  /**
+   * Submits a command. Its latency counts from when the iteration was due, if none has completed in it yet.
+   * @param expected status that it must end with; another one is a failed check
+   */
+  submit(command: GpuCommand, expected?: number): Promise<GpuCompletion> {
+    // One promise for a command; an async function and the driver's own promise would add two.
+    return new Promise((resolve, reject) => {
+      const since = this.#dueUs ?? nowUs();
+      const completed = (completion: GpuCompletion) => {
+        this.#dueUs = undefined;
+        this.vm.countOperation();
+        const { status } = completion;
+        if (expected !== undefined && status !== expected)
+          this.check(false, () => `command ${command.opcode} ended with status ${status}`);
+        if (this.#measures) this.#measure(command, completion, since);
+        resolve(completion);
+      };
+      this.gpu.driver.startCommand(command, completed, reject);
+    });
+  }
+
+  #measure(command: GpuCommand, { status, latencyUs, readUs }: GpuCompletion, since: number): void {
     const { latency, commands, bytes } = this.#metricsOf(command.opcode);
-    const us = nowUs() - since;
+    const us = readUs - since;
     latency.add(us);
-    if (completion.status === CompletionStatus.fault) this.metrics.trend('fault_latency').add(us);
-    this.gpu.latencies.recordUs('interrupt', completion.latencyUs);
+    if (status === CompletionStatus.fault) this.metrics.trend('fault_latency').add(us);
+    this.gpu.latencies.recordUs('interrupt', latencyUs);
     commands.add();
     if (command.length) bytes.add(command.length);
-    this.vm.operations++;
-    return completion;
   }
 
   /** Records a check of a condition; a failed one fails the run. */

@@ -47,7 +47,7 @@ export class StageRun {
     if (this.#state === 'waiting') await clock.until(stage.startUs);
     if (clock.stopped) return;
     // A stage that is not measured has metrics that nobody takes.
-    const metrics = stage.measured ? vm.vm.metrics : new Metrics();
+    const metrics = stage.measured ? vm.vm.metrics : Metrics.discarding();
     const tagged = metrics.tagged({ stage: stage.name });
     const dropped = tagged.counter('dropped_iterations');
     dropped.add(0);

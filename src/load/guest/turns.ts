@@ -11,9 +11,12 @@ export class Turns {
   #lastUs = 0;
   #pending: Promise<void> | undefined;
 
-  /** Returns a promise of the next turn if one is due, the same for all VUs; else undefined. */
-  take(): Promise<void> | undefined {
-    if (!this.#pending && nowUs() - this.#lastUs >= TURN_US) this.#pending = this.#turn();
+  /**
+   * Returns a promise of the next turn if one is due, the same for all VUs; else undefined.
+   * @param us the time now, which the caller has just read
+   */
+  take(us: number): Promise<void> | undefined {
+    if (!this.#pending && us - this.#lastUs >= TURN_US) this.#pending = this.#turn();
     return this.#pending;
   }
 

@@ -49,6 +49,7 @@ export class Vu implements StageVu {
   readonly vgpu: number;
   /** Count of started iterations. */
   iterations: number;
+  endedUs = 0;
   readonly #prng: Prng;
   readonly #choices: readonly Choice[];
   /** The workload of the iteration in flight. */
@@ -95,8 +96,9 @@ export class Vu implements StageVu {
    * it.
    * @throws the errors of the workload
    */
-  async iterate(dueUs: number = nowUs()): Promise<void> {
+  async iterate(dueUs: number): Promise<void> {
     const { activity, turns, log } = this.#vm;
+    let endUs: number | undefined;
     this.iterations++;
     activity.begin();
     const choice = this.#choose();
@@ -104,7 +106,8 @@ export class Vu implements StageVu {
     try {
       await choice.context.run(dueUs);
       choice.iterations.add();
-      const tookUs = nowUs() - dueUs;
+      endUs = nowUs();
+      const tookUs = endUs - dueUs;
       choice.duration.add(tookUs);
       log?.add(choice.source, dueUs, tookUs);
     } catch (error) {
@@ -114,7 +117,11 @@ export class Vu implements StageVu {
       this.#current = undefined;
       activity.end();
     }
-    await turns.take();
+    this.endedUs = endUs ?? nowUs();
+    const turn = turns.take(this.endedUs);
+    if (!turn) return;
+    await turn;
+    this.endedUs = nowUs();
   }
 
   /** Counts the iteration in flight as interrupted, because the guest ends. */
