@@ -2,7 +2,7 @@
  * The progress of a run on stderr. On a terminal, a block of lines that is redrawn in place; elsewhere one line every few
  * seconds, and one for a new phase.
  */
-import { createLogUpdate } from 'log-update';
+import type { createLogUpdate } from 'log-update';
 import { every, nowUs } from '#host';
 import type { LiveLoad } from '../report/live.ts';
 import { type HostProgress, liveLine, liveLines } from '../report/live-text.ts';
@@ -34,11 +34,14 @@ export interface Progress {
   end(): void;
 }
 
-/** Returns the progress that suits stderr. */
-export function progressOf(options: ProgressOptions): Progress {
+/** Resolves to the progress that suits stderr. The library is loaded for a terminal alone. */
+export async function progressOf(options: ProgressOptions): Promise<Progress> {
   if (options.quiet) return QUIET;
   const canRedraw = process.stderr.isTTY && process.env.TERM !== 'dumb';
-  return canRedraw ? new LiveProgress(options) : new LineProgress(options);
+  if (!canRedraw) return new LineProgress(options);
+  const { createLogUpdate } = await import('log-update');
+  // The cursor stays visible: restoring it would take handlers for the signals that end a run.
+  return new LiveProgress(options, createLogUpdate(process.stderr, { showCursor: true }));
 }
 
 const QUIET: Progress = {
@@ -52,13 +55,13 @@ const QUIET: Progress = {
 class LiveProgress implements Progress {
   readonly takesOutput: boolean = true;
   readonly #options: ProgressOptions;
-  // The cursor stays visible: restoring it would take handlers for the signals that end a run.
-  readonly #update = createLogUpdate(process.stderr, { showCursor: true });
+  readonly #update: ReturnType<typeof createLogUpdate>;
   readonly #stop: () => void;
   #hosts: HostProgress | undefined;
 
-  constructor(options: ProgressOptions) {
+  constructor(options: ProgressOptions, update: ReturnType<typeof createLogUpdate>) {
     this.#options = options;
+    this.#update = update;
     this.#stop = every(REDRAW_MS, () => this.#draw());
   }
 

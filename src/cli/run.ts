@@ -68,7 +68,7 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   });
   const loaded = await loadSettings(path);
   const settings = override(loaded, flags);
-  const shown = progressOf({
+  const shown = await progressOf({
     title: settings.name,
     quiet: flags.quiet === true,
     load: () => running?.live(),
