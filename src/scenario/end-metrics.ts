@@ -22,14 +22,19 @@ export function addEndMetrics(
   results: ReadonlyMap<number, VmResult>,
   hosts: readonly HostResult[],
 ): void {
-  for (const [vm, result] of results) addResult(metrics, vm, result);
-  addEngineUse(metrics, results);
+  // In order of the VMs: a sum depends on the order of its terms.
+  const sorted = [...results].sort(([a], [b]) => a - b);
+  for (const [vm, result] of sorted) addResult(metrics, vm, result);
+  addEngineUse(metrics, sorted);
   for (const { devices, devicesRss } of hosts)
     if (devices > 0) metrics.record('vgpu_rss', {}, devicesRss / devices);
 }
 
 /** Adds the use of the engines by each vGPU, and its fairness in each group. */
-function addEngineUse({ record, tagsOf }: EndMetrics, results: ReadonlyMap<number, VmResult>): void {
+function addEngineUse(
+  { record, tagsOf }: EndMetrics,
+  results: readonly (readonly [number, VmResult])[],
+): void {
   const used = new Map<string, number[]>();
   for (const [vm, { vgpus }] of results)
     for (const [vgpu, { busyUs, clockUs, sharePpm }] of vgpus.entries()) {

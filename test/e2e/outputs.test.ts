@@ -258,6 +258,7 @@ describe('shards of a run', function () {
       open: {
         group: 'web',
         executor: 'constant-arrival-rate',
+        startTime: '1s',
         rate: 37,
         duration: '2s',
         maxVUs: 64,
