@@ -77,6 +77,7 @@ export const ECAP = {
   QI: 1n << 1n,
   DT: 1n << 2n,
   IR: 1n << 3n,
+  EIM: 1n << 4n,
   PT: 1n << 6n,
   SC: 1n << 7n,
   IRO_SHIFT: 8n,
@@ -103,6 +104,7 @@ export const GCMD_SRTP = 0x40000000;
 export const GCMD_QIE = 0x04000000;
 export const GCMD_IRE = 0x02000000;
 export const GCMD_SIRTP = 0x01000000;
+export const GCMD_CFI = 0x00800000;
 /** Status bits of one-shot commands. Software masks them when it writes GSTS back to GCMD. */
 export const GSTS_ONE_SHOT = 0x69000000;
 
@@ -159,6 +161,8 @@ export const FRCD = {
   REASON_SHIFT: 32n,
   REASON_MASK: 0xffn,
   SID_MASK: 0xffffn,
+  /** Low half of an interrupt fault: the index of the entry. */
+  INDEX_SHIFT: 48n,
 } as const;
 /** FRCD.F in the uppermost doubleword, where software clears it. */
 export const FRCD_F_DWORD = 0x80000000;
@@ -295,6 +299,14 @@ export const FAULT = {
   PAGE_TABLE_RESERVED: 0xc,
   INTERRUPT_RANGE: 0xe,
 
+  MESSAGE_RESERVED: 0x20,
+  INTERRUPT_INDEX: 0x21,
+  IRTE_NOT_PRESENT: 0x22,
+  INTERRUPT_TABLE_UNREADABLE: 0x23,
+  IRTE_RESERVED: 0x24,
+  COMPATIBILITY_BLOCKED: 0x25,
+  INTERRUPT_SOURCE: 0x26,
+
   PASID_DIR_UNREADABLE: 0x50,
   PASID_DIR_NOT_PRESENT: 0x51,
   PASID_TABLE_UNREADABLE: 0x58,
@@ -325,6 +337,13 @@ const FAULTS: Readonly<Record<number, readonly [text: string, qualified: boolean
   [FAULT.CONTEXT_RESERVED]: ['reserved bit set in context entry', false],
   [FAULT.PAGE_TABLE_RESERVED]: ['reserved bit set in page-table entry', true],
   [FAULT.INTERRUPT_RANGE]: ['translated into the interrupt address range', true],
+  [FAULT.MESSAGE_RESERVED]: ['reserved bit set in an interrupt message', false],
+  [FAULT.INTERRUPT_INDEX]: ['interrupt index beyond the remapping table', false],
+  [FAULT.IRTE_NOT_PRESENT]: ['interrupt remapping entry not present', true],
+  [FAULT.INTERRUPT_TABLE_UNREADABLE]: ['interrupt remapping table unreadable', false],
+  [FAULT.IRTE_RESERVED]: ['reserved bit set in interrupt remapping entry', true],
+  [FAULT.COMPATIBILITY_BLOCKED]: ['compatibility-format interrupt blocked', false],
+  [FAULT.INTERRUPT_SOURCE]: ['interrupt of a source that the entry does not admit', true],
   [FAULT.PASID_DIR_UNREADABLE]: ['PASID directory unreadable', false],
   [FAULT.PASID_DIR_NOT_PRESENT]: ['PASID directory entry not present', true],
   [FAULT.PASID_TABLE_UNREADABLE]: ['PASID table unreadable', false],

@@ -9,12 +9,14 @@ import { runVectorFile } from './vfio/run.ts';
 import { readJsonFile, readVectorFile, VectorFileError } from './vfio/vector-file.ts';
 import { runVirtioIommuVectors } from './virtio-iommu/run.ts';
 import { runVtdVectors } from './vtd/run.ts';
+import { runIrVectors } from './vtd-ir/run.ts';
 
 type Runner = (path: string, quirks: Quirks) => readonly VectorOutcome[];
 
 const KINDS: ReadonlyMap<string, Runner> = new Map<string, Runner>([
   ['vfio', (path) => vfioOutcomes(path)],
   ['vtd', (path, quirks) => runVtdVectors(readJsonFile(path), { quirks, file: path })],
+  ['vtd-ir', (path, quirks) => runIrVectors(readJsonFile(path), { quirks, file: path })],
   ['virtio-iommu', (path, quirks) => runVirtioIommuVectors(readJsonFile(path), { quirks })],
   ['amd', (path, quirks) => runAmdVectors(readJsonFile(path), { quirks, file: path })],
   ['spapr', (path, quirks) => runSpaprVectors(readJsonFile(path), { quirks })],

@@ -19,6 +19,27 @@ export interface DmaFaultRecord {
   readonly text: string;
 }
 
+/** An interrupt as it leaves the IOMMU. Numbers are those of the APIC: destMode 1 = logical, triggerMode 1 = level. */
+export interface InterruptMessage {
+  readonly dest: number;
+  readonly destMode: number;
+  readonly redirHint: number;
+  readonly vector: number;
+  readonly deliveryMode: number;
+  readonly triggerMode: number;
+}
+
+/** Result of a device's interrupt message. `recorded`: the refusal has made a new record. */
+export type InterruptAnswer =
+  | ({ readonly kind: 'delivered'; readonly remapped: boolean } & InterruptMessage)
+  | {
+      readonly kind: 'blocked';
+      readonly reason: number;
+      readonly index: number;
+      readonly recorded: boolean;
+      readonly text: string;
+    };
+
 /** A guest-visible IOMMU. Called only from the coordinator thread. */
 export interface VIommu {
   /** The model's name, for reports: `none`, `intel`, … */
@@ -47,6 +68,10 @@ export interface VIommu {
    * @throws StateError
    */
   restore?(state: Uint8Array): void;
+  /** True while interrupt messages do not pass as they are. Absent where the IOMMU does not remap interrupts. */
+  readonly remapsInterrupts?: boolean;
+  /** Remaps one interrupt message of a device, with an address of 0xfeexxxxx. A refusal records a fault. */
+  remapInterrupt?(requesterId: number, address: number, data: number): InterruptAnswer;
   /** Translates one access of a device as the hardware would. A failed access records a fault. */
   translate(requesterId: number, iova: Iova, write: boolean): TranslateResult;
 }

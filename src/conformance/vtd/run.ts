@@ -184,6 +184,7 @@ const unitOf = ({ iommu }: VtdVector, ram: GuestRam, quirks: Quirks) => ({
   staleTm: iommu.stale_tm ?? false,
   dmaTranslation: iommu.dma_translation ?? true,
   intremap: iommu.intremap ?? true,
+  eimeSticks: true,
   scalable: iommu.scalable ?? false,
   firstStage: iommu.first_stage ?? false,
   firstStage1G: iommu.fs1gp ?? true,

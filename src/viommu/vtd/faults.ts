@@ -77,20 +77,30 @@ export class FaultLog {
    * then set, unless the recorded fault is of the same requester (section 7.2.1 lets hardware compress those).
    */
   record(requesterId: number, iova: number, write: boolean, reason: number): void {
+    const type = write ? 0n : vtd.FRCD.T;
+    this.#store(requesterId, BigInt(iova - (iova % 4096)), type, reason);
+  }
+
+  /** Records one interrupt fault, as {@link record}. Returns false if it is dropped. */
+  recordInterrupt(requesterId: number, index: number, reason: number): boolean {
+    return this.#store(requesterId, BigInt(index) << vtd.FRCD.INDEX_SHIFT, 0n, reason);
+  }
+
+  #store(requesterId: number, information: bigint, type: bigint, reason: number): boolean {
     const before = this.#registers.get32('FSTS');
-    if ((before & vtd.FSTS_PFO) !== 0) return;
+    if ((before & vtd.FSTS_PFO) !== 0) return false;
     const held = this.#registers.get('FRCD_HI');
     if ((held & vtd.FRCD.F) !== 0n) {
       if (Number(held & vtd.FRCD.SID_MASK) !== requesterId) this.#setStatus(vtd.FSTS_PFO);
-      return;
+      return false;
     }
-    const type = write ? 0n : vtd.FRCD.T;
-    this.#registers.set('FRCD_LO', BigInt(iova - (iova % 4096)));
+    this.#registers.set('FRCD_LO', information);
     this.#registers.set(
       'FRCD_HI',
       vtd.FRCD.F | type | (BigInt(reason) << vtd.FRCD.REASON_SHIFT) | BigInt(requesterId),
     );
     this.#setStatus(vtd.FSTS_PPF);
+    return true;
   }
 
   /** Sets FSTS.IQE: the invalidation queue has stopped at an invalid descriptor. */

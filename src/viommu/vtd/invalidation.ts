@@ -22,7 +22,10 @@ export type Invalidation =
       readonly start: number;
       readonly end: number;
     }
-  /** Device TLBs and the interrupt entry cache: valid, but nothing is cached there. */
+  | { readonly kind: 'interrupt-global' }
+  /** Entries [start, end) of the interrupt entry cache. */
+  | { readonly kind: 'interrupt-index'; readonly start: number; readonly end: number }
+  /** Device TLBs: valid, but nothing is cached there. */
   | { readonly kind: 'none' };
 
 /** Returns undefined for an invalid granularity. `functionMask` is FM, 0…3. */
@@ -94,6 +97,14 @@ function piotlbInvalidation(
   if (granularity === vtd.PIOTLB_PASID) return { kind: 'piotlb-pasid', domainId, pasid };
   const range = granularity === vtd.PIOTLB_PAGE ? pageRange(page, addressMask) : undefined;
   return range && { kind: 'piotlb-page', domainId, pasid, ...range };
+}
+
+/** Returns the invalidation of all entries, or of 2^`mask` entries that include `index`. */
+function interruptInvalidation(byIndex: boolean, index: number, mask: number): Invalidation {
+  if (!byIndex) return { kind: 'interrupt-global' };
+  const count = 2 ** mask;
+  const start = index - (index % count);
+  return { kind: 'interrupt-index', start, end: start + count };
 }
 
 function pageRange(page: number, addressMask: number): { start: number; end: number } | undefined {
@@ -168,6 +179,8 @@ function decodeType(
       return pasidCacheInvalidation(granularity, domainId, pasid);
     case vtd.QI_PIOTLB:
       return piotlbInvalidation(granularity, domainId, pasid, page, addressMask);
+    case vtd.QI_INTERRUPT_ENTRY_CACHE:
+      return interruptInvalidation((w0 & 0x10) !== 0, w1 & 0xffff, w0 >>> 27);
     case vtd.QI_WAIT:
       return decodeWait(w0, w1, w3 * 2 ** 32 + w2);
     default:

@@ -13,10 +13,11 @@ import { type Iova, offsetBy, PERM_READ, PERM_RW, PERM_WRITE, toGpa } from '../.
 import { type Completion, whenDone } from '../../platform/completion.ts';
 import type { DeviceAddressSpace } from '../address-space.ts';
 import { CommandSerial, PENDING_COMMAND_LIMIT } from '../command-serial.ts';
-import type { DmaFaultRecord, TranslateResult, VIommu } from '../viommu.ts';
+import type { DmaFaultRecord, InterruptAnswer, TranslateResult, VIommu } from '../viommu.ts';
 import type { AttachedDevices, Resolution } from './attached-devices.ts';
 import type { ContextLookup, DeviceTranslation } from './context-lookup.ts';
 import type { FaultLog } from './faults.ts';
+import type { InterruptCounters, InterruptRemapping } from './interrupt-remapping.ts';
 import { contextInvalidation, type Invalidation, iotlbInvalidation } from './invalidation.ts';
 import type { InvalidationQueue } from './invalidation-queue.ts';
 import { type CachedLeaf, Iotlb, type IotlbCounters } from './iotlb.ts';
@@ -55,7 +56,7 @@ export class IntelIommu implements VIommu {
   readonly #caches: QemuCaches | undefined;
   readonly #iotlb = new Iotlb();
   readonly #dmaTranslation: boolean;
-  readonly #intremap: boolean;
+  readonly #interrupts: InterruptRemapping;
   readonly #onFault: (record: DmaFaultRecord) => void;
   readonly #faults: FaultLog;
   readonly #queue: InvalidationQueue;
@@ -73,7 +74,6 @@ export class IntelIommu implements VIommu {
   constructor(options: IntelIommuOptions) {
     this.#awBits = options.awBits;
     this.#dmaTranslation = options.dmaTranslation ?? true;
-    this.#intremap = options.intremap ?? true;
     this.#onFault = options.onFault ?? (() => {});
     this.#parts = createParts(options, {
       walked: (entries) => this.#walked(entries),
@@ -82,7 +82,8 @@ export class IntelIommu implements VIommu {
       apply: (request) => this.#apply(request),
       pause: () => this.#pause(),
     });
-    const { registers, contexts, faults, queue, devices, quirks } = this.#parts;
+    const { registers, contexts, faults, queue, devices, interrupts, quirks } = this.#parts;
+    this.#interrupts = interrupts;
     this.#registers = registers;
     this.#contexts = contexts;
     this.#faults = faults;
@@ -109,6 +110,19 @@ export class IntelIommu implements VIommu {
   /** Hits and misses of the devices without a container. */
   get iotlbCounters(): Readonly<IotlbCounters> {
     return this.#iotlb.counters;
+  }
+
+  /** Counts of interrupt messages. */
+  get interruptCounters(): Readonly<InterruptCounters> {
+    return this.#interrupts.counters;
+  }
+
+  get remapsInterrupts(): boolean {
+    return this.#interrupts.enabled;
+  }
+
+  remapInterrupt(requesterId: number, address: number, data: number): InterruptAnswer {
+    return this.#interrupts.remap(requesterId, address, data);
   }
 
   /** Domain id under which a device's context is cached: 0 if it has none, undefined if it is not attached. */
@@ -244,6 +258,7 @@ export class IntelIommu implements VIommu {
     this.counters.invalidations++;
     this.#caches?.apply(request);
     this.#iotlb.invalidate(request);
+    this.#interrupts.invalidate(request);
     return this.#devices.apply(request);
   }
 
@@ -279,10 +294,9 @@ export class IntelIommu implements VIommu {
   #finishGlobalCommand(command: number, translating: boolean): Completion {
     this.#setStatus(vtd.GCMD_TE, translating);
     if ((command & vtd.GCMD_SRTP) !== 0) this.#setStatus(vtd.GCMD_SRTP, true);
-    if (this.#intremap) {
-      if ((command & vtd.GCMD_SIRTP) !== 0) this.#setStatus(vtd.GCMD_SIRTP, true);
-      this.#setStatus(vtd.GCMD_IRE, (command & vtd.GCMD_IRE) !== 0);
-    }
+    const status = this.#registers.get32('GSTS');
+    const remapped = this.#interrupts.command(command, status, this.#registers.get('IRTA'));
+    this.#registers.set('GSTS', BigInt(remapped));
     const queued = (command & vtd.GCMD_QIE) !== 0;
     if (queued === this.#queue.enabled || (!queued && this.#queue.disableRefused)) return undefined;
     if (queued) this.#queue.enable();

@@ -6,6 +6,7 @@ import type { Quirks } from '../quirks.ts';
 import { AttachedDevices, type Resolution } from './attached-devices.ts';
 import { ContextLookup } from './context-lookup.ts';
 import { CompletionEvent, FaultLog, type RaiseMsi } from './faults.ts';
+import { InterruptRemapping } from './interrupt-remapping.ts';
 import { InvalidationQueue, type InvalidationQueueEvents } from './invalidation-queue.ts';
 import type { OnWalked } from './page-tables.ts';
 import { createRegisters, type IntelCapabilities, type VtdRegisterFile } from './registers.ts';
@@ -35,16 +36,18 @@ export interface VtdParts {
   readonly faults: FaultLog;
   readonly queue: InvalidationQueue;
   readonly devices: AttachedDevices;
+  readonly interrupts: InterruptRemapping;
 }
 
 export function createParts(options: VtdPartsOptions, owner: VtdPartsOwner): VtdParts {
   const { ram, quirks = 'spec', raiseMsi = () => {} } = options;
-  const registers = createRegisters(options);
+  const registers = createRegisters(options, quirks);
   const contexts = new ContextLookup(ram, options, quirks, owner.walked);
   const faults = new FaultLog(registers, quirks, raiseMsi, () => {
     // QEMU fetches again only at the next write of the tail.
     if (quirks === 'spec') owner.scheduleQueue();
   });
+  const interrupts = new InterruptRemapping(ram, faults, quirks, options);
   const completion = new CompletionEvent(registers, raiseMsi);
   const queue = new InvalidationQueue(ram, registers, quirks, {
     apply: owner.apply,
@@ -53,5 +56,5 @@ export function createParts(options: VtdPartsOptions, owner: VtdPartsOwner): Vtd
     error: () => faults.invalidationQueueError(),
   });
   const devices = new AttachedDevices(owner.resolve, () => quirks === 'spec' && !contexts.scalable);
-  return { capabilities: options, quirks, registers, contexts, faults, queue, devices };
+  return { capabilities: options, quirks, registers, contexts, faults, queue, devices, interrupts };
 }

@@ -3,7 +3,9 @@
  */
 
 import * as vtd from '../../abi/vtd.ts';
+import { IRTA_EIME } from '../../abi/vtd-interrupts.ts';
 import { RegisterFile, type RegisterSpec } from '../../registers/register-file.ts';
+import type { Quirks } from '../quirks.ts';
 
 /** Size of the MMIO page, bytes. */
 export const REGISTER_BYTES = 0x1000;
@@ -23,6 +25,10 @@ export interface IntelCapabilities {
   readonly deviceIotlb?: boolean;
   /** ECAP.IR; default true. */
   readonly intremap?: boolean;
+  /** ECAP.EIM: interrupts may have destinations of 32 bits; default false. */
+  readonly eim?: boolean;
+  /** Without `eim`: IRTA.EIME reads back as written, as in the recorded registers; it has no effect. */
+  readonly eimeSticks?: boolean;
   /** False makes GCMD.TE inert and clears SAGAW (QEMU's dma-translation=off); default true. */
   readonly dmaTranslation?: boolean;
   /** With `deviceIotlb`: bit 62 of a leaf is TM, as in older specification revisions. */
@@ -105,6 +111,7 @@ function ecapRegister(options: IntelCapabilities): bigint {
   const { ECAP } = vtd;
   let ecap = ECAP.QI | ECAP.PT | (BigInt(vtd.IVA_REG / 16) << ECAP.IRO_SHIFT);
   if (options.intremap ?? true) ecap |= ECAP.IR | (0xfn << ECAP.MHMV_SHIFT);
+  if (options.eim) ecap |= ECAP.EIM;
   if (options.snoopControl) ecap |= ECAP.SC;
   if (options.deviceIotlb) ecap |= ECAP.DT;
   if (!options.scalable) return ecap;
@@ -115,7 +122,11 @@ function ecapRegister(options: IntelCapabilities): bigint {
   return ecap;
 }
 
-function table(options: IntelCapabilities): RegisterSpec<VtdRegister>[] {
+function table(options: IntelCapabilities, quirks: Quirks): RegisterSpec<VtdRegister>[] {
+  const asQemu = quirks === 'qemu';
+  // QEMU has no upper halves of message addresses, and stores EIME without EIM.
+  const upper = options.eim && !asQemu ? 0xffffffffn : 0n;
+  const extended = options.eim || options.eimeSticks || asQemu ? IRTA_EIME : 0n;
   const eventControl = { size: 4, reset: BigInt(vtd.EVENT_IM), rw: BigInt(vtd.EVENT_IM) } as const;
   const eventAddress = { size: 4, rw: 0xfffffffcn } as const;
   return [
@@ -130,7 +141,7 @@ function table(options: IntelCapabilities): RegisterSpec<VtdRegister>[] {
     { name: 'FECTL', offset: vtd.FECTL_REG, ...eventControl, spec: '11.4.7.2' },
     { name: 'FEDATA', offset: vtd.FEDATA_REG, size: 4, rw: 0xffffn, spec: '11.4.7.3' },
     { name: 'FEADDR', offset: vtd.FEADDR_REG, ...eventAddress, spec: '11.4.7.4' },
-    { name: 'FEUADDR', offset: vtd.FEUADDR_REG, size: 4, spec: '11.4.7.5' },
+    { name: 'FEUADDR', offset: vtd.FEUADDR_REG, size: 4, rw: upper, spec: '11.4.7.5' },
     // The unit has neither advanced fault logging nor protected memory.
     { name: 'AFLOG', offset: vtd.AFLOG_REG, size: 8, spec: '11.4.7.7' },
     { name: 'PMEN', offset: vtd.PMEN_REG, size: 4, spec: '11.4.8.1' },
@@ -151,9 +162,9 @@ function table(options: IntelCapabilities): RegisterSpec<VtdRegister>[] {
     { name: 'IECTL', offset: vtd.IECTL_REG, ...eventControl, spec: '11.4.9.7' },
     { name: 'IEDATA', offset: vtd.IEDATA_REG, size: 4, rw: 0xffffffffn, spec: '11.4.9.8' },
     { name: 'IEADDR', offset: vtd.IEADDR_REG, ...eventAddress, spec: '11.4.9.9' },
-    { name: 'IEUADDR', offset: vtd.IEUADDR_REG, size: 4, spec: '11.4.9.10' },
+    { name: 'IEUADDR', offset: vtd.IEUADDR_REG, size: 4, rw: upper, spec: '11.4.9.10' },
     { name: 'IQERCD', offset: vtd.IQERCD_REG, size: 8, spec: '11.4.9.4' },
-    { name: 'IRTA', offset: vtd.IRTA_REG, size: 8, rw: 0xfffffffffffff80fn, spec: '11.4.10' },
+    { name: 'IRTA', offset: vtd.IRTA_REG, size: 8, rw: 0xfffffffffffff00fn | extended, spec: '11.4.10' },
     { name: 'IVA', offset: vtd.IVA_REG, size: 8, rw: 0xfffffffffffff07fn, spec: '11.4.6.3' },
     { name: 'IOTLB', offset: vtd.IOTLB_REG, size: 8, rw: 0xb003ffff00000000n, spec: '11.4.6.2' },
     { name: 'FRCD_LO', offset: vtd.FRCD_LO_REG, size: 8, spec: '11.4.7.6' },
@@ -171,8 +182,8 @@ const WRITE_ONLY: readonly { readonly offset: number; readonly size: number; rea
 export type VtdRegisterFile = RegisterFile<VtdRegister>;
 
 /** Returns a register file in its reset state. */
-export const createRegisters = (options: IntelCapabilities): VtdRegisterFile =>
-  new RegisterFile(REGISTER_BYTES, table(options));
+export const createRegisters = (options: IntelCapabilities, quirks: Quirks): VtdRegisterFile =>
+  new RegisterFile(REGISTER_BYTES, table(options, quirks));
 
 /**
  * Reads as software does: write-only fields are 0.
