@@ -17,6 +17,8 @@ export class MetricsSender {
   #startUs: number;
   readonly #stop: () => void;
   readonly #intervalMs: number;
+  /** The messages in flight. */
+  #sending: Promise<void> | undefined;
   /** Returns a sample of the iterations since the last call. */
   takeIterations: () => readonly IterationMessage[] = () => [];
 
@@ -25,8 +27,10 @@ export class MetricsSender {
     this.#metrics = metrics;
     this.#control = control;
     this.#startUs = nowUs();
-    // A coordinator that refuses a message has ended this VM; its error must not end the worker another time.
-    this.#stop = every(this.#intervalMs, () => void this.send().catch(() => {}));
+    // While the receiver is late, the metrics add up here, and no messages do.
+    this.#stop = every(this.#intervalMs, () => {
+      if (!this.#sending) void this.#send();
+    });
   }
 
   /** Sets the start of the run's clock. */
@@ -34,8 +38,24 @@ export class MetricsSender {
     this.#startUs = startUs;
   }
 
-  /** Sends what has been gained so far. */
+  /** Sends what has been gained so far, after the messages in flight. */
   async send(): Promise<void> {
+    while (this.#sending) await this.#sending;
+    await this.#send();
+  }
+
+  #send(): Promise<void> {
+    const sending = this.#sendAll()
+      // A coordinator that refuses a message has ended this VM; its error must not end the worker another time.
+      .catch(() => {})
+      .finally(() => {
+        this.#sending = undefined;
+      });
+    this.#sending = sending;
+    return sending;
+  }
+
+  async #sendAll(): Promise<void> {
     // An interval belongs to the second in which most of it lies.
     const middle = nowUs() - this.#startUs - (this.#intervalMs * 1000) / 2;
     const second = Math.max(0, Math.floor(middle / US_PER_SECOND));

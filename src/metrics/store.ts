@@ -99,14 +99,7 @@ export class MetricStore {
 
   /** Returns the samples of a metric from this second of the run's clock on, to whole buckets; undefined without samples. */
   recent(name: string, fromSecond: number): Aggregate | undefined {
-    const sink = this.#sinks.get(name);
-    const found = sink?.series.buckets.filter(
-      (bucket, at) => bucket !== undefined && (at + 1) * sink.series.seconds > fromSecond,
-    );
-    if (!sink || !found || found.length === 0) return undefined;
-    const samples = new Aggregate(sink.type);
-    for (const bucket of found) if (bucket) samples.merge(bucket.data());
-    return samples;
+    return this.#sinks.get(name)?.series.since(fromSecond);
   }
 
   /** Returns the state of each threshold, at this second of the run's clock. */

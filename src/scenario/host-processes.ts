@@ -16,9 +16,13 @@ const STDERR = 2;
 
 /** Time that a process may take beyond the scripts' time limit, for its start, stop and report. */
 const GRACE_MS = 90_000;
+/** Further time for each of its devices. */
+const GRACE_DEVICE_MS = 500;
 
 /** Time limit for the host processes of an interrupted run to stop their guests and to report. */
 const ABORT_TIMEOUT_MS = 15_000;
+/** Further time for each device of the run. */
+const ABORT_DEVICE_MS = 50;
 
 /** Time limit for the exit of a host process after its last message. */
 const EXIT_TIMEOUT_MS = 3_000;
@@ -74,8 +78,8 @@ export class HostProcesses {
   readonly #ready = new Set<number>();
   readonly #progress = new Map<number, FrameBodies['progress']>();
   readonly #results = new Map<number, FrameBodies['vmResult']>();
-  /** Results of migrated VMs from the hosts that they have left, in order. */
-  readonly #partialResults: { readonly vm: number; readonly result: FrameBodies['vmResult'] }[] = [];
+  /** Results of migrated VMs, summed over the hosts that they have left. */
+  readonly #partialResults = new Map<number, FrameBodies['vmResult']>();
   /** VM → number of its process. */
   readonly #processOf = new Map<number, number>();
   readonly #hosts: FrameBodies['hostResult'][] = [];
@@ -97,7 +101,7 @@ export class HostProcesses {
   async run(): Promise<RunOutcome> {
     await Promise.all(this.#options.requests.map((request) => this.#runOne(request)));
     this.#cancelKill();
-    for (const { vm, result } of this.#partialResults.toReversed()) {
+    for (const [vm, result] of this.#partialResults) {
       const rest = this.#results.get(vm);
       this.#results.set(vm, rest ? addResults(result, rest) : result);
     }
@@ -155,13 +159,14 @@ export class HostProcesses {
 
   /**
    * Interrupts the run: starts no more host processes, and requests the running ones to stop their guests and devices
-   * and to report. Those that have not ended within ABORT_TIMEOUT_MS are killed.
+   * and to report. Those that have not ended in time are killed.
    */
   abort(reason: string): void {
     if (this.#isInterrupted) return;
     this.#isInterrupted = true;
     this.broadcast('runAbort', { reason });
-    this.#cancelKill = after(ABORT_TIMEOUT_MS, () => this.kill());
+    const devices = this.#options.requests.reduce((sum, request) => sum + devicesOf(request), 0);
+    this.#cancelKill = after(ABORT_TIMEOUT_MS + devices * ABORT_DEVICE_MS, () => this.kill());
   }
 
   /** Kills all host processes and starts no more. */
@@ -186,7 +191,7 @@ export class HostProcesses {
       for (const stream of [child.stdout, child.stderr]) stream?.setEncoding('utf8').on('data', onOutput);
     this.#children.set(request.process, child);
     let overdue = false;
-    const cancel = after(request.timeoutMs + GRACE_MS, () => {
+    const cancel = after(request.timeoutMs + GRACE_MS + devicesOf(request) * GRACE_DEVICE_MS, () => {
       overdue = true;
       child.kill('SIGKILL');
     });
@@ -249,8 +254,7 @@ export class HostProcesses {
 
   #handle(request: RunRequest, bytes: Uint8Array): void {
     const frame = decodeFrame(bytes);
-    if (frame.kind === 'vmResult' && frame.body.moved)
-      this.#partialResults.push({ vm: frame.header.vm, result: frame.body });
+    if (frame.kind === 'vmResult' && frame.body.moved) this.#movedOn(frame.header.vm, frame.body);
     else if (frame.kind === 'vmArrived') this.#arrived(frame.header.vm, request.process);
     else if (frame.kind === 'vmResult') {
       this.#results.set(frame.header.vm, frame.body);
@@ -281,6 +285,11 @@ export class HostProcesses {
   #hostReady({ process }: RunRequest): void {
     this.#ready.add(process);
     if (this.#ready.size === this.#options.requests.length) this.#options.onReady?.();
+  }
+
+  #movedOn(vm: number, result: FrameBodies['vmResult']): void {
+    const before = this.#partialResults.get(vm);
+    this.#partialResults.set(vm, before ? addResults(before, result) : result);
   }
 
   #arrived(vm: number, process: number): void {

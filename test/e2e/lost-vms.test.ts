@@ -3,7 +3,7 @@
  */
 import { expect } from 'chai';
 import { describe, it } from 'mocha';
-import type { Encode } from '../../src/coordinator/host/host-run.ts';
+import type { Encode } from '../../src/coordinator/host/host-channel.ts';
 import { HostRun } from '../../src/coordinator/host/host-run.ts';
 import type { Vm } from '../../src/coordinator/vm/vm.ts';
 import { decodeFrame, encodeFrame } from '../../src/proto/codec.ts';

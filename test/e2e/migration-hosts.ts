@@ -4,8 +4,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Encode } from '../../src/coordinator/host/host-channel.ts';
 import { runRequest } from '../../src/coordinator/host/host-process.ts';
-import { type Encode, HostRun } from '../../src/coordinator/host/host-run.ts';
+import { HostRun } from '../../src/coordinator/host/host-run.ts';
 import { decodeFrame, encodeFrame, type Frame } from '../../src/proto/codec.ts';
 import { readTrace } from '../../src/proto/trace.ts';
 import { scenarioUrl } from '../../src/scenario/load.ts';

@@ -8,7 +8,8 @@ import { nowUs, wallMs } from '#host';
 import { decodeFrame, encodeFrame, type Frame } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { measureBaselineWorkers } from './baseline-workers.ts';
-import { type Encode, type HostChannel, HostRun, type Send } from './host-run.ts';
+import type { Encode, HostChannel, Send } from './host-channel.ts';
+import { HostRun } from './host-run.ts';
 
 type RunRequest = FrameBodies['runRequest'];
 
@@ -98,6 +99,7 @@ export function serveParent(): void {
   const channel: HostChannel = {
     send: (frame) => {
       lastSent = new Promise((resolve) => process.send?.(frame, undefined, undefined, () => resolve()));
+      return lastSent;
     },
     listen: (listener) => {
       onFrame = listener;

@@ -6,8 +6,7 @@ import type { FrameSocket } from '../../channel/frame-socket.ts';
 import { MigrationError } from '../../guest/migration-settings.ts';
 import { type Hpa, PAGE_2M } from '../../memory/address.ts';
 import { HPA_BASE } from '../../memory/host-memory.ts';
-import { toMessages } from '../../metrics/wire.ts';
-import type { Frame, FrameHeader, FrameKind } from '../../proto/codec.ts';
+import type { Frame, FrameHeader } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { boundedText } from '../../report/text.ts';
 import { Coordinator, type Migrations } from '../coordinator.ts';
@@ -16,41 +15,21 @@ import type { ArrivedVm, VmConfig } from '../vm/config.ts';
 import { HostSocket } from '../vm/migration/host-socket.ts';
 import { Incoming } from '../vm/migration/incoming.ts';
 import { lostResult } from '../vm/result.ts';
-import { stripsMessage } from '../vm/strip-recorder.ts';
 import type { Vm } from '../vm/vm.ts';
 import { deviceEntry, guestEntry } from '../workers/entries.ts';
 import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../workers/supervisor.ts';
+
+import type { Encode, HostChannel, Send } from './host-channel.ts';
+import { SAMPLE_MS, Samples } from './samples.ts';
 
 type RunRequest = FrameBodies['runRequest'];
 
 const PROGRESS_INTERVAL_MS = 250;
 /** Reports of progress for each sample of the devices. */
-const SAMPLE_EVERY = 4;
-/** Time between two samples. */
-const SAMPLE_SECONDS = (PROGRESS_INTERVAL_MS * SAMPLE_EVERY) / 1000;
-const US_PER_SECOND = 1e6;
+const SAMPLE_EVERY = SAMPLE_MS / PROGRESS_INTERVAL_MS;
 const MIB = 1024 * 1024;
 /** Difference between the seeds of two neighbouring VMs. */
 const SEED_STRIDE = 7919;
-
-/** The channel to the CLI process. */
-export interface HostChannel {
-  send(frame: Uint8Array): void;
-  /** Registers `onFrame` for every frame after the request. */
-  listen?(onFrame: (bytes: Uint8Array, frame: Frame) => void): void;
-  /** Registers a function that is called, perhaps at once, when the run is interrupted. */
-  onAbort?(listener: () => void): void;
-  /** Registers a function for errors of this process that nothing has caught. */
-  onError?(listener: (error: unknown) => void): void;
-}
-
-export type Encode = <K extends FrameKind>(
-  kind: K,
-  vm: number,
-  body: FrameBodies[K],
-  device?: number,
-) => Uint8Array;
-export type Send = <K extends FrameKind>(kind: K, vm: number, body: FrameBodies[K], device?: number) => void;
 
 export class HostRun {
   readonly coordinator: Coordinator;
@@ -67,8 +46,9 @@ export class HostRun {
   readonly #loadStarted: Promise<number> = new Promise((resolve) => {
     this.#onLoadStart = resolve;
   });
-  /** Start of the run's clock; undefined before it. */
-  #clockUs: number | undefined;
+  readonly #samples: Samples = new Samples((...frame) => this.#send(...frame));
+  /** True while the channel has not taken the last report of progress. */
+  #isLate = false;
   #isLoadStopped = false;
   #isAborted = false;
   #onAborted: () => void = () => {};
@@ -105,7 +85,7 @@ export class HostRun {
     this.#send = (kind, vm, body, device) => {
       const bytes = frame(kind, vm, body, device);
       this.coordinator.trace(bytes);
-      channel.send(bytes);
+      return channel.send(bytes);
     };
     this.#runEnded = new Promise((resolve) => {
       this.#runEnd = resolve;
@@ -215,7 +195,7 @@ export class HostRun {
     const sent = result
       .then((body) => {
         if (!body.moved) this.#done++;
-        this.#sendSamples(vm, true);
+        this.#sendSample(vm, true);
         this.#ended.add(vm);
         this.#send('vmResult', vm.config.vm, body);
         if (this.#hostSocket) this.coordinator.removeVm(vm);
@@ -308,32 +288,28 @@ export class HostRun {
   }
 
   #sendProgress(): void {
+    // While the CLI is late, nothing adds up in the channel: samples cover the time since the last one.
+    if (this.#isLate) return;
+    this.#isLate = true;
     try {
-      this.#send('progress', 0, this.#progress());
-      if (++this.#reports % SAMPLE_EVERY === 0) for (const vm of this.coordinator.vms) this.#sendSamples(vm);
+      const sent = this.#send('progress', 0, this.#progress());
+      Promise.resolve(sent).then(() => {
+        this.#isLate = false;
+      });
+      if (++this.#reports % SAMPLE_EVERY === 0) for (const vm of this.coordinator.vms) this.#sendSample(vm);
     } catch (error) {
+      this.#isLate = false;
       this.#report(error);
     }
   }
 
   #startClock(startUs: number): void {
-    this.#clockUs = startUs;
-    // The work of the devices while their guests booted is not part of the load.
-    for (const vm of this.coordinator.vms) vm.sampler.take();
+    this.#samples.start(startUs, this.coordinator.vms);
     this.#onLoadStart(startUs);
   }
 
-  /** Sends the address spaces of a VM's devices, and their metrics. @param isLast true when they have stopped */
-  #sendSamples(vm: ArrivedVm, isLast = false): void {
-    const { vm: number, load } = vm.config;
-    if (this.#ended.has(vm)) return;
-    this.#send('vmAddressSpaces', number, stripsMessage(vm.devices));
-    // A hand-written load has no clock here; its samples count from when they arrive.
-    const startUs = load === '' ? nowUs() : this.#clockUs;
-    if (startUs === undefined) return;
-    const { changes, engineUse } = vm.sampler.take(isLast);
-    const second = Math.max(0, Math.floor((nowUs() - startUs) / US_PER_SECOND - SAMPLE_SECONDS / 2));
-    for (const message of toMessages(second, changes, engineUse)) this.#send('vmMetrics', number, message);
+  #sendSample(vm: ArrivedVm, isLast = false): void {
+    if (!this.#ended.has(vm)) this.#samples.send(vm, isLast);
   }
 
   #progress(): FrameBodies['progress'] {

@@ -63,8 +63,8 @@ export interface LoadChannel {
   readonly started: Promise<number>;
   /** Reports that the guest of a VM has begun a phase of its script. */
   phase?(vm: number, name: string): void;
-  /** Reports what the metrics of a VM have gained. */
-  metrics(vm: number, message: FrameBodies['vmMetrics']): void;
+  /** Reports what the metrics of a VM have gained; resolves when the channel has taken it. */
+  metrics(vm: number, message: FrameBodies['vmMetrics']): Promise<void> | void;
 }
 
 /** The coordinator's services for one VM. */

@@ -54,8 +54,8 @@ export class GuestControl implements VmControl {
     return this.#vm.load.started;
   }
 
-  metrics(message: MetricsMessage): void {
-    this.#vm.load.metrics(this.#vm.number, message);
+  metrics(message: MetricsMessage): Promise<void> | void {
+    return this.#vm.load.metrics(this.#vm.number, message);
   }
 
   expectFault(device: number, iova: number): void {

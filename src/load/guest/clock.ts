@@ -52,7 +52,7 @@ export class RunClock {
   /** Waits until this time on the run's clock, or until {@link stop}; then until the load is not held. */
   async until(us: number): Promise<void> {
     // A timer may fire a little early.
-    while (!this.#stopped && this.us < us) await this.#sleep(us - this.us);
+    for (let left = us - this.us; !this.#stopped && left > 0; left = us - this.us) await this.#sleep(left);
     while (this.held) await this.held;
   }
 
