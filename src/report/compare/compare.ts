@@ -25,6 +25,7 @@ export interface ComparedValue {
   /** The metric with its tags, such as `command_latency{stage:web}`. */
   readonly metric: string;
   readonly aggregation: string;
+  /** Unit of the values; of a counter's rate per second. */
   readonly unit: Unit;
   readonly a: number;
   readonly b: number;
@@ -87,7 +88,8 @@ export function comparedValue(
   return {
     metric: metricText(first),
     aggregation,
-    unit: unitOf(aggregation, first.type, first.unit),
+    // A counter's rate has the counter's unit, per second.
+    unit: first.type === 'counter' ? first.unit : unitOf(aggregation, first.type, first.unit),
     a,
     b,
     ratio,

@@ -11,9 +11,11 @@ import type { StoredRun } from './stored-run.ts';
 
 /** Maximum count of lines of each part. */
 const LINES_LIMIT = 60;
-const NAME_WIDTH = 31;
+const NAME_WIDTH_MAX = 34;
 const AGGREGATION_WIDTH = 6;
-const VALUE_WIDTH = 10;
+const VALUE_WIDTH = 9;
+/** Digits of a count that is no whole number. */
+const DIGITS = 4;
 
 /** Returns the comparison as text: the verdict, the conditions, then the values with the largest changes first. */
 export function comparisonText(
@@ -52,19 +54,28 @@ const settingLines = ({ settings }: Comparison): string[] =>
 function valueLines(values: readonly ComparedValue[]): string[] {
   if (values.length === 0) return [];
   const cell = (text: string) => text.padStart(VALUE_WIDTH);
-  const head = `  ${'metric'.padEnd(NAME_WIDTH + AGGREGATION_WIDTH + 1)}${['A', 'B', 'B/A'].map(cell).join('')}  noise`;
+  const width = Math.min(NAME_WIDTH_MAX, Math.max(...values.map(({ metric }) => oneLine(metric).length)));
+  const head = `  ${'metric'.padEnd(width + AGGREGATION_WIDTH + 1)}${['A', 'B', 'B/A'].map(cell).join('')}  noise`;
   const rows = values
     .toSorted((x, y) => weightOf(y) - weightOf(x))
     .slice(0, LINES_LIMIT)
     .map((value) => {
-      const { metric, aggregation, unit, a, b, isBeyond } = value;
-      const name = `${oneLine(metric).padEnd(NAME_WIDTH)} ${aggregation.padEnd(AGGREGATION_WIDTH)}`;
-      const cells = [formatValue(a, unit), formatValue(b, unit), ratioText(value)].map(cell).join('');
+      const { metric, aggregation, a, b, isBeyond } = value;
+      const name = `${oneLine(metric).padEnd(width)} ${aggregation.padEnd(AGGREGATION_WIDTH)}`;
+      const cells = [valueText(value, a), valueText(value, b), ratioText(value)].map(cell).join('');
       return `  ${name}${isBeyond ? colours.yellow(cells) : cells}${noiseText(value)}`;
     });
   const more = values.length - LINES_LIMIT;
   if (more > 0) rows.push(`    and ${counted(more, 'more value')}; --json prints all`);
   return [head, ...rows];
+}
+
+/** Returns a value in few characters. */
+function valueText({ unit, aggregation }: ComparedValue, value: number): string {
+  const perSecond = aggregation === 'rate' && unit !== 'ratio' ? '/s' : '';
+  if (unit !== 'count') return `${formatValue(value, unit)}${perSecond}`;
+  const text = value >= 10 ** (DIGITS - 1) ? Math.round(value) : Number(value.toPrecision(DIGITS));
+  return `${text}${perSecond}`;
 }
 
 /** Values beyond the noise come first, then those with the largest change. */
