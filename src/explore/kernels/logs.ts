@@ -126,8 +126,8 @@ export const ramLog: Harness<Ram> = explore({
           if (at === PAGE) copy = rd(page, CONTENT, 'copy.read');
         });
       };
-      again();
       if (log.take(PAGE)) copy = rd(page, CONTENT, 'copy.read');
+      again();
       waitEq(page, ENDED, 0, WAIT_MS, 'device.end');
       again();
       return copy;
