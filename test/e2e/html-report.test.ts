@@ -69,6 +69,7 @@ describe('HTML report in a browser', function () {
         expect(way.slice(1), `${devices[row]} gets translations`).to.include('IOVA');
         expect(way.at(-1), `${devices[row]} gets its RAM back`).to.equal('GPA');
       }
+      await expectReadouts(page);
       await page.screenshots('first-light', () => expectCharts(page));
       expect(page.errors).to.deep.equal([]);
       expect(page.requestsBeyond(pathToFileURL(path).href)).to.deep.equal([]);
@@ -111,6 +112,32 @@ describe('HTML report in a browser', function () {
     });
   });
 });
+
+/** Points at strips, cells of the heat map and shares, from left to right: a line tells what is there. */
+async function expectReadouts({ page }: WatchedPage): Promise<void> {
+  const STEPS = 40;
+  const readouts = async (chart: string, y: number): Promise<string> => {
+    const over = await page.$(`#${chart} .u-over`);
+    await over?.scrollIntoView();
+    const box = await over?.boundingBox();
+    if (!box) throw new Error(`${chart} has no area`);
+    const lines: string[] = [];
+    for (let step = 1; step < STEPS; step++) {
+      await page.mouse.move(box.x + (box.width * step) / STEPS, box.y + box.height * y);
+      lines.push(await page.$eval(`#${chart}-readout`, ({ textContent }) => textContent ?? ''));
+    }
+    return lines.join('\n');
+  };
+  const strips = await readouts('strips', 0.1);
+  expect(strips).to.match(/^vm0\/gpu0, [\d.]+ s to [\d.]+ s: GPA 64 MiB$/m);
+  expect(strips).to.match(/^vm0\/gpu0, .*: IOVA [\d.]+ KiB$/m);
+  expect(await readouts('heat', 0.9)).to.match(
+    /^vm1\/gpu1, [\d.]+ s to [\d.]+ s: mean latency about [\d.]+ ([µm]s|s)$/m,
+  );
+  expect(await readouts('shares', 0.5)).to.match(
+    /^vm1\/gpu1 \(vgpu-4g\): [\d.]+ % of the work, .* of the engine; fairness of GPU 0 [\d.]+$/m,
+  );
+}
 
 /** Selects the middle of the latency chart; the strips follow, and a double click shows the whole run again. */
 async function expectZoom({ page }: WatchedPage): Promise<void> {

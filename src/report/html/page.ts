@@ -86,5 +86,5 @@ translations of the guest's tables</span><span><i class="swatch nothing"></i>not
 <p class="readout" id="strips-readout"></p>
 <div class="tall"><div class="chart" id="strips"></div></div>
 <div class="controls"><label>Switches of <select id="strip-device"></select></label></div>
-<div class="scroll" id="switches"></div><p class="none muted">No address space was recorded.</p></section>
+<div class="list" id="switches"></div><p class="none muted">No address space was recorded.</p></section>
 `;

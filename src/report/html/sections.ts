@@ -39,9 +39,9 @@ const section = (title: string, rows: readonly Html[], body: (rows: readonly Htm
   rows.length === 0 ? NOTHING : html`<section class="wide"><h2>${title}</h2>${body(rows)}</section>`;
 
 const tableOf =
-  (head: Html) =>
+  (head: Html, place = 'scroll') =>
   (rows: readonly Html[]): Html =>
-    html`<div class="scroll"><table>${head}${rows}</table></div>`;
+    html`<div class="${place}"><table>${head}${rows}</table></div>`;
 
 /** Returns verdict, facts, thresholds and problems. */
 export const statusHtml = (record: RunRecord): Html =>
@@ -130,7 +130,11 @@ function violationsHtml({ evidence, violations }: RunRecord): Html {
   );
   if (rows.length === 0)
     return html`<section class="wide"><h2>Violations</h2><p class="ok">${violations === 0 ? 'No contract was broken.' : `${violations}`}</p></section>`;
-  return section('Violations', rows, tableOf(html`<tr><th>VM</th><th>kind</th><th>evidence</th></tr>`));
+  return section(
+    'Violations',
+    rows,
+    tableOf(html`<tr><th>VM</th><th>kind</th><th>evidence</th></tr>`, 'list'),
+  );
 }
 
 function stagesHtml({ stages, load: { metrics } }: RunRecord): Html {
@@ -180,7 +184,7 @@ function eventsHtml({ events, eventsCut }: RunRecord): Html {
         html`<tr><td class="number">${at.toFixed(3)} s</td><td class="text">${short(text)}</td></tr>`,
     );
   const more = cut > 0 ? [html`<tr><td></td><td>and ${cut} more</td></tr>`] : [];
-  return section('Events', [...rows, ...more], tableOf(NOTHING));
+  return section('Events', [...rows, ...more], tableOf(NOTHING, 'list'));
 }
 
 function notesHtml({ notes, notesCut }: RunRecord): Html {
@@ -189,7 +193,7 @@ function notesHtml({ notes, notesCut }: RunRecord): Html {
   return section(
     'Notes',
     cut > 0 ? [...rows, html`<li>and ${cut} more</li>`] : rows,
-    (list) => html`<ul>${list}</ul>`,
+    (list) => html`<div class="list"><ul>${list}</ul></div>`,
   );
 }
 
