@@ -11,9 +11,10 @@ import type { StoredRun } from './stored-run.ts';
 
 /** Maximum count of lines of each part. */
 const LINES_LIMIT = 60;
-const NAME_WIDTH_MAX = 34;
+const NAME_WIDTH_MAX = 32;
 const AGGREGATION_WIDTH = 6;
-const VALUE_WIDTH = 9;
+const VALUE_WIDTH = 11;
+const RATIO_WIDTH = 8;
 /** Digits of a count that is no whole number. */
 const DIGITS = 4;
 
@@ -55,14 +56,15 @@ function valueLines(values: readonly ComparedValue[]): string[] {
   if (values.length === 0) return [];
   const cell = (text: string) => text.padStart(VALUE_WIDTH);
   const width = Math.min(NAME_WIDTH_MAX, Math.max(...values.map(({ metric }) => oneLine(metric).length)));
-  const head = `  ${'metric'.padEnd(width + AGGREGATION_WIDTH + 1)}${['A', 'B', 'B/A'].map(cell).join('')}  noise`;
+  const head = `  ${'metric'.padEnd(width + AGGREGATION_WIDTH + 1)}${['A', 'B'].map(cell).join('')}${'B/A'.padStart(RATIO_WIDTH)}  noise`;
   const rows = values
     .toSorted((x, y) => weightOf(y) - weightOf(x))
     .slice(0, LINES_LIMIT)
     .map((value) => {
       const { metric, aggregation, a, b, isBeyond } = value;
       const name = `${oneLine(metric).padEnd(width)} ${aggregation.padEnd(AGGREGATION_WIDTH)}`;
-      const cells = [valueText(value, a), valueText(value, b), ratioText(value)].map(cell).join('');
+      const cells =
+        [a, b].map((each) => cell(valueText(value, each))).join('') + ratioText(value).padStart(RATIO_WIDTH);
       return `  ${name}${isBeyond ? colours.yellow(cells) : cells}${noiseText(value)}`;
     });
   const more = values.length - LINES_LIMIT;
