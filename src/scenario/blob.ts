@@ -74,6 +74,8 @@ const shard = z
 const run = z.strictObject({
   program: text,
   settings: z.record(text, z.unknown()),
+  /** Digest of the scenario's script; empty for a data file, which the settings have in whole. */
+  script: text,
   seed: count,
   shard,
   inject: text,
@@ -88,8 +90,9 @@ const run = z.strictObject({
   seconds: z.number(),
   interrupted: z.boolean(),
 });
-const event = z.strictObject({ seconds: z.number(), kind: text, vm: count.nullable(), text });
-const action = z.strictObject({
+// Fields that a record gains pass through.
+const event = z.looseObject({ seconds: z.number(), kind: text, vm: count.nullable(), text });
+const action = z.looseObject({
   seconds: z.number(),
   endSeconds: z.number().nullable(),
   action: text,
@@ -131,6 +134,8 @@ interface BlobParts {
   readonly record: RunRecord;
   /** Command line that repeats the whole run. */
   readonly command: string;
+  /** Digest of the scenario's script, or empty. */
+  readonly script: string;
   readonly part: LoadPart;
   readonly interrupted: boolean;
   readonly results: ReadonlyMap<number, VmResult>;
@@ -142,6 +147,7 @@ interface BlobParts {
 export function encodeBlob({
   record,
   command,
+  script,
   part,
   interrupted,
   results,
@@ -162,15 +168,15 @@ export function encodeBlob({
     folder,
     wallSeconds,
   };
-  const times = { startedAt, clockStartSeconds, command, seconds: load.seconds };
+  const times = { startedAt, clockStartSeconds, command, script, seconds: load.seconds };
   const blob: z.infer<typeof blobShape> = {
     format: FORMAT,
     version: VERSION,
     run: { ...facts, ...times, shard: own, interrupted },
     part: part as z.infer<typeof blobShape>['part'],
-    events: [...record.events],
+    events: record.events.map((each) => ({ ...each })),
     eventsCut: record.eventsCut,
-    actions: [...load.events],
+    actions: load.events.map((each) => ({ ...each })),
     timelines: record.timelines.filter(({ vm }) => isInShard(vm, own)).map((timeline) => ({ ...timeline })),
     iterations: [...record.iterations],
     lost: [...lost],

@@ -48,11 +48,12 @@ function checkProgram({ path, blob }: BlobFile, program: string): void {
 /** @throws BlobError that names the first difference */
 function checkSameRun(first: BlobFile, other: BlobFile): void {
   const [a, b] = [first.blob.run, other.blob.run];
-  const facts = ({ seed, shard, inject, settings }: Blob['run']) => ({
+  const facts = ({ seed, shard, inject, settings, script }: Blob['run']) => ({
     seed,
     'count of shards': shard.count,
     inject,
     settings,
+    script,
   });
   const [different] = differences(facts(a), facts(b), '');
   if (!different) return;

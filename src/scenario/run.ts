@@ -15,6 +15,7 @@ import { type PlanOptions, planRun, type RunPlan, type RunRequest } from './run-
 import { recordOf } from './run-record.ts';
 import { type RunSysfsOptions, serveSysfs } from './run-sysfs.ts';
 import type { ScenarioSettings } from './scenario.ts';
+import { scriptDigest } from './script-digest.ts';
 import { shardText } from './shard.ts';
 import { SocketDirectory } from './socket-directory.ts';
 import { createTraceFiles } from './trace-files.ts';
@@ -128,7 +129,17 @@ export async function runScenario(options: RunOptions): Promise<RunResult> {
   };
   const history = { ...outcome, ...load.history };
   const record = recordOf(settings, origin, summary, history);
-  const blob = part && encodeBlob({ ...history, record, command, part, interrupted, hosts: all });
+  const blob =
+    part &&
+    encodeBlob({
+      ...history,
+      record,
+      command,
+      script: scriptDigest(options.path),
+      part,
+      interrupted,
+      hosts: all,
+    });
   return { record, blob };
 }
 

@@ -103,6 +103,7 @@ describe('a merge', () => {
     const cases: readonly (readonly [Parameters<typeof blobFixture>[0], string])[] = [
       [{ record: { seed: 8 } }, 'seed is 8, not 7'],
       [{ count: 3 }, 'count of shards is 3, not 2'],
+      [{ script: 'abc' }, 'script is "abc", not ""'],
       [{ settings: { name: 'other' } }, 'settings.name is "other", not "fixture"'],
       [{ settings: { ramMiB: 128 } }, 'settings.ramMiB is 128, not 64'],
       [
