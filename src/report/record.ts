@@ -67,7 +67,7 @@ export interface VgpuTimeline {
   readonly vgpu: number;
   /** Parts of its container that were GPA (identity) and IOVA, with the first and the last switches. */
   readonly addressSpace: StripData;
-  /** Its commands; null if it has completed none. */
+  /** Its commands and its use of the engine; null if nothing is known. */
   readonly activity: Activity | null;
 }
 

@@ -41,11 +41,13 @@ export class RunTimelines {
     );
   }
 
-  /** Adds the commands among what the metrics of a VM have gained. */
+  /** Adds the commands and the use of the engines among what the metrics of a VM have gained. */
   metrics(vm: number, second: number, changes: readonly MetricChange[]): void {
-    for (const change of changes)
-      if (change.name === 'command_latency')
-        this.#activity.add(this.#row(vm, Number(change.tags.vgpu)), second, change);
+    for (const change of changes) {
+      const row = this.#row(vm, Number(change.tags.vgpu));
+      if (change.name === 'command_latency') this.#activity.addCommands(row, second, change);
+      else if (change.name === 'gpu_busy') this.#activity.addEngineUse(row, second, change);
+    }
   }
 
   addressSpaces(vm: number, { devices }: FrameBodies['vmAddressSpaces']): void {

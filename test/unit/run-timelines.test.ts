@@ -13,25 +13,29 @@ const sum = (values: readonly (number | null)[] = []): number =>
 describe('activity of vGPUs over time', () => {
   it('has the commands of each bucket, and null where there were none', () => {
     const grid = new ActivityGrid(2, 0.25);
-    grid.add(0, 0, samples(2, 100));
-    grid.add(0, 0.3, samples(1, 50));
-    grid.add(0, 0.4, samples(1, 250));
-    grid.add(0, 1, samples(4, 10));
-    grid.add(2, 1, samples(4, 10));
+    grid.addCommands(0, 0, samples(2, 100));
+    grid.addCommands(0, 0.3, samples(1, 50));
+    grid.addCommands(0, 0.4, samples(1, 250));
+    grid.addCommands(0, 1, samples(4, 10));
+    grid.addCommands(2, 1, samples(4, 10));
     expect(grid.activity(0)).to.deep.equal({
       seconds: 0.25,
       commands: [2, 2, null, null, 4],
       avgUs: [100, 150, null, null, 10],
       maxUs: [100, 250, null, null, 10],
+      engine: [null, null, null, null, null],
     });
+    grid.addEngineUse(0, 0.5, { count: 1, sum: 0.25, max: 0.25 });
+    grid.addEngineUse(0, 0.5, { count: 1, sum: 0.75, max: 0.75 });
+    expect(grid.activity(0)?.engine).to.deep.equal([null, null, 0.5, null, null]);
     expect(grid.activity(1), 'no command').to.equal(undefined);
     expect(grid.activity(2), 'a vGPU that the run does not have').to.equal(undefined);
   });
 
   it('pairs the buckets of all vGPUs when a run outgrows them, and loses nothing', () => {
     const grid = new ActivityGrid(2, 1);
-    grid.add(1, 5, samples(7, 3));
-    for (let second = 0; second < 1000; second++) grid.add(0, second, samples(1, second));
+    grid.addCommands(1, 5, samples(7, 3));
+    for (let second = 0; second < 1000; second++) grid.addCommands(0, second, samples(1, second));
     const [first, other] = [grid.activity(0), grid.activity(1)];
     expect(first?.seconds).to.equal(16);
     expect(first?.commands).to.have.length(Math.ceil(1000 / 16));
@@ -44,9 +48,9 @@ describe('activity of vGPUs over time', () => {
 
   it('has fewer buckets for many vGPUs', () => {
     const grid = new ActivityGrid(1024, 1);
-    for (let second = 0; second < 64; second++) grid.add(1023, second, samples(1, 1));
+    for (let second = 0; second < 64; second++) grid.addCommands(1023, second, samples(1, 1));
     expect(grid.activity(1023)?.seconds).to.equal(1);
-    grid.add(1023, 64, samples(1, 1));
+    grid.addCommands(1023, 64, samples(1, 1));
     expect(grid.activity(1023)?.seconds).to.equal(2);
   });
 });
@@ -59,6 +63,7 @@ describe('timelines of a run', () => {
     const guest = new Metrics({ vgpu: '1' });
     guest.trend('command_latency').add(40);
     guest.trend('map_latency').add(90);
+    guest.gauge('gpu_busy').add(0.125);
     timelines.metrics(3, 2, guest.take());
     timelines.addressSpaces(1, {
       devices: [{ device: 2, segments: [{ ...segment, startUs: 5 }], switches: [] }],
@@ -84,6 +89,7 @@ describe('timelines of a run', () => {
       null,
       [null, null, 1],
     ]);
+    expect(all.at(-1)?.activity?.engine).to.deep.equal([null, null, 0.125]);
     expect(all.map(({ addressSpace }) => addressSpace.segments.length)).to.deep.equal([0, 0, 0, 1, 0, 0]);
   });
 

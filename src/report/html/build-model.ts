@@ -7,7 +7,7 @@ import { deviceRows } from './device-rows.ts';
 import type { Bucketed, PageModel } from './page-model.ts';
 
 /** Maximum count of latencies with their stages, and of counters. */
-const TRENDS_LIMIT = 32;
+const TRENDS_LIMIT = 24;
 const RATES_LIMIT = 24;
 const GAUGES_LIMIT = 40;
 /** Maximum count of events and of stages that the charts mark. */
@@ -15,7 +15,8 @@ const EVENTS_LIMIT = 256;
 const STAGES_LIMIT = 64;
 /** Buckets of a drawn histogram for each power of two. */
 const PER_OCTAVE = 8;
-const DIGITS = 4;
+const DIGITS = 3;
+const EDGE_DIGITS = 5;
 
 /** Metrics that come first. */
 const FIRST = ['command_latency', 'iteration_duration', 'commands', 'iterations', 'dropped_iterations'];
@@ -42,7 +43,7 @@ export function pageModel(record: Charted): PageModel {
   const shown = trends.slice(0, TRENDS_LIMIT);
   const model: Model = {
     from: beginOf(record),
-    seconds: rounded(load.seconds),
+    seconds: Number(load.seconds.toFixed(3)),
     stages: (stages.length > 0 ? stageSpans(record) : phaseSpans(record)).slice(0, STAGES_LIMIT),
     events: events
       .filter(({ kind }) => kind !== PHASE)
@@ -63,7 +64,7 @@ function beginOf({ stages, events }: Charted): number {
     stages.length > 0
       ? 0
       : Math.min(...events.filter(({ kind }) => kind === PHASE).map(({ seconds }) => seconds));
-  return Number.isFinite(first) ? Math.max(0, rounded(first)) : 0;
+  return Number.isFinite(first) ? Math.max(0, Number(first.toFixed(3))) : 0;
 }
 
 type Spans = Model['stages'];
@@ -167,8 +168,8 @@ function distribution({ name, tags, histogram }: MetricSummary): PageModel['dist
     metric: name,
     stage: partOf(tags),
     perOctave: PER_OCTAVE,
-    from: [...merged.keys()],
-    counts: [...merged.values()],
+    from: [...merged.keys()].map((edge) => Number(edge.toPrecision(EDGE_DIGITS))),
+    counts: [...merged.values()].map(rounded),
   };
 }
 

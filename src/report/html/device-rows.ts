@@ -14,7 +14,7 @@ type Cells = readonly (number | null)[];
 /** Maximum count of vGPUs with rows of their own. */
 export const ROWS_LIMIT = 1536;
 /** Segments of all strips together, and limits of those of one; the same for switches. */
-const SEGMENTS = 8192;
+const SEGMENTS = 6144;
 const SEGMENTS_MAX = 160;
 const SEGMENTS_MIN = 3;
 const SWITCHES = 2048;
@@ -41,39 +41,48 @@ export function deviceRows(record: Pick<RunRecord, 'timelines' | 'results' | 'pr
 function heatOf(rows: readonly (Activity | null)[]): PageModel['heat'] {
   const seconds = rows.find((row) => row !== null)?.seconds;
   if (seconds === undefined) return null;
-  const perSecond = (cells: Cells = []): Cells =>
-    cells.map((count) => (count === null ? null : count / seconds));
   return {
     seconds,
-    layers: [
+    layers: LAYERS.map(({ name, unit, of }) =>
       layerOf(
-        'mean latency',
-        'time',
-        rows.map((row) => row?.avgUs ?? []),
+        name,
+        unit,
+        rows.map((row) => (row ? of(row) : [])),
       ),
-      layerOf(
-        'longest latency',
-        'time',
-        rows.map((row) => row?.maxUs ?? []),
-      ),
-      layerOf(
-        'commands/s',
-        'count',
-        rows.map((row) => perSecond(row?.commands)),
-      ),
-    ],
+    ).filter((layer) => layer !== undefined),
   };
 }
 
-function layerOf(name: string, unit: HeatLayer['unit'], rows: readonly Cells[]): HeatLayer {
-  let [min, max] = [Number.POSITIVE_INFINITY, 1];
+interface LayerSource {
+  readonly name: string;
+  readonly unit: HeatLayer['unit'];
+  of(activity: Activity): Cells;
+}
+
+const LAYERS: readonly LayerSource[] = [
+  { name: 'mean latency', unit: 'time', of: ({ avgUs }) => avgUs },
+  { name: 'longest latency', unit: 'time', of: ({ maxUs }) => maxUs },
+  {
+    name: 'commands/s',
+    unit: 'count',
+    of: ({ commands, seconds }) => commands.map((count) => (count === null ? null : count / seconds)),
+  },
+  { name: 'use of the engine', unit: 'ratio', of: ({ engine }) => engine },
+];
+
+/** Least value that a layer tells from 0. */
+const LEAST: Readonly<Record<HeatLayer['unit'], number>> = { time: 0.1, count: 0.1, ratio: 0.001 };
+
+/** Returns a layer; undefined if it has no value. */
+function layerOf(name: string, unit: HeatLayer['unit'], rows: readonly Cells[]): HeatLayer | undefined {
+  let [min, max] = [Number.POSITIVE_INFINITY, 0];
   for (const row of rows)
     for (const value of row)
       if (value !== null) {
-        min = Math.min(min, Math.max(value, 0.1));
-        max = Math.max(max, value);
+        min = Math.min(min, Math.max(value, LEAST[unit]));
+        max = Math.max(max, value, LEAST[unit]);
       }
-  min = Math.min(min, max);
+  if (max === 0) return undefined;
   return { name, unit, min, max, rows: rows.map((row) => encodeCells(row, min, max)) };
 }
 

@@ -61,7 +61,7 @@ interface Distribution {
 /** A value of each vGPU over time, as one character per bucket: see `cells.ts`. */
 export interface HeatLayer {
   readonly name: string;
-  readonly unit: 'time' | 'count';
+  readonly unit: 'time' | 'count' | 'ratio';
   /** Values of the first and the last level; the levels between them are logarithmic. */
   readonly min: number;
   readonly max: number;

@@ -25,8 +25,10 @@ export function countText(count: number): string {
   return count >= 1e4 ? `${digits(count / 1e3)} k` : digits(count);
 }
 
-export const valueText = (value: number, unit: 'time' | 'count'): string =>
-  unit === 'time' ? timeText(value) : countText(value);
+export function valueText(value: number, unit: 'time' | 'count' | 'ratio'): string {
+  if (unit === 'ratio') return `${digits(value * 100)} %`;
+  return unit === 'time' ? timeText(value) : countText(value);
+}
 
 /** Returns a time of the run's clock. */
 export const clockText = (seconds: number): string => `${Number(seconds.toFixed(3))} s`;
