@@ -193,7 +193,12 @@ describe('the outputs of a run', function () {
       expect(of('stage').map(({ name }) => name)).to.deep.equal(['warmup', 'web', 'batch']);
       expect(of('switch').length).to.be.at.least(record.vms);
       const iterations = new Set(of('iteration').map(({ args }) => args.stage));
-      expect([...iterations]).to.include.members(['web', 'batch']);
+      // On a busy machine the batch VMs may boot after the end of their stage.
+      const busy = ['web', 'batch'].filter(
+        (stage) => (metricOf(record, 'iterations', stage)?.values.count ?? 0) > 0,
+      );
+      expect(busy).to.include('web');
+      expect([...iterations]).to.include.members(busy);
     });
 
     it('blob has all of the run: a merge of it alone has the same metrics and verdict', async () => {
