@@ -9,7 +9,7 @@ import type { Gate } from './gate.ts';
 import { MMIO_CHANNEL_BYTES, MMIO_WINDOW_BYTES, MmioPort, MmioServer } from './mmio-channel.ts';
 import { PEER_BLOCK_BYTES, PeerBlock } from './peer-block.ts';
 
-const { rd, ld, st, add, wake, waitEq, waitEqAsync, wordsOf } = mem;
+const { rd, ld, st, add, xchg, wake, waitEq, waitEqAsync, wordsOf } = mem;
 
 /** Senders of a device's doorbell. */
 export const RING_MMIO = 0;
@@ -33,7 +33,10 @@ const OFFSET_STATE = OFFSET_DOORBELL + doorbellWords(SENDERS) * 4;
 /** Incremented by each interrupt and each change of state, so that a guest waits on one word. */
 const OFFSET_EVENTS = OFFSET_STATE + 32;
 const OFFSET_VECTORS = OFFSET_EVENTS + 4;
-const OFFSET_MMIO = OFFSET_VECTORS + MAX_VECTORS * 4;
+/** By vector: messages to be remapped, their address in two words, and their data. */
+const OFFSET_MESSAGES = OFFSET_VECTORS + MAX_VECTORS * 4;
+const MESSAGE_WORDS = 4;
+const OFFSET_MMIO = OFFSET_MESSAGES + MAX_VECTORS * MESSAGE_WORDS * 4;
 const OFFSET_TO_DEVICE = OFFSET_MMIO + MMIO_CHANNEL_BYTES;
 const OFFSET_FROM_DEVICE = OFFSET_TO_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
 const OFFSET_WINDOW = OFFSET_FROM_DEVICE + frameRingBytes(CONTROL_RING_BYTES);
@@ -48,9 +51,17 @@ const MEMORY_KIB = 3;
 const PINNED_PAGES = 4;
 const CACHE_HITS = 5;
 const CACHE_MISSES = 6;
+/** 1 while the vIOMMU remaps interrupt messages. */
+const REMAPPING = 7;
 const STATE_WORDS = 8;
 const EVENTS = 0;
 const VECTORS = 1;
+
+/** A message-signalled interrupt. */
+interface InterruptMessage {
+  readonly address: number;
+  readonly data: number;
+}
 
 /** A device's use of its container. */
 export interface DeviceUse {
@@ -74,6 +85,7 @@ export class DeviceLink {
   readonly fromDevice: FrameRing;
   readonly #state: mem.SharedWords;
   readonly #events: mem.SharedWords;
+  readonly #messages: mem.SharedWords;
 
   constructor(sab: SharedArrayBuffer = new SharedArrayBuffer(DEVICE_LINK_BYTES)) {
     this.sab = sab;
@@ -82,6 +94,7 @@ export class DeviceLink {
     this.fromDevice = new FrameRing(sab, OFFSET_FROM_DEVICE, CONTROL_RING_BYTES);
     this.#state = wordsOf(sab, OFFSET_STATE, STATE_WORDS);
     this.#events = wordsOf(sab, OFFSET_EVENTS, 1 + MAX_VECTORS);
+    this.#messages = wordsOf(sab, OFFSET_MESSAGES, MAX_VECTORS * MESSAGE_WORDS);
   }
 
   /** Returns the guest's end of the MMIO channel; see {@link MmioPort} for `gate`. */
@@ -180,6 +193,39 @@ export class DeviceLink {
   /** Wakes the guest for interrupts that have been counted. */
   wakeGuest(): void {
     this.#bumpEvents();
+  }
+
+  /** Coordinator only: has the device send its interrupts as messages from now on, or count them itself again. */
+  set remapsInterrupts(on: boolean) {
+    st(this.#state, REMAPPING, on ? 1 : 0, 'link.word');
+  }
+
+  /** True while the vIOMMU remaps interrupt messages. */
+  get remapsInterrupts(): boolean {
+    return ld(this.#state, REMAPPING, 'link.word') !== 0;
+  }
+
+  /**
+   * Device only: posts `count` equal messages of a vector for the coordinator, whose doorbell must be rung after it. The
+   * count is written last; the coordinator takes it first.
+   */
+  postMessages(vector: number, { address, data }: InterruptMessage, count: number): void {
+    const at = (vector & (MAX_VECTORS - 1)) * MESSAGE_WORDS;
+    st(this.#messages, at + 1, (address % 2 ** 32) | 0, 'link.word');
+    st(this.#messages, at + 2, Math.floor(address / 2 ** 32) | 0, 'link.word');
+    st(this.#messages, at + 3, data | 0, 'link.word');
+    add(this.#messages, at, count, 'link.word');
+  }
+
+  /** Coordinator only: takes the posted messages of every vector. */
+  takeMessages(visit: (vector: number, message: InterruptMessage, count: number) => void): void {
+    for (let vector = 0; vector < MAX_VECTORS; vector++) {
+      const at = vector * MESSAGE_WORDS;
+      if (ld(this.#messages, at, 'link.word') === 0) continue;
+      const count = xchg(this.#messages, at, 0, 'link.word') >>> 0;
+      const word = (i: number) => ld(this.#messages, at + i, 'link.word') >>> 0;
+      visit(vector, { address: word(2) * 2 ** 32 + word(1), data: word(3) }, count);
+    }
   }
 
   /** Returns the count of interrupts raised on `vector`, modulo 2^32. */

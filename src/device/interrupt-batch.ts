@@ -12,8 +12,8 @@ export const BATCH_LIMIT = 16;
 /** Longest time for which an interrupt is held back while the device is busy, but for the step that runs. */
 export const HOLD_US = 50;
 
-/** The guest's side of interrupts. */
-interface InterruptTarget {
+/** Receiver of interrupts. */
+export interface InterruptTarget {
   countInterrupts(vector: number, count: number): void;
   wakeGuest(): void;
 }

@@ -22,6 +22,7 @@ import type { FrameBodies } from '../proto/schema.ts';
 import { StateError } from '../proto/state-codec.ts';
 import { DeviceInstance } from './instance.ts';
 import { InterruptBatch } from './interrupt-batch.ts';
+import { InterruptPort } from './interrupt-port.ts';
 import { MigrationStateError } from './migration/migration.ts';
 import { MigrationState } from './migration/states.ts';
 import type { DeviceStreamPart } from './migration/stream-writer.ts';
@@ -107,7 +108,11 @@ export class DeviceRuntime {
     this.#link = new DeviceLink(task.link);
     this.#mmio = this.#link.mmioServer();
     this.#coordinator = coordinator;
-    this.#interrupts = new InterruptBatch(this.#link, nowUs);
+    const port = new InterruptPort(this.#link, {
+      messageOf: (vector) => this.#device.model.config.messageOf(vector),
+      ringCoordinator: () => this.#coordinator.ring(task.coordinatorBit),
+    });
+    this.#interrupts = new InterruptBatch(port, nowUs);
     this.#peers = task.peers && new PeerPort(task.device, task.peers);
     this.#device = new DeviceInstance(
       {

@@ -184,6 +184,14 @@ function msiCapability(vectors: number): PciCapability {
 export interface VectorGate {
   /** Returns the vector to deliver now, or undefined for a masked vector, which becomes pending. */
   raise(vector: number): number | undefined;
+  /** Returns the message of a vector. */
+  message(vector: number): MsiMessage;
+}
+
+/** Address and data of a message-signalled interrupt. */
+export interface MsiMessage {
+  readonly address: number;
+  readonly data: number;
 }
 
 /** Configuration space of one function. Undeclared offsets read as 0 and ignore writes, as reserved fields do. */
@@ -285,6 +293,13 @@ export class ConfigSpace {
   delivered(vector: number): number | undefined {
     const message = this.#message(vector);
     return this.busMaster ? message : undefined;
+  }
+
+  /** Returns the message of a vector that {@link delivered} has returned. With several MSI vectors it is in the data. */
+  messageOf(vector: number): MsiMessage {
+    if (this.msixEnabled && this.#vectors) return this.#vectors.message(vector);
+    const address = this.registers.get32('MsiUpperAddress') * 2 ** 32 + this.registers.get32('MsiAddress');
+    return { address, data: this.registers.get32('MsiData') | vector };
   }
 
   /** Returns the vector of the message that the function sends. */

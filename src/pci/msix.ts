@@ -4,7 +4,7 @@
  */
 
 import type { RegisterFile } from '../registers/register-file.ts';
-import type { ConfigSpace, VectorGate } from './config-space.ts';
+import type { ConfigSpace, MsiMessage, VectorGate } from './config-space.ts';
 import {
   MSIX_ENABLE,
   MSIX_FUNCTION_MASK,
@@ -48,6 +48,11 @@ export class Msix implements VectorGate {
     if (!this.#isMasked(vector)) return vector;
     this.#setPending(vector, true);
     return undefined;
+  }
+
+  message(vector: number): MsiMessage {
+    const word = (name: string) => this.#registers.get32(`MsixVector${vector}${name}`);
+    return { address: word('UpperAddress') * 2 ** 32 + word('Address'), data: word('Data') };
   }
 
   /** Clears the pending bit of a vector whose cause has ended. */

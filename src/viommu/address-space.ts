@@ -109,6 +109,11 @@ export class DeviceAddressSpace {
     this.#notifier.windows?.(windows);
   }
 
+  /** Has the device's interrupt messages go to the vIOMMU, or pass as they are. */
+  remapInterrupts(on: boolean): void {
+    this.#notifier.remapInterrupts?.(on);
+  }
+
   /** Switches the device to nothing: its context entry is absent or invalid. */
   enterBlocked(): Completion {
     if (this.#kind === 'blocked') return undefined;

@@ -76,6 +76,8 @@ export interface MapNotifier {
    * outside them.
    */
   windows?(windows: readonly DmaWindow[]): void;
+  /** Has the device's interrupt messages go to the vIOMMU, or pass as they are. */
+  remapInterrupts?(on: boolean): void;
   /** Begins a switch: until `switchEnd`, a device that finds no mapping waits instead of faulting. */
   switchBegin(): void;
   switchEnd(): void;

@@ -1,6 +1,7 @@
 /**
  * Forwards a vIOMMU's map events to a VFIO container. The notifier's GPAs are the container's vaddrs.
  */
+import type { DeviceLink } from '../../channel/device-link.ts';
 import type { Gpa, Iova } from '../../memory/address.ts';
 import type { BusMemory } from '../../memory/bus-memory.ts';
 import type { DmaWindow } from '../../memory/dma-window.ts';
@@ -19,10 +20,21 @@ import type {
 export class ContainerNotifier implements MapNotifier {
   readonly #container: Container;
   readonly #memory: Pick<BusMemory, 'contains'>;
+  readonly #link: Pick<DeviceLink, 'remapsInterrupts'> | undefined;
 
-  constructor(container: Container, memory: Pick<BusMemory, 'contains'>) {
+  /** @param link of the device, which must know whether its interrupts are remapped */
+  constructor(
+    container: Container,
+    memory: Pick<BusMemory, 'contains'>,
+    link?: Pick<DeviceLink, 'remapsInterrupts'>,
+  ) {
     this.#container = container;
     this.#memory = memory;
+    this.#link = link;
+  }
+
+  remapInterrupts(on: boolean): void {
+    if (this.#link) this.#link.remapsInterrupts = on;
   }
 
   map(iova: Iova, gpa: Gpa, size: number, perm: number): MapOutcome {

@@ -4,6 +4,7 @@
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import { decodeFrame, type Frame } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
+import { isInterruptAddress } from '../../viommu/interrupt-range.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
 import type { VmContext } from './config.ts';
 import type { VmDevice } from './device.ts';
@@ -39,6 +40,7 @@ export class DeviceFrames {
   serve(device: VmDevice): void {
     if (device.failure !== '') return;
     const { context } = this.#owner;
+    this.#remapMessages(device);
     try {
       for (let served = 0; served < BURST; served++) {
         const bytes = device.link.fromDevice.shift();
@@ -52,6 +54,23 @@ export class DeviceFrames {
       const detail = error instanceof Error ? error.message : String(error);
       void this.#owner.quarantine(device, 'bad-frame', `sent garbage (${detail})`);
     }
+  }
+
+  /**
+   * Passes a device's interrupt messages through the vIOMMU. An address outside the interrupt range is no interrupt.
+   */
+  #remapMessages({ link, requesterId }: VmDevice): void {
+    const { iommu } = this.#owner;
+    let isRaised = false;
+    link.takeMessages((vector, { address, data }, count) => {
+      const answer = isInterruptAddress(address)
+        ? iommu.remapInterrupt?.(requesterId, address, data)
+        : undefined;
+      if (answer?.kind !== 'delivered') return;
+      link.countInterrupts(vector, count);
+      isRaised = true;
+    });
+    if (isRaised) link.wakeGuest();
   }
 
   #handle(device: VmDevice, frame: Frame): void {

@@ -93,7 +93,7 @@ export class VmDevice implements DmaUser {
     this.slot = this.table.addReader();
     this.container = windowed ? new SpaprContainer(this.table, memory) : new Container(this.table, memory);
     this.container.addUser(this);
-    this.notifier = new ContainerNotifier(this.container, memory);
+    this.notifier = new ContainerNotifier(this.container, memory, this.link);
     this.strip = new StripRecorder(
       this.container,
       sizeOf(memory.regions) - sizeOf(memory.ram.regions),

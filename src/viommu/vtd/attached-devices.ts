@@ -24,6 +24,7 @@ export class AttachedDevices {
   readonly #byDomain = new Map<number, Set<Device>>();
   readonly #resolve: (requesterId: number) => Resolution;
   readonly #contextsHaveDomains: () => boolean;
+  #remapsInterrupts = false;
 
   /**
    * @param resolve reads a device's context entry now
@@ -44,7 +45,15 @@ export class AttachedDevices {
     const device = { space, cached };
     this.#devices.set(space.requesterId, device);
     this.#index(device);
+    space.remapInterrupts(this.#remapsInterrupts);
     return enter(space, cached);
+  }
+
+  /** Has the interrupts of all devices remapped, also of those that are attached later, or lets them pass. */
+  remapInterrupts(on: boolean): void {
+    if (on === this.#remapsInterrupts) return;
+    this.#remapsInterrupts = on;
+    for (const { space } of this.#devices.values()) space.remapInterrupts(on);
   }
 
   detach(requesterId: number): void {

@@ -162,6 +162,7 @@ export class IntelIommu implements VIommu {
     if (this.#devices.size > 0)
       throw new Error(`VT-d: ${this.#devices.size} devices are attached before restore`);
     this.#translating = restoreUnit(state, this.#parts);
+    this.#devices.remapInterrupts(this.#interrupts.enabled);
   }
 
   translate(requesterId: number, iova: Iova, write: boolean): TranslateResult {
@@ -296,6 +297,7 @@ export class IntelIommu implements VIommu {
     if ((command & vtd.GCMD_SRTP) !== 0) this.#setStatus(vtd.GCMD_SRTP, true);
     const status = this.#registers.get32('GSTS');
     const remapped = this.#interrupts.command(command, status, this.#registers.get('IRTA'));
+    this.#devices.remapInterrupts(this.#interrupts.enabled);
     this.#registers.set('GSTS', BigInt(remapped));
     const queued = (command & vtd.GCMD_QIE) !== 0;
     if (queued === this.#queue.enabled || (!queued && this.#queue.disableRefused)) return undefined;
