@@ -14,8 +14,9 @@ import { ModelError } from '../explore/model/runtime.ts';
 import { scheduleTable } from '../explore/schedule-table.ts';
 import { ReplayError } from '../explore/strategy/guided.ts';
 import { isSearch, PREEMPTIONS, STRATEGIES, type StrategyName } from '../explore/strategy/strategies.ts';
-import { loadTarget, type NamedHarness, placeOfTarget } from '../explore/target.ts';
+import { loadTarget, type NamedHarness, placeOfTarget, type TargetPlace } from '../explore/target.ts';
 import { ModelLoadError } from '../explore/transform/loader.ts';
+import { Turnstile } from '../explore/turnstile.ts';
 import { ExitCode } from '../report/summary.ts';
 import { integer } from './option-parsers.ts';
 import { packageVersion } from './package-version.ts';
@@ -35,6 +36,7 @@ interface ExploreFlags {
   readonly preemptions: number;
   readonly weak?: boolean;
   readonly replay?: string;
+  readonly threads?: boolean;
   readonly save?: string;
 }
 
@@ -65,6 +67,7 @@ export function addExplore(command: Command): void {
     .option('--weak', 'let plain loads return older values, as the memory model of JavaScript allows')
     .option('--save <file>', 'file of a failure (default: mdevsim-runs/explore-NAME-SEED.json)')
     .option('--replay <file>', 'repeat a recorded failure')
+    .option('--threads', 'with --replay: repeat it on real threads, too')
     .action(async (target, options) => {
       process.exitCode = await exploreCommand(target, options);
     });
@@ -73,7 +76,9 @@ export function addExplore(command: Command): void {
 /** Explores a target, or replays a failure; returns the exit code. @throws UsageError */
 async function exploreCommand(target: string | undefined, flags: ExploreFlags): Promise<ExitCode> {
   try {
-    return flags.replay ? await replayFailure(flags.replay, target) : await exploreTarget(target, flags);
+    return flags.replay
+      ? await replayFailure(flags.replay, target, flags.threads ?? false)
+      : await exploreTarget(target, flags);
   } catch (error) {
     const expected = [ModelLoadError, FailureFileError, ReplayError, ModelError];
     if (expected.some((type) => error instanceof type)) throw new UsageError((error as Error).message);
@@ -158,13 +163,15 @@ function save(path: string, failure: Failure): void {
 }
 
 /** Replays a recorded failure. Fails if it is still there, as its exit code says. */
-async function replayFailure(path: string, target: string | undefined): Promise<ExitCode> {
+async function replayFailure(path: string, target: string | undefined, threads: boolean): Promise<ExitCode> {
   const failure = parseFailure(readFileSync(path, 'utf8'), path);
-  const harnesses = await loadTarget(placeOfTarget(target ?? failure.target));
+  const place = placeOfTarget(target ?? failure.target);
+  const harnesses = await loadTarget(place);
   const found = harnesses.find(({ name }) => name === failure.harness);
   if (!found) throw new UsageError(`${failure.target} has no harness ${failure.harness} any more`);
   const result = replay(found.harness, failure.choices, failure.weak);
   say(scheduleTable(result));
+  if (threads) await replayOnThreads(found, place, result);
   if (result.violation === undefined) {
     say(`✓ ${failure.harness}: the recorded schedule breaks no rule now; it broke ${failure.rule}`);
     return ExitCode.ok;
@@ -172,4 +179,22 @@ async function replayFailure(path: string, target: string | undefined): Promise<
   const same = result.hash === failure.hash ? 'the recorded trace' : 'another trace than the recorded one';
   say(`\n${failure.harness}: ${result.violation.rule} again, with ${same}`);
   return ExitCode.failed;
+}
+
+/** Repeats a schedule on real threads, and compares the traces. */
+async function replayOnThreads(
+  named: NamedHarness,
+  place: TargetPlace,
+  { hash, choices }: RunResult,
+): Promise<void> {
+  const turnstile = new Turnstile(named, place);
+  try {
+    await turnstile.loaded();
+    const result = turnstile.run(choices);
+    const same = result.hash === hash ? 'the same trace' : 'another trace';
+    say(`on ${Object.keys(named.harness.threads).length} real threads: ${same}, ${result.steps} steps`);
+    if (result.violation !== '') say(`✗ ${result.violation}`);
+  } finally {
+    await turnstile.close();
+  }
 }

@@ -15,7 +15,7 @@ type Free<F> = F extends (...args: [...infer A, infer _Site]) => infer R
 
 const free = <F>(operation: F): Free<F> => operation as unknown as Free<F>;
 
-export const { wordsOf, bytesOf } = mem;
+export const { wordsOf, bytesOf, peek, poke } = mem;
 /** Plain read. */
 export const rd: Free<typeof mem.rd> = free(mem.rd);
 /** Plain write. */
@@ -36,9 +36,3 @@ export const waitEq: Free<typeof mem.waitEq> = free(mem.waitEq);
 export const wake: Free<typeof mem.wake> = free(mem.wake);
 export const copyIn: Free<typeof mem.copyIn> = free(mem.copyIn);
 export const copyOut: Free<typeof mem.copyOut> = free(mem.copyOut);
-
-/** Reads a word for an oracle. It is no step of the schedule. */
-export const peek = (words: mem.SharedWords, index: number): number => mem.rd(words, index, 'table.audit');
-/** Writes a word of an oracle. It is no step of the schedule. */
-export const poke = (words: mem.SharedWords, index: number, value: number): void =>
-  mem.wr(words, index, value, 'table.audit');

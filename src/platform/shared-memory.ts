@@ -45,6 +45,14 @@ export const wr = (words: SharedWords, index: number, value: number, _site: Site
   raw(words)[index] = value;
 };
 
+/** Reads a word for an oracle of a test: no step of a schedule. */
+export const peek = (words: SharedWords, index: number): number => raw(words)[index] as number;
+
+/** Writes a word of an oracle of a test: no step of a schedule. */
+export const poke = (words: SharedWords, index: number, value: number): void => {
+  raw(words)[index] = value;
+};
+
 /** Sequentially consistent load. */
 export const ld = (words: SharedWords, index: number, _site: Site): number => Atomics.load(raw(words), index);
 

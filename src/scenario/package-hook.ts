@@ -15,6 +15,7 @@ import { rememberFile } from './loaded-files.ts';
 const MODULES: Readonly<Record<string, string>> = {
   mdevsim: '../index',
   'mdevsim/device': '../device/sdk/index',
+  'mdevsim/explore': '../explore/sdk',
 };
 
 const extension = import.meta.url.slice(-3);

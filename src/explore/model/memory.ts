@@ -49,8 +49,16 @@ class Memory {
   readonly #written: Int32Array[] = [];
   readonly #places: number[] = [];
   #next = 1;
+  /** Buffers in the order of their allocation since the last reset. */
+  readonly taken: SharedArrayBuffer[] = [];
 
   allocate(bytes: number): SharedArrayBuffer {
+    const buffer = this.#take(bytes);
+    this.taken.push(buffer);
+    return buffer;
+  }
+
+  #take(bytes: number): SharedArrayBuffer {
     const kept = this.#kept.get(bytes) ?? { buffers: [], taken: 0 };
     this.#kept.set(bytes, kept);
     const known = kept.buffers[kept.taken++];
@@ -108,6 +116,7 @@ class Memory {
     }
     this.#written.length = 0;
     this.#places.length = 0;
+    this.taken.length = 0;
     for (const kept of this.#kept.values()) kept.taken = 0;
   }
 

@@ -2,13 +2,11 @@
  * `#mem` of the model: each operation returns the step that it would perform. The transform puts a `yield` around it.
  */
 import { crc32 as zlibCrc32 } from 'node:zlib';
+import { copyPieces } from '../../platform/schedule-trace.ts';
 import { type ModelBytes, type ModelWords, memory } from './memory.ts';
 import { byteStep, Step, StepKind, wordStep } from './step.ts';
 
 export { ensure, explore, ViolationError } from '../harness.ts';
-
-/** Most steps of one copy. A copy is not atomic, and two pieces show a torn one. */
-const COPY_PIECES = 2;
 
 export const wordsOf = (buffer: SharedArrayBuffer, byteOffset?: number, length?: number): ModelWords =>
   memory.wordsOf(buffer, byteOffset, length);
@@ -66,12 +64,6 @@ export const fillWords = (
 ): Step =>
   new Step(StepKind.fill, site, words, index, value, count, words.base + index, words.base + index + count);
 
-/** Returns the lengths of a copy's pieces; whole words, as far as the length allows. */
-function pieces(length: number): number[] {
-  const first = Math.ceil(length / COPY_PIECES / 4) * 4;
-  return first >= length ? [length] : [first, length - first];
-}
-
 export function* copyOut(
   target: Uint8Array,
   targetOffset: number,
@@ -81,7 +73,7 @@ export function* copyOut(
   site: string,
 ): Generator<Step, void, number> {
   let at = 0;
-  for (const piece of pieces(length)) {
+  for (const piece of copyPieces(length)) {
     const from = at;
     yield byteStep(StepKind.read, site, source, sourceOffset + at, piece, () => {
       const found = source.bytes.subarray(sourceOffset + from, sourceOffset + from + piece);
@@ -101,7 +93,7 @@ export function* copyIn(
   site: string,
 ): Generator<Step, void, number> {
   let at = 0;
-  for (const piece of pieces(length)) {
+  for (const piece of copyPieces(length)) {
     const from = at;
     yield byteStep(StepKind.write, site, target, targetOffset + at, piece, () => {
       target.bytes.set(

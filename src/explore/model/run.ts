@@ -4,6 +4,7 @@
  * A thread announces its next step and stops. A strategy chooses the thread whose step is performed; the thread then
  * runs alone up to its next announcement.
  */
+import { traceHash } from '../../platform/schedule-trace.ts';
 import type { Harness } from '../harness.ts';
 import { ViolationError } from '../harness.ts';
 import { setClock } from './host.ts';
@@ -113,25 +114,6 @@ export interface RunOptions {
   readonly trace?: boolean;
 }
 
-const siteHashes = new Map<string, number>();
-/** Returns a hash of a site's name, equal in all processes. */
-function siteHash(site: string): number {
-  let hash = siteHashes.get(site);
-  if (hash !== undefined) return hash;
-  hash = 0x811c9dc5;
-  for (let i = 0; i < site.length; i++) hash = Math.imul(hash ^ site.charCodeAt(i), 0x01000193);
-  siteHashes.set(site, hash);
-  return hash;
-}
-
-/** Adds a step to a trace hash. */
-function mixed(hash: number, thread: number, step: Step, value: number): number {
-  let next = Math.imul(hash ^ ((thread << 8) | step.kind), 0x01000193);
-  next = Math.imul(next ^ siteHash(step.site), 0x01000193);
-  next = Math.imul(next ^ step.a, 0x01000193);
-  return Math.imul(next ^ value, 0x01000193);
-}
-
 class Run implements RunView {
   readonly threads: Thread[];
   readonly enabled: number[] = [];
@@ -238,7 +220,7 @@ class Run implements RunView {
     }
     const slept = thread.status === Status.blocked;
     const shown = typeof value === 'number' ? value : value === true ? 1 : 0;
-    this.hash = mixed(this.hash, thread.index, step, shown);
+    this.hash = traceHash(this.hash, thread.index, step.kind, step.site, step.a, shown);
     if (this.#keepTrace) this.trace.push({ thread: thread.index, step, value, stale, slept });
     if (!slept && thread.status !== Status.ended) this.#advance(thread, value);
   }

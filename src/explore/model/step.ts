@@ -1,33 +1,10 @@
 /**
  * A step: one access to shared memory, as a thread of the model announces it and the scheduler performs it.
  */
+import { StepKind } from '../../platform/schedule-trace.ts';
 import { type ModelBytes, type ModelWords, memory } from './memory.ts';
 
-/** Kinds of steps. The order is part of trace hashes. */
-export const StepKind = {
-  start: 0,
-  resume: 1,
-  yield: 2,
-  sleep: 3,
-  join: 4,
-  rd: 5,
-  wr: 6,
-  ld: 7,
-  st: 8,
-  add: 9,
-  and: 10,
-  or: 11,
-  xchg: 12,
-  cas: 13,
-  wait: 14,
-  waitAsync: 15,
-  wake: 16,
-  fill: 17,
-  read: 18,
-  write: 19,
-} as const;
-export type StepKind = (typeof StepKind)[keyof typeof StepKind];
-
+export { StepKind };
 export const STEP_NAMES: readonly string[] = Object.keys(StepKind);
 
 /** One access. `a` and `b` are its operands; `lo` to `hi` the locations that it touches. */

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { parse } from 'acorn';
 import { nearest } from '../../platform/nearest.ts';
 import { type Analysis, analyse, type ModuleSource } from './analyse.ts';
+import { ModelLoadError, type Patch, patched } from './patch.ts';
 import { rewrite } from './rewrite.ts';
 import { type AnyNode, boundNames, childrenOf } from './syntax.ts';
 
@@ -35,17 +36,7 @@ const NAMED: ReadonlyMap<string, string> = new Map([
   ['mdevsim/explore', urlOf('sdk')],
 ]);
 
-/** A change of a module's text: `find` occurs once in the file whose path ends with `file`. */
-export interface Patch {
-  readonly file: string;
-  readonly find: string;
-  readonly replace: string;
-}
-
-/** Thrown for a file that cannot be loaded into the model. */
-export class ModelLoadError extends Error {
-  override name = 'ModelLoadError';
-}
+export { ModelLoadError, type Patch };
 
 interface Graph {
   readonly texts: ReadonlyMap<string, string>;
@@ -94,12 +85,7 @@ function sourceText(url: string, patches: readonly Patch[], applied: Set<Patch>)
   }
   for (const patch of patches) {
     if (!url.replace(/\.[jt]s$/, '').endsWith(patch.file.replace(/\.[jt]s$/, ''))) continue;
-    const parts = text.split(patch.find);
-    if (parts.length !== 2)
-      throw new ModelLoadError(
-        `${patch.file}: a patch's text occurs ${parts.length - 1} times; accepted: once`,
-      );
-    text = parts.join(patch.replace);
+    text = patched(text, patch);
     applied.add(patch);
   }
   return url.endsWith('ts') ? withoutTypes(text) : text;
@@ -187,8 +173,8 @@ function unusedPatch({ file }: Patch, urls: readonly string[]): string {
   return `${file} is not part of this harness${near === undefined ? '' : `; nearest: ${near}`}`;
 }
 
-/** Returns the rewritten text of each module from `entry` on, for tests of the transform. */
-export function modelTexts(entry: string, patches: readonly Patch[] = []): ReadonlyMap<string, string> {
+/** Returns the rewritten text of each module from `entry` on. */
+function modelTexts(entry: string, patches: readonly Patch[] = []): ReadonlyMap<string, string> {
   const modules = readGraph(entry, patches);
   const analysis: Analysis = analyse(modules);
   return new Map(modules.map((module) => [module.url, rewrite(module, analysis, RUNTIME)]));
