@@ -61,6 +61,19 @@ describe('--out', () => {
     expect(readdirSync(inFolder('.')).filter((name) => name.endsWith('.part'))).to.deep.equal([]);
   });
 
+  it('writes the blob of a run that has started', () => {
+    const outputs = parse(`blob=${inFolder('run.blob')}`);
+    expect(writeOutputs(outputs, recordFixture()).failures).to.deep.equal([
+      `--out blob=${inFolder('run.blob')}: not written, because the run has not started`,
+    ]);
+    expect(readdirSync(inFolder('.'))).to.deep.equal([]);
+    expect(writeOutputs(outputs, recordFixture(), Uint8Array.of(1, 2)).failures).to.deep.equal([]);
+    expect([...readFileSync(inFolder('run.blob'))]).to.deep.equal([1, 2]);
+    expect(() => checkOutputs(parse('blob=-'), false)).to.throw(
+      '--out blob=-: bytes on stdout; accepted: path of a file',
+    );
+  });
+
   it('names an output that fails at the end, and writes the others', () => {
     const outputs = parse('json=/dev/full', `csv=${inFolder('other.csv')}`);
     checkOutputs(outputs, false);
