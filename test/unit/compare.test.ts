@@ -65,6 +65,16 @@ describe('a comparison of two runs', () => {
     expect([fewer?.a, fewer?.b, fewer?.isBeyond]).to.deep.equal([100, 80, true]);
   });
 
+  it('finds hardly any change between equal systems', () => {
+    const runs = Array.from({ length: 12 }, (_, seed) => run(`${seed}`, { seed: seed + 10 }));
+    const pairs = runs.flatMap((a, i) => runs.slice(i + 1).map((b) => compareRuns(a, b).values));
+    const beyond = pairs.flat().filter(({ isBeyond }) => isBeyond);
+    expect([pairs.length, beyond.length <= 3], `${beyond.length} of ${pairs.flat().length}`).to.deep.equal([
+      66,
+      true,
+    ]);
+  });
+
   it('compares buckets of the same time, so that a ramp is no noise', () => {
     const ramp = (factor: number) => (second: number) => factor * 100 * (second + 1);
     const a = run('a', { at: ramp(1) });

@@ -267,6 +267,8 @@ describe('perfetto', () => {
       ['vm0/gpu0 iterations', 501_015],
     ]);
     expect(new Set(events.filter(({ cat }) => cat === 'iteration').map(({ tid }) => tid))).to.have.length(2);
+    const lanes = [...names.keys()].filter((key) => key.includes('/')).map((key) => key.split('/')[1]);
+    expect(new Set(lanes), 'no number twice').to.have.length(lanes.length);
     expect([names.get('1'), names.get('2'), otherData.eventsCut]).to.deep.equal(['run fixture', 'VM 0', 0]);
   });
 

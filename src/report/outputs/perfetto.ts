@@ -18,6 +18,8 @@ const FIRST_VM_PID = 2;
 const GUEST_TID = 1;
 const FIRST_DEVICE_TID = 2;
 const FIRST_ITERATION_TID = 100;
+/** Numbers of lanes in each process: those in the file are of all processes, as those of an operating system. */
+const LANES = 10_000;
 
 type Arguments = Readonly<Record<string, string | number | boolean>>;
 
@@ -46,7 +48,9 @@ export function recordPerfetto(record: RunRecord): string {
   const { program, scenario, seed, command, startedAt } = record;
   const cut = Math.max(0, all.length - EVENTS_LIMIT);
   const otherData = { program, scenario, seed, command, startedAt, eventsCut: cut };
-  const lines = all.slice(0, EVENTS_LIMIT).map((event) => JSON.stringify(event));
+  const lines = all
+    .slice(0, EVENTS_LIMIT)
+    .map((event) => JSON.stringify({ ...event, tid: event.pid * LANES + event.tid }));
   return `{"displayTimeUnit":"ms","otherData":${JSON.stringify(otherData)},"traceEvents":[\n${lines.join(',\n')}\n]}\n`;
 }
 
