@@ -80,8 +80,8 @@ const api: GuestApi = {
     return vm?.report('') ?? NO_REPORT;
   },
 
-  async halt(): Promise<GuestReport> {
-    const stages = load?.halt() ?? [];
+  async halt(isOrderly: boolean): Promise<GuestReport> {
+    const stages = (isOrderly ? await load?.shutDown() : load?.halt()) ?? [];
     await metrics?.end();
     return {
       ...(vm?.report('') ?? NO_REPORT),

@@ -8,6 +8,7 @@ import { nowUs, yieldTurn } from '#host';
 import { Doorbell, doorbellWords } from '../channel/doorbell.ts';
 import { TraceWriter } from '../proto/trace.ts';
 import { GpuPool, type GpuRunSettings } from './gpu-pool.ts';
+import { HostSlabs } from './host-slabs.ts';
 import type { ArrivedVm, LoadChannel, VmConfig, VmContext } from './vm/config.ts';
 import { DeviceWatchdog } from './vm/device-watchdog.ts';
 import type { HostSocket } from './vm/migration/host-socket.ts';
@@ -66,6 +67,7 @@ export class Coordinator {
   readonly #supervisor: DeviceSupervisor;
   readonly #watchdog = new DeviceWatchdog();
   readonly #gpus: GpuPool;
+  readonly #slabs = new HostSlabs();
   readonly #options: CoordinatorOptions;
   readonly #trace: TraceWriter | undefined;
   /** Doorbell number → its VM, with the function that serves it; undefined for a free number. */
@@ -105,6 +107,7 @@ export class Coordinator {
       firstBit,
       supervisor: this.#supervisor,
       gpus: this.#gpus,
+      slabs: this.#slabs,
       workers,
       hostSocket: migrations?.hostSocket,
       load: this.#options.load ?? NO_LOAD,
@@ -126,6 +129,7 @@ export class Coordinator {
     const [vm] = at < 0 ? [] : this.vms.splice(at, 1);
     if (!vm) return;
     vm.forgetGpus();
+    if (vm.isClosed) this.#slabs.give(vm.ram.host);
     this.#watchdog.remove(vm.devices);
     this.#serve.fill(undefined, vm.context.firstBit, vm.context.firstBit + doorbellNumbers(vm.config));
   }

@@ -93,8 +93,11 @@ export interface GuestApi {
   screenshot(device: number): Promise<Uint8Array>;
   /** Returns the report of a script that has not ended. */
   report(): GuestReport | Promise<GuestReport>;
-  /** Ends the guest's work for a reset of its platform. Returns its report, with the state of its load. */
-  halt(): GuestReport | Promise<GuestReport>;
+  /**
+   * Ends the guest's work. Resolves to its report, with the state of its load.
+   * @param isOrderly true for a shutdown: iterations in flight end, and the drivers let go; else they are cut off
+   */
+  halt(isOrderly: boolean): GuestReport | Promise<GuestReport>;
 }
 
 /**

@@ -13,7 +13,13 @@ import { given, type Problem, range } from './settings.ts';
 const EVENTS_LIMIT = 4096;
 export const HOSTS_LIMIT = 64;
 /** Actions of events on a VM, each with its options. */
-const ACTIONS = { migrate: ['to'], reboot: ['ram'] } as const satisfies Record<string, readonly string[]>;
+const ACTIONS = {
+  migrate: ['to'],
+  reboot: ['ram'],
+  crash: [],
+  shutdown: [],
+  boot: [],
+} as const satisfies Record<string, readonly string[]>;
 type ActionName = keyof typeof ACTIONS;
 const ACTION_NAMES = Object.keys(ACTIONS) as ActionName[];
 
@@ -34,6 +40,9 @@ const eventShape = z
         .optional()
         .describe('number of the host process, from 0; default: the next one'),
       reboot: vmShape('boots again, after a reset of its platform'),
+      crash: vmShape('ends between two instructions, and is closed while its devices work'),
+      shutdown: vmShape('lets go of its devices, and is closed'),
+      boot: vmShape('boots again, after a crash or a shutdown'),
       ram: z
         .enum(['keep', 'clear'], { error: ({ input }) => `${given(input)}; accepted: keep, clear` })
         .optional()
@@ -56,7 +65,10 @@ const eventShape = z
     else
       for (const option of Object.values(ACTIONS).flat())
         if (value[option] !== undefined && !(ACTIONS[action] as readonly string[]).includes(option))
-          refuse([option], `not an option of ${action}; accepted: ${ACTIONS[action].join(', ')}`);
+          refuse(
+            [option],
+            `not an option of ${action}; accepted: ${ACTIONS[action].join(', ') || 'only at'}`,
+          );
   });
 
 const LIST_ACCEPTED = `accepted: a list of up to ${EVENTS_LIMIT} events such as { at: 2s, migrate: web/1, to: 1 }`;
@@ -74,6 +86,8 @@ export interface VmEvent {
   readonly to: number | undefined;
   /** Of `reboot`: true if RAM is zeroed. */
   readonly clearRam: boolean;
+  /** Of `crash` and `shutdown`: true if the VM does not boot again. */
+  readonly isLast: boolean;
 }
 
 interface EventfulScenario extends GroupedScenario {
@@ -91,8 +105,14 @@ export function compileEvents(scenario: EventfulScenario): readonly VmEvent[] {
       if (!member) return [];
       return [{ atUs: parseDuration(at) ?? 0, action, vm: member.vm, name, to, clearRam: ram === 'clear' }];
     })
-    .sort((a, b) => a.atUs - b.atUs);
+    .sort((a, b) => a.atUs - b.atUs)
+    .map((event, i, all) => ({ ...event, isLast: !all.slice(i + 1).some(isBootOf(event.vm)) }));
 }
+
+const isBootOf =
+  (number: number) =>
+  ({ vm, action }: { readonly vm: number; readonly action: ActionName }): boolean =>
+    vm === number && action === 'boot';
 
 /** Returns the action of a valid event, and the VM's name. */
 function actionOf(event: EventSettings[number]): [ActionName, string] {

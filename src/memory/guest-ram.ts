@@ -86,12 +86,20 @@ export class GuestRam {
    * @throws RangeError
    */
   static allocate(base: Hpa, below4g: number, above4g: number, prng: Prng): GuestRam {
+    return GuestRam.on((size) => HostMemory.allocate(base, size), below4g, above4g, prng);
+  }
+
+  /**
+   * Does as {@link allocate} on the slab that `take` returns for a size in bytes.
+   * @throws RangeError, and the errors of `take`
+   */
+  static on(take: (size: number) => HostMemory, below4g: number, above4g: number, prng: Prng): GuestRam {
     for (const size of [below4g, above4g])
       if (!Number.isSafeInteger(size) || size < 0 || size % FRAME_SIZE !== 0)
         throw new RangeError(`guest RAM size ${size} is not a multiple of 2 MiB`);
     if (below4g < FRAME_SIZE || below4g > MMIO_HOLE_START)
       throw new RangeError(`guest RAM below 4 GiB is ${below4g} bytes; accepted: 2 MiB to 2 GiB`);
-    const memory = HostMemory.allocate(base, below4g + above4g);
+    const memory = take(below4g + above4g);
     const frames = prng.shuffle(Int32Array.from({ length: (below4g + above4g) / FRAME_SIZE }, (_, i) => i));
     return new GuestRam({ memory: memory.handle, below4g, above4g, frames });
   }

@@ -260,6 +260,7 @@ export interface VmAct {
   readonly event: number;
   readonly to: number;
   readonly clearRam: boolean;
+  readonly isLast: boolean;
 }
 
 export interface VmActDone {
@@ -1722,11 +1723,12 @@ export function writeVmAct(m: VmAct, w: Writer): Writer {
   if (m.event !== 0) w.uint32(16).uint32(m.event);
   if (m.to !== 0) w.uint32(24).uint32(m.to);
   if (m.clearRam !== false) w.uint32(32).bool(m.clearRam);
+  if (m.isLast !== false) w.uint32(40).bool(m.isLast);
   return w;
 }
 
 export function readVmAct(r: Reader, end: number): VmAct {
-  const m: Draft<VmAct> = { action: '', event: 0, to: 0, clearRam: false };
+  const m: Draft<VmAct> = { action: '', event: 0, to: 0, clearRam: false, isLast: false };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -1741,6 +1743,9 @@ export function readVmAct(r: Reader, end: number): VmAct {
         break;
       case 32:
         m.clearRam = r.bool();
+        break;
+      case 40:
+        m.isLast = r.bool();
         break;
       default:
         r.skipType(tag & 7);

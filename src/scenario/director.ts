@@ -10,6 +10,8 @@ const US_PER_SECOND = 1e6;
 interface DirectorActions {
   /** Asks the host process of a VM to act; the answer goes to {@link Director.done}. */
   act(event: VmEvent, number: number): void;
+  /** Reports that a VM that is closed will not boot again. */
+  noMoreBoots(vm: number): void;
   /** Records the begin of an event, and its end. */
   record(kind: string, vm: number, text: string): void;
 }
@@ -25,6 +27,8 @@ export class Director {
   readonly #events: readonly DirectedEvent[];
   readonly #actions: DirectorActions;
   readonly #cancels: (() => void)[] = [];
+  /** Events that are due, by VM: the first one is in progress, and the others wait for it. */
+  readonly #queues = new Map<number, number[]>();
   #startUs = 0;
 
   constructor(events: readonly VmEvent[], actions: DirectorActions) {
@@ -35,13 +39,21 @@ export class Director {
   /** Starts the run's clock. @param startUs on the scale of `nowUs()` */
   start(startUs: number): void {
     this.#startUs = startUs;
-    for (const [number, event] of this.#events.entries())
-      this.#cancels.push(
-        after(Math.max(0, startUs + event.atUs - nowUs()) / 1000, () => this.#begin(event, number)),
-      );
+    for (const [number, { atUs }] of this.#events.entries())
+      this.#cancels.push(after(Math.max(0, startUs + atUs - nowUs()) / 1000, () => this.#due(number)));
   }
 
-  #begin(event: DirectedEvent, number: number): void {
+  /** An event is due. Actions on one VM are in order: it begins when the last one has ended. */
+  #due(number: number): void {
+    const { vm } = this.#events[number] as DirectedEvent;
+    const queue = this.#queues.get(vm) ?? [];
+    this.#queues.set(vm, queue);
+    queue.push(number);
+    if (queue.length === 1) this.#begin(number);
+  }
+
+  #begin(number: number): void {
+    const event = this.#events[number] as DirectedEvent;
     event.hasBegun = true;
     this.#actions.record(event.action, event.vm, textOf(event));
     this.#actions.act(event, number);
@@ -50,10 +62,14 @@ export class Director {
   /** An action has ended. @param error why it was not done; empty if it was */
   done(number: number, error: string): void {
     const event = this.#events[number];
-    if (!event) return;
+    if (!event || event.endSeconds !== null) return;
     event.endSeconds = (nowUs() - this.#startUs) / US_PER_SECOND;
     event.error = error;
     this.#actions.record(`${event.action} ${error === '' ? 'done' : 'failed'}`, event.vm, error);
+    if (event.action === 'boot' && error !== '' && event.isLast) this.#actions.noMoreBoots(event.vm);
+    const queue = this.#queues.get(event.vm);
+    queue?.shift();
+    if (queue?.[0] !== undefined) this.#begin(queue[0]);
   }
 
   /** No more events begin. */

@@ -3,6 +3,7 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { after, wallMs } from '#host';
+import { END_ACTION } from '../coordinator/host/vm-life.ts';
 import { workerEntry } from '../coordinator/workers/entries.ts';
 import type { VmEvent } from '../load/events.ts';
 import { decodeFrame, encodeFrame, FrameError, type FrameKind } from '../proto/codec.ts';
@@ -72,6 +73,9 @@ interface HostProcessesOptions {
   onVmEnded?(vm: number): void;
 }
 
+/** Number of no event. */
+const NO_EVENT = 2 ** 32 - 1;
+
 export class HostProcesses {
   readonly #options: HostProcessesOptions;
   readonly #children = new Map<number, ChildProcess>();
@@ -128,15 +132,23 @@ export class HostProcesses {
   }
 
   /** Has the host process of a VM act on it; `onActed` has the answer. @param number for the answer */
-  act({ vm, action, to, clearRam }: VmEvent, number: number): void {
+  act({ vm, action, to, clearRam, isLast }: VmEvent, number: number): void {
+    const body = { action, event: number, to: to === undefined ? 0 : to + 1, clearRam, isLast };
+    if (!this.#sendAct(vm, body)) this.#options.onActed?.(number, 'the VM has ended; accepted: a running VM');
+  }
+
+  /** Reports to the host process of a VM that the VM will not boot again. */
+  noMoreBoots(vm: number): void {
+    this.#sendAct(vm, { action: END_ACTION, event: NO_EVENT, to: 0, clearRam: false, isLast: true });
+  }
+
+  /** Returns false if the VM does not run. */
+  #sendAct(vm: number, body: FrameBodies['vmAct']): boolean {
     const process = this.#processOf.get(vm);
     const child = process === undefined ? undefined : this.#children.get(process);
-    if (process === undefined || !child?.connected || this.#results.has(vm)) {
-      this.#options.onActed?.(number, 'the VM has ended; accepted: a running VM');
-      return;
-    }
-    const body = { action, event: number, to: to === undefined ? 0 : to + 1, clearRam };
+    if (process === undefined || !child?.connected || this.#results.has(vm)) return false;
     child.send(encodeFrame({ timeUs: wallMs() * 1000, process, vm, device: -1 }, 'vmAct', body), () => {});
+    return true;
   }
 
   /** Asks for a picture of a device; `onScreenshot` has the answer. Returns false if the VM does not run. */

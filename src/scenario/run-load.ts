@@ -58,6 +58,8 @@ interface LoadMessages {
   stop(body: FrameBodies['loadStop']): void;
   /** Asks the host process of a VM to act on it; the answer goes to {@link RunLoad.acted}. */
   act(event: VmEvent, number: number): void;
+  /** Reports that a VM that is closed will not boot again. */
+  noMoreBoots(vm: number): void;
 }
 
 export class RunLoad {
@@ -109,6 +111,7 @@ export class RunLoad {
     const events = compileEvents(settings).filter(({ vm }) => isInShard(vm, shard));
     this.#director = new Director(events, {
       act: (...args) => messages.act(...args),
+      noMoreBoots: (vm) => messages.noMoreBoots(vm),
       record: (...args) => this.#events.add(...args),
     });
     const all = vmsOf(settings);

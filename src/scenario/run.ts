@@ -159,6 +159,7 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
       start: (body) => hosts.broadcast('loadStart', body),
       stop: (body) => hosts.broadcast('loadStop', body),
       act: (...args) => hosts.act(...args),
+      noMoreBoots: (vm) => hosts.noMoreBoots(vm),
     },
     { shard: options.shard, keepsPart: options.wantsBlob },
   );

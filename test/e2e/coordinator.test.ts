@@ -38,6 +38,7 @@ async function withVm(test: (vm: Vm) => Promise<void>, model = 'vgpu'): Promise<
         inject: '',
         migrations: 0,
         lostDevices: [],
+        loadState: '',
       },
     ],
     workers: { device: workerEntry('device'), guest: workerEntry('guest') },

@@ -99,7 +99,7 @@ describe('memory of the metrics', function () {
         load: { steady: { executor: 'constant-vus', duration: '24h', workload: 'copy' } },
       },
     });
-    const messages = { start: () => {}, stop: () => {}, act: () => {} };
+    const messages = { start: () => {}, stop: () => {}, act: () => {}, noMoreBoots: () => {} };
     const run = new RunLoad(settings, [2, 2], messages, { keepsPart: false });
     const load = new Load();
     const seconds = (from: number, to: number) => {

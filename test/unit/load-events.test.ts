@@ -21,9 +21,13 @@ const MALFORMED: readonly (readonly [title: string, event: string, error: string
   [
     'of an action that there is not',
     '{ at: 1s, rebot: web/0 }',
-    "15: events.0.rebot: no action 'rebot'; nearest: reboot; accepted: migrate, reboot, with at",
+    "15: events.0.rebot: no action 'rebot'; nearest: reboot; accepted: migrate, reboot, crash, shutdown, boot, with at",
   ],
-  ['without an action', '{ at: 1s }', '5: events.0: no action; accepted: one of migrate, reboot'],
+  [
+    'without an action',
+    '{ at: 1s }',
+    '5: events.0: no action; accepted: one of migrate, reboot, crash, shutdown, boot',
+  ],
   [
     'of two actions',
     '{ at: 1s, migrate: web/0, reboot: web/1 }',
@@ -108,8 +112,8 @@ describe('events', () => {
     );
     expect(settings.hosts).to.equal(5);
     expect(compileEvents(settings)).to.deep.equal([
-      { atUs: 2e6, action: 'migrate', vm: 2, name: 'web/2', to: undefined, clearRam: false },
-      { atUs: 6e6, action: 'migrate', vm: 3, name: 'late/0', to: 4, clearRam: false },
+      { atUs: 2e6, action: 'migrate', vm: 2, name: 'web/2', to: undefined, clearRam: false, isLast: true },
+      { atUs: 6e6, action: 'migrate', vm: 3, name: 'late/0', to: 4, clearRam: false, isLast: true },
     ]);
   });
 
@@ -117,7 +121,7 @@ describe('events', () => {
     const settings = read(`${GROUPS}${LOAD}  - { at: 2s, reboot: web/2, ram: clear }\n`);
     expect(settings.hosts).to.equal(1);
     expect(compileEvents(settings)).to.deep.equal([
-      { atUs: 2e6, action: 'reboot', vm: 2, name: 'web/2', to: undefined, clearRam: true },
+      { atUs: 2e6, action: 'reboot', vm: 2, name: 'web/2', to: undefined, clearRam: true, isLast: true },
     ]);
   });
 });
@@ -130,6 +134,7 @@ describe('director', () => {
     name: `a/${vm}`,
     to,
     clearRam: false,
+    isLast: true,
   });
   const EVENTS = [
     migrate(0, 0, 1),
@@ -142,6 +147,7 @@ describe('director', () => {
     const records: string[] = [];
     const director = new Director(EVENTS, {
       act: ({ action, vm, to }, number) => acts.push([action, vm, to, number]),
+      noMoreBoots: (vm) => acts.push(['no more boots', vm]),
       record: (kind, vm, text) => records.push(`${kind} ${vm} ${text}`.trim()),
     });
     director.start(nowUs());
@@ -175,6 +181,27 @@ describe('director', () => {
       endSeconds: null,
       error: 'the run has ended before',
     });
+  });
+
+  it('begins an action on a VM when the last one on it has ended', async () => {
+    const acts: string[] = [];
+    const events = [
+      { ...migrate(0, 0), action: 'crash' as const, isLast: false },
+      { ...migrate(10, 0), action: 'boot' as const },
+      { ...migrate(20, 1), action: 'reboot' as const },
+    ];
+    const director = new Director(events, {
+      act: ({ action, vm }) => acts.push(`${action} ${vm}`),
+      noMoreBoots: (vm) => acts.push(`no more boots of ${vm}`),
+      record: () => {},
+    });
+    director.start(nowUs());
+    await until(() => acts.length === 2, 'the actions that need not wait', 10_000);
+    expect(acts).to.deep.equal(['crash 0', 'reboot 1']);
+    director.done(0, '');
+    expect(acts.at(-1)).to.equal('boot 0');
+    director.done(1, 'the VM has ended');
+    expect(acts.at(-1), 'a VM that is closed must not wait for a boot').to.equal('no more boots of 0');
   });
 
   it('does not blame the events of a run that was ended early', async () => {

@@ -33,6 +33,7 @@ const VM = {
   inject: '',
   migrations: 0,
   lostDevices: [],
+  loadState: '',
 };
 
 describe('slots of the vGPUs of a VM', function () {

@@ -4,8 +4,6 @@
 import { every, nowUs, sleep, wallMs } from '#host';
 import type { FrameSocket } from '../../channel/frame-socket.ts';
 import { MigrationError } from '../../guest/migration-settings.ts';
-import { type Hpa, PAGE_2M } from '../../memory/address.ts';
-import { HPA_BASE } from '../../memory/host-memory.ts';
 import type { Frame, FrameHeader } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { boundedText } from '../../report/text.ts';
@@ -17,19 +15,17 @@ import { Incoming } from '../vm/migration/incoming.ts';
 import { lostResult } from '../vm/result.ts';
 import type { Vm } from '../vm/vm.ts';
 import { deviceEntry, guestEntry } from '../workers/entries.ts';
-import { DEFAULT_MODEL, DEVICE_TIMEOUT_MS } from '../workers/supervisor.ts';
-
+import { DEFAULT_MODEL } from '../workers/supervisor.ts';
 import type { Encode, HostChannel, Send } from './host-channel.ts';
 import { SAMPLE_MS, Samples } from './samples.ts';
+import { arrivalConfig, vmConfig } from './vm-configs.ts';
+import { VmLife } from './vm-life.ts';
 
 type RunRequest = FrameBodies['runRequest'];
 
 const PROGRESS_INTERVAL_MS = 250;
 /** Reports of progress for each sample of the devices. */
 const SAMPLE_EVERY = SAMPLE_MS / PROGRESS_INTERVAL_MS;
-const MIB = 1024 * 1024;
-/** Difference between the seeds of two neighbouring VMs. */
-const SEED_STRIDE = 7919;
 
 export class HostRun {
   readonly coordinator: Coordinator;
@@ -54,8 +50,10 @@ export class HostRun {
   #onAborted: () => void = () => {};
   readonly #aborted: Promise<void>;
   #stopProgress = () => {};
-  /** VMs whose results have been sent. */
+  /** VMs that are closed: their last samples have been sent. */
   readonly #ended = new WeakSet<ArrivedVm>();
+  /** Lives of the VMs that are here, by number. */
+  readonly #lives = new Map<number, VmLife>();
   /** Count of reports of progress. */
   #reports = 0;
 
@@ -71,6 +69,7 @@ export class HostRun {
       load: {
         booted: (vm) => {
           if (!channel.listen) return Promise.resolve(nowUs());
+          this.#lives.get(vm)?.booted();
           this.#send('vmBooted', vm, {});
           return this.#loadStarted;
         },
@@ -107,6 +106,7 @@ export class HostRun {
     else if (frame.kind === 'loadStop') {
       this.#isLoadStopped = true;
       for (const vm of this.coordinator.vms) vm.stopLoad();
+      for (const life of this.#lives.values()) life.end();
     }
   }
 
@@ -136,6 +136,7 @@ export class HostRun {
   abort(): void {
     this.#isAborted = true;
     for (const vm of this.coordinator.vms) vm.interrupt();
+    for (const life of this.#lives.values()) life.end();
     this.#onAborted();
   }
 
@@ -143,17 +144,17 @@ export class HostRun {
   async runAll(): Promise<void> {
     for (const { config, reason } of this.coordinator.unbuilt)
       this.#send('vmResult', config.vm, lostResult(reason));
-    for (const vm of this.coordinator.own) this.#track(vm, this.#bootAndRun(vm));
+    for (const vm of this.coordinator.own) this.#track(vm, this.#run(vm));
     if (this.#hostSocket) await this.#runEnded;
     while (this.#running.size > 0) await Promise.all(this.#running);
     this.#hostSocket?.close();
     this.#stopProgress();
   }
 
-  /** Runs a VM's guest; of a VM that boots later, first waits for that time and starts its devices. */
-  async #bootAndRun(vm: Vm): Promise<FrameBodies['vmResult']> {
+  /** Boots a VM and runs its guest, until all of it is closed. @param bootsAgain true if it has been closed before */
+  async #run(vm: Vm, bootsAgain = false): Promise<FrameBodies['vmResult']> {
     const { bootUs } = vm.config;
-    if (bootUs > 0) {
+    if (bootUs > 0 || bootsAgain) {
       const boots = this.#loadStarted.then((startUs) => sleep((startUs + bootUs - nowUs()) / 1000));
       await Promise.race([boots, this.#aborted]);
       const started = vm.startDevices().catch((error: unknown) => vm.lose(error));
@@ -171,7 +172,8 @@ export class HostRun {
       capacity: { vms: 2 * migrations.vmsMax, devices: 2 * migrations.devicesMax },
       arrived: (vm, result) => {
         this.#send('vmArrived', vm.config.vm, {});
-        this.#track(vm, result);
+        this.#track(vm as Vm, result);
+        this.#lives.get(vm.config.vm)?.booted();
         if (this.#isLoadStopped) vm.stopLoad();
         if (this.#isAborted) vm.interrupt();
       },
@@ -190,17 +192,27 @@ export class HostRun {
     process.stderr.write(`host process ${this.#request.process}: ${text}\n`);
   }
 
-  /** Sends the result of a VM when it ends, and removes the VM. */
-  #track(vm: ArrivedVm, result: Promise<FrameBodies['vmResult']>): void {
-    const sent = result
+  /** Follows a VM over its lives here. Sends its result when it ends, and removes it. @param running its first life */
+  #track(vm: Vm, running: Promise<FrameBodies['vmResult']>): void {
+    const number = vm.config.vm;
+    const life = new VmLife(vm, {
+      build: (config) => this.coordinator.addVm(config),
+      run: (next) => this.#run(next, true),
+      closed: (each) => {
+        this.#sendSample(each, true);
+        this.#ended.add(each);
+      },
+      remove: (each) => this.coordinator.removeVm(each),
+    });
+    this.#lives.set(number, life);
+    const sent = life
+      .run(running)
       .then((body) => {
         if (!body.moved) this.#done++;
-        this.#sendSample(vm, true);
-        this.#ended.add(vm);
-        this.#send('vmResult', vm.config.vm, body);
-        if (this.#hostSocket) this.coordinator.removeVm(vm);
+        this.#send('vmResult', number, body);
+        if (this.#hostSocket) this.coordinator.removeVm(life.vm);
       })
-      .catch((error: Error) => this.#send('vmResult', vm.config.vm, lostResult(error.message)))
+      .catch((error: Error) => this.#send('vmResult', number, lostResult(error.message)))
       .catch((error: unknown) => this.#report(error))
       .finally(() => this.#running.delete(sent));
     this.#running.add(sent);
@@ -233,9 +245,7 @@ export class HostRun {
     const config = JSON.parse(json) as VmConfig;
     if (config.process !== this.#request.process)
       throw new MigrationError(`a VM for host ${config.process} arrived at host ${this.#request.process}`);
-    // Above the host memory of the run's first VMs, so that a device that keeps an HPA of its old host is detected.
-    const total = this.#request.migrations?.vmsMax ?? 0;
-    return { ...config, hpaBase: hpaBaseOf(total + config.vm, this.#request.ramMib * MIB) };
+    return arrivalConfig(config, this.#request);
   }
 
   /**
@@ -253,14 +263,11 @@ export class HostRun {
 
   /** Acts on a VM under declared load, and reports how that has ended. */
   #act(number: number, body: FrameBodies['vmAct']): void {
-    const vm = this.coordinator.vms.find(({ config, isHere }) => config.vm === number && isHere);
-    const { event, action } = body;
-    const acted = vm
-      ? (ACTIONS[action]?.(vm, body) ?? Promise.resolve(`no action '${action}'`))
-      : Promise.resolve(this.#absence(number));
+    const acted = this.#lives.get(number)?.act(body) ?? Promise.resolve('the VM is not at this host');
     acted
-      .then((error) => this.#send('vmActDone', number, { event, error }))
-      .catch((error: unknown) => vm?.lose(error));
+      .catch((error: Error) => boundedText(error.message))
+      .then((error) => this.#send('vmActDone', number, { event: body.event, error }))
+      .catch((error: unknown) => this.#report(error));
   }
 
   /** Takes a picture of a device and sends it, or the reason why it is missing. */
@@ -325,45 +332,6 @@ export class HostRun {
   }
 }
 
-/** Actions on a VM; each resolves to why it was not done, or to an empty text. */
-const ACTIONS: Readonly<Record<string, (vm: Vm, body: FrameBodies['vmAct']) => Promise<string>>> = {
-  migrate: (vm, { to }) => vm.move(to === 0 ? undefined : to - 1),
-  reboot: (vm, { clearRam }) => vm.reboot({ clearRam }),
-};
-
 /** Returns the request without the model's text, which is in its file and not needed in a trace. */
 const withoutSource = (request: RunRequest): RunRequest =>
   request.device ? { ...request, device: { ...request.device, source: '' } } : request;
-
-/** Returns the start of a VM's host memory. VMs have a gap between them: an HPA belongs to one VM at most. */
-const hpaBaseOf = (slot: number, ramBytes: number): Hpa => (HPA_BASE + slot * (ramBytes + PAGE_2M)) as Hpa;
-
-function vmConfig(request: RunRequest, vm: number): VmConfig {
-  const own = request.vmSettings.find((settings) => settings.vm === vm);
-  const ramBytes = (own?.ramMib ?? request.ramMib) * MIB;
-  const mdevs = request.mdevs?.instances.filter((mdev) => mdev.vm === vm);
-  return {
-    process: request.process,
-    vm,
-    vgpus: mdevs?.length ?? request.vgpus,
-    mdevTypes: mdevs?.map(({ type }) => type) ?? [],
-    seed: (request.seed + vm * SEED_STRIDE) % 2 ** 31,
-    // The request has the most RAM of any VM, so that no two VMs overlap.
-    hpaBase: hpaBaseOf(vm, request.ramMib * MIB),
-    ramBytes,
-    viommu: own?.viommu ?? request.viommu,
-    gpuTypes: own?.types ?? [],
-    bootUs: own?.bootUs ?? 0,
-    scenario: request.scenario,
-    params: JSON.parse(request.params || '{}') as Record<string, unknown>,
-    load: own?.load ?? '',
-    timeoutMs: request.timeoutMs,
-    model: request.device?.model ?? DEFAULT_MODEL,
-    modelSource: request.device?.source ?? '',
-    deviceTimeoutMs: request.device?.timeoutMs ?? DEVICE_TIMEOUT_MS,
-    folder: request.folder,
-    inject: vm === 0 ? request.inject : '',
-    migrations: 0,
-    lostDevices: [],
-  };
-}

@@ -4,6 +4,7 @@
 import type { Hpa } from '../../memory/address.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import type { GpuPool } from '../gpu-pool.ts';
+import type { HostSlabs } from '../host-slabs.ts';
 import type { DeviceSupervisor } from '../workers/supervisor.ts';
 import type { HostSocket } from './migration/host-socket.ts';
 import type { StripRecorder } from './strip-recorder.ts';
@@ -42,6 +43,8 @@ export interface VmConfig {
   readonly migrations: number;
   /** Why each device was lost before the VM arrived here, by index; empty for one that was not. */
   readonly lostDevices: readonly string[];
+  /** State of the load at the VM's last shutdown, as JSON; empty for a VM that starts it. */
+  readonly loadState: string;
 }
 
 /** A VM that has arrived from another host. */
@@ -75,6 +78,7 @@ export interface VmContext {
   readonly firstBit: number;
   readonly supervisor: DeviceSupervisor;
   readonly gpus: GpuPool;
+  readonly slabs: HostSlabs;
   readonly workers: { readonly guest: URL };
   trace(frame: Uint8Array): void;
   readonly load: LoadChannel;

@@ -1,7 +1,8 @@
 /**
  * Removals of a VM's devices by its host while the VM uses them (VFIO's device request).
  */
-import { stopDevices, type VmDevice } from './device.ts';
+import { stopDevices } from './close-devices.ts';
+import type { VmDevice } from './device.ts';
 import type { VmVerdict } from './verdict.ts';
 
 /** The parts of a VM that its removals use. */

@@ -2,12 +2,13 @@
  * The coordinator's part of one mediated device: link, container, address space, worker.
  */
 
-import { nowUs, sleep } from '#host';
 import { DeviceLink, DeviceState, RING_CONTROL } from '../../channel/device-link.ts';
 import { LOG_LINES_LIMIT } from '../../device/instance.ts';
 import { SPINS_LIMIT } from '../../device/spin-detector.ts';
 import { type Iova, PAGE_SIZE } from '../../memory/address.ts';
-import type { BusMemory } from '../../memory/bus-memory.ts';
+import { BusMemory } from '../../memory/bus-memory.ts';
+import type { GuestRam } from '../../memory/guest-ram.ts';
+import { requesterId } from '../../pci/config-space.ts';
 import type { HostPages } from '../../pin-table/page-log.ts';
 import { PinTableWriter } from '../../pin-table/writer.ts';
 import { encodeFrame, type FrameHeader, type FrameKind } from '../../proto/codec.ts';
@@ -17,8 +18,7 @@ import { Container, type DmaUser } from '../../vfio/container.ts';
 import { DMA_ENTRY_LIMIT } from '../../vfio/mapping-rules.ts';
 import { SpaprContainer } from '../../vfio/spapr-container.ts';
 import { DeviceAddressSpace } from '../../viommu/address-space.ts';
-import { Slots } from '../workers/slots.ts';
-import type { DeviceRun } from '../workers/supervisor.ts';
+import { DEFAULT_MODEL, type DeviceRun } from '../workers/supervisor.ts';
 import { ContainerNotifier } from './container-notifier.ts';
 import { DeviceControl } from './device-control.ts';
 import { StripRecorder } from './strip-recorder.ts';
@@ -168,6 +168,19 @@ export class VmDevice implements DmaUser {
 
 const sizeOf = (regions: BusMemory['regions']): number => regions.reduce((sum, { size }) => sum + size, 0);
 
+/** Creates the devices of a VM, at the functions 00:01.0, 00:02.0, … @param windowed as of the VM's vIOMMU */
+export function createDevices(
+  { vm, vgpus, model }: { readonly vm: number; readonly vgpus: number; readonly model: string },
+  owner: DeviceOwner & { readonly ram: GuestRam },
+  windowed = false,
+): VmDevice[] {
+  const kind = model === DEFAULT_MODEL ? 'gpu' : 'dev';
+  const memory = new BusMemory(owner.ram, vgpus > 1);
+  const create = (index: number) =>
+    new VmDevice(index, `vm${vm}/${kind}${index}`, requesterId(0, index + 1, 0), memory, owner, windowed);
+  return Array.from({ length: vgpus }, (_, index) => create(index));
+}
+
 /** Allocates a table; the smallest one if the address space is limited. @throws RangeError */
 function allocateTable(hostPages: HostPages): PinTableWriter {
   try {
@@ -178,26 +191,4 @@ function allocateTable(hostPages: HostPages): PinTableWriter {
     if (!(error instanceof RangeError)) throw error;
   }
   return new PinTableWriter(LEAST_NODES, { hostPages });
-}
-
-/** Time limit for the stop of devices. */
-export const STOP_TIMEOUT_MS = 5_000;
-const STOP_POLL_MS = 5;
-
-/**
- * Maximum count of devices of this process that stop at one time. The end of a thread takes processor time, and a
- * thousand of them at once would be late for want of it.
- */
-const STOP_CONCURRENCY = 32;
-const stops = new Slots(STOP_CONCURRENCY);
-
-/** Requests devices to stop; resolves when each has reported or failed, at the latest STOP_TIMEOUT_MS after its request. */
-export async function stopDevices(devices: readonly VmDevice[]): Promise<void> {
-  await Promise.all(devices.map((device) => stops.run(() => stopDevice(device))));
-}
-
-async function stopDevice(device: VmDevice): Promise<void> {
-  device.send('deviceStop', {});
-  const deadline = nowUs() + STOP_TIMEOUT_MS * 1000;
-  while (device.failure === '' && !device.report && nowUs() < deadline) await sleep(STOP_POLL_MS);
 }

@@ -78,8 +78,13 @@ export class GuestLives {
       );
     return new Promise((done) => {
       this.#reboot = { settings, done };
-      this.#worker?.halt();
+      this.#worker?.halt('reset');
     });
+  }
+
+  /** Ends the guest, because the VM is closed. */
+  close(how: 'crash' | 'shutdown'): void {
+    this.#worker?.halt(how);
   }
 
   /** Makes {@link run} resolve now. */

@@ -32,6 +32,9 @@ const BUFFERS_CHECK_MS = 250;
 /** Maximum length of the state of a load, as JSON. */
 const LOAD_STATE_LIMIT = 4 * 2 ** 20;
 
+/** Time limit for a guest to let go of its devices. */
+const SHUTDOWN_TIMEOUT_MS = 10_000;
+
 /** Time limit for the exit of a terminated guest worker. */
 const TERMINATE_TIMEOUT_MS = 2_000;
 
@@ -46,12 +49,15 @@ const SCREENSHOT_BYTES_LIMIT = 32 * 2 ** 20;
 export interface GuestOutcome extends GuestReport {
   /** True if the run was interrupted before the script ended. */
   readonly interrupted: boolean;
-  /** True if the guest was halted, because its platform resets. */
+  /** True if its host has ended the guest: the platform resets, or the VM crashes or is shut down. */
   readonly halted: boolean;
 }
 
+/** Ways in which a host ends a guest: for a reset of its platform, at once, or when its driver has let go. */
+export type Halt = 'reset' | 'crash' | 'shutdown';
+
 /** Reasons to end a guest that has not ended by itself. */
-type Cut = 'late' | 'aborted' | 'halted';
+type Cut = 'late' | 'aborted' | Halt;
 
 /** Outcome of a guest that was aborted before its start. */
 export const NOT_STARTED: GuestOutcome = {
@@ -173,9 +179,9 @@ export class GuestWorker {
     this.#onCut('aborted');
   }
 
-  /** Makes {@link run} resolve now: the platform resets, and another guest continues the load. */
-  halt(): void {
-    this.#onCut('halted');
+  /** Makes {@link run} resolve, because the host ends the guest. */
+  halt(how: Halt): void {
+    this.#onCut(how);
   }
 
   async #outcomeOf(first: GuestReport | Cut): Promise<GuestOutcome> {
@@ -186,7 +192,7 @@ export class GuestWorker {
       ...report,
       error: first === 'late' ? late : '',
       interrupted: first === 'aborted',
-      halted: first === 'halted',
+      halted: first !== 'late' && first !== 'aborted',
     };
   }
 
@@ -216,9 +222,11 @@ export class GuestWorker {
 
   /** Asks for the report of a script that has not ended; resolves to an empty one if its thread does not answer. */
   async #reportNow(cut: Cut): Promise<GuestReport> {
-    const report = cut === 'halted' ? this.#guest.halt() : this.#guest.report();
+    if (cut === 'crash') return failedReport('');
+    const isOrderly = cut === 'shutdown';
+    const report = isOrderly || cut === 'reset' ? this.#guest.halt(isOrderly) : this.#guest.report();
     const asked = Promise.resolve(report).then(checkedReport);
-    const late = sleep(REPORT_TIMEOUT_MS).then(() => failedReport(''));
+    const late = sleep(isOrderly ? SHUTDOWN_TIMEOUT_MS : REPORT_TIMEOUT_MS).then(() => failedReport(''));
     return Promise.race([asked.catch(() => failedReport('')), late, this.#died]);
   }
 

@@ -6,17 +6,15 @@ import { GuestJournal } from '../../channel/guest-journal.ts';
 import { MigrationState } from '../../device/migration/states.ts';
 import { MigrationError, migrationLines } from '../../guest/migration-settings.ts';
 import type { GuestSnapshot } from '../../guest/protocol.ts';
-import { BusMemory } from '../../memory/bus-memory.ts';
 import { GuestRam } from '../../memory/guest-ram.ts';
-import { requesterId } from '../../pci/config-space.ts';
 import type { FrameHeader } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
 import { boundedText } from '../../report/text.ts';
 import { createViommu } from '../../viommu/create-viommu.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
-import { DEFAULT_MODEL } from '../workers/supervisor.ts';
+import { closeDevices, unmapEverything } from './close-devices.ts';
 import type { VmConfig, VmContext } from './config.ts';
-import { type DeviceOwner, STOP_TIMEOUT_MS, stopDevices, VmDevice } from './device.ts';
+import { createDevices, type DeviceOwner, type VmDevice } from './device.ts';
 import { DeviceFrames } from './device-frames.ts';
 import { DeviceRemovals } from './device-removals.ts';
 import { DeviceSlots } from './device-slots.ts';
@@ -63,6 +61,9 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   readonly #removals = new DeviceRemovals(this);
   readonly #frames: DeviceFrames;
   #ending = false;
+  #isCrashed = false;
+  /** State of a load that its last guest has left, as JSON; or empty. */
+  loadState = '';
   /** Why the VM is lost, or empty. */
   #lost = '';
 
@@ -73,7 +74,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.#frames = new DeviceFrames(this, this.#trace);
     const half = config.ramBytes / 2;
     const frames = new Prng(config.seed + config.migrations * MIGRATION_STRIDE);
-    this.ram = GuestRam.allocate(config.hpaBase, half, half, frames);
+    this.ram = GuestRam.on((size) => context.slabs.take(config.hpaBase, size), half, half, frames);
     this.iommu = createViommu(config.viommu, this.ram);
     this.#migration = new VmMigration(this, context.hostSocket);
     this.#registers = new IommuRegisters(this.iommu, {
@@ -81,8 +82,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
       violation: (kind, detail) => this.#trace.violation(NO_DEVICE, kind, detail),
       lose: (error) => this.lose(error),
     });
-    const memory = new BusMemory(this.ram, config.vgpus > 1);
-    this.devices = Array.from({ length: config.vgpus }, (_, index) => this.#makeDevice(index, memory));
+    this.devices = createDevices(config, this, this.iommu.windowed);
     this.#lives = new GuestLives({
       createWorker: (loadState) => this.#createWorker(loadState),
       resetPlatform: (settings) => {
@@ -114,6 +114,11 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     return !this.#ending && !this.#migration.handedOver && this.#migration.lost === '';
   }
 
+  /** True when every thread of the devices has ended by itself: nothing can reach the VM's host memory any more. */
+  get isClosed(): boolean {
+    return this.#ending && this.devices.every(({ run, report }) => !run || report);
+  }
+
   /** The guest's phase and counters as they are now. */
   get progress(): VmProgress {
     return vmProgress(this.#control.currentPhase, this.journal);
@@ -132,7 +137,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   #createWorker(loadState: string): GuestWorker {
-    const task = guestTask(this, this.devices, this.#registers.mmio, loadState);
+    const state = loadState || this.config.loadState;
+    const task = guestTask(this, this.devices, this.#registers.mmio, state);
     const { timeoutMs } = this.config;
     const entry = this.context.workers.guest;
     return new GuestWorker({ entry, task, control: this.#control, timeoutMs });
@@ -180,6 +186,21 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     return this.#lives.reboot(settings);
   }
 
+  /**
+   * Ends the guest between two instructions, and closes the VM while its devices work, as a host does whose VMM was
+   * killed. {@link runGuest} resolves when all is closed.
+   */
+  crash(): void {
+    this.#isCrashed = true;
+    this.verdict.guestGone(true);
+    this.#lives.close('crash');
+  }
+
+  /** Has the guest let go of its devices, and closes the VM. {@link runGuest} resolves when all is closed. */
+  shutDown(): void {
+    this.#lives.close('shutdown');
+  }
+
   /** Ends the guest in order, because the run is interrupted. The VM's result has what was done. */
   interrupt(): void {
     this.#lives.interrupt();
@@ -195,7 +216,9 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.#trace.record('guestDone', NO_DEVICE, { error: outcome.error });
     await this.#migration.guestEnded();
     await this.#registers.settle();
-    if (outcome.error === '' && !outcome.interrupted && !moved && lost === '')
+    this.loadState = outcome.load ?? '';
+    if (this.#isCrashed) await unmapEverything(this.devices);
+    else if (outcome.error === '' && !outcome.interrupted && !moved && lost === '')
       await this.#control.audit.last();
     // Devices of a guest that was not started may themselves still be starting; they end with the process.
     if (outcome !== NOT_STARTED || this.#lost !== '') await this.#stopDevices();
@@ -342,19 +365,6 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
     this.#slots.release(device);
   }
 
-  #makeDevice(index: number, memory: BusMemory): VmDevice {
-    const { vm, model } = this.config;
-    const kind = model === DEFAULT_MODEL ? 'gpu' : 'dev';
-    return new VmDevice(
-      index,
-      `vm${vm}/${kind}${index}`,
-      requesterId(0, index + 1, 0),
-      memory,
-      this,
-      this.iommu.windowed,
-    );
-  }
-
   async #startDevice(device: VmDevice): Promise<void> {
     // A device from another host is attached after its vIOMMU's state has been restored.
     if (this.config.migrations === 0) await this.iommu.attach(device.space);
@@ -392,16 +402,10 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   async #stopDevices(): Promise<void> {
     this.#ending = true;
     await this.#removals.settled();
-    const running = this.devices.filter((device) => device.run && device.failure === '');
-    await stopDevices(running);
-    for (const device of running) {
-      if (!device.report && device.failure === '')
-        await this.quarantine(device, 'did-not-stop', `was still running ${STOP_TIMEOUT_MS} ms after stop`);
-      device.link.mmioServer().close();
-      if (device.failure === '') this.#slots.release(device);
-      const pins = device.failure === '' ? device.container.pins() : 0;
-      if (pins > 0)
-        this.#trace.violation(device.index, 'leaked-pins', `${device.name} stopped and left ${pins} pins`);
-    }
+    await closeDevices(this.devices, {
+      quarantine: (...args) => this.quarantine(...args),
+      releaseSlot: (device) => this.#slots.release(device),
+      violation: (...args) => this.#trace.violation(...args),
+    });
   }
 }

@@ -15,7 +15,7 @@ import type { PageAllocator } from '../page-allocator.ts';
 import type { GuestDevice } from '../protocol.ts';
 import { entryFlags, GpuContext, type GpuMapping, writeEntry } from './context.ts';
 import { DeviceLostError } from './errors.ts';
-import { enableFunction, resetFunction } from './probe.ts';
+import { disableFunction, enableFunction, resetFunction } from './probe.ts';
 import { type GpuCommand, type GpuCompletion, GpuRing, RING_ENTRIES, WAITING_LIMIT } from './ring.ts';
 import { readSavedGpu, type SavedGpu } from './saved-state.ts';
 import { screenshot } from './screenshot.ts';
@@ -187,6 +187,11 @@ export class GpuDriver {
    */
   start(): Promise<void> {
     return this.#inFlight.run('start', () => this.#start());
+  }
+
+  /** Lets go of the device, which is idle: it accesses no memory from then on. */
+  stop(): Promise<void> {
+    return this.#inFlight.run('stop', () => disableFunction(this.#mmio));
   }
 
   async #start(): Promise<void> {

@@ -34,6 +34,12 @@ export async function enableFunction(mmio: MmioPort, index: number): Promise<voi
   await mmio.write(REGION_CONFIG, MSIX_CAPABILITY + 2, 2, BigInt(MSIX_ENABLE));
 }
 
+/** Disables the BARs and bus mastering. The function accesses no memory any more when the read returns. */
+export async function disableFunction(mmio: MmioPort): Promise<void> {
+  await mmio.write(REGION_CONFIG, 0x04, 2, 0n);
+  await mmio.read(REGION_CONFIG, 0x04, 2);
+}
+
 /** Resets the function. The reset is complete when the read after the write returns. */
 export async function resetFunction(mmio: MmioPort): Promise<void> {
   const control = await mmio.read(REGION_CONFIG, EXPRESS_CONTROL, 2);

@@ -134,6 +134,28 @@ export class LoadRun {
     return this.#stages.map((stage) => stage.save());
   }
 
+  /**
+   * Ends the load for a shutdown: iterations in flight end, and the drivers let go of the devices. Returns the stages,
+   * which the next guest continues.
+   */
+  async shutDown(): Promise<readonly SavedStage[]> {
+    await this.#holdUntilIdle();
+    const stages = this.#stages.map((stage) => stage.save());
+    this.stop();
+    for (const { gpu } of this.#gpus) await gpu.driver.stop();
+    await this.#load?.iommu?.disableTranslation();
+    return stages;
+  }
+
+  /** Holds the load; resolves when the last iteration has ended and nothing of it is left to flush. */
+  async #holdUntilIdle(): Promise<void> {
+    this.#clock.hold();
+    await this.#activity.idle();
+    for (const { gpu } of this.#gpus) await gpu.dma.flush();
+    // The executors take note of the iterations that have ended.
+    await yieldTurn();
+  }
+
   /** Ends the stages: they start no more iterations. */
   stop(): void {
     this.#clock.stop();
@@ -178,11 +200,7 @@ export class LoadRun {
   /** Holds the load when the VM must pause, and returns its state when the last iteration has ended. */
   async #saveAt(pause: Pause, beforeMove: () => Promise<void>): Promise<SavedLoad> {
     await pause.whenRequested;
-    this.#clock.hold();
-    await this.#activity.idle();
-    for (const { gpu } of this.#gpus) await gpu.dma.flush();
-    // The executors take note of the iterations that have ended.
-    await yieldTurn();
+    await this.#holdUntilIdle();
     await beforeMove();
     return {
       readyUs: this.#readyUs,
