@@ -6,6 +6,7 @@ import { CONFORMANCE_KINDS } from '../conformance/kinds.ts';
 import { VectorFileError } from '../conformance/vfio/vector-file.ts';
 import { CaptureError } from '../conformance/vfio-user/capture.ts';
 import { CapacityError } from '../coordinator/workers/capacity.ts';
+import { POLICIES } from '../gpu/policy.ts';
 import { SysfsDiskError } from '../mdev/sysfs-disk.ts';
 import { StoredRunError } from '../report/compare/stored-run.ts';
 import { ExitCode } from '../report/summary.ts';
@@ -199,6 +200,7 @@ function addServe(command: Command): void {
     .addOption(optional('--captures <dir>', "record each client's DMA maps, for mdevsim replay"))
     .addOption(optional('--artifacts <dir>', 'folder of the pictures that SIGUSR2 takes of displays'))
     .option('--no-msix', 'devices without MSI-X, which QEMU 11.1 can unplug')
+    .addOption(new Option('--gpu-policy <policy>', 'how served vGPUs share a physical GPU').choices(POLICIES))
     .option('--json', 'print the report as JSON')
     .action(async (options) => {
       const { serveCommand } = await import('./serve.ts');

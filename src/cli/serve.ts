@@ -1,11 +1,12 @@
 /**
  * `mdevsim serve`: serves devices over vfio-user until a signal, prints the QEMU arguments and at the end a report.
  */
-import { typeOfMdev } from '../coordinator/default-host.ts';
+import type { Policy } from '../gpu/policy.ts';
 import { ExitCode } from '../report/summary.ts';
 import { boundedText, oneLine } from '../report/text.ts';
 import { ScenarioError } from '../scenario/scenario.ts';
 import { resolveModel } from '../scenario/try-model.ts';
+import { gpuTypeOf } from '../serve/gpu-shares.ts';
 import { Pictures } from '../serve/pictures.ts';
 import { qemuArguments } from '../serve/qemu-arguments.ts';
 import { ServedDevices, type ServedWorker } from '../serve/serve.ts';
@@ -25,6 +26,7 @@ interface ServeFlags {
   readonly captures: string;
   readonly artifacts: string;
   readonly msix: boolean;
+  readonly gpuPolicy?: Policy;
   readonly json?: boolean;
 }
 
@@ -33,7 +35,7 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
   if (!/^[\w.-]{1,64}$/.test(flags.type))
     throw new ScenarioError(`--type ${flags.type}; accepted: letters, digits, dots and hyphens`);
   // A vGPU type of the host is a vgpu; every other type is a model's name.
-  const name = flags.model ?? (typeOfMdev(flags.type) ? 'vgpu' : flags.type);
+  const name = flags.model ?? (gpuTypeOf(flags.type) ? 'vgpu' : flags.type);
   const model = await resolveModel(name);
   let interrupted: (signal: string) => void = () => {};
   const signal = new Promise<string>((resolve) => {
@@ -50,6 +52,7 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
     count: flags.count,
     captures: flags.captures,
     msix: flags.msix,
+    ...(flags.gpuPolicy !== undefined && { gpuPolicy: flags.gpuPolicy }),
     ...(flags.deviceTimeout !== undefined && { deviceTimeoutMs: flags.deviceTimeout }),
     onEvent: eventPrinter(flags.type),
   });
@@ -65,7 +68,7 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
   }
   await devices.stop();
   restore();
-  return report(devices.workers, flags);
+  return report(devices, flags);
 }
 
 /** Writes pictures at each SIGUSR2, if there is a folder for them. Returns a function that ends this. */
@@ -95,18 +98,21 @@ function eventPrinter(_type: string): Parameters<typeof ServedDevices.start>[0][
   };
 }
 
-function report(workers: readonly ServedWorker[], { json }: ServeFlags): ExitCode {
+function report(served: ServedDevices, { json }: ServeFlags): ExitCode {
+  const { workers } = served;
   const passed = workers.every(isClean);
   if (json) {
-    const devices = workers.map(({ name, socket, failure, report }) => ({
+    const devices = workers.map(({ name, socket, failure, report }, index) => ({
       name,
       socket,
       failure,
       ...report,
+      gpu: served.gpuStats(index),
     }));
     process.stdout.write(`${JSON.stringify({ passed, devices }, null, 2)}\n`);
   } else {
-    for (const worker of workers) process.stdout.write(`${deviceLines(worker).join('\n')}\n`);
+    for (const [index, worker] of workers.entries())
+      process.stdout.write(`${deviceLines(worker, served.gpuStats(index)).join('\n')}\n`);
     process.stdout.write(passed ? 'PASSED\n' : 'FAILED\n');
   }
   return passed ? ExitCode.ok : ExitCode.failed;

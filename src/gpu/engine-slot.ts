@@ -82,6 +82,8 @@ export interface GpuSlotHandle {
   readonly links: readonly SharedArrayBuffer[];
   /** The part of the GPU's memory that the vGPU's type has. */
   readonly vramMiB?: number | undefined;
+  /** Wakes the vGPU of a slot, if it sleeps on something else than its link. */
+  readonly ring?: (slot: number) => void;
 }
 
 interface Candidate {
@@ -96,6 +98,7 @@ export class EngineSlot {
   readonly #slot: number;
   readonly #links: readonly SharedArrayBuffer[];
   readonly #clockUs: () => number;
+  readonly #wake: ((slot: number) => void) | undefined;
   /** The term in which this slot runs or chooses the next owner; 0 for none. */
   #term = FREE;
   #turnNs = 0;
@@ -106,13 +109,14 @@ export class EngineSlot {
   #considered = new Set<number>();
 
   /** `clockUs` is the clock of leases and gaps, which tests replace. */
-  constructor({ gpu, slot, links }: GpuSlotHandle, clockUs: () => number = nowUs) {
+  constructor({ gpu, slot, links, ring }: GpuSlotHandle, clockUs: () => number = nowUs) {
     if (slot < 0 || slot >= SLOTS_LIMIT)
       throw new RangeError(`slot ${slot} of a GPU; accepted: 0 to ${SLOTS_LIMIT - 1}`);
     this.#words = wordsOf(gpu);
     this.#slot = slot;
     this.#links = links;
     this.#clockUs = clockUs;
+    this.#wake = ring;
   }
 
   /** Requests the engine for pending work. Must be called before every piece of work. */
@@ -324,7 +328,8 @@ export class EngineSlot {
 
   #ring(slot: number): void {
     const link = this.#links[slot];
-    if (link) ringDevice(link, RING_ENGINE);
+    if (this.#wake) this.#wake(slot);
+    else if (link) ringDevice(link, RING_ENGINE);
   }
 
   #virtual(slot: number): number {

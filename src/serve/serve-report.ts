@@ -1,6 +1,7 @@
 /**
  * The report of served devices.
  */
+import type { VgpuStats } from '../gpu/stats.ts';
 import { boundedText, counted, oneLine } from '../report/text.ts';
 import type { ServedReport } from '../vfio-user/serve-task.ts';
 import type { ServedWorker } from './serve.ts';
@@ -13,8 +14,8 @@ export const isClean = ({ report, failure }: ServedWorker): boolean =>
   report.heldPins === 0 &&
   report.violationCount === 0;
 
-/** Returns the lines of one device. */
-export function deviceLines(worker: ServedWorker): string[] {
+/** Returns the lines of one device. `gpu` is a vGPU's use of its physical GPU. */
+export function deviceLines(worker: ServedWorker, gpu?: VgpuStats): string[] {
   const { name, report, failure } = worker;
   if (!report) return [`${name}: FAILED: ${oneLine(boundedText(failure))}`];
   return [
@@ -22,12 +23,17 @@ export function deviceLines(worker: ServedWorker): string[] {
     `  maps ${report.maps}, unmaps ${report.unmaps}, at most ${report.peakMaps} live; now ${report.liveMaps} maps, ${report.heldPins} pins`,
     `  pins ${report.pins}, faults ${report.faults}, interrupts ${report.signalled} of ${report.interrupts}, ` +
       `DMA by messages ${report.messageReads} reads, ${report.messageWrites} writes`,
+    ...(gpu ? [gpuLine(gpu)] : []),
     ...lostLines(report),
     ...report.metrics.map(({ name: metric, value }) => `  ${metric}: ${value}`),
     ...report.violations.map((text) => `  VIOLATION ${oneLine(boundedText(text))}`),
     ...report.lines.map((text) => `  ${oneLine(boundedText(text))}`),
   ];
 }
+
+const gpuLine = ({ gpu, type, share, busyUs, waitedUs, turns, preemptions }: VgpuStats): string =>
+  `  GPU ${gpu}: ${type}, share ${share}, busy ${Math.round(busyUs)} us, waited ${Math.round(waitedUs)} us, ` +
+  `${turns} turns, ${preemptions} preemptions`;
 
 const lostLines = ({ lostAccesses }: ServedReport): string[] =>
   lostAccesses > 0

@@ -8,10 +8,14 @@ import { after, every, sleep } from '#host';
 import { checkCapacity } from '../coordinator/workers/capacity.ts';
 import { workerEntry } from '../coordinator/workers/entries.ts';
 import { DEVICE_TIMEOUT_MS, START_CONCURRENCY, WORKER_LIMITS } from '../coordinator/workers/supervisor.ts';
+import type { Policy } from '../gpu/policy.ts';
+import type { VgpuStats } from '../gpu/stats.ts';
 import type { ResolvedModel } from '../scenario/try-model.ts';
+import { EVENT_ONE } from '../vfio-user/irqs.ts';
 import { closeFile, eventFile, freeAll } from '../vfio-user/linux.ts';
 import { ResourceLedger } from '../vfio-user/resource-ledger.ts';
 import { type ServedReport, type ServeEvent, ServeLink, type ServeTask } from '../vfio-user/serve-task.ts';
+import { type GpuShare, GpuShares, gpuTypeOf } from './gpu-shares.ts';
 import { socketPaths } from './sockets.ts';
 
 /** Time limits for a worker to be ready, and to end when it is asked to. */
@@ -37,6 +41,8 @@ export interface ServeSettings {
   readonly captures?: string;
   /** Time limit of one call of a model. */
   readonly deviceTimeoutMs?: number;
+  /** Policy of the physical GPUs that served vGPUs share. */
+  readonly gpuPolicy?: Policy;
   /** False for devices without MSI-X; by default true. */
   readonly msix?: boolean;
   /** Called when a device's client has come or gone, or its worker has failed. */
@@ -71,8 +77,16 @@ export class ServedWorker {
     this.#settings = settings;
   }
 
-  /** Starts the worker; resolves when it listens, or has failed. */
-  async start(): Promise<void> {
+  /** The event counter that ends the worker's wait. */
+  get wakeFd(): number {
+    return this.#wakeFd;
+  }
+
+  /**
+   * Starts the worker; resolves when it listens, or has failed.
+   * @param gpu its share of a physical GPU. Others write to its event counter, so its owner closes it: {@link closeWake}
+   */
+  async start(gpu?: GpuShare): Promise<void> {
     const { model, source } = this.#settings.model;
     const task: ServeTask = {
       name: this.name,
@@ -84,6 +98,7 @@ export class ServedWorker {
       link: this.#link.sab,
       ledger: this.#ledger.sab,
       wakeFd: this.#wakeFd,
+      gpu,
     };
     const worker = new Worker(workerEntry('served'), {
       workerData: task,
@@ -104,7 +119,7 @@ export class ServedWorker {
       worker.once('exit', () => {
         if (!this.report) this.#fail('its worker has ended');
         this.#isOver = true;
-        closeFile(this.#wakeFd);
+        if (!gpu) this.closeWake();
         // A worker that has died leaves its client waiting, and its memory and descriptors behind.
         freeAll(this.#ledger);
         done();
@@ -130,6 +145,16 @@ export class ServedWorker {
       this.#link.requestPicture();
       this.#wake();
     });
+  }
+
+  /** Resolves when the worker has ended. */
+  get ended(): Promise<void> {
+    return this.#ended;
+  }
+
+  /** Closes the event counter. The worker has ended. */
+  closeWake(): void {
+    closeFile(this.#wakeFd);
   }
 
   /** Asks the worker to end; resolves when it has, at the latest after STOP_TIMEOUT_MS. */
@@ -160,7 +185,7 @@ export class ServedWorker {
   }
 
   #wake(): void {
-    writeSync(this.#wakeFd, new Uint8Array([1, 0, 0, 0, 0, 0, 0, 0]));
+    writeSync(this.#wakeFd, EVENT_ONE);
   }
 
   #onEvent(event: ServeEvent): void {
@@ -180,10 +205,15 @@ export class ServedWorker {
 /** Devices that are being served. */
 export class ServedDevices {
   readonly workers: readonly ServedWorker[];
+  readonly #shares: GpuShares | undefined;
   #stopWatch: () => void = () => {};
 
-  private constructor(workers: readonly ServedWorker[]) {
+  private constructor(workers: readonly ServedWorker[], { type, model, gpuPolicy }: ServeSettings) {
     this.workers = workers;
+    const gpuType = model.model === 'vgpu' ? gpuTypeOf(type) : undefined;
+    const names = workers.map(({ name }) => name);
+    const wakeFds = workers.map(({ wakeFd }) => wakeFd);
+    this.#shares = gpuType && new GpuShares(gpuType, names, wakeFds, gpuPolicy);
   }
 
   /** Starts all devices, a few at a time. @throws CapacityError */
@@ -191,23 +221,40 @@ export class ServedDevices {
     const { count, socket } = settings;
     checkCapacity({ vms: 1, vgpus: count, processes: 1, ramBytes: 0 });
     const workers = socketPaths(socket, count).map((path, i) => new ServedWorker(i, path, settings));
-    const waiting = [...workers];
+    const devices = new ServedDevices(workers, settings);
+    const waiting = [...workers.keys()];
     const startNext = async (): Promise<void> => {
-      for (let next = waiting.shift(); next; next = waiting.shift()) await next.start();
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await devices.#start(next);
     };
     await Promise.all(Array.from({ length: START_CONCURRENCY }, startNext));
-    const devices = new ServedDevices(workers);
     devices.#stopWatch = every(WATCH_MS, () => {
       for (const worker of workers) worker.watch(WATCH_MS);
     });
     return devices;
   }
 
+  /** Returns a vGPU's use of its physical GPU; undefined for another device. */
+  gpuStats(index: number): VgpuStats | undefined {
+    return this.#shares?.stats(index);
+  }
+
   /** Stops all devices. */
   async stop(): Promise<void> {
     this.#stopWatch();
     await Promise.all(this.workers.map((worker) => worker.stop()));
+    if (this.#shares) for (const worker of this.workers) worker.closeWake();
     // Messages that were sent before the end.
     await sleep(0);
+  }
+
+  async #start(index: number): Promise<void> {
+    const worker = this.workers[index] as ServedWorker;
+    const shares = this.#shares;
+    await worker.start(shares?.share(index));
+    if (!shares) return;
+    // The engine of a vGPU that has died is free, and the others learn it.
+    void worker.ended.then(() => {
+      for (const fd of shares.release(index)) writeSync(fd, EVENT_ONE);
+    });
   }
 }

@@ -24,6 +24,9 @@ const ACTION_TRIGGER = 32;
 const DATA_TYPES = DATA_NONE | DATA_BOOL | DATA_EVENTFD;
 const ACTIONS = ACTION_MASK | ACTION_UNMASK | ACTION_TRIGGER;
 
+/** The bytes that add 1 to an event counter. */
+export const EVENT_ONE: Uint8Array = new Uint8Array([1, 0, 0, 0, 0, 0, 0, 0]);
+
 /** A SET_IRQS request. */
 export interface IrqRequest {
   readonly flags: number;

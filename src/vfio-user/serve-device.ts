@@ -1,7 +1,10 @@
 /**
  * The body of the worker of one served device.
  */
+import { writeSync } from 'node:fs';
 import type { ModelFactory } from '../device/model.ts';
+import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
+import { EVENT_ONE } from './irqs.ts';
 import { keepLedger } from './linux.ts';
 import { ResourceLedger } from './resource-ledger.ts';
 import { ServeLoop } from './serve-loop.ts';
@@ -11,13 +14,13 @@ import { SocketListener } from './socket.ts';
 
 /** Serves a device until the main thread asks to stop. @throws SocketPathError, and whatever the model throws */
 export async function serveDevice(
-  { name, model, captures, socket, msix, link: sab, ledger, wakeFd }: ServeTask,
+  { name, model, captures, socket, msix, link: sab, ledger, wakeFd, gpu }: ServeTask,
   factory: ModelFactory,
   send: (event: ServeEvent) => void,
 ): Promise<void> {
   const link = new ServeLink(sab);
   keepLedger(new ResourceLedger(ledger));
-  const device = new ServedDevice({ name, model, captures, msix }, factory);
+  const device = new ServedDevice({ name, model, captures, msix, gpu: gpu && slotOf(gpu) }, factory);
   const loop = new ServeLoop(device, new SocketListener(socket), {
     wakeFd,
     stopRequested: () => link.stopRequested,
@@ -41,6 +44,12 @@ export async function serveDevice(
   device.close();
   send({ kind: 'report', report });
 }
+
+/** Returns a slot whose vGPU wakes the others by their event counters. */
+const slotOf = ({ slot, wakeFds }: NonNullable<ServeTask['gpu']>): GpuSlotHandle => ({
+  ...slot,
+  ring: (other) => void writeSync(wakeFds[other] as number, EVENT_ONE),
+});
 
 function reportOf(device: ServedDevice, { counters }: ServeLoop): ServedReport {
   const { metrics, pins, faults } = device.instance.report();

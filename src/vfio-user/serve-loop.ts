@@ -90,7 +90,8 @@ export class ServeLoop {
   /** Waits for a message, a client, a wake-up or a timer. */
   #wait(): void {
     if (this.#transport?.buffered) return;
-    if (this.#isHot && !this.#stalled && this.#device.waitUs > HOT_TIMER_US) return;
+    const isFree = !this.#stalled && !this.#device.sharesEngine;
+    if (this.#isHot && isFree && this.#device.waitUs > HOT_TIMER_US) return;
     this.#isHot = false;
     const { wakeFd } = this.#owner;
     const stepMs = this.#stalled ? STALL_WAIT_MS : this.#device.waitUs / 1000;
@@ -143,7 +144,8 @@ export class ServeLoop {
   }
 
   #step(): void {
-    if (this.#device.waitUs > 0 && !this.#stalled) return;
+    // A vGPU asks for the engine after each wait, because the engine's owner may have died.
+    if (this.#device.waitUs > 0 && !this.#stalled && !this.#device.sharesEngine) return;
     try {
       this.#stalled = this.#device.step() === 'stalled';
     } catch (error) {

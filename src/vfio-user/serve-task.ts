@@ -4,6 +4,7 @@
 
 import * as mem from '#mem';
 import { wordsOf } from '#mem';
+import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
 
 const { add, ld, st, xchg } = mem;
 
@@ -70,6 +71,8 @@ export interface ServeTask {
   readonly ledger: SharedArrayBuffer;
   /** An event counter that ends the worker's wait. */
   readonly wakeFd: number;
+  /** A vGPU's slot on a physical GPU, and the event counters of the vGPUs there by slot. */
+  readonly gpu?: { readonly slot: GpuSlotHandle; readonly wakeFds: readonly number[] } | undefined;
 }
 
 /** Counts of one device at its end, or now. */

@@ -10,6 +10,7 @@ import { DeviceInstance } from '../device/instance.ts';
 import { MigrationStateError } from '../device/migration/migration.ts';
 import type { ModelFactory, StepResult } from '../device/model.ts';
 import type { SharedRegion } from '../device/served-context.ts';
+import type { GpuSlotHandle } from '../gpu/engine-slot.ts';
 import { type Hpa, type Iova, PAGE_SIZE } from '../memory/address.ts';
 import { PinTableReader } from '../pin-table/reader.ts';
 import { PinTableWriter } from '../pin-table/writer.ts';
@@ -25,7 +26,7 @@ import { DirtyLog } from './dirty-log.ts';
 import { DmaSpace, SERVED_MAPS_LIMIT } from './dma-space.ts';
 import { GuestWindows } from './guest-windows.ts';
 import { type CapabilityLink, irqCounts, msixLink } from './irq-capabilities.ts';
-import { IrqSet } from './irqs.ts';
+import { EVENT_ONE, IrqSet } from './irqs.ts';
 import { closeFile, mapFile, memoryFile, release, reserve, waitWritable } from './linux.ts';
 import { MapRecorder } from './map-recorder.ts';
 import { REGION_FLAG_READ, REGION_FLAG_WRITE, REGION_INDEX_CONFIG } from './protocol.ts';
@@ -52,11 +53,15 @@ interface ServedOptions {
   readonly captures?: string;
   /** False for a device whose clients see no MSI-X capability. */
   readonly msix?: boolean;
+  /** A vGPU's slot on a physical GPU. */
+  readonly gpu?: GpuSlotHandle | undefined;
 }
 
 export class ServedDevice implements VfioDevice, DmaUser {
   readonly name: string;
   readonly slot: number;
+  /** Another device may hand it the engine at any time. */
+  readonly sharesEngine: boolean;
   readonly dma: DmaSpace;
   readonly irqs: IrqSet;
   readonly client = new ClientMemory();
@@ -79,8 +84,9 @@ export class ServedDevice implements VfioDevice, DmaUser {
   #stepDue = true;
 
   /** Creates the model. @throws whatever its factory throws */
-  constructor({ name, model, captures = '', msix = true }: ServedOptions, factory: ModelFactory) {
+  constructor({ name, model, captures = '', msix = true, gpu }: ServedOptions, factory: ModelFactory) {
     this.name = name;
+    this.sharesEngine = gpu !== undefined;
     this.recorder = captures === '' ? undefined : new MapRecorder(captures, name);
     const table = allocateTable(this.windows);
     this.slot = table.addReader();
@@ -103,7 +109,7 @@ export class ServedDevice implements VfioDevice, DmaUser {
         name,
         table: new PinTableReader(table.handle, this.slot),
         memory: this.windows,
-        options: { fault: '' },
+        options: { fault: '', gpu },
         modelName: model,
         peers: this.dma,
       },
@@ -311,8 +317,6 @@ function allocateTable(windows: GuestWindows): PinTableWriter {
       if (!(error instanceof RangeError) || nodes < LEAST_NODES) throw error;
     }
 }
-
-const EVENT_ONE = new Uint8Array([1, 0, 0, 0, 0, 0, 0, 0]);
 
 const eventCalls = {
   signal(fd: number): void {

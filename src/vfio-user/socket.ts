@@ -61,6 +61,8 @@ export class SocketTransport implements Transport {
   }
 
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
+    // The memory of the calls' structures is given back.
+    if (!this.#open) throw new ConnectionClosedError('the connection is closed');
     try {
       for (let at = 0; at < bytes.length; ) {
         const sent = this.#socket.send(bytes, at, at === 0 ? fds : []);

@@ -48,7 +48,7 @@ describe('real guests', function () {
   });
 
   const serve = async (type: string, msix = true): Promise<Served> => {
-    const served = await Served.start(type, 1, machine.sockets, undefined, msix);
+    const served = await Served.start(type, 1, machine.sockets, undefined, { msix });
     started.push(served);
     return served;
   };

@@ -12,10 +12,10 @@ import { edidOf } from './edid.ts';
 import { Resource } from './resource.ts';
 
 /** Most resources, and most bytes of all their pictures. */
-export const RESOURCES_LIMIT = 4096;
+const RESOURCES_LIMIT = 4096;
 export const RESOURCE_BYTES_LIMIT: number = 128 * 2 ** 20;
 /** Most pieces of a resource's backing memory, and most pinned pages of the device. */
-export const PIECES_LIMIT = 65_536;
+const PIECES_LIMIT = 65_536;
 export const BACKING_PAGES_LIMIT = 65_536;
 /** Most bytes of a request; a longer one is cut, and its end is missing. */
 export const REQUEST_BYTES_MAX: number = 32 + PIECES_LIMIT * gpu.MEM_ENTRY_BYTES;

@@ -151,7 +151,7 @@ describe('vfio-user: MSI-X', () => {
 
   /** Returns the capability IDs of a served virtio-rng, read byte by byte and in blocks, and its counts of interrupts. */
   async function capabilities(msix: boolean) {
-    const served = await Served.start('virtio-rng', 1, undefined, undefined, msix);
+    const served = await Served.start('virtio-rng', 1, undefined, undefined, { msix });
     started.push(served);
     const client = served.client();
     const space = client.read(7, 0, 256);
