@@ -3,6 +3,7 @@
  * the documentation cannot miss it.
  */
 import { z } from 'zod';
+import type { RunRecord } from '../../src/report/record.ts';
 
 const text = z.string();
 const count = z.int().min(0);
@@ -153,14 +154,19 @@ const change = z.strictObject({
   bytesBefore: count,
   bytesAfter: count,
 });
+const activity = z.strictObject({
+  seconds: number,
+  commands: bucketed,
+  avgUs: bucketed,
+  maxUs: bucketed,
+  engine: bucketed,
+});
 const timeline = z.strictObject({
   vm: count,
   vgpu: count,
   name: text,
   addressSpace: z.strictObject({ segments: z.array(segment), switches: z.array(change) }),
-  activity: z
-    .strictObject({ seconds: number, commands: bucketed, avgUs: bucketed, maxUs: bucketed })
-    .nullable(),
+  activity: activity.nullable(),
 });
 
 /** Fields of the record by part, as docs/json.md lists them. */
@@ -177,6 +183,7 @@ export const RECORD_PARTS = {
   groups: group,
   stages: stage,
   timelines: timeline,
+  activity,
   segment,
   switch: change,
 } as const;
@@ -229,3 +236,28 @@ export const recordSchema = z.strictObject({
   evidence: z.array(z.strictObject({ vm: count, kind: text, detail: text, repeats: count })),
   timelines: z.array(timeline),
 });
+
+/** True if two types have the same fields; otherwise those that one of them lacks. */
+type SameFields<A, B> = [Exclude<keyof A, keyof B>, Exclude<keyof B, keyof A>] extends [never, never]
+  ? true
+  : [Exclude<keyof A, keyof B>, Exclude<keyof B, keyof A>];
+
+/** The record's types have no other fields than the schema, or this file does not compile. */
+const same: readonly [
+  SameFields<Omit<RunRecord, 'iterations'>, z.infer<typeof recordSchema>>,
+  SameFields<RunRecord['load'], z.infer<typeof load>>,
+  SameFields<RunRecord['load']['metrics'][number], z.infer<typeof metric>>,
+  SameFields<RunRecord['load']['metrics'][number]['series'], z.infer<typeof series>>,
+  SameFields<RunRecord['load']['thresholds'][number], z.infer<typeof threshold>>,
+  SameFields<RunRecord['load']['events'][number], z.infer<typeof action>>,
+  SameFields<RunRecord['results'][number], z.infer<typeof result>>,
+  SameFields<RunRecord['results'][number]['vgpus'][number], z.infer<typeof vgpu>>,
+  SameFields<RunRecord['hosts'][number], z.infer<typeof host>>,
+  SameFields<RunRecord['groups'][number], z.infer<typeof group>>,
+  SameFields<RunRecord['stages'][number], z.infer<typeof stage>>,
+  SameFields<RunRecord['timelines'][number], z.infer<typeof timeline>>,
+  SameFields<RunRecord['timelines'][number]['activity'] & {}, z.infer<typeof activity>>,
+  SameFields<RunRecord['timelines'][number]['addressSpace']['segments'][number], z.infer<typeof segment>>,
+  SameFields<RunRecord['timelines'][number]['addressSpace']['switches'][number], z.infer<typeof change>>,
+] = [true, true, true, true, true, true, true, true, true, true, true, true, true, true, true];
+void same;
