@@ -6,6 +6,7 @@ import type { Mutant } from '../mutant.ts';
 const VERDICT = 'src/coordinator/vm/verdict.ts';
 const RESULT = 'src/coordinator/vm/result.ts';
 const VM = 'src/coordinator/vm/vm.ts';
+const CLOSE = 'src/coordinator/vm/close-devices.ts';
 const DEVICE = 'src/coordinator/vm/device.ts';
 const AUDIT = 'src/coordinator/vm/vm-audit.ts';
 const FAULT = 'src/coordinator/vm/dma-fault.ts';
@@ -131,9 +132,9 @@ export const COORDINATOR_MUTANTS: readonly Mutant[] = [
   },
   {
     id: 'coordinator/leaked-pins',
-    file: VM,
-    find: '      if (pins > 0)\n',
-    replace: "      if (pins > 0 && device.failure !== '')\n",
+    file: CLOSE,
+    find: 'if (pins > 0) vm.violation(',
+    replace: "if (pins > 0 && device.failure !== '') vm.violation(",
     why: 'Pins that a stopped device has left are not reported.',
     killedBy: RUNS,
   },

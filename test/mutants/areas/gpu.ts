@@ -9,6 +9,7 @@ const LAYOUT = 'src/gpu/layout.ts';
 const POLICY = 'src/gpu/policy.ts';
 const STATS = 'src/gpu/stats.ts';
 const VM = 'src/coordinator/vm/vm.ts';
+const CLOSE = 'src/coordinator/vm/close-devices.ts';
 
 const SCHEDULER = ['test/unit/gpu-scheduler.test.ts'];
 const VM_SLOTS = ['test/unit/vm-slots.test.ts'];
@@ -176,8 +177,8 @@ export const GPU_MUTANTS: readonly Mutant[] = [
   {
     id: 'gpu/time-of-one-word',
     file: LAYOUT,
-    find: "  wr(words, index + 1, Math.floor(value / 2 ** 32), 'engine.clock');\n",
-    replace: '',
+    find: '  const high = Math.floor(value / 2 ** 32);\n',
+    replace: '  const high = 0;\n',
     why: 'Engine time wraps after 4.3 s.',
     killedBy: LEASES,
   },
@@ -216,15 +217,15 @@ export const GPU_MUTANTS: readonly Mutant[] = [
   {
     id: 'gpu/failed-device-keeps-slot',
     file: VM,
-    find: '    this.#releaseSlot(device);\n    if (pinsReleased',
+    find: '    this.#slots.release(device);\n    if (pinsReleased',
     replace: '    if (pinsReleased',
     why: 'The engine place of a device that fails is never free again.',
     killedBy: VM_SLOTS,
   },
   {
     id: 'gpu/stopped-device-keeps-slot',
-    file: VM,
-    find: "      if (device.failure === '') this.#releaseSlot(device);\n",
+    file: CLOSE,
+    find: '    vm.releaseSlot(device);\n',
     replace: '',
     why: 'The engine place of a device that stops is never free again.',
     killedBy: VM_SLOTS,

@@ -7,6 +7,7 @@ const CONTEXTS = 'src/guest/iommu/vtd/context-tables.ts';
 const DESCRIPTORS = 'src/guest/iommu/vtd/descriptors.ts';
 const VTD_DOMAIN = 'src/guest/iommu/paged-domain.ts';
 const VTD_DRIVER = 'src/guest/iommu/vtd/driver.ts';
+const PIECES = 'src/guest/iommu/aligned-pieces.ts';
 const VTD_QUEUE = 'src/guest/iommu/command-ring.ts';
 const EDITOR = 'src/guest/iommu/vtd/page-table-editor.ts';
 const VIRTIO_DOMAIN = 'src/guest/iommu/virtio/domain.ts';
@@ -116,7 +117,7 @@ export const GUEST_IOMMU_MUTANTS: readonly Mutant[] = [
   },
   {
     id: 'guest-iommu/page-selective-unaligned',
-    file: VTD_DRIVER,
+    file: PIECES,
     find: 'return at % size === 0 && at + size <= end;',
     replace: 'return at + size <= end;',
     why: 'A page-selective descriptor covers other pages than its range.',

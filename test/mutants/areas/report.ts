@@ -101,7 +101,7 @@ export const REPORT_MUTANTS: readonly Mutant[] = [
   {
     id: 'report/moved-failures-lost',
     file: RESULT,
-    find: 'failures: [...first.failures, ...rest.failures],',
+    find: 'failures: [...first.failures, ...rest.failures].slice(0, LINES_LIMIT),',
     replace: 'failures: rest.failures,',
     why: 'The texts of failures at the host that a VM has left are lost.',
     killedBy: MOVED,
@@ -189,8 +189,8 @@ export const REPORT_MUTANTS: readonly Mutant[] = [
   {
     id: 'report/vm-without-device-latencies',
     file: HISTOGRAMS,
-    find: '    this.#whole?.recordUs(name, microseconds);\n',
-    replace: '',
+    find: 'for (const part of [this, ...this.#parts])',
+    replace: 'for (const part of [this])',
     why: 'The latencies of a VM lack those of its devices.',
     killedBy: MOVED,
   },

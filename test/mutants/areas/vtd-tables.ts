@@ -6,6 +6,7 @@ import type { Mutant } from '../mutant.ts';
 const FIRST = 'src/viommu/vtd/first-stage.ts';
 const SECOND = 'src/viommu/vtd/second-level.ts';
 const TABLES = 'src/viommu/vtd/page-tables.ts';
+const INTERRUPTS = 'src/viommu/interrupt-range.ts';
 const FAULTS = 'src/viommu/vtd/faults.ts';
 const STATE = 'src/viommu/vtd/state.ts';
 const CACHES = 'src/viommu/vtd/qemu-caches.ts';
@@ -62,7 +63,7 @@ export const VTD_TABLES_MUTANTS: readonly Mutant[] = [
   },
   {
     id: 'vtd-tables/part-above-interrupts',
-    file: TABLES,
+    file: INTERRUPTS,
     find: 'offsetBy(gpa, skipped)',
     replace: 'gpa',
     why: 'The part of a large leaf above the interrupt range is mapped to its start.',
