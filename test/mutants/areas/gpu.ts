@@ -177,7 +177,7 @@ export const GPU_MUTANTS: readonly Mutant[] = [
   {
     id: 'gpu/time-of-one-word',
     file: LAYOUT,
-    find: '  const high = Math.floor(value / 2 ** 32);\n',
+    find: '  const high = Math.floor(value / TWO_32);\n',
     replace: '  const high = 0;\n',
     why: 'Engine time wraps after 4.3 s.',
     killedBy: LEASES,
