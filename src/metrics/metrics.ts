@@ -20,8 +20,11 @@ export interface MetricChange extends AggregateData {
 export const SERIES_LIMIT = 8192;
 /** Names of metrics and tags. */
 const NAME = /^[a-z][a-z0-9_]{0,63}$/i;
-/** Maximum length of a tag's value. */
+/** Maximum length of a tag's value, and maximum count of tags. */
 const TAG_LIMIT = 64;
+const TAGS_LIMIT = 16;
+/** Tags that name the origin of a series. */
+const RUN_TAGS: readonly string[] = ['group', 'vm'];
 
 /** Adds samples of one metric with the same tags. */
 export interface Counter {
@@ -67,7 +70,7 @@ class Registry {
   readonly #types = new Map<string, MetricType>();
 
   series(name: string, type: MetricType, unit: Unit | undefined, tags: Tags): Series {
-    const key = `${name} ${Object.entries(tags).sort().join(' ')}`;
+    const key = `${name} ${JSON.stringify(Object.entries(tags).sort())}`;
     const found = this.all.get(key);
     if (found?.type === type) return found;
     this.#check(name, type, tags);
@@ -85,15 +88,42 @@ class Registry {
       );
     const known = METRICS[name]?.type ?? this.#types.get(name) ?? type;
     if (known !== type) throw new TypeError(`metric ${name} is a ${known}, not a ${type}`);
-    for (const [tag, value] of Object.entries(tags))
-      if (!NAME.test(tag) || value.length > TAG_LIMIT)
-        throw new RangeError(
-          `tag '${tag}' of metric ${name}; accepted: a name, and a value of up to ${TAG_LIMIT} characters`,
-        );
+    const pairs = Object.entries(tags);
+    if (pairs.length > TAGS_LIMIT)
+      throw new RangeError(`${pairs.length} tags of metric ${name}; accepted: up to ${TAGS_LIMIT}`);
+    for (const [tag, value] of pairs) checkTag(name, tag, value);
     if (this.all.size >= SERIES_LIMIT)
-      throw new RangeError(`${SERIES_LIMIT} series of metrics; no more are accepted: use fewer tags`);
+      throw new RangeError(
+        `metric ${name} with tags ${JSON.stringify(tags)} is one series too many; accepted: ${SERIES_LIMIT} series of a ` +
+          `guest, and ${this.#largest()} has the most: use tags with fewer values`,
+      );
+  }
+
+  /** Returns the name of the metric with the most series, and their count. */
+  #largest(): string {
+    const counts = new Map<string, number>();
+    for (const { name } of this.all.values()) counts.set(name, (counts.get(name) ?? 0) + 1);
+    const [first] = [...counts].sort(([, a], [, b]) => b - a);
+    return first ? `${first[0]} (${first[1]})` : 'none';
   }
 }
+
+/** @throws RangeError for a tag that no series may have */
+function checkTag(metric: string, tag: string, value: unknown): void {
+  if (!NAME.test(tag))
+    throw new RangeError(
+      `tag '${tag}' of metric ${metric}; accepted: up to 64 letters, digits and _, a letter at the start`,
+    );
+  if (RUN_TAGS.includes(tag))
+    throw new RangeError(`tag '${tag}' of metric ${metric}, which the run sets; accepted: another name`);
+  if (typeof value !== 'string' || value.length > TAG_LIMIT)
+    throw new RangeError(
+      `tag '${tag}' of metric ${metric} is ${given(value)}; accepted: texts of up to ${TAG_LIMIT} characters`,
+    );
+}
+
+const given = (value: unknown): string =>
+  typeof value === 'string' ? `a text of ${value.length} characters` : `of type ${typeof value}`;
 
 /** Series of a guest that nobody takes: they have no samples. */
 class DiscardingRegistry extends Registry {

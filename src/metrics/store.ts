@@ -2,6 +2,7 @@
  * The metrics of a run: merges what guests and hosts send, in total, by stage, by group and
  * by the selectors of the thresholds.
  */
+import { nearest } from '../platform/nearest.ts';
 import { Aggregate, type AggregateData } from './aggregate.ts';
 import { METRICS, type MetricType } from './catalogue.ts';
 import { type MetricSummary, summaryOf } from './metric-summary.ts';
@@ -14,6 +15,9 @@ import type { Unit } from './units.ts';
 
 /** Maximum count of aggregates in the report: totals, and those by stage or group. Further ones are not kept. */
 export const SUMMARIES_LIMIT = 2048;
+
+/** Maximum count of conflicts that are named. */
+const CONFLICTS_LIMIT = 16;
 
 /** Merged samples of a selector. */
 interface Sink {
@@ -52,6 +56,8 @@ export class MetricStore {
   readonly #judges: readonly ThresholdJudge[];
   readonly #bucketSeconds: number;
   readonly #dividedBy: readonly ('stage' | 'group')[];
+  readonly #conflicts = new Map<string, string>();
+  #samplesCut = 0;
 
   constructor(
     thresholds: readonly Threshold[],
@@ -109,7 +115,25 @@ export class MetricStore {
 
   /** Returns the verdict on each threshold, for a run of this length. */
   verdicts(seconds: number): readonly Verdict[] {
-    return this.#judges.map((judge) => judge.verdict(seconds));
+    return this.#judges.map((judge) => judge.verdict(seconds, this.#absenceOf(judge.threshold.selector)));
+  }
+
+  /** Returns why a selector has no samples: the metric has none, or none with these tags. */
+  #absenceOf({ name, tags }: Selector): string {
+    const names = new Set([...this.#sinks.values()].map(({ selector }) => selector.name));
+    if (names.has(name)) return Object.keys(tags).length > 0 ? 'no samples with these tags' : 'no samples';
+    const isOwn = !(name in METRICS) && names.size > 0;
+    return isOwn ? `no samples; nearest: ${nearest(name, names)}` : 'no samples';
+  }
+
+  /** Names of metrics that are of different types in different VMs. Only the first type is kept. */
+  get conflicts(): readonly string[] {
+    return [...this.#conflicts.values()];
+  }
+
+  /** Count of samples that are in no metric of the report, because there were too many metrics. */
+  get samplesCut(): number {
+    return this.#samplesCut;
   }
 
   data(): StoreData {
@@ -154,8 +178,17 @@ export class MetricStore {
   }
 
   #add(sink: Sink | undefined, second: number, change: MetricChange): void {
-    sink?.total.merge(change);
-    sink?.series.add(second, change);
+    if (!sink) this.#samplesCut += change.count;
+    else if (sink.type !== change.type) this.#noteConflict(sink, change);
+    else {
+      sink.total.merge(change);
+      sink.series.add(second, change);
+    }
+  }
+
+  #noteConflict({ type }: Sink, { name, type: other }: MetricChange): void {
+    if (this.#conflicts.size < CONFLICTS_LIMIT)
+      this.#conflicts.set(name, `metric ${name} is a ${type} in one VM and a ${other} in another`);
   }
 }
 

@@ -5,7 +5,7 @@ import { Aggregate, type AggregateData } from './aggregate.ts';
 import { METRICS, type MetricType } from './catalogue.ts';
 import type { MetricChange } from './metrics.ts';
 import { SecondLog } from './second-log.ts';
-import { aggregateValue, holds, type Threshold, unitOf } from './threshold.ts';
+import { aggregateValue, aggregationProblem, holds, type Threshold, unitOf } from './threshold.ts';
 import { acceptedValues, formatValue, parseValue, type Unit } from './units.ts';
 import { Windows } from './windows.ts';
 
@@ -137,12 +137,15 @@ export class ThresholdJudge {
     return { ...facts, state: isMet ? 'met' : 'missed', text: formatValue(value, unit) };
   }
 
-  verdict(seconds: number): Verdict {
+  /** @param absence why the metric has no samples, if it has none */
+  verdict(seconds: number, absence: string = 'no samples'): Verdict {
     const { selector, condition, implied } = this.threshold;
     this.#windows?.end(Math.floor(seconds));
     const unit = unitOf(condition.aggregation, this.#type, this.#unit);
     const facts = { metric: selector.text, condition: condition.text, unit, implied };
-    if (!this.#samples) return { ...facts, ok: false, observed: null, text: 'no samples' };
+    if (!this.#samples) return { ...facts, ok: false, observed: null, text: absence };
+    const problem = aggregationProblem(condition, this.#type);
+    if (problem !== undefined) return { ...facts, ok: false, observed: null, text: problem };
     if (Number.isNaN(this.#right))
       return { ...facts, ok: false, observed: null, text: `accepted: ${acceptedValues(unit)}` };
     if (condition.windowSeconds === undefined) {

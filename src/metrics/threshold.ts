@@ -85,6 +85,18 @@ export function parseCondition(text: string, { name }: Pick<Selector, 'name'>): 
   };
 }
 
+/** Returns what a type of metric does not have; undefined for an aggregation that it has. */
+export function aggregationProblem(
+  { aggregation }: Pick<Condition, 'aggregation'>,
+  type: MetricType,
+): string | undefined {
+  const written = aggregation === 'p' ? 'p(N)' : aggregation;
+  const accepted = AGGREGATIONS[type];
+  return accepted.includes(written)
+    ? undefined
+    : `no ${written} of a ${type}; accepted: ${accepted.join(', ')}`;
+}
+
 function checkAggregation(
   word: string,
   argument: string | undefined,

@@ -26,12 +26,24 @@ export interface LoadReport {
   readonly metrics: readonly MetricSummary[];
   /** The threshold that has ended the run early, or empty. */
   readonly abortedBy: string;
+  /** Metrics of scripts that are of different types in different VMs. */
+  readonly conflicts: readonly string[];
+  /** Count of samples in no metric of the report, because there were too many metrics. */
+  readonly samplesCut: number;
   /** Events of the scenario, in order of time. */
   readonly events: readonly EventResult[];
 }
 
 /** Of a run without any metric. */
-export const NO_LOAD: LoadReport = { seconds: 0, thresholds: [], metrics: [], abortedBy: '', events: [] };
+export const NO_LOAD: LoadReport = {
+  seconds: 0,
+  thresholds: [],
+  metrics: [],
+  abortedBy: '',
+  conflicts: [],
+  samplesCut: 0,
+  events: [],
+};
 
 /** Maximum count of thresholds and of stages printed. */
 const LINES_LIMIT = 40;
@@ -43,7 +55,7 @@ const ROOMY_WIDTH = 50;
 const US_PER_SECOND = 1e6;
 
 /** Returns a line for each threshold, those that were not met first. */
-export function thresholdLines({ thresholds, abortedBy }: LoadReport): string[] {
+export function thresholdLines({ thresholds, abortedBy, samplesCut }: LoadReport): string[] {
   const sorted = thresholds.toSorted((a, b) => Number(a.ok) - Number(b.ok)).slice(0, LINES_LIMIT);
   const metricWidth = widthOf(
     sorted.map(({ metric }) => oneLine(metric)),
@@ -61,6 +73,7 @@ export function thresholdLines({ thresholds, abortedBy }: LoadReport): string[] 
   });
   if (thresholds.length > LINES_LIMIT)
     lines.push(`    and ${thresholds.length - LINES_LIMIT} more thresholds`);
+  if (samplesCut > 0) lines.push(`    ${samplesCut} samples are in none of the metrics, which are too many`);
   if (abortedBy !== '') lines.push(`  ${colours.red('aborted')} by ${oneLine(abortedBy)}`);
   return lines;
 }

@@ -121,7 +121,9 @@ export function summarize(
   const problems = problemsOf(new Map(sorted), lost, load);
   // An event that could not be is an error of the scenario.
   const scriptErrors =
-    all.filter((result) => result.scriptError !== '').length + load.events.filter(hasFailed).length;
+    all.filter((result) => result.scriptError !== '').length +
+    load.events.filter(hasFailed).length +
+    load.conflicts.length;
   const failures = problems.length - scriptErrors;
   const isInterrupted = interrupted === true || all.some((result) => result.interrupted);
   return {
@@ -175,7 +177,7 @@ const hasFailed = ({ error }: EventResult): boolean => error !== '';
 function problemsOf(
   results: ReadonlyMap<number, VmResult>,
   lost: readonly LostVm[],
-  { events }: LoadReport,
+  { events, conflicts }: LoadReport,
 ): string[] {
   const problems: string[] = lost.map(({ vm, reason }) => `VM ${vm} lost: ${reason}`);
   for (const [vm, result] of results) {
@@ -189,6 +191,7 @@ function problemsOf(
   }
   for (const [vm, { scriptError }] of results)
     if (scriptError !== '') problems.push(`VM ${vm} script: ${scriptError}`);
+  problems.push(...conflicts);
   for (const { seconds, action, error } of events.filter(hasFailed))
     problems.push(`event at ${seconds} s, ${action}: ${error}`);
   return problems;

@@ -18,7 +18,7 @@ const STDERR = 2;
 /** Time that a process may take beyond the scripts' time limit, for its start, stop and report. */
 const GRACE_MS = 90_000;
 /** Further time for each of its devices. */
-const GRACE_DEVICE_MS = 500;
+const GRACE_DEVICE_MS = 1_000;
 
 /** Time limit for the host processes of an interrupted run to stop their guests and to report. */
 const ABORT_TIMEOUT_MS = 15_000;

@@ -146,6 +146,8 @@ function mergedLoad(
     thresholds: store.verdicts(seconds),
     metrics: store.summaries(seconds),
     abortedBy: blobs.find(({ part }) => part.abortedBy !== '')?.part.abortedBy ?? '',
+    conflicts: store.conflicts,
+    samplesCut: store.samplesCut,
     events: blobs.flatMap(({ actions }) => actions).sort((a, b) => a.seconds - b.seconds),
   };
 }

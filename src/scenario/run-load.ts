@@ -236,6 +236,8 @@ export class RunLoad {
       thresholds: this.#shard ? [] : this.#store.verdicts(seconds),
       metrics: this.#store.summaries(seconds),
       abortedBy: this.#abortedBy,
+      conflicts: this.#store.conflicts,
+      samplesCut: this.#store.samplesCut,
       events: this.#director.end(this.#abortedBy === '' && !this.#isInterrupted),
     };
   }

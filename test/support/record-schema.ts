@@ -113,6 +113,8 @@ const load = z.strictObject({
   thresholds: z.array(threshold),
   metrics: z.array(metric),
   abortedBy: text,
+  conflicts: texts,
+  samplesCut: count,
   events: z.array(action),
 });
 const group = z.strictObject({

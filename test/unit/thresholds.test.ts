@@ -135,7 +135,7 @@ describe('thresholds', () => {
     expect(judged('command_latency{group:web,stage:b}', 'max<2ms', ...both).ok).to.equal(false);
     expect(judged('command_latency{group:batch}', 'max<2ms', ...both)).to.deep.equal({
       ok: false,
-      text: 'no samples',
+      text: 'no samples with these tags',
     });
   });
 
@@ -222,6 +222,6 @@ describe('metrics of a guest', () => {
     expect(() => metrics.tagged({ a: 'b' }).counter('own')).to.throw(/own is a trend, not a counter/);
     expect(() => {
       for (let i = 0; i <= SERIES_LIMIT; i++) metrics.tagged({ i: String(i) }).counter('many');
-    }).to.throw(/series of metrics; no more are accepted/);
+    }).to.throw(/is one series too many; accepted: 8192 series/);
   });
 });
