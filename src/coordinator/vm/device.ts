@@ -192,37 +192,3 @@ function allocateTable(hostPages: HostPages): PinTableWriter {
   }
   return new PinTableWriter(LEAST_NODES, { hostPages });
 }
-<<<<<<< HEAD
-=======
-
-/** Time limit for the stop of a device that is in its model. */
-export const STOP_TIMEOUT_MS = 5_000;
-/** Time limit for the stop of a device whose thread gets no core. */
-const STOP_LIMIT_MS = 60_000;
-const STOP_POLL_MS = 5;
-
-/**
- * Maximum count of devices of this process that stop at one time. The end of a thread takes processor time, and a
- * thousand of them at once would be late for want of it.
- */
-const STOP_CONCURRENCY = 32;
-const stops = new Slots(STOP_CONCURRENCY);
-
-/** Requests devices to stop; resolves when each has reported or failed, at the latest STOP_LIMIT_MS after its request. */
-export async function stopDevices(devices: readonly VmDevice[]): Promise<void> {
-  await Promise.all(devices.map((device) => stops.run(() => stopDevice(device))));
-}
-
-async function stopDevice(device: VmDevice): Promise<void> {
-  device.send('deviceStop', {});
-  const since = nowUs();
-  let { turn } = device.link;
-  let turnUs = since;
-  while (device.failure === '' && !device.report && nowUs() - since < STOP_LIMIT_MS * 1000) {
-    if (device.link.turn !== turn) [turn, turnUs] = [device.link.turn, nowUs()];
-    // A thread between two turns waits for a core. Only one in a turn is held up by its model.
-    if (turn % 2 !== 0 && nowUs() - turnUs > STOP_TIMEOUT_MS * 1000) return;
-    await sleep(STOP_POLL_MS);
-  }
-}
->>>>>>> 5f14094 (wip)
