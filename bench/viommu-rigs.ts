@@ -26,17 +26,17 @@ import { SecondLevelFormat, SecondLevelTables } from '../src/viommu/vtd/second-l
 const MIB = 2 ** 20;
 const RAM_BYTES = 64 * MIB;
 /** Start of the buffers that devices access; the tables are below it. */
-const DATA = 32 * MIB;
+export const DATA = 32 * MIB;
 const DATA_PAGES = (RAM_BYTES - DATA) / PAGE_SIZE;
-const QUEUE = 2 * MIB;
-const STATUS = QUEUE + PAGE_SIZE;
-const ROOT = 3 * MIB;
+export const QUEUE = 2 * MIB;
+export const STATUS: number = QUEUE + PAGE_SIZE;
+export const ROOT = 3 * MIB;
 const CONTEXTS = ROOT + PAGE_SIZE;
-const TABLES = 4 * MIB;
+export const TABLES = 4 * MIB;
 const TABLE_ENTRIES = 512;
 const DESCRIPTORS = vtd.QI_MIN_BYTES / vtd.QI_DESCRIPTOR_BYTES;
 /** Nodes of the other devices' tables, which stay empty. */
-const IDLE_NODES = 4;
+export const IDLE_NODES = 4;
 const RING_ENTRIES = 64;
 const AVAIL = QUEUE + 16 * RING_ENTRIES;
 const USED = STATUS;
@@ -45,16 +45,22 @@ const ANSWER = REQUEST + 64;
 const DOMAIN = 1;
 
 /** Returns the GPA of page `page` of the IOVA space. Consecutive pages are apart, so no larger leaves are used. */
-const gpaOf = (page: number): number => DATA + ((page * 7 + 1) % DATA_PAGES) * PAGE_SIZE;
+export const gpaOf = (page: number): number => DATA + ((page * 7 + 1) % DATA_PAGES) * PAGE_SIZE;
 
-const newRam = (): GuestRam => GuestRam.allocate(HPA_BASE as Hpa, RAM_BYTES, 0, new Prng(1));
+export const newRam = (): GuestRam => GuestRam.allocate(HPA_BASE as Hpa, RAM_BYTES, 0, new Prng(1));
 
 /** Checks that the work is already complete. */
-function now(work: Completion): void {
+export function now(work: Completion): void {
   if (work) throw new Error('the vIOMMU did not finish in the same turn');
 }
 
-function plug(iommu: VIommu, ram: GuestRam, id: number, nodes: number, entryLimit?: number): Container {
+export function plug(
+  iommu: VIommu,
+  ram: GuestRam,
+  id: number,
+  nodes: number,
+  entryLimit?: number,
+): Container {
   const container = new Container(new PinTableWriter(nodes), ram, entryLimit ? { entryLimit } : {});
   now(iommu.attach(new DeviceAddressSpace(id, new ContainerNotifier(container, ram), ram.regions)));
   return container;

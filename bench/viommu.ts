@@ -5,6 +5,7 @@
 
 import { INTERRUPT_RANGE_END, INTERRUPT_RANGE_START } from '../src/abi/vtd.ts';
 import { PAGE_SIZE } from '../src/memory/address.ts';
+import { AmdGuest } from './amd-rig.ts';
 import { format, type Report, takeTurns } from './report.ts';
 import { timed } from './tables.ts';
 import { VirtioGuest, VtdGuest } from './viommu-rigs.ts';
@@ -50,32 +51,41 @@ function mapBaseline(): () => number {
 
 export async function benchViommu(report: Report): Promise<void> {
   await benchPairs(report);
-  await benchReplay(report);
+  await benchReplay(report, 'VT-d', new VtdGuest(1, REPLAY_PAGES), INTERRUPT_PAGES);
+  await benchReplay(report, 'AMD-Vi', new AmdGuest(1, REPLAY_PAGES), INTERRUPT_PAGES);
 }
 
 async function benchPairs(report: Report): Promise<void> {
   const [vtd, crowdedVtd] = [new VtdGuest(1, PAIRS), new VtdGuest(MANY_DEVICES, PAIRS)];
   const [virtio, crowdedVirtio] = [new VirtioGuest(1), new VirtioGuest(MANY_DEVICES)];
+  const [amd, crowdedAmd] = [new AmdGuest(1, PAIRS), new AmdGuest(MANY_DEVICES, PAIRS)];
   report.say(
-    `viommu: ns per map and unmap of a page: VT-d / virtio-iommu / both with ${MANY_DEVICES} devices / a Map`,
+    `viommu: ns per map and unmap of a page: VT-d / virtio-iommu / AMD-Vi / all with ${MANY_DEVICES} devices / a Map`,
   );
-  const sides = [vtd, virtio, crowdedVtd, crowdedVirtio].map(pairs);
+  const sides = [vtd, virtio, amd, crowdedVtd, crowdedVirtio, crowdedAmd].map(pairs);
   const result = await takeTurns([...sides, mapBaseline()]);
   report.say(result.ns.map((ns) => format(ns).padStart(9)).join(' '));
-  const [vtdNs, virtioNs] = result.ns as [number, number];
+  const [vtdNs, virtioNs, amdNs] = result.ns as [number, number, number];
   report.bound('VT-d legacy: map and unmap through the queue', 1e9 / vtdNs, '≥', PAIR_RATE, 'pairs/s');
   report.bound('virtio-iommu: MAP and UNMAP', 1e9 / virtioNs, '≥', PAIR_RATE, 'pairs/s');
-  report.bound('VT-d pair to insert and delete of a Map', result.ratio(0, 4), '≤', PAIR_TO_MAP);
-  report.bound('virtio-iommu pair to insert and delete of a Map', result.ratio(1, 4), '≤', PAIR_TO_MAP);
-  report.bound(`VT-d pair with ${MANY_DEVICES} devices to one`, result.ratio(2, 0), '≤', FLAT);
-  report.bound(`virtio-iommu pair with ${MANY_DEVICES} devices to one`, result.ratio(3, 1), '≤', FLAT);
-  for (const { container } of [vtd, virtio, crowdedVtd, crowdedVirtio])
+  report.bound('AMD-Vi: map and unmap through the command buffer', 1e9 / amdNs, '≥', PAIR_RATE, 'pairs/s');
+  report.bound('VT-d pair to insert and delete of a Map', result.ratio(0, 6), '≤', PAIR_TO_MAP);
+  report.bound('virtio-iommu pair to insert and delete of a Map', result.ratio(1, 6), '≤', PAIR_TO_MAP);
+  report.bound('AMD-Vi pair to insert and delete of a Map', result.ratio(2, 6), '≤', PAIR_TO_MAP);
+  report.bound(`VT-d pair with ${MANY_DEVICES} devices to one`, result.ratio(3, 0), '≤', FLAT);
+  report.bound(`virtio-iommu pair with ${MANY_DEVICES} devices to one`, result.ratio(4, 1), '≤', FLAT);
+  report.bound(`AMD-Vi pair with ${MANY_DEVICES} devices to one`, result.ratio(5, 2), '≤', FLAT);
+  for (const { container } of [vtd, virtio, amd, crowdedVtd, crowdedVirtio, crowdedAmd])
     if (container.liveMappings !== 0) throw new Error('mappings are left');
 }
 
-async function benchReplay(report: Report): Promise<void> {
-  report.say(`viommu: ns per page of a replay of ${REPLAY_PAGES}: VT-d / its tables alone / an array`);
-  const guest = new VtdGuest(1, REPLAY_PAGES);
+async function benchReplay(
+  report: Report,
+  name: string,
+  guest: VtdGuest | AmdGuest,
+  skipped: number,
+): Promise<void> {
+  report.say(`viommu: ns per page of a replay of ${REPLAY_PAGES}: ${name} / its tables alone / an array`);
   for (let page = 0; page < REPLAY_PAGES; page++) guest.setEntry(page);
   const words = new Uint32Array(2 * REPLAY_PAGES).fill(1);
   let seen = 0;
@@ -93,11 +103,11 @@ async function benchReplay(report: Report): Promise<void> {
     ],
     WALK_ROUNDS,
   );
-  if (guest.container.liveMappings !== REPLAY_PAGES - INTERRUPT_PAGES || seen === 0)
+  if (guest.container.liveMappings !== REPLAY_PAGES - skipped || seen === 0)
     throw new Error('the replay is not complete');
   report.say(result.ns.map((ns) => format(ns).padStart(9)).join(' '));
   const [replayNs, walkNs] = result.ns as [number, number];
-  report.bound('VT-d replay into a container', 1e9 / replayNs / 1e6, '≥', REPLAY_RATE / 1e6, 'M pages/s');
-  report.bound('VT-d replay, tables alone', 1e9 / walkNs / 1e6, '≥', REPLAY_RATE / 1e6, 'M pages/s');
-  report.bound('VT-d replay to a walk over an array', result.ratio(0, 2), '≤', REPLAY_TO_WALK);
+  report.bound(`${name} replay into a container`, 1e9 / replayNs / 1e6, '≥', REPLAY_RATE / 1e6, 'M pages/s');
+  report.bound(`${name} replay, tables alone`, 1e9 / walkNs / 1e6, '≥', REPLAY_RATE / 1e6, 'M pages/s');
+  report.bound(`${name} replay to a walk over an array`, result.ratio(0, 2), '≤', REPLAY_TO_WALK);
 }

@@ -140,8 +140,10 @@ export const HIGH_ADDRESS = 0xf_ffff;
 export const LEAF_RESERVED = 0x07f0_0000;
 export const DIRECTORY_RESERVED = 0x1ff0_0000;
 
+/** By level, also for the one above the highest: a walk reads it for each entry. */
+const SPANS: readonly number[] = Array.from({ length: 8 }, (_, level) => 2 ** (12 + 9 * (level - 1)));
 /** Returns the bytes that one entry of a table at `level` covers; level 1 is the lowest. */
-export const spanOfLevel = (level: number): number => 2 ** (12 + 9 * (level - 1));
+export const spanOfLevel = (level: number): number => SPANS[level] as number;
 /** Returns the count of IOVA bits that `levels` levels translate, at most 64. */
 export const widthOfLevels = (levels: number): number => Math.min(64, 12 + 9 * levels);
 

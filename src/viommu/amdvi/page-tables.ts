@@ -210,15 +210,19 @@ export class HostPageTables implements DeviceTables {
   /** Visits a translation, without its part in the interrupt range. */
   #emit(walk: Walk, at: number, gpa: number, size: number, perm: number): void {
     if (at >= walk.end) return;
-    const within: TranslationVisitor = (iova, target, bytes, granted) =>
-      iova < walk.end && iova + bytes > walk.start ? walk.visit(iova, target, bytes, granted) : true;
     const isClear = at >= amdvi.INTERRUPT_RANGE_END || at + size <= amdvi.INTERRUPT_RANGE_START;
     const goOn = isClear
       ? at + size <= walk.start || walk.visit(at as Iova, gpa as Gpa, size, perm) !== false
-      : visitOutsideInterrupts(at as Iova, gpa as Gpa, size, perm, within);
+      : visitOutsideInterrupts(at as Iova, gpa as Gpa, size, perm, within(walk));
     if (!goOn) walk.entriesLeft = -1;
   }
 }
+
+/** Returns a visitor that visits what lies in the walk's range. */
+const within =
+  ({ start, end, visit }: Walk): TranslationVisitor =>
+  (iova, gpa, size, perm) =>
+    iova < end && iova + size > start ? visit(iova, gpa, size, perm) : true;
 
 const indexOf = (iova: number, level: number): number =>
   Math.floor(iova / amdvi.spanOfLevel(level)) % amdvi.PTES;
