@@ -82,6 +82,13 @@ export class WatchedPage {
     });
   }
 
+  /** Returns the picture of a chart. */
+  picture(chart: string): Promise<string> {
+    return this.page.$eval(`#${chart} canvas`, (canvas) =>
+      (canvas as unknown as { toDataURL(): string }).toDataURL(),
+    );
+  }
+
   /** Returns the widest part of the page that is cut off or makes it scroll sideways, in pixels. */
   overflow(): Promise<number> {
     return this.page.evaluate(
@@ -89,16 +96,22 @@ export class WatchedPage {
     ) as Promise<number>;
   }
 
+  /** Brings the page to the front, because one behind another is not drawn, and waits until it has been drawn. */
+  async show(width: number, scheme: 'light' | 'dark'): Promise<void> {
+    await this.page.bringToFront();
+    await this.page.setViewport({ width, height: 900 });
+    await this.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
+    await this.page.evaluate(
+      'new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))',
+    );
+  }
+
   /** Writes screenshots of the whole page, wide and narrow, light and dark. Calls `check` in each. */
   async screenshots(name: string, check: () => Promise<void>): Promise<void> {
     mkdirSync(SCREENSHOTS, { recursive: true });
     for (const width of SIZES)
       for (const scheme of SCHEMES) {
-        await this.page.setViewport({ width, height: 900 });
-        await this.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
-        await this.page.evaluate(
-          'new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))',
-        );
+        await this.show(width, scheme);
         await check();
         const path = join(SCREENSHOTS, `${name}-${width}-${scheme}.png`) as `${string}.png`;
         await this.page.screenshot({ path, fullPage: true });

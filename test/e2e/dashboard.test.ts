@@ -4,8 +4,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { request } from 'node:http';
+import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { noBrowser, withBrowser } from './browser.ts';
 import { COMMAND, mdevsim, ROOT } from './run-command.ts';
 
@@ -14,6 +16,7 @@ const FOLLOWED_PAGES = 8;
 
 describe('dashboard', function () {
   this.timeout(240_000);
+  const inFolder = temporaryFolder();
   let child: ChildProcess | undefined;
 
   afterEach(() => {
@@ -21,10 +24,12 @@ describe('dashboard', function () {
   });
 
   /** Starts a run with a dashboard; resolves to its address when the load runs. */
-  async function start(): Promise<{ readonly url: string; readonly ended: Promise<number> }> {
+  async function start(
+    ...args: string[]
+  ): Promise<{ readonly url: string; readonly ended: Promise<number> }> {
     const started = spawn(
       process.execPath,
-      [COMMAND, 'run', 'test/fixtures/scenarios/pictures.yaml', '--dashboard'],
+      [COMMAND, 'run', 'test/fixtures/scenarios/pictures.yaml', '--dashboard', ...args],
       {
         cwd: ROOT,
         env: { ...process.env, NODE_OPTIONS: '', NO_COLOR: '1' },
@@ -51,7 +56,8 @@ describe('dashboard', function () {
     }
     await withBrowser(async (open) => {
       const page = await open();
-      const { url, ended } = await start();
+      const report = inFolder('report.html');
+      const { url, ended } = await start('--out', `html=${report}`);
       await page.page.goto(url);
       expect(await page.text('#verdict')).to.equal('RUNNING');
       const canvases = '#latency canvas, #throughput canvas, #heat canvas, #strips canvas';
@@ -75,6 +81,14 @@ describe('dashboard', function () {
       expect((await page.painted('shares')).colours).to.be.at.least(3);
       expect(await page.text('#repeat pre')).to.match(/pictures\.yaml .*--seed \d+/);
       expect(await ended).to.equal(99);
+      const other = await open();
+      await other.page.goto(pathToFileURL(report).href);
+      for (const each of [page, other]) await each.show(1000, 'light');
+      for (const chart of ['latency', 'throughput', 'distribution', 'heat', 'shares', 'gauges', 'strips'])
+        expect(
+          (await page.picture(chart)) === (await other.picture(chart)),
+          `${chart} of the report`,
+        ).to.equal(true);
       await page.screenshots('dashboard-ended', async () => {});
       expect(page.errors).to.deep.equal([]);
       expect(page.requestsBeyond(url)).to.deep.equal([]);

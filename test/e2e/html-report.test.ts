@@ -140,9 +140,9 @@ async function expectReadouts({ page }: WatchedPage): Promise<void> {
 }
 
 /** Selects the middle of the latency chart; the strips follow, and a double click shows the whole run again. */
-async function expectZoom({ page }: WatchedPage): Promise<void> {
-  const picture = () =>
-    page.$eval('#strips canvas', (canvas) => (canvas as unknown as { toDataURL(): string }).toDataURL());
+async function expectZoom(watched: WatchedPage): Promise<void> {
+  const { page } = watched;
+  const picture = () => watched.picture('strips');
   const whole = await picture();
   const over = await page.$('#latency .u-over');
   await over?.scrollIntoView();

@@ -56,9 +56,9 @@ export class Chart {
     [this.#key, this.#range] = [key, range];
     const zoomable: uPlot.Scale = {
       ...options.scales?.x,
-      // Without a selected range uPlot passes that of the data.
-      range: (self, min, max) =>
-        min === self.data[0]?.[0] && max === self.data[0]?.at(-1) && this.#range
+      // Without a selected range uPlot passes that of the data, or one around a single value.
+      range: ({ data: [xs = []] }, min, max) =>
+        this.#range && (xs.length < 2 || (min === xs[0] && max === xs.at(-1)))
           ? [...this.#range]
           : [min, max],
     };
@@ -90,11 +90,19 @@ export const axis = (all: Colours, more: uPlot.Axis = {}): uPlot.Axis => ({
 export const clockAxis = (all: Colours, more: uPlot.Axis = {}): uPlot.Axis =>
   axis(all, { values: (_, splits) => splits.map(clockText), space: 70, ...more });
 
-/** Options that charts over time share. */
-export const timeOptions = (model: PageModel): Pick<ChartOptions, 'cursor' | 'plugins' | 'padding'> => ({
+/** The shown run. Its stages and events are drawn into every chart over time. */
+let shown: Pick<PageModel, 'stages' | 'events'> = { stages: [], events: [] };
+
+/** Sets the run that the charts show from now on. */
+export function setShown(model: PageModel): void {
+  shown = model;
+}
+
+/** Options that charts over time share. @param shadesStages false where the whole area is painted */
+export const timeOptions = (shadesStages = true): Pick<ChartOptions, 'cursor' | 'plugins' | 'padding'> => ({
   padding: [14, 24, 0, 4],
   cursor: { sync: { key: 'clock', scales: ['x', null] }, drag: { x: true, y: false } },
-  plugins: [marks(model)],
+  plugins: [marks(shadesStages)],
 });
 
 /** Range of the run's clock, at least one second. */
@@ -107,10 +115,12 @@ export const clockRange = ({ from, seconds }: PageModel): [number, number] => [
 const MARKS_LIMIT = 60;
 
 /** Shades the stages behind the lines, with their names, and marks the events above them. */
-const marks = ({ stages, events }: PageModel): uPlot.Plugin => ({
+const marks = (shadesStages: boolean): uPlot.Plugin => ({
   hooks: {
-    drawClear: (plot) => within(plot, () => shadeStages(plot, stages)),
-    draw: (plot) => within(plot, () => markEvents(plot, events.slice(0, MARKS_LIMIT))),
+    drawClear: (plot) => {
+      if (shadesStages) within(plot, () => shadeStages(plot, shown.stages));
+    },
+    draw: (plot) => within(plot, () => markEvents(plot, shown.events.slice(0, MARKS_LIMIT))),
   },
 });
 

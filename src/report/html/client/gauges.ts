@@ -5,7 +5,7 @@ import type uPlot from 'uplot';
 import type { PageModel } from '../page-model.ts';
 import { axis, Chart, clockAxis, clockRange, type Panel, timeOptions } from './chart.ts';
 import { bytesText, countText } from './format.ts';
-import { markKey, middles } from './lines.ts';
+import { middles } from './lines.ts';
 import { colourOf, colours } from './theme.ts';
 
 const HEIGHT = 240;
@@ -22,17 +22,23 @@ export class GaugesPanel implements Panel {
   readonly #chart: Chart;
   readonly #metrics: HTMLSelectElement;
   #model: PageModel | undefined;
+  /** False until the user has chosen: fairness is known later than other gauges. */
+  #isChosen = false;
 
   constructor(place: HTMLElement, metrics: HTMLSelectElement) {
     this.#chart = new Chart(place);
     this.#metrics = metrics;
-    metrics.addEventListener('change', () => this.#draw());
+    metrics.addEventListener('change', () => {
+      this.#isChosen = true;
+      this.#draw();
+    });
   }
 
   update(model: PageModel): void {
     this.#model = model;
     const names = [...new Set(model.gauges.map(({ metric }) => metric))];
-    const chosen = names.includes(this.#metrics.value) ? this.#metrics.value : (names[0] ?? '');
+    const isKept = this.#isChosen && names.includes(this.#metrics.value);
+    const chosen = isKept ? this.#metrics.value : (names[0] ?? '');
     if (names.join() !== [...this.#metrics.options].map(({ value }) => value).join())
       this.#metrics.replaceChildren(...names.map((name) => new Option(name, name)));
     this.#metrics.value = chosen;
@@ -53,12 +59,12 @@ export class GaugesPanel implements Panel {
     const textOf = TEXTS[longest.unit];
     const xs = middles(longest.seconds, longest.values);
     this.#chart.show({
-      key: `${longest.metric} ${lines.map(({ part }) => part).join()} ${markKey(model)}`,
+      key: `${longest.metric} ${lines.map(({ part }) => part).join()}`,
       height: HEIGHT,
       range: clockRange(model),
       data: [xs, ...lines.map(({ values }) => xs.map((_, i) => values[i] ?? null))],
       options: {
-        ...timeOptions(model),
+        ...timeOptions(),
         scales: { x: { time: false }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
         axes: [clockAxis(all), axis(all, { size: 72, values: (_, splits) => splits.map(textOf) })],
         series: [

@@ -5,7 +5,6 @@ import { decodeCell } from '../cells.ts';
 import type { HeatLayer, PageModel } from '../page-model.ts';
 import { clockAxis, clockRange, type Panel, timeOptions } from './chart.ts';
 import { clockText, valueText } from './format.ts';
-import { markKey } from './lines.ts';
 import { RowsChart } from './rows.ts';
 import { colours, heatColour } from './theme.ts';
 
@@ -44,12 +43,12 @@ export class HeatPanel implements Panel {
     const { seconds } = heat;
     this.#say(layer);
     this.#chart.show({
-      key: markKey(model),
+      key: 'heat',
       names: model.vgpus,
       range: clockRange(model),
       colours: all,
       xAxis: clockAxis(all),
-      base: timeOptions({ ...model, stages: [] }),
+      base: timeOptions(false),
       paint: (ctx, row, top, bottom, x) => {
         const cells = layer.rows[row] ?? '';
         for (let i = 0; i < cells.length; i++) {

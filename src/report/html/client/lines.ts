@@ -54,12 +54,12 @@ export class LatencyPanel implements Panel {
     const all = colours();
     const xs = middles(line.seconds, line.med);
     this.#chart.show({
-      key: `${metric} ${stage} ${markKey(model)}`,
+      key: `${metric} ${stage}`,
       height: HEIGHT,
       range: clockRange(model),
       data: [xs, ...PERCENTILES.map(([, name]) => positive(line[name]))],
       options: {
-        ...timeOptions(model),
+        ...timeOptions(),
         scales: { x: { time: false }, y: { distr: 3 } },
         axes: [
           clockAxis(all),
@@ -110,12 +110,12 @@ export class ThroughputPanel implements Panel {
     if (!longest) return;
     const xs = middles(longest.seconds, longest.perSecond);
     this.#chart.show({
-      key: `${lines.map(({ label }) => label).join()} ${markKey(model)}`,
+      key: `${lines.map(({ label }) => label).join()}`,
       height: HEIGHT,
       range: clockRange(model),
       data: [xs, ...lines.map(({ perSecond }) => xs.map((_, i) => perSecond[i] ?? null))],
       options: {
-        ...timeOptions(model),
+        ...timeOptions(),
         scales: { x: { time: false }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
         axes: [clockAxis(all), axis(all, { size: 56, values: (_, splits) => splits.map(countText) })],
         series: [
@@ -138,7 +138,3 @@ export class ThroughputPanel implements Panel {
     if (this.#model) this.update(this.#model);
   }
 }
-
-/** Stages and events are drawn by the options of a chart, which must be made anew for others. */
-export const markKey = ({ stages, events }: PageModel): string =>
-  `${stages.map(({ name }) => name).join()} ${events.length}`;

@@ -2,7 +2,7 @@
  * The script of the report and the dashboard: draws the charts from the data in the page, or from the live run.
  */
 import type { PageModel } from '../page-model.ts';
-import type { Panel } from './chart.ts';
+import { type Panel, setShown } from './chart.ts';
 import { DistributionPanel } from './distribution.ts';
 import { GaugesPanel } from './gauges.ts';
 import { HeatPanel } from './heat.ts';
@@ -37,6 +37,7 @@ function show(model: PageModel): void {
     strips: model.strips.length > 0,
   };
   for (const [id, present] of Object.entries(has)) byId(`${id}-section`).classList.toggle('empty', !present);
+  setShown(model);
   selection.update(model);
   for (const panel of panels) panel.update(model);
 }

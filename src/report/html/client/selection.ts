@@ -12,6 +12,8 @@ export class Selection {
   readonly #stages: HTMLSelectElement;
   readonly #listeners: (() => void)[] = [];
   #model: PageModel | undefined;
+  /** False until the user has chosen: metrics that come first may appear later. */
+  #isChosen = false;
 
   constructor(metrics: HTMLSelectElement, stages: HTMLSelectElement) {
     this.#metrics = metrics;
@@ -31,6 +33,7 @@ export class Selection {
   }
 
   #choose(metric: string, stage: string): void {
+    this.#isChosen = true;
     [this.metric, this.stage] = [metric, stage];
     this.#offer();
     for (const listener of this.#listeners) listener();
@@ -39,7 +42,7 @@ export class Selection {
   #offer(): void {
     const trends = this.#model?.trends ?? [];
     const metrics = [...new Set(trends.map(({ metric }) => metric))];
-    if (!metrics.includes(this.metric)) this.metric = metrics[0] ?? '';
+    if (!this.#isChosen || !metrics.includes(this.metric)) this.metric = metrics[0] ?? '';
     const stages = trends.filter(({ metric }) => metric === this.metric).map(({ stage }) => stage);
     if (!stages.includes(this.stage)) this.stage = stages[0] ?? '';
     fill(this.#metrics, metrics, this.metric);

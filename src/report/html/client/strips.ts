@@ -4,7 +4,6 @@
 import type { PageModel, StripRow, SwitchRow } from '../page-model.ts';
 import { clockAxis, type Panel, timeOptions } from './chart.ts';
 import { bytesText, clockText, timeText } from './format.ts';
-import { markKey } from './lines.ts';
 import { RowsChart } from './rows.ts';
 import { type Colours, colours } from './theme.ts';
 
@@ -59,13 +58,13 @@ export class StripsPanel implements Panel {
     const from = Math.min(0, ...rows.flatMap((row) => row[0]?.from ?? 0));
     const to = Math.max(1, model.seconds, ...rows.flatMap((row) => row.at(-1)?.to ?? 0));
     this.#chart.show({
-      key: `${markKey(model)} ${from < 0}`,
+      key: 'strips',
       names: model.vgpus,
       range: [from, to],
       rowHeight: 34,
       colours: all,
       xAxis: clockAxis(all),
-      base: timeOptions({ ...model, stages: [] }),
+      base: timeOptions(false),
       paint: (ctx, row, top, bottom, x) => {
         for (const segment of rows[row] ?? []) paintSegment(ctx, segment, { top, bottom, x, highest }, all);
         ctx.fillStyle = all.text;
