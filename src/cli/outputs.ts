@@ -92,17 +92,17 @@ interface WrittenOutputs {
   readonly failures: readonly string[];
 }
 
-/** Writes all outputs. @param blob content of the output `blob`; undefined for a run that has not started */
+/** Writes all outputs. @param blob returns the output `blob`; a run that has not started has none */
 export function writeOutputs(
   outputs: readonly OutputRequest[],
   record: RunRecord,
-  blob?: Uint8Array,
+  blob: () => Uint8Array | undefined = () => undefined,
 ): WrittenOutputs {
   const written: OutputRequest[] = [];
   const failures: string[] = [];
   for (const output of outputs)
     try {
-      const content = output.kind === BLOB ? blob : OUTPUTS[output.kind]?.(record);
+      const content = output.kind === BLOB ? blob() : OUTPUTS[output.kind]?.(record);
       if (content === undefined) throw new OutputError('not written, because the run has not started');
       if (isOnStdout(output)) {
         process.stdout.write(content);

@@ -17,7 +17,11 @@ export interface PrintFlags {
  * Prints the summary, or the record with `--json`, and writes the outputs. With data on stdout, everything else is on
  * stderr. The last lines name the HTML reports.
  */
-export function printRecord(record: RunRecord, { json, out }: PrintFlags, blob?: Uint8Array): void {
+export function printRecord(
+  record: RunRecord,
+  { json, out }: PrintFlags,
+  blob?: () => Uint8Array | undefined,
+): void {
   const text = json || takesStdout(out) ? process.stderr : process.stdout;
   if (json) process.stdout.write(recordJson(record));
   else text.write(summaryText(record));

@@ -29,7 +29,10 @@ const FILE_BYTES_LIMIT = 2 ** 28;
 const JSON_BYTES_LIMIT = 2 ** 28;
 const VALUES_LIMIT = 2 ** 26;
 
-/** Thrown for a file that is no blob of this version. The message names the file and what is wrong where. */
+/**
+ * Thrown for a file that is no blob of this version, and for a blob that is too large. The message names the file and what
+ * is wrong where.
+ */
 export class BlobError extends Error {
   override name = 'BlobError';
 }
@@ -143,7 +146,7 @@ interface BlobParts {
   readonly hosts: readonly HostResult[];
 }
 
-/** Returns the bytes of a blob. */
+/** Returns the bytes of a blob. @throws BlobError, RangeError for a blob that is too large */
 export function encodeBlob({
   record,
   command,
@@ -183,7 +186,10 @@ export function encodeBlob({
     results: [...results].map(([vm, result]) => frameText(vm, 'vmResult', result)),
     hosts: hosts.map((host) => frameText(0, 'hostResult', host)),
   };
-  return gzipSync(JSON.stringify(blob), { level: GZIP_LEVEL });
+  const json = Buffer.from(JSON.stringify(blob));
+  if (json.length > JSON_BYTES_LIMIT)
+    throw new BlobError(`${json.length} bytes before compression; accepted: up to ${JSON_BYTES_LIMIT}`);
+  return gzipSync(json, { level: GZIP_LEVEL });
 }
 
 function frameText<K extends 'vmResult' | 'hostResult'>(vm: number, kind: K, body: FrameBodies[K]): string {

@@ -55,7 +55,7 @@ export interface RunningRun {
 export interface RunResult {
   readonly record: RunRecord;
   /** The part of a merge, if it is wanted. */
-  readonly blob: Uint8Array | undefined;
+  blob(): Uint8Array | undefined;
 }
 
 /** A run that is ready to start. */
@@ -129,7 +129,7 @@ export async function runScenario(options: RunOptions): Promise<RunResult> {
   };
   const history = { ...outcome, ...load.history };
   const record = recordOf(settings, origin, summary, history);
-  const blob =
+  const blob = () =>
     part &&
     encodeBlob({
       ...history,

@@ -67,8 +67,20 @@ describe('--out', () => {
       `--out blob=${inFolder('run.blob')}: not written, because the run has not started`,
     ]);
     expect(readdirSync(inFolder('.'))).to.deep.equal([]);
-    expect(writeOutputs(outputs, recordFixture(), Uint8Array.of(1, 2)).failures).to.deep.equal([]);
+    expect(writeOutputs(outputs, recordFixture(), () => Uint8Array.of(1, 2)).failures).to.deep.equal([]);
     expect([...readFileSync(inFolder('run.blob'))]).to.deep.equal([1, 2]);
+    const tooLarge = () => {
+      throw new RangeError('Invalid string length');
+    };
+    const { written, failures } = writeOutputs(
+      [...outputs, ...parse(`csv=${inFolder('run.csv')}`)],
+      recordFixture(),
+      tooLarge,
+    );
+    expect([written.map(({ kind }) => kind), failures]).to.deep.equal([
+      ['csv'],
+      [`--out blob=${inFolder('run.blob')}: Invalid string length`],
+    ]);
     expect(() => checkOutputs(parse('blob=-'), false)).to.throw(
       '--out blob=-: bytes on stdout; accepted: path of a file',
     );
