@@ -1,6 +1,7 @@
 /**
- * `npm run bench -- lookup|pin|map|viommu|vgpu|vfio-user`: runs the named benches with their baselines; by default all of them.
+ * `npm run bench -- lookup|pin|map|viommu|vgpu|vfio-user|explore`: runs the named benches with their baselines; by default all of them.
  */
+import { benchExplore } from './explore.ts';
 import { benchLookup } from './lookup.ts';
 import { benchMap } from './map.ts';
 import { benchPin } from './pin.ts';
@@ -17,6 +18,7 @@ const BENCHES = {
   viommu: benchViommu,
   vgpu: benchVgpu,
   'vfio-user': benchVfioUser,
+  explore: benchExplore,
 };
 const isName = (name: string): name is keyof typeof BENCHES => Object.hasOwn(BENCHES, name);
 

@@ -60,7 +60,7 @@ export const engineQueue: Harness<Engine> = explore({
   name: 'engine-queue',
   setup: () => engine('best-effort', 3),
   threads: {
-    vgpu0: (gpu) => work(gpu, 0, 2),
+    vgpu0: (gpu) => work(gpu, 0, 1),
     vgpu1: (gpu) => work(gpu, 1, 1),
     vgpu2: (gpu) => work(gpu, 2, 1),
   },

@@ -36,6 +36,15 @@ export class ModelBytes {
 
 const WORD_BYTES = 4;
 
+/** Larger than any length of a view. */
+const VIEW_UNIT = 2 ** 22;
+
+/** Views of a buffer by offset and length. */
+interface Views {
+  readonly words: Map<number, ModelWords>;
+  readonly bytes: Map<number, ModelBytes>;
+}
+
 interface Kept {
   readonly buffers: SharedArrayBuffer[];
   taken: number;
@@ -45,6 +54,7 @@ interface Kept {
 class Memory {
   readonly #kept = new Map<number, Kept>();
   readonly #bases = new Map<SharedArrayBuffer, number>();
+  readonly #views = new Map<SharedArrayBuffer, Views>();
   /** Places to clear: array, first index, count. */
   readonly #written: Int32Array[] = [];
   readonly #places: number[] = [];
@@ -78,19 +88,38 @@ class Memory {
   }
 
   wordsOf(buffer: SharedArrayBuffer, byteOffset = 0, length?: number): ModelWords {
-    return new ModelWords(
-      new Int32Array(buffer, byteOffset, length),
-      this.baseOf(buffer) + byteOffset / WORD_BYTES,
-    );
+    const views = this.#viewsOf(buffer);
+    const key = byteOffset * VIEW_UNIT + (length ?? VIEW_UNIT - 1);
+    let words = views.words.get(key);
+    if (!words) {
+      const array = new Int32Array(buffer, byteOffset, length);
+      words = new ModelWords(array, this.baseOf(buffer) + byteOffset / WORD_BYTES);
+      views.words.set(key, words);
+    }
+    return words;
   }
 
   bytesOf(buffer: SharedArrayBuffer, byteOffset = 0, length?: number): ModelBytes {
-    const bytes = new Uint8Array(buffer, byteOffset, length);
-    return new ModelBytes(
-      bytes,
-      this.baseOf(buffer) + Math.floor(byteOffset / WORD_BYTES),
-      byteOffset % WORD_BYTES,
-    );
+    const views = this.#viewsOf(buffer);
+    const key = byteOffset * VIEW_UNIT + (length ?? VIEW_UNIT - 1);
+    let bytes = views.bytes.get(key);
+    if (!bytes) {
+      const array = new Uint8Array(buffer, byteOffset, length);
+      const base = this.baseOf(buffer) + Math.floor(byteOffset / WORD_BYTES);
+      bytes = new ModelBytes(array, base, byteOffset % WORD_BYTES);
+      views.bytes.set(key, bytes);
+    }
+    return bytes;
+  }
+
+  /** Views are kept for the next schedule, because V8 collects them slowly. */
+  #viewsOf(buffer: SharedArrayBuffer): Views {
+    let views = this.#views.get(buffer);
+    if (!views) {
+      views = { words: new Map(), bytes: new Map() };
+      this.#views.set(buffer, views);
+    }
+    return views;
   }
 
   /** Notes words that were written. */
@@ -103,7 +132,7 @@ class Memory {
     if (length === 0) return;
     const first = Math.floor((bytes.byteOffset + offset) / WORD_BYTES);
     const end = Math.ceil((bytes.byteOffset + offset + length) / WORD_BYTES);
-    this.note(new Int32Array(bytes.buffer, first * WORD_BYTES, end - first), 0, end - first);
+    this.note(this.wordsOf(bytes.buffer as SharedArrayBuffer).array, first, end - first);
   }
 
   /** Makes all buffers free, and their words 0. */
@@ -125,6 +154,7 @@ class Memory {
     this.reset();
     this.#kept.clear();
     this.#bases.clear();
+    this.#views.clear();
     this.#next = 1;
   }
 }

@@ -11,13 +11,13 @@ import { setClock } from './host.ts';
 import { memory } from './memory.ts';
 import {
   type Deferred,
+  endCallback,
   ModelError,
   now,
   PendingWait,
   resultOf,
   Steps,
   useDeferred,
-  wholeThread,
 } from './runtime.ts';
 import { perform, plainStep, type Step, StepKind } from './step.ts';
 import { WeakMemory } from './weak-memory.ts';
@@ -173,13 +173,16 @@ class Run implements RunView {
   #findEnabled(): boolean {
     const { enabled, threads } = this;
     enabled.length = 0;
-    let alive = false;
-    for (const thread of threads) {
-      if (thread.status === Status.ready) enabled.push(thread.index);
-      if (thread.status !== Status.ended && thread.deadline !== NEVER_DUE) alive = true;
+    let [alive, runs] = [false, false];
+    for (let i = 0; i < threads.length; i++) {
+      const { status, deadline } = threads[i] as Thread;
+      if (status === Status.ready) {
+        enabled.push(i);
+        if (deadline !== NEVER_DUE) runs = true;
+      }
+      if (status !== Status.ended && deadline !== NEVER_DUE) alive = true;
     }
-    if (!alive) return false;
-    if (enabled.length > 0 && enabled.some((index) => threads[index]?.deadline !== NEVER_DUE)) return true;
+    if (runs || !alive) return alive;
     return this.#passTime();
   }
 
@@ -304,13 +307,19 @@ class Run implements RunView {
           thread.result = begun;
           return;
         }
-        thread.body = wholeThread(begun as Generator<Step, unknown, unknown>);
+        thread.body = begun as Generator<Step, unknown, unknown>;
       }
-      const { done, value: next } = thread.body.next(value);
+      let { done, value: next } = thread.body.next(value);
       if (done) {
-        thread.status = Status.ended;
-        thread.result = resultOf(next);
-      } else thread.next = next as Step;
+        thread.result ??= resultOf(next);
+        if (thread.deferred.length > 0) {
+          // The end of the thread's last callback.
+          thread.body = endCallback();
+          ({ done, value: next } = thread.body.next());
+        }
+      }
+      if (done) thread.status = Status.ended;
+      else thread.next = next as Step;
     } catch (error) {
       if (error instanceof ModelError) throw error;
       this.#failWith(error, thread.name);

@@ -234,18 +234,3 @@ class ModelBuffer {
 }
 
 export { ModelBuffer as SharedArrayBuffer };
-
-/** Runs a thread's function and the end of its last callback. */
-export function* wholeThread(body: Generator<Step, unknown, unknown>): Generator<Step, unknown, unknown> {
-  const result = yield* body;
-  if (deferred.length > 0) yield* endCallback();
-  return result;
-}
-
-const ModelPromise = {
-  resolve: settled,
-  all: (values: readonly unknown[]): Settled =>
-    settled(values.map((value) => (value instanceof Settled ? value.value : value))),
-};
-
-export { ModelPromise as Promise };
