@@ -7,12 +7,12 @@ import { request } from 'node:http';
 import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
+import { PAGES_LIMIT } from '../../src/dashboard/dashboard.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 import { noBrowser, withBrowser } from './browser.ts';
 import { COMMAND, mdevsim, ROOT } from './run-command.ts';
 
 const PNG = Buffer.from([0x89, 0x50, 0x4e, 0x47]);
-const FOLLOWED_PAGES = 8;
 
 describe('dashboard', function () {
   this.timeout(240_000);
@@ -109,7 +109,7 @@ describe('dashboard', function () {
     expect(await get('/screenshot/4')).to.include({ status: 404, body: 'vGPU 4; accepted: 0 to 3\n' });
     expect((await get('/screenshot/3')).bytes.subarray(0, 4)).to.deep.equal(PNG);
     const pages = await Promise.all(
-      Array.from({ length: FOLLOWED_PAGES }, () => openEvents(new URL('/events', url))),
+      Array.from({ length: PAGES_LIMIT }, () => openEvents(new URL('/events', url))),
     );
     expect(await get('/events')).to.include({ status: 503 });
     // The pages do not read, and the run ends nevertheless.
