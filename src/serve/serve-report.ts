@@ -35,7 +35,11 @@ const gpuLine = ({ gpu, type, share, busyUs, waitedUs, turns, preemptions }: Vgp
   `  GPU ${gpu}: ${type}, share ${share}, busy ${Math.round(busyUs)} us, waited ${Math.round(waitedUs)} us, ` +
   `${turns} turns, ${preemptions} preemptions`;
 
-const lostLines = ({ lostAccesses }: ServedReport): string[] =>
-  lostAccesses > 0
+const lostLines = ({ lostAccesses, mixedMaps }: ServedReport): string[] => [
+  ...(lostAccesses > 0
     ? [`  ${counted(lostAccesses, 'access', 'accesses')} behind the end of a shrunk file`]
-    : [];
+    : []),
+  ...(mixedMaps > 0
+    ? [`  ${counted(mixedMaps, 'map')} of guest RAM or of a vIOMMU while maps of the other were live (R2)`]
+    : []),
+];

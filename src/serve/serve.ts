@@ -207,6 +207,7 @@ export class ServedDevices {
   readonly workers: readonly ServedWorker[];
   readonly #shares: GpuShares | undefined;
   #stopWatch: () => void = () => {};
+  #stopped: Promise<void> | undefined;
 
   private constructor(workers: readonly ServedWorker[], { type, model, gpuPolicy }: ServeSettings) {
     this.workers = workers;
@@ -238,8 +239,13 @@ export class ServedDevices {
     return this.#shares?.stats(index);
   }
 
-  /** Stops all devices. */
-  async stop(): Promise<void> {
+  /** Stops all devices, once. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
     this.#stopWatch();
     await Promise.all(this.workers.map((worker) => worker.stop()));
     if (this.#shares) for (const worker of this.workers) worker.closeWake();

@@ -16,6 +16,7 @@ import type { DmaMapping } from '../vfio/mapping.ts';
 import { endOf } from '../vfio/mapping-rules.ts';
 import type { ClientMemory } from './client-memory.ts';
 import type { GuestFile, GuestWindows } from './guest-windows.ts';
+import { ExclusiveCheck, type Side, type SidedMap, sideShown } from './identity-check.ts';
 
 /** Most DMA maps of one device. */
 export const SERVED_MAPS_LIMIT: number = 2 ** 18;
@@ -38,6 +39,10 @@ interface DmaSpaceParts {
   readonly container: Container;
   readonly windows: GuestWindows;
   readonly client: ClientMemory;
+  /** Called for a rule that is broken. */
+  violation(kind: string, detail: string): void;
+  /** Returns the pin table's entry of an IOVA; 0 for none. */
+  lookup(iova: Iova): number;
   /** Called before mappings are removed: the device drops its pins, a log takes their dirty pages. */
   beforeUnmap(mappings: readonly DmaMapping[]): void;
 }
@@ -52,10 +57,15 @@ export class DmaSpace implements DmaPeers {
   peakMaps = 0;
   /** Count of maps that the last unmap has removed. */
   lastRemoved = 0;
+  /** Count of maps that arrived while maps of the other side were live (R2). */
+  mixedMaps = 0;
   readonly #parts: DmaSpaceParts;
   /** IOVAs of the maps by messages with a high bus address, by that address. */
   readonly #high = new Map<number, DmaMapping>();
   #nextHigh = HIGH_BUS_BASE;
+  readonly #exclusive = new ExclusiveCheck();
+  /** Sides of the live maps, by IOVA. */
+  readonly #sides = new Map<number, SidedMap>();
 
   constructor(parts: DmaSpaceParts) {
     this.#parts = parts;
@@ -119,6 +129,7 @@ export class DmaSpace implements DmaPeers {
     const { container } = this.#parts;
     if (iova + size <= HIGH_BUS_BASE) {
       container.map(iova, iova, size, perm);
+      this.#added(iova, 'gpa');
       return;
     }
     if (this.#high.size === 0) this.#nextHigh = HIGH_BUS_BASE;
@@ -126,6 +137,7 @@ export class DmaSpace implements DmaPeers {
     if (bus + size > HPA_BASE)
       throw new VfioError('ENOSPC', `map of ${hex(iova)} +${hex(size)} without a descriptor`);
     container.map(iova, bus, size, perm);
+    this.#added(iova, 'gpa');
     this.#high.set(bus, { iova, size, vaddr: bus, perm });
     this.#nextHigh = bus + size;
   }
@@ -141,6 +153,26 @@ export class DmaSpace implements DmaPeers {
       );
     container.map(iova, windows.addressOf(file, Number(offset)), size, flags);
     file.maps++;
+    const shown = { iova: BigInt(iova), size: BigInt(size), offset, hasFd: true };
+    this.#added(iova, sideShown(shown, file.length));
+  }
+
+  /** Notes the side of a new map, and counts one that arrives while maps of the other side are live. */
+  #added(iova: Iova, shown: Side): void {
+    const map = { side: this.#exclusive.sideNow(shown) };
+    if (this.#exclusive.othersOf(map.side) > 0) this.mixedMaps++;
+    this.#exclusive.add(map);
+    this.#sides.set(iova, map);
+  }
+
+  /** Checks that the pin table has nothing of an unmapped range any more (R6), by its ends. */
+  #checkGone({ iova, size }: DmaMapping): void {
+    const side = this.#sides.get(iova);
+    if (side) this.#exclusive.remove(side);
+    this.#sides.delete(iova);
+    for (const at of [iova, iova + size - PAGE_SIZE])
+      if (this.#parts.lookup(at as Iova) !== 0)
+        this.#parts.violation('stale-map', `IOVA ${hex(at)} still leads to memory after its unmap`);
   }
 
   #within(start: number, end: number, limit = Number.POSITIVE_INFINITY): DmaMapping[] {
@@ -163,7 +195,9 @@ export class DmaSpace implements DmaPeers {
       }
     beforeUnmap(mappings);
     return whenDone(container.unmapMappings(mappings), () => {
-      for (const { vaddr } of mappings) {
+      for (const mapping of mappings) {
+        const { vaddr } = mapping;
+        this.#checkGone(mapping);
         const file = vaddr < HPA_BASE ? undefined : windows.fileAt(vaddr);
         if (file) file.maps--;
       }

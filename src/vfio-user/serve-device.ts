@@ -57,6 +57,7 @@ function reportOf(device: ServedDevice, { counters }: ServeLoop): ServedReport {
     ...counters,
     liveMaps: device.dma.liveMaps,
     peakMaps: device.dma.peakMaps,
+    mixedMaps: device.dma.mixedMaps,
     maps: device.container.counters.maps,
     unmaps: device.container.counters.unmaps,
     heldPins: device.instance.dma.heldPins,

@@ -82,6 +82,8 @@ export interface ServedReport {
   readonly errors: number;
   readonly liveMaps: number;
   readonly peakMaps: number;
+  /** Maps of one side, identity or translations, that arrived while some of the other side were live. */
+  readonly mixedMaps: number;
   readonly maps: number;
   readonly unmaps: number;
   readonly heldPins: number;

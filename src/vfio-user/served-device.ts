@@ -90,6 +90,7 @@ export class ServedDevice implements VfioDevice, DmaUser {
     this.recorder = captures === '' ? undefined : new MapRecorder(captures, name);
     const table = allocateTable(this.windows);
     this.slot = table.addReader();
+    const reader = new PinTableReader(table.handle, this.slot);
     const backing = { extents: (vaddr: number, size: number) => [{ hpa: vaddr as Hpa, size }] };
     this.container = new Container(table, backing, {
       entryLimit: SERVED_MAPS_LIMIT,
@@ -101,13 +102,15 @@ export class ServedDevice implements VfioDevice, DmaUser {
       container: this.container,
       windows: this.windows,
       client: this.client,
+      violation: (kind, detail) => this.#violation(`${kind}: ${detail}`),
+      lookup: (iova) => reader.lookup(iova),
       beforeUnmap: (mappings) => this.#beforeUnmap(mappings),
     });
     this.client.onWritten = (iova, length) => this.log.mark(iova, length);
     this.instance = new DeviceInstance(
       {
         name,
-        table: new PinTableReader(table.handle, this.slot),
+        table: reader,
         memory: this.windows,
         options: { fault: '', gpu },
         modelName: model,

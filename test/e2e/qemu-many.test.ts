@@ -92,10 +92,7 @@ describe('real guests', function () {
     }
     for (const { guest, devices } of full) {
       expect(guest.text).to.include('vfio 20 of 20 rounds ok').and.include('vgpu: 100 of 100 commands ok');
-      for (const device of devices) {
-        await device.stop();
-        expectNothingLeft(device);
-      }
+      await expectNothingLeft(...devices);
       const [gpu, entropy] = devices as [Served, Served];
       expect(gpu.worker().report!.pins).to.be.greaterThan((1024 * 768 * 4) / 4096);
       expect(metricOf(entropy, 'random bytes')).to.be.greaterThan(32_768);
@@ -141,10 +138,7 @@ describe('real guests', function () {
     guest.type('end');
     expect(await guest.ended).not.to.include('FAILED');
     qmp.close();
-    for (const device of [gpu, edu]) {
-      await device.stop();
-      expectNothingLeft(device);
-      expect(device.worker().report!.clients).to.equal(rounds);
-    }
+    await expectNothingLeft(gpu, edu);
+    for (const device of [gpu, edu]) expect(device.worker().report!.clients).to.equal(rounds);
   });
 });

@@ -12,6 +12,7 @@ import { PinTableWriter } from '../../pin-table/writer.ts';
 import { Latencies, type LatencyName } from '../../report/histograms.ts';
 import { Container } from '../../vfio/container.ts';
 import { VfioError } from '../../vfio/errors.ts';
+import { ExclusiveCheck, type Side, type SidedMap, sideShown } from '../../vfio-user/identity-check.ts';
 import {
   type CaptureEvent,
   type CaptureHeader,
@@ -21,7 +22,6 @@ import {
   UNMAP_ALL,
   type UnmapEvent,
 } from './capture.ts';
-import { ExclusiveCheck, type Side, type SidedMap, sideShown } from './identity-check.ts';
 import { RecordedMemory } from './recorded-memory.ts';
 
 /** Nodes of a replay's pin table: enough to map 32 GiB as 4 KiB pages. Untouched nodes take no memory. */

@@ -1,11 +1,12 @@
 /**
- * Checks rule R2 on a recorded stream: guest RAM's identity map and the vIOMMU's translations are never live together.
+ * Checks rule R2 on a stream of maps, recorded or live: guest RAM's identity map and the vIOMMU's translations are never live together.
  *
  * A DMA_MAP does not state which of the two sides it belongs to. It shows its side by these rules:
  *
  * 1. No fd: a ROM of the system address space, so **GPA**.
- * 2. An fd, and an offset that differs from the IOVA: a translation, so **IOVA**. (In a guest of up to 2 GiB, a GPA is
- *    its own offset in the memfd. Larger guests are not replayed.)
+ * 2. An fd, and an offset that differs from the IOVA: a translation, so **IOVA**. In a guest of up to 2 GiB, a GPA is its
+ *    own offset in the memfd. In a larger one, RAM above 4 GiB is the end of the memfd: such a map is **open**, or **GPA**
+ *    if no translation has its form (rule 3).
  * 3. An fd, offset = IOVA, and a range that is the whole memfd or is not a naturally aligned power of two: **GPA**. A
  *    vIOMMU never maps such a range: intel-iommu sends one map per leaf PTE, and the VMM splits the maps of
  *    virtio-iommu into naturally aligned powers of two. All 18,729 translations of the recorded streams have this form.
@@ -20,7 +21,19 @@
  * may be an open one that took its side from a map which has been removed since. The check cannot detect a violation
  * by open maps alone.
  */
-import type { MapEvent } from './capture.ts';
+
+/** IOVA from which RAM that does not fit below 4 GiB is. */
+const HIGH_RAM: bigint = 2n ** 32n;
+/** Size of the largest leaf of a vIOMMU's tables. */
+const LARGEST_LEAF: bigint = 2n ** 30n;
+
+/** The parts of a DMA_MAP that show its side. */
+interface ShownMap {
+  readonly iova: bigint;
+  readonly size: bigint;
+  readonly offset: bigint;
+  readonly hasFd: boolean;
+}
 
 export type Side = 'gpa' | 'iova' | 'open';
 
@@ -30,10 +43,12 @@ export interface SidedMap {
 }
 
 /** Returns the side that a map shows by itself; `memfdSize` is in bytes. */
-export function sideShown({ iova, size, offset, hasFd }: MapEvent, memfdSize: number): Side {
+export function sideShown({ iova, size, offset, hasFd }: ShownMap, memfdSize: number): Side {
   if (!hasFd) return 'gpa';
-  if (offset !== iova) return 'iova';
-  const translationShaped = size > 0n && (size & (size - 1n)) === 0n && iova % size === 0n;
+  const translationShaped =
+    size > 0n && size <= LARGEST_LEAF && (size & (size - 1n)) === 0n && iova % size === 0n;
+  const isHighRam = iova >= HIGH_RAM && offset + size === BigInt(memfdSize);
+  if (offset !== iova && !isHighRam) return 'iova';
   return translationShaped && size !== BigInt(memfdSize) ? 'open' : 'gpa';
 }
 
