@@ -12,6 +12,7 @@ import { GpuPool } from '../src/coordinator/gpu-pool.ts';
 import type { DeviceOptions } from '../src/device/model.ts';
 import type { DeviceTask } from '../src/device/runtime.ts';
 import type { GpuSlotHandle } from '../src/gpu/engine-slot.ts';
+import { BUFFER_PAGES } from '../src/load/buffers.ts';
 import { type Gpa, type Hpa, type Iova, PAGE_2M, PAGE_SIZE, PERM_RW } from '../src/memory/address.ts';
 import { GuestRam } from '../src/memory/guest-ram.ts';
 import { HPA_BASE } from '../src/memory/host-memory.ts';
@@ -25,7 +26,9 @@ import { type CommandFields, REGISTER_BYTES, writeCommand } from '../test/fixtur
 const RING_ENTRIES = 1024;
 const RING_BYTES = RING_ENTRIES * vgpu.COMMAND_BYTES;
 const COMPLETION_BYTES = RING_ENTRIES * vgpu.COMPLETION_BYTES;
-const AREA_BYTES = RING_BYTES + COMPLETION_BYTES + 3 * PAGE_SIZE;
+/** Pages that a command may use, from GPU address 0 on: those of the load's buffers. */
+const DATA_PAGES = BUFFER_PAGES;
+const AREA_BYTES = RING_BYTES + COMPLETION_BYTES + (2 + DATA_PAGES) * PAGE_SIZE;
 const STOP_MS = 10_000;
 
 /** A vGPU in its own thread. Every slot of its ring holds the same command, so the guest only rings the doorbell. */
@@ -75,12 +78,10 @@ export class ThreadedVgpu {
     return this.link.interrupts(0);
   }
 
-  /** Fills the ring if at least half of it is empty. Returns whether it did. */
-  refill(): boolean {
+  /** Fills the ring if at least half of it is empty. */
+  refill(): void {
     const room = RING_ENTRIES - 1 - (this.posted - this.completed);
-    if (room < RING_ENTRIES / 2) return false;
-    this.post(room);
-    return true;
+    if (room >= RING_ENTRIES / 2) this.post(room);
   }
 
   post(commands: number): void {
@@ -104,7 +105,11 @@ export class ThreadedVgpu {
     for (let slot = 0; slot < RING_ENTRIES; slot++)
       writeCommand(this.#ram, ring + slot * vgpu.COMMAND_BYTES, command);
     this.#ram.write32(directory, table | vgpu.GPU_PTE_PRESENT);
-    this.#ram.write32(table, data | vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE);
+    for (let page = 0; page < DATA_PAGES; page++)
+      this.#ram.write32(
+        table + page * 8,
+        (data + page * PAGE_SIZE) | vgpu.GPU_PTE_PRESENT | vgpu.GPU_PTE_WRITABLE,
+      );
     const config = (offset: number, size: 2 | 4, value: number) =>
       this.#port.write(REGION_CONFIG, offset, size, BigInt(value));
     await config(4, 2, 6);

@@ -9,7 +9,7 @@ import * as vgpu from '../src/abi/vgpu/vgpu.ts';
 import { DeviceHarness } from '../src/device/sdk/harness.ts';
 import { PAGE_2M, PAGE_SIZE } from '../src/memory/address.ts';
 import { MODELS } from '../src/models/index.ts';
-import { REGISTER_BYTES, writeCommand } from '../test/fixtures/vgpu-layout.ts';
+import { type CommandFields, REGISTER_BYTES, writeCommand } from '../test/fixtures/vgpu-layout.ts';
 import { format, median, type Report, takeTurns } from './report.ts';
 import { framesOf, startVgpus, type ThreadedVgpu } from './vgpu-rig.ts';
 
@@ -157,15 +157,14 @@ async function benchDoorbell(report: Report): Promise<void> {
 /** Keeps the rings of a fleet full for `ms`, or until `until` returns true. */
 async function keepBusy(fleet: readonly ThreadedVgpu[], ms: number, until: () => boolean): Promise<void> {
   for (const end = nowUs() + ms * 1000; nowUs() < end && !until(); ) {
-    let busy = false;
-    for (const gpu of fleet) busy = gpu.refill() || busy;
-    // Never spin: there are more threads than cores.
-    await (busy ? yieldTurn() : sleep(1));
+    for (const gpu of fleet) gpu.refill();
+    // A ring outlasts a millisecond. One vGPU has a core of its own; beside more, this thread must not spin.
+    await (fleet.length === 1 ? yieldTurn() : sleep(1));
   }
 }
 
 /** Returns the commands per second of a fleet. The other fleets sleep. */
-async function commandRate(fleet: readonly ThreadedVgpu[]): Promise<number> {
+export async function commandRate(fleet: readonly ThreadedVgpu[]): Promise<number> {
   const done = () => fleet.reduce((sum, gpu) => sum + gpu.completed, 0);
   const [before, since] = [done(), nowUs()];
   await keepBusy(fleet, FLEET_MS, () => false);
@@ -174,13 +173,17 @@ async function commandRate(fleet: readonly ThreadedVgpu[]): Promise<number> {
   return rate;
 }
 
+/** Starts a fleet and runs its command until every thread has compiled its code. */
+export async function startFleet(count: number, command: CommandFields): Promise<ThreadedVgpu[]> {
+  const fleet = await startVgpus(count, command);
+  await keepBusy(fleet, WARM_MS, () => fleet.every((gpu) => gpu.completed >= WARM_COMMANDS));
+  return fleet;
+}
+
 async function benchFleets(report: Report): Promise<void> {
   const fleets: ThreadedVgpu[][] = [];
-  for (const count of FLEETS) {
-    const fleet = await startVgpus(count, { opcode: vgpu.Opcode.fill, length: PAGE_SIZE });
-    await keepBusy(fleet, WARM_MS, () => fleet.every((gpu) => gpu.completed >= WARM_COMMANDS));
-    fleets.push(fleet);
-  }
+  for (const count of FLEETS)
+    fleets.push(await startFleet(count, { opcode: vgpu.Opcode.fill, length: PAGE_SIZE }));
   const result = await takeTurns(
     fleets.map((fleet) => async () => 1e9 / (await commandRate(fleet))),
     FLEET_ROUNDS,
@@ -192,8 +195,8 @@ async function benchFleets(report: Report): Promise<void> {
     );
     await Promise.all(fleet.map((gpu) => gpu.stop()));
   }
-  for (let i = 1; i < FLEETS.length; i++)
-    report.bound(`vgpu commands/s of ${FLEETS[i]} vGPUs to one`, result.ratio(0, i), '≥', FLEET_BOUND);
+  report.bound('vgpu commands/s of 16 vGPUs to one', result.ratio(0, 1), '≥', FLEET_BOUND);
+  report.bound('vgpu commands/s of 128 vGPUs to 16', result.ratio(1, 2), '≥', FLEET_BOUND);
 }
 
 export async function benchVgpu(report: Report): Promise<void> {
