@@ -5,6 +5,7 @@ import type { GuestRam } from '../../memory/guest-ram.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import type { RegisterPort } from '../register-port.ts';
 import { AmdViDriver, type AmdViDriverState } from './amdvi/driver.ts';
+import { SkippingAmdViDriver, type SkippingAmdViState } from './amdvi/fault-injection.ts';
 import type { GuestIommu } from './guest-iommu.ts';
 import { SoftwareSwitchedSpapr, type SwitchedSpaprState } from './spapr/switched-driver.ts';
 import type { VirtioIommuDriver } from './virtio/driver.ts';
@@ -77,13 +78,16 @@ const FACTORIES: Readonly<Record<string, DriverFactory>> = {
   intel: { create: createVtd, restore: restoreVtd, atBoot: false },
   'intel-scalable': { create: createVtd, restore: restoreVtd, atBoot: false },
   amd: {
-    create: async ({ registers, ram, pages, requesterIds }) => {
-      const driver = new AmdViDriver(registers(), ram, pages, requesterIds);
+    create: async ({ registers, ram, pages, requesterIds, fault }) => {
+      const Driver = fault === 'skip-invalidation' ? SkippingAmdViDriver : AmdViDriver;
+      const driver = new Driver(registers(), ram, pages, requesterIds);
       await driver.start();
       return driver;
     },
-    restore: ({ registers, ram, pages }, saved) =>
-      AmdViDriver.restore(registers(), ram, pages, saved as AmdViDriverState),
+    restore: ({ registers, ram, pages, fault }, saved) =>
+      fault === 'skip-invalidation'
+        ? SkippingAmdViDriver.restore(registers(), ram, pages, saved as SkippingAmdViState)
+        : AmdViDriver.restore(registers(), ram, pages, saved as AmdViDriverState),
     atBoot: false,
   },
   virtio: {

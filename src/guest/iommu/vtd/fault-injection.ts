@@ -1,27 +1,19 @@
 /**
- * Fault injection in the VT-d driver (`--inject skip-invalidation`): proves that the verifier detects a missing
- * invalidation.
+ * VT-d driver that leaves out invalidations.
  */
 import type { GuestRam } from '../../../memory/guest-ram.ts';
 import type { PageAllocator } from '../../page-allocator.ts';
 import type { RegisterPort } from '../../register-port.ts';
 import type { UnmapRange } from '../guest-iommu.ts';
+import { InvalidationSkipper, type SkipperState } from '../invalidation-skipper.ts';
 import { type VtdDomain, VtdDriver, type VtdDriverState } from './driver.ts';
 
-/** Count of invalidations before the first skipped one, so that the VM is under load by then. */
-const INVALIDATIONS_BEFORE = 40;
-
 /** State of the driver, with the progress towards the first skipped invalidation. */
-export interface SkippingVtdState extends VtdDriverState {
-  readonly made: number;
-  readonly mapped: readonly string[];
-}
+export type SkippingVtdState = VtdDriverState & SkipperState;
 
 /** Invalidates after every map, but after a while no longer after an unmap. */
 export class SkippingVtdDriver extends VtdDriver {
-  #made = 0;
-  /** Domain and first IOVA of mapped ranges: a range is submitted once for map and once for unmap. */
-  readonly #mapped = new Set<string>();
+  #skipper = new InvalidationSkipper();
 
   static override restore(
     port: RegisterPort,
@@ -30,24 +22,18 @@ export class SkippingVtdDriver extends VtdDriver {
     saved: SkippingVtdState,
   ): SkippingVtdDriver {
     const driver = new SkippingVtdDriver(port, ram, pages, saved.options, saved);
-    driver.#made = saved.made;
-    for (const key of saved.mapped) driver.#mapped.add(key);
+    driver.#skipper = new InvalidationSkipper(saved);
     return driver;
   }
 
   override save(): SkippingVtdState {
-    return { ...super.save(), made: this.#made, mapped: [...this.#mapped] };
+    return { ...super.save(), ...this.#skipper.save() };
   }
 
   protected override async submitInvalidation(
     domain: VtdDomain,
     ranges: readonly UnmapRange[],
   ): Promise<void> {
-    const key = `${domain.id}:${ranges[0]?.iova}`;
-    const isUnmap = this.#mapped.delete(key);
-    if (!isUnmap) this.#mapped.add(key);
-    if (isUnmap && this.#made >= INVALIDATIONS_BEFORE) return;
-    this.#made++;
-    await super.submitInvalidation(domain, ranges);
+    if (!this.#skipper.skips(domain.id, ranges)) await super.submitInvalidation(domain, ranges);
   }
 }
