@@ -24,7 +24,7 @@ export interface GpuRunSettings extends Scheduling {
 const DEFAULT_GPU_SETTINGS: GpuRunSettings = { ...DEFAULT_SCHEDULING, types: [DEFAULT_VGPU_TYPE] };
 
 export class GpuPool {
-  /** By number; undefined for a GPU that all its vGPUs have left. */
+  /** By number; undefined for a GPU that all its vGPUs have left, whose number the next one takes. */
   readonly #gpus: (PhysicalGpu | undefined)[] = [];
   readonly #types: readonly VgpuType[];
   /** GPUs whose vGPUs have started. Those know each other's links and cannot learn another one. */
@@ -57,7 +57,7 @@ export class GpuPool {
     );
     if (!gpu) {
       gpu = new PhysicalGpu(this.#scheduling);
-      this.#gpus.push(gpu);
+      this.#add(gpu);
     }
     return { gpu, slot: gpu.place(name, type, link) };
   }
@@ -93,6 +93,15 @@ export class GpuPool {
       if (number >= 0) this.#gpus[number] = undefined;
       this.#sealed.delete(placement.gpu);
     }
+  }
+
+  /**
+   * Adds a GPU with the first free number. Each GPU here has a vGPU that has not left, so their count is bounded by that of
+   * the vGPUs, whatever the count of VMs that boot again.
+   */
+  #add(gpu: PhysicalGpu): void {
+    const free = this.#gpus.indexOf(undefined);
+    this.#gpus[free < 0 ? this.#gpus.length : free] = gpu;
   }
 
   get #present(): PhysicalGpu[] {

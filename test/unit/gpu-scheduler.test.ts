@@ -253,7 +253,9 @@ describe('physical GPU', () => {
     pool.forget([first]);
     expect(pool.stats().map(({ name, gpu }) => [name, gpu])).to.deep.equal([['second', 1]]);
     expect(pool.statsOf(second)?.gpu).to.equal(1);
-    expect(place('third').gpu).to.not.equal(first.gpu);
+    const third = place('third');
+    expect(third.gpu).to.not.equal(first.gpu);
+    expect(pool.statsOf(third).gpu, 'the number of the GPU that is gone').to.equal(0);
   });
 
   it('refuses unknown types, policies and slices, and names the accepted ones', () => {
