@@ -198,6 +198,7 @@ function addServe(command: Command): void {
     .option('--model <model>', 'device model in place of that of the type, also the path of a file')
     .option('--device-timeout <ms>', 'time limit of one call of a device model', integer(100, 3_600_000))
     .addOption(optional('--captures <dir>', "record each client's DMA maps, for mdevsim replay"))
+    .addOption(optional('--trace <file>', 'write switches, faults, violations and reports to a file'))
     .addOption(optional('--artifacts <dir>', 'folder of the pictures that SIGUSR2 takes of displays'))
     .option('--no-msix', 'devices without MSI-X, which QEMU 11.1 can unplug')
     .addOption(new Option('--gpu-policy <policy>', 'how served vGPUs share a physical GPU').choices(POLICIES))

@@ -25,6 +25,7 @@ interface ServeFlags {
   readonly deviceTimeout?: number;
   readonly captures: string;
   readonly artifacts: string;
+  readonly trace: string;
   readonly msix: boolean;
   readonly gpuPolicy?: Policy;
   readonly json?: boolean;
@@ -52,6 +53,7 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
     count: flags.count,
     captures: flags.captures,
     msix: flags.msix,
+    trace: flags.trace,
     ...(flags.gpuPolicy !== undefined && { gpuPolicy: flags.gpuPolicy }),
     ...(flags.deviceTimeout !== undefined && { deviceTimeoutMs: flags.deviceTimeout }),
     onEvent: eventPrinter(flags.type),
@@ -89,7 +91,7 @@ function takePictures(workers: readonly ServedWorker[], folder: string): () => v
 function eventPrinter(_type: string): Parameters<typeof ServedDevices.start>[0]['onEvent'] {
   const printed = new Map<ServedWorker, number>();
   return (worker, event) => {
-    if (event.kind === 'report' || event.kind === 'picture') return;
+    if (event.kind !== 'connected' && event.kind !== 'disconnected' && event.kind !== 'failed') return;
     const lines = (printed.get(worker) ?? 0) + 1;
     printed.set(worker, lines);
     if (lines > EVENT_LINES_LIMIT) return;
@@ -99,7 +101,9 @@ function eventPrinter(_type: string): Parameters<typeof ServedDevices.start>[0][
 }
 
 function report(served: ServedDevices, { json }: ServeFlags): ExitCode {
-  const { workers } = served;
+  const { workers, trace } = served;
+  if (trace && trace.dropped > 0)
+    process.stderr.write(`the trace lacks ${trace.dropped} frames: ${trace.error || 'it is full'}\n`);
   const passed = workers.every(isClean);
   if (json) {
     const devices = workers.map(({ name, socket, failure, report }, index) => ({

@@ -20,7 +20,7 @@ export function deviceLines(worker: ServedWorker, gpu?: VgpuStats): string[] {
   if (!report) return [`${name}: FAILED: ${oneLine(boundedText(failure))}`];
   return [
     `${name}: ${counted(report.clients, 'client')}, ${counted(report.commands, 'command')}, ${counted(report.errors, 'error')}`,
-    `  maps ${report.maps}, unmaps ${report.unmaps}, at most ${report.peakMaps} live; now ${report.liveMaps} maps, ${report.heldPins} pins`,
+    `  maps ${report.maps}, unmaps ${report.unmaps}, at most ${report.peakMaps} live, ${counted(report.switches, 'switch', 'switches')}; now ${report.liveMaps} maps, ${report.heldPins} pins`,
     `  pins ${report.pins}, faults ${report.faults}, interrupts ${report.signalled} of ${report.interrupts}, ` +
       `DMA by messages ${report.messageReads} reads, ${report.messageWrites} writes`,
     ...(gpu ? [gpuLine(gpu)] : []),

@@ -10,6 +10,7 @@ import { workerEntry } from '../coordinator/workers/entries.ts';
 import { DEVICE_TIMEOUT_MS, START_CONCURRENCY, WORKER_LIMITS } from '../coordinator/workers/supervisor.ts';
 import type { Policy } from '../gpu/policy.ts';
 import type { VgpuStats } from '../gpu/stats.ts';
+import { TraceWriter } from '../proto/trace.ts';
 import type { ResolvedModel } from '../scenario/try-model.ts';
 import { EVENT_ONE } from '../vfio-user/irqs.ts';
 import { closeFile, eventFile, freeAll } from '../vfio-user/linux.ts';
@@ -41,6 +42,8 @@ export interface ServeSettings {
   readonly captures?: string;
   /** Time limit of one call of a model. */
   readonly deviceTimeoutMs?: number;
+  /** File of the trace; by default there is none. */
+  readonly trace?: string;
   /** Policy of the physical GPUs that served vGPUs share. */
   readonly gpuPolicy?: Policy;
   /** False for devices without MSI-X; by default true. */
@@ -57,12 +60,15 @@ export class ServedWorker {
   readonly name: string;
   readonly socket: string;
   report: ServedReport | undefined;
+  /** Called for each frame of its trace. */
+  onFrame: (frame: Uint8Array) => void = () => {};
   /** Why the worker has ended too early, or empty. */
   failure = '';
   readonly #link = new ServeLink();
   readonly #ledger = new ResourceLedger();
   readonly #wakeFd = eventFile();
   readonly #settings: ServeSettings;
+  readonly #index: number;
   #worker: Worker | undefined;
   #ended: Promise<void> = Promise.resolve();
   /** Takers of pictures, in the order of their requests. */
@@ -74,6 +80,7 @@ export class ServedWorker {
   constructor(index: number, socket: string, settings: ServeSettings) {
     this.name = `${settings.type}${index}`;
     this.socket = socket;
+    this.#index = index;
     this.#settings = settings;
   }
 
@@ -90,6 +97,8 @@ export class ServedWorker {
     const { model, source } = this.#settings.model;
     const task: ServeTask = {
       name: this.name,
+      index: this.#index,
+      traced: (this.#settings.trace ?? '') !== '',
       model,
       modelSource: source,
       captures: this.#settings.captures ?? '',
@@ -190,6 +199,7 @@ export class ServedWorker {
 
   #onEvent(event: ServeEvent): void {
     if (event.kind === 'report') this.report = event.report;
+    if (event.kind === 'frame') this.onFrame(event.frame);
     if (event.kind === 'picture') this.#pictures.shift()?.(event.png);
     this.#settings.onEvent(this, event);
   }
@@ -205,12 +215,19 @@ export class ServedWorker {
 /** Devices that are being served. */
 export class ServedDevices {
   readonly workers: readonly ServedWorker[];
+  /** The trace of all devices, if there is one. */
+  readonly trace: TraceWriter | undefined;
   readonly #shares: GpuShares | undefined;
   #stopWatch: () => void = () => {};
   #stopped: Promise<void> | undefined;
 
-  private constructor(workers: readonly ServedWorker[], { type, model, gpuPolicy }: ServeSettings) {
+  private constructor(
+    workers: readonly ServedWorker[],
+    { type, model, gpuPolicy, trace = '' }: ServeSettings,
+  ) {
     this.workers = workers;
+    this.trace = trace === '' ? undefined : new TraceWriter(trace);
+    for (const worker of workers) worker.onFrame = (frame) => this.trace?.append(frame);
     const gpuType = model.model === 'vgpu' ? gpuTypeOf(type) : undefined;
     const names = workers.map(({ name }) => name);
     const wakeFds = workers.map(({ wakeFd }) => wakeFd);
@@ -251,6 +268,7 @@ export class ServedDevices {
     if (this.#shares) for (const worker of this.workers) worker.closeWake();
     // Messages that were sent before the end.
     await sleep(0);
+    this.trace?.close();
   }
 
   async #start(index: number): Promise<void> {

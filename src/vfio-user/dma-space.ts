@@ -34,11 +34,16 @@ export interface MapRequest {
   readonly fd: number | undefined;
 }
 
+/** What a device's addresses are: none yet, those of guest RAM, or those of a vIOMMU. */
+type SpaceName = 'blocked' | 'system' | 'iommu';
+
 /** The parts of a device that its DMA space uses. */
 interface DmaSpaceParts {
   readonly container: Container;
   readonly windows: GuestWindows;
   readonly client: ClientMemory;
+  /** Called when the first map of another address space than before arrives. */
+  switched(from: SpaceName, to: SpaceName): void;
   /** Called for a rule that is broken. */
   violation(kind: string, detail: string): void;
   /** Returns the pin table's entry of an IOVA; 0 for none. */
@@ -64,6 +69,7 @@ export class DmaSpace implements DmaPeers {
   readonly #high = new Map<number, DmaMapping>();
   #nextHigh = HIGH_BUS_BASE;
   readonly #exclusive = new ExclusiveCheck();
+  #space: SpaceName = 'blocked';
   /** Sides of the live maps, by IOVA. */
   readonly #sides = new Map<number, SidedMap>();
 
@@ -109,6 +115,11 @@ export class DmaSpace implements DmaPeers {
     if (touched.length > 0 && inside.length === 0)
       throw new VfioError('EINVAL', `unmap of ${hex(address)} +${hex(size)} is a part of a map`);
     return this.#remove(inside);
+  }
+
+  /** Removes every map of a client that has gone. */
+  leave(): Completion {
+    return whenDone(this.unmapAll(), () => this.#enter('blocked'));
   }
 
   /** Removes every map. */
@@ -163,6 +174,13 @@ export class DmaSpace implements DmaPeers {
     if (this.#exclusive.othersOf(map.side) > 0) this.mixedMaps++;
     this.#exclusive.add(map);
     this.#sides.set(iova, map);
+    if (map.side !== 'open') this.#enter(map.side === 'gpa' ? 'system' : 'iommu');
+  }
+
+  #enter(space: SpaceName): void {
+    if (space === this.#space) return;
+    this.#parts.switched(this.#space, space);
+    this.#space = space;
   }
 
   /** Checks that the pin table has nothing of an unmapped range any more (R6), by its ends. */

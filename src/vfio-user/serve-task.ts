@@ -58,6 +58,10 @@ export class ServeLink {
 
 export interface ServeTask {
   readonly name: string;
+  /** Its number among the devices of the command. */
+  readonly index: number;
+  /** True if its frames are sent for a trace. */
+  readonly traced: boolean;
   /** Name of a built-in model, or the URL of a file and its text. */
   readonly model: string;
   readonly modelSource: string;
@@ -80,6 +84,8 @@ export interface ServedReport {
   readonly clients: number;
   readonly commands: number;
   readonly errors: number;
+  /** Switches between the addresses of guest RAM and those of a vIOMMU. */
+  readonly switches: number;
   readonly liveMaps: number;
   readonly peakMaps: number;
   /** Maps of one side, identity or translations, that arrived while some of the other side were live. */
@@ -112,4 +118,5 @@ export type ServeEvent =
     }
   /** The displayed picture as a PNG; undefined for none. */
   | { readonly kind: 'picture'; readonly png: Uint8Array | undefined }
+  | { readonly kind: 'frame'; readonly frame: Uint8Array }
   | { readonly kind: 'report'; readonly report: ServedReport };

@@ -30,6 +30,7 @@ import { EVENT_ONE, IrqSet } from './irqs.ts';
 import { closeFile, mapFile, memoryFile, release, reserve, waitWritable } from './linux.ts';
 import { MapRecorder } from './map-recorder.ts';
 import { REGION_FLAG_READ, REGION_FLAG_WRITE, REGION_INDEX_CONFIG } from './protocol.ts';
+import type { FrameSink } from './serve-trace.ts';
 
 /** Nodes of the pin table: room for the most maps, in pages that lie far apart. */
 const PIN_TABLE_NODES: number = 2 ** 19 - 4096;
@@ -55,6 +56,8 @@ interface ServedOptions {
   readonly msix?: boolean;
   /** A vGPU's slot on a physical GPU. */
   readonly gpu?: GpuSlotHandle | undefined;
+  /** Receiver of its frames, if they are traced. */
+  readonly trace?: FrameSink | undefined;
 }
 
 export class ServedDevice implements VfioDevice, DmaUser {
@@ -79,13 +82,17 @@ export class ServedDevice implements VfioDevice, DmaUser {
   readonly #shared = new Map<string, SharedRegion & { readonly address: bigint }>();
   /** The link to the MSI-X capability, if it is hidden. */
   readonly #hidden: CapabilityLink | undefined;
+  /** Count of switches between guest RAM and a vIOMMU. */
+  switches = 0;
+  readonly #trace: FrameSink | undefined;
   #probes = 0;
   /** Set when a step may find work. */
   #stepDue = true;
 
   /** Creates the model. @throws whatever its factory throws */
-  constructor({ name, model, captures = '', msix = true, gpu }: ServedOptions, factory: ModelFactory) {
+  constructor({ name, model, captures = '', msix = true, gpu, trace }: ServedOptions, factory: ModelFactory) {
     this.name = name;
+    this.#trace = trace;
     this.sharesEngine = gpu !== undefined;
     this.recorder = captures === '' ? undefined : new MapRecorder(captures, name);
     const table = allocateTable(this.windows);
@@ -102,7 +109,8 @@ export class ServedDevice implements VfioDevice, DmaUser {
       container: this.container,
       windows: this.windows,
       client: this.client,
-      violation: (kind, detail) => this.#violation(`${kind}: ${detail}`),
+      switched: (from, to) => this.#switched(from, to),
+      violation: (kind, detail) => this.#violation(kind, detail),
       lookup: (iova) => reader.lookup(iova),
       beforeUnmap: (mappings) => this.#beforeUnmap(mappings),
     });
@@ -117,8 +125,8 @@ export class ServedDevice implements VfioDevice, DmaUser {
         peers: this.dma,
       },
       {
-        fault: (iova) => this.#fault(iova),
-        violation: (kind, detail) => this.#violation(`${kind}: ${detail}`),
+        fault: (iova, write, denied) => this.#fault(iova, write, denied),
+        violation: (kind, detail) => this.#violation(kind, detail),
         interrupt: () => {},
         log: (text) => this.#line(text),
         nowUs,
@@ -197,7 +205,7 @@ export class ServedDevice implements VfioDevice, DmaUser {
     this.client.endStep();
     this.irqs.clear();
     this.log.stop();
-    return this.dma.unmapAll();
+    return this.dma.leave();
   }
 
   /** Does a step of the model. A client's reply, a write or a timer makes the next one due. */
@@ -232,14 +240,14 @@ export class ServedDevice implements VfioDevice, DmaUser {
 
   /** Ends the model for a breach of its contract (R7). The device answers with ones from then on. */
   quarantine(kind: string, detail: string): Promise<void> {
-    this.#violation(`${kind}: ${detail}`);
+    this.#violation(kind, detail);
     this.#break(`${kind}: ${detail}`);
     return Promise.resolve();
   }
 
   /** Ends the model because its code has thrown. */
   fail(reason: string): void {
-    this.#violation(`model-failed: ${reason}`);
+    this.#violation('model-failed', reason);
     this.#break(reason);
   }
 
@@ -275,12 +283,20 @@ export class ServedDevice implements VfioDevice, DmaUser {
   }
 
   /** Lets the client's vIOMMU meet the same fault, so that the guest finds it in its log. */
-  #fault(iova: Iova): void {
+  #fault(iova: Iova, write: boolean, denied: boolean): void {
+    this.#trace?.('dmaFault', { iova, write, denied });
     if (++this.#probes <= PROBES_LIMIT) this.client.probe(iova);
   }
 
-  #violation(text: string): void {
-    if (++this.violationCount <= VIOLATIONS_LIMIT) this.violations.push(text);
+  #violation(kind: string, detail: string): void {
+    if (++this.violationCount > VIOLATIONS_LIMIT) return;
+    this.violations.push(`${kind}: ${detail}`);
+    this.#trace?.('violation', { kind, detail, repeats: 0 });
+  }
+
+  #switched(from: string, to: string): void {
+    if (from !== 'blocked' && to !== 'blocked') this.switches++;
+    this.#trace?.('addressSpaceSwitch', { from, to, liveMappings: this.dma.liveMaps, tookUs: 0 });
   }
 
   #line(text: string): void {

@@ -65,6 +65,8 @@ describe('a real guest', function () {
     await expectNothingLeft(vgpu);
     const report = vgpu.worker().report!;
     expect(report).to.include({ faults: 1, errors: 0 });
+    // The guest's kernel turned translation on.
+    expect(report.switches).to.be.greaterThan(0);
     // A fill and a checksum map one buffer of two pages, a copy maps two.
     expect(report.maps).to.be.greaterThan((1000 * 8) / 3);
     expect(metricOf(vgpu, 'commands')).to.equal(1001);

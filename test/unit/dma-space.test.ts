@@ -17,6 +17,7 @@ const FD = 7;
 /** A space over a real container, with one memory file. `stale` is an IOVA that the pin table seems to keep. */
 function rig(stale = -1) {
   const violations: string[] = [];
+  const switches: string[] = [];
   const { container, user } = containerRig({ frames: 4 });
   const file: GuestFile = {
     ...{ offset: 0, length: FILE_BYTES, canRead: true, canWrite: true, fd: -1, key: '', maps: 0, used: 0 },
@@ -30,18 +31,19 @@ function rig(stale = -1) {
     container,
     windows,
     client: new ClientMemory(),
+    switched: (from, to) => void switches.push(`${from} to ${to}`),
     violation: (kind, detail) => void violations.push(`${kind}: ${detail}`),
     lookup: (iova) => (iova === stale ? 1 : user.reader.lookup(iova)),
     beforeUnmap: () => {},
   });
   const map = (iova: number, offset: number, size = PAGE) =>
     space.map({ address: BigInt(iova), size: BigInt(size), offset: BigInt(offset), flags: 3, fd: FD });
-  return { space, map, violations };
+  return { space, map, violations, switches };
 }
 
 describe('the DMA space of a served device', () => {
   it('counts maps that arrive while those of the other kind are live', async () => {
-    const { space, map, violations } = rig();
+    const { space, map, violations, switches } = rig();
     map(0, 0, FILE_BYTES);
     map(FILE_BYTES, PAGE);
     expect(space.mixedMaps).to.equal(1);
@@ -54,6 +56,10 @@ describe('the DMA space of a served device', () => {
     map(4 * PAGE, 4 * PAGE, 3 * PAGE);
     expect(space.mixedMaps).to.equal(2);
     expect(violations).to.deep.equal([]);
+    await space.leave();
+    expect(switches).to.deep.equal([
+      ...['blocked to system', 'system to iommu', 'iommu to system', 'system to blocked'],
+    ]);
   });
 
   it('reports a range that the pin table still has after its unmap', async () => {
