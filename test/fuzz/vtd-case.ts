@@ -13,6 +13,8 @@ const PASID_TABLES = [21 * PAGE, 22 * PAGE];
 const STATUS = 23 * PAGE;
 const TABLES = Array.from({ length: 12 }, (_, i) => (24 + i) * PAGE);
 const QUEUE = 48 * PAGE;
+/** Interrupt remapping table of 256 entries. */
+const INTERRUPTS = 70 * PAGE;
 /** Pages that receive garbage: the tables above and a queue of 16 pages. */
 const STRUCTURE_PAGES = 48;
 /** Table indices that entries and addresses use. */
@@ -21,7 +23,7 @@ const DOMAINS = [0, 1, 2, 3, 0xffff];
 const STEPS = 24;
 const ENTRIES = 10;
 const DESCRIPTORS = 6;
-const COMMANDS = [vtd.GCMD_TE, vtd.GCMD_SRTP, vtd.GCMD_QIE, vtd.GCMD_IRE, vtd.GCMD_SIRTP];
+const COMMANDS = [vtd.GCMD_TE, vtd.GCMD_SRTP, vtd.GCMD_QIE, vtd.GCMD_IRE, vtd.GCMD_SIRTP, vtd.GCMD_CFI];
 const REGISTERS = [
   vtd.GCMD_REG,
   vtd.RTADDR_REG,
@@ -65,6 +67,8 @@ class VtdCase implements FuzzProgram {
       firstStage1G: draw.chance(50),
       snoopControl: draw.chance(30),
       deviceIotlb: draw.chance(30),
+      intremap: draw.chance(90),
+      eim: draw.chance(50),
       quirks: draw.chance(75) ? 'spec' : 'qemu',
     } as const;
     this.iommu = world.make((given) => new IntelIommu({ ...options, ...given }));
@@ -83,6 +87,8 @@ class VtdCase implements FuzzProgram {
     () => this.#access(),
     () => this.#access(),
     () => this.#command(),
+    () => this.#interrupt(),
+    () => this.#interrupt(),
     () => this.#invalidateByRegister(),
     () => this.#writeAny(),
     () => this.#writeAny(),
@@ -216,6 +222,13 @@ class VtdCase implements FuzzProgram {
     ];
     if (last && draw.chance(70))
       return [vtd.QI_WAIT | vtd.WAIT_SW | draw.one([0, vtd.WAIT_IF]), 7, STATUS, 0];
+    if (draw.chance(10))
+      return [
+        vtd.QI_INTERRUPT_ENTRY_CACHE | (draw.below(2) << 4) | (draw.below(4) << 27),
+        draw.below(8),
+        0,
+        0,
+      ];
     switch (draw.below(this.#scalable ? 8 : 5)) {
       case 0:
         return [vtd.QI_CONTEXT_CACHE | (draw.below(4) << 4) | domain, draw.one(DEVICES), 0, 0];
@@ -248,6 +261,30 @@ class VtdCase implements FuzzProgram {
     const { draw } = this.#world;
     for (let left = 4; left > 0; left--)
       this.#world.translate(this.iommu, draw.one(DEVICES), this.#iova(), draw.chance(50));
+  }
+
+  /** Writes some entries of the remapping table, and sends messages in either format. */
+  #interrupt(): void {
+    const { draw, guest, digest } = this.#world;
+    if (draw.chance(30)) {
+      this.#write(vtd.IRTA_REG, 8, BigInt(INTERRUPTS) | BigInt(draw.one([7, 7, 7, 0x807, 15])));
+      const status = Number(this.iommu.readRegister(vtd.GSTS_REG, 4)) & ~vtd.GSTS_ONE_SHOT;
+      this.#write(vtd.GCMD_REG, 4, BigInt((status | vtd.GCMD_IRE | vtd.GCMD_SIRTP) >>> 0));
+    }
+    for (let left = 4; left > 0; left--) {
+      const index = draw.below(8);
+      const at = INTERRUPTS + 16 * index;
+      const [sid, svt] = [draw.one(DEVICES), draw.below(4) << 18];
+      if (draw.chance(40)) {
+        this.#pair(at, (draw.below(256) << 16) | draw.one([1, 1, 1, 3, 0]), draw.one([0, 0x500, 0x12345678]));
+        this.#pair(at + 8, sid | svt | (draw.below(4) << 16), draw.chance(90) ? 0 : draw.word());
+      }
+      if (draw.chance(5)) guest.write32(at + 4 * draw.below(4), draw.word());
+      const format = draw.one([0x10, 0x10, 0x10, 0x18, 0]);
+      const address = 0xfee0_0000 + index * 32 + format + (draw.chance(10) ? 4 : 0);
+      const answer = this.iommu.remapInterrupt(draw.one(DEVICES), address, draw.one([0, 1, 2, draw.word()]));
+      digest.add(answer.kind === 'delivered' ? answer.vector : -answer.reason);
+    }
   }
 
   #command(): void {

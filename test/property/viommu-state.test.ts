@@ -25,12 +25,12 @@ const RUNS: Readonly<Record<Kind, number>> = {
 const CUT_MAX = 20;
 
 /**
- * Sets a new VT-d root, which drops all cached entries, also for devices with a container. Source and target then
+ * Sets a new VT-d root and a new interrupt table, which drops all cached entries, also for devices with a container. Source and target then
  * know only the tables in RAM. Registers that a later command activates may be rewritten after it.
  */
 async function setNewRoot(iommu: VIommu, draw: Draw): Promise<void> {
   const status = Number(iommu.readRegister(vtd.GSTS_REG, 4)) & ~vtd.GSTS_ONE_SHOT;
-  await iommu.writeRegister(vtd.GCMD_REG, 4, BigInt((status | vtd.GCMD_SRTP) >>> 0));
+  await iommu.writeRegister(vtd.GCMD_REG, 4, BigInt((status | vtd.GCMD_SRTP | vtd.GCMD_SIRTP) >>> 0));
   if (draw.chance(50)) return;
   for (const register of [vtd.RTADDR_REG, vtd.IQA_REG, vtd.IRTA_REG])
     await iommu.writeRegister(register, 8, draw.wide());
