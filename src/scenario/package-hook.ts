@@ -15,7 +15,7 @@ import { rememberFile } from './loaded-files.ts';
 const MODULES: Readonly<Record<string, string>> = {
   mdevsim: '../index',
   'mdevsim/device': '../device/sdk/index',
-  'mdevsim/explore': '../explore/sdk',
+  'mdevsim/explore': '../explore/index',
 };
 
 const extension = import.meta.url.slice(-3);

@@ -1,11 +1,14 @@
+import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { before, describe, it } from 'mocha';
 import { firstDifference, replay, runCampaign } from '../../src/explore/campaign.ts';
 import type { Harness } from '../../src/explore/harness.ts';
+import { KERNELS } from '../../src/explore/kernels/index.ts';
 import { countTurns, minimise } from '../../src/explore/minimise.ts';
 import { scheduleTable } from '../../src/explore/schedule-table.ts';
 import { ReplayError } from '../../src/explore/strategy/guided.ts';
 import { createStrategy, STRATEGIES, type StrategyName } from '../../src/explore/strategy/strategies.ts';
+import { loadTarget, placeOfTarget } from '../../src/explore/target.ts';
 import { loadIntoModel, ModelLoadError } from '../../src/explore/transform/loader.ts';
 import { loadCorrect, loadFaulty } from '../corpus/load.ts';
 import { SEVEN } from '../corpus/pin-table.ts';
@@ -110,6 +113,43 @@ describe('exploration of schedules', () => {
     expect((error as Error).message).to.equal(
       'explore/smal.ts is not part of this harness; nearest: small.ts',
     );
+  });
+});
+
+describe('kernels of the sources', () => {
+  it('have no torn counters in any schedule: a journal and a time of the engine had them', async () => {
+    for (const kernel of ['journal-counter', 'engine-clock']) {
+      const [named] = await loadTarget(placeOfTarget(kernel));
+      const { failure, exhausted } = runCampaign(named!.harness, {
+        strategy: 'dfs',
+        seed: 1,
+        schedules: 100_000,
+      });
+      expect(failure?.violation).to.equal(undefined);
+      expect(exhausted).to.equal(true);
+    }
+  });
+
+  for (const kernel of Object.keys(KERNELS))
+    it(`survive all schedules with at most 1 preemption (${kernel})`, async () => {
+      const [named] = await loadTarget(placeOfTarget(kernel));
+      const { failure, exhausted } = runCampaign(named!.harness, {
+        strategy: 'bounded',
+        seed: 1,
+        schedules: 100_000,
+        preemptions: 1,
+      });
+      expect(failure?.violation).to.equal(undefined);
+      expect(exhausted).to.equal(true);
+    });
+});
+
+describe('a harness of a device model', () => {
+  it('finds a device that reads a page after it has unpinned it', async () => {
+    const path = fileURLToPath(new URL('../fixtures/explore/early-unpin-harness.ts', import.meta.url));
+    const [named] = await loadTarget(placeOfTarget(path));
+    const { failure } = runCampaign(named!.harness, { strategy: 'pos', seed: 1, schedules: 2000 });
+    expect(failure?.violation?.rule).to.equal('use-after-unpin');
   });
 });
 

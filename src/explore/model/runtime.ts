@@ -131,8 +131,13 @@ export function* next(source: Iterator<unknown>): Generator<Step, IteratorResult
   }
 }
 
-/** Takes all values of a generator of the sources. */
-export function* all(source: Iterator<unknown>): Generator<Step, unknown[], unknown> {
+/** Returns the iterator of a loop: a generator of the sources, or that of any other iterable. */
+export const iterator = (source: Iterable<unknown> | Iterator<unknown>): Iterator<unknown> =>
+  isSteps(source) ? source : (source as Iterable<unknown>)[Symbol.iterator]();
+
+/** Takes all values of a generator of the sources. Returns anything else as it is: names are compared, not types. */
+export function* all(source: unknown): Generator<Step, unknown, unknown> {
+  if (!isSteps(source)) return source;
   const values: unknown[] = [];
   for (let result = yield* next(source); !result.done; result = yield* next(source))
     values.push(result.value);
@@ -234,3 +239,11 @@ class ModelBuffer {
 }
 
 export { ModelBuffer as SharedArrayBuffer };
+
+const ModelPromise = {
+  resolve: settled,
+  all: (values: readonly unknown[]): Settled =>
+    settled(values.map((value) => (value instanceof Settled ? value.value : value))),
+};
+
+export { ModelPromise as Promise };

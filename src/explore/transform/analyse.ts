@@ -36,7 +36,8 @@ export interface Unit {
   /** Start of the method or property that holds the function; the function's own start otherwise. */
   readonly start: number;
   readonly key: string | undefined;
-  readonly params: ReadonlySet<string>;
+  /** Names of its parameters and variables: a call of one calls a function from elsewhere. */
+  readonly params: Set<string>;
   readonly parent: Unit | undefined;
   readonly calls: Set<string>;
   readonly reads: Set<string>;
@@ -82,9 +83,18 @@ export const isHigherOrder = ({ callee, arguments: passed }: AnyNode): boolean =
   HIGHER_ORDER.has(callee.property.name) &&
   passed.some(isFunction);
 
+/** Names of methods that the language has: a property of such a name is not taken for a function that was passed in. */
+const BUILT_IN = new Set(
+  [Array, Map, Set, String, Number, Object, Promise, Function, DataView, Uint8Array, Buffer].flatMap(
+    (type) => [...Object.getOwnPropertyNames(type), ...Object.getOwnPropertyNames(type.prototype)],
+  ),
+);
+
 /** Collects the functions of one module. */
 class Collector {
   readonly units = new Map<AnyNode, Unit>();
+  /** Keys of properties to which a variable is assigned, which may be a function. */
+  readonly assigned = new Set<string>();
   readonly #module: ModuleSource;
 
   constructor(module: ModuleSource) {
@@ -107,6 +117,7 @@ class Collector {
           this.#function(node.init, kindOf(node.init), node.id?.name, node.init.start, unit);
           return;
         }
+        for (const name of boundNames(node.id)) unit?.params.add(name);
         break;
       case 'MethodDefinition':
       case 'PropertyDefinition':
@@ -121,6 +132,10 @@ class Collector {
         if (key !== undefined) unit?.reads.add(key);
         break;
       }
+      case 'AssignmentExpression':
+        if (node.left.type === 'MemberExpression')
+          this.#assign(node.left.property, node.left.computed, node.right);
+        break;
       case 'ObjectPattern':
         for (const key of patternKeys(node)) unit?.reads.add(`.${key}`);
         break;
@@ -134,11 +149,18 @@ class Collector {
     for (const child of childrenOf(node)) this.#visit(child, unit);
   }
 
+  #assign(name: AnyNode, computed: boolean, value: AnyNode): void {
+    const key = keyOf(name, computed, this.#module.url);
+    if (value.type === 'Identifier' && key !== undefined && !BUILT_IN.has(key.slice(1)))
+      this.assigned.add(key);
+  }
+
   #property(node: AnyNode, unit: Unit | undefined): void {
     if (node.computed) this.#visit(node.key, unit);
     const key = keyOf(node.key, node.computed, this.#module.url);
     const value = node.value as AnyNode | null;
     if (value === null) return;
+    this.#assign(node.key, node.computed, value);
     if (!isFunction(value)) {
       this.#visit(value, node.type === 'Property' ? unit : undefined);
       return;
@@ -206,7 +228,7 @@ class Collector {
 
 const kindOf = (node: AnyNode): UnitKind => (node.type === 'ArrowFunctionExpression' ? 'arrow' : 'function');
 
-/** Returns whether a name is a parameter of the function or of one around it. */
+/** Returns whether a name is a parameter or a variable of the function or of one around it. */
 export function isParam(name: string, unit: Unit | undefined): boolean {
   for (let at = unit; at; at = at.parent) if (at.params.has(name)) return true;
   return false;
@@ -215,8 +237,12 @@ export function isParam(name: string, unit: Unit | undefined): boolean {
 /** Analyses the graph: marks the functions that step, until nothing changes. */
 export function analyse(modules: readonly ModuleSource[]): Analysis {
   const units = new Map<AnyNode, Unit>();
-  for (const module of modules) for (const [node, unit] of new Collector(module).units) units.set(node, unit);
   const [calls, getters, generators] = [new Set(BUILT_IN_STEPS), new Set<string>(), new Set<string>()];
+  for (const module of modules) {
+    const { units: found, assigned } = new Collector(module);
+    for (const [node, unit] of found) units.set(node, unit);
+    for (const key of assigned) calls.add(key);
+  }
   for (const { node, key } of units.values()) if (node.generator && key !== undefined) generators.add(key);
   for (let changed = true; changed; ) {
     changed = false;

@@ -27,13 +27,16 @@ const REPLACED: ReadonlyMap<string, string> = new Map([
 const OPERATIONS = urlOf('model/operations');
 const RUNTIME = urlOf('model/runtime');
 
+/** Module that exports the operations beside other names. */
+const EXPLORE = urlOf('index');
+
 /** Names of modules of this installation. */
 const NAMED: ReadonlyMap<string, string> = new Map([
   ['#mem', urlOf('../platform/shared-memory')],
   ['#host', urlOf('../platform/platform')],
   ['mdevsim', urlOf('../index')],
   ['mdevsim/device', urlOf('../device/sdk/index')],
-  ['mdevsim/explore', urlOf('sdk')],
+  ['mdevsim/explore', EXPLORE],
 ]);
 
 export { ModelLoadError, type Patch };
@@ -123,12 +126,13 @@ function parseModule(url: string, code: string): ModuleSource {
   for (const { source, specifiers, type } of importsOf(ast)) {
     if (type !== 'ImportDeclaration') continue;
     const target = resolved(String(source?.value), url);
-    const isOperations = target !== undefined && REPLACED.get(target) === OPERATIONS;
+    const isOperations = target !== undefined && (target === EXPLORE || REPLACED.get(target) === OPERATIONS);
     for (const specifier of specifiers) {
       const local = specifier.local.name;
       if (specifier.type === 'ImportNamespaceSpecifier') {
         if (isOperations) namespaces.add(local);
-      } else if (isOperations) operations.set(local, specifier.imported.name);
+      } else if (isOperations && /^[a-z]/.test(specifier.imported.name))
+        operations.set(local, specifier.imported.name);
       else if (specifier.type === 'ImportSpecifier') aliases.set(local, specifier.imported.name);
     }
   }

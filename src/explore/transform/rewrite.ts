@@ -227,11 +227,11 @@ class Rewriter {
     }
     const [from, next] = [`i$${node.start}`, `n$${node.start}`];
     const declared = this.#module.code.slice(left.start, left.end);
-    this.#text.overwrite(node.start, right.start, `for (let ${from} = `);
+    this.#text.overwrite(node.start, right.start, `for (let ${from} = $.iterator(`);
     this.#text.overwrite(
       right.end,
       body.start,
-      `, ${next}; !(${next} = yield* $.next(${from})).done; ) { ${declared} = ${next}.value; `,
+      `), ${next}; !(${next} = yield* $.next(${from})).done; ) { ${declared} = ${next}.value; `,
     );
     this.#text.appendLeft(body.end, ' }');
   }
