@@ -193,7 +193,10 @@ function addServe(command: Command): void {
       '--type <type>',
       'device type: virtio-gpu, virtio-rng, testdev, edu, mtty, mdpy, vgpu or one of their variants',
     )
-    .requiredOption('--socket <path>', 'UNIX socket to listen at; with several devices PATH.0, PATH.1, …')
+    .requiredOption(
+      '--socket <path>',
+      'UNIX socket to listen at; with several devices PATH.0, PATH.1, …; - for stdin and stdout',
+    )
     .option('--count <n>', 'count of devices, each in its own worker', integer(1, SERVED_DEVICES_LIMIT), 1)
     .option('--model <model>', 'device model in place of that of the type, also the path of a file')
     .option('--device-timeout <ms>', 'time limit of one call of a device model', integer(100, 3_600_000))

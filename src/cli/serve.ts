@@ -11,6 +11,7 @@ import { Pictures } from '../serve/pictures.ts';
 import { qemuArguments } from '../serve/qemu-arguments.ts';
 import { ServedDevices, type ServedWorker } from '../serve/serve.ts';
 import { deviceLines, isClean } from '../serve/serve-report.ts';
+import { serveStdin } from '../serve/serve-stdin.ts';
 import { onInterrupt } from './interrupts.ts';
 
 /** Most lines about clients that come and go, for each device. */
@@ -37,6 +38,7 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
     throw new ScenarioError(`--type ${flags.type}; accepted: letters, digits, dots and hyphens`);
   // A vGPU type of the host is a vgpu; every other type is a model's name.
   const name = flags.model ?? (gpuTypeOf(flags.type) ? 'vgpu' : flags.type);
+  if (flags.socket === '-') return serveOneStream(name, flags.count);
   const model = await resolveModel(name);
   let interrupted: (signal: string) => void = () => {};
   const signal = new Promise<string>((resolve) => {
@@ -71,6 +73,16 @@ export async function serveCommand(flags: ServeFlags): Promise<ExitCode> {
   await devices.stop();
   restore();
   return report(devices, flags);
+}
+
+/** Serves the client on stdin and stdout. @throws ScenarioError for more than one device */
+async function serveOneStream(model: string, count: number): Promise<ExitCode> {
+  if (count !== 1) throw new ScenarioError(`--count ${count} with --socket -; accepted: 1`);
+  const passed = await serveStdin(
+    model,
+    (line) => void process.stderr.write(`${oneLine(boundedText(line))}\n`),
+  );
+  return passed ? ExitCode.ok : ExitCode.failed;
 }
 
 /** Writes pictures at each SIGUSR2, if there is a folder for them. Returns a function that ends this. */

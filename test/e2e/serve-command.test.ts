@@ -1,15 +1,17 @@
 /**
  * `mdevsim serve` as a user starts it: arguments for QEMU, sockets, clients that come and go, the report.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
+import { encodeMessage } from '../../src/vfio-user/message.ts';
 import { decodePng } from '../support/png.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 import { until } from '../support/until.ts';
-import { VfioUserClient, VfioUserRequests } from '../support/vfio-user-client.ts';
+import { quads, VfioUser, VfioUserClient, VfioUserRequests, words } from '../support/vfio-user-client.ts';
 import { COMMAND, ROOT } from './run-command.ts';
 
 const TIMEOUT_MS = 60_000;
@@ -95,6 +97,43 @@ describe('mdevsim serve', function () {
     child!.kill('SIGTERM');
     await until(() => output.code !== undefined, 'end', TIMEOUT_MS);
     expect(output.code).to.equal(0);
+  });
+
+  it('serves a stream of bytes on stdin, up to what cannot be a message', () => {
+    const version = Buffer.concat([words(0), Buffer.from('{"capabilities":{}}\0')]);
+    const messages = [
+      encodeMessage(1, VfioUser.VERSION, 0, version),
+      encodeMessage(2, VfioUser.REGION_READ, 0, Buffer.concat([quads(0), words(0, 4)])),
+      encodeMessage(3, VfioUser.REGION_READ, 0, Buffer.concat([quads(0), words(99, 4)])),
+      Buffer.from('this is no message'),
+    ];
+    const args = [COMMAND, 'serve', '--type', 'edu', '--socket', '-'];
+    const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+      cwd: ROOT,
+      env: { ...process.env, NODE_OPTIONS: '', NO_COLOR: '1' },
+      input: Buffer.concat(messages),
+      timeout: TIMEOUT_MS,
+    });
+    expect(status).to.equal(0);
+    expect(stderr.toString()).to.include('3 commands, 1 error').and.include('accepted: 16 to');
+    const replies = [];
+    for (let at = 0; at < stdout.length; at += stdout.readUInt32LE(at + 4))
+      replies.push({
+        id: stdout.readUInt16LE(at),
+        flags: stdout.readUInt32LE(at + 8),
+        error: stdout.readUInt32LE(at + 12),
+      });
+    expect(replies.map(({ id, error }) => [id, error])).to.deep.equal([
+      [1, 0],
+      [2, 0],
+      [3, constants.errno.EINVAL],
+    ]);
+    expect(stdout.readUInt32LE(stdout.length - 16 - 4)).to.equal(0x0100_00ed);
+    const many = spawnSync(process.execPath, [...args, '--count', '2'], { cwd: ROOT, timeout: TIMEOUT_MS });
+    expect([many.status, many.stderr.toString()]).to.deep.equal([
+      104,
+      'mdevsim: --count 2 with --socket -; accepted: 1\n',
+    ]);
   });
 
   it('names a type, a path or a count that it cannot serve', async () => {
