@@ -67,6 +67,13 @@ const api: GuestApi = {
       );
   },
 
+  setPaused(paused: boolean): string {
+    if (paused && !load?.isRunning) return 'the VM is booting; accepted: a running VM';
+    vm?.setPaused(paused);
+    load?.setPaused(paused);
+    return '';
+  },
+
   async screenshot(index: number): Promise<Uint8Array> {
     const name = task.devices[index]?.name;
     const gpu = vm?.gpus.find((each) => each.name === name);

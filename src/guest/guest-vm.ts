@@ -322,6 +322,13 @@ export class GuestVm {
     return restoreBuffer(saved, this.#parts.iommu.findDomain);
   }
 
+  /** Closes the gate at which every driver call waits, or opens it: the host pauses the VM, or lets it continue. */
+  setPaused(paused: boolean): void {
+    const { gate } = this.#parts;
+    if (paused) gate.close();
+    else gate.open();
+  }
+
   /** Waits `ms` milliseconds; longer while the VM is paused. */
   async sleep(ms: number): Promise<void> {
     await sleep(ms);

@@ -89,6 +89,11 @@ export interface GuestApi {
    * @param to number of the process; undefined for the next one
    */
   migrate(to: number | undefined): Promise<string>;
+  /**
+   * Stops the virtual CPUs of a VM under declared load, or lets them continue: while they are stopped, no call of a driver
+   * begins and no completion is taken. Returns an empty text, or the reason why they do not stop.
+   */
+  setPaused(paused: boolean): string | Promise<string>;
   /** Resolves to a PNG of the display of a device; rejects with the reason why there is no picture. */
   screenshot(device: number): Promise<Uint8Array>;
   /** Returns the report of a script that has not ended. */

@@ -19,6 +19,8 @@ const ACTIONS = {
   crash: [],
   shutdown: [],
   boot: [],
+  pause: ['devices'],
+  resume: [],
 } as const satisfies Record<string, readonly string[]>;
 type ActionName = keyof typeof ACTIONS;
 const ACTION_NAMES = Object.keys(ACTIONS) as ActionName[];
@@ -43,6 +45,12 @@ const eventShape = z
       crash: vmShape('ends between two instructions, and is closed while its devices work'),
       shutdown: vmShape('lets go of its devices, and is closed'),
       boot: vmShape('boots again, after a crash or a shutdown'),
+      pause: vmShape('stops its virtual CPUs'),
+      resume: vmShape('continues after a pause'),
+      devices: z
+        .enum(['run', 'stop'], { error: ({ input }) => `${given(input)}; accepted: run, stop` })
+        .optional()
+        .describe('devices of a VM that pauses: they run, or stop as well; default: run'),
       ram: z
         .enum(['keep', 'clear'], { error: ({ input }) => `${given(input)}; accepted: keep, clear` })
         .optional()
@@ -86,6 +94,8 @@ export interface VmEvent {
   readonly to: number | undefined;
   /** Of `reboot`: true if RAM is zeroed. */
   readonly clearRam: boolean;
+  /** Of `pause`: true if the devices stop as well. */
+  readonly stopsDevices: boolean;
   /** Of `crash` and `shutdown`: true if the VM does not boot again. */
   readonly isLast: boolean;
 }
@@ -101,9 +111,11 @@ export function compileEvents(scenario: EventfulScenario): readonly VmEvent[] {
     .flatMap((event) => {
       const [action, name] = actionOf(event);
       const member = vms.get(name);
-      const { at, to, ram } = event;
+      const { at, to, ram, devices } = event;
       if (!member) return [];
-      return [{ atUs: parseDuration(at) ?? 0, action, vm: member.vm, name, to, clearRam: ram === 'clear' }];
+      const { vm } = member;
+      const options = { to, clearRam: ram === 'clear', stopsDevices: devices === 'stop' };
+      return [{ atUs: parseDuration(at) ?? 0, action, vm, name, ...options }];
     })
     .sort((a, b) => a.atUs - b.atUs)
     .map((event, i, all) => ({ ...event, isLast: !all.slice(i + 1).some(isBootOf(event.vm)) }));
@@ -150,8 +162,25 @@ export function eventProblems(scenario: EventfulScenario, stages: readonly Stage
       return [{ path: ['events', i, 'at'], message: `${at} is before the boot of ${name}` }];
     if (us >= loadEndUs)
       return [{ path: ['events', i, 'at'], message: `${at} is after the end of the last stage` }];
+    if (action === 'pause' && !endsPause(events, i, name))
+      return [
+        {
+          path: ['events', i, 'pause'],
+          message: `${name} stays paused; accepted: with a later resume or crash`,
+        },
+      ];
     return [];
   });
+}
+
+/** Returns true if an event after number `pause` ends the pause of the VM. Events of the same time are in order. */
+function endsPause(events: EventSettings, pause: number, name: string): boolean {
+  const timeOf = (index: number) => parseDuration(events[index]?.at ?? '') ?? 0;
+  return events.some(
+    ({ resume, crash }, index) =>
+      (resume === name || crash === name) &&
+      (timeOf(index) > timeOf(pause) || (timeOf(index) === timeOf(pause) && index > pause)),
+  );
 }
 
 const vmNames = (scenario: GroupedScenario): ReadonlyMap<string, GroupVm> =>

@@ -261,6 +261,7 @@ export interface VmAct {
   readonly to: number;
   readonly clearRam: boolean;
   readonly isLast: boolean;
+  readonly stopsDevices: boolean;
 }
 
 export interface VmActDone {
@@ -1724,11 +1725,19 @@ export function writeVmAct(m: VmAct, w: Writer): Writer {
   if (m.to !== 0) w.uint32(24).uint32(m.to);
   if (m.clearRam !== false) w.uint32(32).bool(m.clearRam);
   if (m.isLast !== false) w.uint32(40).bool(m.isLast);
+  if (m.stopsDevices !== false) w.uint32(48).bool(m.stopsDevices);
   return w;
 }
 
 export function readVmAct(r: Reader, end: number): VmAct {
-  const m: Draft<VmAct> = { action: '', event: 0, to: 0, clearRam: false, isLast: false };
+  const m: Draft<VmAct> = {
+    action: '',
+    event: 0,
+    to: 0,
+    clearRam: false,
+    isLast: false,
+    stopsDevices: false,
+  };
   while (r.pos < end) {
     const tag = r.uint32();
     switch (tag) {
@@ -1746,6 +1755,9 @@ export function readVmAct(r: Reader, end: number): VmAct {
         break;
       case 40:
         m.isLast = r.bool();
+        break;
+      case 48:
+        m.stopsDevices = r.bool();
         break;
       default:
         r.skipType(tag & 7);

@@ -93,7 +93,7 @@ export class Director {
   }
 }
 
-function textOf({ action, name, to, clearRam }: VmEvent): string {
+function textOf({ action, name, to, clearRam, stopsDevices }: VmEvent): string {
   const target = to === undefined ? '' : ` to ${to}`;
-  return `${action} ${name}${target}${clearRam ? ', RAM cleared' : ''}`;
+  return `${action} ${name}${target}${clearRam ? ', RAM cleared' : ''}${stopsDevices ? ', devices stopped' : ''}`;
 }

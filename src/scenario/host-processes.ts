@@ -132,14 +132,15 @@ export class HostProcesses {
   }
 
   /** Has the host process of a VM act on it; `onActed` has the answer. @param number for the answer */
-  act({ vm, action, to, clearRam, isLast }: VmEvent, number: number): void {
-    const body = { action, event: number, to: to === undefined ? 0 : to + 1, clearRam, isLast };
+  act({ vm, action, to, clearRam, isLast, stopsDevices }: VmEvent, number: number): void {
+    const body = { action, event: number, to: to === undefined ? 0 : to + 1, clearRam, isLast, stopsDevices };
     if (!this.#sendAct(vm, body)) this.#options.onActed?.(number, 'the VM has ended; accepted: a running VM');
   }
 
   /** Reports to the host process of a VM that the VM will not boot again. */
   noMoreBoots(vm: number): void {
-    this.#sendAct(vm, { action: END_ACTION, event: NO_EVENT, to: 0, clearRam: false, isLast: true });
+    const options = { to: 0, clearRam: false, isLast: true, stopsDevices: false };
+    this.#sendAct(vm, { action: END_ACTION, event: NO_EVENT, ...options });
   }
 
   /** Returns false if the VM does not run. */

@@ -15,7 +15,8 @@ const started = (summary: RunSummary, stage: string): number =>
     .map((name) => count(summary, name, stage))
     .reduce((a, b) => a + b);
 
-const events = ({ load }: RunSummary): unknown[] => load.events.map(({ action, error }) => [action, error]);
+const events = ({ load }: RunSummary): [string, string][] =>
+  load.events.map(({ action, error }) => [action, error]);
 
 /** Expects that nothing is wrong. A busy machine may miss a rate. */
 function expectSound({ problems, load }: RunSummary): void {
@@ -55,6 +56,23 @@ describe('a VM under declared load that ends and boots again', function () {
     );
     expect(started(summary, 'open')).to.equal(300);
     expect(count(summary, 'iterations', 'busy'), 'the crashed VM has worked').to.be.above(0);
+  });
+
+  it('by a pause, with devices that run or stop: each iteration is completed or dropped', async () => {
+    const { summary } = await runScenario('test/fixtures/scenarios/pauses-under-load.yaml', '--seed', '5');
+    expectSound(summary);
+    expect(events(summary).every(([, error]) => error === '')).to.equal(true);
+    expect(events(summary)).to.deep.include(['pause stopped/0, devices stopped', '']);
+    expect([count(summary, 'iterations', 'counted'), started(summary, 'open')]).to.deep.equal([800, 100]);
+    const slowest = (stage: string) =>
+      summary.load.metrics.find(({ name, tags }) => name === 'iteration_duration' && tags.stage === stage)
+        ?.values.max ?? 0;
+    expect(
+      slowest('open'),
+      'an iteration that was in flight or due at the pause, in microseconds',
+    ).to.be.above(5e5);
+    expect(slowest('counted')).to.be.above(5e5);
+    expect(count(summary, 'boot_time'), 'the VM that crashed in its pause boots again').to.equal(4);
   });
 
   it('in the scenario reboot-under-load', async () => {

@@ -163,7 +163,8 @@ class Soak {
   }
 
   async #act(action: string): Promise<void> {
-    const error = await this.#life.act({ action, event: 0, to: 0, clearRam: false, isLast: false });
+    const options = { to: 0, clearRam: false, isLast: false, stopsDevices: false };
+    const error = await this.#life.act({ action, event: 0, ...options });
     if (error !== '') throw new Error(`${action}: ${error}`);
   }
 }

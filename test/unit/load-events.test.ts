@@ -21,12 +21,12 @@ const MALFORMED: readonly (readonly [title: string, event: string, error: string
   [
     'of an action that there is not',
     '{ at: 1s, rebot: web/0 }',
-    "15: events.0.rebot: no action 'rebot'; nearest: reboot; accepted: migrate, reboot, crash, shutdown, boot, with at",
+    "15: events.0.rebot: no action 'rebot'; nearest: reboot; accepted: migrate, reboot, crash, shutdown, boot, pause, resume, with at",
   ],
   [
     'without an action',
     '{ at: 1s }',
-    '5: events.0: no action; accepted: one of migrate, reboot, crash, shutdown, boot',
+    '5: events.0: no action; accepted: one of migrate, reboot, crash, shutdown, boot, pause, resume',
   ],
   [
     'of two actions',
@@ -42,6 +42,16 @@ const MALFORMED: readonly (readonly [title: string, event: string, error: string
     'with RAM that is neither kept nor cleared',
     '{ at: 1s, reboot: web/0, ram: burn }',
     '35: events.0.ram: "burn"; accepted: keep, clear',
+  ],
+  [
+    'with devices that neither run nor stop at a pause',
+    '{ at: 1s, pause: web/0, devices: burn }',
+    '38: events.0.devices: "burn"; accepted: run, stop',
+  ],
+  [
+    'that leaves its VM paused',
+    '{ at: 1s, pause: web/0 }',
+    '22: events.0.pause: web/0 stays paused; accepted: with a later resume or crash',
   ],
   [
     'without a unit',
@@ -112,8 +122,40 @@ describe('events', () => {
     );
     expect(settings.hosts).to.equal(5);
     expect(compileEvents(settings)).to.deep.equal([
-      { atUs: 2e6, action: 'migrate', vm: 2, name: 'web/2', to: undefined, clearRam: false, isLast: true },
-      { atUs: 6e6, action: 'migrate', vm: 3, name: 'late/0', to: 4, clearRam: false, isLast: true },
+      {
+        atUs: 2e6,
+        action: 'migrate',
+        vm: 2,
+        name: 'web/2',
+        to: undefined,
+        clearRam: false,
+        stopsDevices: false,
+        isLast: true,
+      },
+      {
+        atUs: 6e6,
+        action: 'migrate',
+        vm: 3,
+        name: 'late/0',
+        to: 4,
+        clearRam: false,
+        stopsDevices: false,
+        isLast: true,
+      },
+    ]);
+  });
+
+  it('pause a VM that a later event resumes or crashes, in any order in the file', () => {
+    const settings = read(
+      `${GROUPS}${LOAD}  - { at: 3s, resume: web/1 }\n  - { at: 2s, pause: web/1, devices: stop }\n` +
+        `  - { at: 4s, pause: web/1 }\n  - { at: 4s, crash: web/1 }\n`,
+    );
+    const of = ({ action, stopsDevices }: VmEvent) => [action, stopsDevices];
+    expect(compileEvents(settings).map(of)).to.deep.equal([
+      ['pause', true],
+      ['resume', false],
+      ['pause', false],
+      ['crash', false],
     ]);
   });
 
@@ -121,7 +163,16 @@ describe('events', () => {
     const settings = read(`${GROUPS}${LOAD}  - { at: 2s, reboot: web/2, ram: clear }\n`);
     expect(settings.hosts).to.equal(1);
     expect(compileEvents(settings)).to.deep.equal([
-      { atUs: 2e6, action: 'reboot', vm: 2, name: 'web/2', to: undefined, clearRam: true, isLast: true },
+      {
+        atUs: 2e6,
+        action: 'reboot',
+        vm: 2,
+        name: 'web/2',
+        to: undefined,
+        clearRam: true,
+        stopsDevices: false,
+        isLast: true,
+      },
     ]);
   });
 });
@@ -134,6 +185,7 @@ describe('director', () => {
     name: `a/${vm}`,
     to,
     clearRam: false,
+    stopsDevices: false,
     isLast: true,
   });
   const EVENTS = [

@@ -34,6 +34,17 @@ class FakeVm {
   shutDown(): void {
     this.asked.push('shutDown');
   }
+  readonly pauses = {
+    begin: async ({ stopsDevices }: { readonly stopsDevices: boolean }) => {
+      this.asked.push(`pause, devices ${stopsDevices ? 'stop' : 'run'}`);
+      return this.refusal;
+    },
+    end: async () => {
+      this.asked.push('resume');
+      return this.refusal;
+    },
+  };
+  refusal = '';
   reboot = async () => 'the VM migrates';
   move = async () => '';
 }
@@ -53,7 +64,7 @@ function rig() {
     remove: (vm) => void removed.push(vm as unknown as FakeVm),
   });
   const act = (action: string, isLast = false) =>
-    life.act({ action, event: 0, to: 0, clearRam: false, isLast });
+    life.act({ action, event: 0, to: 0, clearRam: false, isLast, stopsDevices: true });
   return { life, first, built, removed, closed, act, result: life.run(first.result) };
 }
 
@@ -88,8 +99,31 @@ describe('life of a VM', () => {
     expect(await act('crash')).to.equal('the VM is being closed already');
     first.end();
     await off;
-    expect(await act('crash')).to.equal('the VM is off; accepted: a VM that is booting or is running');
+    expect(await act('crash')).to.equal(
+      'the VM is off; accepted: a VM that is booting or is running or is paused',
+    );
     expect(first.asked).to.deep.equal(['shutDown']);
+  });
+
+  it('resumes or crashes after a pause, and does nothing else', async () => {
+    const { life, first, act, result } = rig();
+    expect(await act('pause')).to.equal('the VM is booting; accepted: a VM that is running');
+    life.booted();
+    first.refusal = 'no answer';
+    expect(await act('pause'), 'a refusal of the VM itself').to.equal('no answer');
+    first.refusal = '';
+    expect(await act('resume')).to.equal('the VM is running; accepted: a VM that is paused');
+    expect(await act('pause')).to.equal('');
+    for (const action of ['pause', 'migrate', 'reboot', 'shutdown'])
+      expect(await act(action)).to.include('the VM is paused; accepted: ');
+    expect(await act('resume')).to.equal('');
+    expect(await act('pause')).to.equal('');
+    const crashed = act('crash', true);
+    first.end();
+    expect(await crashed).to.equal('');
+    await result;
+    const pause = 'pause, devices stop';
+    expect(first.asked).to.deep.equal([pause, pause, 'resume', pause, 'crash']);
   });
 
   it('ends with a crash or shutdown after which it does not boot', async () => {

@@ -13,7 +13,7 @@ type VmResult = FrameBodies['vmResult'];
 type Act = FrameBodies['vmAct'];
 
 /** State of a VM. `crashed` and `off`: it is closed and may boot again. */
-type LifeState = 'booting' | 'running' | 'crashed' | 'off' | 'ended';
+type LifeState = 'booting' | 'running' | 'paused' | 'crashed' | 'off' | 'ended';
 
 /** Action that no event has: no more boots of the VM will come. */
 export const END_ACTION = 'end';
@@ -21,9 +21,11 @@ export const END_ACTION = 'end';
 /** States in which each action is accepted. */
 const ACCEPTED: Readonly<Record<string, readonly LifeState[]>> = {
   boot: ['crashed', 'off'],
-  crash: ['booting', 'running'],
+  crash: ['booting', 'running', 'paused'],
   migrate: ['running'],
+  pause: ['running'],
   reboot: ['booting', 'running'],
+  resume: ['paused'],
   shutdown: ['booting', 'running'],
 };
 
@@ -92,7 +94,7 @@ export class VmLife {
   }
 
   /** Acts on the VM; resolves to why that was not done, or to an empty text. */
-  async act({ action, to, clearRam, isLast }: Act): Promise<string> {
+  async act({ action, to, clearRam, isLast, stopsDevices }: Act): Promise<string> {
     if (action === END_ACTION) {
       this.end();
       return '';
@@ -110,6 +112,10 @@ export class VmLife {
         return this.#vm.move(to === 0 ? undefined : to - 1);
       case 'reboot':
         return this.#reboot(clearRam);
+      case 'pause':
+        return this.#becomes('paused', await this.#vm.pauses.begin({ stopsDevices }));
+      case 'resume':
+        return this.#becomes('running', await this.#vm.pauses.end());
       default:
         return new Promise((done) => {
           this.#closing = { state: action === 'crash' ? 'crashed' : 'off', isLast, done };
@@ -123,6 +129,12 @@ export class VmLife {
     this.#state = 'booting';
     const error = await this.#vm.reboot({ clearRam });
     if (error !== '') this.#state = 'running';
+    return error;
+  }
+
+  /** Enters a state, unless the action has failed or the VM has ended meanwhile. */
+  #becomes(state: LifeState, error: string): string {
+    if (error === '' && this.#vm.isHere) this.#state = state;
     return error;
   }
 
@@ -160,6 +172,7 @@ export class VmLife {
 const STATE_TEXTS: Readonly<Record<LifeState, string>> = {
   booting: 'is booting',
   running: 'is running',
+  paused: 'is paused',
   crashed: 'has crashed',
   off: 'is off',
   ended: 'has ended',

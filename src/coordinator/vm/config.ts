@@ -89,3 +89,15 @@ export interface VmContext {
   /** Has this doorbell number served again, in a later turn. */
   reschedule(bit: number): void;
 }
+
+/** Returns a VM's configuration at another host, with the rest of the script's time. @param runUs how long it has run here */
+export function configAt(
+  process: number,
+  config: VmConfig,
+  devices: readonly { readonly alive: boolean; readonly failure: string; readonly leaving: string }[],
+  runUs: number,
+): VmConfig {
+  const timeoutMs = Math.max(1, Math.ceil(config.timeoutMs - runUs / 1000));
+  const lostDevices = devices.map(({ alive, failure, leaving }) => (alive ? '' : failure || leaving));
+  return { ...config, process, migrations: config.migrations + 1, lostDevices, timeoutMs };
+}

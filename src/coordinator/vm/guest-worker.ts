@@ -153,7 +153,15 @@ export class GuestWorker {
 
   /** Moves the VM under declared load; resolves to why it stays, or to an empty text. See GuestApi.migrate. */
   migrate(to: number | undefined): Promise<string> {
-    return Promise.race([this.#askToMigrate(to), this.#died.then(({ error }) => error)]);
+    return Promise.race([answerOf(() => this.#guest.migrate(to)), this.#died.then(({ error }) => error)]);
+  }
+
+  /** Stops the virtual CPUs, or lets them continue; resolves to why not, or to an empty text. See GuestApi.setPaused. */
+  setPaused(paused: boolean): Promise<string> {
+    return Promise.race([
+      answerOf(() => this.#guest.setPaused(paused)),
+      this.#died.then(({ error }) => error),
+    ]);
   }
 
   /**
@@ -164,14 +172,6 @@ export class GuestWorker {
     const isEnding = await Promise.race([this.stopLoad(), sleep(REPORT_TIMEOUT_MS).then(() => false)]);
     if (isEnding) await Promise.race([this.#died, sleep(LOAD_STOP_TIMEOUT_MS)]);
     this.abort();
-  }
-
-  async #askToMigrate(to: number | undefined): Promise<string> {
-    try {
-      return boundedText(await this.#guest.migrate(to));
-    } catch (error) {
-      return errorLine(error as Error); // the guest has ended
-    }
   }
 
   /** Makes {@link run} resolve now: the run is interrupted. */
@@ -241,6 +241,15 @@ export class GuestWorker {
     this.#port.close();
     // A worker at its heap limit may not even terminate; it then ends with the process.
     await Promise.race([this.#worker.terminate(), sleep(TERMINATE_TIMEOUT_MS)]);
+  }
+}
+
+/** Resolves to the guest's answer, or to the error of a guest that has ended. */
+async function answerOf(ask: () => Promise<string>): Promise<string> {
+  try {
+    return boundedText(await ask());
+  } catch (error) {
+    return errorLine(error as Error);
   }
 }
 

@@ -13,7 +13,7 @@ import { boundedText } from '../../report/text.ts';
 import { createViommu } from '../../viommu/create-viommu.ts';
 import type { VIommu } from '../../viommu/viommu.ts';
 import { closeDevices, unmapEverything } from './close-devices.ts';
-import type { VmConfig, VmContext } from './config.ts';
+import { configAt, type VmConfig, type VmContext } from './config.ts';
 import { createDevices, type DeviceOwner, type VmDevice } from './device.ts';
 import { DeviceFrames } from './device-frames.ts';
 import { DeviceRemovals } from './device-removals.ts';
@@ -28,6 +28,7 @@ import { resetPlatform } from './platform-reset.ts';
 import { lostResult, type VmProgress, vmProgress, vmResult } from './result.ts';
 import { type Expectations, VmVerdict } from './verdict.ts';
 import { vgpuResults } from './vgpu-result.ts';
+import { VmPause } from './vm-pause.ts';
 import { VmSampler } from './vm-sampler.ts';
 import { NO_DEVICE, VmTrace } from './vm-trace.ts';
 import { deviceTask, guestTask, type VmParts } from './worker-tasks.ts';
@@ -59,6 +60,8 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   /** Device index → function to call when the device is ready or has failed. */
   readonly #whenReady = new Map<number, () => void>();
   readonly #removals = new DeviceRemovals(this);
+  /** Its pause by the host. */
+  readonly pauses = new VmPause(this, () => this.#lives.worker);
   readonly #frames: DeviceFrames;
   #ending = false;
   #isCrashed = false;
@@ -137,8 +140,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
   }
 
   #createWorker(loadState: string): GuestWorker {
-    const state = loadState || this.config.loadState;
-    const task = guestTask(this, this.devices, this.#registers.mmio, state);
+    const task = guestTask(this, this.devices, this.#registers.mmio, loadState || this.config.loadState);
     const { timeoutMs } = this.config;
     const entry = this.context.workers.guest;
     return new GuestWorker({ entry, task, control: this.#control, timeoutMs });
@@ -171,6 +173,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /** Ends the stages of the guest's declared load. */
   stopLoad(): void {
+    void this.pauses.end();
     void this.#lives.worker?.stopLoad();
   }
 
@@ -203,6 +206,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /** Ends the guest in order, because the run is interrupted. The VM's result has what was done. */
   interrupt(): void {
+    void this.pauses.end();
     this.#lives.interrupt();
   }
 
@@ -243,11 +247,7 @@ export class Vm implements DeviceOwner, MigratableVm, ArrivingVm, VmParts {
 
   /** Returns the VM's configuration for another host, as JSON, with the rest of the script's time. */
   configFor(host: number): string {
-    const { config } = this;
-    const timeoutMs = Math.max(1, Math.ceil(config.timeoutMs - (nowUs() - this.#startUs) / 1000));
-    const lostDevices = this.devices.map((device) => (device.alive ? '' : device.failure || device.leaving));
-    const there = { process: host, migrations: config.migrations + 1, lostDevices };
-    return JSON.stringify({ ...config, ...there, timeoutMs });
+    return JSON.stringify(configAt(host, this.config, this.devices, nowUs() - this.#startUs));
   }
 
   expectations(): string {

@@ -102,6 +102,8 @@ export class GpuRing {
   #faultInterrupts: number;
   /** Time of the last completion or health check. */
   #healthyUs = 0;
+  /** End of the last pause: its time does not count for the time limit of a command. */
+  #resumedUs = 0;
   #pumping = false;
   readonly #waiter = { endWaits: () => this.#link.endWaits() };
   /** A reset of the function: no command may enter the ring before it has ended. */
@@ -279,7 +281,10 @@ export class GpuRing {
     addWaiter(this.#waiter);
     this.#healthyUs = nowUs();
     while (this.#isBusy) {
-      if (this.#held) await this.#held;
+      if (this.#held) {
+        await this.#held;
+        this.#resumedUs = this.#healthyUs = nowUs();
+      }
       const events = this.#link.events;
       if (this.#collect()) this.#healthyUs = nowUs();
       this.#fill();
@@ -332,7 +337,7 @@ export class GpuRing {
   async #checkHealth(): Promise<void> {
     const first = this.#outstanding[0];
     if (this.#link.state !== DeviceState.ready) this.#error = new DeviceLostError(this.#owner.name);
-    else if (first && nowUs() - first.since > COMMAND_TIMEOUT_MS * 1000)
+    else if (first && nowUs() - Math.max(first.since, this.#resumedUs) > COMMAND_TIMEOUT_MS * 1000)
       this.#error = new CommandTimeoutError(this.#owner.name, first.sequence, COMMAND_TIMEOUT_MS);
     else {
       const status = await this.#status();

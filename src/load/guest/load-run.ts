@@ -156,6 +156,12 @@ export class LoadRun {
     await yieldTurn();
   }
 
+  /** Holds the load while the virtual CPUs are stopped; iterations in flight continue with their next driver call. */
+  setPaused(paused: boolean): void {
+    if (paused) this.#clock.hold();
+    else this.#clock.release();
+  }
+
   /** Ends the stages: they start no more iterations. */
   stop(): void {
     this.#clock.stop();
