@@ -49,6 +49,14 @@ describe('a VM under declared load that migrates', function () {
     expect(summary.load.events.every(({ endSeconds }) => endSeconds !== null)).to.equal(true);
   });
 
+  it("with the scenario's own iterations and metrics", async () => {
+    const { code, summary } = await runScenario('test/fixtures/scenarios/moving-iterations.ts');
+    expect(summary.problems).to.deep.equal([]);
+    expect(summary.load.thresholds.filter(({ ok }) => !ok)).to.deep.equal([]);
+    expect(code).to.equal(0);
+    expect(summary.results.map(({ operations }) => operations)).to.deep.equal([1600]);
+  });
+
   it('stays if it cannot move, and its load continues', async () => {
     const file = folder('stays.yaml');
     writeFileSync(

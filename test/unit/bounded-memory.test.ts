@@ -212,4 +212,23 @@ describe('slots', () => {
     expect(order).to.deep.equal(Array.from({ length: 20 }, (_, i) => i));
     expect(results.filter(({ status }) => status === 'rejected')).to.have.length(4);
   });
+
+  it('are free again only after what follows the work, for which the work does not wait', async () => {
+    const slots = new Slots(1);
+    let end = () => {};
+    const after = () =>
+      new Promise<void>((resolve) => {
+        end = resolve;
+      });
+    expect(await slots.run(async () => 'first', after)).to.equal('first');
+    let hasRun = false;
+    const second = slots.run(async () => {
+      hasRun = true;
+    });
+    await sleep(5);
+    expect(hasRun).to.equal(false);
+    end();
+    await second;
+    expect(hasRun).to.equal(true);
+  });
 });

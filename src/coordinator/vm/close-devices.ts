@@ -12,10 +12,10 @@ const STOP_LIMIT_MS = 60_000;
 const STOP_POLL_MS = 5;
 
 /**
- * Maximum count of devices of this process that stop at one time. The end of a thread takes processor time, and a
- * thousand of them at once would be late for want of it.
+ * Maximum count of devices of this process that stop at one time, until their threads have exited. The end of a thread
+ * takes processor time, and a thousand of them at once would be late for want of it.
  */
-const STOP_CONCURRENCY = 32;
+const STOP_CONCURRENCY = 8;
 const stops = new Slots(STOP_CONCURRENCY);
 
 interface ClosingVm {
@@ -51,7 +51,15 @@ export async function closeDevices(devices: readonly VmDevice[], vm: ClosingVm):
 
 /** Requests devices to stop; resolves when each has reported or failed, at the latest STOP_LIMIT_MS after its request. */
 export async function stopDevices(devices: readonly VmDevice[]): Promise<void> {
-  await Promise.all(devices.map((device) => stops.run(() => stopDevice(device))));
+  const exited = async (device: VmDevice) => device.run?.exited();
+  await Promise.all(
+    devices.map((device) =>
+      stops.run(
+        () => stopDevice(device),
+        () => exited(device),
+      ),
+    ),
+  );
 }
 
 async function stopDevice(device: VmDevice): Promise<void> {

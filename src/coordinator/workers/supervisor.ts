@@ -34,6 +34,8 @@ export interface DeviceRun {
    * Returns undefined if the thread has ended or V8 does not answer in time.
    */
   bufferBytes(): Promise<number | undefined>;
+  /** Resolves when the thread has exited, at the latest after EXIT_TIMEOUT_MS. */
+  exited(): Promise<void>;
   /** Terminates the thread; resolves when it can run no more code. */
   terminate(): Promise<void>;
 }
@@ -114,6 +116,10 @@ class PooledRun implements DeviceRun {
       () => undefined,
     );
     return Promise.race([bytes, sleep(MEMORY_ANSWER_MS).then(() => undefined)]);
+  }
+
+  async exited(): Promise<void> {
+    if (this.#thread) await exitOf(this.#thread);
   }
 
   async terminate(): Promise<void> {
