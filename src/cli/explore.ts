@@ -37,6 +37,7 @@ interface ExploreFlags {
   readonly weak?: boolean;
   readonly replay?: string;
   readonly threads?: boolean;
+  readonly whole?: boolean;
   readonly save?: string;
 }
 
@@ -67,6 +68,7 @@ export function addExplore(command: Command): void {
     .option('--weak', 'let plain loads return older values, as the memory model of JavaScript allows')
     .option('--save <file>', 'file of a failure (default: mdevsim-runs/explore-NAME-SEED.json)')
     .option('--replay <file>', 'repeat a recorded failure')
+    .option('--whole', 'show all steps, not only those that several threads notice')
     .option('--threads', 'with --replay: repeat it on real threads, too')
     .action(async (target, options) => {
       process.exitCode = await exploreCommand(target, options);
@@ -77,7 +79,7 @@ export function addExplore(command: Command): void {
 async function exploreCommand(target: string | undefined, flags: ExploreFlags): Promise<ExitCode> {
   try {
     return flags.replay
-      ? await replayFailure(flags.replay, target, flags.threads ?? false)
+      ? await replayFailure(flags.replay, target, flags)
       : await exploreTarget(target, flags);
   } catch (error) {
     const expected = [ModelLoadError, FailureFileError, ReplayError, ModelError];
@@ -154,7 +156,7 @@ function report(
   say(`  mdevsim ${origin.mdevsim}, Node ${process.versions.node}`);
   say(`  replay: mdevsim explore --replay ${path}`);
   say(`  turns of threads: ${countTurns(failure.choices)}, minimised to ${countTurns(shortest.choices)}\n`);
-  say(scheduleTable(traced));
+  say(scheduleTable(traced, flags.whole));
 }
 
 function save(path: string, failure: Failure): void {
@@ -163,14 +165,18 @@ function save(path: string, failure: Failure): void {
 }
 
 /** Replays a recorded failure. Fails if it is still there, as its exit code says. */
-async function replayFailure(path: string, target: string | undefined, threads: boolean): Promise<ExitCode> {
+async function replayFailure(
+  path: string,
+  target: string | undefined,
+  { threads, whole }: ExploreFlags,
+): Promise<ExitCode> {
   const failure = parseFailure(readFileSync(path, 'utf8'), path);
   const place = placeOfTarget(target ?? failure.target);
   const harnesses = await loadTarget(place);
   const found = harnesses.find(({ name }) => name === failure.harness);
   if (!found) throw new UsageError(`${failure.target} has no harness ${failure.harness} any more`);
   const result = replay(found.harness, failure.choices, failure.weak);
-  say(scheduleTable(result));
+  say(scheduleTable(result, whole));
   if (threads) await replayOnThreads(found, place, result);
   if (result.violation === undefined) {
     say(`✓ ${failure.harness}: the recorded schedule breaks no rule now; it broke ${failure.rule}`);

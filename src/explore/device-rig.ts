@@ -16,7 +16,7 @@ import { Container } from '../vfio/container.ts';
 import { ensure, ld, st, ViolationError, wordsOf } from './sdk.ts';
 
 /** Pages that are mapped from IOVA 4096 on. */
-const PAGES = 8;
+const PAGES = 2;
 const TABLE_NODES = 8;
 const OFFSET_COMMAND = 4;
 /** Limit of a wait; the model ends none by it. */

@@ -2,7 +2,7 @@
  * A schedule as a table: one column for each thread, one line for each step.
  */
 import type { RunResult, TraceStep } from './model/run.ts';
-import { STEP_NAMES, StepKind } from './model/step.ts';
+import { changes, STEP_NAMES, StepKind } from './model/step.ts';
 
 /** Widest column. */
 const COLUMN_LIMIT = 46;
@@ -48,9 +48,60 @@ function stepText({ step, value, stale, slept }: TraceStep): string {
 const cut = (text: string): string =>
   text.length <= COLUMN_LIMIT ? text : `${text.slice(0, COLUMN_LIMIT - 1)}…`;
 
-/** Returns the table of a traced schedule, with the broken rule below it. */
-export function scheduleTable({ threads, trace, violation }: RunResult): string {
-  const rows = trace.map((step) => ({ thread: step.thread, text: cut(stepText(step)) }));
+/** One line of the table. `number` is that of its step; undefined for folded steps. */
+interface Row {
+  readonly thread: number;
+  readonly number: number | undefined;
+  readonly text: string;
+}
+
+/** Returns the locations that several threads access, and at least one of them changes. */
+function sharedPlaces(trace: readonly TraceStep[]): Set<number> {
+  const users = new Map<number, { readonly threads: Set<number>; changed: boolean }>();
+  for (const { thread, step } of trace)
+    for (let at = step.lo; at < step.hi; at++) {
+      const place = users.get(at) ?? { threads: new Set(), changed: false };
+      users.set(at, place);
+      place.threads.add(thread);
+      place.changed ||= changes(step);
+    }
+  return new Set(
+    [...users].filter(([, { threads, changed }]) => changed && threads.size > 1).map(([at]) => at),
+  );
+}
+
+/** Returns the lines. Runs of steps that no other thread notices are folded, unless `whole`. */
+function rowsOf(trace: readonly TraceStep[], whole: boolean): Row[] {
+  const shared = sharedPlaces(trace);
+  const rows: Row[] = [];
+  let folded = 0;
+  const unfold = (thread: number): void => {
+    if (folded > 0)
+      rows.push({ thread, number: undefined, text: `… ${folded} step${folded > 1 ? 's' : ''}` });
+    folded = 0;
+  };
+  for (const [i, traced] of trace.entries()) {
+    const { thread, step, slept, stale } = traced;
+    const [before, next] = [trace[i - 1]?.thread, trace[i + 1]?.thread];
+    if (before !== undefined && before !== thread) unfold(before);
+    let noticed = whole || slept || stale || step.kind < StepKind.rd || next === undefined;
+    for (let at = step.lo; at < step.hi && !noticed; at++) noticed = shared.has(at);
+    if (!noticed) {
+      folded++;
+      continue;
+    }
+    unfold(thread);
+    rows.push({ thread, number: i + 1, text: cut(stepText(traced)) });
+  }
+  return rows;
+}
+
+/**
+ * Returns the table of a traced schedule, with the broken rule below it. Steps that no other thread can notice are
+ * folded, unless `whole`.
+ */
+export function scheduleTable({ threads, trace, violation }: RunResult, whole = false): string {
+  const rows = rowsOf(trace, whole);
   const used = threads.map((_, thread) => rows.some((row) => row.thread === thread));
   const widths = threads.map((name, thread) =>
     Math.max(name.length, ...rows.filter((row) => row.thread === thread).map(({ text }) => text.length)),
@@ -61,20 +112,19 @@ export function scheduleTable({ threads, trace, violation }: RunResult): string 
       .filter((text) => text !== undefined)
       .join(' │ ')
       .trimEnd();
-  const numbers = String(rows.length).length;
+  const numbers = String(trace.length).length;
+  const rules = threads.flatMap((_, thread) => (used[thread] ? ['─'.repeat(widths[thread] as number)] : []));
   const lines = [
     `${' '.repeat(numbers)} │ ${line((thread) => threads[thread] as string)}`,
-    `${'─'.repeat(numbers)}─┼─${threads
-      .flatMap((_, thread) => (used[thread] ? ['─'.repeat(widths[thread] as number)] : []))
-      .join('─┼─')}`,
+    `${'─'.repeat(numbers)}─┼─${rules.join('─┼─')}`,
     ...rows.map(
-      ({ thread, text }, i) =>
-        `${String(i + 1).padStart(numbers)} │ ${line((column) => (column === thread ? text : ''))}`,
+      ({ thread, number, text }) =>
+        `${String(number ?? '').padStart(numbers)} │ ${line((column) => (column === thread ? text : ''))}`,
     ),
   ];
   if (violation) {
-    const who = violation.thread === undefined ? '' : ` (${violation.thread})`;
-    lines.push(`✗ ${violation.rule}${who}: ${violation.message}`);
+    const by = violation.thread === undefined ? '' : ` (${violation.thread})`;
+    lines.push(`✗ ${violation.rule}${by}: ${violation.message}`);
   }
   return lines.join('\n');
 }
