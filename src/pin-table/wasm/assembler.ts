@@ -44,7 +44,6 @@ export const GE: Code = [0x4e];
 export const EQ: Code = [0x46];
 export const NE: Code = [0x47];
 export const LT: Code = [0x48];
-export const GE_U: Code = [0x4f];
 export const ADD: Code = [0x6a];
 export const AND: Code = [0x71];
 export const OR: Code = [0x72];
@@ -80,8 +79,6 @@ export const when = (...body: Code[]): Code => [0x04, BLOCK_EMPTY, ...body.flat(
 /** Leaves the block `depth` levels out; repeats it if it is a loop. */
 export const br = (depth: number): Code => [0x0c, depth];
 export const brIf = (depth: number): Code => [0x0d, depth];
-/** Calls the module's function `index`. */
-export const call = (index: number): Code => [0x10, index];
 
 /** A function; it is exported if it has a name. Locals are numbered after the parameters. */
 export interface Func {
