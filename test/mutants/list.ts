@@ -2,6 +2,7 @@
  * Every mutant, by area.
  */
 
+import { AMDVI_MUTANTS } from './areas/amdvi.ts';
 import { COORDINATOR_MUTANTS } from './areas/coordinator.ts';
 import { DEVICE_MUTANTS } from './areas/device.ts';
 import { DEVICE_STATE_MUTANTS } from './areas/device-state.ts';
@@ -46,6 +47,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...COORDINATOR_MUTANTS,
   ...DEVICE_MUTANTS,
   ...VIOMMU_MUTANTS,
+  ...AMDVI_MUTANTS,
   ...SPAPR_MUTANTS,
   ...VTD_MUTANTS,
   ...VTD_TABLES_MUTANTS,
