@@ -4,7 +4,7 @@
 import type { StageProgress } from './executors.ts';
 
 /** A VU's buffers, by address. */
-export interface SavedBuffer {
+interface SavedBuffer {
   readonly source: readonly number[];
   readonly target: readonly number[];
   readonly iovas: readonly number[];
