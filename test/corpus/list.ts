@@ -5,6 +5,7 @@ import { CHANNELS } from './channels.ts';
 import { CLASSICS } from './classics.ts';
 import { ENGINES } from './engines.ts';
 import type { CorpusEntry } from './entry.ts';
+import { FIELD } from './field.ts';
 import { LOGS_OF_PAGES } from './logs.ts';
 import { PIN_TABLE } from './pin-table.ts';
 
@@ -13,5 +14,6 @@ export const CORPUS: readonly CorpusEntry[] = [
   ...CHANNELS,
   ...LOGS_OF_PAGES,
   ...ENGINES,
+  ...FIELD,
   ...CLASSICS,
 ];
