@@ -20,5 +20,7 @@ describe('interrupt remapping', function () {
         const { code, summary } = await runScenario(SCENARIO, '--viommu', viommu, ...flags);
         expect(summary.problems).to.deep.equal([]);
         expect(code).to.equal(0);
+        const blocked = summary.notes.filter((note) => /interrupt message to 0xfee\w+ is blocked/.test(note));
+        expect(blocked, 'a line for each reason').to.have.length(4);
       });
 });

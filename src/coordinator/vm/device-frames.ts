@@ -1,6 +1,7 @@
 /**
  * Control frames from a VM's devices to the coordinator.
  */
+import { hex } from '../../memory/address.ts';
 import type { GuestRam } from '../../memory/guest-ram.ts';
 import { decodeFrame, type Frame } from '../../proto/codec.ts';
 import type { FrameBodies } from '../../proto/schema.ts';
@@ -30,6 +31,8 @@ interface FramesOwner {
 export class DeviceFrames {
   readonly #owner: FramesOwner;
   readonly #trace: VmTrace;
+  /** Reasons for which messages of a device have been blocked. */
+  readonly #blockedFor = new Map<VmDevice, Set<number>>();
 
   constructor(owner: FramesOwner, trace: VmTrace) {
     this.#owner = owner;
@@ -59,18 +62,33 @@ export class DeviceFrames {
   /**
    * Passes a device's interrupt messages through the vIOMMU. An address outside the interrupt range is no interrupt.
    */
-  #remapMessages({ link, requesterId }: VmDevice): void {
+  #remapMessages(device: VmDevice): void {
+    const { link, requesterId } = device;
     const { iommu } = this.#owner;
     let isRaised = false;
     link.takeMessages((vector, { address, data }, count) => {
       const answer = isInterruptAddress(address)
         ? iommu.remapInterrupt?.(requesterId, address, data)
         : undefined;
+      if (answer?.kind === 'blocked') this.#logBlocked(device, address, answer);
       if (answer?.kind !== 'delivered') return;
       link.countInterrupts(vector, count);
       isRaised = true;
     });
     if (isRaised) link.wakeGuest();
+  }
+
+  /** Logs the first message of a device that is blocked for a reason: its driver would wait for it in vain. */
+  #logBlocked(
+    device: VmDevice,
+    address: number,
+    { reason, text }: { readonly reason: number; readonly text: string },
+  ): void {
+    const reasons = this.#blockedFor.get(device) ?? new Set();
+    this.#blockedFor.set(device, reasons);
+    if (reasons.has(reason)) return;
+    reasons.add(reason);
+    device.addLog({ text: `interrupt message to ${hex(address)} is blocked: ${text}`, watchdog: true });
   }
 
   #handle(device: VmDevice, frame: Frame): void {
