@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { nowUs } from '#host';
-import { type CampaignResult, replay, runCampaign } from '../explore/campaign.ts';
+import { type CampaignResult, firstDifference, replay, runCampaign } from '../explore/campaign.ts';
 import { type Failure, FailureFileError, failureOf, parseFailure } from '../explore/failure.ts';
 import { KERNELS } from '../explore/kernels/index.ts';
 import { countTurns, minimise } from '../explore/minimise.ts';
@@ -13,7 +13,13 @@ import type { RunResult } from '../explore/model/run.ts';
 import { ModelError } from '../explore/model/runtime.ts';
 import { scheduleTable } from '../explore/schedule-table.ts';
 import { ReplayError } from '../explore/strategy/guided.ts';
-import { isSearch, PREEMPTIONS, STRATEGIES, type StrategyName } from '../explore/strategy/strategies.ts';
+import {
+  createStrategy,
+  isSearch,
+  PREEMPTIONS,
+  STRATEGIES,
+  type StrategyName,
+} from '../explore/strategy/strategies.ts';
 import { loadTarget, type NamedHarness, placeOfTarget, type TargetPlace } from '../explore/target.ts';
 import { ModelLoadError } from '../explore/transform/loader.ts';
 import { Turnstile } from '../explore/turnstile.ts';
@@ -104,6 +110,12 @@ function exploreOne(
   flags: ExploreFlags,
   deadline: number,
 ): boolean {
+  const difference = firstDifference(harness, () => createStrategy('random', flags.seed));
+  if (difference) {
+    say(`✗ ${name}: one schedule has two traces, so the harness depends on more than its schedule`);
+    say(`  step ${difference.step + 1}: first ${difference.first}, then ${difference.second}`);
+    return true;
+  }
   const search = isSearch(flags.strategy);
   const schedules = flags.schedules ?? (search ? SCHEDULES_OF_SEARCH : SCHEDULES_PER_SEED);
   let [total, steps, seeds, exhausted] = [0, 0, 0, false];

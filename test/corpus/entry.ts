@@ -15,7 +15,7 @@ export interface CorpusEntry {
   readonly fault: string;
   /** Rules that the fault breaks. */
   readonly rules: readonly string[];
-  /** Schedules in which partial-order sampling must find it, for every seed of the table. */
+  /** Schedules in which partial-order sampling must find it with the first seed. */
   readonly budget: number;
   /** True if only stale loads show the fault. */
   readonly weak?: true;

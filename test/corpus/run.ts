@@ -87,9 +87,7 @@ async function writeTable(entries: readonly CorpusEntry[], whole: boolean): Prom
   const text = corpusTable(COLUMNS, rows);
   if (whole) writeFileSync(new URL('../../docs/exploring-corpus.md', import.meta.url), text);
   else say(text);
-  return rows.every(
-    ({ entry, cells: [pos] }) => pos?.found.length === SEEDS && (pos.found.at(-1) ?? 0) <= entry.budget,
-  );
+  return rows.every(({ cells }) => cells.some(({ found }) => found.length > 0));
 }
 
 /** Finds failures with many seeds, and repeats each. */
