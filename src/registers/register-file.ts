@@ -111,6 +111,13 @@ export class RegisterFile<Name extends string> {
     else this.#bytes.setUint8(offset, Number(BigInt.asUintN(8, value)));
   }
 
+  /** Stores a number of 32 bits as {@link set} does, without the garbage of a bigint. @param value 0 to 2^32 - 1 */
+  set32(name: Name, value: number): void {
+    const { offset, size } = this.#spec(name);
+    if (size === 4) this.#bytes.setUint32(offset, value, true);
+    else this.set(name, BigInt(value));
+  }
+
   /** Reads 1, 2, 4 or 8 bytes as software does. Offsets outside the file read as all ones, undeclared offsets as 0. */
   read(offset: number, size: number): bigint {
     if (!this.#inside(offset, size)) return allOnes(size);

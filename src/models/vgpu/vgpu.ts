@@ -193,7 +193,7 @@ export class Vgpu implements DeviceModel {
 
   /** `cause` is one cause, or several of the same vector. */
   #interrupt(cause: number): void {
-    this.#registers.set('InterruptStatus', this.#registers.get('InterruptStatus') | BigInt(cause));
+    this.#registers.set32('InterruptStatus', (this.#registers.get32('InterruptStatus') | cause) >>> 0);
     const unmasked = cause & ~this.#registers.get32('InterruptMask');
     if (unmasked === 0) return;
     this.#context.interrupt(VECTOR_CAUSES.findIndex((causes) => (causes & unmasked) !== 0));

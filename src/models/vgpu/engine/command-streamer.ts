@@ -174,7 +174,7 @@ export class CommandStreamer {
   }
 
   #completed(head: number): void {
-    this.#set('RingHead', head);
+    this.#registers.set32(this.#names.RingHead, head);
     this.#interrupt(INTERRUPT_COMPLETION);
   }
 
