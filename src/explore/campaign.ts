@@ -5,6 +5,7 @@ import { nowUs } from '#host';
 import type { Harness } from './harness.ts';
 import { memory } from './model/memory.ts';
 import { type RunOptions, type RunResult, runOnce, type Strategy } from './model/run.ts';
+import { stepText } from './schedule-table.ts';
 import { Guided } from './strategy/guided.ts';
 import { PrunedError } from './strategy/search.ts';
 import { createStrategy, type StrategyName } from './strategy/strategies.ts';
@@ -96,7 +97,7 @@ export function firstDifference(harness: Harness, strategy: () => Strategy): Dif
   if (one.hash === two.hash && one.steps === two.steps) return undefined;
   const text = ({ threads, trace }: RunResult, at: number): string => {
     const step = trace[at];
-    return step ? `${threads[step.thread]}: ${step.step.site} = ${String(step.value)}` : 'the end';
+    return step ? `${threads[step.thread]}: ${stepText(step)}` : 'the end';
   };
   for (let at = 0; ; at++) {
     const [first, second] = [text(one, at), text(two, at)];

@@ -8,7 +8,7 @@ import { changes, STEP_NAMES, StepKind } from './model/step.ts';
 const COLUMN_LIMIT = 46;
 
 /** Returns a step as text: its site, its operation with the operands, and the value that it returned. */
-function stepText({ step, value, stale, slept }: TraceStep): string {
+export function stepText({ step, value, stale, slept }: TraceStep): string {
   const { kind, site, a, b, lo, index } = step;
   const name = STEP_NAMES[kind];
   const at = `w${lo}`;
