@@ -223,6 +223,10 @@ describe('AMD-Vi driver', () => {
     const expected = { requesterId: DEVICE, iova: 0x5000, write: true, reason: amdvi.EVENT.IO_PAGE_FAULT };
     expect(await driver.readFaults()).to.deep.equal(expected);
     expect(await driver.readFaults()).to.equal(undefined);
+    for (const write of [true, false]) {
+      iommu.translate(OTHER, 0x6000 as Iova, write);
+      expect(await driver.readFaults()).to.include({ requesterId: OTHER, iova: 0x6000, write });
+    }
     for (let i = 0; i < 300; i++) iommu.translate(OTHER, 0x7000 as Iova, false);
     expect(await driver.readFaults()).to.include({ requesterId: OTHER, iova: 0x7000 });
     iommu.translate(DEVICE, 0x5000 as Iova, true);

@@ -18,9 +18,9 @@ const fault = (code: number, flags: number, text: string, address?: number): Fau
 
 const rw = (write: boolean): number => (write ? EVENT_RW : 0);
 
-/** PR is 0, or no level covers the address. */
-export const notPresent = (): Fault =>
-  fault(EVENT.IO_PAGE_FAULT, 0, 'IO_PAGE_FAULT: the page is not present');
+/** PR is 0, or no level covers the address. Hardware reports the direction here, too. */
+export const notPresent = (write: boolean): Fault =>
+  fault(EVENT.IO_PAGE_FAULT, rw(write), 'IO_PAGE_FAULT: the page is not present');
 
 export const permissionDenied = (write: boolean): Fault =>
   fault(
@@ -58,5 +58,5 @@ export const illegalDeviceTableEntry = (write: boolean): Fault =>
   );
 
 /** TV is 0, or the device has no entry. */
-export const blockedByEntry = (): Fault =>
-  fault(EVENT.IO_PAGE_FAULT, 0, 'IO_PAGE_FAULT: the device table entry blocks the device');
+export const blockedByEntry = (write: boolean): Fault =>
+  fault(EVENT.IO_PAGE_FAULT, rw(write), 'IO_PAGE_FAULT: the device table entry blocks the device');

@@ -241,7 +241,7 @@ export class AmdViIommu implements VIommu {
     if (fault.code !== EVENT.ILLEGAL_DEV_TABLE_ENTRY && (entry.ok || !isPageFault))
       this.pci.signalTargetAbort();
     if (this.#asQemu && fault.code === EVENT.PAGE_TAB_HARDWARE_ERROR)
-      this.#logFault(requesterId, iova, write, entry, notPresent());
+      this.#logFault(requesterId, iova, write, entry, notPresent(write));
     const { code, text } = fault;
     this.#onFault({ requesterId, iova, write, reason: code, text });
     return { ok: false, reason: code, text };

@@ -75,16 +75,16 @@ export class HostPageTables implements DeviceTables {
     const decoder = this.#decoder;
     const need = write ? PERM_WRITE : PERM_READ;
     if (decoder.asQemu) {
-      if (this.#perm === 0) return notPresent();
+      if (this.#perm === 0) return notPresent(write);
     } else if ((this.#perm & need) === 0) return permissionDenied(write);
-    if (!(iova < this.#end)) return notPresent();
+    if (!(iova < this.#end)) return notPresent(write);
     let table = this.#root;
     let perm = this.#perm;
     for (let level = this.#levels; ; level = decoder.next) {
       const entry = table + indexOf(iova, level) * amdvi.PTE_BYTES;
       if (!this.#ram.contains(entry, amdvi.PTE_BYTES)) return unreadable(entry);
       const kind = decoder.decode(level, this.#ram.read32(entry), this.#ram.read32(entry + 4), perm);
-      if (kind === 'absent') return notPresent();
+      if (kind === 'absent') return notPresent(write);
       const isRefused = (decoder.perm & need) === 0 && (kind === 'leaf' || !decoder.asQemu);
       if (isRefused) return permissionDenied(write);
       if (kind === 'leaf') return this.#pieceAt(iova, level);
