@@ -68,4 +68,5 @@ export {
 export type { Gpa } from './memory/address.ts';
 export { offsetBy, PAGE_2M, toIova } from './memory/address.ts';
 export type { Counter, Gauge, Metrics, Rate, Tags, Trend } from './metrics/metrics.ts';
+export { type DirectedRun, type DirectedVm, DirectorError } from './scenario/directed-run.ts';
 export { type Scenario, scenario } from './scenario/scenario.ts';

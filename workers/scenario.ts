@@ -13,8 +13,8 @@ boundOutput();
 
 async function read(): Promise<LoadAnswer> {
   try {
-    const { settings, parameters } = await importScenario(url);
-    return { settings, parameters };
+    const { settings, parameters, director } = await importScenario(url);
+    return { settings, parameters, hasDirector: director !== undefined };
   } catch (error) {
     const message = error instanceof ScenarioError ? error.message : loadErrorText(error, url);
     return { error: message };

@@ -78,6 +78,7 @@ export async function runCommand(path: string, flags: RunFlags): Promise<ExitCod
   const { record, blob } = await runScenario({
     path,
     settings,
+    hasDirector: loaded.hasDirector === true,
     program: programName(),
     commandFor: (seed) => repeatCommand(path, flags, seed),
     processes: flags.processes,

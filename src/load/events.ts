@@ -10,7 +10,7 @@ import { pauseShape } from './schema.ts';
 import { given, type Problem, range } from './settings.ts';
 
 /** Maximum count of events, and of host processes. */
-const EVENTS_LIMIT = 4096;
+export const EVENTS_LIMIT = 4096;
 export const HOSTS_LIMIT = 64;
 /** Actions of events on a VM, each with its options. */
 const ACTIONS = {
@@ -22,7 +22,7 @@ const ACTIONS = {
   pause: ['devices'],
   resume: [],
 } as const satisfies Record<string, readonly string[]>;
-type ActionName = keyof typeof ACTIONS;
+export type ActionName = keyof typeof ACTIONS;
 const ACTION_NAMES = Object.keys(ACTIONS) as ActionName[];
 
 const VM_ACCEPTED = 'accepted: GROUP/NUMBER, such as web/1; without groups all/NUMBER';
@@ -183,7 +183,8 @@ function endsPause(events: EventSettings, pause: number, name: string): boolean 
   );
 }
 
-const vmNames = (scenario: GroupedScenario): ReadonlyMap<string, GroupVm> =>
+/** Returns the VMs by the names that events have for them. */
+export const vmNames = (scenario: GroupedScenario): ReadonlyMap<string, GroupVm> =>
   new Map(vmsOf(scenario).map((member) => [`${member.name}/${member.share.index}`, member]));
 
 function unknownVm(scenario: GroupedScenario, name: string): string {

@@ -33,6 +33,8 @@ export type LoadAnswer = LoadedScenario | { readonly error: string };
 export interface LoadedScenario {
   readonly settings: ScenarioSettings;
   readonly parameters: readonly string[] | undefined;
+  /** True if the scenario has a function `director`. */
+  readonly hasDirector?: boolean;
 }
 
 /** Reads a scenario's settings: a script's in another process. @throws ScenarioError */

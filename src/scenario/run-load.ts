@@ -4,7 +4,7 @@
  */
 import { every, nowUs, wallMs } from '#host';
 import { DEFAULT_MODEL } from '../coordinator/workers/supervisor.ts';
-import { compileLoad, ONLY_GROUP } from '../load/compile.ts';
+import { compileLoad, endOf, ONLY_GROUP } from '../load/compile.ts';
 import { compileEvents, type VmEvent } from '../load/events.ts';
 import { vmsOf } from '../load/groups.ts';
 import type { Tags } from '../metrics/metrics.ts';
@@ -17,6 +17,7 @@ import type { LiveLoad } from '../report/live.ts';
 import { type LoadReport, NO_LOAD } from '../report/load-report.ts';
 import type { IterationSpan, Shard } from '../report/record.ts';
 import { Director } from './director.ts';
+import { type DirectorScript, startScript } from './director-script.ts';
 import { addEndMetrics, type EndMetrics } from './end-metrics.ts';
 import { Fairness } from './fairness.ts';
 import { LiveView } from './live-load.ts';
@@ -62,6 +63,13 @@ interface LoadMessages {
   noMoreBoots(vm: number): void;
 }
 
+interface RunLoadOptions {
+  readonly shard?: Shard | undefined;
+  readonly keepsPart: boolean;
+  /** URL of the scenario's file, if it has a function `director`. */
+  readonly director?: string | undefined;
+}
+
 export class RunLoad {
   readonly #store: MetricStore;
   readonly #timelines: RunTimelines;
@@ -77,6 +85,9 @@ export class RunLoad {
   readonly #isDeclared: boolean;
   readonly #events = new RunEvents();
   readonly #director: Director;
+  /** Starts the scenario's script, if there is one. */
+  readonly #startScript: () => DirectorScript | undefined;
+  #script: DirectorScript | undefined;
   readonly #fairness = new Fairness();
   readonly #ended = new Set<number>();
   readonly #shard: Shard | undefined;
@@ -96,7 +107,7 @@ export class RunLoad {
     settings: ScenarioSettings,
     vgpus: readonly number[],
     messages: LoadMessages,
-    { shard, keepsPart }: { readonly shard?: Shard | undefined; readonly keepsPart: boolean },
+    { shard, keepsPart, director }: RunLoadOptions,
   ) {
     this.#shard = shard;
     const stages = compileLoad(settings.load ?? {});
@@ -114,6 +125,13 @@ export class RunLoad {
       noMoreBoots: (vm) => messages.noMoreBoots(vm),
       record: (...args) => this.#events.add(...args),
     });
+    const scripted = {
+      url: director,
+      director: this.#director,
+      settings,
+      endUs: Math.max(0, ...stages.map(endOf)),
+    };
+    this.#startScript = () => startScript(scripted, this.#startUs);
     const all = vmsOf(settings);
     this.#groups = all.map(({ name }) => name);
     const vms = all.filter(({ vm }) => isInShard(vm, shard));
@@ -177,7 +195,7 @@ export class RunLoad {
   /** A signal ends the run. */
   interrupted(reason: string): void {
     this.#isInterrupted = true;
-    this.#director.stop();
+    this.#stopDirector();
     this.#events.add('interrupt', null, reason);
   }
 
@@ -224,6 +242,7 @@ export class RunLoad {
   /** Ends the clock; returns the report. */
   end(results: ReadonlyMap<number, VmResult>, hosts: readonly HostResult[]): LoadReport {
     this.#stopTicks();
+    this.#script?.stop('it had not ended at the end of the run');
     const seconds = this.#us / US_PER_SECOND;
     const metrics: EndMetrics = {
       record: (...args) => this.#record(...args),
@@ -266,6 +285,7 @@ export class RunLoad {
     this.#startUs = nowUs() + START_DELAY_US;
     this.#messages.start({ startUs: Math.round(wallMs() * 1000) + START_DELAY_US });
     this.#director.start(this.#startUs);
+    this.#script = this.#startScript();
     this.#startTicks();
   }
 
@@ -281,8 +301,13 @@ export class RunLoad {
     if (!failed || this.#abortedBy !== '' || this.#shard) return;
     this.#abortedBy = `${failed.selector.text} ${failed.condition.text}`;
     this.#events.add('abort', null, this.#abortedBy);
-    this.#director.stop();
+    this.#stopDirector();
     this.#messages.stop({ reason: this.#abortedBy });
+  }
+
+  #stopDirector(): void {
+    this.#director.stop();
+    this.#script?.stop('');
   }
 
   #logRunning(): void {

@@ -47,6 +47,8 @@ export interface PlanOptions {
   /** Path of the scenario's file. */
   readonly path: string;
   readonly settings: ScenarioSettings;
+  /** True if the scenario has a function `director`. */
+  readonly hasDirector?: boolean;
   readonly processes: number;
   /** If undefined, a seed is drawn. */
   readonly seed: number | undefined;
@@ -115,9 +117,11 @@ export async function planRun(options: PlanOptions): Promise<RunPlan> {
 }
 
 /** @throws ScenarioError for a shard that could not be merged */
-function checkShard({ shard, settings, seed, inject }: PlanOptions): void {
+function checkShard({ shard, settings, seed, inject, hasDirector }: PlanOptions): void {
   if (!shard) return;
   const at = `shard ${shardText(shard)}`;
+  if (hasDirector)
+    throw new ScenarioError(`${at} of a scenario with director(run), which sees all VMs; accepted: events`);
   if (shard.count > settings.vms)
     throw new ScenarioError(
       `${at} of ${counted(settings.vms, 'VM')}; accepted: at most ${counted(settings.vms, 'shard')}`,

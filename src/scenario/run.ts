@@ -10,6 +10,7 @@ import { summarize } from '../report/summary.ts';
 import { encodeBlob } from './blob.ts';
 import { HostProcesses, type RunProgress } from './host-processes.ts';
 import { LiveRun } from './live-run.ts';
+import { scenarioUrl } from './load.ts';
 import { RunLoad } from './run-load.ts';
 import { type PlanOptions, planRun, type RunPlan, type RunRequest } from './run-plan.ts';
 import { recordOf } from './run-record.ts';
@@ -161,7 +162,11 @@ function prepare(options: RunOptions, { mdevs, requests }: RunPlan): PreparedRun
       act: (...args) => hosts.act(...args),
       noMoreBoots: (vm) => hosts.noMoreBoots(vm),
     },
-    { shard: options.shard, keepsPart: options.wantsBlob },
+    {
+      shard: options.shard,
+      keepsPart: options.wantsBlob,
+      director: options.hasDirector ? scenarioUrl(options.path) : undefined,
+    },
   );
   const hosts: HostProcesses = new HostProcesses({
     requests: directory ? withMigrations(requests, directory, settings) : requests,

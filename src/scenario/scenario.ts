@@ -27,6 +27,7 @@ import {
   settingsObject,
 } from '../load/settings.ts';
 import { boundedText } from '../report/text.ts';
+import type { DirectedRun } from './directed-run.ts';
 import { paramsProblem } from './params.ts';
 
 /** Limits of a run, beyond what any machine can start. */
@@ -176,6 +177,11 @@ export type Scenario = z.input<typeof scenarioShape> & {
    * Without `resume`, the scenario's VMs cannot migrate.
    */
   resume?(vm: GuestVm, state: unknown): Promise<void>;
+  /**
+   * The host's script beside the VMs, which are under declared load: boots, reboots, crashes, pauses and moves them. It
+   * starts with the run's clock, in a worker of its own. The run fails if it rejects or throws.
+   */
+  director?(run: DirectedRun): Promise<void>;
 };
 
 /** Gives a scenario file's default export its type. The values are checked when the file is loaded. */
@@ -194,6 +200,7 @@ export interface CheckedScenario {
   readonly guest: Scenario['guest'];
   readonly resume: Scenario['resume'];
   readonly iteration: Scenario['iteration'];
+  readonly director: Scenario['director'];
 }
 
 /** Checks a loaded module's default export. @throws ScenarioError */
@@ -201,16 +208,20 @@ export function checkScenario(module: { readonly default?: unknown }): CheckedSc
   const exported = module.default;
   if (typeof exported !== 'object' || exported === null)
     throw new ScenarioError('the file has no default export: it must be scenario({ … })');
-  const { guest, resume, iteration, ...rest } = exported as Record<string, unknown>;
+  const { guest, resume, iteration, director, ...rest } = exported as Record<string, unknown>;
   if (guest === undefined && rest.load === undefined)
     throw new ScenarioError('neither guest nor load; accepted: a function guest(vm), or stages of load');
-  for (const [name, value] of Object.entries({ guest, resume, iteration }))
+  for (const [name, value] of Object.entries({ guest, resume, iteration, director }))
     if (value !== undefined && typeof value !== 'function')
       throw new ScenarioError(`${name} is not a function`);
   const settings = parseSettings(rest);
   if (settings.load && resume !== undefined)
     throw new ScenarioError(
       'resume with load: events migrate VMs under declared load; accepted: one of them',
+    );
+  if (director !== undefined && (!settings.load || guest !== undefined))
+    throw new ScenarioError(
+      `director ${settings.load ? 'of VMs with a script guest(vm)' : 'without load'}; accepted: with load, and no guest(vm)`,
     );
   const functions = { guest: guest !== undefined, iteration: iteration !== undefined };
   throwIfAny([...loadProblems(settings), ...functionProblems(settings, functions)]);
@@ -220,6 +231,7 @@ export function checkScenario(module: { readonly default?: unknown }): CheckedSc
     guest: guest as Scenario['guest'],
     resume: resume as Scenario['resume'],
     iteration: iteration as Scenario['iteration'],
+    director: director as Scenario['director'],
   };
 }
 

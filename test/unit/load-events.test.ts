@@ -256,6 +256,41 @@ describe('director', () => {
     expect(acts.at(-1), 'a VM that is closed must not wait for a boot').to.equal('no more boots of 0');
   });
 
+  it('carries out the actions of a script, until it ends', async () => {
+    const acts: string[] = [];
+    const director = new Director([{ ...migrate(0, 1), action: 'crash' as const }], {
+      act: ({ action, vm, isLast }) => acts.push(`${action} ${vm}${isLast ? ', last' : ''}`),
+      noMoreBoots: (vm) => acts.push(`no more boots of ${vm}`),
+      record: () => {},
+    });
+    const action = (name: VmEvent['action'], vm: number) => ({ ...migrate(0, vm), action: name });
+    director.scriptStarted();
+    director.start(nowUs());
+    await until(() => acts.length === 1, 'the event', 10_000);
+    expect(acts, 'a VM that crashes may be booted by the script').to.deep.equal(['crash 1']);
+    const crashed = director.act(action('crash', 0));
+    const booted = director.act(action('boot', 0));
+    director.done(1, '');
+    director.done(2, 'the VM has ended');
+    expect([await crashed, await booted]).to.deep.equal(['', 'the VM has ended']);
+    const paused = director.act(action('pause', 2));
+    director.done(3, '');
+    await paused;
+    acts.splice(0);
+    director.scriptEnded('');
+    expect(acts).to.deep.equal([
+      'no more boots of 1',
+      'no more boots of 0',
+      'no more boots of 2',
+      'resume 2',
+    ]);
+    expect(await director.act(action('crash', 0))).to.equal('the run ends; accepted: a run that lasts');
+    expect(director.end(true).at(-1)).to.include({
+      action: 'director(run)',
+      error: 'it has left a/2 paused',
+    });
+  });
+
   it('does not blame the events of a run that was ended early', async () => {
     const { director } = await directed();
     expect(director.end(false).map(({ error }) => error)).to.deep.equal(['', 'the VM is booting', '']);

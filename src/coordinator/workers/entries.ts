@@ -7,6 +7,7 @@ export type EntryName =
   | 'device'
   | 'guest'
   | 'host'
+  | 'director'
   | 'loader'
   | 'scenario'
   | 'model'
