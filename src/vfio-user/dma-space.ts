@@ -164,7 +164,7 @@ export class DmaSpace implements DmaPeers {
       );
     container.map(iova, windows.addressOf(file, Number(offset)), size, flags);
     file.maps++;
-    const shown = { iova: BigInt(iova), size: BigInt(size), offset, hasFd: true };
+    const shown = { iova, size, offset: Number(offset), hasFd: true };
     this.#added(iova, sideShown(shown, file.length));
   }
 

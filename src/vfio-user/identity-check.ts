@@ -23,15 +23,15 @@
  */
 
 /** IOVA from which RAM that does not fit below 4 GiB is. */
-const HIGH_RAM: bigint = 2n ** 32n;
+const HIGH_RAM: number = 2 ** 32;
 /** Size of the largest leaf of a vIOMMU's tables. */
-const LARGEST_LEAF: bigint = 2n ** 30n;
+const LARGEST_LEAF: number = 2 ** 30;
 
 /** The parts of a DMA_MAP that show its side. */
 interface ShownMap {
-  readonly iova: bigint;
-  readonly size: bigint;
-  readonly offset: bigint;
+  readonly iova: number;
+  readonly size: number;
+  readonly offset: number;
   readonly hasFd: boolean;
 }
 
@@ -46,10 +46,10 @@ export interface SidedMap {
 export function sideShown({ iova, size, offset, hasFd }: ShownMap, memfdSize: number): Side {
   if (!hasFd) return 'gpa';
   const translationShaped =
-    size > 0n && size <= LARGEST_LEAF && (size & (size - 1n)) === 0n && iova % size === 0n;
-  const isHighRam = iova >= HIGH_RAM && offset + size === BigInt(memfdSize);
+    size > 0 && size <= LARGEST_LEAF && (size & (size - 1)) === 0 && iova % size === 0;
+  const isHighRam = iova >= HIGH_RAM && offset + size === memfdSize;
   if (offset !== iova && !isHighRam) return 'iova';
-  return translationShaped && size !== BigInt(memfdSize) ? 'open' : 'gpa';
+  return translationShaped && size !== memfdSize ? 'open' : 'gpa';
 }
 
 /** Sides of the maps that are live now. */

@@ -163,7 +163,9 @@ class Replay {
 
   #map(event: MapEvent): void {
     this.#counts.maps++;
-    const side = this.#exclusive.sideNow(sideShown(event, this.#memfdSize));
+    const { hasFd } = event;
+    const shown = { iova: Number(event.iova), size: Number(event.size), offset: Number(event.offset), hasFd };
+    const side = this.#exclusive.sideNow(sideShown(shown, this.#memfdSize));
     this.#checkExclusive(event, side);
     const [iova, size] = [Number(event.iova), Number(event.size)];
     let vaddr: number;
