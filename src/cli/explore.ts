@@ -6,6 +6,7 @@ import { dirname } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { nowUs } from '#host';
 import { type CampaignResult, firstDifference, replay, runCampaign } from '../explore/campaign.ts';
+import { Coverage } from '../explore/coverage.ts';
 import { type Failure, FailureFileError, failureOf, parseFailure } from '../explore/failure.ts';
 import { KERNELS } from '../explore/kernels/index.ts';
 import { countTurns, minimise } from '../explore/minimise.ts';
@@ -44,6 +45,7 @@ interface ExploreFlags {
   readonly replay?: string;
   readonly threads?: boolean;
   readonly whole?: boolean;
+  readonly coverage?: boolean;
   readonly save?: string;
 }
 
@@ -72,6 +74,7 @@ export function addExplore(command: Command): void {
     .option('--time <time>', 'time limit, such as 60s', duration)
     .option('--preemptions <n>', 'bound of the strategy `bounded`', integer(0, 64), PREEMPTIONS)
     .option('--weak', 'let plain loads return older values, as the memory model of JavaScript allows')
+    .option('--coverage', 'report the pairs of conflicting steps that were seen in one order only')
     .option('--save <file>', 'file of a failure (default: mdevsim-runs/explore-NAME-SEED.json)')
     .option('--replay <file>', 'repeat a recorded failure')
     .option('--whole', 'show all steps, not only those that several threads notice')
@@ -120,6 +123,7 @@ function exploreOne(
   const schedules = flags.schedules ?? (search ? SCHEDULES_OF_SEARCH : SCHEDULES_PER_SEED);
   let [total, steps, seeds, exhausted] = [0, 0, 0, false];
   const started = nowUs();
+  const coverage = flags.coverage ? new Coverage() : undefined;
   for (let seed = flags.seed; seed < flags.seed + (search ? 1 : flags.seeds); seed++) {
     const timeMs = (deadline - nowUs()) / 1000;
     if (timeMs <= 0) break;
@@ -130,6 +134,7 @@ function exploreOne(
       ...(Number.isFinite(timeMs) && { timeMs }),
       preemptions: flags.preemptions,
       weak: flags.weak ?? false,
+      coverage,
     });
     seeds++;
     total += result.schedules;
@@ -145,7 +150,16 @@ function exploreOne(
   say(
     `✓ ${name}: no rule broken in ${total} schedules (${flags.strategy}, ${extent}), ${steps} steps, ${seconds.toFixed(1)} s`,
   );
+  if (coverage) sayCoverage(coverage);
   return false;
+}
+
+function sayCoverage(coverage: Coverage): void {
+  const { pairs, oneOrder } = coverage;
+  say(
+    `  ${pairs} pairs of conflicting steps; ${pairs - oneOrder.length} in both orders, ${oneOrder.length} in one only`,
+  );
+  for (const order of oneOrder) say(`    ${order}`);
 }
 
 function report(

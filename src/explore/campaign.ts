@@ -2,6 +2,7 @@
  * A campaign: schedules of one harness by one strategy, until a rule is broken or a limit is reached.
  */
 import { nowUs } from '#host';
+import { type Coverage, observed } from './coverage.ts';
 import type { Harness } from './harness.ts';
 import { memory } from './model/memory.ts';
 import { type RunOptions, type RunResult, runOnce, type Strategy } from './model/run.ts';
@@ -20,6 +21,8 @@ export interface CampaignOptions {
   readonly preemptions?: number;
   /** True to let plain loads return older values. */
   readonly weak?: boolean;
+  /** Notes the pairs of conflicting steps. */
+  readonly coverage?: Coverage | undefined;
 }
 
 export interface CampaignResult {
@@ -42,7 +45,8 @@ export function runCampaign(
   options: CampaignOptions,
   watch?: (result: RunResult) => void,
 ): CampaignResult {
-  const strategy = createStrategy(options.strategy, options.seed, options.preemptions);
+  const chosen = createStrategy(options.strategy, options.seed, options.preemptions);
+  const strategy = options.coverage ? observed(chosen, options.coverage) : chosen;
   const deadline = options.timeMs === undefined ? Number.POSITIVE_INFINITY : nowUs() + options.timeMs * 1000;
   const run: RunOptions = { weak: options.weak ?? false };
   memory.clear();

@@ -2,6 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { before, describe, it } from 'mocha';
 import { firstDifference, replay, runCampaign } from '../../src/explore/campaign.ts';
+import { Coverage } from '../../src/explore/coverage.ts';
 import type { Harness } from '../../src/explore/harness.ts';
 import { KERNELS } from '../../src/explore/kernels/index.ts';
 import { countTurns, minimise } from '../../src/explore/minimise.ts';
@@ -96,6 +97,13 @@ describe('exploration of schedules', () => {
     expect(difference).to.include({ step: 1 });
     expect(difference?.first).to.match(/^one: leak add w\d+, \d+: 0$/);
     expect(difference?.second).to.not.equal(difference?.first);
+  });
+
+  it('counts the pairs of conflicting steps, and names those seen in one order only', () => {
+    const coverage = new Coverage();
+    runCampaign(harness('orderedMessage'), { strategy: 'dfs', seed: 1, schedules: 1000, coverage });
+    expect(coverage.pairs).to.equal(2);
+    expect(coverage.oneOrder, 'the flag orders the message').to.deep.equal(['message wr → message rd']);
   });
 
   it('minimises a failure and shows it as a table', () => {
