@@ -17,7 +17,7 @@ const control = Comlink.wrap<DirectorControl>(port as unknown as Comlink.Endpoin
 async function direct(): Promise<string> {
   try {
     const { director } = await importScenario(task.scenario);
-    await director?.(new DirectedRun(task, (action) => control.act(action)));
+    await director?.(new DirectedRun(task, control));
     return '';
   } catch (error) {
     return errorText(error, task.scenario);

@@ -28,6 +28,9 @@ let vm: GuestVm | undefined;
 let metrics: MetricsSender | undefined;
 let load: LoadRun | undefined;
 let isLoadStopped = false;
+/** Resolves when the stages run; undefined until the guest has booted. */
+let running: Promise<void> | undefined;
+let onRunning: () => void = () => {};
 
 const api: GuestApi = {
   async load(): Promise<void> {
@@ -58,6 +61,7 @@ const api: GuestApi = {
   },
 
   async migrate(to: number | undefined): Promise<string> {
+    await running;
     if (!load?.isRunning) return 'the VM is booting; accepted: a running VM';
     return load
       .migrate(to, async () => metrics?.send())
@@ -67,7 +71,8 @@ const api: GuestApi = {
       );
   },
 
-  setPaused(paused: boolean): string {
+  async setPaused(paused: boolean): Promise<string> {
+    await running;
     if (paused && !load?.isRunning) return 'the VM is booting; accepted: a running VM';
     vm?.setPaused(paused);
     load?.setPaused(paused);
@@ -117,10 +122,11 @@ async function startScript(vm: GuestVm, control: VmControl, sender: MetricsSende
   await load.boot();
   vm.metrics.trend('boot_time').add(nowUs() - bootUs);
   await vm.phase('load');
+  awaitRun();
   const startUs = await control.booted();
   sender.start(startUs);
   try {
-    await Promise.all([load.run(startUs), guest?.(vm)]);
+    await Promise.all([runLoad(load, startUs), guest?.(vm)]);
   } finally {
     load.stop();
   }
@@ -144,12 +150,26 @@ async function resumeLoad(
   const { iteration } = await importScript();
   load = newLoad(vm, sender, iteration);
   await load.restore(script as SavedLoad);
+  awaitRun();
   await control.resumed();
   for (const { driver } of vm.gpus) driver.resume();
   await vm.phase('load');
   const startUs = await control.clockStart();
   sender.start(startUs);
-  await load.run(startUs);
+  await runLoad(load, startUs);
+}
+
+/** The host is about to hear that the guest has booted: its next calls wait until the stages run. */
+function awaitRun(): void {
+  running = new Promise((resolve) => {
+    onRunning = resolve;
+  });
+}
+
+function runLoad(load: LoadRun, startUs: number): Promise<void> {
+  const run = load.run(startUs);
+  onRunning();
+  return run;
 }
 
 async function resumeScript(vm: GuestVm, control: VmControl, { script }: GuestSnapshot): Promise<void> {

@@ -25,17 +25,27 @@ export class DirectorError extends Error {
   override name = 'DirectorError';
 }
 
-/** Carries an action out; resolves to why it was not done, or to an empty text. */
-type Act = (action: DirectedAction) => Promise<string>;
+/** The host's side of a script. */
+interface Host {
+  /** Carries an action out; resolves to why it was not done, or to an empty text. */
+  act(action: DirectedAction): Promise<string>;
+  /** Resolves when the guest of a VM has booted; at once if it does not boot. */
+  booted(name: string): Promise<void>;
+}
 
 /** A VM of the run, and what the host does to it. Each call resolves when the action has ended. @throws DirectorError */
 export class DirectedVm {
   readonly name: string;
-  readonly #act: Act;
+  readonly #host: Host;
 
-  constructor(name: string, act: Act) {
+  constructor(name: string, host: Host) {
     this.name = name;
-    this.#act = act;
+    this.#host = host;
+  }
+
+  /** Waits until the guest has booted, after {@link boot} or {@link reboot}; returns at once if it does not boot. */
+  booted(): Promise<void> {
+    return this.#host.booted(this.name);
   }
 
   /** Boots the VM again, after a crash or a shutdown. */
@@ -82,7 +92,7 @@ export class DirectedVm {
   }
 
   async #do(action: Omit<DirectedAction, 'name'>): Promise<void> {
-    const error = await this.#act({ ...action, name: this.name });
+    const error = await this.#host.act({ ...action, name: this.name });
     if (error !== '') throw new DirectorError(`${action.action} ${this.name}: ${error}`);
   }
 }
@@ -103,8 +113,8 @@ export class DirectedRun {
   readonly params: Readonly<Record<string, unknown>>;
   readonly #startUs: number;
 
-  constructor({ vms, params, startUs }: DirectedRunParts, act: Act) {
-    this.vms = vms.map((name) => new DirectedVm(name, act));
+  constructor({ vms, params, startUs }: DirectedRunParts, host: Host) {
+    this.vms = vms.map((name) => new DirectedVm(name, host));
     this.params = params;
     this.#startUs = startUs;
   }

@@ -24,6 +24,8 @@ export interface DirectorTask extends DirectedRunParts {
 export interface DirectorControl {
   /** Carries an action out; resolves to why it was not done, or to an empty text. */
   act(action: DirectedAction): Promise<string>;
+  /** Resolves when the guest of a VM has booted; at once if it does not boot. */
+  booted(name: string): Promise<void>;
 }
 
 interface ScriptedRun {
@@ -53,9 +55,10 @@ export function startScript(
     if (!member) return 'there is no such VM';
     return director.act({ action, vm: member.vm, name, to, clearRam, stopsDevices });
   };
+  const booted: DirectorControl['booted'] = async (name) => director.whenBooted(vms.get(name)?.vm ?? -1);
   director.scriptStarted();
   const task = { scenario: url, vms: [...vms.keys()], params: settings.params, startUs };
-  return new DirectorScript(task, { act }, startUs + endUs, (error) => director.scriptEnded(error));
+  return new DirectorScript(task, { act, booted }, startUs + endUs, (error) => director.scriptEnded(error));
 }
 
 export class DirectorScript {

@@ -38,6 +38,8 @@ export class Director {
   readonly #queues = new Map<number, number[]>();
   /** VMs that are paused, by number. */
   readonly #paused = new Map<number, string>();
+  /** VMs that boot, by number, with the calls that wait for that. */
+  readonly #booting = new Map<number, (() => void)[]>();
   /** True while the scenario's script may act: a VM that is closed may boot again. */
   #isScripted = false;
   #hasStopped = false;
@@ -72,6 +74,19 @@ export class Director {
       this.#events.push({ ...event, ...start, endSeconds: null, error: '', onEnd });
       this.#due(this.#events.length - 1);
     });
+  }
+
+  /** Resolves when the guest of a VM has booted; at once if it does not boot. */
+  whenBooted(vm: number): Promise<void> {
+    const waiting = this.#booting.get(vm);
+    return waiting ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve();
+  }
+
+  /** The guest of a VM has booted, or it will not. */
+  booted(vm: number): void {
+    const waiting = this.#booting.get(vm);
+    this.#booting.delete(vm);
+    for (const resolve of waiting ?? []) resolve();
   }
 
   /** The script has ended. VMs that it leaves closed end, and those that it leaves paused continue. @param error or empty */
@@ -124,6 +139,8 @@ export class Director {
   #begin(number: number): void {
     const event = this.#events[number] as DirectedEvent;
     event.hasBegun = true;
+    if ((event.action === 'boot' || event.action === 'reboot') && !this.#booting.has(event.vm))
+      this.#booting.set(event.vm, []);
     this.#actions.record(event.action, event.vm, textOf(event));
     this.#actions.act({ ...event, isLast: event.isLast && !this.#isScripted }, number);
   }
@@ -134,6 +151,7 @@ export class Director {
     if (!event || event.endSeconds !== null) return;
     event.endSeconds = (nowUs() - this.#startUs) / US_PER_SECOND;
     event.error = error;
+    if (error !== '' || event.action === 'crash' || event.action === 'shutdown') this.booted(event.vm);
     this.#actions.record(`${event.action} ${error === '' ? 'done' : 'failed'}`, event.vm, error);
     if (event.action === 'boot' && error !== '' && event.isLast) this.#actions.noMoreBoots(event.vm);
     if (error === '' && event.action === 'pause') this.#paused.set(event.vm, event.name);

@@ -152,6 +152,7 @@ export class RunLoad {
   /** A VM is ready for its load. */
   booted(vm: number): void {
     this.#events.add('boot', vm);
+    this.#director.booted(vm);
     this.#running.add(vm);
     this.#left(vm);
   }
@@ -166,6 +167,7 @@ export class RunLoad {
     if (!this.#ended.has(vm)) this.#events.add('end', vm);
     this.#ended.add(vm);
     this.#running.delete(vm);
+    this.#director.booted(vm);
     this.#fairness.delete(vm);
     this.#left(vm);
   }

@@ -273,14 +273,26 @@ describe('director', () => {
     director.done(1, '');
     director.done(2, 'the VM has ended');
     expect([await crashed, await booted]).to.deep.equal(['', 'the VM has ended']);
-    const paused = director.act(action('pause', 2));
+    const rebooted = director.act(action('reboot', 3));
+    let hasBooted = false;
+    const waits = director.whenBooted(3).then(() => {
+      hasBooted = true;
+    });
     director.done(3, '');
+    await rebooted;
+    await director.whenBooted(0);
+    expect(hasBooted, 'the reboot has begun').to.equal(false);
+    director.booted(3);
+    await waits;
+    const paused = director.act(action('pause', 2));
+    director.done(4, '');
     await paused;
     acts.splice(0);
     director.scriptEnded('');
     expect(acts).to.deep.equal([
       'no more boots of 1',
       'no more boots of 0',
+      'no more boots of 3',
       'no more boots of 2',
       'resume 2',
     ]);
