@@ -81,6 +81,28 @@ describe('a VM under declared load that ends and boots again', function () {
     expect(summary.load.events.filter(({ error }) => error !== '')).to.deep.equal([]);
   });
 
+  it('in the scenario mixed-fleet', async () => {
+    const { summary } = await runScenario('mixed-fleet');
+    expectSound(summary);
+    expect(summary.load.events.filter(({ error }) => error !== '')).to.deep.equal([]);
+    expect(count(summary, 'boot_time'), '7 VMs, 3 reboots and 2 boots').to.equal(12);
+  });
+
+  it('in the scenario boot-storm', async () => {
+    const { summary } = await runScenario('boot-storm');
+    expectSound(summary);
+    expect(count(summary, 'boot_time')).to.equal(8);
+    expect(started(summary, 'first')).to.equal(140);
+  });
+
+  it('in the scenario rolling-migration', async () => {
+    const { summary } = await runScenario('rolling-migration');
+    expectSound(summary);
+    expect(summary.load.events.filter(({ error }) => error !== '')).to.deep.equal([]);
+    expect(count(summary, 'migration_downtime'), '3 VMs, there and back').to.equal(6);
+    expect(started(summary, 'counted')).to.equal(400);
+  });
+
   it('in the scenario crash-and-reuse', async () => {
     const { summary } = await runScenario('crash-and-reuse');
     expectSound(summary);
