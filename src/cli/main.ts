@@ -26,6 +26,7 @@ import { QUIRKS } from '../viommu/quirks.ts';
 import { conformanceCommand } from './conformance.ts';
 import { DashboardError } from './dashboard.ts';
 import { addExplore } from './explore.ts';
+import { boundHeap } from './heap.ts';
 import { listCommand, sysfsCommand, typesCommand } from './mdev.ts';
 import { integer, optional, parameter, shardOption } from './option-parsers.ts';
 import { addOutputs, OutputError } from './outputs.ts';
@@ -105,7 +106,12 @@ function addRun(command: Command): void {
     .option('--json', 'print the summary as JSON')
     .option('--quiet', 'show no progress on stderr')
     .action(async (path, options) => {
-      process.exitCode = await runCommand(path, options);
+      const release = boundHeap();
+      try {
+        process.exitCode = await runCommand(path, options);
+      } finally {
+        release();
+      }
     });
 }
 

@@ -26,7 +26,7 @@ const runs = readdirSync('test/e2e')
 /** Returns the end-to-end tests that run a scenario: by its name or its path, as an argument of a call. */
 function testsOf(name: string): string[] {
   const call = new RegExp(
-    `(\\brun(Scenario)?\\(\\s*|'run',\\s*|scenario: |FIRST_LIGHT = )'(${name}|scenarios/${name}\\.(ts|yaml))'`,
+    `(\\brun(Scenario)?\\(\\s*|'run',\\s*|scenario: |FIRST_LIGHT = |readFileSync\\()'(${name}|scenarios/${name}\\.(ts|yaml))'`,
   );
   return runs.filter(({ text }) => call.test(text)).map(({ file }) => file);
 }
