@@ -2,6 +2,7 @@
  * Several real guests at once, each with four devices behind a vIOMMU of its own, and devices that come and go. Nothing may
  * be left behind, not even by a guest that is killed. Without a QEMU these tests are skipped, and say why.
  */
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { after, before, describe, it } from 'mocha';
@@ -67,7 +68,8 @@ describe('real guests', function () {
   }
 
   it('share nothing, three with four devices each; one is killed with pins held, and nothing is left', async () => {
-    // The first worker and the first process start these for good.
+    // The first worker, the first process and the first asynchronous read start these for good.
+    await readFile(import.meta.filename);
     await (await serve('edu')).stop();
     await Guest.start(machine, { sockets: [], run: 'true', machine: ',nonsense=on' }).ended;
     const before = holdingsOfProcess();
