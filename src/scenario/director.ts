@@ -28,7 +28,7 @@ interface DirectedEvent extends VmEvent {
 }
 
 /** Options of an action of the scenario's script. */
-export type ScriptedEvent = Omit<VmEvent, 'atUs' | 'isLast'>;
+type ScriptedEvent = Omit<VmEvent, 'atUs' | 'isLast'>;
 
 export class Director {
   readonly #events: DirectedEvent[];
