@@ -10,7 +10,7 @@ import { timed } from './tables.ts';
 const PAGES = PAGE_1G / PAGE_SIZE;
 const INSERT_BOUND = 1.25;
 const DROP_BOUND = 5;
-const LEAF_BOUND = 1000;
+const LEAF_BOUND = 500;
 const REPEATS = 4;
 const LEAF_REPEATS = 2000;
 const ALIGNED = 2 ** 40;

@@ -7,11 +7,14 @@ import { request } from 'node:http';
 import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { afterEach, describe, it } from 'mocha';
+import { sleep } from '#host';
 import { PAGES_LIMIT } from '../../src/dashboard/dashboard.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 import { noBrowser, withBrowser } from './browser.ts';
 import { COMMAND, mdevsim, ROOT } from './run-command.ts';
 
+/** Requests for a picture, 100 ms apart. */
+const PICTURE_TRIES = 300;
 const PNG = Buffer.from([0x89, 0x50, 0x4e, 0x47]);
 
 describe('dashboard', function () {
@@ -107,7 +110,13 @@ describe('dashboard', function () {
       body: '/other; accepted: /, /events, /screenshot/ROW\n',
     });
     expect(await get('/screenshot/4')).to.include({ status: 404, body: 'vGPU 4; accepted: 0 to 3\n' });
-    expect((await get('/screenshot/3')).bytes.subarray(0, 4)).to.deep.equal(PNG);
+    // A device of a guest that boots displays nothing yet.
+    let picture = await get('/screenshot/3');
+    for (let tries = 0; picture.status !== 200 && tries < PICTURE_TRIES; tries++) {
+      await sleep(100);
+      picture = await get('/screenshot/3');
+    }
+    expect(picture.bytes.subarray(0, 4)).to.deep.equal(PNG);
     const pages = await Promise.all(
       Array.from({ length: PAGES_LIMIT }, () => openEvents(new URL('/events', url))),
     );
