@@ -11,7 +11,8 @@ import { COMMAND, fixture, mdevsim, ROOT } from './run-command.ts';
 
 const COLUMNS = 80;
 /** Marks the begin of a redraw. */
-const REDRAW = '\u001b[?2026h';
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these begin sequences
+const REDRAW = /(?<!\u001b\[1A)(?=\u001b\[2K)/;
 const VERDICT = /(PASSED|THRESHOLDS NOT MET|FAILED)/;
 
 const LOAD = `name: shown
