@@ -97,7 +97,7 @@ export class DirectedVm {
   }
 }
 
-/** What a script knows of its run, as plain JSON. */
+/** Facts of a run for its script, as plain JSON. */
 export interface DirectedRunParts {
   /** Names of the VMs. */
   readonly vms: readonly string[];

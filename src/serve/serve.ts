@@ -42,7 +42,7 @@ export interface ServeSettings {
   readonly captures?: string;
   /** Time limit of one call of a model. */
   readonly deviceTimeoutMs?: number;
-  /** File of the trace; by default there is none. */
+  /** File of the trace; by default no trace is written. */
   readonly trace?: string;
   /** Policy of the physical GPUs that served vGPUs share. */
   readonly gpuPolicy?: Policy;

@@ -34,7 +34,7 @@ export interface MapRequest {
   readonly fd: number | undefined;
 }
 
-/** What a device's addresses are: none yet, those of guest RAM, or those of a vIOMMU. */
+/** Kinds of a device's addresses: not known yet, those of guest RAM, or those of a vIOMMU. */
 type SpaceName = 'blocked' | 'system' | 'iommu';
 
 /** The parts of a device that its DMA space uses. */

@@ -150,7 +150,7 @@ export class VmLife {
     return result;
   }
 
-  /** The VM is closed: waits for its next boot. Resolves to false if there is none. */
+  /** The VM is closed: waits for its next boot. Resolves to false if no boot will come. */
   async #boots({ state, isLast, done }: Closing): Promise<boolean> {
     this.#closing = undefined;
     this.#state = state;
